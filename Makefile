@@ -1,0 +1,44 @@
+# VENV=文件夹 folder         环境放在哪里，默认 .venv；conda 用 VENV=$CONDA_PREFIX · where the environment lies
+# SET=cpu|gpu|cu12           依赖组合，默认按机器判断 · the dependency set, by the machine unless set
+# INDEX=网址 address         只用于这次安装的软件源 · a package index for this installation only
+# LESSONS="05 07"            只处理这几课（run、record） · these lessons only
+# COURSE_MODEL=…  MODEL=…    run 和 record 用的模型 · the model for run, and for record
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test test-fast lab kernel notebooks record lint
+
+help:  ## 显示这份列表 · this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
+
+env:  ## 建立环境；已就绪时立即返回 · make the environment; instant when it is there
+	@command -v python3 >/dev/null || { echo "需要 Python 3.11 或更新版本：请先安装。"; echo "Python 3.11 or newer is needed: install it first."; exit 1; } >&2
+	@python3 tools/make_env.py
+
+run: env  ## 运行全部课程 · run every lesson
+	@$(PYTHON) tools/run_lessons.py
+
+test: env  ## 全部测试 · every test
+	@$(PYTHON) -m pytest $(ARGS)
+
+test-fast: env  ## 不启动 vLLM、不联网的测试 · tests that start no vLLM and need no network
+	@$(PYTHON) -m pytest -m "not slow and not network" $(ARGS)
+
+lab: env  ## 打开 JupyterLab · open JupyterLab
+	@$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+kernel: env  ## 把内核注册给别处的 JupyterLab（如 AutoDL 控制台） · the kernel for a JupyterLab elsewhere (AutoDL's console)
+	@python3 tools/make_env.py --kernel
+
+notebooks: env  ## 由 notebooks/source 生成中英文笔记本 · build both languages from notebooks/source
+	@$(PYTHON) tools/build_notebooks.py
+
+record: env  ## 运行课程并保存输出 · run lessons and keep their outputs
+	@$(PYTHON) tools/build_notebooks.py --record
+
+lint: env  ## 检查格式、代码和笔记本 · check format, code and notebooks
+	@$(PYTHON) -m ruff format --check
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) tools/build_notebooks.py --check

@@ -1,0 +1,81 @@
+"""What all tests share. REQUIRE_ALL=1 turns every skip into a failure, so that a complete run is complete."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+TOY = """\
+# %% [markdown] lang="zh" key="title"
+# # 99 · 玩具
+
+# %% [markdown] lang="en" key="title"
+# # 99 · A toy
+
+# %% key="setup"
+import sys
+
+# %% [markdown] lang="zh" key="why"
+# ## 为什么
+#
+# `softmax` 之后，3 行的和都是 $1$，见[第一课](../zh/99_toy.ipynb)。
+
+# %% [markdown] lang="en" key="why"
+# ## Why
+#
+# After `softmax`, the 3 rows sum to $1$, see [lesson one](../en/99_toy.ipynb).
+
+# %% key="answer"
+# zh: 只有中文版有这一行
+# en: only the English notebook has this line
+answer = 6 * 7  # not a language comment
+print(answer)
+"""
+
+
+def pytest_report_header() -> str:
+    return f"REQUIRE_ALL: {'a skip is a failure' if os.environ.get('REQUIRE_ALL') else 'not set'}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return _without_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return _without_skip((yield))
+
+
+def _without_skip(report):
+    if os.environ.get("REQUIRE_ALL") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"REQUIRE_ALL is set, but this was skipped: {report.longrepr}"
+    return report
+
+
+class ToyCourse:
+    """A repository of toy lessons in a folder of its own."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def write(self, source: str = TOY, name: str = "99_toy") -> None:
+        path = self.root / "notebooks" / "source" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+
+    def notebook(self, lang: str = "zh", name: str = "99_toy") -> Path:
+        return self.root / "notebooks" / lang / f"{name}.ipynb"
+
+
+@pytest.fixture
+def course(tmp_path) -> ToyCourse:
+    """A repository with the one lesson TOY, not built."""
+    course = ToyCourse(tmp_path)
+    course.write()
+    return course
