@@ -1,0 +1,240 @@
+"""Every lesson runs in a real kernel, vLLM and server included; and the runner tells the truth about failures."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import build_notebooks
+import nbformat
+import pytest
+import run_lessons
+from conftest import ROOT, TOY
+
+pytestmark = pytest.mark.slow
+LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "zh").glob("*.ipynb"))
+AGAIN = "-again"
+
+
+# --- the lessons
+
+
+@pytest.fixture(scope="session")
+def lesson_runs():
+    """``lesson_runs(name)``: the lesson's notebook after a run of all its cells, twice in one kernel, and the failure.
+
+    Each lesson runs once per session; what ran is saved in build/run.
+    """
+    done = {}
+
+    def run(name: str) -> tuple[nbformat.NotebookNode, run_lessons.CellFailed | None]:
+        if name not in done:
+            source = ROOT / "notebooks" / "zh" / f"{name}.ipynb"
+            notebook = nbformat.read(source, as_version=4)
+            second = deepcopy(notebook.cells)
+            for cell in second:
+                cell.id += AGAIN
+            notebook.cells += second
+            failure = None
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
+            try:
+                run_lessons.execute(notebook, source.parent, environment)
+            except run_lessons.CellFailed as error:
+                failure = error
+            folder = ROOT / "build" / "run"
+            folder.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, folder / f"{name}_twice.ipynb")
+            done[name] = notebook, failure
+        return done[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_runs(name, lesson_runs):
+    notebook, failure = lesson_runs(name)
+    assert failure is None or failure.key.endswith(AGAIN), f"cell {failure.key}: {failure}"
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and not cell.id.endswith(AGAIN)]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_runs_twice_in_one_kernel(name, lesson_runs):
+    notebook, failure = lesson_runs(name)
+    assert failure is None, f"cell {failure.key}: {failure}"
+    assert notebook.cells[-1].id.endswith(AGAIN)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_recorded_outputs_come_from_the_cells_that_print(name, lesson_runs):
+    """The committed outputs stand at the same cells as a fresh run's (their text may differ between machines)."""
+    recorded = nbformat.read(ROOT / "notebooks" / "zh" / f"{name}.ipynb", as_version=4)
+    assert recorded.metadata.course.recorded, f"{name} has no recorded outputs: make record LESSONS={name[:2]}"
+    fresh = {cell.id: cell for cell in lesson_runs(name)[0].cells}
+    for cell in recorded.cells:
+        if cell.cell_type == "code" and "no-output" not in cell.metadata.get("tags", []):
+            printed = [output for output in fresh[cell.id].outputs if output.get("name") != "stderr"]
+            assert bool(cell.outputs) == bool(printed), cell.id
+
+
+# --- the runner, on toys
+
+
+@pytest.fixture
+def built(course, tmp_path, monkeypatch):
+    """``built(name, *cells)`` writes and builds a toy lesson with these code cells, keys c1, c2, ..."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"architectures": ["Toy"]}', encoding="utf-8")
+    monkeypatch.setenv("COURSE_MODEL", str(tmp_path / "model"))
+    monkeypatch.delenv("LESSONS", raising=False)
+
+    def write(name: str, *cells: str):
+        course.write(TOY + "".join(f'\n# %% key="c{n}"\n{code}\n' for n, code in enumerate(cells, 1)), name)
+        assert build_notebooks.main(["--root", str(course.root)]) == 0
+        return course
+
+    return write
+
+
+def command(course, *arguments) -> list[str]:
+    return [sys.executable, str(ROOT / "tools" / "run_lessons.py"), "--root", str(course.root), *arguments]
+
+
+def run(course, *arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(command(course, *arguments), capture_output=True, text=True)
+
+
+def texts(course, name: str) -> list[str]:
+    notebook = nbformat.read(course.root / "build" / "run" / f"{name}.ipynb", as_version=4)
+    return ["".join(out.get("text", "") for out in c.outputs) for c in notebook.cells if c.cell_type == "code"]
+
+
+def is_alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
+
+
+def test_a_failing_cell_is_named_and_the_other_lessons_still_run(built):
+    built("98_bad", "import os\n\nprint(os.getpid())", "raise KeyError('lost')", "print('never')")
+    course = built("99_toy", "print('fine')")
+    done = run(course)
+    assert done.returncode == 1
+    assert "98_bad, cell c2:" in done.stderr and "KeyError: 'lost'" in done.stderr and "\x1b" not in done.stderr
+    header, bad, good = done.stdout.strip().splitlines()[-3:]
+    assert [part.strip() for part in header.split("|")] == ["lesson", "cells", "seconds", "result"]
+    assert bad.startswith("98_bad | 5 ") and bad.endswith("| FAILED at c2")
+    assert good.startswith("99_toy | 3 ") and good.endswith("| ok")
+    assert "98_bad  cell 4/5  c2" in done.stdout
+    pid = texts(course, "98_bad")[2]
+    assert pid and texts(course, "98_bad")[4] == "" and texts(course, "99_toy")[2] == "fine\n"
+    assert not is_alive(int(pid))
+
+
+def test_lessons_are_chosen_by_number(built, monkeypatch):
+    built("98_other", "print('other')")
+    course = built("99_toy", "print('fine')")
+    monkeypatch.setenv("LESSONS", "99")
+    assert run(course).returncode == 0
+    assert not (course.root / "build" / "run" / "98_other.ipynb").exists()
+    monkeypatch.setenv("LESSONS", "99 42")
+    done = run(course)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 2
+    assert "没有这一课：42" in done.stderr and "out of: 98, 99" in done.stderr
+
+
+def test_a_missing_model_is_said_before_anything_runs(built, monkeypatch):
+    course = built("99_toy")
+    monkeypatch.setenv("COURSE_MODEL", str(course.root / "nowhere"))
+    done = run(course)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 2 and "nowhere" in done.stderr
+    assert not (course.root / "build").exists()
+
+
+def test_a_relative_model_folder_holds_in_the_kernel(built, monkeypatch):
+    course = built("99_toy", "import os\n\nprint(os.environ['COURSE_MODEL'])")
+    monkeypatch.chdir(course.root)
+    monkeypatch.setenv("COURSE_MODEL", "model")
+    assert run(course).returncode == 0
+    assert texts(course, "99_toy")[2].strip() == str(course.root / "model")
+
+
+def test_the_kernel_is_this_python(built, monkeypatch):
+    course = built("99_toy", "print(sys.executable)")
+    spec = course.root / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "other", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(course.root / "jupyter"))
+    assert run(course).returncode == 0
+    assert texts(course, "99_toy")[2].strip() == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import time\n\ntime.sleep(60)", "timed out"),
+        ("import os\n\nos.write(2, b'out of luck')\nos._exit(1)", "out of luck"),
+    ],
+)
+def test_a_cell_that_hangs_or_ends_the_kernel(code, reason, built):
+    course = built("99_toy", "import os\n\nprint(os.getpid())", code)
+    done = run(course, "--timeout", "4")
+    assert done.returncode == 1
+    assert "99_toy, cell c2:" in done.stderr and reason in done.stderr
+    assert not is_alive(int(texts(course, "99_toy")[2]))
+
+
+def test_an_error_for_learners_has_no_traceback(built):
+    course = built("99_toy", "from helpers import CourseError\n\nraise CourseError('先下载。', 'Download first.')")
+    assert run(course).stderr.strip().endswith("99_toy, cell c1:\n先下载。\nDownload first.")
+
+
+def test_ctrl_c_ends_the_kernel(built):
+    course = built("99_toy", "import os\n\nprint(os.getpid(), file=open('pid', 'w'))", "import time\n\ntime.sleep(60)")
+    process = subprocess.Popen(command(course), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "cell 4/4" not in process.stdout.readline():
+        assert process.poll() is None
+    time.sleep(1)  # the line is printed just before the cell starts
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Interrupted" in error and "Traceback" not in error
+    assert not is_alive(int((course.root / "notebooks" / "zh" / "pid").read_text()))
+
+
+def test_two_recordings_are_equal(built):
+    """Whatever differs from run to run, or needs a kernel to be seen, is not in the notebook."""
+    course = built(
+        "99_toy",
+        "from pathlib import Path\n\nprint(object(), Path.cwd(), Path.home() / 'x')\nprint('warn', file=sys.stderr)",
+        "from tqdm.auto import tqdm\n\nfor step in tqdm(range(3)):\n    print(step, end='\\r')\nprint('end')",
+        "import ipywidgets\n\nipywidgets.IntSlider()",
+        "import matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.show()",
+        "# !echo shell",
+        "1 / 2",
+    )
+    shutil.rmtree(course.root / "notebooks" / "zh")  # a lesson may be recorded before it was ever built
+    arguments = ["--root", str(course.root)]
+    assert build_notebooks.main([*arguments, "--record"]) == 0
+    first = {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
+    assert build_notebooks.main([*arguments, "--record"]) == build_notebooks.main([*arguments, "--check"]) == 0
+    assert first == {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
+    zh, en = (json.loads(first[lang])["cells"] for lang in ("zh", "en"))
+    assert [cell.get("outputs") for cell in zh] == [cell.get("outputs") for cell in en]
+    cells = {cell["id"]: cell.get("outputs") for cell in zh}
+    assert cells["c1"][0]["text"] == ["<object object at 0x…> qwen3-in-notebooks/notebooks/zh ~/x\n"]
+    assert cells["c2"] == [{"name": "stdout", "output_type": "stream", "text": ["end\n"]}]
+    assert cells["c3"] == []
+    assert list(cells["c4"][0]["data"]) == ["image/png", "text/plain"] and len(cells["c4"]) == 1
+    assert cells["c5"][0]["text"] == ["shell\n"] and cells["c6"][0]["data"] == {"text/plain": ["0.5"]}
+
+
+def test_a_failing_lesson_records_nothing(built, capsys):
+    course = built("99_toy", "print('fine')", "1 / 0")
+    before = course.notebook().read_bytes()
+    assert build_notebooks.main(["--root", str(course.root), "--record"]) == 1
+    assert "99_toy: cell 'c2' failed, so nothing is recorded" in capsys.readouterr().err
+    assert course.notebook().read_bytes() == before

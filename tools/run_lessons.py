@@ -1,0 +1,193 @@
+"""Runs the lessons in order, each in a fresh kernel, into build/run: `make run`, or `LESSONS="05 07" make run`.
+
+The kernel is the Python that runs this file, whatever kernels are registered on the machine.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from lesson_source import choose_lessons, notebook_text
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
+
+from helpers import CourseError, models
+
+ROOT = Path(__file__).resolve().parent.parent
+CELL_TIMEOUT = 600  # seconds
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class CellFailed(Exception):
+    """A cell raised, ran too long or took the kernel with it; ``key`` names the cell, ``str()`` tells what happened."""
+
+    def __init__(self, key: str, error: str):
+        super().__init__(error)
+        self.key = key
+
+
+@dataclass
+class Result:
+    lesson: str
+    cells: int
+    seconds: float
+    failure: CellFailed | None
+
+
+class LessonClient(NotebookClient):
+    """Starts its kernel with this Python, even where the user's kernel ``python3`` is another one."""
+
+    def create_kernel_manager(self):
+        specs = KernelSpecManager(kernel_dirs=[])  # only the one that belongs to the installed ipykernel is left
+        self.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+        return self.km
+
+    @property
+    def interrupted(self) -> bool:
+        return hasattr(self, "_async_cleanup_kernel_future")  # set by nbclient's handler of SIGINT and SIGTERM alone
+
+
+def execute(
+    notebook: nbformat.NotebookNode,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    timeout: int = CELL_TIMEOUT,
+    progress: Callable[[int, int, str], None] = lambda number, total, key: None,
+) -> None:
+    """Runs all cells of ``notebook`` in place, in a fresh kernel that starts in ``folder`` and always ends.
+
+    ``progress(number, total, key)`` is called before each code cell; ``timeout`` is in seconds, for one cell. Raises
+    CellFailed at the first cell that fails (``notebook`` then holds the outputs up to it), KeyboardInterrupt on Ctrl-C.
+    """
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for cell in code_cells:
+        cell.update(outputs=[], execution_count=None)
+    started = []
+
+    def start(cell: nbformat.NotebookNode, cell_index: int) -> None:
+        started.append(cell)
+        progress(len(started), len(code_cells), cell.id)
+
+    client = LessonClient(
+        notebook,
+        timeout=timeout,
+        coalesce_streams=True,
+        on_cell_execute=start,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    with tempfile.TemporaryFile() as log:  # what the kernel says outside of cells, wanted only when it dies
+        try:
+            client.execute(env=environment or dict(os.environ), stdout=log, stderr=log)
+        except Exception as error:
+            if client.interrupted:
+                raise KeyboardInterrupt from None
+            if not started or not isinstance(error, CellControlSignal | DeadKernelError):
+                raise
+            log.seek(0)
+            raise CellFailed(
+                started[-1].id, _describe(error, started[-1], log.read().decode(errors="replace"))
+            ) from None
+    if client.interrupted:
+        raise KeyboardInterrupt
+
+
+def _describe(error: Exception, cell: nbformat.NotebookNode, log: str) -> str:
+    if isinstance(error, CellExecutionError):
+        traceback = [line for output in cell.outputs for line in output.get("traceback", [])]
+        return ANSI.sub("", "\n".join(traceback)) or f"{error.ename}: {error.evalue}"
+    if isinstance(error, DeadKernelError):
+        return "\n".join([str(error), *log.splitlines()[-10:]])
+    return str(error).splitlines()[0]  # a cell that ran too long: the rest is the cell's code
+
+
+def show(line: str, last: bool = False) -> None:
+    """Prints ``line``; in a terminal the next one overwrites it unless it is the ``last``."""
+    if sys.stdout.isatty():
+        print(f"\r\x1b[K{line}", end="\n" if last else "", flush=True)
+    else:
+        print(line, flush=True)
+
+
+def show_progress(lesson: str) -> Callable[[int, int, str], None]:
+    """A ``progress`` for :func:`execute`."""
+    start = time.monotonic()
+
+    def progress(number: int, total: int, key: str) -> None:
+        show(f"{lesson}  cell {number}/{total}  {key}  ({time.monotonic() - start:.0f} s)")
+
+    return progress
+
+
+def run_lesson(source: Path, target: Path, timeout: int = CELL_TIMEOUT, environment: dict | None = None) -> Result:
+    """Runs the notebook ``source`` and saves it, as far as it came, as ``target``."""
+    notebook = nbformat.read(source, as_version=4)
+    start, failure = time.monotonic(), None
+    try:
+        execute(notebook, source.parent, environment, timeout, show_progress(source.stem))
+    except CellFailed as error:
+        failure = error
+    finally:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(notebook_text(notebook), encoding="utf-8")
+    seconds = time.monotonic() - start
+    show(f"{source.stem}  {'ok' if failure is None else 'FAILED'}  {seconds:.1f} s", last=True)
+    return Result(source.stem, sum(cell.cell_type == "code" for cell in notebook.cells), seconds, failure)
+
+
+def table(results: list[Result]) -> str:
+    rows = [("lesson", "cells", "seconds", "result")]
+    for result in results:
+        outcome = "ok" if result.failure is None else f"FAILED at {result.failure.key}"
+        rows.append((result.lesson, str(result.cells), f"{result.seconds:.1f}", outcome))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(" | ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def kernel_environment() -> dict[str, str]:
+    """This process's environment; a model folder given relative to here holds in the lessons' folder too."""
+    variables = (models.MODEL_VARIABLE, models.MOE_VARIABLE)
+    chosen = {name: str(models.chosen(name).folder) for name in variables if os.environ.get(name, "").strip()}
+    return {**os.environ, **chosen}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("lessons", nargs="*", help="lesson numbers; default: $LESSONS, else all")
+    parser.add_argument("--root", type=Path, default=ROOT, help="repository root")
+    parser.add_argument("--timeout", type=int, default=CELL_TIMEOUT, help="seconds for one cell (%(default)s)")
+    options = parser.parse_args(arguments)
+    folder = options.root / "notebooks" / "zh"
+    try:
+        lessons = choose_lessons(sorted(path.stem for path in folder.glob("*.ipynb")), options.lessons)
+        models.course_model()
+        print(models.describe(), flush=True)
+        environment = kernel_environment()
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    results = []
+    try:
+        for lesson in lessons:
+            target = options.root / "build" / "run" / f"{lesson}.ipynb"
+            results.append(run_lesson(folder / f"{lesson}.ipynb", target, options.timeout, environment))
+    except KeyboardInterrupt:
+        print("\n已中断，内核已结束。\nInterrupted; the kernel has ended.", file=sys.stderr)
+        return 130
+    print("\n" + table(results))
+    failures = [result for result in results if result.failure]
+    for result in failures:
+        print(f"\n{result.lesson}, cell {result.failure.key}:\n{result.failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
