@@ -11,17 +11,22 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
-from helpers import CourseError
+from helpers import CourseError, models
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = models.ROOT
 PYTHONS = ((3, 11), (3, 12), (3, 13))
-GIB = 2**30
+GIB = models.GIB
+PORT = 8000  # of `vllm serve`, unless told otherwise
+FRONT_ENDS = ("@jupyter-widgets/jupyterlab-manager", "anywidget")
 
 
 @dataclass(frozen=True)
@@ -95,18 +100,128 @@ def parse_gpus(text: str) -> tuple[Gpu, ...]:
     )
 
 
-def _ask_nvidia_smi() -> tuple[str, tuple[Gpu, ...]]:
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+def _nvidia_smi(*arguments: str) -> tuple[str, str]:
+    """State as in :class:`Machine`, and what nvidia-smi printed."""
     try:
-        asked = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        asked = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=20)
     except FileNotFoundError:
-        return "missing", ()
+        return "missing", ""
     except (OSError, subprocess.TimeoutExpired):
-        return "failed", ()
-    gpus = parse_gpus(asked.stdout)
-    if gpus:
-        return "ok", gpus
-    return ("failed" if asked.returncode else "empty"), ()
+        return "failed", ""
+    return "failed" if asked.returncode else "ok" if asked.stdout.strip() else "empty", asked.stdout
+
+
+def _ask_gpus() -> tuple[str, tuple[Gpu, ...]]:
+    state, text = _nvidia_smi("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+    gpus = parse_gpus(text)
+    return "ok" if gpus else "empty" if state == "ok" else state, gpus
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """What nvidia-smi says about CUDA and memory now.
+
+    cuda: newest CUDA version that the driver supports. memory: (used, total) of each GPU, slices: total of each MIG
+    slice, pids: process -> memory; all in MiB, None where nvidia-smi gives none.
+    """
+
+    cuda: str | None = None
+    memory: tuple[tuple[int, int], ...] = ()
+    slices: tuple[int, ...] = ()
+    pids: tuple[tuple[int, int | None], ...] = ()
+
+
+def parse_gpu_use(text: str) -> GpuUse:
+    """Reads the output of `nvidia-smi -q -x`."""
+    try:
+        log = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return GpuUse()
+
+    def mib(node, path):
+        number = re.match(r"(\d+) MiB", node.findtext(path, ""))
+        return int(number[1]) if number else None
+
+    sizes = [(mib(gpu, "fb_memory_usage/used"), mib(gpu, "fb_memory_usage/total")) for gpu in log.iter("gpu")]
+    return GpuUse(
+        cuda=log.findtext("cuda_version"),
+        memory=tuple((used or 0, total or 0) for used, total in sizes),
+        slices=tuple(mib(piece, "fb_memory_usage/total") or 0 for piece in log.iter("mig_device")),
+        pids=tuple((int(node.findtext("pid", "0")), mib(node, "used_memory")) for node in log.iter("process_info")),
+    )
+
+
+def gpu_use() -> GpuUse:
+    """Asks nvidia-smi; empty where it is missing or fails."""
+    return parse_gpu_use(_nvidia_smi("-q", "-x")[1])
+
+
+@dataclass(frozen=True)
+class GpuUser:
+    """A process that uses a GPU. memory in MiB, None if unknown; notebook: the one whose kernel it is or came from."""
+
+    pid: int
+    memory: int | None
+    command: str
+    notebook: str | None
+
+    def __str__(self):
+        amount = "" if self.memory is None else f", {self.memory} MiB"
+        return f"{self.notebook or self.command or '?'} (pid {self.pid}{amount})"
+
+
+def gpu_users(use: GpuUse, root: Path = Path("/")) -> list[GpuUser]:
+    """Who holds GPU memory, this process left out.
+
+    In a container nvidia-smi often lists no process; then those count that have a GPU's device file open. The notebook
+    is the name that the Jupyter server gives each kernel in JPY_SESSION_NAME; whatever the kernel starts inherits it.
+    """
+    proc = root / "proc"
+    users = []
+    for pid, memory in use.pids or [(pid, None) for pid in _with_gpu_open(proc)]:
+        if pid == os.getpid():
+            continue
+        variables = dict(line.partition("=")[::2] for line in _read(proc / f"{pid}/environ").split("\0"))
+        session = variables.get("JPY_SESSION_NAME")
+        command = Path(_read(proc / f"{pid}/cmdline").split("\0")[0]).name
+        users.append(GpuUser(pid, memory, command, Path(session).name if session else None))
+    return users
+
+
+def _with_gpu_open(proc: Path) -> list[int]:
+    found = []
+    for folder in proc.glob("[0-9]*"):
+        try:
+            opened = [os.readlink(link) for link in os.scandir(folder / "fd")]
+        except OSError:  # another user's, or it ended meanwhile
+            continue
+        if any(re.fullmatch(r"/dev/nvidia\d+", file) for file in opened):
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+def refuse_busy_gpu(share: float = models.GPU_SHARE, root: Path = Path("/")) -> None:
+    """Raises CourseError if others hold so much of the GPU that an engine asking for ``share`` of it cannot start.
+
+    Call it before a model is loaded. It names the notebooks to shut down. Silent without a GPU, and on MIG slices,
+    whose use nvidia-smi does not tell.
+    """
+    use = gpu_use()
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    number = int(first) if first.isdigit() else 0
+    if use.slices or number >= len(use.memory):
+        return
+    used, total = use.memory[number]
+    users = gpu_users(use, root)
+    if total - used >= share * total:
+        return
+    names = ", ".join(map(str, users))
+    raise CourseError(
+        f"GPU {number} 的 {total} MiB 显存已被占用 {used} MiB（{names or '看不到是谁，也可能是这个笔记本自己'}）："
+        "先在 JupyterLab 左侧的「运行中」面板关闭那个笔记本的内核，再打开模型。",
+        f"{used} of {total} MiB of GPU {number} are taken ({names or 'by whom is not visible, maybe this notebook'}): "
+        "shut that notebook's kernel down in JupyterLab's Running panel, then open the model.",
+    )
 
 
 def _read(path: Path) -> str:
@@ -129,8 +244,9 @@ def look(root: Path = Path("/")) -> Machine:
     cpuinfo = _read(root / "proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.+)", cpuinfo, re.M)
     flags = re.search(r"^flags\s*:(.*)", cpuinfo, re.M)
-    data_disk = root / "root/autodl-tmp"
-    nvidia_smi, gpus = _ask_nvidia_smi()
+    data_disk = root / models.AUTODL_DATA_DISK.relative_to("/")
+    on_autodl = os.path.isdir(data_disk)  # pathlib raises where /root is closed to this user
+    nvidia_smi, gpus = _ask_gpus()
     return Machine(
         system=platform.system(),
         arch=platform.machine(),
@@ -140,10 +256,10 @@ def look(root: Path = Path("/")) -> Machine:
         avx2=bool(flags) and "avx2" in flags[1].split(),
         memory=_memory(root),
         disk=shutil.disk_usage(root).free,
-        data_disk=shutil.disk_usage(data_disk).free if data_disk.is_dir() else None,
+        data_disk=shutil.disk_usage(data_disk).free if on_autodl else None,
         nvidia_smi=nvidia_smi,
         gpus=gpus,
-        autodl=data_disk.is_dir(),
+        autodl=on_autodl,
     )
 
 
@@ -260,12 +376,15 @@ def _check_disk(zh_name: str, name: str, free: int) -> Check:
     return Check("warning", zh_name, name, fact, zh, en)
 
 
-def _check_gpu(machine: Machine, have: DependencySet | None) -> list[Check]:
+def _check_gpu(machine: Machine, have: DependencySet | None, root: Path) -> list[Check]:
     if machine.gpus:
-        lines = []
+        lines, use = [], gpu_use()
         for gpu in machine.gpus:
-            memory = "?" if gpu.memory is None else f"{gpu.memory / 1024:.0f} GiB"
-            lines.append(Check("ok", "GPU", "GPU", f"{gpu.name}, {memory}, 驱动 driver {gpu.driver}"))
+            slices = "MIG " + " + ".join(f"{size / 1024:.0f}" for size in use.slices) + " GiB" if use.slices else "?"
+            memory = slices if gpu.memory is None else f"{gpu.memory / 1024:.0f} GiB"
+            cuda = f", CUDA <= {use.cuda}" if use.cuda else ""
+            lines.append(Check("ok", "GPU", "GPU", f"{gpu.name}, {memory}, 驱动 driver {gpu.driver}{cuda}"))
+        lines.append(_check_gpu_memory(use, root))
         if have and have.driver and machine.driver < have.driver:
             zh = f"装好的 {have.lock} 需要驱动 {have.driver} 及以上：请运行 make env SET=cu12（570 到 579）或 SET=cpu。"
             en = f"{have.lock}, installed here, needs driver {have.driver}: make env SET=cu12 (570 to 579) or SET=cpu."
@@ -282,6 +401,123 @@ def _check_gpu(machine: Machine, have: DependencySet | None) -> list[Check]:
         zh = "课程会用 CPU；如果这台机器有 GPU，请检查驱动或是否处于无卡模式。"
         en = "The course will use the CPU; if there is a GPU, check its driver, or whether this is no-GPU mode."
     return [Check(level, "GPU", "GPU", fact[machine.nvidia_smi], zh, en)]
+
+
+def _check_gpu_memory(use: GpuUse, root: Path) -> Check:
+    names = ("显存占用", "GPU memory in use")
+    users, used = gpu_users(use, root), sum(used for used, _ in use.memory)
+    fact = ", ".join([f"{used} MiB", *map(str, users)])
+    if not users and used < 1024:
+        return Check("ok", *names, fact)
+    zh = "别的程序占着显存：在 JupyterLab 的「运行中」面板关闭那个笔记本的内核，或结束那个进程。"
+    en = "Others hold GPU memory: shut that notebook's kernel down in JupyterLab's Running panel, or end the process."
+    return Check("warning", *names, fact, zh, en)
+
+
+def _check_model(machine: Machine) -> Check:
+    names = ("课程模型", "Course model")
+    try:
+        choice = models.chosen(models.MODEL_VARIABLE)
+    except CourseError as error:
+        return Check("problem", *names, "无 none", *str(error).splitlines())
+    weights = sum(file.stat().st_size for file in choice.folder.glob("*.safetensors"))
+    fact = f"{choice.folder.name}, {weights / GIB:.2f} GiB"
+    cards = [gpu.memory * 2**20 for gpu in machine.gpus if gpu.memory]
+    if machine.gpus and not cards or weights <= 0.9 * max([sum(cards)] if cards else [machine.memory]):
+        return Check("ok", *names, fact)
+    zh = "权重就比这里的显存（没有 GPU 则是内存）大：请换小一些或量化的模型（python -m helpers.models use ...）。"
+    en = "Its weights alone exceed the GPU memory (or, without a GPU, memory): choose a smaller or quantised model "
+    return Check("warning", *names, fact, zh, en + "(python -m helpers.models use ...).")
+
+
+def _check_port(port: int = PORT) -> Check:
+    names = ("端口", "Port")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            zh = "已被占用，可能有一个服务还开着：停掉它，或给 vllm serve 换一个 --port。"
+            en = "Taken, perhaps by a server still running: stop it, or give vllm serve another --port."
+            return Check("warning", *names, str(port), zh, en)
+    return Check("ok", *names, f"{port} 空闲 free")
+
+
+def jupyter_servers(root: Path = Path("/")) -> list[Path]:
+    """Environments (folders) whose Jupyter server this user runs now."""
+    folders = []
+    for file in _jupyter_data(root).glob("runtime/jpserver-*.json"):  # the name has its pid; the text, a token
+        process = root / "proc" / file.stem.removeprefix("jpserver-")
+        words = _read(process / "cmdline").split("\0")
+        if any("jupyter" in word for word in words):
+            program = Path(words[0])
+            folders.append(Path(os.path.realpath(process / "cwd"), program).parent.parent)
+    return list(dict.fromkeys(folders))
+
+
+def _jupyter_data(root: Path) -> Path:
+    share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return root / Path(os.environ.get("JUPYTER_DATA_DIR") or Path(share, "jupyter")).absolute().relative_to("/")
+
+
+def _check_jupyter(root: Path) -> list[Check]:
+    servers, names = jupyter_servers(root), ("Jupyter", "Jupyter")
+    if not servers:
+        return [Check("ok", *names, "没有在运行 not running")]
+    lines = []
+    for folder in servers:
+        places = [folder / "share/jupyter", _jupyter_data(root), root / "usr/local/share/jupyter"]
+        missing = [
+            name for name in FRONT_ENDS if not any((place / "labextensions" / name).is_dir() for place in places)
+        ]
+        if not missing:
+            lines.append(Check("ok", *names, f"{folder.name}, 控件齐全 widgets present"))
+            continue
+        zh = "这个 JupyterLab 的环境里没有控件前端，交互图不会显示：运行 make kernel，再刷新页面。"
+        en = "This JupyterLab's environment lacks the widget front-ends: run make kernel and reload the page."
+        lines.append(Check("warning", *names, f"{folder.name}, 缺 lacks {', '.join(missing)}", zh, en))
+    return lines
+
+
+def _check_network(machine: Machine) -> list[Check]:
+    variables = {
+        name: os.environ.get(name) or os.environ.get(name.upper(), "") for name in ("http_proxy", "https_proxy")
+    }
+    hosts = {
+        name: urlsplit(address).hostname or address
+        for name, address in (
+            ("pip", os.environ.get("PIP_INDEX_URL") or _pip_index()),
+            ("MODELSCOPE_ENDPOINT", os.environ.get("MODELSCOPE_ENDPOINT", "")),
+            ("HF_ENDPOINT", os.environ.get("HF_ENDPOINT", "")),
+            *variables.items(),
+        )
+        if address  # only the host: an address may hold a password
+    }
+    lines = [Check("ok", "镜像和代理", "Mirrors, proxy", ", ".join(f"{n}: {h}" for n, h in hosts.items()) or "无 none")]
+    excepted = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")).split(",")
+    if any(variables.values()) and not {"127.0.0.1", "*"} & set(excepted):
+        zh = "代理会截住发往本机服务的请求：export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost"
+        en = "The proxy catches requests to servers on this machine: set NO_PROXY and no_proxy to 127.0.0.1,localhost."
+        lines.append(Check("warning", "代理", "Proxy", "NO_PROXY", zh, en))
+    if any(variables.values()) and machine.autodl:
+        zh = "学术加速只通向 GitHub 和 HuggingFace：用 pip 或 ModelScope 之前先 unset http_proxy https_proxy。"
+        en = "network_turbo leads to GitHub and HuggingFace only: unset http_proxy https_proxy for pip and ModelScope."
+        lines.append(Check("warning", "学术加速", "network_turbo", "http_proxy", zh, en))
+    return lines
+
+
+def _pip_index() -> str:
+    """The package index in pip's configuration files: the environment's, the user's, the system's."""
+    home = Path.home()
+    for path in (
+        Path(sys.prefix, "pip.conf"),
+        home / ".config/pip/pip.conf",
+        home / ".pip/pip.conf",
+        Path("/etc/pip.conf"),
+    ):
+        if found := re.search(r"^\s*index-url\s*=\s*(\S+)", _read(path), re.M):
+            return found[1]
+    return ""
 
 
 def _check_set(machine: Machine, have: DependencySet | None) -> Check:
@@ -316,15 +552,16 @@ def _check_packages(have: DependencySet) -> list[Check]:
     return lines
 
 
-def preflight(machine: Machine) -> list[Check]:
-    """Every line of the check, in the order it is printed."""
+def preflight(machine: Machine, root: Path = Path("/")) -> list[Check]:
+    """Every line of the check, in the order it is printed. `root` stands for `/` in tests."""
     have = installed_set()
     lines = [_check_support(machine), _check_python(machine)]
     lines.append(Check("ok", "CPU", "CPU", f"{machine.cpu}, {machine.cores} 核 cores"))
     lines += [_check_memory(machine), _check_disk("系统盘", "System disk", machine.disk)]
     if machine.data_disk is not None:
         lines.append(_check_disk("数据盘", "Data disk", machine.data_disk))
-    lines += [*_check_gpu(machine, have), _check_set(machine, have)]
+    lines += [*_check_gpu(machine, have, root), _check_model(machine), _check_port()]
+    lines += [*_check_jupyter(root), *_check_network(machine), _check_set(machine, have)]
     return lines + (_check_packages(have) if have else [])
 
 

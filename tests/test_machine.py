@@ -2,12 +2,19 @@
 
 import dataclasses
 import json
+import os
+import re
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import pytest
+from faulty_hub import write_model
 
-from helpers import CourseError, machine
+from helpers import CourseError, machine, models
 
 # What `nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits` prints, with its exit
 # status, on machines of each kind.
@@ -28,24 +35,62 @@ NVIDIA_SMI = {
 }
 
 
+def gpu_xml(*gpus, cuda="13.0"):
+    """What `nvidia-smi -q -x` prints, cut to what is read. A GPU: MiB used, MiB in all, {pid: MiB}, slices' MiB."""
+    parts = []
+    for used, total, pids, slices in gpus:
+        memory = "<fb_memory_usage><total>{} MiB</total><reserved>0 MiB</reserved><used>{} MiB</used></fb_memory_usage>"
+        migs = "".join(f"<mig_device><index>0</index>{memory.format(size, 0)}</mig_device>" for size in slices)
+        processes = "".join(
+            f"<process_info><pid>{pid}</pid><type>C</type><process_name>[Not Found]</process_name>"
+            f"<used_memory>{f'{size} MiB' if size else 'N/A'}</used_memory></process_info>"
+            for pid, size in pids.items()
+        )
+        parts.append(
+            f'<gpu id="0"><product_name>NVIDIA</product_name><mig_devices>{migs or "None"}</mig_devices>'
+            f"{memory.format(total, used)}<processes>{processes}</processes></gpu>"
+        )
+    return (
+        '<?xml version="1.0" ?>\n<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v13.dtd">\n<nvidia_smi_log>'
+        f"<driver_version>580.95.05</driver_version><cuda_version>{cuda}</cuda_version>{''.join(parts)}</nvidia_smi_log>\n"
+    )
+
+
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """Puts an nvidia-smi on PATH that replays one of the outputs above; None: there is no such command."""
+    """Puts an nvidia-smi on PATH that replays one of the outputs above; None: there is no such command.
 
-    def replay(case):
+    use: what it prints when it is asked for everything as XML.
+    """
+
+    def replay(case, use=""):
         folder = tmp_path / "bin"
         folder.mkdir(exist_ok=True)
         if case is not None:
             text, status = NVIDIA_SMI[case]
-            (tmp_path / "output").write_text(text)
+            (tmp_path / "--query-gpu=name,memory.total,driver_version").write_text(text)
+            (tmp_path / "-q").write_text(use)
             command = folder / "nvidia-smi"
             command.write_text(
-                f"#!/bin/sh\nwhile IFS= read -r line; do echo \"$line\"; done < '{tmp_path}/output'\nexit {status}\n"
+                f'#!/bin/sh\nwhile IFS= read -r line; do echo "$line"; done < \'{tmp_path}/\'"$1"\nexit {status}\n'
             )
             command.chmod(0o755)
         monkeypatch.setenv("PATH", str(folder))
 
     return replay
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(tmp_path, monkeypatch):
+    """A course model that is there, and nothing of this computer's network settings and Jupyter servers."""
+    folder = tmp_path / "course-model"
+    if not folder.exists():
+        write_model(folder)
+    monkeypatch.setenv("COURSE_MODEL", str(folder))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    for name in ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "MODELSCOPE_ENDPOINT", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture
@@ -252,3 +297,194 @@ def test_preflight_command_agrees_with_json_and_imports_nothing_heavy():
     assert as_text.returncode == as_json.returncode
     for check in report["checks"]:
         assert any(line.startswith(check["level"]) and check["fact"] in line for line in as_text.stdout.splitlines())
+
+
+def line(checks, name):
+    [found] = [check for check in checks if check.name == name]
+    return found
+
+
+def process(root, pid, command="python", session=None, opened=()):
+    """A running process in a root folder's /proc."""
+    folder = root / f"proc/{pid}"
+    (folder / "fd").mkdir(parents=True)
+    (folder / "cmdline").write_text(f"{command}\0-f\0x\0")
+    variables = ["PATH=/bin", *([f"JPY_SESSION_NAME={session}"] if session else []), "SECRET=hidden"]
+    (folder / "environ").write_text("\0".join(variables))
+    for number, target in enumerate(opened):
+        (folder / f"fd/{number}").symlink_to(target)
+
+
+def test_cuda_version_that_the_driver_supports(nvidia_smi, linux):
+    nvidia_smi("driver 580", gpu_xml((300, 24564, {}, ()), cuda="13.0"))
+    checks = machine.preflight(machine.look(linux), linux)
+    assert "CUDA <= 13.0" in line(checks, "GPU").fact
+    assert line(checks, "GPU memory in use").level == "ok"
+
+
+def test_mig_slices_are_shown(nvidia_smi, linux):
+    nvidia_smi("MIG", gpu_xml((70000, 81920, {}, (40192, 19968))))
+    assert "MIG 39 + 20 GiB" in line(machine.preflight(machine.look(linux), linux), "GPU").fact
+    machine.refuse_busy_gpu(root=linux)
+
+
+def test_who_holds_gpu_memory_is_named_by_notebook(nvidia_smi, linux):
+    process(linux, 111, session="/root/course/05_offline_generation.ipynb")
+    process(linux, 222, command="/usr/bin/blender")
+    use = gpu_xml((21000, 24564, {111: 20000, 222: None, os.getpid(): 500}, ()))
+    nvidia_smi("driver 580", use)
+    found = line(machine.preflight(machine.look(linux), linux), "GPU memory in use")
+    assert found.level == "warning"
+    assert found.fact == "21000 MiB, 05_offline_generation.ipynb (pid 111, 20000 MiB), blender (pid 222)"
+    with pytest.raises(CourseError, match=r"21000 of 24564 MiB of GPU 0 .*05_offline_generation.ipynb \(pid 111"):
+        machine.refuse_busy_gpu(root=linux)
+
+
+def test_in_a_container_the_open_device_file_tells(nvidia_smi, linux):
+    nvidia_smi("driver 580", gpu_xml((21000, 24564, {}, ())))
+    process(linux, 111, session="/root/06_thinking.ipynb", opened=["/dev/null", "/dev/nvidia0"])
+    process(linux, 222, opened=["/dev/null", "/dev/nvidiactl"])
+    users = machine.gpu_users(machine.gpu_use(), linux)
+    assert [(user.pid, user.notebook, user.memory) for user in users] == [(111, "06_thinking.ipynb", None)]
+    process(linux, 333, command="vllm", opened=["/dev/nvidia1"])
+    with pytest.raises(CourseError, match="06_thinking.ipynb .pid 111., vllm .pid 333."):
+        machine.refuse_busy_gpu(root=linux)
+
+
+def test_memory_that_nobody_visible_holds(nvidia_smi, linux):
+    nvidia_smi("driver 580", gpu_xml((21000, 24564, {}, ())))
+    assert line(machine.preflight(machine.look(linux), linux), "GPU memory in use").level == "warning"
+    with pytest.raises(CourseError, match="not visible"):
+        machine.refuse_busy_gpu(root=linux)
+
+
+def test_busy_gpu_is_the_one_that_will_be_used(nvidia_smi, linux, monkeypatch):
+    nvidia_smi("driver 595, two GPUs", gpu_xml((70000, 81920, {}, ()), (100, 81920, {}, ())))
+    with pytest.raises(CourseError, match="GPU 0"):
+        machine.refuse_busy_gpu(root=linux)
+    machine.refuse_busy_gpu(share=0.1, root=linux)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    machine.refuse_busy_gpu(root=linux)
+
+
+@pytest.mark.parametrize("case", [None, "no-GPU mode", "no driver", "driver 580"])
+def test_without_an_answer_no_gpu_is_busy(case, nvidia_smi, linux):
+    nvidia_smi(case)
+    machine.refuse_busy_gpu(root=linux)
+
+
+def test_busy_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        assert machine._check_port(port).level == "warning"
+    assert machine._check_port(port).level == "ok"
+
+
+def test_jupyter_server_and_its_widget_front_ends(nvidia_smi, linux, tmp_path, monkeypatch):
+    nvidia_smi(None)
+    monkeypatch.setenv("JUPYTER_DATA_DIR", "/root/.local/share/jupyter")
+    runtime = linux / "root/.local/share/jupyter/runtime"
+    runtime.mkdir(parents=True)
+    (runtime / "jpserver-77.json").write_text('{"token": "hidden"}')
+    assert line(machine.preflight(machine.look(linux), linux), "Jupyter").fact.endswith("not running"), (
+        "no such process"
+    )
+    lab = linux / "miniconda3"
+    process(linux, 77, command=f"{lab}/bin/python\0{lab}/bin/jupyter-lab")
+    found = line(machine.preflight(machine.look(linux), linux), "Jupyter")
+    assert found.level == "warning" and "make kernel" in found.en and found.fact.startswith("miniconda3, ")
+    assert all(name in found.fact for name in machine.FRONT_ENDS)
+    (lab / "share/jupyter/labextensions/anywidget").mkdir(parents=True)
+    (linux / "usr/local/share/jupyter/labextensions/@jupyter-widgets/jupyterlab-manager").mkdir(parents=True)
+    assert line(machine.preflight(machine.look(linux), linux), "Jupyter").level == "ok"
+
+
+def test_mirrors_and_proxies_are_shown_without_their_passwords(nvidia_smi, linux, monkeypatch):
+    nvidia_smi(None)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:hidden@mirror.example/simple")
+    monkeypatch.setenv("HTTP_PROXY", "http://me:hidden@proxy.example:3128")
+    checks = machine.preflight(machine.look(linux), linux)
+    fact = line(checks, "Mirrors, proxy").fact
+    assert "pip: mirror.example" in fact and "proxy.example" in fact and "hidden" not in fact
+    assert line(checks, "Proxy").level == "warning"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    assert levels(machine.preflight(machine.look(linux), linux), "Proxy") == []
+    on_autodl = machine.preflight(seen(linux, autodl=True), linux)
+    assert "unset http_proxy" in line(on_autodl, "network_turbo").en
+
+
+def test_course_model_is_named_and_must_fit(nvidia_smi, linux, monkeypatch):
+    nvidia_smi(None)
+    found = line(machine.preflight(seen(linux), linux), "Course model")
+    assert found.level == "ok" and found.fact.startswith("course-model, ")
+    assert line(machine.preflight(seen(linux, memory=10**6), linux), "Course model").level == "warning"
+    small = (machine.Gpu("small", 1, "580.95"),)
+    assert line(machine.preflight(seen(linux, gpus=small), linux), "Course model").level == "warning"
+    monkeypatch.setenv("COURSE_MODEL", "Qwen/Qwen3-800B")
+    lost = line(machine.preflight(seen(linux), linux), "Course model")
+    assert lost.level == "problem" and "helpers.download" in lost.en
+
+
+def test_closed_home_of_root_is_no_autodl(monkeypatch):
+    """For another user than root, looking into /root raises PermissionError from pathlib."""
+
+    def closed(path, *arguments, **options):
+        if str(path).startswith("/root"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, *arguments, **options)
+
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", closed)
+    assert machine.look().autodl is False
+    monkeypatch.setenv("HOME", "/home/user")
+    assert models.AUTODL_DATA_DISK not in models.hub_caches()
+
+
+@pytest.mark.slow
+def test_a_real_jupyter_names_its_notebooks(tmp_path, monkeypatch):
+    """The kernel that a real Jupyter server starts for a notebook carries the notebook's name."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--no-browser"]
+    options += ["--allow-root", f"--ServerApp.root_dir={tmp_path}", "--ServerApp.disable_check_xsrf=True"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyter_server", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def ask(method, path, body=None):
+        data = json.dumps(body).encode() if body else None
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/{path}", data, method=method)
+        return opener.open(request, timeout=60).read()
+
+    try:
+        for _ in range(600):
+            try:
+                ask("GET", "status")
+                break
+            except OSError:
+                assert server.poll() is None
+                time.sleep(0.1)
+        assert Path(sys.prefix) in machine.jupyter_servers()
+        notebook = {
+            "path": "07_lesson.ipynb",
+            "name": "07_lesson.ipynb",
+            "type": "notebook",
+            "kernel": {"name": "python3"},
+        }
+        session = json.loads(ask("POST", "sessions", notebook))
+        kernel = session["kernel"]["id"]
+        pids = [
+            int(path.parent.name)
+            for path in Path("/proc").glob("[0-9]*/cmdline")
+            if re.search(f"kernel-{kernel}", path.read_text(errors="replace"))
+        ]
+        users = machine.gpu_users(machine.GpuUse(pids=tuple((pid, None) for pid in pids)))
+        assert [user.notebook for user in users] == ["07_lesson.ipynb"]
+        ask("DELETE", f"sessions/{session['id']}")
+    finally:
+        server.terminate()
+        server.wait(30)
