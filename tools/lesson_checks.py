@@ -14,7 +14,7 @@ from lesson_source import LANGUAGES, Cell, Lesson, comments, parse, without_comm
 # only these names may be used: they open, close, split or describe. The other modules are free.
 RAW_API_LESSONS = {"05", "06", "07", "08"}
 ALLOWED_HELPERS = {
-    "engine": {"close_engine", "on_cpu", "open_engine", "sized_options", "split", "thinks"},
+    "engine": {"close_engine", "on_cpu", "open_engine", "sized_options", "split"},
     "server": {"Server"},
 }
 MAX_SETUP_LINES = 8

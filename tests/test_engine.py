@@ -1,0 +1,189 @@
+"""helpers/engine.py against the real vLLM: quiet, one at a time, memory given back, thinking split from the answer."""
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from helpers import CourseError, engine, models
+
+QWEN3_8B = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "num_hidden_layers": 36,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "hidden_size": 4096,
+    "max_position_embeddings": 40960,
+}
+QUESTION = [{"role": "user", "content": "37×46=?"}]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A folder with the configuration of Qwen3-8B and no weights."""
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3_8B))
+    return tmp_path
+
+
+def test_options_follow_the_checkpoint_and_the_caller_wins(checkpoint, monkeypatch):
+    monkeypatch.setattr(engine, "on_cpu", lambda: True)
+    options = engine.sized_options(checkpoint)
+    assert options["max_model_len"] == 8192 and options["enforce_eager"]
+    assert options["kv_cache_memory_bytes"] == 2 * 8192 * 147456  # bytes a token of Qwen3-8B: 2 * 36 * 8 * 128 * 2
+    assert engine.sized_options(checkpoint, max_model_len=100)["kv_cache_memory_bytes"] == 64 * 2**20
+    assert engine.sized_options(checkpoint, enforce_eager=False, seed=7) == options | {
+        "enforce_eager": False,
+        "seed": 7,
+    }
+    monkeypatch.setattr(engine, "on_cpu", lambda: False)
+    assert engine.sized_options(checkpoint) == {"max_model_len": 8192}
+
+
+def test_a_small_model_runs_on_one_thread(checkpoint, monkeypatch):
+    monkeypatch.setattr(engine, "on_cpu", lambda: True)
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(b"x")
+    assert engine.environment(checkpoint)["OMP_NUM_THREADS"] == "1"
+    os.truncate(weights, 2**30)
+    assert "OMP_NUM_THREADS" not in engine.environment(checkpoint)
+
+
+def test_thinking_is_read_from_the_template_not_from_the_vocabulary(checkpoint):
+    settings = {"chat_template": "{{ messages }}", "added_tokens_decoder": {"1": {"content": "</think>"}}}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert "reasoning_parser" not in engine.sized_options(checkpoint)
+    (checkpoint / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": "{{ '<think>' if not enable_thinking }}"})
+    )
+    assert engine.sized_options(checkpoint)["reasoning_parser"] == "qwen3"
+    (checkpoint / "chat_template.jinja").write_text("{{ messages }}")  # the file wins, as in transformers
+    assert "reasoning_parser" not in engine.sized_options(checkpoint)
+
+
+def test_a_wrong_model_is_refused_before_vllm_is_imported():
+    code = "import sys; from helpers.engine import open_engine\ntry: open_engine('no/where/at/all')\n"
+    code += "except Exception as error: print(type(error).__name__, 'vllm' in sys.modules, str(error).count('\\n'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["CourseError", "False", "1"], done.stderr
+
+
+# --- with vLLM
+
+
+@pytest.fixture(scope="module")
+def llm():
+    yield engine.open_engine()
+    engine.close_engine()
+
+
+@pytest.mark.slow
+def test_it_is_vllms_own_llm_in_this_process(llm):
+    from vllm import LLM, SamplingParams
+
+    assert isinstance(llm, LLM)
+    assert "VLLM::" not in "".join(child.name() for child in psutil.Process().children(recursive=True))
+    [output] = llm.chat(QUESTION, SamplingParams(max_tokens=3), use_tqdm=False)
+    assert len(output.outputs[0].token_ids) in range(1, 4)
+
+
+@pytest.mark.slow
+def test_a_second_engine_is_refused_and_the_first_still_works(llm):
+    with pytest.raises(CourseError, match="close_engine"):
+        engine.open_engine()
+    assert llm.chat(QUESTION, use_tqdm=False)
+
+
+@pytest.mark.slow
+def test_split_with_thinking_off(llm):
+    from vllm import SamplingParams
+
+    params = SamplingParams(max_tokens=8, ignore_eos=True)
+    [output] = llm.chat(QUESTION, params, chat_template_kwargs={"enable_thinking": False}, use_tqdm=False)
+    thinking, answer, finished = engine.split(output)
+    assert thinking is None and not finished
+    assert answer == output.outputs[0].text.strip()
+
+
+@pytest.mark.slow
+def test_split_of_a_thought_that_vllm_closes_or_leaves_open(llm):
+    from vllm import SamplingParams
+
+    prompt = llm.get_tokenizer().apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True) + "<think>\n"
+    closed = SamplingParams(max_tokens=12, thinking_token_budget=4, ignore_eos=True)
+    digits = SamplingParams(max_tokens=6, allowed_token_ids=llm.get_tokenizer().encode("12345"))
+    outputs = llm.generate([prompt, prompt], [closed, digits], use_tqdm=False)
+    parts = engine.split(outputs[0])
+    assert parts.thinking is not None and parts.answer is not None
+    assert engine.split(outputs[1]) == (outputs[1].outputs[0].text, None, False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("prompt", "completion", "reason", "parts"),
+    [
+        ("<|im_start|>assistant\n", "<think>\n12\n</think>\n\n34<|im_end|>", "stop", ("12", "34", True)),
+        ("<|im_start|>assistant\n", "<think>\n1</think>2</think>3", "stop", ("1</think>2", "3", True)),
+        ("<|im_start|>assistant\n", "<think>\n12", "length", ("12", None, False)),
+        ("<|im_start|>assistant\n", "<think>\n12</think>", "length", ("12", "", False)),
+        ("<|im_start|>assistant\n", "34<|im_end|>", "stop", (None, "34", True)),
+        ("<|im_start|>assistant\n<think>\n", "12</think>34", "stop", ("12", "34", True)),
+        ("<|im_start|>assistant\n<think>\n", "12", "length", ("12", None, False)),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", "34", "stop", (None, "34", True)),
+        ("<|im_start|>user\n<think><|im_end|>\n<|im_start|>assistant\n", "34", "stop", (None, "34", True)),
+        ("raw text", "34", "length", (None, "34", False)),
+    ],
+)
+def test_split_goes_by_token_ids(llm, prompt, completion, reason, parts):
+    from vllm import CompletionOutput, RequestOutput
+
+    tokenizer = llm.get_tokenizer()
+    ids = tokenizer.encode(completion, add_special_tokens=False)
+    one = CompletionOutput(0, completion, ids, None, None, finish_reason=reason)
+    output = RequestOutput("0", prompt, tokenizer.encode(prompt, add_special_tokens=False), None, [one], True)
+    assert engine.split(output) == engine.split(output, tokenizer) == parts
+
+
+@pytest.mark.slow
+def test_closing_gives_the_memory_back_and_the_next_engine_opens(llm):
+    def resident():
+        return psutil.Process().memory_info().rss / 2**20
+
+    engine.close_engine()  # the fixture's; every test below this one in the file opens its own
+    before = resident()
+    with pytest.raises(RuntimeError, match="learner"), engine.open_engine(kv_cache_memory_bytes=512 * 2**20) as big:
+        assert resident() > before + 500
+        raise RuntimeError("learner")
+    assert resident() < before + 100
+    with pytest.raises(CourseError, match="closed"):
+        big.generate("1")
+    small = engine.open_engine()
+    assert small.generate("1", use_tqdm=False)
+    del small  # what a learner does; the next engine must open all the same
+    with engine.open_engine() as llm:
+        assert llm.generate("1", use_tqdm=False)
+    with pytest.raises(CourseError, match="tokenizer"):
+        engine.split(None)
+
+
+@pytest.mark.slow
+def test_an_engine_that_could_not_open_leaves_the_way_free():
+    engine.close_engine()
+    with pytest.raises(TypeError, match="no_such_option"):
+        engine.open_engine(no_such_option=1)
+    with engine.open_engine() as llm:
+        assert llm.model_config.model == str(models.course_model())
+
+
+@pytest.mark.slow
+def test_nothing_is_printed():
+    code = """
+from helpers.engine import open_engine
+with open_engine() as llm:
+    llm.chat([{"role": "user", "content": "1"}], use_tqdm=False)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

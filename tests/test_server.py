@@ -1,0 +1,384 @@
+"""helpers/server.py and its guard: the server answers, says why it cannot start, and never outlives its notebook."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import psutil
+import pytest
+from jupyter_client.manager import start_new_kernel
+
+from helpers import CourseError, models
+from helpers.server import HOST, Server
+
+GUARD = models.ROOT / "helpers" / "_guard.py"
+PATIENCE = 60  # seconds; only a process that never ends takes so long, on a machine that is busy too
+
+
+@pytest.fixture
+def stubborn():
+    """A command that ignores SIGTERM, with a child that does so too."""
+    return ["bash", "-c", "trap '' TERM; sleep 600 & echo ready; wait; sleep 600"]
+
+
+@pytest.fixture
+def processes():
+    """A list of processes of the test; whatever is left of them at its end is killed."""
+    found = []
+    yield found
+    for process in found:
+        if process.is_running():
+            process.kill()
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    end = time.monotonic() + PATIENCE
+    while alive := [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
+        assert time.monotonic() < end, f"still alive: {alive}"
+        time.sleep(0.05)
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex((HOST, port)) != 0
+
+
+# --- the guard, on plain commands
+
+
+def start_guard(command: list[str], **options) -> subprocess.Popen:
+    guard = subprocess.Popen(
+        [sys.executable, "-IS", GUARD, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
+    )
+    assert guard.stdout.readline() == b"ready\n"
+    return guard
+
+
+def test_the_guard_kills_what_ignores_sigterm_when_the_pipe_ends(stubborn, processes):
+    guard = start_guard(stubborn)
+    processes += descendants(guard.pid)
+    assert len(processes) == 2 and guard.poll() is None
+    guard.stdin.close()
+    assert guard.wait(PATIENCE) == 128 + signal.SIGKILL
+    wait_until_gone(processes)
+
+
+def test_the_guard_ends_the_rest_when_the_command_ends(processes):
+    guard = start_guard(["bash", "-c", "sleep 600 & echo ready; exit 3"])
+    processes += descendants(guard.pid)
+    assert guard.wait(PATIENCE) == 3
+    wait_until_gone(processes)
+
+
+def test_the_guard_ends_the_command_when_one_of_its_engine_processes_dies(processes):
+    engine = "(printf VLLM::Engine > /proc/$BASHPID/comm; echo ready; while :; do sleep 1; done)"
+    guard = start_guard(["bash", "-c", f"trap '' TERM; {engine} & {engine} & wait; sleep 600"])
+    assert guard.stdout.readline() == b"ready\n"  # the second engine
+    time.sleep(3)  # the guard looks twice a second; what it has not seen alive, it cannot miss
+    processes += descendants(guard.pid)
+    first, second = (process for process in processes if process.name() == "VLLM::Engine")
+    assert guard.poll() is None
+    first.kill()
+    guard.wait(PATIENCE)
+    wait_until_gone([second, *processes])
+
+
+def test_the_guard_obeys_sigterm(stubborn, processes):
+    guard = start_guard(stubborn)
+    processes += descendants(guard.pid)
+    guard.terminate()
+    guard.wait(PATIENCE)
+    wait_until_gone(processes)
+
+
+def test_a_forked_child_that_holds_the_pipe_does_not_keep_the_server(stubborn, processes):
+    code = f"""
+import os, subprocess, sys, time
+guard = subprocess.Popen({[sys.executable, "-IS", str(GUARD), *stubborn]!r}, stdin=subprocess.PIPE,
+                         start_new_session=True)
+if os.fork() == 0:
+    time.sleep(600)
+time.sleep(600)
+"""
+    kernel = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert kernel.stdout.readline() == b"ready\n"
+    processes += descendants(kernel.pid)
+    fork = [process for process in processes if process.cmdline() == psutil.Process(kernel.pid).cmdline()]
+    assert len(fork) == 1
+    kernel.kill()
+    kernel.wait()
+    wait_until_gone([process for process in processes if process not in fork])
+    assert fork[0].is_running()
+
+
+# --- before anything starts
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "models" / "Qwen--Qwen3-8B" / "snapshots" / "master"
+    folder.mkdir(parents=True)
+    config = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "hidden_size": 8}
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")  # whole, without a tensor
+    return folder
+
+
+def test_options_become_flags_and_none_leaves_one_out(checkpoint):
+    made = Server(
+        checkpoint,
+        port=8123,
+        max_num_seqs=8,
+        enable_prefix_caching=False,
+        trust_request_chat_template=True,
+        default_chat_template_kwargs={"enable_thinking": False},
+        tool_call_parser=None,
+    )
+    words = shlex.split(made.command)
+    words = words[words.index("serve") + 1 :]
+    assert words[0] == str(checkpoint) and made.base_url == "http://127.0.0.1:8123/v1"
+    text = " ".join(words)
+    assert "--max-num-seqs 8 " in text and "--no-enable-prefix-caching" in words and "--host 127.0.0.1" in text
+    assert words[words.index("--default-chat-template-kwargs") + 1] == '{"enable_thinking": false}'
+    assert words[words.index("--trust-request-chat-template") + 1].startswith("--")
+    assert "--tool-call-parser" not in words and "--max-model-len 64" in text
+
+
+def test_the_model_is_named_after_its_folder_or_its_hub_id(checkpoint):
+    assert Server(checkpoint).model == "Qwen3-8B"
+    assert Server(checkpoint.parent.parent / "snapshots" / "master", served_model_name="mine").model == "mine"
+    assert Server().model == models.course_model().name
+
+
+def test_another_address_is_refused(checkpoint):
+    with pytest.raises(CourseError, match="SSH"):
+        Server(checkpoint, host="0.0.0.0")
+
+
+def test_a_wrong_path_is_refused(tmp_path):
+    with pytest.raises(CourseError, match="config.json"):
+        Server(tmp_path)
+
+
+def test_a_busy_port_is_refused_before_anything_starts(checkpoint):
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        before = descendants(os.getpid())
+        with pytest.raises(CourseError, match=str(port)):
+            Server(checkpoint, port=port).start()
+        assert descendants(os.getpid()) == before
+
+
+# --- a running server
+
+
+@pytest.fixture(scope="module")
+def running():
+    with Server() as started:
+        yield started
+
+
+@pytest.mark.slow
+def test_it_serves_the_model_under_its_name_on_this_machine_only(running):
+    from openai import OpenAI
+
+    client = OpenAI(base_url=running.base_url, api_key="EMPTY")
+    assert [model.id for model in client.models.list()] == [running.model] == [models.course_model().name]
+    listening = [c.laddr for p in descendants(os.getpid()) for c in p.net_connections("inet") if c.status == "LISTEN"]
+    assert (HOST, running.port) in listening
+    assert {address.ip for address in listening} == {HOST}
+
+
+@pytest.mark.slow
+def test_thinking_is_split_off_by_the_server(running):
+    from openai import OpenAI
+
+    client = OpenAI(base_url=running.base_url, api_key="EMPTY")
+    arguments = {"model": running.model, "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 6}
+    cut = client.chat.completions.create(**arguments).choices[0]
+    assert cut.message.content is None and cut.message.reasoning is not None and cut.finish_reason == "length"
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    message = client.chat.completions.create(**arguments, extra_body=off).choices[0].message
+    assert message.content and message.reasoning is None
+
+
+@pytest.mark.slow
+def test_metrics_count_what_was_generated(running):
+    def generate(tokens):
+        body = {"model": running.model, "prompt": "1", "max_tokens": tokens, "ignore_eos": True}
+        request = urllib.request.Request(f"{running.base_url}/completions", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        urllib.request.urlopen(request).read()
+
+    before = running.metrics()
+    generate(5)
+    generate(6)
+    after = running.metrics()
+    assert after["generation_tokens_total"] - before["generation_tokens_total"] == 11
+    assert after["e2e_request_latency_seconds_count"] - before["e2e_request_latency_seconds_count"] == 2
+    assert after["num_requests_running"] == 0 and not any(name.endswith("_bucket") for name in after)
+
+
+@pytest.mark.slow
+def test_the_log_can_be_read_while_the_server_writes_it(running):
+    lines = running.log_tail(5).splitlines()
+    assert len(lines) == 5 and running.log_tail(5).splitlines() == lines
+    urllib.request.urlopen(f"{running.base_url}/models").read()
+    assert "GET /v1/models" in running.log_tail(1)
+    assert "Application startup complete" in running.log_tail(10**6)
+
+
+@pytest.mark.slow
+def test_it_cannot_be_started_twice_and_its_port_is_busy(running):
+    with pytest.raises(CourseError, match="stop"):
+        running.start()
+    with pytest.raises(CourseError, match=str(running.port)):
+        Server(port=running.port).start()
+    assert running.metrics()
+
+
+# --- start-up that fails
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"no_such_option": 3}, "unknown option --no-such-option"),
+        ({"max_num_seqs": "many"}, "wrong value .*--max-num-seqs"),
+        ({"max_model_len": 10**6}, "max_model_len .1000000. is greater"),
+        ({"kv_cache_memory_bytes": 2**50}, "not enough memory"),
+    ],
+)
+def test_a_failed_start_tells_the_reason_and_leaves_nothing(options, reason, capsys):
+    failing = Server(**options)
+    before = descendants(os.getpid())
+    with pytest.raises(CourseError, match=reason) as error:
+        failing.start()
+    assert len(str(error.value).splitlines()) == 2
+    assert failing.log_tail(3) in capsys.readouterr().out
+    assert descendants(os.getpid()) == before and is_free(failing.port)
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "not enough memory"),
+        ("ValueError: Free memory on device is less than desired GPU memory utilization", "not enough memory"),
+        ("ValueError: 1.1 GiB KV cache is needed, which is larger than the available", "not enough memory"),
+        ("OSError: [Errno 98] Address already in use", "port 8123 was taken"),
+        (
+            "KeyError: 'first'\nRuntimeError: Engine core initialization failed. See root cause above.",
+            "KeyError: 'first'",
+        ),
+        ("", "exit status 1"),
+    ],
+)
+def test_reasons_in_logs_that_this_machine_cannot_produce(checkpoint, tmp_path, log, reason):
+    """The lines are those of vLLM's and torch's sources; a GPU is needed to meet them."""
+    failed = Server(checkpoint, port=8123)
+    failed._guard = subprocess.Popen(["false"])
+    failed._guard.wait()
+    (tmp_path / "log").write_text(log)
+    with open(tmp_path / "log", "rb") as failed._log:
+        assert reason in str(failed._failure())
+
+
+# --- the end
+
+
+@pytest.mark.slow
+def test_stop_ends_everything_and_frees_the_port():
+    stopped = Server()
+    stopped.start()
+    started = descendants(os.getpid())
+    assert len(started) >= 3  # guard, API server, engine core
+    stopped.stop()
+    stopped.stop()
+    assert not any(process.is_running() for process in started) and is_free(stopped.port)
+    assert "Application startup complete" in stopped.log_tail(10**6)
+    with pytest.raises(CourseError, match="not running"):
+        stopped.metrics()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["vllm", "VLLM::EngineCore"])
+def test_kill_9_of_one_server_process_ends_all(victim, processes):
+    killed = Server()
+    killed.start()
+    processes += descendants(killed._guard.pid)
+    [process] = [process for process in processes if process.name() == victim]
+    process.kill()
+    killed._guard.wait(PATIENCE)
+    wait_until_gone(processes)
+    assert is_free(killed.port)
+    killed.stop()
+
+
+@pytest.fixture
+def kernel():
+    manager, client = start_new_kernel()
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_kernel_ends_the_server(kernel, processes):
+    manager, client = kernel
+    reply = client.execute_interactive("from helpers.server import Server\nserver = Server()\nserver.start()")
+    assert reply["content"]["status"] == "ok"
+    processes += descendants(manager.provisioner.pid)
+    assert {"vllm", "VLLM::EngineCore"} <= {process.name() for process in processes}
+    os.kill(manager.provisioner.pid, signal.SIGKILL)
+    wait_until_gone(processes)
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_the_notebook_while_the_server_starts_ends_it(kernel, processes):
+    manager, client = kernel
+    threading.Thread(
+        target=client.execute_interactive, args=("from helpers.server import Server\nServer().start()",)
+    ).start()
+    while "vllm" not in {process.name() for process in processes}:
+        time.sleep(0.2)
+        processes[:] = descendants(manager.provisioner.pid)
+    manager.interrupt_kernel()
+    wait_until_gone(processes)
+    assert manager.is_alive()
+
+
+@pytest.mark.slow
+def test_the_printed_command_works_in_a_plain_shell(capsys, processes):
+    """The line alone, at the root of the course, with the environment of a login."""
+    line = Server().command
+    port = int(shlex.split(line)[shlex.split(line).index("--port") + 1])
+    environment = {name: os.environ[name] for name in ("HOME", "PATH", "COURSE_MODEL") if name in os.environ}
+    shell = subprocess.Popen(["bash", "-c", "exec env " + line], cwd=models.ROOT, env=environment)
+    processes.append(psutil.Process(shell.pid))
+    url = f"http://{HOST}:{port}/health"
+    while shell.poll() is None:
+        try:
+            assert urllib.request.urlopen(url).status == 200
+            break
+        except OSError:
+            time.sleep(0.5)
+    processes += descendants(shell.pid)
+    assert shell.poll() is None
+    shell.send_signal(signal.SIGINT)
+    shell.wait(PATIENCE)
