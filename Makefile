@@ -2,7 +2,7 @@
 # SET=cpu|gpu|cu12           依赖组合，默认按机器判断 · the dependency set, by the machine unless set
 # INDEX=网址 address         只用于这次安装的软件源 · a package index for this installation only
 # LESSONS="05 07"            只处理这几课（run、record） · these lessons only
-# COURSE_MODEL=…  MODEL=…    run 和 record 用的模型 · the model for run, and for record
+# COURSE_MODEL=…             run 用的模型 · the model for run
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 export VENV
