@@ -421,7 +421,7 @@ def _check_model(machine: Machine) -> Check:
     except CourseError as error:
         return Check("problem", *names, "无 none", *str(error).splitlines())
     weights = sum(file.stat().st_size for file in choice.folder.glob("*.safetensors"))
-    fact = f"{choice.folder.name}, {weights / GIB:.2f} GiB"
+    fact = f"{choice.folder.name}, {weights / 1e6:,.0f} MB"
     cards = [gpu.memory * 2**20 for gpu in machine.gpus if gpu.memory]
     if machine.gpus and not cards or weights <= 0.9 * max([sum(cards)] if cards else [machine.memory]):
         return Check("ok", *names, fact)
