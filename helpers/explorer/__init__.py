@@ -1,0 +1,5 @@
+"""The explorers: widgets whose logic is one JavaScript file each, so that they also work in a saved page, offline."""
+
+from helpers.explorer.routing import RoutingExplorer
+
+__all__ = ["RoutingExplorer"]

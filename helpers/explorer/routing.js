@@ -1,0 +1,466 @@
+// The routing explorer: one trace as token chips, an expert grid, a load histogram and a layer x expert map.
+// Runs as an anywidget and in the page that RoutingExplorer.to_html writes; needs nothing but the trait `data`.
+// Text from the trace is data: it reaches the page through textContent alone.
+
+const CSS = `
+.rx { --bg:#ffffff; --panel:#f5f6f8; --ink:#1b1f24; --muted:#59636f; --line:#d5dae1; --accent:#0a5fc4; --tile:#e9ecf0;
+  color-scheme:light; color:var(--ink); background:var(--bg); border:1px solid var(--line); border-radius:12px;
+  padding:16px 18px 12px; font:14px/1.45 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans SC","Noto Sans CJK SC",sans-serif;
+  box-sizing:border-box; max-width:1120px; text-align:left; }
+.rx[data-theme=dark] { --bg:#14171c; --panel:#1c2128; --ink:#e7eaef; --muted:#a0aab7; --line:#38414d; --accent:#74b4ff;
+  --tile:#2a313b; color-scheme:dark; }
+.rx * { box-sizing:border-box; }
+.rx button, .rx input { font:inherit; color:inherit; }
+.rx :focus-visible { outline:2px solid var(--accent); outline-offset:2px; }
+.rx-row { display:flex; flex-wrap:wrap; align-items:center; gap:8px 18px; }
+.rx-head { justify-content:space-between; margin-bottom:10px; }
+.rx-title { font-size:17px; font-weight:650; }
+.rx-muted { color:var(--muted); font-size:12.5px; }
+.rx-set { display:inline-flex; align-items:center; gap:6px; }
+.rx-choice { display:inline-flex; border:1px solid var(--line); border-radius:8px; overflow:hidden; }
+.rx .rx-choice button, .rx .rx-step { border:0; background:transparent; padding:4px 11px; margin:0; cursor:pointer; }
+.rx .rx-step { border:1px solid var(--line); border-radius:8px; min-width:32px; }
+.rx .rx-choice button:hover, .rx .rx-step:hover { background:var(--panel); }
+.rx .rx-choice button[aria-pressed=true] { background:var(--accent); color:var(--bg); font-weight:600; }
+.rx-choice button:focus-visible { outline-offset:-3px; outline-color:currentColor; }
+.rx-layer { width:190px; accent-color:var(--accent); margin:0; }
+.rx-now { font-weight:650; min-width:5.5em; font-variant-numeric:tabular-nums; }
+.rx-weights { margin-top:8px; }
+.rx-scale { width:110px; height:10px; border-radius:5px; display:inline-block; }
+.rx-text { max-height:300px; overflow-y:auto; background:var(--panel); border-radius:10px; padding:10px 12px 12px; margin:12px 0; }
+.rx-part { font-size:12px; font-weight:650; color:var(--muted); margin:0 0 5px; }
+.rx-part + .rx-chips + .rx-part { margin-top:12px; }
+.rx-chips { display:flex; flex-wrap:wrap; gap:4px 3px; align-items:flex-end; }
+.rx-written { border-left:3px solid var(--accent); padding-left:9px; }
+.rx .rx-chip { border:1px solid rgba(0,0,0,.18); border-radius:6px; min-width:27px; height:40px; padding:2px 5px 0; margin:0;
+  cursor:pointer; text-align:center; line-height:1.3; color:#15181c; unicode-bidi:isolate; white-space:pre;
+  font-size:14px; transition:opacity .15s; }
+.rx-chip small { display:block; height:14px; margin:0 -4px; contain:strict; font-size:10.5px; opacity:.78; font-variant-numeric:tabular-nums; }
+.rx-chip:hover { border-color:var(--ink); }
+.rx .rx-chip[aria-pressed=true] { border-color:transparent; box-shadow:0 0 0 2px var(--panel),0 0 0 4.5px var(--ink); position:relative; z-index:1; }
+.rx-chip.rx-dim { opacity:.22; }
+.rx-chip.rx-dim[aria-pressed=true] { opacity:.5; }
+.rx-group { display:inline-flex; flex-direction:column; border:1.5px dashed var(--muted); border-radius:8px; padding:1px 3px 3px; }
+.rx-group > span:first-child { text-align:center; font-size:13px; line-height:1.5; }
+.rx-group > span:last-child { display:flex; gap:3px; }
+.rx-group .rx-chip { font-size:11.5px; }
+.rx-panels { display:grid; grid-template-columns:minmax(0,1fr) minmax(0,1fr); gap:12px; }
+.rx-wide { grid-column:1 / -1; }
+@media (max-width:720px) { .rx-panels { grid-template-columns:minmax(0,1fr); } }
+.rx-panel { background:var(--panel); border-radius:10px; padding:10px 12px; min-width:0; }
+.rx-panel h4 { margin:0 0 2px; font-size:13.5px; font-weight:650; color:inherit; }
+.rx-panel .rx-muted { margin:0 0 8px; min-height:1.4em; overflow-wrap:anywhere; }
+.rx-grid { display:grid; gap:4px; }
+.rx .rx-tile { border:1px solid transparent; border-bottom:4px solid; border-radius:6px; background:var(--tile); height:68px; padding:2px 0 0; margin:0;
+  cursor:pointer; font-size:15px; line-height:1.3; font-variant-numeric:tabular-nums; transition:background .15s,opacity .15s; min-width:0; color:var(--muted); }
+.rx-many .rx-tile { height:27px; font-size:10.5px; border-bottom-width:3px; }
+.rx-tile small { display:block; height:17px; font-size:12.5px; }
+.rx-many .rx-tile small { display:none; }
+.rx .rx-tile.rx-lit { box-shadow:0 0 0 1.5px var(--ink); font-weight:650; }
+.rx .rx-tile[aria-pressed=true] { box-shadow:0 0 0 3px var(--accent); }
+.rx-chosen { display:flex; flex-wrap:wrap; gap:3px 16px; margin:9px 0 0; padding:0; list-style:none; font-variant-numeric:tabular-nums; }
+.rx-chosen li { display:flex; align-items:center; gap:7px; margin:0; }
+.rx-chosen i { display:inline-block; height:9px; border-radius:3px; background:var(--accent); }
+.rx svg { display:block; width:100%; height:auto; overflow:visible; font-size:11px; }
+.rx svg text { fill:var(--muted); }
+.rx-bar { fill:var(--muted); opacity:.55; cursor:pointer; }
+.rx-bar:hover { opacity:.9; }
+.rx-bar.rx-lit { fill:var(--accent); opacity:1; }
+.rx-uniform { stroke:var(--ink); stroke-dasharray:5 4; stroke-width:1.3; }
+.rx svg text.rx-strong { fill:var(--ink); font-weight:650; }
+.rx-line { fill:var(--tile); cursor:pointer; }
+.rx-line:hover { opacity:.75; }
+.rx-here { fill:none; stroke:var(--ink); stroke-width:1.6; pointer-events:none; }
+.rx-cell { pointer-events:none; }
+.rx details { margin-top:10px; }
+.rx summary { cursor:pointer; font-size:13px; }
+.rx table { border-collapse:collapse; margin:8px 0 0; font-size:12.5px; font-variant-numeric:tabular-nums; color:inherit; }
+.rx th, .rx td { border:1px solid var(--line); padding:2px 9px; text-align:right; background:transparent; color:inherit; }
+.rx tr.rx-lit td { font-weight:650; background:var(--panel); }
+.rx-captions { margin:12px 0 0; padding-left:18px; color:var(--muted); font-size:12.5px; }
+.rx-captions li { margin:1px 0; }
+.rx-live { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
+@media (prefers-reduced-motion:reduce) { .rx * { transition:none !important; } }
+@media print { .rx-text { max-height:none; } }
+`;
+
+const STEP_MS = 400; // one token while playing
+
+function element(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+function drawing(tag, attributes, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function numbers(base64, bits) {
+  if (base64 === null) return null;
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  if (bits === 8) return bytes;
+  const view = new DataView(bytes.buffer);
+  return Uint16Array.from({ length: bytes.length / 2 }, (_, place) => view.getUint16(2 * place, true));
+}
+
+function isDark() {
+  const body = document.body.dataset, page = document.documentElement.dataset;
+  if (body.jpThemeLight) return body.jpThemeLight === "false"; // JupyterLab
+  if (body.vscodeThemeKind) return body.vscodeThemeKind.includes("dark"); // VS Code
+  if (page.theme) return page.theme === "dark"; // Sphinx
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function pageLanguage() {
+  // The lessons lie in folders zh and en, which JupyterLab and the site show in the address.
+  const folder = /\/(zh|en)\//.exec(decodeURIComponent(location.pathname));
+  if (folder) return folder[1];
+  return (document.documentElement.lang || navigator.language).startsWith("zh") ? "zh" : "en";
+}
+
+function render({ model, el }) {
+  const data = model.get("data");
+  const { layers, numExperts, topK, texts } = data;
+  const tokens = texts.length;
+  const experts = numbers(data.experts, data.expertBits); // [layer][token][k], the heaviest first
+  const weights = numbers(data.weights, 16); // the same, 65535 is 1
+  const entropy = numbers(data.entropy, 16); // [layer][token], 65535 is log(numExperts)
+  const heaviest = weights ? weights.reduce((a, b) => Math.max(a, b), 0) / 65535 : 1;
+
+  const state = { token: data.token, layer: data.layer, lang: pageLanguage(), colour: "expert", pinned: null, timer: null };
+  const place = (layer, token) => (layer * tokens + token) * topK;
+  const chosen = (layer, token) => experts.subarray(place(layer, token), place(layer, token) + topK);
+  const weight = (layer, token, k) => weights[place(layer, token) + k] / 65535;
+  const share = (layer, token) => entropy[layer * tokens + token] / 65535;
+  const expertColour = (expert) => data.expertColours[expert % data.expertColours.length];
+
+  // More means further from the background: dark on a light page, bright on a dark one.
+  function scale(value) {
+    const stops = data.scale, dark = root.dataset.theme === "dark";
+    const position = 0.08 + 0.84 * Math.min(1, Math.max(0, dark ? value : 1 - value));
+    return stops[Math.round(position * (stops.length - 1))];
+  }
+  function inkOn(colour) {
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+    return 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#15181c" : "#ffffff";
+  }
+  function label(name, values = {}) {
+    return data.labels[state.lang][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  }
+
+  // ------------------------------------------------------------------------------------------ the page, once
+
+  const translated = []; // [node, function that gives its text]
+  const said = (node, text) => (translated.push([node, text]), node);
+  const named = (node, text) => (translated.push([node, text, "aria-label"]), node);
+
+  const root = element("section", { className: "rx" });
+  root.dataset.lmSuppressShortcuts = "true"; // the arrow keys are ours, not JupyterLab's
+  const choice = (options, onChoose) =>
+    element("span", { className: "rx-choice" }, ...options.map(([value, name]) => {
+      const button = element("button", { type: "button", value, onclick: () => onChoose(value) });
+      return typeof name === "string" ? (button.append(name), button) : said(button, name);
+    }));
+  const languages = choice([["zh", "中"], ["en", "EN"]], (lang) => update({ lang }));
+  languages.setAttribute("role", "group");
+  languages.setAttribute("aria-label", "中 / EN");
+  const colours = choice([["expert", () => label("byExpert")], ["entropy", () => label("byEntropy")]], (colour) => update({ colour }));
+  const slider = named(
+    element("input", { className: "rx-layer", type: "range", min: 0, max: layers.length - 1, step: 1 }), () => label("layer"));
+  slider.oninput = () => update({ layer: Number(slider.value) });
+  const step = (sign, by) => element("button", { type: "button", className: "rx-step", ariaHidden: "true", tabIndex: -1,
+    textContent: sign, onclick: () => moveLayer(by) });
+  const now = element("output", { className: "rx-now" });
+  const play = element("button", { type: "button", className: "rx-step rx-play", onclick: () => (state.timer ? stop() : start()) });
+  const legend = element("span", { className: "rx-set rx-muted rx-legend" });
+
+  const chips = [];
+  const part = (from, to, name, extra) => {
+    if (from === to) return [];
+    const box = element("div", { className: `rx-chips ${extra}` });
+    box.setAttribute("role", "group");
+    named(box, () => label(name));
+    for (let token = from; token < to; ) {
+      const span = data.groups[token] && token + data.groups[token].length <= to ? data.groups[token] : null;
+      const nodes = Array.from({ length: span ? span.length : 1 }, (_, offset) => chip(token + offset));
+      box.append(span ? element("span", { className: "rx-group" },
+        element("span", { textContent: span.text }), element("span", {}, ...nodes)) : nodes[0]);
+      token += nodes.length;
+    }
+    return [said(element("p", { className: "rx-part" }), () => label(name)), box];
+  };
+  function chip(token) {
+    const button = element("button", { type: "button", className: "rx-chip", tabIndex: -1, onclick: () => update({ token }) },
+      element("span", { textContent: texts[token] }), element("small"));
+    button.title = `${token} · id ${data.tokenIds[token]} · ${data.bytes[token]}`;
+    button.dataset.token = token;
+    chips.push(button);
+    return button;
+  }
+  const text = element("div", { className: "rx-text" },
+    ...part(0, data.promptLength, "prompt", ""), ...part(data.promptLength, tokens, "generated", "rx-written"));
+
+  const many = numExperts > 16;
+  const columns = many ? 16 : Math.min(numExperts, 4);
+  const tiles = Array.from({ length: numExperts }, (_, expert) => {
+    const tile = element("button", { type: "button", className: "rx-tile", onclick: () => pin(expert) }, String(expert), element("small"));
+    tile.dataset.expert = expert;
+    tile.style.borderBottomColor = expertColour(expert);
+    return tile;
+  });
+  const grid = element("div", { className: many ? "rx-grid rx-many" : "rx-grid" }, ...tiles);
+  grid.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+  const about = element("p", { className: "rx-muted rx-about" });
+  const list = element("ul", { className: "rx-chosen" });
+  const loadNote = element("p", { className: "rx-muted rx-load-note" });
+  const histogram = drawing("svg", { viewBox: `0 0 480 ${many ? 290 : 190}`, role: "img", class: "rx-load" });
+  const map = drawing("svg", { role: "img", class: "rx-map" });
+  const weightLegend = element("div", { className: "rx-set rx-muted rx-weights" });
+  const table = element("table");
+  const captions = element("ul", { className: "rx-captions" });
+  const live = element("div", { className: "rx-live" });
+  live.setAttribute("aria-live", "polite");
+  const heading = (name) => said(element("h4"), () => label(name));
+  const panel = (...children) => element("div", { className: "rx-panel" }, ...children);
+
+  root.append(
+    element("style", { textContent: CSS }),
+    element("div", { className: "rx-row rx-head" },
+      element("div", {}, said(element("div", { className: "rx-title" }), () => label("title")),
+        said(element("div", { className: "rx-muted" }), () => label("summary", { ...data.about, layers: layers.length, tokens, topK, numExperts }))),
+      languages),
+    element("div", { className: "rx-row" },
+      element("span", { className: "rx-set" }, step("−", -1), slider, step("+", 1), now),
+      element("span", { className: "rx-set" }, said(element("span", { className: "rx-muted" }), () => label("colour")), colours),
+      play, legend),
+    text,
+    element("div", { className: "rx-panels" },
+      panel(heading("experts"), about, grid, list),
+      panel(heading("load"), loadNote, histogram),
+      element("div", { className: "rx-panel rx-wide" }, heading("map"),
+        said(element("p", { className: "rx-muted" }), () => label("mapNote")), map, weightLegend)),
+    element("details", { ontoggle: fillTable }, said(element("summary"), () => label("table")), table),
+    captions, live);
+  if (!entropy) colours.lastChild.disabled = true;
+
+  // ------------------------------------------------------------------------------------------ what changes
+
+  function update(changes) {
+    const before = { ...state };
+    Object.assign(state, changes);
+    const dark = isDark() ? "dark" : "light";
+    const first = root.dataset.theme === undefined;
+    const changed = (...names) => first || names.some((name) => state[name] !== before[name]);
+    const repaint = root.dataset.theme !== dark;
+    root.dataset.theme = dark;
+    if (changed("lang") || repaint) translate();
+    if (changed("layer", "colour", "pinned") || repaint) inView.forEach(paintChip);
+    if (changed("token")) select(before.token);
+    if (changed("layer", "lang")) drawLoad();
+    if (changed("token") || repaint) drawMap();
+    if (changed("token", "layer", "lang", "pinned", "colour") || repaint) describe();
+    if (changed("token", "lang", "layer")) fillTable();
+  }
+
+  function translate() {
+    root.lang = state.lang;
+    for (const [node, text, attribute] of translated)
+      attribute ? node.setAttribute(attribute, text()) : (node.textContent = text());
+    captions.replaceChildren(...data.captions[state.lang].map((line) => element("li", { textContent: line })));
+    showPlay();
+  }
+
+  // Only the chips in view are painted, so that a text of thousands of tokens follows the slider at once.
+  const inView = new Set();
+  const viewWatcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      const token = Number(target.dataset.token);
+      isIntersecting ? (inView.add(token), paintChip(token)) : inView.delete(token);
+    }
+  }, { root: text, rootMargin: "120px" });
+
+  function paintChip(token) {
+    const { layer, colour, pinned } = state, button = chips[token], expert = experts[place(layer, token)];
+    const byEntropy = colour === "entropy";
+    const background = byEntropy ? scale(share(layer, token)) : expertColour(expert);
+    button.style.background = background;
+    button.style.color = inkOn(background);
+    button.lastChild.textContent = byEntropy ? share(layer, token).toFixed(2).replace(/^0/, "") : expert;
+    button.classList.toggle("rx-dim", pinned !== null && !chosen(layer, token).includes(pinned));
+  }
+
+  function select(before) {
+    chips[before].setAttribute("aria-pressed", "false");
+    chips[before].tabIndex = -1;
+    const button = chips[state.token];
+    button.setAttribute("aria-pressed", "true");
+    button.tabIndex = 0;
+    const top = button.offsetTop - text.offsetTop; // scrolls the text alone, never the page
+    if (top < text.scrollTop || top + button.offsetHeight > text.scrollTop + text.clientHeight)
+      text.scrollTop = top - text.clientHeight / 2;
+  }
+
+  function describe() {
+    const { token, layer } = state, ids = [...chosen(layer, token)];
+    slider.value = layer;
+    slider.setAttribute("aria-valuetext", String(layers[layer]));
+    now.textContent = label("layerNow", { layer: layers[layer] });
+    for (const [box, value] of [[languages, state.lang], [colours, state.colour]])
+      for (const button of box.children) button.setAttribute("aria-pressed", button.value === value);
+    about.textContent = label("about", { token, text: texts[token], id: data.tokenIds[token], bytes: data.bytes[token] })
+      + (entropy ? label("aboutEntropy", { value: (share(layer, token) * Math.log(numExperts)).toFixed(2), max: Math.log(numExperts).toFixed(2) }) : "");
+    tiles.forEach((tile, expert) => {
+      const k = ids.indexOf(expert), lit = k >= 0;
+      const value = lit && weights ? weight(layer, token, k) : null;
+      const colour = scale(value === null ? 0.6 : value / heaviest);
+      tile.classList.toggle("rx-lit", lit);
+      tile.setAttribute("aria-pressed", state.pinned === expert);
+      tile.style.background = lit ? colour : "";
+      tile.style.color = lit ? inkOn(colour) : "";
+      tile.lastChild.textContent = value === null ? "" : value.toFixed(2);
+      tile.title = label("tile", { expert });
+    });
+    list.replaceChildren(...ids.map((expert, k) => {
+      const bar = element("i");
+      bar.style.width = `${weights ? Math.max(2, 90 * weight(layer, token, k)) : 0}px`;
+      const item = element("li", {}, label("chosen", { expert }), bar, weights ? weight(layer, token, k).toFixed(3) : label("noWeight"));
+      item.dataset.expert = expert;
+      return item;
+    }));
+    for (const bar of histogram.querySelectorAll(".rx-bar")) bar.classList.toggle("rx-lit", ids.includes(Number(bar.dataset.expert)));
+    map.querySelector(".rx-here").setAttribute("y", mapTop + layer * rowHeight);
+    for (const name of map.querySelectorAll(".rx-name")) name.classList.toggle("rx-strong", Number(name.dataset.row) === layer);
+    legend.replaceChildren(...(state.colour === "entropy" ? gradient("0", label("legendEntropy")) : [label("legendExpert")]));
+    if (state.pinned !== null) legend.append(` · ${label("pinned", { expert: state.pinned, tokens, count: loadOf(layer)[state.pinned] })}`);
+    weightLegend.replaceChildren(...(weights ? gradient(`${label("weights")} 0`, heaviest.toFixed(2)) : [label("noWeight")]));
+    live.textContent = label("spoken", { token, text: texts[token], layer: layers[layer],
+      experts: ids.map((expert, k) => (weights ? `${expert} (${weight(layer, token, k).toFixed(2)})` : expert)).join(", ") });
+  }
+
+  function gradient(low, high) {
+    const bar = element("span", { className: "rx-scale" });
+    bar.style.background = `linear-gradient(to right, ${Array.from({ length: 9 }, (_, place) => scale(place / 8)).join(", ")})`;
+    return [low, bar, high];
+  }
+
+  function loadOf(layer) {
+    const counts = new Array(numExperts).fill(0);
+    for (const expert of experts.subarray(place(layer, 0), place(layer, tokens))) counts[expert]++;
+    return counts;
+  }
+
+  function drawLoad() {
+    const counts = loadOf(state.layer);
+    const uniform = (tokens * topK) / numExperts, highest = Math.max(...counts, uniform) * 1.04;
+    const left = 34, width = 446, base = many ? 264 : 164, height = base - 14, slot = width / numExperts;
+    const y = (count) => base - (height * count) / highest;
+    const unused = counts.filter((count) => count === 0).length;
+    loadNote.textContent = label("loadNote", { layer: layers[state.layer], uniform: Number(uniform.toFixed(1)), gini: data.gini[state.layer].toFixed(2), unused });
+    histogram.setAttribute("aria-label", loadNote.textContent);
+    const every = many ? numExperts / 8 : 1;
+    histogram.replaceChildren(
+      ...[0, Math.max(...counts)].map((count) => drawing("text", { x: left - 6, y: y(count) + 4, "text-anchor": "end" }, String(count))),
+      ...counts.map((count, expert) => {
+        const bar = drawing("rect", { class: "rx-bar", x: left + expert * slot + slot * 0.1, width: slot * 0.8, y: y(count), height: Math.max(base - y(count), 1) },
+          drawing("title", {}, `${label("chosen", { expert })}: ${count}`));
+        bar.dataset.expert = expert;
+        bar.onclick = () => pin(expert);
+        return bar;
+      }),
+      ...counts.map((_, expert) => expert).filter((expert) => expert % every === 0).map((expert) =>
+        drawing("text", { x: left + (expert + 0.5) * slot, y: base + 15, "text-anchor": "middle" }, String(expert))),
+      drawing("line", { class: "rx-uniform", x1: left, x2: left + width, y1: y(uniform), y2: y(uniform) }));
+  }
+
+  const mapTop = 16, mapLeft = 34, mapWidth = 966, rowHeight = layers.length > 12 ? 9 : 22;
+  function drawMap() {
+    const slot = mapWidth / numExperts, bottom = mapTop + layers.length * rowHeight, every = many ? numExperts / 16 : 1;
+    map.setAttribute("viewBox", `0 0 1000 ${bottom + 2}`);
+    map.setAttribute("aria-label", label("map"));
+    const rows = layers.map((layer, row) => {
+      const line = drawing("rect", { class: "rx-line", x: mapLeft, y: mapTop + row * rowHeight + 0.5, width: mapWidth, height: rowHeight - 1, rx: 2 });
+      line.onclick = () => update({ layer: row });
+      const cells = [...chosen(row, state.token)].map((expert, k) => {
+        const value = weights ? weight(row, state.token, k) : null;
+        const cell = drawing("rect", { class: "rx-cell", x: mapLeft + expert * slot + 0.5, y: mapTop + row * rowHeight + 0.5,
+          width: slot - 1, height: rowHeight - 1, rx: 2, fill: scale(value === null ? 0.6 : value / heaviest) });
+        Object.assign(cell.dataset, { row, expert });
+        return cell;
+      });
+      const name = rowHeight > 12 || row % 4 === 0
+        ? [drawing("text", { class: "rx-name", x: mapLeft - 7, y: mapTop + (row + 0.5) * rowHeight + 4, "text-anchor": "end", "data-row": row }, String(layer))] : [];
+      return [line, ...cells, ...name];
+    });
+    const names = Array.from({ length: numExperts }, (_, expert) => expert).filter((expert) => expert % every === 0)
+      .map((expert) => drawing("text", { x: mapLeft + (expert + 0.5) * slot, y: mapTop - 5, "text-anchor": "middle" }, String(expert)));
+    map.replaceChildren(...names, ...rows.flat(), drawing("rect", { class: "rx-here", x: mapLeft - 1, width: mapWidth + 2, height: rowHeight, rx: 3,
+      y: mapTop + state.layer * rowHeight }));
+  }
+
+  function fillTable() {
+    if (!table.parentNode.open) return;
+    const head = element("tr", {}, ...["layer", "expertIds", "weights"].map((name) => element("th", { textContent: label(name) })));
+    table.replaceChildren(head, ...layers.map((layer, row) => {
+      const ids = [...chosen(row, state.token)];
+      const cells = [layer, ids.join(", "), weights ? ids.map((_, k) => weight(row, state.token, k).toFixed(3)).join(", ") : label("noWeight")];
+      return element("tr", { className: row === state.layer ? "rx-lit" : "" }, ...cells.map((textContent) => element("td", { textContent })));
+    }));
+  }
+
+  // ------------------------------------------------------------------------------------------ what the reader does
+
+  const clamp = (value, highest) => Math.min(highest, Math.max(0, value));
+  const pin = (expert) => update({ pinned: state.pinned === expert ? null : expert });
+  const moveLayer = (by) => update({ layer: clamp(state.layer + by, layers.length - 1) });
+
+  text.onkeydown = (event) => {
+    const moves = { ArrowLeft: { token: state.token - 1 }, ArrowRight: { token: state.token + 1 }, Home: { token: 0 },
+      End: { token: tokens - 1 }, ArrowUp: { layer: state.layer - 1 }, ArrowDown: { layer: state.layer + 1 } };
+    const move = moves[event.key];
+    if (!move || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    update({ token: clamp(move.token ?? state.token, tokens - 1), layer: clamp(move.layer ?? state.layer, layers.length - 1) });
+    chips[state.token].focus({ preventScroll: true });
+  };
+
+  function start() {
+    if (state.token === tokens - 1) update({ token: 0 });
+    state.timer = setInterval(() => {
+      if (!root.isConnected || state.token === tokens - 1) stop();
+      else update({ token: state.token + 1 });
+    }, STEP_MS);
+    showPlay();
+  }
+  function stop() {
+    clearInterval(state.timer);
+    state.timer = null;
+    showPlay();
+  }
+  function showPlay() {
+    play.textContent = label(state.timer ? "pause" : "play");
+  }
+
+  const themeWatcher = new MutationObserver(() => update({}));
+  for (const node of [document.body, document.documentElement])
+    themeWatcher.observe(node, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "data-theme"] });
+  const preference = matchMedia("(prefers-color-scheme: dark)");
+  const onPreference = () => update({});
+  preference.addEventListener("change", onPreference);
+
+  el.append(root);
+  update({});
+  for (const button of chips) viewWatcher.observe(button);
+  return () => {
+    stop();
+    themeWatcher.disconnect();
+    viewWatcher.disconnect();
+    preference.removeEventListener("change", onPreference);
+  };
+}
+
+export default { render };

@@ -1,0 +1,218 @@
+"""The routing explorer: which experts every token of a trace took, in every layer, to click through."""
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+from helpers import models, plots, routing
+
+JAVASCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+LABELS = {
+    "zh": {
+        "title": "专家路由",
+        "summary": "{model} · {captured_with} · {layers} 层 × {tokens} 个词元，{numExperts} 个专家里选 {topK} 个",
+        "layer": "层",
+        "layerNow": "第 {layer} 层",
+        "colour": "颜色表示",
+        "byExpert": "专家",
+        "byEntropy": "路由的熵",
+        "legendExpert": "数字：权重最大的专家",
+        "pinned": "这一层有 {count} / {tokens} 个词元选了专家 {expert}",
+        "legendEntropy": "1 = 各专家机会均等",
+        "play": "▶ 逐个播放",
+        "pause": "⏸ 暂停",
+        "prompt": "提示词",
+        "generated": "模型生成",
+        "experts": "选中词元的专家",
+        "about": "词元 {token}「{text}」 · id {id} · 字节 {bytes}",
+        "aboutEntropy": " · 熵 {value}（最大 {max}）",
+        "tile": "点击：只突出选了专家 {expert} 的词元，再点一次取消",
+        "chosen": "专家 {expert}",
+        "noWeight": "权重未记录",
+        "load": "这一层的负载",
+        "loadNote": "第 {layer} 层 · 虚线：完全均衡（各 {uniform} 个词元） · 基尼系数 {gini} · {unused} 个专家没用到",
+        "map": "选中词元走过的所有层",
+        "mapNote": "行是层，列是专家，颜色越突出权重越大；点一行就换到那一层",
+        "table": "表格：选中词元的专家与权重",
+        "expertIds": "专家",
+        "weights": "权重",
+        "spoken": "词元 {token} {text}，第 {layer} 层，专家 {experts}",
+    },
+    "en": {
+        "title": "Expert routing",
+        "summary": "{model} · {captured_with} · {layers} layers × {tokens} tokens, {topK} of {numExperts} experts each",
+        "layer": "layer",
+        "layerNow": "layer {layer}",
+        "colour": "colour shows",
+        "byExpert": "expert",
+        "byEntropy": "routing entropy",
+        "legendExpert": "number: the heaviest expert",
+        "pinned": "{count} of {tokens} tokens took expert {expert} in this layer",
+        "legendEntropy": "1 = all experts equally likely",
+        "play": "▶ play",
+        "pause": "⏸ pause",
+        "prompt": "prompt",
+        "generated": "generated",
+        "experts": "Experts of the selected token",
+        "about": "token {token} “{text}” · id {id} · bytes {bytes}",
+        "aboutEntropy": " · entropy {value} (at most {max})",
+        "tile": "click: highlight the tokens that took expert {expert}; click again to undo",
+        "chosen": "expert {expert}",
+        "noWeight": "weight not recorded",
+        "load": "Load of this layer",
+        "loadNote": "layer {layer} · dashed: perfect balance ({uniform} each) · Gini {gini} · unused experts: {unused}",
+        "map": "The selected token through all layers",
+        "mapNote": "rows are layers, columns are experts, stronger colour: larger weight; click a row to go there",
+        "table": "Table: experts and weights of the selected token",
+        "expertIds": "experts",
+        "weights": "weights",
+        "spoken": "token {token} {text}, layer {layer}, experts {experts}",
+    },
+}
+PAGE = """<!doctype html>
+<html lang="{lang}">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
+style-src 'unsafe-inline'">
+<title>Expert routing · 专家路由</title>
+<style>body {{ margin: 16px; background: Canvas; color-scheme: light dark }} .rx {{ margin: auto }}</style>
+<body>
+<script type="application/json" id="data">{data}</script>
+<script type="module">
+{javascript}
+const data = JSON.parse(document.getElementById("data").textContent);
+render({{ model: {{ get: () => data }}, el: document.body }});
+</script>
+</body>
+</html>
+"""
+
+
+class RoutingExplorer(anywidget.AnyWidget):
+    """Shows a :class:`helpers.routing.RoutingTrace`; the arrow keys move through tokens and layers.
+
+    token, layer: what is selected at first; ``layer`` counts the rows of the trace. Where no widget runs (a notebook
+    that was opened and not executed, GitHub), :func:`helpers.plots.routing_map` stands in its place.
+    """
+
+    _esm = JAVASCRIPT
+    data = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, trace: routing.RoutingTrace, token=0, layer=0):
+        self.trace = trace
+        super().__init__(data=_data(trace) | {"token": token, "layer": layer})
+
+    def __repr__(self) -> str:
+        layers, tokens, _ = self.trace.expert_ids.shape
+        return f"RoutingExplorer({layers} layers x {tokens} tokens, {self.trace.num_experts} experts)"
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle, info = super()._repr_mimebundle_(**kwargs)
+        rows = max(1, 12 // len(self.trace.layers))
+        picture = plots.png(plots.routing_map(self.trace, tokens=rows * plots.TOKENS_PER_ROW))
+        return bundle | {"image/png": base64.b64encode(picture).decode()}, info
+
+    def to_html(self, path: str | Path, lang: str = "zh") -> None:
+        """Write the explorer as one page that needs no network and makes no request. lang: ``zh`` or ``en``."""
+        # Token text may hold "</script>" or "<!--": without any "<" the data cannot end its element.
+        data = json.dumps(self.data, ensure_ascii=False).replace("<", "\\u003c")
+        temporary = Path(f"{path}.part")
+        try:
+            temporary.write_text(PAGE.format(lang=lang, data=data, javascript=JAVASCRIPT), encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _data(trace):
+    """What the JavaScript needs, as JSON; fractions become 16-bit integers, of which 65535 is the whole."""
+    from matplotlib import colormaps
+
+    scale = (colormaps["viridis"](np.linspace(0, 1, 64))[:, :3] * 255).round().astype(int)
+    entropy = None if trace.entropy is None else trace.entropy.astype(float) / np.log(trace.num_experts)
+    joined = {
+        start: {"length": stop - start, "text": routing.shown(b"".join(trace.pieces[start:stop]))}
+        for start, stop in trace.characters
+        if stop - start > 1
+    }
+    bits = 8 if trace.num_experts <= 256 else 16
+    return {
+        "labels": LABELS,
+        "captions": captions(trace),
+        "about": {key: trace.provenance.get(key, "?") for key in ("model", "captured_with")},
+        "expertColours": plots.EXPERT_COLOURS,
+        "scale": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in scale.tolist()],
+        "texts": [routing.shown(piece) for piece in trace.pieces],
+        "bytes": [piece.hex(" ").upper() for piece in trace.pieces],
+        "tokenIds": trace.token_ids.tolist(),
+        "groups": joined,
+        "promptLength": trace.prompt_length,
+        "layers": list(trace.layers),
+        "numExperts": trace.num_experts,
+        "topK": trace.top_k,
+        "gini": routing.gini(routing.expert_load(trace)).tolist(),
+        "expertBits": bits,
+        "experts": base64.b64encode(trace.expert_ids.astype(f"<u{bits // 8}").tobytes()).decode(),
+        "weights": _fractions(trace.weights),
+        "entropy": _fractions(entropy),
+    }
+
+
+def _fractions(values):
+    if values is None:
+        return None
+    return base64.b64encode((values.astype(float).clip(0, 1) * 65535).round().astype("<u2").tobytes()).decode()
+
+
+def captions(trace: routing.RoutingTrace) -> dict[str, list[str]]:
+    """What the picture does not show, to stand beside every view of a trace: one list of sentences per language."""
+    k, rest = trace.top_k, trace.num_experts - trace.top_k
+    weights = {
+        None: (
+            "引擎只给出了选中的专家，没有给出权重：选中的专家看起来都一样。",
+            "The engine reported which experts were chosen, not their weights: all of them look alike.",
+        ),
+        True: (
+            f"权重在选中的 {k} 个专家之间重新归一化过，看不到另外 {rest} 个专家的概率。",
+            f"The weights are renormalised over the chosen {k} and hide the probability of the other {rest}.",
+        ),
+        False: (
+            f"权重是对全部专家做 softmax 得到的概率，选中的 {k} 个加起来小于 1。",
+            f"The weights are probabilities over all experts, so those of the chosen {k} add up to less than 1.",
+        ),
+    }
+    pairs = [
+        (
+            "选中的频率只说明相关：既不等于某个专家的专长，也不是因果。",
+            "Selection frequency shows association, not an expert's speciality or a causal effect.",
+        ),
+        (
+            "不同层里编号相同的专家彼此无关。",
+            "Experts with the same number in different layers have nothing to do with each other.",
+        ),
+        weights[trace.renormalised],
+        (
+            f"这只是一段 {len(trace.pieces)} 个词元的文字：这里没用到的专家，别处可能会用到。",
+            f"This is one text of {len(trace.pieces)} tokens; experts unused here may be used elsewhere.",
+        ),
+    ]
+    about = {key: trace.provenance.get(key, "?") for key in ("model", "dtype", "captured_with", "date")}
+    source = "{model}, {dtype}, {captured_with}, {date}".format(**about)
+    if trace.provenance.get("weights") == "random":
+        pairs.append(("权重是随机的：只能看形状，没有含义。", "Random weights: shapes only, no meaning."))
+    elif (models.BUNDLED / about["model"]).is_dir():
+        pairs.append(
+            (
+                "这是教学用的小模型，它的路由不代表真正的 Qwen3。",
+                "This is a tiny teaching model; its routing says nothing about a real Qwen3.",
+            )
+        )
+    pairs.append((f"记录自：{source}。", f"Recorded from: {source}."))
+    zh, en = zip(*pairs, strict=True)
+    return {"zh": list(zh), "en": list(en)}

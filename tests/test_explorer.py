@@ -1,0 +1,379 @@
+"""helpers/explorer: the data it is given, the saved page in a real browser, and the widget inside a real JupyterLab."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+
+import nbformat
+import numpy as np
+import pytest
+
+from helpers import models
+from helpers.explorer import RoutingExplorer
+from helpers.explorer.routing import JAVASCRIPT, LABELS, captions
+from helpers.routing import RoutingTrace, expert_load, shown
+
+HOSTILE = [
+    b"</script><script>document.title='owned'</script>",
+    b"<img src=x onerror=\"document.title='owned'\">",
+    b"<!--",
+    b"&amp;",
+    b"\"'`{title}",
+    "\u200b\u202e\u200f".encode(),
+    b"\n",
+]
+PIECES = [
+    b"<|im_start|>",
+    "你好".encode(),
+    *(bytes([byte]) for byte in "🙂".encode()),
+    *HOSTILE,
+    b" 12",
+    b"\xe4",
+    b" end",
+]
+PROMPT_LENGTH = 9
+EXPERTS, LAYERS, TOP_K = 8, (0, 2, 3), 2  # layer 1 of the model is dense
+
+
+@pytest.fixture(scope="module")
+def trace():
+    draw = np.random.default_rng(0)
+    shape = (len(LAYERS), len(PIECES))
+    first = draw.uniform(0.55, 0.95, shape)
+    return RoutingTrace(
+        token_ids=np.arange(100, 100 + len(PIECES)),
+        pieces=tuple(PIECES),
+        prompt_length=PROMPT_LENGTH,
+        layers=LAYERS,
+        expert_ids=draw.random((*shape, EXPERTS)).argsort(-1)[..., :TOP_K].astype(np.uint8),
+        weights=np.stack([first, 1 - first], -1).astype(np.float16),
+        entropy=draw.uniform(0, np.log(EXPERTS), shape).astype(np.float16),
+        num_experts=EXPERTS,
+        provenance={"model": "</script>", "captured_with": "numpy", "dtype": "float16", "date": "2026-11-01"},
+    )
+
+
+# ---------------------------------------------------------------------------------------------- without a browser
+
+
+def test_both_languages_have_the_same_labels():
+    assert LABELS["zh"].keys() == LABELS["en"].keys()
+    for name, zh in LABELS["zh"].items():
+        assert set(re.findall(r"\{\w+\}", zh)) == set(re.findall(r"\{\w+\}", LABELS["en"][name])), name
+    assert set(re.findall(r'label\("(\w+)"', JAVASCRIPT)) <= LABELS["en"].keys()
+
+
+def test_captions_fit_the_trace(trace):
+    def said(changed):
+        both = captions(changed)
+        assert len(both["zh"]) == len(both["en"])
+        return " ".join(both["en"])
+
+    assert "renormalised over the chosen 2 and hide the probability of the other 6" in said(trace)
+    assert "add up to less than 1" in said(replace(trace, weights=(trace.weights / 2).astype(np.float16)))
+    assert "not their weights" in said(replace(trace, weights=None))
+    assert "shapes only" in said(replace(trace, provenance={"model": "x", "weights": "random"}))
+    assert "tiny teaching model" in said(replace(trace, provenance={"model": "qwen3-tiny", "weights": "trained"}))
+    assert "tiny" not in said(trace)
+
+
+def test_the_javascript_stands_alone():
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|\bimport\b|\brequire\(|innerHTML|fetch\(", JAVASCRIPT)
+    assert "</script" not in JAVASCRIPT
+
+
+def test_the_saved_page_cannot_be_broken_by_its_data(trace, tmp_path):
+    RoutingExplorer(trace).to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    data = page.split('id="data">')[1].split("</script>")[0]
+    assert "<" not in data and json.loads(data)["texts"][6] == HOSTILE[0].decode()
+    assert not re.search(r"(src|href)=", page.replace(data, ""))
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_the_output_holds_a_picture_for_where_no_widget_runs(trace):
+    bundle, _ = RoutingExplorer(trace)._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert bundle["text/plain"] == "RoutingExplorer(3 layers x 16 tokens, 8 experts)"
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+# ---------------------------------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Page:
+    """An explorer in a page of the browser, and what the page asked for or complained about."""
+
+    def __init__(self, browser, path, **options):
+        self.requests, self.errors = [], []
+        self.page = browser.new_context(viewport={"width": 1100, "height": 1000}, **options).new_page()
+        self.page.set_default_timeout(120_000)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda message: self.errors.append(message.text))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector(".rx-chip small:not(:empty)")
+
+    def texts(self, selector):
+        return self.page.locator(selector).all_inner_texts()
+
+    def close(self):
+        self.page.context.close()
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    opened = []
+
+    def start(trace, lang="en", **options):
+        RoutingExplorer(trace).to_html(tmp_path / "page.html", lang=lang)
+        opened.append(Page(browser, tmp_path / "page.html", **options))
+        return opened[-1]
+
+    yield start
+    for page in opened:
+        assert page.errors == [] and len(page.requests) == 1  # the page itself
+        page.close()
+
+
+def assert_shows(page, trace, token, row):
+    """The explorer shows exactly what the trace says of this token and layer."""
+    ids, weights = trace.expert_ids[row, token].tolist(), trace.weights[row, token]
+    show = page.locator(".rx")
+    assert show.locator(".rx-chip[aria-pressed=true]").get_attribute("data-token") == str(token)
+    assert f"layer {trace.layers[row]}" == show.locator(".rx-now").inner_text()
+    chosen = show.locator(".rx-chosen li").all_inner_texts()
+    wanted = [f"expert {i} {w:.3f}" for i, w in zip(ids, weights.astype(float), strict=True)]
+    assert [" ".join(text.split()) for text in chosen] == wanted
+    lit = show.locator(".rx-tile.rx-lit").evaluate_all("tiles => tiles.map(tile => Number(tile.dataset.expert))")
+    assert lit == sorted(ids)
+    cells = show.locator(".rx-cell").evaluate_all(
+        "all => all.map(c => [Number(c.dataset.row), Number(c.dataset.expert)])"
+    )
+    assert cells == [[r, e] for r, layer in enumerate(trace.expert_ids[:, token].tolist()) for e in layer]
+    load = expert_load(trace)[row]
+    bars = show.locator(".rx-bar").evaluate_all("bars => bars.map(bar => Number(bar.textContent.split(': ')[1]))")
+    assert bars == load.tolist()
+    heights = show.locator(".rx-bar").evaluate_all("bars => bars.map(bar => Number(bar.getAttribute('height')))")
+    scale = max(heights) / load.max()
+    assert all(abs(h - scale * count) <= 1 for h, count in zip(heights, load, strict=True))
+    numbers = show.locator(".rx-chip small").all_inner_texts()
+    assert numbers == [str(expert) for expert in trace.expert_ids[row, :, 0]]
+
+
+def test_click_and_keys_show_what_the_trace_says(trace, open_page):
+    page = open_page(trace).page
+    assert_shows(page, trace, 0, 0)
+    page.locator(".rx-chip").nth(13).click()
+    assert_shows(page, trace, 13, 0)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowLeft")
+    assert_shows(page, trace, 12, 1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")  # there is no further layer
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowRight")
+    assert_shows(page, trace, len(PIECES) - 1, 2)
+    page.locator(".rx-layer").focus()
+    page.keyboard.press("ArrowLeft")
+    assert_shows(page, trace, len(PIECES) - 1, 1)
+    page.locator(".rx-line").nth(2).click(position={"x": 3, "y": 3})
+    page.locator(".rx-step").nth(0).click()
+    page.locator(".rx-step").nth(0).click()
+    assert_shows(page, trace, len(PIECES) - 1, 0)
+    said = page.locator(".rx-live").text_content()
+    assert said.startswith("token 15 ␣end, layer 0, experts ")
+    page.locator("summary").click()
+    rows = page.locator("tr").all_inner_texts()
+    assert len(rows) == 1 + len(LAYERS) and ", ".join(map(str, trace.expert_ids[1, -1])) in rows[2]
+
+
+def test_chips_are_the_tokens(trace, open_page):
+    page = open_page(trace)
+    chips = page.texts(".rx-chip > span")
+    assert chips[:2] == ["<|im_start|>", "你好"] and chips[6:10] == [shown(piece) for piece in HOSTILE[:4]]
+    assert chips[11:] == ["<U+200B><U+202E><U+200F>", "↵", "␣12", "<E4>", "␣end"]
+    assert page.page.title() == "Expert routing · 专家路由"  # the hostile tokens ran nothing
+    assert page.page.locator("img").count() == 0
+    group = page.page.locator(".rx-group")
+    assert group.count() == 1 and group.locator(".rx-chip").count() == 4
+    assert group.locator("> span").first.inner_text() == "🙂"
+    assert page.page.locator(".rx-written .rx-chip").count() == len(PIECES) - PROMPT_LENGTH
+    assert page.page.locator(".rx-chip").nth(1).get_attribute("title") == "1 · id 101 · E4 BD A0 E5 A5 BD"
+
+
+def test_pinning_an_expert_dims_the_other_tokens(trace, open_page):
+    page = open_page(trace).page
+    page.locator(".rx-tile").nth(5).click()
+    dim = page.locator(".rx-chip").evaluate_all("chips => chips.map(chip => chip.classList.contains('rx-dim'))")
+    took = (trace.expert_ids[0] == 5).any(-1)
+    assert dim == (~took).tolist() and 0 < took.sum() < len(took)
+    assert f"{took.sum()} of 16 tokens took expert 5" in page.locator(".rx-legend").inner_text()
+    page.locator(".rx-tile").nth(5).click()
+    assert page.locator(".rx-dim").count() == 0
+
+
+def test_entropy_colours(trace, open_page):
+    page = open_page(trace).page
+    before = page.locator(".rx-chip").evaluate_all("chips => chips.map(chip => chip.style.background)")
+    page.locator("button[value=entropy]").click()
+    after = page.locator(".rx-chip").evaluate_all("chips => chips.map(chip => chip.style.background)")
+    assert after != before and len(set(after)) > len(PIECES) // 2
+    numbers = [float(number) for number in page.locator(".rx-chip small").all_inner_texts()]
+    assert numbers == pytest.approx(trace.entropy[0] / np.log(EXPERTS), abs=0.0051)
+
+
+def test_the_language_switch(trace, open_page):
+    page = open_page(trace, lang="zh")
+    zh = page.page.locator(".rx").inner_text()
+    assert LABELS["zh"]["title"] in zh and captions(trace)["zh"][0] in zh and "第 0 层" in zh
+    page.page.locator("button[value=en]").click()
+    en = page.page.locator(".rx").inner_text()
+    assert LABELS["en"]["title"] in en and captions(trace)["en"][0] in en and "layer 0" in en
+    assert re.findall(r"[\u4e00-\u9fff]+", en) == ["中", "你好"]  # the switch itself, and a token
+    page.page.locator("button[value=zh]").click()
+    assert page.page.locator(".rx").inner_text() == zh
+
+
+def test_light_and_dark(trace, open_page):
+    page = open_page(trace, color_scheme="dark").page
+    background = "root => getComputedStyle(root).backgroundColor"
+    dark = page.locator(".rx").evaluate(background)
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector(".rx[data-theme=light]")
+    assert page.locator(".rx").evaluate(background) != dark
+    page.evaluate("document.body.dataset.jpThemeLight = 'false'")  # JupyterLab's own theme wins
+    page.wait_for_selector(".rx[data-theme=dark]")
+
+
+def test_a_trace_without_weights(trace, open_page):
+    page = open_page(replace(trace, weights=None, entropy=None)).page
+    assert "weight not recorded" in page.locator(".rx-chosen").inner_text()
+    lit = page.locator(".rx-tile.rx-lit").evaluate_all("tiles => tiles.map(tile => tile.style.background)")
+    assert len(lit) == TOP_K and len(set(lit)) == 1
+    assert page.locator("button[value=entropy]").is_disabled()
+
+
+def test_play_walks_through_the_text(trace, open_page):
+    page = open_page(trace).page
+    page.locator(".rx-play").click()
+    page.wait_for_selector(".rx-chip[data-token='2'][aria-pressed=true]")
+    page.locator(".rx-play").click()
+    assert page.locator(".rx-play").inner_text() == LABELS["en"]["play"]
+
+
+# ---------------------------------------------------------------------------------------------- in JupyterLab
+
+
+@pytest.fixture
+def jupyterlab(tmp_path, trace):
+    """Address of a JupyterLab with one notebook, whose folders are its own."""
+    folder = tmp_path / "notebooks" / "en"
+    folder.mkdir(parents=True)
+    trace.save(folder / "trace.npz")
+    code = "from helpers.routing import RoutingTrace\nfrom helpers.explorer import RoutingExplorer\n"
+    cells = [code + "RoutingExplorer(RoutingTrace.load('trace.npz'))", "6 * 7"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}  # or Lab asks which one
+    nbformat.write(notebook, folder / "lesson.ipynb")
+    settings = tmp_path / "config" / "labconfig"
+    settings.mkdir(parents=True)
+    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
+    (settings / "default_setting_overrides.json").write_text(json.dumps(quiet))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    environment = os.environ | own | {"PYTHONPATH": str(models.ROOT), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "lab")}
+    options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=secret", "--allow-root"]
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options], cwd=tmp_path, env=environment, stdout=log, stderr=log
+        )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def wait_until(condition, seconds=180):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except OSError:  # the server does not listen yet
+            pass
+        time.sleep(0.5)
+    raise AssertionError("waited in vain")
+
+
+def kernel_is_ready(address):
+    with urllib.request.urlopen(f"{address}/api/sessions?token=secret") as answer:
+        kernels = [session["kernel"] for session in json.load(answer)]
+    return any(kernel["execution_state"] == "idle" and kernel["connections"] >= 1 for kernel in kernels)
+
+
+@pytest.mark.slow
+def test_in_a_real_jupyterlab(jupyterlab, browser, trace):
+    wait_until(lambda: urllib.request.urlopen(f"{jupyterlab}/api/status?token=secret"))
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(180_000)
+    outside = []
+    page.on("request", lambda request: outside.append(request.url) if "127.0.0.1" not in request.url[:20] else None)
+    page.goto(f"{jupyterlab}/lab/tree/notebooks/en/lesson.ipynb?reset&token=secret")
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    wait_until(lambda: kernel_is_ready(jupyterlab))
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
+    for _ in range(3):  # a click that comes too early is lost
+        page.click('.lm-MenuBar-itemLabel:text-is("Run")')
+        page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
+        page.wait_for_timeout(4000)
+        if any(text.strip() != "[ ]:" for text in prompts.all_inner_texts()):
+            break
+    wait_until(lambda: all(re.fullmatch(r"\[\d+\]:", text.strip()) for text in prompts.all_inner_texts()))
+    assert (
+        page.locator(
+            "[data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type*=error]"
+        ).count()
+        == 0
+    )
+    page.wait_for_selector(".rx-chip small:not(:empty)")
+    assert_shows(page, trace, 0, 0)  # in English, by the notebook's folder
+    page.locator(".rx-chip").nth(4).click()
+    assert_shows(page, trace, 4, 0)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert_shows(page, trace, 5, 1)
+    assert page.locator(".jp-Cell.jp-mod-active").count() == 1
+    page.locator(".rx-layer").fill("2")
+    assert_shows(page, trace, 5, 2)
+    page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
+    page.hover('.lm-Menu-itemLabel:text-is("Theme")')
+    page.click('.lm-Menu-itemLabel:text-is("JupyterLab Dark")')
+    page.wait_for_selector(".rx[data-theme=dark]")
+    if os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=os.path.join(os.environ["SCREENSHOTS"], "jupyterlab-dark-en.png"))
+    assert [url for url in outside if not url.startswith(("data:", "blob:"))] == []
+    page.close()
