@@ -1,0 +1,168 @@
+"""Exercise checks: each prints one Chinese and one English line, "solved" or a hint, and never raises.
+
+A check is a function under ``@exercise`` that calls the learner's function through ``answer`` and raises ``Hint`` for
+what is wrong with its result. Hints name the mistake where a usual one is recognised.
+"""
+
+import functools
+
+
+class Hint(Exception):
+    """What is not right yet, and where to look, in Chinese and in English."""
+
+    def __init__(self, zh: str, en: str):
+        super().__init__(zh, en)
+        self.zh, self.en = zh, en
+
+
+def exercise(check):
+    """Turns ``check``, which raises Hint or returns, into a check that prints; an error in a solution is a hint too."""
+
+    @functools.wraps(check)
+    def run(*solutions):
+        try:
+            check(*solutions)
+        except Hint as hint:
+            print(f"还没有解出来：{hint.zh}\nNot solved yet: {hint.en}")
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            print(f"还没有解出来：你的代码报错了，{what}\nNot solved yet: your code raised {what}")
+        else:
+            print("解出来了！\nSolved!")
+
+    return run
+
+
+def answer(solution, *arguments, start: Hint):
+    """What the learner's function returns; the hint ``start`` as long as it still returns ``...`` or nothing."""
+    result = solution(*arguments)
+    if result is ... or result is None:
+        raise start
+    return result
+
+
+def same_tensor(result, expected) -> bool:
+    """Whether ``result`` is a tensor of the shape of ``expected`` and equal to it within 1e-5.
+
+    Raises Hint for another type or shape.
+    """
+    import torch
+
+    if not isinstance(result, torch.Tensor):
+        kind = type(result).__name__
+        raise Hint(f"应该返回张量，得到的是 {kind}。", f"a tensor is wanted, this is {kind}.")
+    if result.shape != expected.shape:
+        shapes = f"{tuple(result.shape)}", f"{tuple(expected.shape)}"
+        raise Hint(
+            "形状应该是 {1}，得到的是 {0}。".format(*shapes), "the shape should be {1}, it is {0}.".format(*shapes)
+        )
+    return torch.allclose(result.float(), expected, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------- lesson 03
+
+
+@exercise
+def exercise_03_1(rms_norm):
+    """``rms_norm(x, weight, eps)`` -> tensor like ``x`` (..., size)."""
+    import torch
+    import torch.nn.functional as F
+
+    start = Hint(
+        "先求最后一维上平方的平均，加 eps，取 rsqrt，乘回 x，最后乘 weight。",
+        "mean of the squares over the last dimension, plus eps, rsqrt, times x, and last times weight.",
+    )
+    generator = torch.Generator().manual_seed(0)
+    x = 3 * torch.randn(2, 4, 8, generator=generator) + 1  # a mean far from 0, so that subtracting it shows
+    weight = torch.rand(8, generator=generator) + 0.5
+    expected = F.rms_norm(x, (8,), weight, 1e-6)
+    result = answer(rms_norm, x, weight, 1e-6, start=start)
+    if same_tensor(result, expected):
+        tiny = torch.full((1, 8), 1e-4)
+        if not same_tensor(rms_norm(tiny, weight, 1e-6), F.rms_norm(tiny, (8,), weight, 1e-6)):
+            raise Hint(
+                "eps 要加在平方的平均上，在开方之前。", "eps is added to the mean of the squares, before the root."
+            )
+        return
+    if same_tensor(result, F.layer_norm(x, (8,), weight, None, 1e-6)):
+        raise Hint("这是 LayerNorm：RMSNorm 不减平均值。", "this is LayerNorm: RMSNorm does not subtract the mean.")
+    if same_tensor(result, F.rms_norm(x, (8,), None, 1e-6)):
+        raise Hint("还差最后一步：乘上 weight。", "one step is missing: the multiplication by weight.")
+    if same_tensor(result, weight * F.normalize(x, dim=-1)):
+        raise Hint("除的是平方和的根；应该先取平均。", "this divides by the root of the sum of squares; take the mean.")
+    if same_tensor(result, weight * x * torch.rsqrt(x.pow(2).mean() + 1e-6)):
+        raise Hint(
+            "平均只取最后一维：dim=-1, keepdim=True。", "the mean is over the last dimension: dim=-1, keepdim=True."
+        )
+    raise Hint("数值还不对。" + start.zh, "the values differ. " + start.en)
+
+
+@exercise
+def exercise_03_2(prepare):
+    """``prepare(query, key, q_norm, k_norm, cos, sin)`` -> query and key, ready for their dot products."""
+    import torch
+
+    from helpers.qwen import RMSNorm, apply_rope, rope_frequencies, rope_tables
+
+    start = Hint(
+        "两个向量各走两步：归一化和旋转。想一想哪一步在前。",
+        "query and key each take two steps, a norm and a rotation: which first?",
+    )
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(1, 6, 5, 8, generator=generator), torch.randn(1, 2, 5, 8, generator=generator)
+    norms = RMSNorm(8, 1e-6), RMSNorm(8, 1e-6)
+    for norm in norms:
+        norm.weight = torch.nn.Parameter(torch.rand(8, generator=generator) + 0.5, requires_grad=False)
+    cos, sin = rope_tables(torch.arange(5)[None], rope_frequencies(8, 1e4))
+    result = answer(prepare, query, key, *norms, cos, sin, start=start)
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise Hint("应该返回两个张量：return query, key。", "two tensors are wanted: return query, key.")
+    if any(tensor is ... for tensor in result):
+        raise start
+    for name, x, norm, own, other in (("query", query, "q_norm", *norms), ("key", key, "k_norm", *norms[::-1])):
+        found = result[0] if name == "query" else result[1]
+        if same_tensor(found, apply_rope(own(x), cos, sin)):
+            continue
+        if same_tensor(found, apply_rope(x, cos, sin)):
+            raise Hint(f"{name} 还没有归一化。", f"{name} is not normed yet.")
+        if same_tensor(found, own(x)):
+            raise Hint(f"{name} 还没有旋转。", f"{name} is not rotated yet.")
+        if same_tensor(found, own(apply_rope(x, cos, sin))):
+            raise Hint(
+                f"{name} 先旋转、后归一化了；Qwen3 是先归一化，再旋转。",
+                f"{name} is rotated first and normed after; Qwen3 norms first, then rotates.",
+            )
+        if same_tensor(found, apply_rope(other(x), cos, sin)):
+            raise Hint(f"{name} 要用 {norm}。", f"{name} takes {norm}.")
+        raise Hint(f"{name} 的数值还不对。{start.zh}", f"the values of {name} differ. {start.en}")
+
+
+@exercise
+def exercise_03_3(kv_bytes_per_token):
+    """``kv_bytes_per_token(config)`` -> bytes in bf16, ``config`` being a dictionary with the keys of config.json."""
+    from helpers import models
+
+    start = Hint(
+        "每层、每个 KV 头都要存一个键和一个值，各 head_dim 个数，每个数 2 字节。",
+        "each layer and KV head stores a key and a value of head_dim numbers, 2 bytes each.",
+    )
+    for size in ("8B", "0.6B", "30B-A3B"):
+        config = models.CATALOGUE[f"Qwen/Qwen3-{size}"].config
+        result = answer(kv_bytes_per_token, dict(config), start=start)
+        expected = models.kv_bytes_per_token(config)
+        heads = config["num_attention_heads"]
+        if result == expected:
+            continue
+        if result * config["head_dim"] * heads == expected * config["hidden_size"]:
+            raise Hint(
+                f"8B 碰巧对了，{size} 就不对：head_dim 要直接读，不能用 hidden_size / heads 算。",
+                f"right for 8B by luck, wrong for {size}: read head_dim, it is not hidden_size / heads.",
+            )
+        if 2 * result == expected:
+            raise Hint(
+                "只有一半：键和值都要存，每个数 2 字节。",
+                "this is half: keys and values are both stored, with 2 bytes a number.",
+            )
+        if result * config["num_key_value_heads"] == expected * heads:
+            raise Hint("缓存里只有 KV 头，不是全部注意力头。", "the cache holds the KV heads, not all attention heads.")
+        raise Hint(f"Qwen3-{size} 的结果不是 {result}。{start.zh}", f"Qwen3-{size} does not give {result}. {start.en}")

@@ -1,0 +1,1098 @@
+# %% [markdown] lang="zh" key="title"
+# # 03 · 从 Qwen2 到 Qwen3：一块一块搭出来，一块一块验证
+#
+# | | |
+# |---|---|
+# | 学完能做 | 亲手写出 Qwen3 的每一块；说清它和 Qwen2 的六处差别；由 `config.json` 算出参数量和 KV 缓存；证明自己写的模型和 transformers 逐个词元相同；看见 QK 归一化做了什么 |
+# | 先修 | 会读 Python；知道矩阵乘法和 softmax；用过一点 PyTorch |
+# | 时间 | 主线 35 分钟；标着“选读”的小节再加 30 分钟 |
+# | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
+# | 模型 | 课程自带的 `qwen3-tiny`；硬盘上有 Qwen3-0.6B 时，最后一个选读小节会用到它 |
+
+# %% [markdown] lang="en" key="title"
+# # 03 · From Qwen2 to Qwen3: build every block, check every block
+#
+# | | |
+# |---|---|
+# | You will be able to | write each block of Qwen3 yourself; name the six ways in which it differs from Qwen2; work out parameters and KV cache from a `config.json`; prove that your model equals transformers token for token; see what QK-norm does |
+# | Before | you read Python, know matrix products and softmax, and have used a little PyTorch |
+# | Time | 35 minutes for the main path; 30 more for the sections marked "extra" |
+# | Hardware | any Linux CPU with 4 GB of memory |
+# | Model | the bundled `qwen3-tiny`; if Qwen3-0.6B is on your disk, the last extra section uses it |
+
+# %% key="setup"
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import checks, models, plots
+
+torch.set_num_threads(1)  # for matrices this small a second thread costs more than it brings
+folder = models.find_checkpoint("qwen3-tiny")
+print(models.describe(folder))
+
+# %% [markdown] lang="zh" key="map"
+# 先看全图。一个词元走过 Qwen3 的路是这样的，Qwen2 也是；不同只在注意力里面，用 ★ 标出：
+#
+# ```text
+# 词元编号 → 词嵌入 → ┌ RMSNorm → 注意力 ★ → 加回原来的隐藏状态 ┐
+#                    └ RMSNorm → SwiGLU   → 加回原来的隐藏状态 ┘ × 层数 → RMSNorm → 输出矩阵 → 下一个词元的 logits
+# ```
+#
+# 我们从左到右，先搭 Qwen2 已有的部分，再改成 Qwen3。每搭完一块，就拿它和 PyTorch 或 transformers 里的同一块比一比：不靠相信，靠相等。
+#
+# ## Qwen2 已经有的：RMSNorm
+#
+# 归一化让每一层的输入保持同样的大小。LayerNorm 做两件事，减去平均值，再除以标准差；RMSNorm（[Zhang 与 Sennrich，2019](https://arxiv.org/abs/1910.07467)）只做一件，除以均方根：
+#
+# $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
+#
+# 先猜一猜：一个平均值约为 4 的向量，经过 RMSNorm 之后，平均值会变成 0 吗？
+
+# %% [markdown] lang="en" key="map"
+# The whole picture first. This is a token's way through Qwen3, and it was the same in Qwen2; they differ inside attention only, marked ★:
+#
+# ```text
+# token id → embedding → ┌ RMSNorm → attention ★ → add to the hidden state ┐
+#                        └ RMSNorm → SwiGLU      → add to the hidden state ┘ × layers → RMSNorm → output matrix → logits of the next token
+# ```
+#
+# We go from left to right: first the parts that Qwen2 already had, then the change to Qwen3. Each finished block meets its counterpart in PyTorch or transformers. Equality, not trust.
+#
+# ## What Qwen2 already had: RMSNorm
+#
+# A norm keeps the input of every layer at one size. LayerNorm does two things, it subtracts the mean and divides by the standard deviation; RMSNorm ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)) does one, it divides by the root mean square:
+#
+# $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
+#
+# Guess first: a vector has a mean of about 4. Is its mean 0 after RMSNorm?
+
+# %% key="norms" tags=["extra"]
+torch.manual_seed(0)
+x = 3 * torch.randn(64) + 4
+normed = {"input": x, "LayerNorm": F.layer_norm(x, (64,)), "RMSNorm": F.rms_norm(x, (64,))}
+figure, axes = plots.figure(1, 3, height=2.2)
+for ax, (name, vector) in zip(axes, normed.items(), strict=True):
+    ax.bar(range(64), vector, width=1.0, color="#77aadd")
+    ax.axhline(vector.mean(), color="#bb4400", linewidth=1.5)
+    ax.set(title=f"{name}: mean {vector.mean():.2f}, RMS {vector.pow(2).mean().sqrt():.2f}", xlabel="component")
+figure
+
+# %% [markdown] lang="zh" key="norms-read"
+# 读图：每条柱是向量的一个分量，横线是平均值。LayerNorm 把横线压到 0，有些分量因此变了号；RMSNorm 只缩放，形状和正负都不变，均方根变成 1。少一次减法、少一个偏置，论文里的实验效果相当；Qwen2 和 Qwen3 用的都是它。
+#
+# ### 练习 1 ★☆☆（5 分钟）：写出 RMSNorm
+#
+# 照上面的公式补全函数。`x` 的形状是 `(..., size)`，`weight` 是 `(size,)`。
+#
+# <details><summary>提示</summary>
+#
+# 平均只在最后一维上取，并用 `keepdim=True` 留住这一维，除法才对得上形状。`torch.rsqrt` 是平方根的倒数。
+#
+# </details>
+
+# %% [markdown] lang="en" key="norms-read"
+# How to read it: a bar is one component, the line is the mean. LayerNorm moves the line to 0, so some components change sign; RMSNorm only scales, keeps shape and signs, and makes the root mean square 1. That saves a subtraction and a bias, and the paper's experiments find it about as good; Qwen2 and Qwen3 both use it.
+#
+# ### Exercise 1 ★☆☆ (5 minutes): write RMSNorm
+#
+# Turn the formula above into code. `x` has the shape `(..., size)`, `weight` has `(size,)`.
+#
+# <details><summary>Hint</summary>
+#
+# The mean runs over the last dimension only, and `keepdim=True` keeps that dimension so that the division fits. `torch.rsqrt` is one over the square root.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise", "extra"]
+def rms_norm(x, weight, eps):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+def rms_norm(x, weight, eps):  # noqa: F811
+    return weight * x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + eps)
+
+
+# %% key="ex1-check" tags=["extra"]
+checks.exercise_03_1(rms_norm)
+
+# %% [markdown] lang="zh" key="rmsnorm-text"
+# 下面是全课要用的 RMSNorm。它比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，平方和会丢掉太多精度。
+
+# %% [markdown] lang="en" key="rmsnorm-text"
+# This is the RMSNorm for the rest of the lesson. It adds one step to the formula: it squares in float32, because real models run in bfloat16, where a sum of squares loses too much precision.
+
+
+# %% key="rmsnorm" save="helpers/qwen.py::RMSNorm"
+class RMSNorm(nn.Module):
+    """Divides each vector by its root mean square, then scales every component (Zhang and Sennrich, 2019)."""
+
+    def __init__(self, size, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, hidden_states):
+        x = hidden_states.float()
+        x = x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + self.eps)
+        return self.weight * x.to(hidden_states.dtype)
+
+
+x = torch.randn(5, 64)
+torch.testing.assert_close(RMSNorm(64, 1e-6)(x), F.rms_norm(x, (64,), eps=1e-6))
+
+# %% [markdown] lang="zh" key="rope-text"
+# ## Qwen2 已经有的：RoPE
+#
+# 注意力本身不知道词元的先后。旋转位置编码（[RoPE](https://arxiv.org/abs/2104.09864)）的办法很美：把查询和键的分量两两配对，每一对看作平面上的一支箭，位置是几，就转几次。第 $i$ 对每走一个位置转 $\theta^{-2i/d}$ 弧度：前面的对转得快，后面的对转得慢，像秒针、分针和时针。Qwen2 和 Qwen3 的 $\theta$ 都是 1,000,000。
+#
+# 注意配对方式：Qwen 把第 `i` 个分量和第 `i + head_dim / 2` 个配成一对，不是相邻的两个。配错了照样能运行，只是输出全是胡话。
+
+# %% [markdown] lang="en" key="rope-text"
+# ## What Qwen2 already had: RoPE
+#
+# Attention alone does not know the order of tokens. Rotary position embedding ([RoPE](https://arxiv.org/abs/2104.09864)) has a lovely answer: pair up the components of queries and keys, see each pair as an arrow in a plane, and turn it once per position. Pair $i$ turns by $\theta^{-2i/d}$ radians at each step: the first pairs fast, the last ones slowly, like the hands of a clock. $\theta$ is 1,000,000 in Qwen2 and in Qwen3.
+#
+# Mind the pairing: Qwen pairs component `i` with `i + head_dim / 2`, not with its neighbour. The wrong pairing runs just as well, and all that comes out is nonsense.
+
+
+# %% key="rope" save="helpers/qwen.py::apply_rope"
+def rope_frequencies(head_dim, rope_theta):
+    """Radians per position for each pair of dimensions (RoFormer, arXiv:2104.09864)."""
+    return 1.0 / rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)  # (head_dim / 2,)
+
+
+def rope_tables(position_ids, inv_freq, attention_factor=1.0):
+    """Cosine and sine of every rotation angle at `position_ids` (batch, seq); YaRN scales both above 1."""
+    angles = position_ids[:, None, :, None].float() * inv_freq  # (batch, 1, seq, head_dim / 2)
+    angles = torch.cat((angles, angles), dim=-1)  # (batch, 1, seq, head_dim)
+    return angles.cos() * attention_factor, angles.sin() * attention_factor
+
+
+def rotate_half(x):
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+def apply_rope(x, cos, sin):
+    """Rotates the pairs (i, i + head_dim / 2) of queries or keys, (batch, heads, seq, head_dim)."""
+    return x * cos + rotate_half(x) * sin
+
+
+# %% [markdown] lang="zh" key="rope-question"
+# 先猜一猜：把查询和键**一起**往后挪 1000 个位置，它们的点积会变吗？
+
+# %% [markdown] lang="en" key="rope-question"
+# Guess first: move a query and a key **together** by 1000 positions. Does their dot product change?
+
+# %% key="rope-picture" tags=["extra"]
+inv_freq = rope_frequencies(32, 1_000_000.0)  # (16,)
+figure, axes = plots.figure(1, 4, height=2.6)
+for pair, ax in enumerate(axes[:3]):
+    angles = torch.arange(8) * inv_freq[pair]
+    ax.plot(angles.cos(), angles.sin(), "o:", color="#77aadd")
+    for position, angle in enumerate(angles):
+        ax.text(1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center")
+    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", title=f"pair {pair}: {inv_freq[pair]:.2f} rad a step")
+
+query, key = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(1))
+distances, curves = torch.arange(64), []
+for start, style in ((64, "-"), (1064, "--")):
+    turned_query = apply_rope(query, *rope_tables(torch.tensor([[start]]), inv_freq))
+    turned_keys = apply_rope(key, *rope_tables(start - distances[None], inv_freq))  # (1, 1, 64, 32)
+    curves.append((turned_query * turned_keys).sum(dim=-1).flatten())
+    axes[3].plot(distances, curves[-1], style, label=f"query at {start}")
+torch.testing.assert_close(*curves, atol=1e-2, rtol=0)
+axes[3].set(title="query · key", xlabel="positions between them")
+axes[3].legend(loc="lower left", fontsize=8)
+figure
+
+# %% [markdown] lang="zh" key="rope-read"
+# 读图：前三格是三对分量的箭头在位置 0 到 7 的方向，越往后的对转得越慢。右边一格是同一支查询和同一支键在不同距离上的点积：实线和虚线重合，说明点积只看**相对**距离，不看绝对位置。
+#
+# ## Qwen2 已经有的：SwiGLU
+#
+# 前馈网络有三个矩阵（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：`gate_proj` 决定每个分量放行多少，`up_proj` 给出内容，两者逐个相乘，`down_proj` 再压回原来的宽度。这里的 gate 是个“阀门”，和第 04 课里选择专家的路由器同名不同物。
+
+# %% [markdown] lang="en" key="rope-read"
+# How to read it: the first three panels show the arrows of three pairs at positions 0 to 7; the later the pair, the slower it turns. On the right is the dot product of one query and one key at growing distance. The solid and the dashed line coincide: the product sees the **relative** distance only, never the absolute position.
+#
+# ## What Qwen2 already had: SwiGLU
+#
+# The feed-forward network has three matrices ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): `gate_proj` decides how far each component is let through, `up_proj` holds the content, the two are multiplied component by component, and `down_proj` returns to the old width. This gate is a valve; the router of lesson 04, which picks experts, shares the name and nothing else.
+
+
+# %% key="mlp"
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden_states):
+        opening = F.silu(self.gate_proj(hidden_states))  # (batch, seq, intermediate)
+        return self.down_proj(opening * self.up_proj(hidden_states))  # (batch, seq, hidden)
+
+
+# %% [markdown] lang="zh" key="swiglu-text"
+# **选读。** 课程的参考模型 `helpers/qwen.py` 把 `gate_proj` 和 `up_proj` 叠成一个矩阵，一次乘完；推理引擎也这样做。先猜一猜：结果会有差别吗？
+
+# %% [markdown] lang="en" key="swiglu-text"
+# **Extra.** The course's reference model, `helpers/qwen.py`, stacks `gate_proj` and `up_proj` into one matrix and multiplies once, as inference engines do. Guess first: does the result differ?
+
+# %% key="swiglu" tags=["extra"] save="helpers/qwen.py::swiglu"
+import transformers
+from torch.nn.functional import linear
+
+
+def swiglu(hidden_states, gate_up_proj, down_proj):
+    """The gated feed-forward network (arXiv:2002.05202); `gate_up_proj` holds the rows of gate, then those of up."""
+    gate, up = linear(hidden_states, gate_up_proj).chunk(2, dim=-1)  # 2 x (..., intermediate)
+    return linear(F.silu(gate) * up, down_proj)  # (..., hidden)
+
+
+mlp = MLP(transformers.Qwen3Config(hidden_size=64, intermediate_size=160))
+stacked = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))  # (2 * intermediate, hidden)
+torch.testing.assert_close(swiglu(x, stacked, mlp.down_proj.weight), mlp(x))
+print("one multiplication or two: equal")
+
+# %% [markdown] lang="zh" key="attention-text"
+# ## Qwen2 已经有的：分组查询注意力
+#
+# 每个注意力头用自己的查询，去和前面所有词元的键做点积，再按 softmax 的权重把值加起来。生成时，旧词元的键和值要留着，这就是 KV 缓存；它的大小和头数成正比。分组查询注意力（[GQA](https://arxiv.org/abs/2305.13245)）让几个查询头共用一个键和一个值，缓存就小几倍。
+#
+# 下面这个类就是 Qwen2 的注意力。留意两处：q、k、v 有偏置（`qkv_bias`），`o_proj` 没有；取出 q、k、v 的那一步单独写成 `query_key_value`，稍后 Qwen3 只改这里。
+
+# %% [markdown] lang="en" key="attention-text"
+# ## What Qwen2 already had: grouped-query attention
+#
+# Each attention head takes its own query, multiplies it with the keys of all tokens so far, and adds up the values by their softmax weights. Generation keeps the keys and values of old tokens: that is the KV cache, and it grows with the number of heads. Grouped-query attention ([GQA](https://arxiv.org/abs/2305.13245)) lets several query heads share a key and a value, and the cache shrinks by that factor.
+#
+# The class below is Qwen2's attention. Note two things: q, k and v have a bias (`qkv_bias`), `o_proj` has none; and the step that makes q, k and v is a method of its own, `query_key_value`, because that is all that Qwen3 will change.
+
+
+# %% key="qwen2-attention"
+def attention_logits(query, key, cos, sin):
+    """(batch, seq, heads or kv_heads, head_dim) to scaled and rotated dot products, (batch, heads, seq, seq)."""
+    query, key = (apply_rope(states.transpose(1, 2), cos, sin) for states in (query, key))
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # a KV head serves a group of query heads
+    return query @ key.mT / query.shape[-1] ** 0.5
+
+
+class Qwen2Attention(nn.Module):
+    qkv_bias = True
+
+    def __init__(self, config):
+        super().__init__()
+        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width, kv_width = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, width, bias=self.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=self.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=self.qkv_bias)
+        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
+
+    def query_key_value(self, hidden_states):
+        projected = (proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        return [states.unflatten(-1, (-1, self.head_dim)) for states in projected]  # (batch, seq, heads, head_dim)
+
+    def forward(self, hidden_states, cos, sin):
+        query, key, value = self.query_key_value(hidden_states)
+        logits = attention_logits(query, key, cos, sin)  # (batch, heads, seq, seq)
+        future = torch.ones_like(logits, dtype=torch.bool).triu(1)
+        weights = logits.masked_fill(future, -torch.inf).softmax(dim=-1)
+        value = value.transpose(1, 2).repeat_interleave(query.shape[2] // key.shape[2], dim=1)
+        output = weights @ value  # (batch, heads, seq, head_dim)
+        return self.o_proj(output.transpose(1, 2).flatten(2))  # (batch, seq, hidden)
+
+
+# %% [markdown] lang="zh" key="diff-text"
+# ## 从 Qwen2 到 Qwen3：六处差别
+#
+# | | Qwen2 / Qwen2.5 | Qwen3 |
+# |---|---|---|
+# | QK 归一化 | 没有 | 每个头的 q 和 k 各做一次 RMSNorm，在 RoPE 之前；v 不动 |
+# | q、k、v 的偏置 | 有 | 没有 |
+# | `head_dim` | 由 `hidden_size / num_attention_heads` 得出 | `config.json` 里单独给出，所有尺寸都是 128；在 0.6B、4B、32B 里，查询总宽度和 `hidden_size` 不相等 |
+# | KV 头 | 2 到 8 个，随尺寸变 | 稠密模型一律 8 个，MoE 一律 4 个 |
+# | 输入输出共用词嵌入 | 0.5B、1.5B、3B | 0.6B、1.7B、4B |
+# | 词表与对话模板 | 最大的几个尺寸补齐到 152,064 行；没有思考开关 | 一律 151,936 行；新增 `<think>`、`</think>`，一个模板切换思考 |
+#
+# 不变的是 RMSNorm、RoPE 和它的 $\theta$、SwiGLU、层的顺序。为什么加 QK 归一化？[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节只给了一个理由：让训练稳定。想法来自更早的工作（[Henry 等，2020](https://arxiv.org/abs/2010.04245)；[ViT-22B，2023](https://arxiv.org/abs/2302.05442)）。
+#
+# 老教程在这里常有五处说错：
+#
+# - “除了 QK 归一化，其他都没变。”照此把 Qwen2 的代码套上去，加载时就会报错：偏置不存在，0.6B 的形状也对不上。
+# - “比 LayerNorm 省计算。”Qwen2 在这个位置什么都没有，所以这是**多**做的一步，换来的是稳定。
+# - “消除不同词元之间的尺度差异，提升泛化能力。”它归一化的是每个头自己的 q 和 k 向量，点积因此有了上限；报告没有声称泛化变好。
+# - 只说“对 q 和 k 归一化”，不说顺序。顺序是：投影、拆成头、归一化、RoPE、写入 KV 缓存；v 不归一化。
+# - MoE 一章的注意力小节空着。其实和稠密模型完全相同，下面会验证。
+#
+# ### 练习 2 ★★☆（8 分钟）：把 QK 归一化放对地方
+#
+# 补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, heads, seq, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 交给 `apply_rope`。
+#
+# <details><summary>提示</summary>
+#
+# 旋转不改变长度，所以归一化的除法放在前后都一样；但 RMSNorm 最后还要乘 `weight`，旋转会把分量混在一起，所以先后不能颠倒。
+#
+# </details>
+
+# %% [markdown] lang="en" key="diff-text"
+# ## From Qwen2 to Qwen3: six differences
+#
+# | | Qwen2 / Qwen2.5 | Qwen3 |
+# |---|---|---|
+# | QK-norm | none | one RMSNorm each on the q and k of every head, before RoPE; v stays as it is |
+# | bias of q, k, v | yes | no |
+# | `head_dim` | follows from `hidden_size / num_attention_heads` | a key of its own in `config.json`, 128 in every size; in 0.6B, 4B and 32B the query width is not `hidden_size` |
+# | KV heads | 2 to 8, depending on size | 8 in every dense model, 4 in both MoE models |
+# | tied embeddings | 0.5B, 1.5B, 3B | 0.6B, 1.7B, 4B |
+# | vocabulary and chat template | the largest sizes are padded to 152,064 rows; no switch for thinking | 151,936 rows everywhere; `<think>` and `</think>` are new, one template switches thinking |
+#
+# Unchanged: RMSNorm, RoPE and its $\theta$, SwiGLU, the order of the layers. Why QK-norm? The [Qwen3 report](https://arxiv.org/abs/2505.09388) gives one reason, in section 2: to keep training stable. The idea is older ([Henry et al., 2020](https://arxiv.org/abs/2010.04245); [ViT-22B, 2023](https://arxiv.org/abs/2302.05442)).
+#
+# Older tutorials often get five things wrong here:
+#
+# - "Nothing but QK-norm has changed." Put Qwen2's code on a Qwen3 checkpoint and loading fails: the biases are not there, and 0.6B's shapes do not fit.
+# - "It is cheaper than LayerNorm." Qwen2 had nothing in this place, so it is an **added** step; what it buys is stability.
+# - "It removes differences of scale between tokens and generalises better." It norms each head's own q and k vector, which puts a bound on their product; the report claims no better generalisation.
+# - "q and k are normed", without the order. The order is: project, split into heads, norm, RoPE, write to the KV cache; v is not normed.
+# - The chapter on MoE leaves its section on attention empty. It is the dense model's attention, unchanged, as we check below.
+#
+# ### Exercise 2 ★★☆ (8 minutes): put QK-norm in the right place
+#
+# Complete the function so that query and key are ready for their dot products. `query` is `(batch, heads, seq, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` go to `apply_rope`.
+#
+# <details><summary>Hint</summary>
+#
+# A rotation keeps lengths, so the division inside a norm could stand on either side of it. But RMSNorm ends with a product by `weight`, and a rotation mixes the components: the two cannot trade places.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise"]
+def prepare(query, key, q_norm, k_norm, cos, sin):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def prepare(query, key, q_norm, k_norm, cos, sin):  # noqa: F811
+    return apply_rope(q_norm(query), cos, sin), apply_rope(k_norm(key), cos, sin)
+
+
+# %% key="ex2-check"
+checks.exercise_03_2(prepare)
+
+# %% [markdown] lang="zh" key="qwen3-attention-text"
+# 用类来写，Qwen3 的注意力就是 Qwen2 的注意力改三行：去掉偏置，加两个归一化，取出 q、k、v 时用上它们。每个归一化只有 `head_dim` 个参数，由这一层所有的头共用。
+
+# %% [markdown] lang="en" key="qwen3-attention-text"
+# As a class, Qwen3's attention is Qwen2's with three changes: no bias, two norms, and their use where q, k and v are made. A norm has `head_dim` parameters only, shared by all heads of the layer.
+
+
+# %% key="qwen3-attention"
+class Qwen3Attention(Qwen2Attention):
+    qkv_bias = False
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
+
+    def query_key_value(self, hidden_states):
+        query, key, value = super().query_key_value(hidden_states)
+        return self.q_norm(query), self.k_norm(key), value
+
+
+# %% [markdown] lang="zh" key="attention-check-text"
+# **选读。** 并排验证：把 transformers 里三种注意力的权重拷过来，同样的输入，输出必须相同。先猜一猜：第三行，MoE 模型的注意力，会和稠密的 Qwen3 有差别吗？
+
+# %% [markdown] lang="en" key="attention-check-text"
+# **Extra.** Side by side: take the weights of three attentions in transformers; equal inputs must give equal outputs. Guess first: does the third, the attention of the MoE model, differ from that of the dense Qwen3?
+
+# %% key="attention-check" tags=["extra"]
+import transformers
+from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
+from transformers.models.qwen3_moe import modeling_qwen3_moe
+
+shape = {"hidden_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
+x = torch.randn(1, 5, 40)
+cos, sin = rope_tables(torch.arange(5)[None], rope_frequencies(16, 1e6))
+future = torch.full((1, 1, 5, 5), -torch.inf).triu(1)
+for ours, theirs, config_class in (
+    (Qwen2Attention, modeling_qwen2.Qwen2Attention, transformers.Qwen2Config),
+    (Qwen3Attention, modeling_qwen3.Qwen3Attention, transformers.Qwen3Config),
+    (Qwen3Attention, modeling_qwen3_moe.Qwen3MoeAttention, transformers.Qwen3MoeConfig),
+):
+    config = config_class(**shape, attn_implementation="eager")
+    mine, reference = ours(config), theirs(config, layer_idx=0)
+    for parameter in reference.parameters():
+        nn.init.normal_(parameter)
+    mine.load_state_dict(reference.state_dict())
+    expected, _ = reference(x, (cos[:, 0], sin[:, 0]), future)
+    torch.testing.assert_close(mine(x, cos, sin), expected, atol=1e-4, rtol=1e-4)
+    extras = [name for name, _ in mine.named_parameters() if "bias" in name or "norm" in name]
+    print(f"{theirs.__name__:<18} equal; besides its matrices it has {', '.join(extras)}")
+
+# %% [markdown] lang="zh" key="attention-check-read"
+# 读输出：第一行有三个 `bias`，没有 `norm`；后两行正相反，而且彼此一样。这里故意取 `hidden_size` 为 40，而查询总宽度是 6 × 16 = 96：显式的 `head_dim` 让两者各自独立。
+#
+# ## 数一数参数
+#
+# 知道每一块的形状，参数量就能由 `config.json` 里的几个数字算出来。先猜两件事：Qwen3-8B 和 Qwen2.5-7B 相比，每个词元的 KV 缓存是大了还是小了？QK 归一化占全部参数的几分之几？
+
+# %% [markdown] lang="en" key="attention-check-read"
+# How to read it: the first line has three `bias` and no `norm`; the other two have it the other way round and are equal to each other. `hidden_size` is 40 here on purpose, while the query width is 6 × 16 = 96: an explicit `head_dim` makes the two independent.
+#
+# ## Count the parameters
+#
+# Once you know the shape of every block, a few numbers of `config.json` give the number of parameters. Two guesses first: compared with Qwen2.5-7B, is Qwen3-8B's KV cache per token larger or smaller? And what share of all parameters is QK-norm?
+
+# %% key="counts"
+releases = models.CATALOGUE.items()
+dense = {name[5:].removesuffix("-Instruct"): release.config for name, release in releases if "-A" not in name}
+published = {  # billions, from the model cards
+    "Qwen2.5-0.5B": 0.49, "Qwen2.5-1.5B": 1.54, "Qwen2.5-3B": 3.09, "Qwen2.5-7B": 7.61, "Qwen2.5-14B": 14.7,
+    "Qwen2.5-32B": 32.5, "Qwen2.5-72B": 72.7, "Qwen3-0.6B": 0.6, "Qwen3-1.7B": 1.7, "Qwen3-4B": 4.0, "Qwen3-8B": 8.2,
+    "Qwen3-14B": 14.8, "Qwen3-32B": 32.8,
+}  # fmt: skip
+
+
+def count_parameters(config):
+    hidden, head_dim = config["hidden_size"], models.head_dim(config)
+    width, kv_width = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    attention = 2 * hidden * width + 2 * hidden * kv_width  # q and o, k and v
+    attention += 2 * head_dim if config["model_type"] == "qwen3" else width + 2 * kv_width  # QK-norm, or biases
+    layer = attention + 3 * hidden * config["intermediate_size"] + 2 * hidden  # SwiGLU, two norms
+    matrices = 1 if config["tie_word_embeddings"] else 2
+    return config["num_hidden_layers"] * layer + matrices * config["vocab_size"] * hidden + hidden
+
+
+print("                  parameters   hidden     query  KV heads  tied  KV KiB/token")
+for name in published:
+    config = dense[name]
+    count, hidden = count_parameters(config), config["hidden_size"]
+    width = config["num_attention_heads"] * models.head_dim(config)
+    sign, tied = "=" if hidden == width else "≠", "yes" if config["tie_word_embeddings"] else "no"
+    kv_heads, kv_cache = config["num_key_value_heads"], models.kv_bytes_per_token(config) / 1024
+    print(f"{name:<12} {count:>15,} {hidden:>8}  {sign}  {width:>5} {kv_heads:>9} {tied:>5} {kv_cache:>13g}")
+    assert abs(count / 1e9 / published[name] - 1) < 0.015
+
+# %% [markdown] lang="zh" key="counts-read"
+# 读表：每一行都和模型卡公布的数字相符（公布值取了整，所以容许 1.5% 的差）。三件事值得记住：
+#
+# - 标着 ≠ 的三个 Qwen3，用 `hidden_size / num_attention_heads` 求 `head_dim` 一定会错。
+# - 8B 的缓存是每个词元 144 KiB，Qwen2.5-7B 只有 56 KiB：新一代**多**用 2.57 倍，因为层更多，KV 头也从 4 个变成 8 个。
+# - 8B 的 QK 归一化一共 36 × 256 = 9,216 个参数，大约是全部的百万分之一。
+#
+# **选读。** GQA 到底省了多少？下图把“每个查询头都有自己的 KV 头”和实际的缓存放在一起。再用 transformers 在不占内存的 `meta` 设备上建出每个模型，核对参数量是否一个不差。
+
+# %% [markdown] lang="en" key="counts-read"
+# How to read it: every row agrees with the model card (cards are rounded, hence the tolerance of 1.5%). Three things are worth keeping:
+#
+# - For the three Qwen3 marked ≠, taking `head_dim` as `hidden_size / num_attention_heads` is wrong for certain.
+# - 8B caches 144 KiB a token, Qwen2.5-7B only 56 KiB: the new generation takes 2.57 times **more**, with more layers and 8 KV heads instead of 4.
+# - QK-norm in 8B is 36 × 256 = 9,216 parameters, about one in a million.
+#
+# **Extra.** How much does GQA save? The figure sets the cache as it is beside one in which every query head had a KV head of its own. And transformers builds every model on the `meta` device, which takes no memory, to see whether our counts are right to the last parameter.
+
+# %% key="kv-figure" tags=["extra"]
+figure, axes = plots.figure(1, 2, height=2.8, sharex=True)
+for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
+    names = [name for name in published if name.startswith(family)]
+    for row, config in enumerate(dense[name] for name in names):
+        cached = models.kv_bytes_per_token(config) / 1024
+        group = config["num_attention_heads"] // config["num_key_value_heads"]
+        ax.barh(row, cached * group, color="#dddddd", label=None if row else "a KV head for each query head")
+        ax.barh(row, cached, color="#77aadd", label=None if row else "as it is (GQA)")
+        ax.text(cached * group + 30, row, f"{cached:g} KiB, 1/{group}", va="center")
+        with torch.device("meta"):
+            built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+        assert built.num_parameters() == count_parameters(config)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="KV cache, KiB per token in bf16", xlim=(0, 3300))
+axes[0].legend(loc="lower right")
+figure
+
+# %% [markdown] lang="zh" key="kv-read"
+# 读图：灰条是不分组时的缓存，蓝条是实际的缓存，右边写着实际值和它占灰条的几分之一。8B 及以下，Qwen3 的组比同档的 Qwen2.5 小，所以缓存更大；14B 一样，32B 则因为有 64 个查询头，组反而更大。
+#
+# ### 练习 3 ★★☆（6 分钟）：KV 缓存有多大
+#
+# 写出每个词元占用的字节数（bf16，每个数 2 字节），`config` 是 `config.json` 的字典。再用它想一想：Qwen3-8B 装下 40,960 个词元的一段对话，缓存要多少 GiB？
+#
+# <details><summary>提示</summary>
+#
+# 每一层都存；键和值各一份；头数看 `num_key_value_heads`。答案是 5.625 GiB，比很多人以为的大得多。
+#
+# </details>
+
+# %% [markdown] lang="en" key="kv-read"
+# How to read it: grey is the cache without groups, blue the real one; beside them stand its size and its share of the grey bar. Up to 8B, the groups of Qwen3 are smaller than those of a Qwen2.5 of about its size, hence the larger cache; at 14B they are equal, and at 32B, with 64 query heads, larger.
+#
+# ### Exercise 3 ★★☆ (6 minutes): how large is the KV cache
+#
+# Return the bytes that one token takes (bf16, 2 bytes a number); `config` is the dictionary of a `config.json`. Then use it: how many GiB does Qwen3-8B need for one conversation of 40,960 tokens?
+#
+# <details><summary>Hint</summary>
+#
+# Every layer stores; keys and values each; the heads are `num_key_value_heads`. The answer is 5.625 GiB, more than many expect.
+#
+# </details>
+
+
+# %% key="ex3" tags=["exercise", "extra"]
+def kv_bytes_per_token(config):
+    return ...
+
+
+# %% key="ex3-solution" tags=["solution"]
+def kv_bytes_per_token(config):  # noqa: F811
+    return 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * 2
+
+
+# %% key="ex3-check" tags=["extra"]
+checks.exercise_03_3(kv_bytes_per_token)
+
+# %% [markdown] lang="zh" key="assemble-text"
+# ## 装起来
+#
+# 零件齐了。一层是“归一化、注意力、加回来；归一化、前馈网络、加回来”，加回来的那一步叫残差连接。属性名照着检查点里的权重名字取，这样权重能直接放进来，一个名字都不能多、不能少。
+
+# %% [markdown] lang="en" key="assemble-text"
+# ## Put it together
+#
+# All parts are there. A layer is norm, attention, add; norm, feed-forward network, add; each add is a residual connection. The attributes are named after the weights in the checkpoint, so that these fit in directly, with no name too many and none missing.
+
+
+# %% key="assemble"
+class DecoderLayer(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Qwen3Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, hidden_states, cos, sin):
+        hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), cos, sin)
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+class Qwen3(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.inv_freq = rope_frequencies(config.head_dim, config.rope_theta)
+
+    def forward(self, input_ids):
+        cos, sin = rope_tables(torch.arange(input_ids.shape[1])[None], self.inv_freq)
+        hidden_states = self.embed_tokens(input_ids)  # (batch, seq, hidden)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, cos, sin)
+        return self.lm_head(self.norm(hidden_states))  # (batch, seq, vocab)
+
+
+# %% [markdown] lang="zh" key="load-text"
+# 把小模型的权重装进去，问它一道题。`load_state_dict` 默认是严格的：名字或形状有一处对不上就报错。共用词嵌入的检查点里没有 `lm_head.weight`，那就是词嵌入本身。
+#
+# 先猜一猜：我们的 logits 和 transformers 的 logits 会相差多少？
+
+# %% [markdown] lang="en" key="load-text"
+# Now the tiny model's weights, and a question for it. `load_state_dict` is strict: one name or shape that does not fit is an error. A checkpoint with tied embeddings has no `lm_head.weight`; it is the embedding itself.
+#
+# Guess first: by how much will our logits differ from those of transformers?
+
+# %% key="load"
+from types import SimpleNamespace
+
+import transformers
+from safetensors.torch import load_file
+
+
+def load(folder):
+    model = Qwen3(SimpleNamespace(**models.read_config(folder)))
+    stored = load_file(folder / "model.safetensors")
+    weights = {name.removeprefix("model."): tensor.float() for name, tensor in stored.items()}
+    weights.setdefault("lm_head.weight", weights["embed_tokens.weight"])
+    print(model.load_state_dict(weights))
+    return model.requires_grad_(False)
+
+
+transformers.utils.logging.disable_progress_bar()
+model = load(folder)
+reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+question = [{"role": "user", "content": "37×46=?"}]
+prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+input_ids = tokenizer(prompt, return_tensors="pt").input_ids  # (1, seq)
+difference = (model(input_ids) - reference(input_ids).logits).abs().max().item()
+print(f"{input_ids.shape[1]} tokens; largest difference of the logits: {difference:.1e}")
+assert difference < 1e-4
+
+# %% [markdown] lang="zh" key="generate-text"
+# 差别只剩浮点误差。现在生成：每次取 logits 最大的词元接在后面（贪心解码），直到出现停止词元。为了看清楚，我们每一步都把整段重算一遍，不用缓存。
+#
+# 贪心解码在这里是为了能逐个词元比较；真正的 Qwen3 在思考模式下不该这样用，第 06 课会讲。先猜一猜：连续生成几十个词元，会不会在某一步和 transformers 分道扬镳？
+
+# %% [markdown] lang="en" key="generate-text"
+# Only rounding is left. Now generate: append the token with the largest logit (greedy decoding) until a stop token comes. To keep it plain, each step computes the whole sequence again, without a cache.
+#
+# Greedy decoding serves the comparison here; a real Qwen3 should not be used that way in thinking mode, see lesson 06. Guess first: over dozens of tokens, will the two part ways somewhere?
+
+# %% key="generate"
+stop_ids, limit = reference.generation_config.eos_token_id, 200
+tokens = input_ids
+while tokens.shape[1] < input_ids.shape[1] + limit and tokens[0, -1] not in torch.tensor(stop_ids):
+    next_token = model(tokens)[:, -1].argmax(dim=-1, keepdim=True)  # (1, 1)
+    tokens = torch.cat((tokens, next_token), dim=1)
+
+greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "max_new_tokens": limit}
+expected = reference.generate(input_ids, attention_mask=torch.ones_like(input_ids), **greedy)
+assert tokens.equal(expected)
+print(tokenizer.decode(tokens[0]))
+print(f"\n{tokens.shape[1] - input_ids.shape[1]} tokens generated, equal to transformers, token for token")
+
+# %% [markdown] lang="zh" key="names-text"
+# 到这里，你手里的就是 Qwen3：结构、加载、生成，全是上面看得见的代码。答案来自教学用的小模型，它只见过很少的数据，不代表真正的 Qwen3。
+#
+# 读源码时按这张表对照：
+#
+# | 本课 | `helpers/qwen.py` | transformers |
+# |---|---|---|
+# | `RMSNorm` | `RMSNorm` | `Qwen3RMSNorm` |
+# | `rope_tables`、`apply_rope` | 同名 | `Qwen3RotaryEmbedding`、`apply_rotary_pos_emb` |
+# | `MLP` | `MLP` | `Qwen3MLP` |
+# | `Qwen2Attention`、`Qwen3Attention` | `Attention` | `Qwen2Attention`、`Qwen3Attention` |
+# | `DecoderLayer` | `DecoderLayer` | `Qwen3DecoderLayer` |
+# | `Qwen3` | `QwenModel` | `Qwen3ForCausalLM`，里面是 `Qwen3Model` 加 `lm_head` |
+# | 没有写 | `KVCache` | `DynamicCache` |
+# | 第 04 课 | `Router`、`Experts`、`SparseMoeBlock` | `Qwen3MoeTopKRouter`、`Qwen3MoeExperts`、`Qwen3MoeSparseMoeBlock` |
+#
+# **选读。** `helpers/qwen.py` 是同一个模型，加上 KV 缓存、批量、MoE 和 YaRN。先猜一猜：有了缓存，同样的词元能快几倍？
+
+# %% [markdown] lang="en" key="names-text"
+# What you have now is Qwen3: structure, loading, generation, all of it in code you can see above. The answer comes from a tiny teaching model that has seen very little; it does not stand for the real Qwen3.
+#
+# When you read the sources, this table translates:
+#
+# | this lesson | `helpers/qwen.py` | transformers |
+# |---|---|---|
+# | `RMSNorm` | `RMSNorm` | `Qwen3RMSNorm` |
+# | `rope_tables`, `apply_rope` | same names | `Qwen3RotaryEmbedding`, `apply_rotary_pos_emb` |
+# | `MLP` | `MLP` | `Qwen3MLP` |
+# | `Qwen2Attention`, `Qwen3Attention` | `Attention` | `Qwen2Attention`, `Qwen3Attention` |
+# | `DecoderLayer` | `DecoderLayer` | `Qwen3DecoderLayer` |
+# | `Qwen3` | `QwenModel` | `Qwen3ForCausalLM`, which is `Qwen3Model` and `lm_head` |
+# | not written | `KVCache` | `DynamicCache` |
+# | lesson 04 | `Router`, `Experts`, `SparseMoeBlock` | `Qwen3MoeTopKRouter`, `Qwen3MoeExperts`, `Qwen3MoeSparseMoeBlock` |
+#
+# **Extra.** `helpers/qwen.py` is the same model with a KV cache, batches, MoE and YaRN. Guess first: how many times faster do the same tokens come with the cache?
+
+# %% key="cache" tags=["extra"]
+import time
+
+from helpers import qwen
+
+helper = qwen.load_model(folder, dtype=torch.float32, device="cpu")
+start = time.perf_counter()
+assert helper.generate(input_ids, max_new_tokens=limit).equal(expected)
+with_cache = time.perf_counter() - start
+start = time.perf_counter()
+for end in range(input_ids.shape[1], tokens.shape[1]):
+    model(tokens[:, :end])
+print(f"with cache {with_cache:.2f} s, without {time.perf_counter() - start:.2f} s, for the same tokens")
+
+# %% [markdown] lang="zh" key="seen-text"
+# ## 看见 QK 归一化
+#
+# 注意力分数（softmax 之前的 $q \cdot k / \sqrt{d}$）越大，softmax 越接近“只看一个词元”，梯度就越小。分数从哪里变大？从 `q_proj` 和 `k_proj` 的权重。先猜一猜：把 `q_proj` 的权重放大 10 倍，没有 QK 归一化时分数变成几倍？有的话呢？
+
+# %% [markdown] lang="en" key="seen-text"
+# ## See QK-norm
+#
+# The larger an attention logit ($q \cdot k / \sqrt{d}$, before the softmax), the closer the softmax comes to looking at one token only, and the smaller its gradients. What makes logits grow? The weights of `q_proj` and `k_proj`. Guess first: multiply the weights of `q_proj` by 10. By what factor do the logits grow without QK-norm, and with it?
+
+# %% key="scale" tags=["extra"]
+import copy
+
+x = model.layers[0].input_layernorm(model.embed_tokens(tokens))  # (1, seq, hidden)
+cos, sin = rope_tables(torch.arange(x.shape[1])[None], model.inv_freq)
+for factor in (1, 10, 100):
+    attention = copy.deepcopy(model.layers[0].self_attn)
+    attention.q_proj.weight *= factor
+    without, with_norm = (
+        attention_logits(*variant.query_key_value(attention, x)[:2], cos, sin).abs().max().item()
+        for variant in (Qwen2Attention, Qwen3Attention)
+    )
+    print(f"q_proj times {factor:<4} max |logit| without norm {without:8.1f}   with norm {with_norm:.3f}")
+
+# %% [markdown] lang="zh" key="bound-text"
+# 没有归一化，权重大多少，分数就大多少；有了归一化，权重的大小不再起作用。RMSNorm 之后，一个头的向量长度不超过 $\sqrt{d} \cdot \max|w|$，RoPE 又不改变长度，所以分数有一个上限：
+#
+# $$\left|\frac{q \cdot k}{\sqrt{d}}\right| \le \sqrt{d} \cdot \max|w_q| \cdot \max|w_k|$$
+#
+# 能让分数变大的只剩 `q_norm` 和 `k_norm` 里的 $w$。下面看训练好的模型：同一段对话，同样的缩放、RoPE 和因果掩码，比较归一化之前和之后。先猜一猜：哪一边的分数更大，哪一边的注意力更集中（熵更小）？
+
+# %% [markdown] lang="en" key="bound-text"
+# Without the norm, logits grow as much as the weights do; with it, the size of the weights has no say. After RMSNorm a head's vector is no longer than $\sqrt{d} \cdot \max|w|$, and RoPE keeps lengths, so there is a bound:
+#
+# $$\left|\frac{q \cdot k}{\sqrt{d}}\right| \le \sqrt{d} \cdot \max|w_q| \cdot \max|w_k|$$
+#
+# Only the $w$ of `q_norm` and `k_norm` can still raise it. Now the trained model: one conversation, the same scaling, RoPE and causal mask, before and after the norm. Guess first: on which side are the logits larger, and on which is attention more focused (lower entropy)?
+
+# %% key="seen"
+seen = []  # for each layer: logits before and after the norm, (heads, seq, seq)
+
+
+def watch(attention, arguments):
+    variants = (Qwen2Attention, Qwen3Attention)
+    hidden_states, cos, sin = arguments
+    pairs = [variant.query_key_value(attention, hidden_states)[:2] for variant in variants]
+    seen.append([attention_logits(*pair, cos, sin)[0] for pair in pairs])
+
+
+hooks = [layer.self_attn.register_forward_pre_hook(watch) for layer in model.layers]
+model(tokens)
+for hook in hooks:
+    hook.remove()
+
+visible = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
+largest = torch.tensor([[logits[:, visible].abs().max() for logits in layer] for layer in seen])  # (layers, 2)
+log_weights = [[logits.masked_fill(~visible, -torch.inf).log_softmax(dim=-1) for logits in layer] for layer in seen]
+entropy = torch.tensor([[-(w.exp() * w).nansum(dim=-1).mean() for w in layer] for layer in log_weights])
+norms = [(layer.self_attn.q_norm.weight, layer.self_attn.k_norm.weight) for layer in model.layers]
+bound = torch.tensor([model.layers[0].self_attn.head_dim ** 0.5 * q.abs().max() * k.abs().max() for q, k in norms])
+assert (largest[:, 1] <= bound).all()
+
+# %% key="seen-figure"
+figure, axes = plots.figure(1, 2, height=2.8)
+for ax, values, title in ((axes[0], largest, "max |logit|"), (axes[1], entropy, "mean entropy of attention, nats")):
+    ax.plot(values[:, 0], "o--", color="#bb4400", label="before the norm")
+    ax.plot(values[:, 1], "s-", color="#4477aa", label="after the norm (what the model uses)")
+    ax.set(title=f"{folder.name}: {title}", xlabel="layer", xticks=range(len(seen)))
+axes[0].plot(bound, ":", color="#222222", label="bound from the norm's weights")
+axes[0].set_yscale("log")
+uniform = visible.sum(dim=-1).log().mean()
+axes[1].axhline(uniform, color="#222222", linestyle=":", label="attention to all tokens alike")
+axes[1].set_ylim(0, 1.6 * uniform)
+for ax in axes:
+    ax.legend(fontsize=8, loc="upper left")
+axes[0].set_ylim(1, 30 * largest.max())
+figure
+
+# %% [markdown] lang="zh" key="seen-read"
+# 读图：左边是每层最大的 |分数|（对数轴），右边是注意力的平均熵，单位 nat，越低越集中，点线是“一视同仁”。橙色虚线用投影之后、归一化之前的 q 和 k 算出，蓝色实线是模型真正在用的。在这个模型里，归一化之前的分数大得多，注意力几乎只盯着一个词元；归一化之后，分数都在点线画的上限之下。
+#
+# 下结论之前，请守住三条界线：
+#
+# - 这是**一个**训练好的模型里的两个位置，不是两次训练的比较。
+# - 从训练好的模型里删掉归一化，是分布之外的消融：橙线不是“没有 QK 归一化的 Qwen3”。模型训练时从没被要求管住橙线的大小。
+# - 这是一个教学用的小模型和一段对话，数值不能搬到真正的 Qwen3 上。
+#
+# **选读。** 只看最大值容易被个别词元骗，下图画出每一层全部分数的分布。先猜一猜：归一化改变的只是两端，还是整个宽度？
+
+# %% [markdown] lang="en" key="seen-read"
+# How to read it: on the left the largest |logit| of each layer (log axis), on the right the mean entropy of attention in nats: the lower, the more focused, and the dotted line is attention to all alike. The dashed orange line uses q and k after the projection and before the norm, the solid blue line is what the model works with. In this model the logits before the norm are far larger, and attention would stare at a single token; after it, they stay below the bound, the dotted line.
+#
+# Three limits before you conclude anything:
+#
+# - These are two points inside **one** trained model, not two trainings.
+# - Deleting the norm from a trained model is an out-of-distribution ablation: the orange line is not "Qwen3 without QK-norm". Nothing in training ever asked this model to keep the orange line small.
+# - It is one tiny teaching model and one conversation; the values do not carry over to the real Qwen3.
+#
+# **Extra.** A maximum can hang on one odd token, so the next figure shows all logits of each layer. Guess first: does the norm change the tails only, or the whole width?
+
+# %% key="histogram" tags=["extra"]
+figure, axes = plots.figure(1, len(seen), height=2.2, sharex=True, sharey=True)
+for index, (ax, layer) in enumerate(zip(axes, seen, strict=True)):
+    for logits, color, label in zip(layer, ("#bb4400", "#4477aa"), ("before", "after"), strict=True):
+        ax.hist(
+            logits[:, visible].flatten(),
+            bins=80,
+            range=(-40, 40),
+            density=True,
+            histtype="step",
+            color=color,
+            label=label,
+        )
+    ax.set(title=f"layer {index}", xlabel="logit", yscale="log", ylim=(1e-4, 2))
+axes[0].set_ylabel("density")
+axes[0].legend(fontsize=8, loc="upper left")
+figure
+
+# %% [markdown] lang="zh" key="experiment-text"
+# 读图：每格一层，横轴是分数，纵轴是密度（对数轴），±40 以外没有画。归一化把整个分布收窄，不只是剪掉两端。
+#
+# ## 因果实验：带着它训练，不带它训练
+#
+# 要知道 QK 归一化对训练做了什么，只有一个办法：同样的小模型，一个带、一个不带，别的全都一样，各自从头训练。`tools/qk_norm_experiment.py` 就做这件事：两层的小 Qwen3 学两位数加法，同一个种子的两次训练从相同的矩阵出发、看相同的数据，学习率逐步升高（思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)）。每一步记下损失和最大的注意力分数。
+#
+# 先猜一猜：从哪个学习率开始，两者会分开？不带的那个，是损失先坏，还是分数先涨？
+
+# %% [markdown] lang="en" key="experiment-text"
+# How to read it: one panel a layer, logits on the x axis, density on the y axis (log); nothing beyond ±40 is drawn. The norm narrows the whole distribution, not only its tails.
+#
+# ## The causal experiment: train with it, train without it
+#
+# What does QK-norm do to training? There is one way to find out: the same small model with it and without it, everything else equal, each trained from the start. That is what `tools/qk_norm_experiment.py` does. A Qwen3 of two layers learns to add two-digit numbers; with the same seed, both trainings start from the same matrices and see the same data, at rising learning rates (the idea is that of [Wortsman et al., 2023](https://arxiv.org/abs/2309.14322)). Each step records the loss and the largest attention logit.
+#
+# Guess first: from which learning rate on do the two part? And without the norm, what goes first: does the loss break, or do the logits grow?
+
+# %% key="recorded" tags=["extra"]
+import numpy as np
+
+runs = np.load(models.ROOT / "assets" / "traces" / "qk_norm_experiment.npz")
+variants = (("without", "--", "#bb4400"), ("with QK-norm", "-", "#4477aa"))
+print(runs["provenance"])
+steps = range(0, runs["loss"].shape[-1], 5)
+figure, axes = plots.figure(2, len(runs["learning_rates"]), height=3.6, sharex=True, sharey="row")
+for column, rate in enumerate(runs["learning_rates"]):
+    for index, (label, style, color) in enumerate(variants):
+        loss, max_logit = runs["loss"][index, column], runs["max_logit"][index, column]  # (seeds, steps)
+        axes[0, column].plot(steps, loss.T[::5], style, color=color, linewidth=1)[0].set_label(label)
+        axes[1, column].plot(steps, max_logit.T[::5], style, color=color, linewidth=1)
+        final, peak = loss[:, -10:].mean(axis=1), max_logit.max(axis=1)
+        print(f"learning rate {rate:<6g} {label:<13} final loss {final.round(2)}  max |logit| {peak.round()}")
+    axes[0, column].set(title=f"learning rate {rate:g}")
+    axes[1, column].set(yscale="log", xlabel="step")
+axes[0, 0].set_ylabel("loss, nats per digit")
+axes[1, 0].set_ylabel("max |attention logit|")
+axes[0, 0].legend(loc="lower left")
+figure
+
+# %% [markdown] lang="zh" key="recorded-read"
+# 读图：一列一个学习率，上排是损失，下排是最大的注意力分数（对数轴）；每种颜色三条线，一条一个种子，每 5 步画一点。
+#
+# - 学习率最低的一列，两者难分高下，种子之间的差别比有没有 QK 归一化还大。
+# - 从第二列起两者分开：不带的，分数一步步涨到几百、几千，最后一列更高；带着的，始终在几十以内。分数先涨；损失大多停在一个平台上，带着的则有机会离开它。
+# - 不带的没有像传说中那样“炸掉”：没有一条线变成 NaN，只是学不动了。
+# - 带着也不是万能的：学习率再高，损失也会变差，种子之间的差别也变大。
+# - 优势不一定全来自“稳定”：刚初始化时，带着的分数已有 4 左右，不带的只有 0.1 左右，注意力一开始就更分明。这个实验分不开这两种作用。
+#
+# 小模型、一项任务、故意调高的学习率：它展示一种机制，不是关于 Qwen3 训练过程的结论。
+#
+# **选读。** 自己跑一次：第二列的学习率，换一个种子，150 步，两次训练在普通的 CPU 上一共约 15 秒。先猜一猜：上面三个种子的结论，换一个种子还成立吗？损失呢？分数呢？
+
+# %% [markdown] lang="en" key="recorded-read"
+# How to read it: one column a learning rate, loss above, the largest attention logit below (log axis); three lines of each colour, one a seed, a point every 5 steps.
+#
+# - In the column of the lowest rate the two are hard to tell apart; seeds differ more than the norm does.
+# - From the second column on they part. Without the norm the logits climb step by step into the hundreds and thousands, and beyond in the last column; with it they stay within some tens. The logits grow first; the loss mostly stays on a plateau, which the models with the norm get a chance to leave.
+# - Without the norm nothing "blows up" as folklore has it: no line turns into NaN, these models just stop learning.
+# - With the norm not everything goes: at higher rates the loss gets worse again, and seeds differ more.
+# - The gain need not be stability alone: fresh from initialisation, logits are about 4 with the norm and about 0.1 without, so attention is more distinct from the first step. This experiment cannot tell the two effects apart.
+#
+# A tiny model, one task, learning rates raised on purpose: it shows a mechanism and is no claim about Qwen3's training.
+#
+# **Extra.** Run it yourself: the learning rate of the second column, another seed, 150 steps; on an ordinary CPU both trainings together take about 15 seconds. Guess first: will a new seed bear out what the three above show, in the loss, and in the logits?
+
+# %% key="live" tags=["extra"]
+import runpy
+
+train = runpy.run_path(models.ROOT / "tools" / "qk_norm_experiment.py")["train"]
+figure, axes = plots.figure(1, 2, height=2.4)
+for with_norm, (label, style, color) in enumerate(variants):
+    start = time.perf_counter()
+    loss, max_logit = train(bool(with_norm), learning_rate=0.01, seed=7, steps=150)
+    axes[0].plot(range(0, 150, 5), loss[::5], style, color=color, label=label)
+    axes[1].plot(range(0, 150, 5), max_logit[::5], style, color=color, label=label)
+    print(f"{label:<13} final loss {loss[-10:].mean():.2f}, {time.perf_counter() - start:.0f} s")
+axes[0].set(title="loss, nats per digit", xlabel="step")
+axes[1].set(title="max |attention logit|", xlabel="step", yscale="log")
+axes[0].legend()
+figure
+
+# %% [markdown] lang="zh" key="template-text"
+# 读图：左边损失，右边最大的注意力分数，每 5 步一点。分数的差别每次都在；损失却很看种子，什么时候离开平台，换个种子就变，不带的先离开也不奇怪。所以上面要三个种子全画出来，一次训练不足以下结论。
+#
+# ## 词表和对话模板（选读）
+#
+# 最后一处差别不在网络里。Qwen3 的 `<think>` 和 `</think>` 是词表里的词元，模板用 `enable_thinking` 切换；没有系统消息时，模板也不会自己加一条。先猜一猜：关掉思考时，模板在末尾多写了什么？
+
+# %% [markdown] lang="en" key="template-text"
+# How to read it: loss on the left, the largest attention logit on the right, a point every 5 steps. The logits differ every time. The loss depends on the seed: when a model leaves the plateau changes with it, and the one without the norm may well be first. That is why all three seeds are drawn above; one training is not enough for a conclusion.
+#
+# ## Vocabulary and chat template (extra)
+#
+# The last difference is not in the network. Qwen3's `<think>` and `</think>` are tokens of its vocabulary, the template switches with `enable_thinking`, and it adds no system message where you gave none. Guess first: with thinking off, what does the template add at the end?
+
+# %% key="template" tags=["extra"]
+for enable_thinking in (True, False):
+    text = tokenizer.apply_chat_template(
+        question, tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
+    )
+    print(f"enable_thinking={enable_thinking}: {text!r}")
+    assert "system" not in text
+specials = ("<|im_end|>", "<|endoftext|>", "<think>", "</think>")
+print(
+    {token: tokenizer.convert_tokens_to_ids(token) for token in specials}, "| rows:", model.embed_tokens.num_embeddings
+)
+
+# %% [markdown] lang="zh" key="real-text"
+# 小模型的编号和真正的 Qwen3 不同（那里 `</think>` 是 151668），名字相同。代码里因此永远用名字去查，不写死数字。第 06 课细讲思考。
+#
+# ## 换成真正的 Qwen3-0.6B（选读）
+#
+# 上面的 `load` 没有一处写死小模型的尺寸。如果第 02 课下载过 Qwen3-0.6B，下一格会用同样的代码把它跑起来（float32，约占 3 GB 内存）；没有就跳过。
+
+# %% [markdown] lang="en" key="real-text"
+# The tiny model's ids are not those of the real Qwen3 (there `</think>` is 151668); the names are. So code asks by name and never holds the number. More on thinking in lesson 06.
+#
+# ## The real Qwen3-0.6B (extra)
+#
+# Nothing in `load` above knows the tiny model's sizes. If you downloaded Qwen3-0.6B in lesson 02, the next cell runs it with the same code (float32, about 3 GB of memory); if not, it is skipped.
+
+# %% key="real" tags=["extra"]
+from helpers import CourseError
+
+try:
+    real_folder = models.find_checkpoint("Qwen/Qwen3-0.6B")
+except CourseError as missing:
+    print(missing)
+else:
+    real = load(real_folder)
+    real_tokenizer = transformers.AutoTokenizer.from_pretrained(real_folder)
+    real_ids = real_tokenizer("The capital of France is", return_tensors="pt").input_ids
+    print(repr(real_tokenizer.decode(real(real_ids)[0, -1].argmax())))
+    del real
+
+# %% [markdown] lang="zh" key="recap"
+# ## 小结
+#
+# - Qwen3 的一层和 Qwen2 一样：RMSNorm、分组查询注意力、RMSNorm、SwiGLU，两次残差连接。
+# - 差别有六处：QK 归一化、去掉 QKV 偏置、显式的 `head_dim`、KV 头数、共用词嵌入的尺寸、词表与模板。
+# - QK 归一化按头进行，顺序是投影、归一化、RoPE；它给注意力分数一个上限，理由是训练稳定，不是省计算。
+# - 参数量和 KV 缓存都能从 `config.json` 算出；Qwen3-8B 每个词元要 144 KiB。
+# - “写对了”的意思是：严格加载，logits 相差小于 1e-4，贪心生成逐个词元相同。
+#
+# ## 自测
+#
+# 1. 为什么 Qwen3-0.6B 的 `q_proj` 是 2048 × 1024，而不是方阵？
+# 2. 把 QK 归一化放到 RoPE 之后，什么时候结果不变，什么时候会变？
+# 3. `q_norm` 有多少个参数？16 个头共用还是各有一份？
+# 4. KV 缓存里存的键，是归一化和旋转之前的，还是之后的？
+# 5. 从训练好的 Qwen3 里删掉 `q_norm` 和 `k_norm`，能说明“没有 QK 归一化的 Qwen3”是什么样吗？
+#
+# <details><summary>答案</summary>
+#
+# 1. `head_dim` 是单独给出的 128，16 个头共 2048，和 `hidden_size` 1024 无关。
+# 2. `weight` 的分量全都相等时不变；否则旋转混合了分量，乘 `weight` 的先后就有区别。
+# 3. 128 个，即一个 `head_dim`；这一层所有的头共用。
+# 4. 之后的。旧词元的键不会再变，存算好的最省事。
+# 5. 不能。模型是带着它们训练的，删掉之后输入分布全变了；要比较，得从头各训练一个。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | `size mismatch for ... q_proj.weight` | 用 `hidden_size / num_attention_heads` 算了 `head_dim` | 读 `config.json` 里的 `head_dim` |
+# | `Unexpected key(s) ... q_norm.weight` | 拿 Qwen2 的代码加载 Qwen3 | 用 Qwen3 的注意力 |
+# | `Missing key(s) ... lm_head.weight` | 检查点共用词嵌入 | 让 `lm_head` 指向词嵌入 |
+# | 能加载，但输出是胡话 | RoPE 配成了相邻的分量，或 `rope_theta` 用了默认的 10,000，或先旋转后归一化 | 和本课的 `apply_rope` 逐步比较 |
+# | `KeyError: 'qwen3'` | transformers 早于 4.51 | 升级，或用课程的环境 |
+#
+# ## 可以直接拿走的代码
+#
+# 下一格不依赖本课程，复制到任何地方都能用：给它一个检查点文件夹，它读 `config.json` 和权重文件的头部，报告结构，不把权重读进内存。没有设 `COURSE_MODEL` 时，它只说一句话。
+
+# %% [markdown] lang="en" key="recap"
+# ## Recap
+#
+# - A layer of Qwen3 is a layer of Qwen2: RMSNorm, grouped-query attention, RMSNorm, SwiGLU, two residual connections.
+# - Six things differ: QK-norm, no QKV bias, an explicit `head_dim`, the number of KV heads, which sizes tie their embeddings, vocabulary and template.
+# - QK-norm works head by head, in the order project, norm, RoPE; it puts a bound on attention logits, for stable training and not to save work.
+# - Parameters and KV cache follow from `config.json`; Qwen3-8B takes 144 KiB a token.
+# - "Right" means: a strict load, logits within 1e-4, and greedy tokens that are all equal.
+#
+# ## Test yourself
+#
+# 1. Why is `q_proj` of Qwen3-0.6B 2048 × 1024 and not square?
+# 2. Move QK-norm behind RoPE: when does the result stay the same, and when not?
+# 3. How many parameters has `q_norm`, and do the 16 heads share them?
+# 4. Are the keys in the KV cache those before norm and rotation, or after?
+# 5. Delete `q_norm` and `k_norm` from a trained Qwen3. Does that show what a Qwen3 without QK-norm would be like?
+#
+# <details><summary>Answers</summary>
+#
+# 1. `head_dim` is given as 128, so 16 heads make 2048; the `hidden_size` of 1024 has nothing to do with it.
+# 2. It stays the same if all components of `weight` are equal; otherwise the rotation mixes components, and it matters whether `weight` comes before or after.
+# 3. 128, one `head_dim`; all heads of the layer share them.
+# 4. After. The key of an old token never changes again, so the finished one is kept.
+# 5. No. The model was trained with them, and without them everything it meets is out of distribution; to compare, train one of each from the start.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | `size mismatch for ... q_proj.weight` | `head_dim` taken as `hidden_size / num_attention_heads` | read `head_dim` from `config.json` |
+# | `Unexpected key(s) ... q_norm.weight` | Qwen2's code on a Qwen3 checkpoint | use Qwen3's attention |
+# | `Missing key(s) ... lm_head.weight` | the checkpoint ties its embeddings | let `lm_head` be the embedding |
+# | it loads, but writes nonsense | RoPE on neighbouring components, or `rope_theta` left at its default of 10,000, or the norm after the rotation | compare step by step with `apply_rope` of this lesson |
+# | `KeyError: 'qwen3'` | transformers older than 4.51 | upgrade, or use the course's environment |
+#
+# ## Code to take away
+#
+# The next cell needs nothing of this course and works wherever you paste it: give it a checkpoint's folder, and it reads `config.json` and the headers of the weight files and reports the architecture, without loading the weights. With no `COURSE_MODEL` set, it says one sentence.
+
+# %% key="copy-me" tags=["copy-me", "extra"]
+import json
+import os
+from pathlib import Path
+
+MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
+
+
+def report(folder):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tensors = {}
+    for file in folder.glob("*.safetensors"):
+        with open(file, "rb") as opened:  # 8 bytes with the length of a JSON header, then the header
+            tensors |= json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    tensors.pop("__metadata__", None)
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    kv_bytes = 2 * config["num_hidden_layers"] * kv_heads * head_dim * 2  # keys and values, bf16
+    print("architecture:", config["architectures"][0], "|", len(tensors), "tensors")
+    print("QKV bias:", any("q_proj.bias" in name for name in tensors))
+    print("QK-norm: ", any("q_norm.weight" in name for name in tensors))
+    print(f"query width: {heads} x {head_dim} = {heads * head_dim}, hidden size: {config['hidden_size']}")
+    print(f"KV cache: {kv_bytes / 1024:g} KiB a token with {kv_heads} KV heads")
+
+
+if Path(MODEL, "config.json").is_file():
+    report(Path(MODEL))
+else:
+    print(f"{MODEL} is no folder here: set COURSE_MODEL to a checkpoint's folder.")
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)，第 2 节是结构；[Qwen2 技术报告](https://arxiv.org/abs/2407.10671)
+# - RMSNorm：[Zhang 与 Sennrich](https://arxiv.org/abs/1910.07467)；RoPE：[Su 等](https://arxiv.org/abs/2104.09864)；SwiGLU：[Shazeer](https://arxiv.org/abs/2002.05202)；GQA：[Ainslie 等](https://arxiv.org/abs/2305.13245)
+# - QK 归一化：[Henry 等](https://arxiv.org/abs/2010.04245)，[ViT-22B](https://arxiv.org/abs/2302.05442)；小模型上的训练不稳定：[Wortsman 等](https://arxiv.org/abs/2309.14322)
+# - transformers 源码：[`modeling_qwen3.py`](https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3/modeling_qwen3.py)
+#
+# 下一课：把前馈网络换成许多专家（expert），看每个词元去了哪里。
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2 for the architecture; [Qwen2 report](https://arxiv.org/abs/2407.10671)
+# - RMSNorm: [Zhang and Sennrich](https://arxiv.org/abs/1910.07467); RoPE: [Su et al.](https://arxiv.org/abs/2104.09864); SwiGLU: [Shazeer](https://arxiv.org/abs/2002.05202); GQA: [Ainslie et al.](https://arxiv.org/abs/2305.13245)
+# - QK-norm: [Henry et al.](https://arxiv.org/abs/2010.04245), [ViT-22B](https://arxiv.org/abs/2302.05442); training instability in small models: [Wortsman et al.](https://arxiv.org/abs/2309.14322)
+# - The source in transformers: [`modeling_qwen3.py`](https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3/modeling_qwen3.py)
+#
+# Next: the feed-forward network becomes many experts, and we watch where each token goes.

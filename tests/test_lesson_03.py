@@ -1,0 +1,290 @@
+"""Lesson 03: its exercises tell right from wrong, its classes equal the helper's, its copy-me cell stands alone."""
+
+import ast
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ROOT
+from lesson_source import parse, read_lesson
+
+from helpers import checks, models, qwen
+
+LESSON = read_lesson(ROOT / "notebooks" / "source" / "03_architecture.py")
+CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
+SAME_AS_HELPER = ["RMSNorm", "rope_frequencies", "rope_tables", "rotate_half", "apply_rope", "swiglu"]
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """The names that the cells with definitions leave behind; their solutions replace the stubs."""
+    names = {}
+    keys = ("rmsnorm", "rope", "mlp", "qwen2-attention", "qwen3-attention", "assemble")
+    for key in ("setup", *keys, "ex1-solution", "ex2-solution", "ex3-solution"):
+        exec(CELLS[key], names)
+    return SimpleNamespace(**names)
+
+
+def said(capsys, check, solution) -> str:
+    capsys.readouterr()
+    assert check(solution) is None
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 2
+    return printed
+
+
+# ---------------------------------------------------------------------------------------------- exercises
+
+EXERCISES = {
+    "ex1": (checks.exercise_03_1, "rms_norm"),
+    "ex2": (checks.exercise_03_2, "prepare"),
+    "ex3": (checks.exercise_03_3, "kv_bytes_per_token"),
+}
+
+
+@pytest.mark.parametrize("key", EXERCISES)
+def test_solution_passes_and_stub_does_not(key, lesson, capsys):
+    check, name = EXERCISES[key]
+    assert "Solved!" in said(capsys, check, getattr(lesson, name))
+    stub = {}
+    exec(CELLS[key], stub)
+    printed = said(capsys, check, stub[name])
+    assert "还没有解出来" in printed and "Not solved yet" in printed and "raised" not in printed
+
+
+def layer_norm(x, weight, eps):
+    return weight * (x - x.mean(-1, keepdim=True)) * torch.rsqrt(x.var(-1, keepdim=True, unbiased=False) + eps)
+
+
+def over_everything(x, weight, eps):
+    return weight * x * torch.rsqrt(x.pow(2).mean() + eps)
+
+
+WRONG_NORMS = [
+    (layer_norm, "LayerNorm"),
+    (over_everything, "last dimension"),
+    (lambda x, weight, eps: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps), "by weight"),
+    (lambda x, weight, eps: weight * x / (x.pow(2).sum(-1, keepdim=True) + eps).sqrt(), "sum of squares"),
+    (lambda x, weight, eps: weight * x / (x.pow(2).mean(-1, keepdim=True).sqrt() + eps), "before the root"),
+    (lambda x, weight, eps: weight * x * torch.rsqrt(x.pow(2).mean(-1) + eps), "raised RuntimeError"),
+    (lambda x, weight, eps: (weight * x)[..., :4], "shape should be (2, 4, 8), it is (2, 4, 4)"),
+    (lambda x, weight, eps: 3.0, "a tensor is wanted, this is float"),
+    (lambda x, weight, eps: x * float("nan"), "the values differ"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "hint"), WRONG_NORMS, ids=[hint for _, hint in WRONG_NORMS])
+def test_a_wrong_norm_is_named(wrong, hint, capsys):
+    assert hint in said(capsys, checks.exercise_03_1, wrong)
+
+
+def rotated_first(query, key, q_norm, k_norm, cos, sin):
+    return q_norm(qwen.apply_rope(query, cos, sin)), k_norm(qwen.apply_rope(key, cos, sin))
+
+
+def without_norm(query, key, q_norm, k_norm, cos, sin):
+    return qwen.apply_rope(query, cos, sin), qwen.apply_rope(key, cos, sin)
+
+
+def without_rope(query, key, q_norm, k_norm, cos, sin):
+    return q_norm(query), k_norm(key)
+
+
+def query_only(query, key, q_norm, k_norm, cos, sin):
+    return qwen.apply_rope(q_norm(query), cos, sin), qwen.apply_rope(key, cos, sin)
+
+
+def one_norm_for_both(query, key, q_norm, k_norm, cos, sin):
+    return qwen.apply_rope(q_norm(query), cos, sin), qwen.apply_rope(q_norm(key), cos, sin)
+
+
+def over_all_heads(query, key, q_norm, k_norm, cos, sin):
+    query = F.rms_norm(query.transpose(1, 2).flatten(2), (48,)).unflatten(-1, (6, 8)).transpose(1, 2) * q_norm.weight
+    return qwen.apply_rope(query, cos, sin), qwen.apply_rope(k_norm(key), cos, sin)
+
+
+WRONG_PLACES = [
+    (rotated_first, "rotated first and normed after"),
+    (without_norm, "query is not normed"),
+    (without_rope, "query is not rotated"),
+    (query_only, "key is not normed"),
+    (one_norm_for_both, "key takes k_norm"),
+    (over_all_heads, "the values of query differ"),
+    (lambda query, *rest: query, "two tensors are wanted"),
+    (lambda *arguments: (..., ...), "a norm and a rotation"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "hint"), WRONG_PLACES, ids=[hint for _, hint in WRONG_PLACES])
+def test_a_wrong_place_of_the_norm_is_named(wrong, hint, capsys):
+    assert hint in said(capsys, checks.exercise_03_2, wrong)
+
+
+def kv_bytes(config, both=2, heads="num_key_value_heads", head_dim=None):
+    return both * 2 * config["num_hidden_layers"] * config[heads] * (head_dim or config["head_dim"])
+
+
+WRONG_BYTES = [
+    (lambda config: kv_bytes(config, both=1), "half"),
+    (lambda config: kv_bytes(config, heads="num_attention_heads"), "not all attention heads"),
+    (
+        lambda config: kv_bytes(config, head_dim=config["hidden_size"] // config["num_attention_heads"]),
+        "right for 8B by luck, wrong for 0.6B",
+    ),
+    (lambda config: 147456, "Qwen3-0.6B does not give 147456"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "hint"), WRONG_BYTES, ids=[hint for _, hint in WRONG_BYTES])
+def test_wrong_kv_bytes_are_named(wrong, hint, capsys):
+    assert hint in said(capsys, checks.exercise_03_3, wrong)
+
+
+# ---------------------------------------------------------------------------------------------- taught code
+
+
+@pytest.mark.parametrize("name", SAME_AS_HELPER)
+def test_small_pieces_are_the_helpers(name):
+    """A cell's marker can name one definition only, so this looks at all of them."""
+    helper = ast.parse((ROOT / "helpers" / "qwen.py").read_text(encoding="utf-8"))
+    definitions = [
+        [ast.dump(node) for node in tree.body if getattr(node, "name", None) == name]
+        for tree in (helper, *(parse(code) for code in CELLS.values()))
+    ]
+    taught = [found for found in definitions[1:] if found]
+    assert taught == [definitions[0]]
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("seed", range(3))
+def test_taught_attention_equals_the_helpers(model_type, seed, lesson):
+    generator = torch.Generator().manual_seed(seed)
+    config = qwen.QwenConfig(
+        vocab_size=50,
+        hidden_size=20 + 4 * seed,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=3 * (seed + 1),
+        num_key_value_heads=3,
+        head_dim=8,
+        qk_norm=model_type == "qwen3",
+        qkv_bias=model_type == "qwen2",
+    )
+    taught = {"qwen2": lesson.Qwen2Attention, "qwen3": lesson.Qwen3Attention}[model_type](config)
+    for parameter in taught.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    helper, weights = qwen.Attention(config, 0), taught.state_dict()
+    for kind in ("weight", "bias")[: 2 if config.qkv_bias else 1]:
+        weights[f"qkv_proj.{kind}"] = torch.cat([weights.pop(f"{letter}_proj.{kind}") for letter in "qkv"])
+    helper.load_state_dict(weights)
+    x = torch.randn(2, 7, config.hidden_size, generator=generator) / 10
+    tables = qwen.rope_tables(torch.arange(7)[None], qwen.rope_frequencies(8, 1e4))
+    torch.testing.assert_close(taught(x, *tables), helper(x, *tables), atol=1e-5, rtol=1e-5)
+
+
+def test_assembled_model_equals_the_helper(lesson):
+    config = qwen.QwenConfig(
+        vocab_size=50,
+        hidden_size=20,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        qk_norm=True,
+        qkv_bias=False,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    taught, helper = lesson.Qwen3(config), qwen.QwenModel(config)
+    views = qwen.checkpoint_views(config, helper.state_dict(), packed=False)
+    with torch.no_grad():
+        for name, tensor in taught.state_dict().items():
+            if name != "lm_head.weight":
+                views.pop(f"model.{name}").copy_(tensor)
+    assert not views
+    input_ids = torch.randint(50, (2, 9))
+    torch.testing.assert_close(taught(input_ids), helper(input_ids), atol=1e-5, rtol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------- copy-me, experiment
+
+
+def run_copy_me(tmp_path, **variables):
+    script = tmp_path / "copied.py"
+    script.write_text(CELLS["copy-me"], encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
+    return subprocess.run(
+        [sys.executable, "-I", script], cwd=tmp_path, env=environment | variables, capture_output=True, text=True
+    )
+
+
+def test_copy_me_cell_runs_alone(tmp_path):
+    folder = models.find_checkpoint("qwen3-tiny")
+    done = run_copy_me(tmp_path, COURSE_MODEL=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "Qwen3ForCausalLM" in done.stdout and "QKV bias: False" in done.stdout and "QK-norm:  True" in done.stdout
+    assert f"{models.kv_bytes_per_token(models.read_config(folder)) / 1024:g} KiB a token" in done.stdout
+    done = run_copy_me(tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("Qwen/Qwen3-8B is no folder here")
+
+
+def test_experiment_is_repeatable_and_changes_the_norm_only():
+    import qk_norm_experiment as experiment
+
+    runs = [experiment.train(with_norm, learning_rate=0.01, seed=3, steps=3) for with_norm in (True, True, False)]
+    for first, again in zip(runs[0], runs[1], strict=True):
+        assert first.shape == (3,) and np.array_equal(first, again)
+    assert abs(runs[0][0][0] - runs[2][0][0]) < 0.2 and runs[0][1][0] != runs[2][1][0]  # equal matrices at the start
+    models_ = [experiment.build_model(with_norm, torch.Generator().manual_seed(0)) for with_norm in (True, False)]
+    weights = [dict(model.named_parameters()) for model in models_]
+    assert {name for name in weights[0] if name not in weights[1]} == {
+        f"layers.{layer}.self_attn.{which}_norm.weight" for layer in (0, 1) for which in "qk"
+    }
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_the_record_fits_its_script():
+    import qk_norm_experiment as experiment
+
+    with np.load(experiment.RECORD) as record:
+        assert (
+            record["loss"].shape
+            == record["max_logit"].shape
+            == (2, len(record["learning_rates"]), len(record["seeds"]), experiment.STEPS)
+        )
+        assert tuple(record["learning_rates"]) == experiment.LEARNING_RATES
+        assert "torch" in str(record["provenance"])
+
+
+def test_watched_logits_are_those_of_the_attention():
+    """With one layer's queries and keys known, the largest visible logit is what the hook reports."""
+    import qk_norm_experiment as experiment
+
+    generator = torch.Generator().manual_seed(1)
+    model = experiment.build_model(True, generator)
+    seen = experiment.watch_logits(model)
+    tokens, is_answer = experiment.draw_batch(generator)
+    assert tokens.shape == is_answer.shape and is_answer.sum() == 3 * experiment.BATCH * experiment.PROBLEMS
+    captured = []
+    original = F.scaled_dot_product_attention
+
+    def spy(query, key, value, **options):
+        captured.append((query, key))
+        return original(query, key, value, **options)
+
+    F.scaled_dot_product_attention = spy
+    try:
+        model(tokens)
+    finally:
+        F.scaled_dot_product_attention = original
+    for largest, (query, key) in zip(seen, captured, strict=True):
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        logits = query @ key.mT / query.shape[-1] ** 0.5
+        future = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
+        assert largest == pytest.approx(logits.masked_fill(future, 0).abs().max().item(), rel=1e-5)
