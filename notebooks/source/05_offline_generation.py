@@ -114,8 +114,8 @@ assert default.max_tokens == 16
 
 # %% key="params"
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
-thinking = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, min_p=0, max_tokens=limit, seed=0)
-direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_penalty=1.5, max_tokens=limit, seed=0)
+thinking = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, min_p=0, max_tokens=limit)
+direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_penalty=1.5, max_tokens=limit)
 
 # %% [markdown] lang="zh" key="chat-text"
 # ## 第一次对话
@@ -206,15 +206,16 @@ print(split(by_chat))
 # %% [markdown] lang="zh" key="product-text"
 # ## 思考换来什么
 #
-# 同一道题 `37×46=?`，想和不想各答一次。先猜一猜：小模型不思考时能答对吗？
+# 同一道题 `37×46=?`，想和不想各答一次。小模型训练时没有见过这道题。先猜一猜：它不思考时能答对吗？
 
 # %% [markdown] lang="en" key="product-text"
 # ## What thinking buys
 #
-# The same problem, `37×46=?`, with and without thinking. Guess first: does the tiny model get it right without?
+# The same problem, `37×46=?`, with and without thinking. The tiny model never saw it in training. Guess first: does it
+# get it right without?
 
 # %% key="product"
-plain = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, max_tokens=limit, seed=0)
+plain = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, max_tokens=limit)
 product = [{"role": "user", "content": "37×46=?"}]
 for enabled, params in ((True, thinking), (False, plain)):
     [output] = llm.chat(product, params, chat_template_kwargs={"enable_thinking": enabled}, use_tqdm=False)
