@@ -204,6 +204,7 @@ def test_click_and_keys_show_what_the_trace_says(trace, open_page):
     said = page.locator(".rx-live").text_content()
     assert said.startswith("token 15 ␣end, layer 0, experts ")
     page.locator("summary").click()
+    page.locator("tr").nth(len(LAYERS)).wait_for()  # the table fills once it is open
     rows = page.locator("tr").all_inner_texts()
     assert len(rows) == 1 + len(LAYERS) and ", ".join(map(str, trace.expert_ids[1, -1])) in rows[2]
 
