@@ -278,7 +278,8 @@ def test_a_trace_without_weights(trace, open_page):
 def test_play_walks_through_the_text(trace, open_page):
     page = open_page(trace).page
     page.locator(".rx-play").click()
-    page.wait_for_selector(".rx-chip[data-token='2'][aria-pressed=true]")
+    pressed = page.locator(".rx-chip[aria-pressed=true]")
+    wait_until(lambda: int(pressed.get_attribute("data-token")) >= 2)  # a busy machine may not see each step
     page.locator(".rx-play").click()
     assert page.locator(".rx-play").inner_text() == LABELS["en"]["play"]
 
