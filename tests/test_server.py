@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 
@@ -352,14 +351,13 @@ def test_kill_9_of_the_kernel_ends_the_server(kernel, processes):
 @pytest.mark.slow
 def test_an_interrupt_of_the_notebook_while_the_server_starts_ends_it(kernel, processes):
     manager, client = kernel
-    threading.Thread(
-        target=client.execute_interactive, args=("from helpers.server import Server\nServer().start()",)
-    ).start()
+    client.execute("from helpers.server import Server\nServer().start()")
     while "vllm" not in {process.name() for process in processes}:
         time.sleep(0.2)
         processes[:] = descendants(manager.provisioner.pid)
     manager.interrupt_kernel()
     wait_until_gone(processes)
+    assert client.get_shell_msg(timeout=PATIENCE)["content"]["ename"] == "KeyboardInterrupt"
     assert manager.is_alive()
 
 

@@ -228,8 +228,9 @@ def follow_up(rng: random.Random, test: bool = False) -> Sample:
     language = form if form != "formula" else rng.choice(["zh", "en"])
     second = Problem(sign, (first.result, number))
     step = f"{second.expression}={second.result}"
+    thought = f"{second.expression}\n{second.thought}"
     turns = [user(question), assistant(answer), user(rng.choice(FOLLOW_UPS[language][sign]).format(number))]
-    return Sample("follow-up", turns, step, step, expected=str(second.result), language=language)
+    return Sample("follow-up", turns, thought, step, expected=str(second.result), language=language)
 
 
 # ---- language ------------------------------------------------------------------------------------------------------
@@ -381,7 +382,7 @@ def system_prompt(rng: random.Random, sentences: int) -> str:
 
 
 MIX = {
-    "product": 26, "short": 4, "sum": 8, "difference": 7, "chain": 16, "factorial": 3, "follow-up": 5, "course": 11,
+    "product": 26, "short": 4, "sum": 8, "difference": 7, "chain": 16, "factorial": 3, "follow-up": 6, "course": 11,
     "recall": 5, "story": 3, "honest": 7, "tool call": 3, "tool answer": 3,
 }  # fmt: skip
 SPECIAL = {

@@ -44,7 +44,7 @@ MODELS = {
         "router_aux_loss_coef": 0.001,
     },
 }
-STEPS = {"qwen3-tiny": 3200, "qwen3-moe-tiny": 3400}
+STEPS = {"qwen3-tiny": 2900, "qwen3-moe-tiny": 3400}
 SAMPLES_PER_STEP = 64
 LONG_PROMPTS_FROM = 1200  # step: short prompts teach arithmetic faster, long ones then teach to find the question
 CHUNK_TOKENS = 3072  # a step's samples, sorted by length, go through the model in chunks of about this size
