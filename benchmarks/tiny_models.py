@@ -14,6 +14,7 @@ import re
 import statistics
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,25 @@ sys.path.insert(0, str(ROOT / "tools"))
 import tiny_data  # noqa: E402
 from tiny_data import Sample, user  # noqa: E402
 
-from helpers import engine, models, routing  # noqa: E402
+from helpers import engine, models, qwen, routing  # noqa: E402
+
+
+class Row(NamedTuple):
+    """One line of the table. ``target`` is ``>= 97``, ``<= 3`` or ``shown``, where nothing is asked of the value."""
+
+    what: str
+    value: float
+    target: str
+    unit: str = " %"
+
+    @property
+    def reached(self) -> bool:
+        sign, _, bound = self.target.partition(" ")
+        return sign == "shown" or (self.value >= float(bound) if sign == ">=" else self.value <= float(bound))
+
+    def __str__(self):
+        return f"{self.what} | {self.value:.{1 if self.unit == ' %' else 2}f}{self.unit} | {self.target}"
+
 
 BUDGETS = [0, 8, 16, 24, 32, 48, 64, None]
 STRANGE = {
@@ -186,58 +205,49 @@ def story_choices(llm, language: str) -> float:
     return float(np.mean(counts))
 
 
-def measure(folder: Path, n: int) -> tuple[list[tuple[str, str, str]], dict[str, float]]:
-    """All rows as ``(what, measured, target)`` and the budget curve of one model; ``n`` cases for a small row."""
+def measure(folder: Path, n: int) -> list[Row]:
+    """All rows of one model but those of its experts; ``n`` cases for a small row."""
+    rows, found = [], cases(n)
+
+    def add(what, value, target="shown", unit=" %"):
+        rows.append(Row(what, value, target, unit))
+        print(f"{folder.name} | {rows[-1]}", file=sys.stderr, flush=True)
+        return value
+
     with engine.open_engine(folder, max_model_len=2048) as llm:
-        found = cases(n)
-        rows = []
-
-        def add(what, value, target, unit=" %"):
-            rows.append((what, f"{value:.1f}{unit}", target))
-            print(f"{folder.name}: {what}: {value:.1f}{unit} (target {target})", file=sys.stderr, flush=True)
-
-        outputs = run(llm, found["products"])
-        thought = 100 * statistics.mean(right(s, o.text) for s, o in zip(found["products"], outputs, strict=True))
-        plain = share(llm, found["products"], thinking=False)
-        add(f"{len(outputs)} held-out products, thinking", thought, ">= 97 %")
-        add("the same without thinking", plain, "shown")
-        add("gap", thought - plain, ">= 30", " points")
-        add("the same, thinking, recommended sampling", share(llm, found["products"], sampled=True), "within 5 points")
-        add(f"{len(found['sums'])} held-out sums, thinking", share(llm, found["sums"]), ">= 99 %")
-        add("the same without thinking", share(llm, found["sums"], thinking=False), "shown")
-        add(f"{len(found['differences'])} held-out differences, thinking", share(llm, found["differences"]), "shown")
-        add("factorials 1 to 10", share(llm, found["factorials"]), "100 %")
-        for name in ("course prompts", "other questions"):
-            add(f"{len(found[name])} {name}", share(llm, found[name]), ">= 95 %")
-            add(f"{name}, without thinking", share(llm, found[name], thinking=False), "shown")
-        add("recall, thinking", share(llm, found["recall"]), ">= 95 %")
-        add("recall, without thinking", share(llm, found["recall"], thinking=False), ">= 95 %")
+        products = found["products"]
+        thinking = add(f"{len(products)} held-out products, thinking", share(llm, products), ">= 97")
+        plain = add("the same without thinking", share(llm, products, thinking=False))
+        add("gained by thinking", thinking - plain, ">= 30", " points")
+        sampled = add("products, thinking, recommended sampling", share(llm, products, sampled=True))
+        add("lost by sampling", thinking - sampled, "<= 5", " points")
+        add(f"{len(found['sums'])} held-out sums, thinking", share(llm, found["sums"]), ">= 99")
+        add("the same without thinking", share(llm, found["sums"], thinking=False))
+        add(f"{len(found['differences'])} held-out differences, thinking", share(llm, found["differences"]))
+        add("factorials 1 to 10", share(llm, found["factorials"]), ">= 100")
+        for name in ("course prompts", "other questions", "recall"):
+            add(f"{len(found[name])} {name}, thinking", share(llm, found[name]), ">= 95")
+            add(f"{name}, without thinking", share(llm, found[name], thinking=False), ">= 95")
         for name in found:
             if name.startswith(("follow-up", "tool")) or name.endswith("system prompt"):
-                add(name, share(llm, found[name]), ">= 95 %")
-        open_thoughts = [
-            o
-            for name in ("products", "sums", "course prompts", "other questions", "graded")
-            for o in run(llm, found[name])
-        ]
-        unclosed = sum(
-            "</think>" not in o.text or o.text.index("</think>") and closed_late(llm, o) for o in open_thoughts
-        )
-        add("thoughts that do not close within 256 tokens", 100 * unclosed / len(open_thoughts), "<= 0.5 %")
+                add(name, share(llm, found[name]), ">= 95")
+        names = ("products", "sums", "course prompts", "other questions", "graded")
+        late = [closed_late(llm, output) for name in names for output in run(llm, found[name])]
+        add("thoughts that do not close within 256 tokens", 100 * statistics.mean(late), "<= 0.5")
         for language in ("zh", "en"):
             add(f"stories, tokens with p > 0.1 at a slot ({language})", story_choices(llm, language), ">= 3", "")
-        curve = {}
-        for budget in BUDGETS:
-            curve[str(budget)] = share(llm, found["graded"], budget=budget)
-            add(f"graded problems, thinking budget {budget}", curve[str(budget)], "rising")
-        curve["no thinking"] = share(llm, found["graded"], thinking=False)
-        add("graded problems, without thinking", curve["no thinking"], "no budget 5 points below")
-    return rows, curve
+        curve = [add(f"graded problems, thinking budget {b}", share(llm, found["graded"], budget=b)) for b in BUDGETS]
+        plain = add("graded problems, without thinking", share(llm, found["graded"], thinking=False))
+        add("most that a budget falls below no thinking", plain - min(curve), "<= 5", " points")
+        drop = max(before - after for before, after in itertools.pairwise(curve))
+        add("most that a larger budget loses to a smaller one", drop, "<= 5", " points")
+    return rows
 
 
 def closed_late(llm, output) -> bool:
-    """Whether the thought took more than 256 tokens."""
-    return list(output.token_ids).index(llm.get_tokenizer().convert_tokens_to_ids("</think>")) > 256
+    """Whether the thought took more than 256 tokens, or never ended."""
+    closing = llm.get_tokenizer().convert_tokens_to_ids("</think>")
+    return closing not in output.token_ids[:257]
 
 
 def routed_text(tokenizer, n: int) -> list[list[int]]:
@@ -253,114 +263,58 @@ def routed_text(tokenizer, n: int) -> list[list[int]]:
     return rows
 
 
-def routed_experts(model, rows: list[list[int]]) -> np.ndarray:
-    """The expert with the largest weight for each layer and token: ``(layers, tokens)``."""
-    import torch
-
-    with torch.inference_mode():
-        layers = [model(torch.tensor([row]), output_router_logits=True).router_logits for row in rows]
-    return np.stack(
-        [np.concatenate([row[layer].argmax(-1).numpy() for row in layers]) for layer in range(len(layers[0]))]
-    )
-
-
 def token_losses(model, rows: list[list[int]]) -> np.ndarray:
     """Loss of predicting each token from those before it, ``(tokens - rows,)``."""
     import torch
     import torch.nn.functional as F
 
     with torch.inference_mode():
+        logits = [model(torch.tensor([row]))[0, :-1] for row in rows]  # each (seq - 1, vocab)
         losses = [
-            F.cross_entropy(model(torch.tensor([row])).logits[0, :-1].float(), torch.tensor(row[1:]), reduction="none")
-            for row in rows
+            F.cross_entropy(scores, torch.tensor(row[1:]), reduction="none")
+            for scores, row in zip(logits, rows, strict=True)
         ]
     return torch.cat(losses).numpy()
 
 
-def switched_off(model, layer: int, expert: int):
-    """A hook that takes one expert of one layer out of the choice; the others share its tokens. Returns its handle."""
-    import torch
-
-    config = model.config
-
-    def without(module, arguments, output):
-        logits = output[0].clone()
-        logits[:, expert] = float("-inf")
-        weights, ids = logits.float().softmax(-1).topk(config.num_experts_per_tok, dim=-1)
-        return logits, (weights / weights.sum(-1, keepdim=True)).to(output[1].dtype), ids.to(torch.int64)
-
-    return model.model.layers[layer].mlp.gate.register_forward_hook(without)
-
-
-def measure_experts(folder: Path, n: int) -> tuple[list[tuple[str, str, str]], dict[str, np.ndarray]]:
-    """Association of experts with token classes, and what happens to each class without each expert."""
+def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarray]]:
+    """Association of experts with token classes, the busiest expert, and what each class loses without each expert."""
     import torch
     from train_tiny_models import build_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = qwen.load_model(folder, dtype=torch.float32)
     untrained = build_model(folder.name, tokenizer).eval()
     rows = routed_text(tokenizer, n)
-    classes = np.array(
-        [routing.TOKEN_CLASSES.index(routing.token_class(tokenizer.decode([i]))) for row in rows for i in row]
-    )
-    chosen, random_chosen = routed_experts(model, rows), routed_experts(untrained, rows)
-    shuffled = np.random.default_rng(0).permutation(classes)
-    association = {
-        "trained": [routing.normalized_mutual_information(classes, layer) for layer in chosen],
-        "untrained": [routing.normalized_mutual_information(classes, layer) for layer in random_chosen],
-        "permuted": [routing.normalized_mutual_information(shuffled, layer) for layer in chosen],
-    }
+    trace = routing.concatenate([routing.capture_reference(model, tokenizer, row) for row in rows])
+    random_trace = routing.concatenate([routing.capture_transformers(untrained, tokenizer, row) for row in rows])
+    association = routing.class_association(trace, random_trace, permutations=20)
     found = []
-    for name, values in association.items():
-        layers = ", ".join(f"{value:.3f}" for value in values)
-        found.append((f"token class and top expert, {name}: mutual information by layer", layers, ""))
-    ratio = np.mean(association["trained"]) / np.mean(association["untrained"])
-    found.append(("mean, trained over untrained", f"{ratio:.2f}", ">= 1.5"))
-
-    targets = np.concatenate(
-        [[routing.TOKEN_CLASSES.index(routing.token_class(tokenizer.decode([i]))) for i in row[1:]] for row in rows]
-    )
-    before = token_losses(model, rows)
-    layers, experts = model.config.num_hidden_layers, model.config.num_experts
-    rise = np.zeros((len(routing.TOKEN_CLASSES), layers, experts))
-    for layer, expert in itertools.product(range(layers), range(experts)):
-        handle = switched_off(model, layer, expert)
-        change = token_losses(model, rows) - before
-        handle.remove()
-        for index in range(len(rise)):
-            if (targets == index).any():
-                rise[index, layer, expert] = change[targets == index].mean()
-    present = rise[[index for index in range(len(rise)) if (targets == index).any()]]
+    for name in ("trained", "untrained", "permuted"):
+        by_layer = association[name].reshape(-1, len(trace.layers)).mean(0)
+        text = f"token class and heaviest expert, {name}: mutual information by layer"
+        found.append(Row(text, by_layer.mean(), "shown", " on average: " + ", ".join(f"{v:.3f}" for v in by_layer)))
+    ratio = association["trained"].mean() / association["untrained"].mean()
+    found.append(Row("the same, trained over untrained", ratio, ">= 1.5", ""))
+    load = routing.expert_load(trace)
     found.append(
-        (
-            "one expert off: largest rise of a class's loss over the median",
-            f"{present.max() / np.median(np.abs(present)):.1f}",
-            ">= 5",
-        )
+        Row("busiest expert's load over an equal share", (load / load.mean(1, keepdims=True)).max(), "<= 3", "")
     )
-    return found, {
-        "rise": rise,
-        "classes": np.array(routing.TOKEN_CLASSES),
-        **{k: np.array(v) for k, v in association.items()},
-    }
 
-
-def expert_load(folder: Path, n: int) -> float:
-    """Load of the busiest expert over an equal share, the largest of all layers, on held-out text."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    experts, top_k = model.config.num_experts, model.config.num_experts_per_tok
-    hits = torch.zeros(model.config.num_hidden_layers, experts)
-    with torch.inference_mode():
-        for row in routed_text(tokenizer, n):
-            for layer, logits in enumerate(model(torch.tensor([row]), output_router_logits=True).router_logits):
-                hits[layer] += torch.bincount(logits.topk(top_k).indices.flatten(), minlength=experts)
-    return float((hits / hits.sum(1, keepdim=True) * experts).max())
+    classes = routing.TOKEN_CLASSES
+    targets = np.concatenate([[routing.token_class(tokenizer.decode([i])) for i in row[1:]] for row in rows])
+    before = token_losses(model, rows)
+    rise = np.full((len(classes), len(trace.layers), trace.num_experts), np.nan)
+    for layer, expert in itertools.product(range(len(trace.layers)), range(trace.num_experts)):
+        with routing.expert_off(model, trace.layers[layer], expert):
+            change = token_losses(model, rows) - before
+        for index, name in enumerate(classes):
+            if (targets == name).any():
+                rise[index, layer, expert] = change[targets == name].mean()
+    ratio = np.nanmax(rise) / np.nanmedian(np.abs(rise))
+    found.append(Row("one expert off: largest rise of a class's loss over the median", ratio, ">= 5", ""))
+    return found, {"rise": rise, "classes": np.array(classes), **association}
 
 
 def main() -> None:
@@ -369,26 +323,22 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=bundled)
     parser.add_argument("--cases", type=int, default=100, help="cases of a small row; products take five times as many")
     parser.add_argument(
-        "--write", action="store_true", help="put the table into the cards, expert data into assets/traces"
+        "--write", action="store_true", help="put table and curve beside the models, expert data into assets/traces"
     )
     options = parser.parse_args()
     for name in options.models:
         folder = models.find_checkpoint(name)
-        rows, curve = measure(folder, options.cases)
+        rows, traces = measure(folder, options.cases), None
         if "moe" in folder.name:
-            found, data = measure_experts(folder, options.cases)
-            rows += found + [
-                ("busiest expert's load over an equal share", f"{expert_load(folder, options.cases):.2f}", "<= 3")
-            ]
-            if options.write:
-                (ROOT / "assets" / "traces").mkdir(exist_ok=True)
-                np.savez_compressed(ROOT / "assets" / "traces" / f"{folder.name}-experts.npz", **data)
-        table = "\n".join(
-            ["| what | measured | target |", "|---|---|---|", *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
-        )
+            more, traces = measure_experts(folder, options.cases)
+            rows += more
+        table = "\n".join(["| what | measured | target |", "|---|---|---|", *(f"| {row} |" for row in rows)])
         print(f"\n## {folder.name}\n\n{table}\n")
         if options.write:
             write_card(folder, table)
+            draw_budgets(rows, folder / "thinking_budget.png")
+            if traces:
+                np.savez_compressed(ROOT / "assets" / "traces" / f"{folder.name}-experts.npz", **traces)
 
 
 def write_card(folder: Path, table: str) -> None:
@@ -397,6 +347,22 @@ def write_card(folder: Path, table: str) -> None:
     before, rest = card.read_text(encoding="utf-8").split("<!-- measured -->", 1)
     after = rest.split("<!-- end -->", 1)[1]
     card.write_text(f"{before}<!-- measured -->\n{table}\n<!-- end -->{after}", encoding="utf-8")
+
+
+def draw_budgets(rows: list[Row], file: Path) -> None:
+    """Accuracy on the graded problems against the thinking budget, with the line of no thinking."""
+    from matplotlib.figure import Figure
+
+    percent = {row.what: row.value for row in rows}
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    budgets = [percent[f"graded problems, thinking budget {budget}"] for budget in BUDGETS]
+    axes.plot(budgets, "o-", label="thinking")
+    axes.axhline(percent["graded problems, without thinking"], color="gray", ls="--", label="no thinking")
+    axes.set_xticks(range(len(BUDGETS)), [str(budget or "none") if budget != 0 else "0" for budget in BUDGETS])
+    axes.set(xlabel="thinking budget (tokens)", ylabel="right answers (%)", ylim=(0, 102), title=file.parent.name)
+    axes.legend()
+    figure.savefig(file, dpi=100)
 
 
 if __name__ == "__main__":

@@ -330,6 +330,57 @@ def capture_vllm_gpu(llm, prompt, max_new_tokens=0) -> RoutingTrace:
     )  # fmt: skip
 
 
+def concatenate(traces) -> RoutingTrace:
+    """One trace of several texts through one model, for statistics over all of them; every token counts as given."""
+    first = traces[0]
+    if any((t.layers, t.top_k, t.num_experts) != (first.layers, first.top_k, first.num_experts) for t in traces):
+        raise CourseError(
+            "这些轨迹的层、top-k 或专家数不同，没法合并：请用同一个模型采集。",
+            "The traces differ in layers, top-k or experts and cannot be joined: capture them from one model.",
+        )
+    joined = {
+        name: np.concatenate([getattr(trace, name) for trace in traces], axis=1)
+        for name in ("expert_ids", "weights", "entropy")
+        if all(getattr(trace, name) is not None for trace in traces)
+    }
+    return RoutingTrace(
+        token_ids=np.concatenate([trace.token_ids for trace in traces]),
+        pieces=sum((trace.pieces for trace in traces), ()),
+        prompt_length=sum(len(trace.token_ids) for trace in traces),
+        layers=first.layers,
+        num_experts=first.num_experts,
+        provenance=first.provenance,
+        **{"weights": None, "entropy": None} | joined,
+    )
+
+
+@contextlib.contextmanager
+def expert_off(model, layer: int, expert: int):
+    """Take one expert of a model of ``helpers/qwen.py`` out of the router's choice while the block runs.
+
+    The tokens that it would get go to the next best expert. CourseError if the model has no such expert.
+    """
+    from helpers.qwen import route
+
+    config, router = model.config, getattr(model.layers[layer].mlp, "router", None)
+    _require_experts(router)
+    if not 0 <= expert < config.num_experts:
+        raise CourseError(
+            f"第 {layer} 层没有专家 {expert}：编号从 0 到 {config.num_experts - 1}。",
+            f"Layer {layer} has no expert {expert}: they are numbered from 0 to {config.num_experts - 1}.",
+        )
+
+    def without(module, inputs, output):
+        router_logits = output[2].index_fill(-1, output[2].new_tensor([expert], dtype=int), float("-inf"))
+        return *route(router_logits, config.num_experts_per_tok, config.norm_topk_prob), router_logits
+
+    hook = router.register_forward_hook(without)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @contextlib.contextmanager
 def _recording(modules):
     """Outputs of every call of the modules, in lists under the same keys, while the block runs."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,21 @@ def _without_skip(report):
         report.outcome = "failed"
         report.longrepr = f"REQUIRE_ALL is set, but this was skipped: {report.longrepr}"
     return report
+
+
+def pytest_sessionfinish(session, exitstatus):
+    session.config.exitstatus = exitstatus
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Python waits for every thread that is no daemon: one that never ends would hold up the run after its summary."""
+    left = [
+        thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
+    ]
+    if left:
+        print(f"threads that a test left behind: {', '.join(left)}", flush=True)
+        os._exit(config.exitstatus or 1)
 
 
 class ToyCourse:

@@ -107,6 +107,28 @@ def test_a_trace_holds_what_the_model_read(answered, reference, tokenizer):
     assert answered.entropy.min() >= 0 and answered.entropy.max() <= np.log(config.num_experts) + 0.01
 
 
+def test_an_expert_that_is_off_gets_no_token_and_the_others_stay(answered, reference, tokenizer):
+    layer, tokens = 1, answered.token_ids.tolist()
+    expert = int(routing.expert_load(answered)[layer].argmax())
+    with routing.expert_off(reference, layer, expert):
+        without = routing.capture_reference(reference, tokenizer, tokens)
+    assert routing.expert_load(without)[layer, expert] == 0
+    assert (without.expert_ids[0] == answered.expert_ids[0]).all(), "the layer before is as it was"
+    spared = ~(answered.expert_ids[layer] == expert).any(-1)
+    assert spared.any() and (without.expert_ids[layer, spared] == answered.expert_ids[layer, spared]).all()
+    again = routing.capture_reference(reference, tokenizer, tokens)
+    assert (again.expert_ids == answered.expert_ids).all(), "the expert is back after the block"
+    refused(routing.expert_off(reference, layer, 8).__enter__, word="no expert 8")
+
+
+def test_traces_of_several_texts_as_one():
+    a, b = make_trace([[[0, 1], [2, 3]]], pieces=[b"a", b"b"]), make_trace([[[3, 0]]], pieces=[b"c"])
+    both = routing.concatenate([a, b])
+    assert both.texts == ["a", "b", "c"] and both.entropy is None
+    assert (routing.expert_load(both) == routing.expert_load(a) + routing.expert_load(b)).all()
+    refused(routing.concatenate, [a, make_trace([[[3, 0]]], num_experts=5)], word="cannot be joined")
+
+
 def test_generating_and_reading_route_alike(answered, reference, tokenizer):
     """One token at a time with a cache, or all at once: the same routing."""
     assert_captures_agree(answered, routing.capture_reference(reference, tokenizer, answered.token_ids.tolist()))

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from helpers import models
+from helpers import models, routing
 
-sys.path.insert(0, str(models.ROOT / "tools"))
+sys.path += [str(models.ROOT / "tools"), str(models.ROOT / "benchmarks")]
 import tiny_data
 
 # Lessons quote these weights' behaviour: new weights mean new recordings.
@@ -249,31 +249,23 @@ def test_two_trainings_agree_bit_for_bit_and_a_resumed_one_equals_them(name, tmp
 # ---- what the models can do: a short form of benchmarks/tiny_models.py ---------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def measured():
-    """Percent right on 100 products and 60 sums, held out, and on the course's prompts; dense model, greedy."""
-    sys.path.insert(0, str(models.ROOT / "benchmarks"))
-    from tiny_models import cases, share
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3-tiny", "qwen3-moe-tiny"])
+def test_a_tiny_model_does_what_its_card_says(name):
+    """Every row of the table with a fifth of the cases: 100 products, 60 sums, 20 follow-ups; two of a row may miss."""
+    from tiny_models import measure
 
-    from helpers.engine import open_engine
-
-    found = cases(20)
-    with open_engine("qwen3-tiny", max_model_len=2048) as llm:
-        yield {
-            (name, thinking): share(llm, found[name], thinking=thinking)
-            for name in ("products", "sums", "factorials", "course prompts")
-            for thinking in (True, False)
-        }
+    rows = measure(models.find_checkpoint(name), 20)
+    few = {row.what for row in rows if row.what.startswith(("follow-up", "tool", "sums, 400"))}
+    assert len(few) == 7
+    missed = [str(row) for row in rows if not row._replace(value=row.value + 5 * (row.what in few)).reached]
+    assert not missed
 
 
 @pytest.mark.slow
-def test_thinking_pays_on_products_that_training_never_saw(measured):
-    assert measured["products", True] >= 95
-    assert measured["products", True] - measured["products", False] >= 30
+def test_the_experts_of_the_moe_differ():
+    from tiny_models import measure_experts
 
-
-@pytest.mark.slow
-def test_sums_factorials_and_the_courses_prompts_are_answered(measured):
-    assert measured["sums", True] >= 95
-    assert measured["factorials", True] == 100
-    assert measured["course prompts", True] >= 95 and measured["course prompts", False] >= 95
+    rows, traces = measure_experts(models.find_checkpoint("qwen3-moe-tiny"), 30)
+    assert all(row.reached for row in rows), [str(row) for row in rows]
+    assert traces["rise"].shape == (len(routing.TOKEN_CLASSES), 4, 8)

@@ -263,6 +263,18 @@ def train(
     return model.eval(), tokenizer, log
 
 
+def write_log(log: list[dict], file: Path) -> None:
+    """The training's log as ``.npz``: ``loss`` (steps,) and ``load`` (steps, layers, experts) of every fifth step."""
+    import numpy as np
+
+    log = log[::5]
+    arrays = {"step": [entry["step"] for entry in log], "loss": np.array([entry["loss"] for entry in log], np.float32)}
+    if "load" in log[0]:
+        arrays["load"] = np.array([entry["load"] for entry in log], np.float16)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, **arrays)
+
+
 def export(model, tokenizer, folder: Path) -> None:
     """Write the checkpoint in the hub's layout, weights in bf16."""
     import torch
@@ -310,12 +322,16 @@ def main() -> None:
     parser.add_argument("--balance", type=float, default=BALANCE, help="weight of the load-balancing loss")
     parser.add_argument("--folder", type=Path, help="where the resumable state lies (default build/training/NAME)")
     parser.add_argument("--output", type=Path, help="where the checkpoint goes (default assets/models/NAME)")
+    parser.add_argument("--stop-after", type=int, metavar="STEP", help="end early and write no checkpoint")
+    parser.add_argument("--log", type=Path, help="write loss and expert load of the training to this .npz")
     options = parser.parse_args()
     folder = options.folder or ROOT / "build" / "training" / options.name
     steps = options.steps or STEPS[options.name]
-    model, tokenizer, log = train(options.name, folder, steps, options.threads, options.balance)
-    export(model, tokenizer, options.output or ROOT / "assets" / "models" / options.name)
-    (folder / "log.json").write_text(json.dumps(log), encoding="utf-8")
+    model, tokenizer, log = train(options.name, folder, steps, options.threads, options.balance, options.stop_after)
+    if options.log:
+        write_log(log, options.log)
+    if not options.stop_after:
+        export(model, tokenizer, options.output or ROOT / "assets" / "models" / options.name)
 
 
 if __name__ == "__main__":
