@@ -13,8 +13,6 @@ import contextlib
 import json
 import logging
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +21,11 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from peers import install_peers, versions
 
 from helpers.models import BUNDLED, ROOT
 from helpers.qwen import load_model
 
-PEERS = ROOT / "build" / "peers" / "architecture"
-LLMS_FROM_SCRATCH = "llms-from-scratch==1.0.19"
 SHAPE_0_6B = {
     "vocab_size": 151936,
     "hidden_size": 1024,
@@ -188,13 +185,6 @@ def random_checkpoint(folder):
     Qwen3ForCausalLM._from_config(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size="10GB")
 
 
-def install_peers():
-    if not (PEERS / "llms_from_scratch").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", PEERS, LLMS_FROM_SCRATCH]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-    sys.path.append(str(PEERS))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="longer prompts and outputs")
@@ -209,8 +199,7 @@ def main():
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    machine = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {LLMS_FROM_SCRATCH}; {machine}.")
+    print(versions())
     with torch.inference_mode(), tempfile.TemporaryDirectory(dir=ROOT / "build") as temporary:
         settings = (arguments.threads, arguments.repeats)
         if arguments.only != "0.6b":

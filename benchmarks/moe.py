@@ -11,9 +11,6 @@ or left out where ten runs would take too long, unless --full is given.
 
 import argparse
 import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,13 +18,11 @@ from statistics import median
 
 import numpy as np
 import torch
+from peers import install_peers, versions
 
 from helpers import models, routing
-from helpers.models import ROOT
 from helpers.qwen import QwenConfig, SparseMoeBlock
 
-PEERS = ROOT / "build" / "peers" / "architecture"  # the same as those of architecture.py
-LLMS_FROM_SCRATCH = "llms-from-scratch==1.0.19"
 HIDDEN, EXPERTS, TOP_K, WIDTH = 2048, 128, 8, 768
 TOKENS = (1, 64, 1024)
 SLOW = {"transformers batched_mm", "llms-from-scratch"}  # one copies weights, one runs all experts
@@ -266,13 +261,6 @@ def compare_captures():
         print(f"| {about} | {same:.2%} of {cells} sets equal, weights within {difference:.1e} |")
 
 
-def install_peers():
-    if not (PEERS / "llms_from_scratch").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", PEERS, LLMS_FROM_SCRATCH]
-        subprocess.run(command, check=True, stdout=sys.stderr)
-    sys.path.append(str(PEERS))
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="repeat the slow peers as often as the others")
@@ -284,8 +272,7 @@ def main():
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    machine = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, {LLMS_FROM_SCRATCH}; {machine}.\n")
+    print(versions(), end="\n\n")
     with torch.inference_mode():
         if "block" in arguments.only:
             print("| dtype | tokens | threads | engine | ms | ours / this | of limit |\n|-|-|-|-|-|-|-|")

@@ -23,7 +23,7 @@ SEEDS = (0, 1, 2)
 STEPS, WARM_UP = 250, 10
 BATCH, PROBLEMS = 32, 4  # sequences in a batch, problems in a sequence
 PLUS, EQUALS, END = 10, 11, 12  # token ids; a digit is its own id
-PROBLEM = 10  # tokens: "3 7 + 4 6 = 3 8 0 ;" with the sum's last digit first, the order in which one carries
+# A problem: "3 7 + 4 6 = 3 8 0 ;" with the sum's last digit first, the order in which one carries
 
 
 def build_model(qk_norm, generator):
