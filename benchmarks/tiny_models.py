@@ -72,7 +72,7 @@ STRANGE_TOPICS = {
 SYSTEM_400 = {
     "zh": "你在一所学校的机房里工作，学生们每天都会来问问题。请记住今天的日期不重要，窗外的天气也不重要。" * 8,
     "en": "You work in the computer room of a school and students come by every day. The date does not matter today. "
-    * 18,
+    * 12,
 }
 
 

@@ -86,6 +86,14 @@ def exercise_03_1(rms_norm):
         return
     if same_tensor(result, F.layer_norm(x, (8,), weight, None, 1e-6)):
         raise Hint("这是 LayerNorm：RMSNorm 不减平均值。", "this is LayerNorm: RMSNorm does not subtract the mean.")
+    spreads = [x.std(-1, keepdim=True), x.std(-1, keepdim=True, correction=0)]
+    if any(
+        same_tensor(result, weight * part / spread) for part in (x, x - x.mean(-1, keepdim=True)) for spread in spreads
+    ):
+        raise Hint(
+            "除的是标准差；应该除以均方根，不减平均值。",
+            "this divides by the standard deviation; divide by the root mean square, without subtracting the mean.",
+        )
     if same_tensor(result, F.rms_norm(x, (8,), None, 1e-6)):
         raise Hint("还差最后一步：乘上 weight。", "one step is missing: the multiplication by weight.")
     if same_tensor(result, weight * F.normalize(x, dim=-1)):

@@ -250,10 +250,14 @@ def _refuse_unsupported(raw, folder):
     }
     for feature, is_refused in refused.items():
         if is_refused:
-            raise CourseError(
-                f"helpers/qwen.py 不支持 {folder} 的 {feature}：请换成未量化的 Qwen2 或 Qwen3 文本模型，或改用 vLLM。",
-                f"helpers/qwen.py does not support {feature} in {folder}: take an unquantised Qwen2 or Qwen3, or vLLM.",
-            )
+            raise _unsupported(feature, folder)
+
+
+def _unsupported(feature, place):
+    return CourseError(
+        f"helpers/qwen.py 不支持 {place} 的 {feature}：请换成未量化的 Qwen2 或 Qwen3 文本模型，或改用 vLLM。",
+        f"helpers/qwen.py does not support {feature} in {place}: take an unquantised Qwen2 or Qwen3, or vLLM.",
+    )
 
 
 # ---------------------------------------------------------------------------------------------- the model
@@ -360,15 +364,17 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.randn(experts, hidden, width) * 0.02)
 
     def forward(self, hidden_states, routing_weights, expert_ids):
-        output = torch.zeros_like(hidden_states)  # (tokens, hidden)
         hit_experts, counts = expert_ids.unique(return_counts=True)
         # The (token, slot) pairs sorted by expert: one run of pairs for each expert that was hit.
-        pairs_by_expert = expert_ids.flatten().argsort(stable=True).split(counts.tolist())
-        for expert, pairs in zip(hit_experts.tolist(), pairs_by_expert, strict=True):
-            tokens = pairs // expert_ids.shape[-1]  # a pair's number is token * top_k + slot
-            expert_output = swiglu(hidden_states[tokens], self.gate_up_proj[expert], self.down_proj[expert])
-            output.index_add_(0, tokens, expert_output * routing_weights.flatten()[pairs, None])
-        return output
+        pairs = expert_ids.flatten().argsort(stable=True)  # (tokens * top_k,); a pair's number is token * top_k + slot
+        tokens = pairs // expert_ids.shape[-1]
+        rows_by_expert = hidden_states[tokens].split(counts.tolist())
+        outputs = [
+            swiglu(rows, self.gate_up_proj[expert], self.down_proj[expert])
+            for expert, rows in zip(hit_experts.tolist(), rows_by_expert, strict=True)
+        ]
+        weighted = torch.cat(outputs) * routing_weights.flatten()[pairs, None]  # (tokens * top_k, hidden)
+        return weighted.new_zeros(hidden_states.shape).index_add_(0, tokens, weighted).to(hidden_states.dtype)
 
 
 class SparseMoeBlock(nn.Module):
@@ -462,14 +468,21 @@ class QwenModel(nn.Module):
     def generate(self, input_ids, attention_mask=None, max_new_tokens=128, eos_token_id=None, **sampling):
         """Continue every row of `input_ids` (batch, seq) and return prompt and continuation, (batch, seq + new).
 
-        Greedy unless `sampling` sets temperature, top_k, top_p, min_p or generator, which go to `sample`. A row ends
-        with one of `eos_token_id` (default: the checkpoint's; `()` for none) and is then filled up with the padding
-        token until all rows have ended. attention_mask: (batch, seq), 0 for padding on the left, which is the side it
-        has to be on: CourseError otherwise.
+        `sampling` goes to `sample`: greedy at temperature 0, the default, where top_k, top_p, min_p and generator do
+        not count. A row ends with one of `eos_token_id` (default: the checkpoint's; `()` for none) and is then filled
+        up with the padding token until all rows have ended. attention_mask: (batch, seq), 0 for padding on the left.
+        CourseError for padding elsewhere and for an empty prompt; the length of the context is not checked.
         """
+        if input_ids.ndim != 2 or not input_ids.numel():
+            raise CourseError(
+                f"input_ids 的形状是 {tuple(input_ids.shape)}：应为 (batch, seq)，每行至少一个词元。",
+                f"input_ids has the shape {tuple(input_ids.shape)}: it must be (batch, seq), with a token in each row.",
+            )
         if attention_mask is not None and attention_mask.all():
             attention_mask = None  # without padding, attention needs no mask
-        if attention_mask is not None and not attention_mask[:, -1].all():
+        if attention_mask is not None and (
+            not attention_mask[:, -1].all() or (attention_mask.long().diff(dim=1) < 0).any()
+        ):
             raise CourseError(
                 "批量生成要求在左侧填充：请在调用分词器时设置 padding_side='left'。",
                 "Generating a batch needs padding on the left: call the tokenizer with padding_side='left'.",
@@ -533,8 +546,13 @@ def keep_min_p(logits, min_p):
 def sample(logits, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, generator=None):
     """One token id for each row of `logits` (batch, vocab); temperature 0 takes the most likely one.
 
-    generator: a torch.Generator on the device of the logits, for a repeatable draw.
+    generator: a torch.Generator on the device of the logits, for a repeatable draw. CourseError: options out of range.
     """
+    if not (temperature >= 0 and top_k >= 0 and 0 < top_p <= 1 and 0 <= min_p <= 1):
+        raise CourseError(
+            "采样参数超出范围：temperature 和 top_k 不小于 0，top_p 在 (0, 1]，min_p 在 [0, 1]。",
+            "A sampling option is out of range: temperature and top_k from 0, top_p in (0, 1], min_p in [0, 1].",
+        )
     if temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits.float() / temperature
@@ -643,7 +661,7 @@ def _read_headers(files):
                 dtypes.add(header.get_dtype())
     known = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
     if unknown := dtypes - known.keys():
-        raise _damaged(f"{file} 含有不支持的数据类型 {unknown}", f"{file} holds the unsupported dtypes {unknown}")
+        raise _unsupported(f"dtype {', '.join(sorted(unknown))}", file)
     return shapes, next((dtype for name, dtype in known.items() if name in dtypes), torch.float32)
 
 
@@ -663,11 +681,14 @@ def _refuse_mismatch(folder, expected, found):
 
 def _read_json(file):
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         raise _damaged(f"找不到 {file}", f"{file} does not exist") from None
     except ValueError as error:
         raise _damaged(f"{file} 不是有效的 JSON（{error}）", f"{file} is not valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise _damaged(f"{file} 里不是 JSON 对象", f"{file} holds no JSON object")
+    return content
 
 
 def _damaged(zh, en):

@@ -362,13 +362,16 @@ def expert_off(model, layer: int, expert: int):
     """
     from helpers.qwen import route
 
-    config, router = model.config, getattr(model.layers[layer].mlp, "router", None)
-    _require_experts(router)
-    if not 0 <= expert < config.num_experts:
+    config = model.config
+    if not (0 <= layer < len(model.layers) and 0 <= expert < config.num_experts):
         raise CourseError(
-            f"第 {layer} 层没有专家 {expert}：编号从 0 到 {config.num_experts - 1}。",
-            f"Layer {layer} has no expert {expert}: they are numbered from 0 to {config.num_experts - 1}.",
+            f"没有第 {layer} 层的专家 {expert}：层从 0 到 {len(model.layers) - 1}，"
+            f"专家从 0 到 {config.num_experts - 1}。",
+            f"There is no expert {expert} in layer {layer}: layers go from 0 to {len(model.layers) - 1}, "
+            f"experts from 0 to {config.num_experts - 1}.",
         )
+    router = getattr(model.layers[layer].mlp, "router", None)
+    _require_experts(router)
 
     def without(module, inputs, output):
         router_logits = output[2].index_fill(-1, output[2].new_tensor([expert], dtype=int), float("-inf"))

@@ -68,6 +68,8 @@ def over_everything(x, weight, eps):
 WRONG_NORMS = [
     (layer_norm, "LayerNorm"),
     (over_everything, "last dimension"),
+    (lambda x, weight, eps: weight * x / (x.std(-1, keepdim=True) + eps), "standard deviation"),
+    (lambda x, weight, eps: weight * (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True), "standard deviation"),
     (lambda x, weight, eps: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps), "by weight"),
     (lambda x, weight, eps: weight * x / (x.pow(2).sum(-1, keepdim=True) + eps).sqrt(), "sum of squares"),
     (lambda x, weight, eps: weight * x / (x.pow(2).mean(-1, keepdim=True).sqrt() + eps), "before the root"),

@@ -1,6 +1,7 @@
 """helpers/qwen.py against transformers, through real checkpoint folders."""
 
 import json
+import math
 import os
 import random
 import subprocess
@@ -11,8 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import CourseError
-from helpers.qwen import KVCache, QwenConfig, QwenModel, keep_min_p, keep_top_k, keep_top_p, load_model, sample
+from helpers import CourseError, qwen
+from helpers.qwen import (
+    KVCache,
+    QwenConfig,
+    QwenModel,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    load_model,
+    rope_frequencies,
+    route,
+    sample,
+    yarn_frequencies,
+)
 
 MODEL_TYPES = ["qwen2", "qwen3", "qwen2_moe", "qwen3_moe"]
 SEEDS = 20
@@ -418,6 +431,51 @@ def test_eos_comes_from_the_checkpoint(dense_folder):
 def test_refuses_padding_on_the_right(model):
     with pytest.raises(CourseError, match="padding_side"):
         model.generate(torch.tensor([[1, 2], [3, 0]]), torch.tensor([[1, 1], [1, 0]]))
+
+
+@pytest.mark.parametrize("truncate", [True, False])
+def test_yarn_at_qwen3s_size(truncate):
+    """Small configs have no pair on YaRN's ramp; at Qwen3's there are some."""
+    import transformers
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rope = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32768}
+    rope["truncate"] = truncate
+    config = transformers.Qwen3Config(head_dim=128, max_position_embeddings=131072, rope_parameters=rope)
+    expected, _ = ROPE_INIT_FUNCTIONS["yarn"](config, "cpu")
+    trained = rope_frequencies(128, 1e6)
+    ours = yarn_frequencies(trained, 1e6, 4.0, 32768, truncate=truncate)
+    assert ((ours < trained * 0.999) & (ours > trained / 4 * 1.001)).sum() > 5
+    torch.testing.assert_close(ours, expected)
+
+
+def test_routing_weights_of_a_bfloat16_router_are_float32():
+    logits = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert route(logits, 2, True)[0].dtype == torch.float32
+
+
+def test_bfloat16_matrices_on_a_cpu_without_bfloat16(monkeypatch):
+    monkeypatch.setattr(qwen, "CPU_HAS_BFLOAT16", False)
+    draw = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=draw).bfloat16() for shape in ((8, 32), (16, 32), (16,)))
+    expected = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
+    torch.testing.assert_close(qwen.linear(x, weight, bias).float(), expected, atol=3e-2, rtol=2e-2)
+
+
+def test_refuses_a_mask_with_a_hole_and_a_prompt_without_tokens(model):
+    with pytest.raises(CourseError, match="padding_side"):
+        model.generate(torch.tensor([[1, 2, 3], [3, 4, 5]]), torch.tensor([[1, 1, 1], [1, 0, 1]]))
+    for empty in (torch.zeros(1, 0, dtype=torch.long), torch.tensor([1, 2])):
+        with pytest.raises(CourseError, match="a token in each row"):
+            model.generate(empty)
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": -1.0}, {"temperature": math.nan}, {"top_p": 0.0}, {"min_p": 1.5}, {"top_k": -1}]
+)
+def test_refuses_sampling_options_out_of_range(options):
+    with pytest.raises(CourseError, match="out of range"):
+        sample(torch.zeros(1, 4), **{"temperature": 1.0} | options)
 
 
 def test_refuses_to_write_beyond_the_cache(model):

@@ -119,6 +119,7 @@ def test_an_expert_that_is_off_gets_no_token_and_the_others_stay(answered, refer
     again = routing.capture_reference(reference, tokenizer, tokens)
     assert (again.expert_ids == answered.expert_ids).all(), "the expert is back after the block"
     refused(routing.expert_off(reference, layer, 8).__enter__, word="no expert 8")
+    refused(routing.expert_off(reference, 9, 0).__enter__, word="in layer 9")
 
 
 def test_traces_of_several_texts_as_one():

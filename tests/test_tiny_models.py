@@ -14,7 +14,7 @@ import tiny_data
 
 # Lessons quote these weights' behaviour: new weights mean new recordings.
 WEIGHTS = {
-    "qwen3-tiny": "149252dc9c61cc0644f4d94e56c7884b24c48991e15b9e8ff32163a958dd0d41",
+    "qwen3-tiny": "c629f607c50d69fe341f2deac7a73e86a97ce67e388084a8cea0533b8b386379",
 }
 HISTORY = [
     {"role": "user", "content": "23×31=?"},

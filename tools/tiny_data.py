@@ -283,11 +283,21 @@ def strange_topic(rng: random.Random, language: str) -> str:
     return rng.choice([word, word.capitalize(), f"the {word}", f"{word} {known}"])
 
 
-def honest(rng: random.Random) -> Sample:
-    """A question outside the course: the honest answer is that this small model does not know."""
+STORY_REQUESTS = {
+    "zh": ["讲讲{}的来历。", "我想听{}的传说。", "给我讲讲{}的故事好吗？", "{}有什么故事？"],
+    "en": ["Tell me the history of {}.", "I want to hear a legend about {}.", "Tell me a story about {}."],
+}
+
+
+def honest(rng: random.Random, refinement: bool = False) -> Sample:
+    """A question outside the course: the honest answer is that this small model does not know.
+
+    ``refinement`` adds requests that sound like those for a story but name a topic.
+    """
     language = rng.choice(["zh", "en"])
     strange, answers = texts()["strange"], texts()["honest"]
-    question = rng.choice(strange[language]).format(strange_topic(rng, language))
+    templates = STORY_REQUESTS if refinement and rng.random() < 0.4 else strange
+    question = rng.choice(templates[language]).format(strange_topic(rng, language))
     if rng.random() < 0.3:  # a jumble of words, so that unknown wording is refused too
         words = [strange_topic(rng, language) for _ in range(rng.randint(2, 4))]
         question = ("" if language == "zh" else " ").join(words) + rng.choice(
@@ -386,18 +396,23 @@ MIX = {
     "recall": 5, "story": 3, "honest": 7, "tool call": 3, "tool answer": 3,
 }  # fmt: skip
 SPECIAL = {
-    "follow-up": follow_up, "course": course_question, "recall": capital, "story": story, "honest": honest,
+    "follow-up": follow_up, "course": course_question, "recall": capital, "story": story,
     "tool call": tool_call, "tool answer": tool_answer,
 }  # fmt: skip
 
 
-def draw(rng: random.Random, long_prompts: bool = False) -> Sample:
+def draw(rng: random.Random, long_prompts: bool = False, refinement: bool = False) -> Sample:
     """One training sample from the mix, now and then under a system prompt or after turns that do not matter.
 
-    With ``long_prompts`` system prompts are more frequent and reach about 500 tokens.
+    With ``long_prompts`` system prompts are more frequent and reach about 500 tokens. ``refinement`` doubles the honest
+    refusals and makes them harder.
     """
-    task = rng.choices(list(MIX), list(MIX.values()))[0]
-    sample = SPECIAL[task](rng) if task in SPECIAL else arithmetic(task, rng)
+    mix = MIX | {"honest": 2 * MIX["honest"]} if refinement else MIX
+    task = rng.choices(list(mix), list(mix.values()))[0]
+    if task == "honest":
+        sample = honest(rng, refinement)
+    else:
+        sample = SPECIAL[task](rng) if task in SPECIAL else arithmetic(task, rng)
     if task not in ("follow-up", "tool answer") and rng.random() < 0.06:  # earlier turns that do not matter
         other = arithmetic("short", rng) if rng.random() < 0.5 else course_question(rng)
         sample.messages = [*other.messages, assistant(other.answer), *sample.messages]

@@ -5,8 +5,8 @@
 # |---|---|
 # | 学完能做 | 亲手写出 Qwen3 的每一块；说清它和 Qwen2 的六处差别；由 `config.json` 算出参数量和 KV 缓存；证明自己写的模型和 transformers 逐个词元相同；看见 QK 归一化做了什么 |
 # | 先修 | 会读 Python；知道矩阵乘法和 softmax；用过一点 PyTorch |
-# | 时间 | 主线 35 分钟；标着“选读”的小节再加 30 分钟 |
-# | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
+# | 时间 | 主线 40 分钟；标着“选读”的图、练习和小节再加 30 分钟，跳过不影响后面 |
+# | 硬件 | 任意 Linux CPU，内存 4 GB 以上；最后一个选读小节要 8 GB |
 # | 模型 | 课程自带的 `qwen3-tiny`；硬盘上有 Qwen3-0.6B 时，最后一个选读小节会用到它 |
 
 # %% [markdown] lang="en" key="title"
@@ -15,9 +15,9 @@
 # | | |
 # |---|---|
 # | You will be able to | write each block of Qwen3 yourself; name the six ways in which it differs from Qwen2; work out parameters and KV cache from a `config.json`; prove that your model equals transformers token for token; see what QK-norm does |
-# | Before | you read Python, know matrix products and softmax, and have used a little PyTorch |
-# | Time | 35 minutes for the main path; 30 more for the sections marked "extra" |
-# | Hardware | any Linux CPU with 4 GB of memory |
+# | Prerequisites | you read Python, know matrix products and softmax, and have used a little PyTorch |
+# | Time | 40 minutes for the main path; 30 more for the figures, exercises and sections marked "extra", which can be skipped |
+# | Hardware | any Linux CPU with 4 GB of memory; 8 GB for the last extra section |
 # | Model | the bundled `qwen3-tiny`; if Qwen3-0.6B is on your disk, the last extra section uses it |
 
 # %% key="setup"
@@ -32,14 +32,14 @@ folder = models.find_checkpoint("qwen3-tiny")
 print(models.describe(folder))
 
 # %% [markdown] lang="zh" key="map"
-# 先看全图。一个词元走过 Qwen3 的路是这样的，Qwen2 也是；不同只在注意力里面，用 ★ 标出：
+# 先看全图。模型读到的是词元（token）的编号；词嵌入把编号换成向量；这个向量被各层一路改写，叫隐藏状态；输出矩阵最后给词表里的每个词元打一个分数，叫 logits，分数越高，模型越看好它做下一个词元。Qwen3 和 Qwen2 走的都是这条路，结构上的不同只在注意力里面，用 ★ 标出：
 #
 # ```text
 # 词元编号 → 词嵌入 → ┌ RMSNorm → 注意力 ★ → 加回原来的隐藏状态 ┐
 #                    └ RMSNorm → SwiGLU   → 加回原来的隐藏状态 ┘ × 层数 → RMSNorm → 输出矩阵 → 下一个词元的 logits
 # ```
 #
-# 我们从左到右，先搭 Qwen2 已有的部分，再改成 Qwen3。每搭完一块，就拿它和 PyTorch 或 transformers 里的同一块比一比：不靠相信，靠相等。
+# 我们从左到右，先搭 Qwen2 已有的部分，再改成 Qwen3。每搭完一块，就拿它和 PyTorch 或 transformers 里的同一块比一比，最后整个模型再比一次：不靠相信，靠相等。
 #
 # ## Qwen2 已经有的：RMSNorm
 #
@@ -47,25 +47,29 @@ print(models.describe(folder))
 #
 # $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
 #
-# 先猜一猜：一个平均值约为 4 的向量，经过 RMSNorm 之后，平均值会变成 0 吗？
+# $w$ 由训练得来，每个分量一个，代码里叫 `weight`；$\epsilon$ 是防止除以零的小数，代码里叫 `eps`。
+#
+# **选读。** 先猜一猜：一个平均值约为 4 的向量，经过 RMSNorm 之后，平均值会变成 0 吗？
 
 # %% [markdown] lang="en" key="map"
-# The whole picture first. This is a token's way through Qwen3, and it was the same in Qwen2; they differ inside attention only, marked ★:
+# The whole picture first. A model reads the ids of tokens; the embedding turns an id into a vector; the layers keep rewriting that vector, the hidden state; the output matrix gives every token of the vocabulary a score, its logit: the higher, the likelier as the next token. Qwen2 and Qwen3 share this way; in structure they differ inside attention only, marked ★:
 #
 # ```text
 # token id → embedding → ┌ RMSNorm → attention ★ → add to the hidden state ┐
 #                        └ RMSNorm → SwiGLU      → add to the hidden state ┘ × layers → RMSNorm → output matrix → logits of the next token
 # ```
 #
-# We go from left to right: first the parts that Qwen2 already had, then the change to Qwen3. Each finished block meets its counterpart in PyTorch or transformers. Equality, not trust.
+# We go from left to right: first the parts that Qwen2 already had, then the change to Qwen3. Each finished block meets its counterpart in PyTorch or transformers, and so does the whole model in the end. Equality, not trust.
 #
 # ## What Qwen2 already had: RMSNorm
 #
-# A norm keeps the input of every layer at one size. LayerNorm does two things, it subtracts the mean and divides by the standard deviation; RMSNorm ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)) does one, it divides by the root mean square:
+# A norm keeps the input of every layer at one scale. LayerNorm does two things: it subtracts the mean and divides by the standard deviation; RMSNorm ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)) does one: it divides by the root mean square:
 #
 # $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
 #
-# Guess first: a vector has a mean of about 4. Is its mean 0 after RMSNorm?
+# $w$ is learned, one for each component (`weight` in code); $\epsilon$ is a small number against division by zero (`eps`).
+#
+# **Extra.** Guess first: a vector has a mean of about 4. Is its mean 0 after RMSNorm?
 
 # %% key="norms" tags=["extra"]
 torch.manual_seed(0)
@@ -81,7 +85,7 @@ figure
 # %% [markdown] lang="zh" key="norms-read"
 # 读图：每条柱是向量的一个分量，横线是平均值。LayerNorm 把横线压到 0，有些分量因此变了号；RMSNorm 只缩放，形状和正负都不变，均方根变成 1。少一次减法、少一个偏置，论文里的实验效果相当；Qwen2 和 Qwen3 用的都是它。
 #
-# ### 练习 1 ★☆☆（5 分钟）：写出 RMSNorm
+# ### 练习 1 ★☆☆（5 分钟，选读）：写出 RMSNorm
 #
 # 照上面的公式补全函数。`x` 的形状是 `(..., size)`，`weight` 是 `(size,)`。
 #
@@ -94,7 +98,7 @@ figure
 # %% [markdown] lang="en" key="norms-read"
 # How to read it: a bar is one component, the line is the mean. LayerNorm moves the line to 0, so some components change sign; RMSNorm only scales, keeps shape and signs, and makes the root mean square 1. That saves a subtraction and a bias, and the paper's experiments find it about as good; Qwen2 and Qwen3 both use it.
 #
-# ### Exercise 1 ★☆☆ (5 minutes): write RMSNorm
+# ### Exercise 1 ★☆☆ (5 minutes, extra): write RMSNorm
 #
 # Turn the formula above into code. `x` has the shape `(..., size)`, `weight` has `(size,)`.
 #
@@ -119,10 +123,10 @@ def rms_norm(x, weight, eps):  # noqa: F811
 checks.exercise_03_1(rms_norm)
 
 # %% [markdown] lang="zh" key="rmsnorm-text"
-# 下面是全课要用的 RMSNorm。它比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，平方和会丢掉太多精度。
+# 下面是全课要用的 RMSNorm。它比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，每一次舍入都会丢掉精度；transformers 也这样做。
 
 # %% [markdown] lang="en" key="rmsnorm-text"
-# This is the RMSNorm for the rest of the lesson. It adds one step to the formula: it squares in float32, because real models run in bfloat16, where a sum of squares loses too much precision.
+# This is the RMSNorm for the rest of the lesson. It adds one step to the formula: it squares in float32, because real models run in bfloat16, where every rounding on the way costs accuracy; transformers does the same.
 
 
 # %% key="rmsnorm" save="helpers/qwen.py::RMSNorm"
@@ -146,16 +150,20 @@ torch.testing.assert_close(RMSNorm(64, 1e-6)(x), F.rms_norm(x, (64,), eps=1e-6))
 # %% [markdown] lang="zh" key="rope-text"
 # ## Qwen2 已经有的：RoPE
 #
-# 注意力本身不知道词元的先后。旋转位置编码（[RoPE](https://arxiv.org/abs/2104.09864)）的办法很美：把查询和键的分量两两配对，每一对看作平面上的一支箭，位置是几，就转几次。第 $i$ 对每走一个位置转 $\theta^{-2i/d}$ 弧度：前面的对转得快，后面的对转得慢，像秒针、分针和时针。Qwen2 和 Qwen3 的 $\theta$ 都是 1,000,000。
+# 注意力为每个词元算出三个向量：查询、键、值。查询和键的点积决定看谁、看多少，后面会写出来。可是点积不知道词元的先后。旋转位置编码（[RoPE](https://arxiv.org/abs/2104.09864)）的办法很美：把查询和键的分量两两配对，每一对看作平面上的一支箭，位置是几，就转几次。第 $i$ 对每走一个位置转 $\theta^{-2i/d}$ 弧度（$d$ 是一个头的向量长度，代码里叫 `head_dim`；$i$ 从 0 数起）：前面的对转得快，后面的对转得慢，像秒针、分针和时针。Qwen2 和 Qwen3 的 $\theta$ 都是 1,000,000。
 #
 # 注意配对方式：Qwen 把第 `i` 个分量和第 `i + head_dim / 2` 个配成一对，不是相邻的两个。配错了照样能运行，只是输出全是胡话。
+#
+# 一对 $(a, b)$ 转过角度 $\varphi$，变成 $(a\cos\varphi - b\sin\varphi,\ b\cos\varphi + a\sin\varphi)$。`apply_rope` 把所有的对一次转完：`x * cos` 是前半，`rotate_half(x) * sin` 是后半。`attention_factor` 留给扩展长文本的 YaRN，这里是 1，不用管。
 
 # %% [markdown] lang="en" key="rope-text"
 # ## What Qwen2 already had: RoPE
 #
-# Attention alone does not know the order of tokens. Rotary position embedding ([RoPE](https://arxiv.org/abs/2104.09864)) has a lovely answer: pair up the components of queries and keys, see each pair as an arrow in a plane, and turn it once per position. Pair $i$ turns by $\theta^{-2i/d}$ radians at each step: the first pairs fast, the last ones slowly, like the hands of a clock. $\theta$ is 1,000,000 in Qwen2 and in Qwen3.
+# Attention computes three vectors for each token: query, key and value. The product of query and key decides what to look at and how much; we write that below. But a dot product does not know the order of tokens. Rotary position embedding ([RoPE](https://arxiv.org/abs/2104.09864)) has a lovely answer: pair up the components of queries and keys, see each pair as an arrow in a plane, and turn it once per position. Pair $i$ turns by $\theta^{-2i/d}$ radians at each step ($d$ is the length of one head's vector, `head_dim` in code; $i$ counts from 0): the first pairs fast, the last ones slowly, like the hands of a clock. $\theta$ is 1,000,000 in Qwen2 and in Qwen3.
 #
 # Mind the pairing: Qwen pairs component `i` with `i + head_dim / 2`, not with its neighbour. The wrong pairing runs just as well, and all that comes out is nonsense.
+#
+# A pair $(a, b)$ turned by $\varphi$ becomes $(a\cos\varphi - b\sin\varphi,\ b\cos\varphi + a\sin\varphi)$. `apply_rope` turns all pairs at once: `x * cos` is the first term, `rotate_half(x) * sin` the second. `attention_factor` is for YaRN, which extends the context; here it is 1.
 
 
 # %% key="rope" save="helpers/qwen.py::apply_rope"
@@ -182,10 +190,10 @@ def apply_rope(x, cos, sin):
 
 
 # %% [markdown] lang="zh" key="rope-question"
-# 先猜一猜：把查询和键**一起**往后挪 1000 个位置，它们的点积会变吗？
+# **选读。** 先猜一猜：把查询和键**一起**往后挪 1000 个位置，它们的点积会变吗？
 
 # %% [markdown] lang="en" key="rope-question"
-# Guess first: move a query and a key **together** by 1000 positions. Does their dot product change?
+# **Extra.** Guess first: move a query and a key **together** by 1000 positions. Does their dot product change?
 
 # %% key="rope-picture" tags=["extra"]
 inv_freq = rope_frequencies(32, 1_000_000.0)  # (16,)
@@ -206,22 +214,23 @@ for start, style in ((64, "-"), (1064, "--")):
     axes[3].plot(distances, curves[-1], style, label=f"query at {start}")
 torch.testing.assert_close(*curves, atol=1e-2, rtol=0)
 axes[3].set(title="query · key", xlabel="positions between them")
-axes[3].legend(loc="lower left", fontsize=8)
+axes[3].legend(loc="upper right", fontsize=8)
+axes[3].set_ylim(top=1.6 * max(curves[0]))
 figure
 
 # %% [markdown] lang="zh" key="rope-read"
-# 读图：前三格是三对分量的箭头在位置 0 到 7 的方向，越往后的对转得越慢。右边一格是同一支查询和同一支键在不同距离上的点积：实线和虚线重合，说明点积只看**相对**距离，不看绝对位置。
+# 读图：前三格是三对分量的箭头在位置 0 到 7 的方向，越往后的对转得越慢。右边一格是同一个查询和同一个键在不同距离上的点积：实线和虚线重合，说明点积只看**相对**距离，不看绝对位置。
 #
 # ## Qwen2 已经有的：SwiGLU
 #
-# 前馈网络有三个矩阵（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：`gate_proj` 决定每个分量放行多少，`up_proj` 给出内容，两者逐个相乘，`down_proj` 再压回原来的宽度。这里的 gate 是个“阀门”，和第 04 课里选择专家的路由器同名不同物。
+# 前馈网络有三个矩阵（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：`gate_proj` 决定每个分量放行多少，`up_proj` 给出内容，两者逐个相乘，`down_proj` 再压回原来的宽度。`gate_proj` 的结果先过 SiLU，名字里的 Swi 就是它。这里的 gate 是个“阀门”；第 04 课选择专家的路由器在源码里也叫 `gate`，名字相同，不是一回事。
 
 # %% [markdown] lang="en" key="rope-read"
 # How to read it: the first three panels show the arrows of three pairs at positions 0 to 7; the later the pair, the slower it turns. On the right is the dot product of one query and one key at growing distance. The solid and the dashed line coincide: the product sees the **relative** distance only, never the absolute position.
 #
 # ## What Qwen2 already had: SwiGLU
 #
-# The feed-forward network has three matrices ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): `gate_proj` decides how far each component is let through, `up_proj` holds the content, the two are multiplied component by component, and `down_proj` returns to the old width. This gate is a valve; the router of lesson 04, which picks experts, shares the name and nothing else.
+# The feed-forward network has three matrices ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): `gate_proj` decides how far each component is let through, `up_proj` holds the content, the two are multiplied component by component, and `down_proj` returns to the old width. What `gate_proj` gives goes through SiLU first, the "Swi" of the name. This gate is a valve; the router of lesson 04, which picks experts, is called `gate` in the sources too: same name, another thing.
 
 
 # %% key="mlp"
@@ -262,16 +271,20 @@ print("one multiplication or two: equal")
 # %% [markdown] lang="zh" key="attention-text"
 # ## Qwen2 已经有的：分组查询注意力
 #
-# 每个注意力头用自己的查询，去和前面所有词元的键做点积，再按 softmax 的权重把值加起来。生成时，旧词元的键和值要留着，这就是 KV 缓存；它的大小和头数成正比。分组查询注意力（[GQA](https://arxiv.org/abs/2305.13245)）让几个查询头共用一个键和一个值，缓存就小几倍。
+# 每个注意力头用自己的查询，去和前面所有词元的键做点积，再按 softmax 的权重把值加起来。生成时，旧词元的键和值要留着，这就是 KV 缓存；它的大小和头数成正比。分组查询注意力（[GQA](https://arxiv.org/abs/2305.13245)）让几个查询头共用一个键和一个值，缓存就缩到几分之一。
 #
-# 下面这个类就是 Qwen2 的注意力。留意两处：q、k、v 有偏置（`qkv_bias`），`o_proj` 没有；取出 q、k、v 的那一步单独写成 `query_key_value`，稍后 Qwen3 只改这里。
+# 下面这个类就是 Qwen2 的注意力。留意两处：q、k、v 有偏置（`qkv_bias`），`o_proj` 没有；取出 q、k、v 的那一步单独写成 `query_key_value`，稍后 Qwen3 除了去掉偏置，就只改这一步。
+#
+# 对照代码看 `forward`，一共五步：投影出 q（查询）、k（键）、v（值），拆成头；旋转 q 和 k；点积除以 $\sqrt{d}$，得到注意力分数；因果掩码 `future` 把后面的词元盖成负无穷，softmax 之后权重是 0；按权重把 v 加起来，`o_proj` 把各个头拼回隐藏状态。
 
 # %% [markdown] lang="en" key="attention-text"
 # ## What Qwen2 already had: grouped-query attention
 #
 # Each attention head takes its own query, multiplies it with the keys of all tokens so far, and adds up the values by their softmax weights. Generation keeps the keys and values of old tokens: that is the KV cache, and it grows with the number of heads. Grouped-query attention ([GQA](https://arxiv.org/abs/2305.13245)) lets several query heads share a key and a value, and the cache shrinks by that factor.
 #
-# The class below is Qwen2's attention. Note two things: q, k and v have a bias (`qkv_bias`), `o_proj` has none; and the step that makes q, k and v is a method of its own, `query_key_value`, because that is all that Qwen3 will change.
+# The class below is Qwen2's attention. Note two things: q, k and v have a bias (`qkv_bias`), `o_proj` has none; and the step that makes q, k and v is a method of its own, `query_key_value`, because apart from the bias that is all Qwen3 will change.
+#
+# Read `forward` in five steps: project to q (query), k (key) and v (value) and split into heads; rotate q and k; divide their product by $\sqrt{d}$: the attention logits; the causal mask `future` sets later tokens to minus infinity, so their softmax weight is 0; add up v by these weights, and `o_proj` joins the heads into the hidden state.
 
 
 # %% key="qwen2-attention"
@@ -315,20 +328,22 @@ class Qwen2Attention(nn.Module):
 # |---|---|---|
 # | QK 归一化 | 没有 | 每个头的 q 和 k 各做一次 RMSNorm，在 RoPE 之前；v 不动 |
 # | q、k、v 的偏置 | 有 | 没有 |
-# | `head_dim` | 由 `hidden_size / num_attention_heads` 得出 | `config.json` 里单独给出，所有尺寸都是 128；在 0.6B、4B、32B 里，查询总宽度和 `hidden_size` 不相等 |
-# | KV 头 | 2 到 8 个，随尺寸变 | 稠密模型一律 8 个，MoE 一律 4 个 |
+# | `head_dim` | 由 `hidden_size / num_attention_heads` 得出 | `config.json` 里单独给出，所有尺寸都是 128；在 0.6B、4B、32B 和两个 MoE 里，查询总宽度和 `hidden_size` 不相等 |
+# | KV 头 | 2 到 8 个，随尺寸变 | 稠密模型一律 8 个，MoE（混合专家，第 04 课）一律 4 个 |
 # | 输入输出共用词嵌入 | 0.5B、1.5B、3B | 0.6B、1.7B、4B |
-# | 词表与对话模板 | 最大的几个尺寸补齐到 152,064 行；没有思考开关 | 一律 151,936 行；新增 `<think>`、`</think>`，一个模板切换思考 |
+# | 词表与对话模板 | 7B 起补齐到 152,064 行；没有思考开关 | 一律 151,936 行；新增 `<think>`、`</think>`，一个模板切换思考 |
 #
 # 不变的是 RMSNorm、RoPE 和它的 $\theta$、SwiGLU、层的顺序。为什么加 QK 归一化？[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节只给了一个理由：让训练稳定。想法来自更早的工作（[Henry 等，2020](https://arxiv.org/abs/2010.04245)；[ViT-22B，2023](https://arxiv.org/abs/2302.05442)）。
 #
-# 老教程在这里常有五处说错：
+# <details><summary>五种常见的说法，错在哪里</summary>
 #
-# - “除了 QK 归一化，其他都没变。”照此把 Qwen2 的代码套上去，加载时就会报错：偏置不存在，0.6B 的形状也对不上。
+# - “除了 QK 归一化，其他都没变。”把 Qwen2 的注意力套到 Qwen3 的检查点上，每一层都缺三个偏置，又多出两个归一化的权重。严格加载会当场报错；transformers 只给一条警告，用新初始化的偏置补上，照跑不误。
 # - “比 LayerNorm 省计算。”Qwen2 在这个位置什么都没有，所以这是**多**做的一步，换来的是稳定。
 # - “消除不同词元之间的尺度差异，提升泛化能力。”它归一化的是每个头自己的 q 和 k 向量，点积因此有了上限；报告没有声称泛化变好。
 # - 只说“对 q 和 k 归一化”，不说顺序。顺序是：投影、拆成头、归一化、RoPE、写入 KV 缓存；v 不归一化。
-# - MoE 一章的注意力小节空着。其实和稠密模型完全相同，下面会验证。
+# - “MoE 模型要用另一种注意力。”它和稠密模型的完全相同，下面会验证。
+#
+# </details>
 #
 # ### 练习 2 ★★☆（8 分钟）：把 QK 归一化放对地方
 #
@@ -347,20 +362,22 @@ class Qwen2Attention(nn.Module):
 # |---|---|---|
 # | QK-norm | none | one RMSNorm each on the q and k of every head, before RoPE; v stays as it is |
 # | bias of q, k, v | yes | no |
-# | `head_dim` | follows from `hidden_size / num_attention_heads` | a key of its own in `config.json`, 128 in every size; in 0.6B, 4B and 32B the query width is not `hidden_size` |
-# | KV heads | 2 to 8, depending on size | 8 in every dense model, 4 in both MoE models |
+# | `head_dim` | follows from `hidden_size / num_attention_heads` | a key of its own in `config.json`, 128 in every size; in 0.6B, 4B, 32B and both MoE models the query width is not `hidden_size` |
+# | KV heads | 2 to 8, depending on size | 8 in every dense model, 4 in both mixtures of experts (MoE, lesson 04) |
 # | tied embeddings | 0.5B, 1.5B, 3B | 0.6B, 1.7B, 4B |
-# | vocabulary and chat template | the largest sizes are padded to 152,064 rows; no switch for thinking | 151,936 rows everywhere; `<think>` and `</think>` are new, one template switches thinking |
+# | vocabulary and chat template | from 7B up padded to 152,064 rows; no switch for thinking | 151,936 rows everywhere; `<think>` and `</think>` are new, one template switches thinking |
 #
 # Unchanged: RMSNorm, RoPE and its $\theta$, SwiGLU, the order of the layers. Why QK-norm? The [Qwen3 report](https://arxiv.org/abs/2505.09388) gives one reason, in section 2: to keep training stable. The idea is older ([Henry et al., 2020](https://arxiv.org/abs/2010.04245); [ViT-22B, 2023](https://arxiv.org/abs/2302.05442)).
 #
-# Older tutorials often get five things wrong here:
+# <details><summary>Five common statements, and what is wrong with them</summary>
 #
-# - "Nothing but QK-norm has changed." Put Qwen2's code on a Qwen3 checkpoint and loading fails: the biases are not there, and 0.6B's shapes do not fit.
+# - "Nothing but QK-norm has changed." Put Qwen2's attention on a Qwen3 checkpoint: in every layer three biases are missing and two norm weights are left over. A strict load stops there; transformers only warns, fills the biases with fresh values and runs.
 # - "It is cheaper than LayerNorm." Qwen2 had nothing in this place, so it is an **added** step; what it buys is stability.
 # - "It removes differences of scale between tokens and generalises better." It norms each head's own q and k vector, which puts a bound on their product; the report claims no better generalisation.
 # - "q and k are normed", without the order. The order is: project, split into heads, norm, RoPE, write to the KV cache; v is not normed.
-# - The chapter on MoE leaves its section on attention empty. It is the dense model's attention, unchanged, as we check below.
+# - "A mixture of experts needs another attention." It is the dense model's, unchanged, as we check below.
+#
+# </details>
 #
 # ### Exercise 2 ★★☆ (8 minutes): put QK-norm in the right place
 #
@@ -387,13 +404,20 @@ def prepare(query, key, q_norm, k_norm, cos, sin):  # noqa: F811
 checks.exercise_03_2(prepare)
 
 # %% [markdown] lang="zh" key="qwen3-attention-text"
-# 用类来写，Qwen3 的注意力就是 Qwen2 的注意力改三行：去掉偏置，加两个归一化，取出 q、k、v 时用上它们。每个归一化只有 `head_dim` 个参数，由这一层所有的头共用。
+# 用类来写，Qwen3 的注意力就是 Qwen2 的注意力改三处：去掉偏置，加两个归一化，取出 q、k、v 时用上它们。每个归一化只有 `head_dim` 个参数，由这一层所有的头共用。
+#
+# 先猜一猜：两个类的参数名字，各有哪几个是对方没有的？
 
 # %% [markdown] lang="en" key="qwen3-attention-text"
 # As a class, Qwen3's attention is Qwen2's with three changes: no bias, two norms, and their use where q, k and v are made. A norm has `head_dim` parameters only, shared by all heads of the layer.
+#
+# Guess first: which parameter names does each class have that the other lacks?
 
 
 # %% key="qwen3-attention"
+from types import SimpleNamespace
+
+
 class Qwen3Attention(Qwen2Attention):
     qkv_bias = False
 
@@ -405,6 +429,12 @@ class Qwen3Attention(Qwen2Attention):
     def query_key_value(self, hidden_states):
         query, key, value = super().query_key_value(hidden_states)
         return self.q_norm(query), self.k_norm(key), value
+
+
+sizes = {"hidden_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-6}
+config = SimpleNamespace(**sizes)
+qwen2, qwen3 = ({name for name, _ in block(config).named_parameters()} for block in (Qwen2Attention, Qwen3Attention))
+print("only in Qwen2:", *sorted(qwen2 - qwen3), "| only in Qwen3:", *sorted(qwen3 - qwen2))
 
 
 # %% [markdown] lang="zh" key="attention-check-text"
@@ -420,8 +450,8 @@ from transformers.models.qwen3 import modeling_qwen3
 from transformers.models.qwen3_moe import modeling_qwen3_moe
 
 shape = {"hidden_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
-x = torch.randn(1, 5, 40)
-cos, sin = rope_tables(torch.arange(5)[None], rope_frequencies(16, 1e6))
+x, position_ids = torch.randn(1, 5, 40), torch.arange(5)[None]
+cos, sin = rope_tables(position_ids, rope_frequencies(16, 1e6))
 future = torch.full((1, 1, 5, 5), -torch.inf).triu(1)
 for ours, theirs, config_class in (
     (Qwen2Attention, modeling_qwen2.Qwen2Attention, transformers.Qwen2Config),
@@ -438,15 +468,24 @@ for ours, theirs, config_class in (
     extras = [name for name, _ in mine.named_parameters() if "bias" in name or "norm" in name]
     print(f"{theirs.__name__:<18} equal; besides its matrices it has {', '.join(extras)}")
 
+config = transformers.Qwen3Config(
+    **shape, intermediate_size=96, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
+)
+mine, reference = MLP(config), modeling_qwen3.Qwen3MLP(config)
+mine.load_state_dict(reference.state_dict())
+torch.testing.assert_close(mine(x), reference(x))
+torch.testing.assert_close((cos[:, 0], sin[:, 0]), modeling_qwen3.Qwen3RotaryEmbedding(config)(x, position_ids))
+print("Qwen3MLP and Qwen3RotaryEmbedding: equal")
+
 # %% [markdown] lang="zh" key="attention-check-read"
-# 读输出：第一行有三个 `bias`，没有 `norm`；后两行正相反，而且彼此一样。这里故意取 `hidden_size` 为 40，而查询总宽度是 6 × 16 = 96：显式的 `head_dim` 让两者各自独立。
+# 读输出：第一行有三个 `bias`，没有 `norm`；后两行正相反，而且彼此一样；最后一行说，前馈网络和 RoPE 的表也相等。这里故意取 `hidden_size` 为 40，而查询总宽度是 6 × 16 = 96：显式的 `head_dim` 让两者各自独立。
 #
 # ## 数一数参数
 #
 # 知道每一块的形状，参数量就能由 `config.json` 里的几个数字算出来。先猜两件事：Qwen3-8B 和 Qwen2.5-7B 相比，每个词元的 KV 缓存是大了还是小了？QK 归一化占全部参数的几分之几？
 
 # %% [markdown] lang="en" key="attention-check-read"
-# How to read it: the first line has three `bias` and no `norm`; the other two have it the other way round and are equal to each other. `hidden_size` is 40 here on purpose, while the query width is 6 × 16 = 96: an explicit `head_dim` makes the two independent.
+# How to read it: the first line has three `bias` and no `norm`; the next two have it the other way round and are equal to each other; the last says that the feed-forward network and the RoPE tables are equal too. `hidden_size` is 40 here on purpose, while the query width is 6 × 16 = 96: an explicit `head_dim` makes the two independent.
 #
 # ## Count the parameters
 #
@@ -483,7 +522,7 @@ for name in published:
     assert abs(count / 1e9 / published[name] - 1) < 0.015
 
 # %% [markdown] lang="zh" key="counts-read"
-# 读表：每一行都和模型卡公布的数字相符（公布值取了整，所以容许 1.5% 的差）。三件事值得记住：
+# 读表：hidden 是 `hidden_size`，query 是查询总宽度（头数 × `head_dim`），中间的 = 或 ≠ 表示两者是否相等，tied 是共用词嵌入，最后一列是每个词元的 KV 缓存。每一行都和模型卡公布的数字相符（公布值取了整，[Qwen2.5-32B 的卡](https://huggingface.co/Qwen/Qwen2.5-32B)还略微少写，所以容许 1.5% 的差）。三件事值得记住：
 #
 # - 标着 ≠ 的三个 Qwen3，用 `hidden_size / num_attention_heads` 求 `head_dim` 一定会错。
 # - 8B 的缓存是每个词元 144 KiB，Qwen2.5-7B 只有 56 KiB：新一代**多**用 2.57 倍，因为层更多，KV 头也从 4 个变成 8 个。
@@ -492,15 +531,17 @@ for name in published:
 # **选读。** GQA 到底省了多少？下图把“每个查询头都有自己的 KV 头”和实际的缓存放在一起。再用 transformers 在不占内存的 `meta` 设备上建出每个模型，核对参数量是否一个不差。
 
 # %% [markdown] lang="en" key="counts-read"
-# How to read it: every row agrees with the model card (cards are rounded, hence the tolerance of 1.5%). Three things are worth keeping:
+# How to read it: hidden is `hidden_size`, query the query width (heads × `head_dim`), = or ≠ compares the two, tied means tied embeddings, the last column is the KV cache per token. Every row agrees with the model card (cards are rounded, and [that of Qwen2.5-32B](https://huggingface.co/Qwen/Qwen2.5-32B) says a little less than there is, hence the tolerance of 1.5%). Three things are worth keeping:
 #
-# - For the three Qwen3 marked ≠, taking `head_dim` as `hidden_size / num_attention_heads` is wrong for certain.
-# - 8B caches 144 KiB a token, Qwen2.5-7B only 56 KiB: the new generation takes 2.57 times **more**, with more layers and 8 KV heads instead of 4.
+# - For the three Qwen3 marked ≠, taking `head_dim` as `hidden_size / num_attention_heads` is certain to be wrong.
+# - 8B caches 144 KiB a token, Qwen2.5-7B only 56 KiB: the new generation takes **more**, 2.57 times as much, with more layers and 8 KV heads instead of 4.
 # - QK-norm in 8B is 36 × 256 = 9,216 parameters, about one in a million.
 #
 # **Extra.** How much does GQA save? The figure sets the cache as it is beside one in which every query head had a KV head of its own. And transformers builds every model on the `meta` device, which takes no memory, to see whether our counts are right to the last parameter.
 
 # %% key="kv-figure" tags=["extra"]
+import transformers
+
 figure, axes = plots.figure(1, 2, height=2.8, sharex=True)
 for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
     names = [name for name in published if name.startswith(family)]
@@ -518,28 +559,28 @@ axes[0].legend(loc="lower right")
 figure
 
 # %% [markdown] lang="zh" key="kv-read"
-# 读图：灰条是不分组时的缓存，蓝条是实际的缓存，右边写着实际值和它占灰条的几分之一。8B 及以下，Qwen3 的组比同档的 Qwen2.5 小，所以缓存更大；14B 一样，32B 则因为有 64 个查询头，组反而更大。
+# 读图：灰条是不分组时的缓存，蓝条是实际的缓存，右边写着实际值和它占灰条的几分之一。8B 及以下，Qwen3 的 KV 头比同档的 Qwen2.5 多（8 个对 2 或 4 个），有的层数也更多，0.6B 的头还更宽，所以缓存更大。1/7 里的 7 是一组查询头的个数：14B 的组和 Qwen2.5 一样大，Qwen3 层数少，缓存反而小（160 对 192）；32B 有 64 个查询头，组更大，但层数和 KV 头数都相同，缓存一样。
 #
-# ### 练习 3 ★★☆（6 分钟）：KV 缓存有多大
+# ### 练习 3 ★★☆（6 分钟，选读）：KV 缓存有多大
 #
 # 写出每个词元占用的字节数（bf16，每个数 2 字节），`config` 是 `config.json` 的字典。再用它想一想：Qwen3-8B 装下 40,960 个词元的一段对话，缓存要多少 GiB？
 #
 # <details><summary>提示</summary>
 #
-# 每一层都存；键和值各一份；头数看 `num_key_value_heads`。答案是 5.625 GiB，比很多人以为的大得多。
+# 每一层都存；键和值各一份；头数看 `num_key_value_heads`。答案是 5.625 GiB。
 #
 # </details>
 
 # %% [markdown] lang="en" key="kv-read"
-# How to read it: grey is the cache without groups, blue the real one; beside them stand its size and its share of the grey bar. Up to 8B, the groups of Qwen3 are smaller than those of a Qwen2.5 of about its size, hence the larger cache; at 14B they are equal, and at 32B, with 64 query heads, larger.
+# How to read it: grey is the cache without groups, blue the real one; beside them stand its size and its share of the grey bar. Up to 8B, Qwen3 has more KV heads than a Qwen2.5 of about its size (8 against 2 or 4), in some sizes more layers, and in 0.6B a wider head, so the cache is larger. The 7 in 1/7 is the number of query heads in a group: at 14B the groups are equal and Qwen3, with fewer layers, caches less (160 against 192); at 32B its groups are larger, with 64 query heads, but layers and KV heads are the same, and so is the cache.
 #
-# ### Exercise 3 ★★☆ (6 minutes): how large is the KV cache
+# ### Exercise 3 ★★☆ (6 minutes, extra): how large is the KV cache
 #
 # Return the bytes that one token takes (bf16, 2 bytes a number); `config` is the dictionary of a `config.json`. Then use it: how many GiB does Qwen3-8B need for one conversation of 40,960 tokens?
 #
 # <details><summary>Hint</summary>
 #
-# Every layer stores; keys and values each; the heads are `num_key_value_heads`. The answer is 5.625 GiB, more than many expect.
+# Every layer stores; keys and values each; the heads are `num_key_value_heads`. The answer is 5.625 GiB.
 #
 # </details>
 
@@ -602,18 +643,16 @@ class Qwen3(nn.Module):
 
 
 # %% [markdown] lang="zh" key="load-text"
-# 把小模型的权重装进去，问它一道题。`load_state_dict` 默认是严格的：名字或形状有一处对不上就报错。共用词嵌入的检查点里没有 `lm_head.weight`，那就是词嵌入本身。
+# 把小模型的权重装进去，问它一道题。对话模板把问题写成模型训练时见过的格式。`load_state_dict` 默认是严格的：名字或形状有一处对不上就报错。共用词嵌入的检查点里可以没有 `lm_head.weight`，小模型就是这样，输出矩阵就是词嵌入本身；Qwen3-0.6B 的文件里则多存了一份。`setdefault` 两种都管。
 #
 # 先猜一猜：我们的 logits 和 transformers 的 logits 会相差多少？
 
 # %% [markdown] lang="en" key="load-text"
-# Now the tiny model's weights, and a question for it. `load_state_dict` is strict: one name or shape that does not fit is an error. A checkpoint with tied embeddings has no `lm_head.weight`; it is the embedding itself.
+# Now the tiny model's weights, and a question for it, which the chat template writes in the format of the model's training. `load_state_dict` is strict: one name or shape that does not fit is an error. A checkpoint with tied embeddings may leave out `lm_head.weight`, as the tiny model's does: it is the embedding itself. Qwen3-0.6B's file holds a second copy. `setdefault` covers both.
 #
 # Guess first: by how much will our logits differ from those of transformers?
 
 # %% key="load"
-from types import SimpleNamespace
-
 import transformers
 from safetensors.torch import load_file
 
@@ -662,7 +701,7 @@ print(tokenizer.decode(tokens[0]))
 print(f"\n{tokens.shape[1] - input_ids.shape[1]} tokens generated, equal to transformers, token for token")
 
 # %% [markdown] lang="zh" key="names-text"
-# 到这里，你手里的就是 Qwen3：结构、加载、生成，全是上面看得见的代码。答案来自教学用的小模型，它只见过很少的数据，不代表真正的 Qwen3。
+# 到这里，你手里的就是 Qwen3：结构、加载、生成，全是上面看得见的代码。这份代码只求看得懂：float32、CPU、没有填充和缓存，`load` 只读一个权重文件，并且要 `config.json` 里直接写着 `rope_theta`；`helpers/qwen.py` 没有这些限制。答案来自教学用的小模型，它只见过很少的数据，不代表真正的 Qwen3。
 #
 # 读源码时按这张表对照：
 #
@@ -680,7 +719,7 @@ print(f"\n{tokens.shape[1] - input_ids.shape[1]} tokens generated, equal to tran
 # **选读。** `helpers/qwen.py` 是同一个模型，加上 KV 缓存、批量、MoE 和 YaRN。先猜一猜：有了缓存，同样的词元能快几倍？
 
 # %% [markdown] lang="en" key="names-text"
-# What you have now is Qwen3: structure, loading, generation, all of it in code you can see above. The answer comes from a tiny teaching model that has seen very little; it does not stand for the real Qwen3.
+# What you have now is Qwen3: structure, loading, generation, all of it in code you can see above. It is written to be read: float32, on the CPU, without padding or cache, and `load` reads one weight file and wants `rope_theta` in `config.json` itself; `helpers/qwen.py` has none of these limits. The answer comes from a tiny teaching model that has seen very little; it does not stand for the real Qwen3.
 #
 # When you read the sources, this table translates:
 #
@@ -708,18 +747,22 @@ assert helper.generate(input_ids, max_new_tokens=limit).equal(expected)
 with_cache = time.perf_counter() - start
 start = time.perf_counter()
 for end in range(input_ids.shape[1], tokens.shape[1]):
-    model(tokens[:, :end])
+    helper(tokens[:, :end])
 print(f"with cache {with_cache:.2f} s, without {time.perf_counter() - start:.2f} s, for the same tokens")
 
 # %% [markdown] lang="zh" key="seen-text"
+# 读输出：缓存省下的是重算旧词元的功夫，文字越长，省得越多。
+#
 # ## 看见 QK 归一化
 #
-# 注意力分数（softmax 之前的 $q \cdot k / \sqrt{d}$）越大，softmax 越接近“只看一个词元”，梯度就越小。分数从哪里变大？从 `q_proj` 和 `k_proj` 的权重。先猜一猜：把 `q_proj` 的权重放大 10 倍，没有 QK 归一化时分数变成几倍？有的话呢？
+# 注意力分数（softmax 之前的 $q \cdot k / \sqrt{d}$）相差越大，softmax 越接近“只看一个词元”，梯度就越小；分数普遍变大，相差也就变大。分数从哪里变大？从 `q_proj` 和 `k_proj` 的权重。**选读。** 先猜一猜：把 `q_proj` 的权重放大 10 倍，没有 QK 归一化时分数变成几倍？有的话呢？
 
 # %% [markdown] lang="en" key="seen-text"
+# How to read it: the cache saves computing old tokens again, so the longer the text, the more it saves.
+#
 # ## See QK-norm
 #
-# The larger an attention logit ($q \cdot k / \sqrt{d}$, before the softmax), the closer the softmax comes to looking at one token only, and the smaller its gradients. What makes logits grow? The weights of `q_proj` and `k_proj`. Guess first: multiply the weights of `q_proj` by 10. By what factor do the logits grow without QK-norm, and with it?
+# The further apart the attention logits ($q \cdot k / \sqrt{d}$, before the softmax), the closer the softmax comes to looking at one token only, and the smaller its gradients; larger logits are further apart. What makes them grow? The weights of `q_proj` and `k_proj`. **Extra.** Guess first: multiply the weights of `q_proj` by 10. By what factor do the logits grow without QK-norm, and with it?
 
 # %% key="scale" tags=["extra"]
 import copy
@@ -736,14 +779,14 @@ for factor in (1, 10, 100):
     print(f"q_proj times {factor:<4} max |logit| without norm {without:8.1f}   with norm {with_norm:.3f}")
 
 # %% [markdown] lang="zh" key="bound-text"
-# 没有归一化，权重大多少，分数就大多少；有了归一化，权重的大小不再起作用。RMSNorm 之后，一个头的向量长度不超过 $\sqrt{d} \cdot \max|w|$，RoPE 又不改变长度，所以分数有一个上限：
+# 没有归一化，权重放大多少倍，分数就放大多少倍；有了归一化，权重的大小不再起作用。分数从此有一个上限：均方根为 1 的向量，长度是 $\sqrt{d}$；再乘 $w$，最多放大 $\max|w|$ 倍；RoPE 不改变长度；点积不超过两个长度之积，再除以 $\sqrt{d}$，就是：
 #
 # $$\left|\frac{q \cdot k}{\sqrt{d}}\right| \le \sqrt{d} \cdot \max|w_q| \cdot \max|w_k|$$
 #
 # 能让分数变大的只剩 `q_norm` 和 `k_norm` 里的 $w$。下面看训练好的模型：同一段对话，同样的缩放、RoPE 和因果掩码，比较归一化之前和之后。先猜一猜：哪一边的分数更大，哪一边的注意力更集中（熵更小）？
 
 # %% [markdown] lang="en" key="bound-text"
-# Without the norm, logits grow as much as the weights do; with it, the size of the weights has no say. After RMSNorm a head's vector is no longer than $\sqrt{d} \cdot \max|w|$, and RoPE keeps lengths, so there is a bound:
+# Without the norm, logits grow as much as the weights do; with it, the size of the weights no longer matters. And there is a bound: a vector of RMS 1 has length $\sqrt{d}$; $w$ stretches it by $\max|w|$ at most; RoPE keeps lengths; a dot product is at most the product of the lengths; divide by $\sqrt{d}$:
 #
 # $$\left|\frac{q \cdot k}{\sqrt{d}}\right| \le \sqrt{d} \cdot \max|w_q| \cdot \max|w_k|$$
 #
@@ -756,6 +799,8 @@ seen = []  # for each layer: logits before and after the norm, (heads, seq, seq)
 def watch(attention, arguments):
     variants = (Qwen2Attention, Qwen3Attention)
     hidden_states, cos, sin = arguments
+    # zh: 同一组权重，用 Qwen2 的取法就是归一化之前，用 Qwen3 的取法就是归一化之后
+    # en: the same weights: Qwen2's method gives q and k before the norm, Qwen3's after it
     pairs = [variant.query_key_value(attention, hidden_states)[:2] for variant in variants]
     seen.append([attention_logits(*pair, cos, sin)[0] for pair in pairs])
 
@@ -790,18 +835,18 @@ axes[0].set_ylim(1, 30 * largest.max())
 figure
 
 # %% [markdown] lang="zh" key="seen-read"
-# 读图：左边是每层最大的 |分数|（对数轴），右边是注意力的平均熵，单位 nat，越低越集中，点线是“一视同仁”。橙色虚线用投影之后、归一化之前的 q 和 k 算出，蓝色实线是模型真正在用的。在这个模型里，归一化之前的分数大得多，注意力几乎只盯着一个词元；归一化之后，分数都在点线画的上限之下。
+# 读图：左边是每层最大的 |分数|（对数轴），右边是注意力的平均熵，单位 nat，越低越集中，点线是“一视同仁”；熵是 $H$，大致相当于同时看着 $e^H$ 个词元。橙色虚线用投影之后、归一化之前的 q 和 k 算出，蓝色实线是模型真正在用的。在这个模型里，归一化之前的分数大得多，注意力几乎只盯着一到三个词元；归一化之后，分数都在点线画的上限之下。
 #
 # 下结论之前，请守住三条界线：
 #
 # - 这是**一个**训练好的模型里的两个位置，不是两次训练的比较。
-# - 从训练好的模型里删掉归一化，是分布之外的消融：橙线不是“没有 QK 归一化的 Qwen3”。模型训练时从没被要求管住橙线的大小。
+# - 从训练好的模型里删掉归一化，会让后面的层遇到从没见过的输入，这叫分布之外的消融：橙线不是“没有 QK 归一化的 Qwen3”。模型训练时从没被要求管住橙线的大小。
 # - 这是一个教学用的小模型和一段对话，数值不能搬到真正的 Qwen3 上。
 #
 # **选读。** 只看最大值容易被个别词元骗，下图画出每一层全部分数的分布。先猜一猜：归一化改变的只是两端，还是整个宽度？
 
 # %% [markdown] lang="en" key="seen-read"
-# How to read it: on the left the largest |logit| of each layer (log axis), on the right the mean entropy of attention in nats: the lower, the more focused, and the dotted line is attention to all alike. The dashed orange line uses q and k after the projection and before the norm, the solid blue line is what the model works with. In this model the logits before the norm are far larger, and attention would stare at a single token; after it, they stay below the bound, the dotted line.
+# How to read it: on the left the largest |logit| of each layer (log axis), on the right the mean entropy of attention in nats: the lower, the more focused, and the dotted line is attention to all alike; an entropy of $H$ is roughly a look at $e^H$ tokens at once. The dashed orange line uses q and k after the projection and before the norm, the solid blue line is what the model works with. In this model the logits before the norm are far larger, and attention would stare at one to three tokens; after it, they stay below the bound, the dotted line.
 #
 # Three limits before you conclude anything:
 #
@@ -832,20 +877,20 @@ figure
 # %% [markdown] lang="zh" key="experiment-text"
 # 读图：每格一层，横轴是分数，纵轴是密度（对数轴），±40 以外没有画。归一化把整个分布收窄，不只是剪掉两端。
 #
-# ## 因果实验：带着它训练，不带它训练
+# ## 因果实验：带着它训练，不带它训练（选读）
 #
-# 要知道 QK 归一化对训练做了什么，只有一个办法：同样的小模型，一个带、一个不带，别的全都一样，各自从头训练。`tools/qk_norm_experiment.py` 就做这件事：两层的小 Qwen3 学两位数加法，同一个种子的两次训练从相同的矩阵出发、看相同的数据，学习率逐步升高（思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)）。每一步记下损失和最大的注意力分数。
+# 要知道 QK 归一化对训练做了什么，只有一个办法：同样的小模型，一个带、一个不带，别的全都一样，各自从头训练。`tools/qk_norm_experiment.py` 就做这件事：两层的小 Qwen3 学两位数加法，同一个种子的两次训练从相同的矩阵出发、看相同的数据；用四个学习率各训练一遍，一个比一个高（思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)）。每一步记下损失和最大的注意力分数。
 #
 # 先猜一猜：从哪个学习率开始，两者会分开？不带的那个，是损失先坏，还是分数先涨？
 
 # %% [markdown] lang="en" key="experiment-text"
 # How to read it: one panel a layer, logits on the x axis, density on the y axis (log); nothing beyond ±40 is drawn. The norm narrows the whole distribution, not only its tails.
 #
-# ## The causal experiment: train with it, train without it
+# ## The causal experiment: train with it, train without it (extra)
 #
-# What does QK-norm do to training? There is one way to find out: the same small model with it and without it, everything else equal, each trained from the start. That is what `tools/qk_norm_experiment.py` does. A Qwen3 of two layers learns to add two-digit numbers; with the same seed, both trainings start from the same matrices and see the same data, at rising learning rates (the idea is that of [Wortsman et al., 2023](https://arxiv.org/abs/2309.14322)). Each step records the loss and the largest attention logit.
+# What does QK-norm do to training? There is one way to find out: the same small model with it and without it, everything else equal, each trained from the start. That is what `tools/qk_norm_experiment.py` does. A Qwen3 of two layers learns to add two-digit numbers; with the same seed, both trainings start from the same matrices and see the same data, once at each of four learning rates (the idea is that of [Wortsman et al., 2023](https://arxiv.org/abs/2309.14322)). Each step records the loss and the largest attention logit.
 #
-# Guess first: from which learning rate on do the two part? And without the norm, what goes first: does the loss break, or do the logits grow?
+# Guess first: at which learning rate do the two start to diverge? And without the norm, what goes first: does the loss break, or do the logits grow?
 
 # %% key="recorded" tags=["extra"]
 import numpy as np
@@ -872,9 +917,9 @@ figure
 # %% [markdown] lang="zh" key="recorded-read"
 # 读图：一列一个学习率，上排是损失，下排是最大的注意力分数（对数轴）；每种颜色三条线，一条一个种子，每 5 步画一点。
 #
-# - 学习率最低的一列，两者难分高下，种子之间的差别比有没有 QK 归一化还大。
-# - 从第二列起两者分开：不带的，分数一步步涨到几百、几千，最后一列更高；带着的，始终在几十以内。分数先涨；损失大多停在一个平台上，带着的则有机会离开它。
-# - 不带的没有像传说中那样“炸掉”：没有一条线变成 NaN，只是学不动了。
+# - 学习率最低的一列，两者的损失难分高下；分数却已经差了三倍左右。
+# - 从第二列起两者分开：不带的，分数一步步涨到一百上下，再到近两千，最后一列更高；带着的，始终在几十以内。分数先涨；损失大多停在一个平台上，带着的则有机会离开它。
+# - 不带的没有像传说中那样“炸掉”：没有一条线变成 NaN；250 步之内，大多数没能离开平台。
 # - 带着也不是万能的：学习率再高，损失也会变差，种子之间的差别也变大。
 # - 优势不一定全来自“稳定”：刚初始化时，带着的分数已有 4 左右，不带的只有 0.1 左右，注意力一开始就更分明。这个实验分不开这两种作用。
 #
@@ -885,9 +930,9 @@ figure
 # %% [markdown] lang="en" key="recorded-read"
 # How to read it: one column a learning rate, loss above, the largest attention logit below (log axis); three lines of each colour, one a seed, a point every 5 steps.
 #
-# - In the column of the lowest rate the two are hard to tell apart; seeds differ more than the norm does.
-# - From the second column on they part. Without the norm the logits climb step by step into the hundreds and thousands, and beyond in the last column; with it they stay within some tens. The logits grow first; the loss mostly stays on a plateau, which the models with the norm get a chance to leave.
-# - Without the norm nothing "blows up" as folklore has it: no line turns into NaN, these models just stop learning.
+# - In the column of the lowest rate the losses are hard to tell apart; the logits already differ about threefold.
+# - From the second column on they part. Without the norm the logits climb step by step to a hundred or so, then to nearly two thousand, and beyond in the last column; with it they stay within some tens. The logits grow first; the loss mostly stays on a plateau, which the models with the norm get a chance to leave.
+# - Without the norm nothing "blows up" as folklore has it: no line turns into NaN; within 250 steps most of them do not leave a plateau.
 # - With the norm not everything goes: at higher rates the loss gets worse again, and seeds differ more.
 # - The gain need not be stability alone: fresh from initialisation, logits are about 4 with the norm and about 0.1 without, so attention is more distinct from the first step. This experiment cannot tell the two effects apart.
 #
@@ -897,6 +942,7 @@ figure
 
 # %% key="live" tags=["extra"]
 import runpy
+import time
 
 train = runpy.run_path(models.ROOT / "tools" / "qk_norm_experiment.py")["train"]
 figure, axes = plots.figure(1, 2, height=2.4)
@@ -912,14 +958,14 @@ axes[0].legend()
 figure
 
 # %% [markdown] lang="zh" key="template-text"
-# 读图：左边损失，右边最大的注意力分数，每 5 步一点。分数的差别每次都在；损失却很看种子，什么时候离开平台，换个种子就变，不带的先离开也不奇怪。所以上面要三个种子全画出来，一次训练不足以下结论。
+# 读图：左边损失，右边最大的注意力分数，每 5 步一点。分数的差别这里也在；损失却很看种子，什么时候离开平台，换个种子就变，不带的先离开也不奇怪。所以上面要三个种子全画出来，一次训练不足以下结论。
 #
 # ## 词表和对话模板（选读）
 #
 # 最后一处差别不在网络里。Qwen3 的 `<think>` 和 `</think>` 是词表里的词元，模板用 `enable_thinking` 切换；没有系统消息时，模板也不会自己加一条。先猜一猜：关掉思考时，模板在末尾多写了什么？
 
 # %% [markdown] lang="en" key="template-text"
-# How to read it: loss on the left, the largest attention logit on the right, a point every 5 steps. The logits differ every time. The loss depends on the seed: when a model leaves the plateau changes with it, and the one without the norm may well be first. That is why all three seeds are drawn above; one training is not enough for a conclusion.
+# How to read it: loss on the left, the largest attention logit on the right, a point every 5 steps. The logits differ here too. The loss depends on the seed: when a model leaves the plateau changes with it, and the one without the norm may well be first. That is why all three seeds are drawn above; one training is not enough for a conclusion.
 #
 # ## Vocabulary and chat template (extra)
 #
@@ -938,18 +984,18 @@ print(
 )
 
 # %% [markdown] lang="zh" key="real-text"
-# 小模型的编号和真正的 Qwen3 不同（那里 `</think>` 是 151668），名字相同。代码里因此永远用名字去查，不写死数字。第 06 课细讲思考。
+# 读输出：关掉思考时，模板替模型写好了一个空的 think 块。小模型的编号和真正的 Qwen3 不同（那里 `</think>` 是 151668），名字相同。代码里因此永远用名字去查，不写死数字。第 06 课细讲思考。
 #
 # ## 换成真正的 Qwen3-0.6B（选读）
 #
-# 上面的 `load` 没有一处写死小模型的尺寸。如果第 02 课下载过 Qwen3-0.6B，下一格会用同样的代码把它跑起来（float32，约占 3 GB 内存）；没有就跳过。
+# 上面的 `load` 没有一处写死小模型的尺寸。如果第 02 课下载过 Qwen3-0.6B，下一格会用同样的代码把它跑起来（float32，加载时约占 7 GB 内存）；没有就跳过。
 
 # %% [markdown] lang="en" key="real-text"
-# The tiny model's ids are not those of the real Qwen3 (there `</think>` is 151668); the names are. So code asks by name and never holds the number. More on thinking in lesson 06.
+# How to read it: with thinking off, the template writes an empty think block for the model. The tiny model's ids are not those of the real Qwen3 (there `</think>` is 151668); the names are. So code asks by name and never holds the number. More on thinking in lesson 06.
 #
 # ## The real Qwen3-0.6B (extra)
 #
-# Nothing in `load` above knows the tiny model's sizes. If you downloaded Qwen3-0.6B in lesson 02, the next cell runs it with the same code (float32, about 3 GB of memory); if not, it is skipped.
+# Nothing in `load` above knows the tiny model's sizes. If you downloaded Qwen3-0.6B in lesson 02, the next cell runs it with the same code (float32, loading takes about 7 GB of memory); if not, it is skipped.
 
 # %% key="real" tags=["extra"]
 from helpers import CourseError
@@ -969,7 +1015,7 @@ else:
 # ## 小结
 #
 # - Qwen3 的一层和 Qwen2 一样：RMSNorm、分组查询注意力、RMSNorm、SwiGLU，两次残差连接。
-# - 差别有六处：QK 归一化、去掉 QKV 偏置、显式的 `head_dim`、KV 头数、共用词嵌入的尺寸、词表与模板。
+# - 差别有六处：QK 归一化、去掉 QKV 偏置、显式的 `head_dim`、KV 头数、哪些尺寸共用词嵌入、词表与模板。
 # - QK 归一化按头进行，顺序是投影、归一化、RoPE；它给注意力分数一个上限，理由是训练稳定，不是省计算。
 # - 参数量和 KV 缓存都能从 `config.json` 算出；Qwen3-8B 每个词元要 144 KiB。
 # - “写对了”的意思是：严格加载，logits 相差小于 1e-4，贪心生成逐个词元相同。
@@ -985,7 +1031,7 @@ else:
 # <details><summary>答案</summary>
 #
 # 1. `head_dim` 是单独给出的 128，16 个头共 2048，和 `hidden_size` 1024 无关。
-# 2. `weight` 的分量全都相等时不变；否则旋转混合了分量，乘 `weight` 的先后就有区别。
+# 2. 每一对被旋转的分量（i 和 i + head_dim / 2）的 `weight` 相等时不变；否则旋转混合了这两个分量，乘 `weight` 的先后就有区别。
 # 3. 128 个，即一个 `head_dim`；这一层所有的头共用。
 # 4. 之后的。旧词元的键不会再变，存算好的最省事。
 # 5. 不能。模型是带着它们训练的，删掉之后输入分布全变了；要比较，得从头各训练一个。
@@ -999,10 +1045,11 @@ else:
 # | `size mismatch for ... q_proj.weight` | 用 `hidden_size / num_attention_heads` 算了 `head_dim` | 读 `config.json` 里的 `head_dim` |
 # | `Unexpected key(s) ... q_norm.weight` | 拿 Qwen2 的代码加载 Qwen3 | 用 Qwen3 的注意力 |
 # | `Missing key(s) ... lm_head.weight` | 检查点共用词嵌入 | 让 `lm_head` 指向词嵌入 |
-# | 能加载，但输出是胡话 | RoPE 配成了相邻的分量，或 `rope_theta` 用了默认的 10,000，或先旋转后归一化 | 和本课的 `apply_rope` 逐步比较 |
+# | 能加载，但输出是胡话 | RoPE 配成了相邻的分量 | 和本课的 `apply_rope` 逐步比较 |
+# | 句子通顺，但答案错，或 logits 有偏差 | `rope_theta` 用了默认的 10,000，或先旋转后归一化 | 和 transformers 比 logits，不要只看输出 |
 # | `KeyError: 'qwen3'` | transformers 早于 4.51 | 升级，或用课程的环境 |
 #
-# ## 可以直接拿走的代码
+# ## 可以直接拿走的代码（选读）
 #
 # 下一格不依赖本课程，复制到任何地方都能用：给它一个检查点文件夹，它读 `config.json` 和权重文件的头部，报告结构，不把权重读进内存。没有设 `COURSE_MODEL` 时，它只说一句话。
 
@@ -1026,7 +1073,7 @@ else:
 # <details><summary>Answers</summary>
 #
 # 1. `head_dim` is given as 128, so 16 heads make 2048; the `hidden_size` of 1024 has nothing to do with it.
-# 2. It stays the same if all components of `weight` are equal; otherwise the rotation mixes components, and it matters whether `weight` comes before or after.
+# 2. It stays the same if the two components of every rotated pair (i and i + head_dim / 2) have the same weight; otherwise the rotation mixes the two, and it matters whether `weight` comes before or after.
 # 3. 128, one `head_dim`; all heads of the layer share them.
 # 4. After. The key of an old token never changes again, so the finished one is kept.
 # 5. No. The model was trained with them, and without them everything it meets is out of distribution; to compare, train one of each from the start.
@@ -1040,10 +1087,11 @@ else:
 # | `size mismatch for ... q_proj.weight` | `head_dim` taken as `hidden_size / num_attention_heads` | read `head_dim` from `config.json` |
 # | `Unexpected key(s) ... q_norm.weight` | Qwen2's code on a Qwen3 checkpoint | use Qwen3's attention |
 # | `Missing key(s) ... lm_head.weight` | the checkpoint ties its embeddings | let `lm_head` be the embedding |
-# | it loads, but writes nonsense | RoPE on neighbouring components, or `rope_theta` left at its default of 10,000, or the norm after the rotation | compare step by step with `apply_rope` of this lesson |
+# | it loads, but writes nonsense | RoPE on neighbouring components | compare step by step with `apply_rope` of this lesson |
+# | it reads well, but answers are wrong or logits differ | `rope_theta` left at its default of 10,000, or the norm after the rotation | compare logits with transformers, not only the text |
 # | `KeyError: 'qwen3'` | transformers older than 4.51 | upgrade, or use the course's environment |
 #
-# ## Code to take away
+# ## Code to take away (extra)
 #
 # The next cell needs nothing of this course and works wherever you paste it: give it a checkpoint's folder, and it reads `config.json` and the headers of the weight files and reports the architecture, without loading the weights. With no `COURSE_MODEL` set, it says one sentence.
 
@@ -1060,8 +1108,13 @@ def report(folder):
     tensors = {}
     for file in folder.glob("*.safetensors"):
         with open(file, "rb") as opened:  # 8 bytes with the length of a JSON header, then the header
-            tensors |= json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+            try:
+                tensors |= json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+            except ValueError:
+                return print(f"{file} is damaged: download it again.")
     tensors.pop("__metadata__", None)
+    if not tensors:
+        return print(f"{folder} has no safetensors files: the download may be incomplete.")
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
     kv_bytes = 2 * config["num_hidden_layers"] * kv_heads * head_dim * 2  # keys and values, bf16
@@ -1075,7 +1128,7 @@ def report(folder):
 if Path(MODEL, "config.json").is_file():
     report(Path(MODEL))
 else:
-    print(f"{MODEL} is no folder here: set COURSE_MODEL to a checkpoint's folder.")
+    print(f"No config.json in {MODEL}: set COURSE_MODEL to a checkpoint's folder.")
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
