@@ -15,6 +15,7 @@ import tiny_data
 # Lessons quote these weights' behaviour: new weights mean new recordings.
 WEIGHTS = {
     "qwen3-tiny": "c629f607c50d69fe341f2deac7a73e86a97ce67e388084a8cea0533b8b386379",
+    "qwen3-moe-tiny": "61fb4468546675ff7d38be65c75bdf25296bd41f69956806bc799fec5ba9511e",
 }
 HISTORY = [
     {"role": "user", "content": "23×31=?"},
