@@ -24,6 +24,7 @@ Sources: Qwen2 report (arXiv:2407.10671), Qwen3 report (arXiv:2505.09388); the c
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,16 +41,31 @@ CPU_HAS_BFLOAT16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is
 
 
 def linear(hidden_states, weight, bias=None):
-    """`F.linear`, which multiplies bfloat16 in float32 where the processor has no bfloat16 instructions.
+    """`F.linear`, with a faster way for bfloat16 on a CPU (benchmarks/architecture.py).
 
-    There torch reads the whole weight once per row, so from a few rows on a conversion costs less than it saves (about
-    6 times faster at 256 rows on AVX2). A single row, as in decoding, stays in bfloat16: it reads half the bytes.
+    Without bfloat16 instructions torch reads the whole weight once per row, so from a few rows on it pays to convert to
+    float32 first. With them torch calls oneDNN, which reads a matrix for a single row, as in decoding, at about half
+    the speed of torch's own kernel.
     """
     rows = hidden_states.numel() // hidden_states.shape[-1]
-    if rows >= 4 and weight.dtype == torch.bfloat16 and not weight.is_cuda and not CPU_HAS_BFLOAT16:
+    if weight.dtype != torch.bfloat16 or weight.is_cuda:
+        return F.linear(hidden_states, weight, bias)
+    if CPU_HAS_BFLOAT16 and rows == 1:
+        with without_onednn():
+            return F.linear(hidden_states, weight, bias)
+    if not CPU_HAS_BFLOAT16 and rows >= 4:
         bias = bias if bias is None else bias.float()
         return F.linear(hidden_states.float(), weight.float(), bias).bfloat16()
     return F.linear(hidden_states, weight, bias)
+
+
+@contextmanager
+def without_onednn():
+    before, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 class Linear(nn.Linear):
