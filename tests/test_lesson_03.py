@@ -232,8 +232,15 @@ def test_copy_me_cell_runs_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Qwen3ForCausalLM" in done.stdout and "QKV bias: False" in done.stdout and "QK-norm:  True" in done.stdout
     assert f"{models.kv_bytes_per_token(models.read_config(folder)) / 1024:g} KiB a token" in done.stdout
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    done = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path / "half"))
+    assert "has no safetensors files" in done.stdout and "QK-norm" not in done.stdout
+    (tmp_path / "half" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    done = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path / "half"))
+    assert done.returncode == 0 and "is damaged: download it again." in done.stdout, done.stderr
     done = run_copy_me(tmp_path)
-    assert done.returncode == 0 and done.stdout.startswith("Qwen/Qwen3-8B is no folder here")
+    assert done.returncode == 0 and done.stdout.startswith("No config.json in Qwen/Qwen3-8B")
 
 
 def test_experiment_is_repeatable_and_changes_the_norm_only():
