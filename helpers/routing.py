@@ -5,20 +5,24 @@
     expert_load(trace)                                                         # (layers, num_experts)
 
 A trace covers every token that the model read. The last token that it writes is never fed back, so no router saw it.
+
+`python -m helpers.routing MODEL` records one conversation with a model: `assets/traces/` holds that of the bundled one.
 """
 
+import argparse
 import contextlib
 import json
 import os
+import sys
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from helpers import CourseError
+from helpers import CourseError, models
 
 FILE_VERSION = 1
 TOKEN_CLASSES = ("digit", "operator", "CJK", "Latin", "special", "space", "other")
@@ -221,6 +225,32 @@ def capture_reference(model, tokenizer, prompt, max_new_tokens=0, trained=True) 
     routed = {layer: _routed(rows, config.num_experts_per_tok, config.norm_topk_prob) for layer, rows in logits.items()}
     about = _provenance(tokenizer, f"helpers/qwen.py, torch {torch.__version__}", dtype, trained)
     return _trace(tokenizer, input_ids[0].tolist(), len(token_ids), routed, config.num_experts, about)
+
+
+def capture_conversation(model, tokenizer, questions, max_new_tokens=256) -> RoutingTrace:
+    """Routing of a whole conversation with a model of ``helpers/qwen.py``, which answers each question greedily.
+
+    Thinking, where the chat template has a switch, is on for the last question alone, and all that was said before it
+    counts as the prompt.
+    """
+    import torch
+
+    messages = []
+    for question in questions[:-1]:
+        messages.append({"role": "user", "content": question})
+        input_ids = torch.tensor([tokenizer.encode(_chat(tokenizer, messages, enable_thinking=False))])
+        input_ids = input_ids.to(model.embed_tokens.weight.device)
+        written = model.generate(input_ids, max_new_tokens=max_new_tokens)[0, input_ids.shape[1] :]
+        answer = tokenizer.decode(written, skip_special_tokens=True).rpartition("</think>")[2].strip()
+        messages.append({"role": "assistant", "content": answer})
+    messages.append({"role": "user", "content": questions[-1]})
+    return capture_reference(model, tokenizer, _chat(tokenizer, messages, enable_thinking=True), max_new_tokens)
+
+
+def _chat(tokenizer, messages, enable_thinking):
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
+    )
 
 
 def capture_transformers(model, tokenizer, prompt, max_new_tokens=0, trained=True) -> RoutingTrace:
@@ -605,3 +635,56 @@ def normalized_mutual_information(a: np.ndarray, b: np.ndarray) -> float:
     mutual = entropy(rows) + entropy(columns) - entropy(joint)
     mean = (entropy(rows) + entropy(columns)) / 2
     return mutual / mean if mean else 0.0
+
+
+# ---------------------------------------------------------------------------------------------- the recorded traces
+
+QUESTIONS = ("什么是 MoE？", "What does the router do?", "37×46=?")
+
+
+def recorded_path(model: str) -> Path:
+    """Where the recorded conversation of a model lies: a bundled name, a hub id or a folder."""
+    name = Path(model).name
+    if models.is_bundled(models.BUNDLED / name):
+        return models.ROOT / "assets" / "traces" / f"routing-{name}.npz"
+    return models.ROOT / "assets" / "recorded" / name / "routing.npz"
+
+
+def record(model: str, questions=QUESTIONS, output: Path | None = None) -> Path:
+    """Record a conversation with ``model`` (as :func:`helpers.models.find_checkpoint` takes it); returns the file.
+
+    A bundled model runs in float32, any other in the dtype of its files, on the GPU if there is one.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    from helpers.qwen import load_model
+
+    folder = models.find_checkpoint(model)
+    output = Path(output or recorded_path(model))
+    dtype = torch.float32 if models.is_bundled(folder) else None
+    trace = capture_conversation(load_model(folder, dtype), AutoTokenizer.from_pretrained(folder), questions)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # A hub's cache calls the folder "master", so the name comes from what the user typed.
+    replace(trace, provenance=trace.provenance | {"model": Path(model).name}).save(output)
+    return output
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m helpers.routing", description="Record the routing of a model.")
+    parser.add_argument("model", nargs="?", default=models.DEFAULTS[models.MOE_VARIABLE], help="folder, hub id or name")
+    parser.add_argument("--questions", nargs="+", default=QUESTIONS, help="asked one after the other")
+    parser.add_argument("--output", type=Path, help="an .npz file; default: in assets, where lesson 04 finds it")
+    options = parser.parse_args(arguments)
+    try:
+        path = record(options.model, options.questions, options.output)
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 1
+    trace = RoutingTrace.load(path)
+    print(f"{path}: {len(trace.layers)} layers, {len(trace.token_ids)} tokens, {path.stat().st_size / 1e3:.0f} kB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
