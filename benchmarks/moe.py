@@ -173,7 +173,7 @@ def capture_cost(repeats):
         hidden_states = torch.randn(1, count, HIDDEN).to(torch.bfloat16)
 
         def recorded(hidden_states):
-            with routing._recording({0: block.router}) as outputs:
+            with routing.recording({0: block.router}) as outputs:
                 block(hidden_states)
             routing._routed(outputs[0][0][2], TOP_K, True)
 

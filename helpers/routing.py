@@ -215,7 +215,7 @@ def capture_reference(model, tokenizer, prompt, max_new_tokens=0, trained=True) 
     _require_experts(routers)
     token_ids = _token_ids(tokenizer, prompt)
     input_ids = torch.tensor([token_ids], device=model.embed_tokens.weight.device)
-    with torch.inference_mode(), _recording(routers) as outputs:
+    with torch.inference_mode(), recording(routers) as outputs:
         if max_new_tokens:
             input_ids = model.generate(input_ids, max_new_tokens=max_new_tokens)[:, :-1]
         else:
@@ -273,7 +273,7 @@ def capture_transformers(model, tokenizer, prompt, max_new_tokens=0, trained=Tru
         if isinstance(block.gate, torch.nn.Linear)
         for expert, module in enumerate(block.experts)
     }
-    with torch.inference_mode(), _recording(gates) as outputs, _recording(modules) as expert_outputs:
+    with torch.inference_mode(), recording(gates) as outputs, recording(modules) as expert_outputs:
         if max_new_tokens:
             greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
             mask = torch.ones_like(input_ids)
@@ -355,7 +355,7 @@ def capture_vllm_gpu(llm, prompt, max_new_tokens=0) -> RoutingTrace:
     ids = np.asarray(output.routed_experts)[:, layers].swapaxes(0, 1)  # (layers, tokens, top_k)
     tokens = token_ids + list(output.token_ids)[:-1]
     return RoutingTrace(
-        np.array(tokens), _pieces(tokenizer, tokens), len(token_ids), tuple(layers), ids, None, None,
+        np.array(tokens), pieces(tokenizer, tokens), len(token_ids), tuple(layers), ids, None, None,
         config.num_experts, about,
     )  # fmt: skip
 
@@ -415,7 +415,7 @@ def expert_off(model, layer: int, expert: int):
 
 
 @contextlib.contextmanager
-def _recording(modules):
+def recording(modules):
     """Outputs of every call of the modules, in lists under the same keys, while the block runs."""
     outputs = {key: [] for key in modules}
     hooks = [
@@ -467,7 +467,7 @@ def _trace(tokenizer, token_ids, prompt_length, routed, num_experts, provenance)
     )
     return RoutingTrace(
         token_ids=np.array(token_ids, np.int32),
-        pieces=_pieces(tokenizer, token_ids),
+        pieces=pieces(tokenizer, token_ids),
         prompt_length=prompt_length,
         layers=tuple(routed),
         expert_ids=ids.astype(np.uint8 if num_experts <= 256 else np.uint16),
@@ -485,7 +485,7 @@ def _token_ids(tokenizer, prompt):
     return token_ids
 
 
-def _pieces(tokenizer, token_ids) -> tuple[bytes, ...]:
+def pieces(tokenizer, token_ids) -> tuple[bytes, ...]:
     """UTF-8 of every token. Byte-level BPE writes a byte as one printable character (GPT-2's `bytes_to_unicode`)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

@@ -1,0 +1,1139 @@
+# %% [markdown] lang="zh" key="title"
+# # 04 · 混合专家：看见每个词元去了哪里
+#
+# | | |
+# |---|---|
+# | 学完能做 | 亲手写出路由器和混合专家层，证明它和 transformers 相等；算出 30B-A3B 的总参数和激活参数；看见自己的一句话里，每个词元在每一层去了哪些专家；写出负载均衡损失；分清“常被选中”和“离不开” |
+# | 先修 | 第 03 课的前馈网络；知道 softmax |
+# | 时间 | 主线 35 分钟；标着“选读”的再加 40 分钟，跳过不影响后面 |
+# | 硬件 | 任意 Linux CPU，内存 4 GB 以上；换成真正的 Qwen3-30B-A3B 要一张 80 GB 的 GPU |
+# | 模型 | 课程自带的 `qwen3-moe-tiny`，或 `COURSE_MOE_MODEL` 指定的模型 |
+
+# %% [markdown] lang="en" key="title"
+# # 04 · Mixture of experts: see where every token goes
+#
+# | | |
+# |---|---|
+# | You will be able to | write the router and the mixture-of-experts layer and prove them equal to transformers; work out total and active parameters of 30B-A3B; see which experts each token of your own sentence took, in every layer; write the load-balancing loss; tell "often chosen" from "needed" |
+# | Prerequisites | the feed-forward network of lesson 03; you know softmax |
+# | Time | 35 minutes for the main path; 40 more for what is marked "extra" and can be skipped |
+# | Hardware | any Linux CPU with 4 GB of memory; the real Qwen3-30B-A3B needs a GPU with 80 GB |
+# | Model | the bundled `qwen3-moe-tiny`, or the one that `COURSE_MOE_MODEL` names |
+
+# %% key="setup"
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers import checks, models, plots, qwen, routing
+
+folder = models.course_moe_model()
+print(models.describe(folder, models.MOE_VARIABLE))
+
+# %% [markdown] lang="zh" key="idea"
+# ## 从一个前馈网络到许多专家
+#
+# 在稠密的 Qwen3 里，每个词元（token）都要经过整个前馈网络。混合专家（mixture of experts，MoE）把它换成许多小的前馈网络，每个叫一个专家（expert），再配一个路由器（router）：给所有专家打分，只让得分最高的几个来算，结果按权重相加。
+#
+# ```text
+#             ┌→ 路由器：给每个专家打分，选出几个，定下权重
+# 隐藏状态 ───┼→ 选中的专家 × 权重 ──┐
+#             └→ 选中的专家 × 权重 ──┴→ 相加
+# ```
+#
+# 好处只有一句话：参数多了，每个词元的计算量却不变。没有人规定哪个专家管什么；每个词元、每一层都重新选一次，分工（如果有）是训练中自己长出来的。注意力、RMSNorm、残差连接和稠密的 Qwen3 完全相同，第 03 课已经验证过。
+#
+# 先取一份真实的输入：把一道题交给模型，记下进入第一层混合专家的隐藏状态。先猜一猜：路由器的输出，形状里有没有 `batch` 这一维？
+
+# %% [markdown] lang="en" key="idea"
+# ## From one feed-forward network to many experts
+#
+# In a dense Qwen3 every token passes through the whole feed-forward network. A mixture of experts (MoE) puts many small feed-forward networks in its place, the experts, and a router in front of them: it scores all experts, lets the few with the highest scores do the work, and their results are added up by weight.
+#
+# ```text
+#                 ┌→ router: score every expert, choose a few, fix their weights
+# hidden state ───┼→ chosen expert × weight ──┐
+#                 └→ chosen expert × weight ──┴→ sum
+# ```
+#
+# The gain fits in one sentence: more parameters, at the same work for each token. Nobody decides which expert is for what; every token chooses anew in every layer, and a division of labour, if there is one, grows in training. Attention, RMSNorm and residual connections are those of the dense Qwen3, as lesson 03 checked.
+#
+# We start with a real input: the model reads a problem, and we keep the hidden states that enter its first mixture of experts. Guess first: does the shape of the router's output have a `batch` in it?
+
+# %% key="inputs"
+import transformers
+
+transformers.utils.logging.disable_progress_bar()
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+model = qwen.load_model(folder, dtype=torch.float32 if models.is_bundled(folder) else None)
+question = [{"role": "user", "content": "37×46=?"}]
+prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+input_ids = tokenizer(prompt, return_tensors="pt").input_ids.to(model.embed_tokens.weight.device)  # (1, seq)
+
+seen = []
+hook = model.layers[0].mlp.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
+logits = model(input_ids)
+hook.remove()
+tokens = seen[0].flatten(0, 1)  # (batch * seq, hidden): to a router, a batch is a pile of tokens
+router_logits = tokens @ model.layers[0].mlp.router.weight.T  # (tokens, num_experts)
+print("into the block:", tuple(seen[0].shape), "| router logits:", tuple(router_logits.shape))
+
+# %% [markdown] lang="zh" key="router-text"
+# ## 路由器，一步一步
+#
+# 没有：进入路由器之前，所有句子的词元摊成一堆，输出是 `(batch * seq, num_experts)`。路由器只是一个没有偏置的矩阵，它给出的是分数（logits），还不是概率。之后是三步：
+#
+# 1. 对**全部**专家的分数做 softmax，得到概率；
+# 2. 取最大的 $k$ 个；
+# 3. `norm_topk_prob` 为真时（Qwen3 都是），除以它们的和，让权重加起来等于 1。
+#
+# 先猜一猜：第 3 步会改变选中的专家之间的比例吗？
+
+# %% [markdown] lang="en" key="router-text"
+# ## The router, step by step
+#
+# It has none: before the router, the tokens of all sentences are put on one pile, and the output is `(batch * seq, num_experts)`. The router is a matrix without a bias, nothing more; what it gives are scores (logits), not yet probabilities. Then come three steps:
+#
+# 1. a softmax over the scores of **all** experts gives probabilities;
+# 2. keep the $k$ largest;
+# 3. if `norm_topk_prob` is true, as in every Qwen3, divide them by their sum, so that the weights add up to 1.
+#
+# Guess first: does step 3 change the proportions between the chosen experts?
+
+# %% key="router-figure"
+row, top_k = 5, model.config.num_experts_per_tok
+scores = router_logits[row].float().cpu()  # (num_experts,)
+probabilities = scores.softmax(dim=-1)
+chosen_probabilities, chosen = probabilities.topk(top_k)
+weights = torch.zeros_like(scores).index_copy(0, chosen, chosen_probabilities / chosen_probabilities.sum())
+
+figure, axes = plots.figure(1, 3, height=2.3)
+colors = ["#4477aa" if expert in chosen else "#cccccc" for expert in range(len(scores))]
+steps = {"router logits": scores, "softmax over all experts": probabilities, f"top {top_k}, renormalised": weights}
+for ax, (title, values) in zip(axes, steps.items(), strict=True):
+    ax.bar(range(len(scores)), values, color=colors)
+    ax.axhline(0, color="#222222", linewidth=0.8)
+    ax.set(title=f"{title}: sum {values.sum():.2f}", xlabel="expert")
+print("token:", repr(tokenizer.decode(input_ids[0, row])), "| experts:", chosen.tolist())
+figure
+
+# %% [markdown] lang="zh" key="router-read"
+# 读图：一个词元在第一层的三步，一根柱是一个专家，蓝色的被选中。左边的分数有正有负；中间加起来是 1，没选中的也占了一份；右边只剩选中的，重新加到 1。蓝柱之间的比例，中间和右边相同。
+#
+# 为什么相同？softmax 的分母对所有专家都一样，除以选中者之和时正好约掉：
+#
+# $$\frac{e^{z_i} / \sum_j e^{z_j}}{\sum_{c \in \text{chosen}} e^{z_c} / \sum_j e^{z_j}} = \frac{e^{z_i}}{\sum_{c \in \text{chosen}} e^{z_c}}$$
+#
+# 右边就是“只对选中的 $k$ 个分数做 softmax”。所以先 softmax 再重新归一化，和先选 $k$ 个再 softmax，是一回事。
+#
+# ### 练习 1 ★☆☆（6 分钟）：写出路由器
+#
+# `router_logits` 的形状是 `(tokens, num_experts)`；返回权重和专家编号，都是 `(tokens, top_k)`，权重大的在前，每个词元的权重加起来等于 1。
+#
+# <details><summary>提示</summary>
+#
+# `topk` 一次返回值和编号，已经从大到小排好。求和时用 `keepdim=True`。
+#
+# </details>
+
+# %% [markdown] lang="en" key="router-read"
+# How to read it: the three steps for one token in the first layer; a bar is an expert, the blue ones are chosen. Scores on the left are positive or negative; in the middle everything adds up to 1, and the experts that were not chosen hold a part of it; on the right only the chosen are left and add up to 1 again. The proportions between the blue bars are the same in the middle and on the right.
+#
+# Why? The denominator of a softmax is the same for all experts and cancels out when we divide by the sum of the chosen:
+#
+# $$\frac{e^{z_i} / \sum_j e^{z_j}}{\sum_{c \in \text{chosen}} e^{z_c} / \sum_j e^{z_j}} = \frac{e^{z_i}}{\sum_{c \in \text{chosen}} e^{z_c}}$$
+#
+# The right-hand side is a softmax over the $k$ chosen scores. So "softmax, choose, renormalise" and "choose $k$, softmax" are the same thing.
+#
+# ### Exercise 1 ★☆☆ (6 minutes): write the router
+#
+# `router_logits` has the shape `(tokens, num_experts)`; return weights and expert ids, both `(tokens, top_k)`, the heaviest first, with weights that add up to 1 for each token.
+#
+# <details><summary>Hint</summary>
+#
+# `topk` returns values and ids at once, in descending order. Sum with `keepdim=True`.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise"]
+def choose_experts(router_logits, top_k):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+def choose_experts(router_logits, top_k):  # noqa: F811
+    routing_weights, expert_ids = router_logits.softmax(dim=-1).topk(top_k, dim=-1)
+    return routing_weights / routing_weights.sum(dim=-1, keepdim=True), expert_ids
+
+
+# %% key="ex1-check"
+checks.exercise_04_1(choose_experts)
+
+# %% [markdown] lang="zh" key="route-text"
+# 下面是全课要用的路由函数：多一个开关 `norm_topk_prob`，softmax 用 float32 做，因为 bfloat16 分不清接近的分数。先猜一猜：开关关着时，权重的和是多少？
+
+# %% [markdown] lang="en" key="route-text"
+# This is the routing function for the rest of the lesson. It adds the switch `norm_topk_prob`, and its softmax runs in float32, since bfloat16 cannot tell close scores apart. Guess first: with the switch off, what do the weights add up to?
+
+
+# %% key="route" save="helpers/qwen.py::route"
+def route(router_logits, top_k, norm_topk_prob):
+    """Weights and ids of the experts that each token goes to, both (tokens, top_k), the heaviest first."""
+    probabilities = F.softmax(router_logits, dim=-1, dtype=torch.float32)  # (tokens, num_experts)
+    routing_weights, expert_ids = probabilities.topk(top_k, dim=-1)
+    if norm_topk_prob:
+        routing_weights = routing_weights / routing_weights.sum(dim=-1, keepdim=True)
+    return routing_weights, expert_ids
+
+
+routing_weights, expert_ids = route(router_logits, top_k, norm_topk_prob=True)
+over_the_chosen = router_logits.float().gather(-1, expert_ids).softmax(dim=-1)  # (tokens, top_k)
+torch.testing.assert_close(routing_weights, over_the_chosen)
+raw_weights, raw_ids = route(router_logits, top_k, norm_topk_prob=False)
+assert raw_ids.equal(expert_ids) and (raw_weights.sum(dim=-1) < 1).all()
+print("switch off, the weights of a token add up to:", [round(s, 2) for s in raw_weights.sum(dim=-1).tolist()])
+
+# %% [markdown] lang="zh" key="axis-text"
+# 每个词元加出来的都小于 1，各不相同：没选中的专家带走了剩下的部分，这一层对不同词元的输出也就有大有小。Qwen1.5-MoE 和 Qwen2-MoE 的开关是关着的，Qwen3-MoE 是开着的。开关不影响选谁。
+#
+# **选读。** 旧教程里常见 `F.softmax(router_logits, dim=1)`，还说路由器的输出是三维的 `(batch, seq, num_experts)`。先猜一猜：两句话放在一起，softmax 是沿着哪个方向做的？
+
+# %% [markdown] lang="en" key="axis-text"
+# For every token it is less than 1, and never the same: the experts that were not chosen keep the rest, so this layer speaks louder for some tokens than for others. The switch is off in Qwen1.5-MoE and Qwen2-MoE and on in Qwen3-MoE. It has no influence on who is chosen.
+#
+# **Extra.** Older tutorials have `F.softmax(router_logits, dim=1)` and say that the router gives three dimensions, `(batch, seq, num_experts)`. Guess first: if both were true, along which direction would the softmax run?
+
+# %% key="axis" tags=["extra"]
+flat, stacked = router_logits.float(), router_logits.float()[None]  # (tokens, experts) and (1, seq, experts)
+for name, scores, dim in (("flat, dim=1", flat, 1), ("3-D, dim=1", stacked, 1), ("3-D, dim=-1", stacked, -1)):
+    sums = scores.softmax(dim=dim).sum(dim=-1).flatten()
+    print(f"{name:<12} probabilities of the first tokens add up to", [round(s, 2) for s in sums[:5].tolist()])
+
+# %% [markdown] lang="zh" key="loop-text"
+# 三维时 `dim=1` 是词元的方向：每个词元的“概率”加起来不是 1，一个词元的路由还会随着同一句里的其他词元变。`dim=-1` 对两种形状都对。
+#
+# ## 遍历专家，而不是遍历词元
+#
+# 路由定了，接下来要算。最直接的写法是对每个词元、每个选中的专家各算一次，可是这样矩阵乘法又多又小。反过来，对每个专家，把选了它的词元收到一起，一次算完，再加回各自的位置。
+#
+# `torch.where(expert_ids == expert)` 给出两串编号：先是**词元**，后是它的**名次**（第几个选的）。加回去用 `index_add_`：一个词元要从几个专家那里各收一份，不能互相覆盖。
+#
+# ### 练习 2 ★★☆（10 分钟，选读）：遍历专家
+#
+# 补全函数：`tokens` 是 `(tokens, hidden)`，权重和编号来自 `route`，`experts` 是一列函数，每个把 `(rows, hidden)` 变成同样的形状。
+#
+# <details><summary>提示</summary>
+#
+# 从 `torch.zeros_like(tokens)` 开始。一个专家的输出要乘 `routing_weights[token, slot, None]`，最后的 `None` 让权重对得上 `hidden` 那一维。
+#
+# </details>
+
+# %% [markdown] lang="en" key="loop-text"
+# With three dimensions, `dim=1` is the direction of the tokens: the "probabilities" of a token do not add up to 1, and its routing would change with the other tokens of the sentence. `dim=-1` is right for both shapes.
+#
+# ## Loop over experts, not over tokens
+#
+# The routing is settled; now the work. The direct way is one call for each token and each of its experts, but that means many small matrix products. The other way round: for each expert, gather the tokens that chose it, run them at once, and add the results back where they belong.
+#
+# `torch.where(expert_ids == expert)` gives two lists: first the **token**, then the **slot** (its first choice, its second, ...). Adding back is `index_add_`: a token receives a share from several experts, and none may overwrite another.
+#
+# ### Exercise 2 ★★☆ (10 minutes, extra): loop over the experts
+#
+# Complete the function: `tokens` is `(tokens, hidden)`, weights and ids come from `route`, `experts` is a list of functions, each from `(rows, hidden)` to the same shape.
+#
+# <details><summary>Hint</summary>
+#
+# Start from `torch.zeros_like(tokens)`. What an expert returns is multiplied by `routing_weights[token, slot, None]`; the `None` at the end lines the weights up with `hidden`.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise", "extra"]
+def run_experts(tokens, routing_weights, expert_ids, experts):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def run_experts(tokens, routing_weights, expert_ids, experts):  # noqa: F811
+    output = torch.zeros_like(tokens)
+    for expert in expert_ids.unique().tolist():
+        token, slot = torch.where(expert_ids == expert)
+        output.index_add_(0, token, experts[expert](tokens[token]) * routing_weights[token, slot, None])
+    return output
+
+
+# %% key="ex2-check" tags=["extra"]
+checks.exercise_04_2(run_experts)
+
+# %% [markdown] lang="zh" key="block-text"
+# 现在写出整个混合专家层，名字照着检查点里的权重取。一个专家就是第 03 课的 SwiGLU 前馈网络，只是窄一些（`moe_intermediate_size`）。小心两个像名字：专家里的 `gate_proj` 是 SwiGLU 的阀门，层里的 `gate` 是路由器。
+#
+# 循环只走**被选中**的专家，没人选的不算：读完一大段提示词，几乎所有专家都会轮到；可是逐个生成词元时，128 个里只用 8 个。
+
+# %% [markdown] lang="en" key="block-text"
+# Now the whole layer, with names as in the checkpoint. An expert is the SwiGLU feed-forward network of lesson 03, only narrower (`moe_intermediate_size`). Two names look alike: `gate_proj` in an expert is SwiGLU's valve, `gate` in the layer is the router.
+#
+# The loop visits the experts that **were chosen** and no others: a long prompt reaches almost all of them, but a token that is generated alone uses 8 of 128.
+
+
+# %% key="block"
+class Expert(nn.Module):
+    def __init__(self, hidden_size, intermediate_size):
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, rows):
+        return self.down_proj(F.silu(self.gate_proj(rows)) * self.up_proj(rows))
+
+
+class SparseMoeBlock(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.top_k, self.norm_topk_prob = config.num_experts_per_tok, config.norm_topk_prob
+        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)  # the router
+        self.experts = nn.ModuleList(
+            Expert(config.hidden_size, config.moe_intermediate_size) for _ in range(config.num_experts)
+        )
+
+    def forward(self, hidden_states):
+        tokens = hidden_states.flatten(0, 1)  # (tokens, hidden)
+        routing_weights, expert_ids = route(self.gate(tokens), self.top_k, self.norm_topk_prob)
+        routing_weights, output = routing_weights.to(tokens.dtype), torch.zeros_like(tokens)
+        for expert in expert_ids.unique().tolist():
+            token, slot = torch.where(expert_ids == expert)
+            output.index_add_(0, token, self.experts[expert](tokens[token]) * routing_weights[token, slot, None])
+        return output.view_as(hidden_states)  # (batch, seq, hidden)
+
+
+# %% [markdown] lang="zh" key="block-check-text"
+# 验证：把模型里每一层的混合专家换成我们的，装上检查点里的权重（严格加载，名字一个不能多，一个不能少），同一道题的 logits 必须和换之前相等。先猜一猜：会差多少？
+
+# %% [markdown] lang="en" key="block-check-text"
+# The check: put our layer in the place of every mixture of experts of the model, with the weights of the checkpoint (a strict load: no name too many, none missing); for the same problem, the logits must be those from before. Guess first: by how much will they differ?
+
+# %% key="block-check"
+stored = qwen.checkpoint_views(model.config, model.state_dict(), packed=False)  # tensors by their names in the file
+originals = [layer.mlp for layer in model.layers]
+for index, layer in enumerate(model.layers):
+    prefix = f"model.layers.{index}.mlp."
+    with torch.device("meta"):
+        layer.mlp = SparseMoeBlock(model.config)
+    names = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+    layer.mlp.load_state_dict(names, assign=True)
+
+with torch.inference_mode():
+    difference = ((model(input_ids) - logits).abs().max() / logits.abs().max()).item()
+for layer, original in zip(model.layers, originals, strict=True):
+    layer.mlp = original
+print(f"{len(names)} tensors a layer; relative difference of the logits: {difference:.1e}")
+assert difference < (1e-5 if model.embed_tokens.weight.dtype == torch.float32 else 5e-2)
+
+# %% [markdown] lang="zh" key="layouts-text"
+# 只剩浮点误差：你写的层就是 Qwen3-MoE 的层。
+#
+# **选读。** 再和 transformers 的层比。检查点文件里每个专家是三个单独的矩阵，transformers 4.x 在内存里也是这样：`ModuleList` 加一个线性层 `gate`；5.x 把一层的专家叠成两个大张量，`gate` 换成 `Qwen3MoeTopKRouter`，返回三样东西。照着旧教程写 `block.experts[0]` 会报错。先猜一猜：叠起来的 `gate_up_proj` 是几维？
+
+# %% [markdown] lang="en" key="layouts-text"
+# Only rounding is left: the layer you wrote is the layer of Qwen3-MoE.
+#
+# **Extra.** Now beside the layer of transformers. In the checkpoint's file every expert is three matrices of its own, and in the memory of transformers 4.x too: a `ModuleList` and a linear layer `gate`. 5.x stacks the experts of a layer into two large tensors, and `gate` is a `Qwen3MoeTopKRouter` that returns three things. Follow an older tutorial to `block.experts[0]`, and you meet an error. Guess first: how many dimensions does the stacked `gate_up_proj` have?
+
+# %% key="layouts" tags=["extra"]
+from transformers.models.qwen3_moe import modeling_qwen3_moe
+
+
+def unpacked(block):
+    """The weights of a block of transformers 5, under the names of the checkpoint's file."""
+    weights = block.state_dict()
+    gate_up, down = weights.pop("experts.gate_up_proj"), weights.pop("experts.down_proj")
+    for expert in range(len(down)):
+        gate, up = gate_up[expert].chunk(2)
+        parts = {"gate_proj": gate, "up_proj": up, "down_proj": down[expert]}
+        weights |= {f"experts.{expert}.{part}.weight": weight for part, weight in parts.items()}
+    return weights
+
+
+sizes = {"hidden_size": 32, "moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
+x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=True)
+theirs, ours = modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config), SparseMoeBlock(config)
+for parameter in theirs.parameters():
+    nn.init.normal_(parameter, std=0.2)
+ours.load_state_dict(unpacked(theirs))
+torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
+print("equal |", type(theirs.gate).__name__, [tuple(part.shape) for part in theirs.gate(x)])
+print("experts:", {name: tuple(tensor.shape) for name, tensor in theirs.experts.named_parameters()})
+
+# %% [markdown] lang="zh" key="hits-text"
+# 读输出：`gate` 依次返回 logits、权重、编号，词元都摊平了；专家是三维张量，第一维是专家。
+#
+# **选读。** 为什么要遍历专家？先猜一猜：128 个专家选 8 个，一批有多少个词元时，九成专家会被用到？
+
+# %% [markdown] lang="en" key="hits-text"
+# How to read it: `gate` returns logits, weights and ids, for tokens on one pile; the experts are tensors of three dimensions, the first of which is the expert.
+#
+# **Extra.** Why loop over experts? Guess first: with 8 of 128 experts for each token, how many tokens does it take until nine experts in ten are in use?
+
+# %% key="hits" tags=["extra"]
+figure, axes = plots.figure(1, 2, height=3.4, width_ratios=[1, 1.5])
+table = torch.zeros(router_logits.shape).scatter(1, expert_ids.cpu(), routing_weights.float().cpu())
+image = axes[0].imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+labels = [plots.printable(piece) for piece in routing.pieces(tokenizer, input_ids[0].tolist())]
+axes[0].set(yticks=range(len(labels)), yticklabels=labels, xlabel="expert", title="routing weights, first layer")
+figure.colorbar(image, ax=axes[0])
+
+batch = torch.logspace(0, 11, 200, base=2)  # tokens
+axes[1].semilogx(batch, 128 * (1 - (1 - 8 / 128) ** batch), color="#4477aa", base=2)
+axes[1].plot(batch, (8 * batch).clamp(max=1000), ":", color="#bb4400")
+axes[1].text(2.2, 30, "calls when looping over tokens", color="#bb4400")
+axes[1].text(90, 112, "calls when looping over experts\n= experts in use", color="#4477aa", va="top")
+axes[1].set(xlabel="tokens in the batch", title="8 of 128 experts, chosen at random", ylim=(0, 135))
+used = len(expert_ids.unique())
+print(f"here: {len(tokens)} tokens x {top_k} = {len(tokens) * top_k} calls over tokens, {used} over experts")
+figure
+
+# %% [markdown] lang="zh" key="hits-read"
+# 读图：左边一行一个词元，一列一个专家，颜色是权重；遍历专家就是一列一列地算。右边横轴是一批里的词元数：遍历词元的调用次数（点线）随词元数一路上涨，遍历专家的（实线）最多 128 次，每次的矩阵还更大。“几乎每个专家都会被用到”只在预填充长提示词时成立：36 个词元左右就用到九成；一个一个生成时只有 8 个。真正的路由不是随机的，会比这条线低一些。
+#
+# ## 共享专家：Qwen2-MoE 有，Qwen3-MoE 没有（选读）
+#
+# Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。旧教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。先猜一猜：漏掉它，输出会差多少？
+
+# %% [markdown] lang="en" key="hits-read"
+# How to read it: on the left a row is a token and a column an expert, coloured by weight; looping over experts goes column by column. On the right, the batch grows along the axis: calls over tokens (dotted) rise with it, calls over experts (solid) stop at 128, and each has a larger matrix. "Almost every expert is in use" holds for the prefill of a long prompt only: about 36 tokens reach nine in ten, while a token that is generated alone uses 8. Real routing is not random and stays somewhat below this line.
+#
+# ## The shared expert: Qwen2-MoE has one, Qwen3-MoE has none (extra)
+#
+# In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is multiplied by a valve between 0 and 1, which another small matrix computes and a sigmoid closes or opens, and then added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Guess first: how much does the output change without it?
+
+# %% key="shared" tags=["extra"]
+from transformers.models.qwen2_moe import modeling_qwen2_moe
+
+
+class Qwen2SparseMoeBlock(SparseMoeBlock):
+    def __init__(self, config):
+        super().__init__(config)
+        self.shared_expert = Expert(config.hidden_size, config.shared_expert_intermediate_size)
+        self.shared_expert_gate = nn.Linear(config.hidden_size, 1, bias=False)
+
+    def forward(self, hidden_states):
+        valve = F.sigmoid(self.shared_expert_gate(hidden_states))  # (batch, seq, 1)
+        return super().forward(hidden_states) + valve * self.shared_expert(hidden_states)
+
+
+config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=40, norm_topk_prob=False)
+theirs, ours = modeling_qwen2_moe.Qwen2MoeSparseMoeBlock(config), Qwen2SparseMoeBlock(config)
+for parameter in theirs.parameters():
+    nn.init.normal_(parameter, std=0.2)
+ours.load_state_dict(unpacked(theirs))
+expected = theirs(x)
+torch.testing.assert_close(ours(x), expected, atol=1e-5, rtol=1e-5)
+without_valve = SparseMoeBlock.forward(ours, x) + ours.shared_expert(x)
+print(f"equal; without the valve the output is off by {(without_valve - expected).norm() / expected.norm():.0%}")
+
+# %% [markdown] lang="zh" key="sizes-text"
+# ## 总参数与激活参数
+#
+# 名字里的 30B-A3B 是两个数：一共约 30B（十亿）参数，每个词元激活（用到）约 3B。两者只差没被选中的专家。
+#
+# ### 练习 3 ★☆☆（5 分钟，选读）：专家有多少参数
+#
+# `config` 是 `config.json` 的字典。返回两个数：全部层里所有专家的参数，和一个词元用到的那些专家的参数。
+#
+# <details><summary>提示</summary>
+#
+# 一个专家有三个矩阵，大小都是 `hidden_size` × `moe_intermediate_size`。稠密层的 `intermediate_size` 在这里用不上，尽管它也写在配置里。
+#
+# </details>
+
+# %% [markdown] lang="en" key="sizes-text"
+# ## Total and active parameters
+#
+# The name 30B-A3B holds two numbers: about 30B (billion) parameters in all, of which a token activates (uses) about 3B. The two differ by the experts that were not chosen.
+#
+# ### Exercise 3 ★☆☆ (5 minutes, extra): how many parameters are in the experts
+#
+# `config` is the dictionary of a `config.json`. Return two numbers: the parameters of all experts in all layers, and those of the experts that one token uses.
+#
+# <details><summary>Hint</summary>
+#
+# An expert has three matrices, each `hidden_size` × `moe_intermediate_size`. The `intermediate_size` of a dense layer plays no part here, although the configuration has it.
+#
+# </details>
+
+
+# %% key="ex3" tags=["exercise", "extra"]
+def expert_parameters(config):
+    return ...
+
+
+# %% key="ex3-solution" tags=["solution"]
+def expert_parameters(config):  # noqa: F811
+    one_of_each = config["num_hidden_layers"] * 3 * config["hidden_size"] * config["moe_intermediate_size"]
+    return one_of_each * config["num_experts"], one_of_each * config["num_experts_per_tok"]
+
+
+# %% key="ex3-check" tags=["extra"]
+checks.exercise_04_3(expert_parameters)
+
+# %% [markdown] lang="zh" key="sizes-question"
+# 把它算到每个模型上；总数用 transformers 在不占内存的 `meta` 设备上建出模型来核对。先猜一猜：30B-A3B 里，专家占全部参数的几成？没有共享专家的 30B-A3B，比有共享专家的 Qwen1.5-MoE-A2.7B 每个词元算得少吗？
+
+# %% [markdown] lang="en" key="sizes-question"
+# Now for every model; to check the totals, transformers builds each on the `meta` device, which takes no memory. Guess first: what share of 30B-A3B is experts? And does 30B-A3B, without a shared expert, compute less for a token than Qwen1.5-MoE-A2.7B, which has one?
+
+# %% key="sizes"
+common = {"vocab_size": 151936, "tie_word_embeddings": False, "model_type": "qwen2_moe"}
+configs = {
+    "Qwen1.5-MoE-A2.7B": common | {
+        "num_hidden_layers": 24, "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 16,
+        "num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+    },
+    "Qwen2-57B-A14B": common | {
+        "num_hidden_layers": 28, "hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4,
+        "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 2560,
+        "shared_expert_intermediate_size": 20480,
+    },
+}  # fmt: skip
+configs |= {name: models.CATALOGUE[f"Qwen/{name}"].config for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")}
+figure, ax = plots.figure(height=2.3)
+print("                        total B  active B  active  experts' share")
+for place, (name, config) in enumerate(configs.items()):
+    expert = 3 * config["hidden_size"] * config["moe_intermediate_size"] * config["num_hidden_layers"]
+    total = models.parameters(config)
+    active = total - (config["num_experts"] - config["num_experts_per_tok"]) * expert
+    with torch.device("meta"):
+        built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+    assert built.num_parameters() == total and active == models.parameters(config, active=True)
+    experts_share = config["num_experts"] * expert / total
+    print(f"{name:<22} {total / 1e9:>8.2f} {active / 1e9:>9.2f} {active / total:>7.1%} {experts_share:>15.1%}")
+    ax.barh(place, total / 1e9, color="#dddddd", label=None if place else "all parameters")
+    ax.barh(place, active / 1e9, color="#4477aa", label=None if place else "used for one token")
+ax.set(yticks=range(len(configs)), yticklabels=configs, xlabel="parameters, billions")
+ax.invert_yaxis()
+ax.legend(loc="center right")
+figure
+
+# %% [markdown] lang="zh" key="sizes-read"
+# 读图：灰条是全部参数，蓝条是一个词元用到的（两个词嵌入矩阵都算在内，和模型卡一样）。30B-A3B 的 30.5B 和 3.3B，235B-A22B 的 235B 和 22B，都与[模型卡](https://huggingface.co/Qwen/Qwen3-30B-A3B)相符。三件事值得记住：
+#
+# - 显存看总数：没选中的专家也要装进去。算得快慢看激活的数，外加每一步要读多少不同的专家。
+# - “去掉共享专家，所以更快”不成立：30B-A3B 没有共享专家，激活参数却比有的 Qwen1.5-MoE-A2.7B 多。快慢由激活参数决定，[技术报告](https://arxiv.org/abs/2505.09388)只说去掉了它，没有说更快。
+# - 激活的比例在变小：从 18.8% 到 9.4%，专家更多、更窄，选得更细。
+#
+# ## 看见路由
+#
+# 现在看一段真正的对话：一问一答用中文，一问一答用英文，最后是一道算术题，模型边想边答。`RoutingTrace` 记下它读到的每个词元在每一层选了谁、权重多少。先猜一猜：数字、汉字和英文，会去不同的专家吗？第一层和最后一层，哪一层更分明？
+
+# %% [markdown] lang="en" key="sizes-read"
+# How to read it: grey is all parameters, blue those that one token uses (both embedding matrices counted, as on the model cards). 30.5B and 3.3B for 30B-A3B, 235B and 22B for 235B-A22B agree with the [model card](https://huggingface.co/Qwen/Qwen3-30B-A3B). Three things are worth keeping:
+#
+# - GPU memory goes by the total: experts that are not chosen must be there too. Speed goes by the active number, and by how many different experts a step has to read.
+# - "No shared expert, therefore faster" does not hold: 30B-A3B has none, and more active parameters than Qwen1.5-MoE-A2.7B, which has one. The active parameters decide; the [report](https://arxiv.org/abs/2505.09388) says that it was dropped, and claims no speed.
+# - The active share is falling, from 18.8% to 9.4%: more and narrower experts, a finer choice.
+#
+# ## See the routing
+#
+# Now a real conversation: a question and an answer in Chinese, the same in English, then a sum, which the model thinks through. `RoutingTrace` keeps, for every token that it read, the experts and weights in each layer. Guess first: will digits, Chinese and English go to different experts? And which layer is more clear-cut, the first or the last?
+
+# %% key="map"
+trace = routing.capture_conversation(model, tokenizer, ["什么是 MoE？", "What does the router do?", "37×46=?"])
+print("".join(trace.texts))
+plots.routing_map(trace, tokens=max(1, 16 // len(trace.layers)) * plots.TOKENS_PER_ROW)
+
+# %% [markdown] lang="zh" key="map-read"
+# 读图：一列一个词元，一行一层。格子里的数字和颜色是权重最大的专家，填得多高，权重就多大；蓝字和蓝线之后是模型自己写的。`␣` 是空格，`↵` 是换行。同一个字在不同的地方会选不同的专家：进入这一层的不只是这个字，还有注意力带来的上文。
+#
+# 下面是同一份轨迹，可以动手点：点一个词元，看它在这一层的专家和权重；左右键换词元，上下键换层；点一个专家，只突出选了它的词元；“路由的熵”显示路由器有多犹豫。
+
+# %% [markdown] lang="en" key="map-read"
+# How to read it: a column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line. The same character takes other experts in other places: what enters a layer is more than the character, for attention has brought in the text before it.
+#
+# Below is the same trace to play with: click a token for its experts and weights in this layer; left and right change the token, up and down the layer; click an expert to highlight the tokens that took it; "routing entropy" shows how undecided the router was.
+
+# %% key="explorer"
+from helpers.explorer import RoutingExplorer
+
+RoutingExplorer(trace, token=trace.prompt_length)
+
+# %% [markdown] lang="zh" key="explorer-read"
+# 看图时请守住这几条界线：
+#
+# - 选中的频率只说明相关：既不等于某个专家的专长，也不是因果。本课最后一节会看到反例。
+# - 不同层里编号相同的专家彼此无关：第 0 层的专家 3 和第 1 层的专家 3 是两个网络。
+# - 权重在选中的专家之间重新归一化过，看不到其他专家的概率；熵算的是全部专家，可以补上这一点。
+# - 这只是一段文字：这里没用到的专家，别处可能会用到。
+# - `qwen3-moe-tiny` 是教学用的小模型，每层只有 8 个专家，它的路由不代表真正的 Qwen3。
+#
+# 换成你自己的话：改一改上面那一格里的三个问题，再运行这两格。
+#
+# **选读。** 每个专家分到多少词元？先猜一猜：一段这么短的文字，负载会均衡吗？
+
+# %% [markdown] lang="en" key="explorer-read"
+# Keep these limits in mind when you look:
+#
+# - Selection frequency shows association, not an expert's speciality or a causal effect. The last section has counterexamples.
+# - Experts with the same number in different layers have nothing to do with each other: expert 3 of layer 0 and expert 3 of layer 1 are two networks.
+# - Weights are renormalised over the chosen experts and hide the probability of the others; the entropy is that of all experts and makes up for it.
+# - This is one text; experts unused here may be used elsewhere.
+# - `qwen3-moe-tiny` is a tiny teaching model with 8 experts a layer; its routing says nothing about a real Qwen3.
+#
+# For words of your own, change the three questions in the cell above and run both cells again.
+#
+# **Extra.** How many tokens does each expert get? Guess first: is the load balanced in a text as short as this?
+
+# %% key="load" tags=["extra"]
+load = routing.expert_load(trace)  # (layers, num_experts)
+print(
+    "Gini:", routing.gini(load).round(2), "| coefficient of variation:", routing.coefficient_of_variation(load).round(2)
+)
+print("never used:", routing.never_used(load).round(2))
+plots.expert_load(trace)
+
+# %% [markdown] lang="zh" key="load-read"
+# 读图：每格一层，柱高是选了这个专家的词元数，虚线是完全均衡。基尼系数为 0 表示人人一样多，越接近 1 越集中。一段短文不均衡很正常；训练要的是在大量文字上均衡，见下一节。
+#
+# **选读。** 这份轨迹是从课程的参考模型里采集的。transformers 和 vLLM 是另外两套代码，它们的路由器会选同样的专家吗？先猜一猜：不同的有几成？（真正的模型太大，不同时装两份，这一格只在小模型上运行。）
+
+# %% [markdown] lang="en" key="load-read"
+# How to read it: one panel a layer; a bar is the number of tokens that took this expert, the dashed line is perfect balance. A Gini coefficient of 0 means equal shares, towards 1 they pile up. A short text is never in balance, and need not be; training wants balance over a great deal of text, see the next section.
+#
+# **Extra.** This trace comes from the course's reference model. transformers and vLLM are two other implementations: do their routers choose the same experts? Guess first: what share differs? (A real model is too large to hold twice, so this cell runs on the tiny one only.)
+
+# %% key="engines" tags=["extra"]
+from helpers.engine import open_engine
+
+if models.is_bundled(folder):
+    token_ids = trace.token_ids.tolist()
+    reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    others = [routing.capture_transformers(reference, tokenizer, token_ids)]
+    with open_engine(folder, enable_prefix_caching=False, enforce_eager=True, dtype="float32") as llm:
+        others.append(routing.capture_vllm(llm, token_ids))
+    for other in others:
+        same, difference = routing.agreement(trace, other)
+        print(f"{other.provenance['captured_with']}: {same:.1%} equal sets of experts, weights within {difference:.0e}")
+        assert same >= 0.99 and difference <= 1e-2
+
+# %% [markdown] lang="zh" key="balance-text"
+# ## 谁来保证均衡
+#
+# 路由器自己会走极端：得分高的专家被选得多，也就训练得多，得分更高；没人选的永远学不到东西。训练时加一项**负载均衡损失**来拉住它（[Switch Transformer](https://arxiv.org/abs/2101.03961)）：
+#
+# $$L = N \sum_{i=1}^{N} f_i \, p_i$$
+#
+# $N$ 是专家数，$f_i$ 是专家 $i$ 被选中的次数除以词元数，$p_i$ 是它的 softmax 概率在词元上的平均。次数没有梯度，梯度从 $p_i$ 走：越常被选中的专家，概率被压得越多。完全均衡时 $L = k$（每个词元选 $k$ 个，所以 $f$ 的和是 $k$）。
+#
+# ### 练习 4 ★★☆（8 分钟，选读）：写出负载均衡损失
+#
+# `router_logits` 是 `(tokens, num_experts)`，返回一个数（张量，能求梯度）。
+#
+# <details><summary>提示</summary>
+#
+# `torch.bincount(ids.flatten(), minlength=num_experts)` 数出每个专家被选中的次数。
+#
+# </details>
+
+# %% [markdown] lang="en" key="balance-text"
+# ## What keeps the load balanced
+#
+# A router left to itself goes to extremes: experts with high scores are chosen more, so they learn more and score higher; those that nobody chooses never learn a thing. A **load-balancing loss** in training holds it back ([Switch Transformer](https://arxiv.org/abs/2101.03961)):
+#
+# $$L = N \sum_{i=1}^{N} f_i \, p_i$$
+#
+# $N$ is the number of experts, $f_i$ how often expert $i$ is chosen, over the number of tokens, $p_i$ its softmax probability averaged over the tokens. Counts have no gradient; it flows through $p_i$, and the more often an expert is chosen, the harder its probability is pushed down. In perfect balance $L = k$ (a token chooses $k$ experts, so $f$ adds up to $k$).
+#
+# ### Exercise 4 ★★☆ (8 minutes, extra): write the load-balancing loss
+#
+# `router_logits` is `(tokens, num_experts)`; return one number (a tensor, for its gradient).
+#
+# <details><summary>Hint</summary>
+#
+# `torch.bincount(ids.flatten(), minlength=num_experts)` counts how often each expert is chosen.
+#
+# </details>
+
+
+# %% key="ex4" tags=["exercise", "extra"]
+def load_balancing_loss(router_logits, top_k):
+    return ...
+
+
+# %% key="ex4-solution" tags=["solution"]
+def load_balancing_loss(router_logits, top_k):  # noqa: F811
+    probabilities = router_logits.softmax(dim=-1)  # (tokens, num_experts)
+    count, num_experts = probabilities.shape
+    chosen = probabilities.topk(top_k, dim=-1).indices
+    frequency = torch.bincount(chosen.flatten(), minlength=num_experts) / count
+    return num_experts * (frequency * probabilities.mean(dim=0)).sum()
+
+
+# %% key="ex4-check" tags=["extra"]
+checks.exercise_04_4(load_balancing_loss)
+
+# %% [markdown] lang="zh" key="global-text"
+# **选读。** 在哪些词元上统计 $f$，大有讲究。transformers 在一次前向计算里统计，并且把所有层混在一起。Qwen3 的报告用的是**全局批次**的损失（[Qiu 等，2025](https://arxiv.org/abs/2501.11873)）：$f$ 在许多微批次之间同步。一个微批次往往只有几句同一类的话，在它里面要求均衡，等于不许专家分工。
+#
+# 看一个极端的例子：两个微批次，一个全是算术，一个全是文字；两个专家，各管一类，分得清清楚楚。先猜一猜：微批次的损失和全局的损失，哪个说它均衡？
+
+# %% [markdown] lang="en" key="global-text"
+# **Extra.** It matters over which tokens $f$ is counted. transformers counts within one forward pass, with all layers thrown together. Qwen3's report uses the **global-batch** loss ([Qiu et al., 2025](https://arxiv.org/abs/2501.11873)), in which $f$ is synchronised over many micro-batches. A micro-batch is often a few sentences of one kind, and to demand balance inside it is to forbid a division of labour.
+#
+# An extreme example: two micro-batches, one all arithmetic, one all prose; two experts, one for each kind, neatly divided. Guess first: which loss calls this balanced, that of the micro-batches or the global one?
+
+
+# %% key="global" tags=["extra"]
+def frequency_and_probability(router_logits, top_k):
+    probabilities = router_logits.float().softmax(dim=-1)
+    chosen = probabilities.topk(top_k, dim=-1).indices.flatten()
+    return torch.bincount(chosen, minlength=probabilities.shape[-1]) / len(probabilities), probabilities.mean(dim=0)
+
+
+def both_losses(micro_batches, top_k):
+    frequencies, means = zip(*(frequency_and_probability(batch, top_k) for batch in micro_batches), strict=True)
+    frequencies, means = torch.stack(frequencies), torch.stack(means)  # (micro-batches, num_experts)
+    per_batch = means.shape[-1] * (frequencies * means).sum(-1).mean()
+    return per_batch, means.shape[-1] * (frequencies.mean(0) * means).sum(-1).mean()
+
+
+arithmetic, prose = torch.tensor([4.0, -4.0]).repeat(100, 1), torch.tensor([-4.0, 4.0]).repeat(100, 1)
+micro, overall = both_losses([arithmetic, prose], top_k=1)
+print(f"neatly divided:   micro-batch loss {micro:.2f}, global-batch loss {overall:.2f} (balanced: 1, worst: 2)")
+pooled = transformers.models.qwen3_moe.modeling_qwen3_moe.load_balancing_loss_func((arithmetic, prose), 2, 1)
+print(f"transformers, the two given as two layers: {pooled:.2f}: it pools layers")
+
+texts = (
+    "37×46=? 58×23=? 123+456=579",
+    "什么是混合专家？路由器为每个词元选出几个专家。",
+    "What does the router do? It picks a few experts.",
+)
+batches = []
+for text in texts:
+    with routing.recording({0: model.layers[0].mlp.router}) as outputs:
+        model(tokenizer(text, return_tensors="pt").input_ids.to(input_ids.device))
+    batches.append(outputs[0][0][2].cpu())  # router logits, (tokens, num_experts)
+micro, overall = both_losses(batches, top_k)
+print(f"this model, layer 0: micro-batch loss {micro:.2f}, global-batch loss {overall:.2f} (balanced: {top_k})")
+
+# %% [markdown] lang="zh" key="training-text"
+# 读输出：微批次的损失几乎取到最坏的值，全局的损失说它完全均衡，这正是我们想要的分工。第二行是一个陷阱：transformers 把所有层混在一起统计，两层各自一边倒、方向相反，在它看来也是均衡的。最后一行是手头的模型：每段话偏爱自己的专家，微批次的损失就比全局的高。
+#
+# 没有这一项会怎样？下面是 `qwen3-moe-tiny` 的两次训练记录，同样的数据、同样的初始权重，一次带着负载均衡损失（$f$ 取最近许多步的平均），一次不带。先猜一猜：不带的那次，会有专家“饿死”吗？语言建模的损失会差很多吗？
+
+# %% [markdown] lang="en" key="training-text"
+# How to read it: the micro-batch loss is almost at its worst, the global one calls it perfectly balanced, which is the division of labour we want. The second line is a trap: transformers counts all layers together, so two layers that lean to opposite sides look balanced to it. The last line is the model at hand: each text favours experts of its own, so the micro-batch loss is above the global one.
+#
+# What happens without this loss? Below is the record of two trainings of `qwen3-moe-tiny`, with the same data and the same initial weights, one with the load-balancing loss ($f$ being an average over many recent steps), one without. Guess first: without it, will some experts starve? And will the loss of the language model be much worse?
+
+# %% key="training"
+import numpy as np
+
+folder_of_traces = models.ROOT / "assets" / "traces"
+runs = {name: np.load(folder_of_traces / f"moe_balance_{name}.npz") for name in ("off", "on")}
+length = len(runs["off"]["step"])  # the training without it was stopped here
+figure, axes = plots.figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
+layer = int(routing.gini(runs["off"]["load"][length - 1].astype(float)).argmax())
+for ax, (name, run), color in zip(axes[:2], runs.items(), ("#bb4400", "#4477aa"), strict=True):
+    step, load = run["step"][:length], run["load"][:length].astype(float)  # load: (steps, layers, experts), shares
+    ax.stackplot(step, load[:, layer].T, colors=plots.EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
+    ax.set(title=f"balancing loss {name}: layer {layer}", xlabel="step", xlim=(0, step[-1]), ylim=(0, 1))
+    axes[2].plot(step, routing.gini(load), color=color, linewidth=1)[0].set_label(name)
+    axes[3].plot(step, run["loss"][:length], color=color, linewidth=1, label=name)
+    last = load[-1]
+    print(f"{name:<4}Gini by layer {routing.gini(last).round(2)}, least used expert by layer {last.min(1).round(3)}")
+    print(f"    loss, mean of the last 100 steps: {run['loss'][length - 20 : length].mean():.3f}")
+axes[0].set_ylabel("share of the tokens")
+axes[2].set(title="Gini, a line per layer", xlabel="step", ylim=(0, 1))
+axes[3].set(title="loss, nats per token", xlabel="step", yscale="log")
+for ax in axes[2:]:
+    ax.legend(loc="upper right")
+figure
+
+# %% [markdown] lang="zh" key="training-read"
+# 读图：左边两格是同一层八个专家的份额，一种颜色一个专家，从下到上叠起来；右边是每一层的基尼系数和训练损失，每 5 步一点。两次训练在最初几十步都冲向少数几个专家；带着损失的，一百多步之后回到均衡，不带的一直偏着，有的专家几乎分不到词元。
+#
+# 也要看到另一面：没有传说中的“所有词元挤进一个专家”，训练损失到这时也只差一点。任务这么小，几个专家就够用了；均衡的好处在大模型上才看得出来：不浪费参数，多卡时也不会有一张卡特别忙。这是一个教学用的小模型，各一次训练，一个种子。
+
+# %% [markdown] lang="en" key="training-read"
+# How to read it: the two panels on the left are the shares of the eight experts of one layer, one colour each, stacked from below; on the right are the Gini coefficient of every layer and the training loss, a point every 5 steps. In the first tens of steps both trainings rush to a few experts; with the loss they come back to balance after a hundred steps or so, without it they stay lopsided, and some experts get next to nothing.
+#
+# Look at the other side too: there is no "all tokens crowd into one expert" as folklore has it, and so far the training loss differs only a little. The task is so small that a few experts are enough; balance pays in large models, where it wastes no parameters and leaves no card busier than the others. This is a tiny teaching model, one training each, one seed.
+
+# %% [markdown] lang="zh" key="association-text"
+# ## 专长：相关与因果
+#
+# 专家有专长吗？先量相关：知道一个词元的类别（数字、运算符、汉字……），能猜中它权重最大的专家到什么程度？归一化互信息为 0 表示无关，为 1 表示完全确定。单独一个数字说明不了什么，要有两条基线：
+#
+# - **打乱**：把类别随机重排，看看碰巧能有多高。
+# - **没训练过的模型**：权重全是随机的，但同一个词元进去，分数总差不多，自然去同样的专家。
+#
+# 先猜一猜：没训练过的路由器，得分是多少？
+
+# %% [markdown] lang="en" key="association-text"
+# ## Specialisation: association and cause
+#
+# Do experts specialise? First measure the association: how well does the class of a token (digit, operator, Chinese, ...) tell its heaviest expert? Normalised mutual information is 0 if they have nothing to do with each other and 1 if one settles the other. A single number says little; it needs two baselines:
+#
+# - **Permuted**: the classes are shuffled, to see how high chance gets.
+# - **An untrained model**: all weights are random, but the same token always gets similar scores, so it goes to the same experts by itself.
+#
+# Guess first: how high does an untrained router score?
+
+# %% key="association"
+questions = [
+    "37×46=?", "58×23=?", "84×19=?", "61×17=?", "123+456=?", "什么是 MoE？", "什么是路由器？", "讲个故事。", "你是谁？",
+    "What is MoE?", "What does the router do?", "Tell me a story.", "Who are you?",
+]  # fmt: skip
+traces = [routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160) for text in questions]
+corpus, untrained = routing.concatenate(traces), None
+if models.is_bundled(folder):  # a real model is too large to be held twice
+    torch.manual_seed(0)
+    fresh = qwen.QwenModel(model.config).requires_grad_(False)
+    rows = [routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False) for t in traces]
+    untrained = routing.concatenate(rows)
+found = routing.class_association(corpus, untrained)
+figure, ax = plots.figure(height=2.4)
+styles = {"trained": "#4477aa", "untrained": "#ee8866", "permuted": "#dddddd"}
+for shift, (name, color) in enumerate((name, color) for name, color in styles.items() if name in found):
+    by_layer = found[name].reshape(-1, len(corpus.layers)).mean(axis=0)
+    ax.bar(np.arange(len(by_layer)) + 0.27 * shift - 0.27, by_layer, width=0.25, color=color, label=name)
+    print(f"{name:<10}", by_layer.round(3))
+ax.set(xlabel="layer", xticks=range(len(corpus.layers)), title="token class and heaviest expert: mutual information")
+ax.legend(loc="upper right", ncols=3)
+ax.set_ylim(0, 1.35 * max(found["trained"]))
+figure
+
+# %% [markdown] lang="zh" key="association-read"
+# 读图：蓝色是训练好的模型，橙色是没训练过的，灰色是打乱之后。真正学到的是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也有一截，因为相同的词元本来就走相同的路。许多“专家分工”的热图少了这条橙色的基线。
+#
+# 相关还不是因果。要知道一个专家**有什么用**，办法很直接：关掉它，词元改去下一个专家，看谁的预测变差了。下面把 32 个专家逐个关掉，量模型自己写的那些词元的损失涨了多少（nat，只算它写的，不算提示词）。先猜一猜：被选得最多的专家，关掉之后损失涨得最多吗？
+
+# %% [markdown] lang="en" key="association-read"
+# How to read it: blue is the trained model, orange the untrained one, grey the shuffled classes. What was learned is how far blue rises above orange, not blue itself: a router that has learned nothing already scores something, since equal tokens go equal ways. Many heat maps of "expert specialisation" lack the orange baseline.
+#
+# Association is not cause. To find out what an expert **is good for**, switch it off: its tokens go to the next best expert, and we see whose prediction suffers. The next cell switches off 32 experts, one at a time, and measures by how much the loss rises on the tokens that the model wrote itself (nats; the prompts do not count). Guess first: does the loss rise most for the experts that are chosen most?
+
+# %% key="causal"
+device, classes = input_ids.device, routing.TOKEN_CLASSES
+
+
+def losses_of_written_tokens():
+    values = []
+    for t in traces:
+        ids, start = torch.tensor(t.token_ids, dtype=torch.long, device=device), t.prompt_length
+        values.append(F.cross_entropy(model(ids[None])[0, start - 1 : -1].float(), ids[start:], reduction="none"))
+    return torch.cat(values).cpu().numpy()
+
+
+written = np.array([routing.token_class(text) for t in traces for text in t.texts[t.prompt_length :]])
+present = [name for name in classes if (written == name).sum() >= 20]
+layers = corpus.layers[:4]  # of a real model, four layers and the eight busiest experts in each
+busiest = np.sort((-routing.expert_load(corpus)).argsort(axis=-1)[:, :8])
+before = losses_of_written_tokens()
+rise = np.zeros((len(present), len(layers), busiest.shape[1]))
+for place, layer in enumerate(layers):
+    for column, expert in enumerate(busiest[place]):
+        with routing.expert_off(model, layer, expert):
+            change = losses_of_written_tokens() - before
+        rise[:, place, column] = [change[written == name].mean() for name in present]
+
+figure, axes = plots.figure(1, len(layers), height=2.6, sharey=True)
+for place, ax in enumerate(axes):
+    image = ax.imshow(rise[:, place], cmap="Reds", vmin=0, vmax=rise.max(), aspect="auto")
+    for (y, x_), value in np.ndenumerate(rise[:, place]):
+        if value >= 0.05:
+            ax.text(
+                x_, y, f"{value:.1f}", ha="center", va="center", color="white" if value > rise.max() / 2 else "black"
+            )
+    ax.set(title=f"layer {layers[place]}", xticks=range(len(busiest[place])), xticklabels=busiest[place])
+axes[0].set(yticks=range(len(present)), yticklabels=present)
+figure.supxlabel("expert that is switched off", fontsize=9)
+figure.colorbar(image, ax=axes, label="loss rises by, nats")
+figure
+
+# %% [markdown] lang="zh" key="causal-read"
+# 读图：一格一层，一列是关掉的专家，一行是受影响的词元类别，颜色和数字是损失涨了多少（不到 0.05 的不写）。大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且只红在一行：那个专家对那一类词元确实有用，对别的几乎没有影响。
+#
+# **选读。** 把两件事画在一起：横轴是一个专家参与预测某类词元的比例，纵轴是关掉它之后这一类的损失涨了多少。先猜一猜：这些点会排成一条线吗？
+
+# %% [markdown] lang="en" key="causal-read"
+# How to read it: one panel a layer, a column is the expert switched off, a row the class of tokens that suffers, colour and number the rise of their loss (below 0.05 it is not written). Most cells are white: switch one off, and others can stand in. A few are deep red, and in one row only: this expert does matter for this class of tokens, and hardly for any other.
+#
+# **Extra.** Both in one picture: on the x axis, how often an expert takes part in predicting a class of tokens; on the y axis, how much the loss of that class rises without it. Guess first: do the points form a line?
+
+# %% key="scatter" tags=["extra"]
+# zh: 预测下一个词元的，是读到它前一个词元时选中的专家
+# en: the experts that predict a token are those chosen on reading the token before it
+predicting = [t.expert_ids[:, t.prompt_length - 1 : -1] for t in traces]
+predicting = np.concatenate(predicting, axis=1)[: len(layers)]  # (layers, written tokens, top_k)
+share = np.zeros_like(rise)
+for place, column in np.ndindex(busiest[: len(layers)].shape):
+    took = (predicting[place] == busiest[place, column]).any(axis=-1)
+    share[:, place, column] = [took[written == name].mean() for name in present]
+
+figure, ax = plots.figure(height=3.2)
+for index, name in enumerate(present):
+    ax.scatter(share[index], rise[index], s=22, alpha=0.8, color=f"C{index}", label=name)
+for index, place, column in {np.unravel_index(flat, rise.shape) for flat in (*rise.argsort(None)[-3:], share.argmax())}:
+    ax.annotate(
+        f"{present[index]}: layer {layers[place]}, expert {busiest[place, column]}",
+        (share[index, place, column], rise[index, place, column]), xytext=(-6, 6), textcoords="offset points", ha="right",
+    )  # fmt: skip
+ax.set(
+    xlabel="share of the class's predictions that the expert took part in", ylabel="loss rises by, nats", xlim=(0, 1.03)
+)
+ax.legend(loc="upper left", ncols=2)
+print("correlation over all points:", np.corrcoef(share.flatten(), rise.flatten())[0, 1].round(2))
+figure
+
+# %% [markdown] lang="zh" key="scatter-read"
+# 读图：一点是一类词元和一个专家，标出的是损失涨得最多的三个和用得最多的一个。点并不排成一条线：有的专家参与了某一类的全部预测，关掉它，损失几乎不动；有的只参与一小部分，关掉它却伤得很重。频率图告诉你词元去了哪里，不告诉你那里发生了什么。
+#
+# **选读。** 数字是平均值，再看一眼后果：关掉对数字最要紧的那个专家，模型还会乘法吗？别的题呢？
+
+# %% [markdown] lang="en" key="scatter-read"
+# How to read it: a point is a class of tokens and an expert; named are the three with the largest rise and the one used most. The points form no line: some experts take part in all predictions of a class, and the loss hardly moves without them; some take part in few, and hurt badly when they are gone. A map of frequencies tells you where tokens went, not what happened there.
+#
+# **Extra.** These are averages, so look at a consequence: without the expert that matters most for digits, can the model still multiply? And what about other questions?
+
+# %% key="consequence" tags=["extra"]
+digits = rise[present.index("digit")]
+place, column = np.unravel_index(digits.argmax(), digits.shape)
+layer, expert = layers[place], int(busiest[place, column])
+for text in ("37×46=?", "123+456=?", "What does the router do?"):
+    whole = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
+    with routing.expert_off(model, layer, expert):
+        without = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
+    for name, t in (("all experts", whole), (f"without expert {expert} of layer {layer}", without)):
+        print(f"{text} | {name}: {''.join(t.texts[t.prompt_length :]).split()}")
+
+# %% [markdown] lang="zh" key="recorded-text"
+# 读输出：在这个小模型里，少了这一个专家，乘法的步骤照样列得出来，乘积却算错了；加法和回答问题不受影响。试着把 `layer` 和 `expert` 换成别的。
+#
+# 请记住它的限度：一个小模型，十几段它自己写的话，一次只关一个；别的专家会顶上来，所以“关掉没事”不等于“没有用”。
+#
+# ## 真正的 Qwen3-30B-A3B（选读）
+#
+# 同样的轨迹可以从真正的模型录下来。在一张 80 GB 的 GPU 上（bf16 的权重要 57 GiB），下载之后一条命令：
+#
+# ```bash
+# python -m helpers.download Qwen/Qwen3-30B-A3B
+# python -m helpers.routing Qwen/Qwen3-30B-A3B
+# ```
+#
+# 它把同样的三个问题交给模型，轨迹存到 `assets/recorded/Qwen3-30B-A3B/routing.npz`，下一格就在同一个浏览器里打开它。vLLM 在 GPU 上也能返回专家编号（`enable_return_routed_experts=True`，没有权重），对应 `routing.capture_vllm_gpu`。这两条路都还没有在 GPU 上跑过。
+
+# %% [markdown] lang="en" key="recorded-text"
+# How to read it: in this tiny model, without that one expert, the steps of the product are still laid out, but the products are wrong; sums and questions are not affected. Try other values for `layer` and `expert`.
+#
+# Mind its limits: one tiny model, a dozen texts that it wrote itself, one expert off at a time; others stand in, so "no harm without it" does not mean "of no use".
+#
+# ## The real Qwen3-30B-A3B (extra)
+#
+# The same trace can be recorded from a real model. On a GPU with 80 GB (the bf16 weights take 57 GiB), after the download it is one command:
+#
+# ```bash
+# python -m helpers.download Qwen/Qwen3-30B-A3B
+# python -m helpers.routing Qwen/Qwen3-30B-A3B
+# ```
+#
+# It asks the model the same three questions and saves the trace as `assets/recorded/Qwen3-30B-A3B/routing.npz`, which the next cell opens in the same explorer. On a GPU vLLM can report expert ids too (`enable_return_routed_experts=True`, without weights), which is `routing.capture_vllm_gpu`. Neither way has been run on a GPU yet.
+
+# %% key="recorded" tags=["extra"]
+from IPython.display import display
+
+files = sorted((models.ROOT / "assets" / "recorded").glob("*/routing.npz"))
+for file in files:
+    display(RoutingExplorer(routing.RoutingTrace.load(file)))
+if not files:
+    print("recorded from a real Qwen3: not recorded yet")
+
+# %% [markdown] lang="zh" key="recap"
+# ## 小结
+#
+# - 混合专家把一个前馈网络换成许多小的；每个词元、每一层由路由器重新选几个，参数多了，计算量不变。
+# - 路由器：一个矩阵，softmax 覆盖全部专家，取 top-k，重新归一化；和只对选中的做 softmax 是一回事。
+# - 遍历专家，把选了它的词元一起算，用 `index_add_` 加回去；没人选的专家不用算。
+# - 显存看总参数，计算看激活参数；Qwen3-MoE 没有共享专家，Qwen2-MoE 的共享专家带一个 sigmoid 阀门。
+# - 常被选中不等于离不开：比较没训练过的基线，再把专家关掉看一看。
+#
+# ## 自测
+#
+# 1. `norm_topk_prob` 从真改成假，会改变选中的专家吗？会改变输出吗？
+# 2. 30B-A3B 每步只用 3.3B 参数，为什么还要 57 GiB 显存？
+# 3. 一个批次里有两句话，路由器的输出是几维？一句话的路由会受另一句影响吗？
+# 4. 负载均衡损失里，梯度从哪里走？为什么不能只用次数？
+# 5. 一张热图显示某专家处理了九成的数字，能说它“负责算术”吗？还要看什么？
+#
+# <details><summary>答案</summary>
+#
+# 1. 不改变选中的专家；输出会变小，因为权重之和小于 1，而且每个词元缩小的程度不同。
+# 2. 每个词元选的专家不同，哪个都可能被用到，全部都要在显存里。
+# 3. 两维，所有词元摊成一堆；不受影响，每个词元只看自己的隐藏状态。
+# 4. 从平均概率走；次数来自取最大值，没有梯度。
+# 5. 不能。先和没训练过的路由器比，再关掉它，看数字的损失涨不涨、别的类别涨不涨。
+#
+# </details>
+#
+# ## 旧教程里的十三种说法
+#
+# | 说法 | 其实 | 哪一格能看到 |
+# |---|---|---|
+# | MoE 提高泛化能力，每个专家处理特定任务 | 参数多而计算不变；按词元、按层选，分工靠训练长出来 | `map`、`causal` |
+# | 路由器输出 `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | `inputs` |
+# | 路由器输出的是概率 | 是 logits，可正可负 | `router-figure` |
+# | `softmax(dim=1)` | 只有摊平之后才对；写 `dim=-1` | `axis` |
+# | `gate` 算的是“选中的专家”的分数 | 是全部专家的 | `router-figure` |
+# | 代码片段里没有 top-k、归一化和掩码 | 缺了就跑不起来，完整的在这里 | `route`、`block` |
+# | 从不提 `norm_topk_prob` | Qwen3 为真，Qwen1.5/2-MoE 为假 | `route` |
+# | `torch.where` 先给名次后给词元 | 看掩码的形状：这里先词元后名次；transformers 的掩码转置过，才反过来 | `ex2-check` |
+# | 几乎每个专家都会被用到 | 长提示词才是；逐个生成时只用 8 个 | `hits` |
+# | `ModuleList` 加线性的 `gate` | 只在 transformers 4.x；5.x 是叠起来的张量和 `Qwen3MoeTopKRouter` | `layouts` |
+# | 不解释 `gate_proj` 和 `gate` | 前者是 SwiGLU 的阀门（外面有 SiLU），后者是路由器 | `block` |
+# | 去掉共享专家所以更快 | 快慢看激活参数 | `sizes` |
+# | 直接加 `shared_expert_output` | 先乘 sigmoid 阀门；共享专家不在路由的名单里 | `shared` |
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | 输出整体偏小，文字还通顺 | `norm_topk_prob` 用了默认的假 | 从 `config.json` 读 |
+# | `'Qwen3MoeExperts' object is not subscriptable` | 用 4.x 的写法 `experts[0]` | 5.x 取 `experts.gate_up_proj[0]` |
+# | 批量大小一变，结果就变 | softmax 做在了词元的方向上 | `dim=-1` |
+# | 每个词元只得到一个专家的结果 | 用赋值代替了累加 | `index_add_` |
+# | `There is no trace` 或 `no complete routing trace` | 轨迹文件不在，或没有下载完整 | 重新采集，或重新下载 |
+# | vLLM 采集到的词元少了一段 | 前缀缓存命中的词元不再经过路由器 | `enable_prefix_caching=False` |
+#
+# ## 可以直接拿走的代码（选读）
+#
+# 下一格不依赖本课程：给它任何一个 Qwen3-MoE 的文件夹，它用 transformers 读一段文字，数出并画出每一层每个专家的负载。没有设 `COURSE_MOE_MODEL` 时，它只说一句话。
+
+# %% [markdown] lang="en" key="recap"
+# ## Recap
+#
+# - A mixture of experts puts many small feed-forward networks in the place of one; for every token, in every layer, a router chooses a few. More parameters, the same work.
+# - The router: one matrix, a softmax over all experts, the top-k of it, renormalised, which is the same as a softmax over the chosen.
+# - Loop over experts, run each on all its tokens at once, add back with `index_add_`; experts that nobody chose cost nothing.
+# - Memory goes by total parameters, work by active ones; Qwen3-MoE has no shared expert, that of Qwen2-MoE has a sigmoid valve.
+# - Often chosen is not the same as needed: compare with an untrained baseline, then switch the expert off.
+#
+# ## Test yourself
+#
+# 1. Turn `norm_topk_prob` from true to false: are other experts chosen? Does the output change?
+# 2. 30B-A3B uses 3.3B parameters a step. Why does it take 57 GiB of GPU memory?
+# 3. A batch holds two sentences. How many dimensions does the router's output have, and does one sentence influence the routing of the other?
+# 4. Where does the gradient of the load-balancing loss flow, and why are counts alone not enough?
+# 5. A heat map shows that one expert gets nine in ten digits. Is it "in charge of arithmetic"? What else must you look at?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The same experts are chosen; the output shrinks, because the weights add up to less than 1, and not by the same factor for every token.
+# 2. Every token chooses other experts, any of them may be next, so all have to be in memory.
+# 3. Two, with all tokens on one pile; no, each token's routing looks at its own hidden state only.
+# 4. Through the mean probabilities; counts come from taking a maximum and have no gradient.
+# 5. No. Compare with an untrained router first, then switch it off and see whether the loss of digits rises, and that of other classes does not.
+#
+# </details>
+#
+# ## Thirteen statements in older tutorials
+#
+# | Statement | In fact | The cell that shows it |
+# |---|---|---|
+# | MoE generalises better, each expert handles a certain task | more parameters for the same work; chosen by token and layer, a division of labour grows in training | `map`, `causal` |
+# | the router gives `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | `inputs` |
+# | the router gives probabilities | logits, positive or negative | `router-figure` |
+# | `softmax(dim=1)` | right on flattened tokens only; write `dim=-1` | `axis` |
+# | `gate` computes scores "of the chosen experts" | of all experts | `router-figure` |
+# | snippets without top-k, renormalisation and mask | they do not run; the complete code is here | `route`, `block` |
+# | no word of `norm_topk_prob` | true in Qwen3, false in Qwen1.5/2-MoE | `route` |
+# | `torch.where` gives the slot, then the token | it follows the mask's shape: here token, then slot; the mask in transformers is transposed, hence the other order | `ex2-check` |
+# | nearly every expert is used | for long prompts; a token generated alone uses 8 | `hits` |
+# | `ModuleList` and a linear `gate` | transformers 4.x only; 5.x has stacked tensors and `Qwen3MoeTopKRouter` | `layouts` |
+# | `gate_proj` and `gate` left unexplained | the first is SwiGLU's valve (with a SiLU around it), the second the router | `block` |
+# | faster for want of a shared expert | the active parameters decide | `sizes` |
+# | add `shared_expert_output` as it is | through a sigmoid valve first; the shared expert is none of the routed ones | `shared` |
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | outputs too small, text still fluent | `norm_topk_prob` left at its default, false | read it from `config.json` |
+# | `'Qwen3MoeExperts' object is not subscriptable` | `experts[0]`, as in 4.x | in 5.x take `experts.gate_up_proj[0]` |
+# | results change with the size of the batch | the softmax runs over tokens | `dim=-1` |
+# | every token has the result of one expert only | assignment instead of a sum | `index_add_` |
+# | `There is no trace` or `no complete routing trace` | the file is not there, or only a part of it | capture or download it again |
+# | tokens are missing from a capture in vLLM | tokens in the prefix cache do not pass the router again | `enable_prefix_caching=False` |
+#
+# ## Code to take away (extra)
+#
+# The next cell needs nothing of this course: give it the folder of any Qwen3-MoE, and it reads a text with transformers, counts the load of every expert in every layer and draws it. With no `COURSE_MOE_MODEL` set, it says one sentence.
+
+# %% key="copy-me" tags=["copy-me", "extra"]
+import os
+from pathlib import Path
+
+MODEL = os.environ.get("COURSE_MOE_MODEL", "Qwen/Qwen3-30B-A3B")
+TEXT = "混合专家为每个词元选出几个专家。 A mixture of experts picks a few experts for each token. 37×46=1702"
+
+
+def expert_load(folder, text):
+    """Tokens that each expert got, (layers, num_experts)."""
+    import torch
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    counts = []
+
+    def count(gate, inputs, output):
+        logits = output[0] if isinstance(output, tuple) else output  # transformers 5, or 4.x
+        chosen = logits.topk(model.config.num_experts_per_tok, dim=-1).indices
+        counts.append(chosen.flatten().bincount(minlength=model.config.num_experts).cpu())
+
+    gates = [module for name, module in model.named_modules() if name.endswith(".mlp.gate")]
+    hooks = [gate.register_forward_hook(count) for gate in gates]
+    with torch.inference_mode():
+        model(tokenizer(text, return_tensors="pt").input_ids.to(model.device))
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(counts) if counts else None
+
+
+if not Path(MODEL, "config.json").is_file():
+    print(f"No config.json in {MODEL}: set COURSE_MOE_MODEL to a checkpoint's folder.")
+elif (load := expert_load(MODEL, TEXT)) is None:
+    print(f"{MODEL} has no experts: it is a dense model.")
+else:
+    import matplotlib.pyplot as plt
+
+    for layer, row in enumerate(load.tolist()):
+        print(f"layer {layer}: busiest expert {row.index(max(row))} ({max(row)} tokens), never used: {row.count(0)}")
+    plt.imshow(load, aspect="auto", cmap="viridis")
+    plt.xlabel("expert")
+    plt.ylabel("layer")
+    plt.colorbar(label="tokens")
+    plt.show()
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)，第 2 节：128 个专家选 8 个，没有共享专家，全局批次的负载均衡
+# - 稀疏门控的混合专家：[Shazeer 等](https://arxiv.org/abs/1701.06538)；负载均衡损失：[Switch Transformer](https://arxiv.org/abs/2101.03961)；全局批次：[Qiu 等](https://arxiv.org/abs/2501.11873)
+# - 细粒度专家与共享专家：[DeepSeekMoE](https://arxiv.org/abs/2401.06066)；路由看起来像什么：[Mixtral](https://arxiv.org/abs/2401.04088)、[OLMoE](https://arxiv.org/abs/2409.02060)
+# - transformers 源码：[`modeling_qwen3_moe.py`](https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3_moe/modeling_qwen3_moe.py)
+#
+# 下一课：用 vLLM 离线推理，让模型成批地回答。
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2: 8 of 128 experts, no shared expert, load balance over the global batch
+# - Sparsely gated mixtures of experts: [Shazeer et al.](https://arxiv.org/abs/1701.06538); the load-balancing loss: [Switch Transformer](https://arxiv.org/abs/2101.03961); over the global batch: [Qiu et al.](https://arxiv.org/abs/2501.11873)
+# - Fine-grained and shared experts: [DeepSeekMoE](https://arxiv.org/abs/2401.06066); what routing looks like: [Mixtral](https://arxiv.org/abs/2401.04088), [OLMoE](https://arxiv.org/abs/2409.02060)
+# - The source in transformers: [`modeling_qwen3_moe.py`](https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3_moe/modeling_qwen3_moe.py)
+#
+# Next: offline inference with vLLM, where the model answers whole batches.
