@@ -91,6 +91,41 @@ def routing_map(trace: routing.RoutingTrace, start=0, tokens=2 * TOKENS_PER_ROW)
     return drawn
 
 
+def token_routes(trace: routing.RoutingTrace, token=0, row=0):
+    """One token: its experts and their weights in every layer, and the load of the layer in ``row`` of the trace."""
+    layers, experts, few = len(trace.layers), np.arange(trace.num_experts), trace.num_experts <= 16
+    ids = trace.expert_ids[:, token].astype(int)
+    recorded = np.ones(ids.shape) if trace.weights is None else trace.weights[:, token].astype(float)
+    weights = np.full((layers, trace.num_experts), np.nan)
+    np.put_along_axis(weights, ids, recorded, axis=1)
+    drawn, (ax, load) = figure(1, 2, height=max(2.6, 0.12 * layers + 1), width_ratios=[1.5, 1])
+    image = ax.pcolormesh(weights, cmap="viridis_r", vmin=0, vmax=recorded.max(), edgecolor="white", linewidth=0.5)
+    ax.set_facecolor("#eeeeee")
+    if few:
+        for place, expert in np.argwhere(~np.isnan(weights)) if trace.weights is not None else ():
+            weight = weights[place, expert]
+            colour = "white" if weight > recorded.max() / 2 else "black"
+            ax.text(expert + 0.5, place + 0.5, f"{weight:.2f}", ha="center", va="center", color=colour)
+        ax.set_xticks(experts + 0.5, experts)
+    step = 1 if layers <= 16 else 4
+    ax.set_yticks(np.arange(0, layers, step) + 0.5, trace.layers[::step])
+    ax.set(xlabel="expert", ylabel="layer", title="its experts in every layer")
+    ax.invert_yaxis()
+    ax.tick_params(length=0)
+    drawn.colorbar(image, ax=ax, label="weight" if trace.weights is not None else "weights not recorded")
+    counts = routing.expert_load(trace)[row]
+    load.bar(experts, counts, color=["#4477aa" if expert in ids[row] else "#cccccc" for expert in experts])
+    load.axhline(counts.mean(), color="#222222", linestyle="--", linewidth=1)
+    load.set(xlabel="expert", ylabel="tokens", title=f"load of layer {trace.layers[row]} (blue: its experts)")
+    if few:
+        load.set_xticks(experts)
+    text = printable(trace.pieces[token])
+    drawn.suptitle(
+        f"Token {token} of {len(trace.token_ids)}, “{text}”, in {trace.provenance.get('model', '?')}", x=0.01, ha="left"
+    )
+    return drawn
+
+
 def _labels(trace, first, last):
     texts = [printable(piece) for piece in trace.pieces[first:last]]
     return [text if len(text) <= LABEL_LENGTH else text[: LABEL_LENGTH - 1] + "…" for text in texts]

@@ -98,7 +98,7 @@ class RoutingExplorer(anywidget.AnyWidget):
     """Shows a :class:`helpers.routing.RoutingTrace`; the arrow keys move through tokens and layers.
 
     token, layer: what is selected at first; ``layer`` counts the rows of the trace. Where no widget runs (a notebook
-    that was opened and not executed, GitHub), :func:`helpers.plots.routing_map` stands in its place.
+    that was opened and not executed, GitHub), :func:`helpers.plots.token_routes` stands in its place.
     """
 
     _esm = JAVASCRIPT
@@ -114,8 +114,7 @@ class RoutingExplorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs):
         bundle, info = super()._repr_mimebundle_(**kwargs)
-        rows = max(1, 12 // len(self.trace.layers))
-        picture = plots.png(plots.routing_map(self.trace, tokens=rows * plots.TOKENS_PER_ROW))
+        picture = plots.png(plots.token_routes(self.trace, self.data["token"], self.data["layer"]))
         return bundle | {"image/png": base64.b64encode(picture).decode()}, info
 
     def to_html(self, path: str | Path, lang: str = "zh") -> None:

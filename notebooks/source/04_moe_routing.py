@@ -114,6 +114,7 @@ for ax, (title, values) in zip(axes, steps.items(), strict=True):
     ax.bar(range(len(scores)), values, color=colors)
     ax.axhline(0, color="#222222", linewidth=0.8)
     ax.set(title=f"{title}: sum {values.sum():.2f}", xlabel="expert")
+    ax.locator_params(axis="x", nbins=9, integer=True)
 print("token:", repr(tokenizer.decode(input_ids[0, row])), "| experts:", chosen.tolist())
 figure
 
@@ -358,7 +359,7 @@ def unpacked(block):
 
 sizes = {"hidden_size": 32, "moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
 x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
-config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=True)
+config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=True, experts_implementation="eager")
 theirs, ours = modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config), SparseMoeBlock(config)
 for parameter in theirs.parameters():
     nn.init.normal_(parameter, std=0.2)
@@ -386,11 +387,13 @@ axes[0].set(yticks=range(len(labels)), yticklabels=labels, xlabel="expert", titl
 figure.colorbar(image, ax=axes[0])
 
 batch = torch.logspace(0, 11, 200, base=2)  # tokens
-axes[1].semilogx(batch, 128 * (1 - (1 - 8 / 128) ** batch), color="#4477aa", base=2)
-axes[1].plot(batch, (8 * batch).clamp(max=1000), ":", color="#bb4400")
-axes[1].text(2.2, 30, "calls when looping over tokens", color="#bb4400")
-axes[1].text(90, 112, "calls when looping over experts\n= experts in use", color="#4477aa", va="top")
-axes[1].set(xlabel="tokens in the batch", title="8 of 128 experts, chosen at random", ylim=(0, 135))
+axes[1].loglog(batch, 8 * batch, ":", color="#bb4400")
+axes[1].loglog(batch, 128 * (1 - (1 - 8 / 128) ** batch), color="#4477aa")
+axes[1].text(40, 1500, "calls when looping over tokens", color="#bb4400", ha="right")
+axes[1].text(2000, 95, "calls when looping over experts\n= experts in use", color="#4477aa", ha="right", va="top")
+axes[1].set(xlabel="tokens in the batch", title="8 of 128 experts, chosen at random")
+axes[1].set(xticks=[1, 8, 64, 512], xticklabels=[1, 8, 64, 512], yticks=[8, 128, 1024, 8192])
+axes[1].set_yticklabels([8, 128, 1024, 8192])
 used = len(expert_ids.unique())
 print(f"here: {len(tokens)} tokens x {top_k} = {len(tokens) * top_k} calls over tokens, {used} over experts")
 figure
@@ -424,7 +427,7 @@ class Qwen2SparseMoeBlock(SparseMoeBlock):
         return super().forward(hidden_states) + valve * self.shared_expert(hidden_states)
 
 
-config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=40, norm_topk_prob=False)
+config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=40, experts_implementation="eager")
 theirs, ours = modeling_qwen2_moe.Qwen2MoeSparseMoeBlock(config), Qwen2SparseMoeBlock(config)
 for parameter in theirs.parameters():
     nn.init.normal_(parameter, std=0.2)
@@ -523,7 +526,7 @@ figure
 #
 # - 显存看总数：没选中的专家也要装进去。算得快慢看激活的数，外加每一步要读多少不同的专家。
 # - “去掉共享专家，所以更快”不成立：30B-A3B 没有共享专家，激活参数却比有的 Qwen1.5-MoE-A2.7B 多。快慢由激活参数决定，[技术报告](https://arxiv.org/abs/2505.09388)只说去掉了它，没有说更快。
-# - 激活的比例在变小：从 18.8% 到 9.4%，专家更多、更窄，选得更细。
+# - 两个 Qwen3 激活的比例是 11.0% 和 9.4%，前两个模型是 18.8% 和 24.8%：专家更多、更窄，选得更细。
 #
 # ## 看见路由
 #
@@ -534,7 +537,7 @@ figure
 #
 # - GPU memory goes by the total: experts that are not chosen must be there too. Speed goes by the active number, and by how many different experts a step has to read.
 # - "No shared expert, therefore faster" does not hold: 30B-A3B has none, and more active parameters than Qwen1.5-MoE-A2.7B, which has one. The active parameters decide; the [report](https://arxiv.org/abs/2505.09388) says that it was dropped, and claims no speed.
-# - The active share is falling, from 18.8% to 9.4%: more and narrower experts, a finer choice.
+# - The two Qwen3 activate 11.0% and 9.4%, the two models before them 18.8% and 24.8%: more and narrower experts, a finer choice.
 #
 # ## See the routing
 #
@@ -558,7 +561,7 @@ plots.routing_map(trace, tokens=max(1, 16 // len(trace.layers)) * plots.TOKENS_P
 # %% key="explorer"
 from helpers.explorer import RoutingExplorer
 
-RoutingExplorer(trace, token=trace.prompt_length)
+RoutingExplorer(trace, token=trace.prompt_length + 2)
 
 # %% [markdown] lang="zh" key="explorer-read"
 # 看图时请守住这几条界线：
@@ -747,7 +750,9 @@ for ax, (name, run), color in zip(axes[:2], runs.items(), ("#bb4400", "#4477aa")
     print(f"    loss, mean of the last 100 steps: {run['loss'][length - 20 : length].mean():.3f}")
 axes[0].set_ylabel("share of the tokens")
 axes[2].set(title="Gini, a line per layer", xlabel="step", ylim=(0, 1))
-axes[3].set(title="loss, nats per token", xlabel="step", yscale="log")
+axes[3].set(title="loss, nats per token", xlabel="step", yscale="log", yticks=[0.2, 0.5, 1, 2, 5])
+axes[3].set_yticks([], minor=True)
+axes[3].set_yticklabels([0.2, 0.5, 1, 2, 5])
 for ax in axes[2:]:
     ax.legend(loc="upper right")
 figure
@@ -843,10 +848,10 @@ for place, layer in enumerate(layers):
 figure, axes = plots.figure(1, len(layers), height=2.6, sharey=True)
 for place, ax in enumerate(axes):
     image = ax.imshow(rise[:, place], cmap="Reds", vmin=0, vmax=rise.max(), aspect="auto")
-    for (y, x_), value in np.ndenumerate(rise[:, place]):
+    for (y, x), value in np.ndenumerate(rise[:, place]):
         if value >= 0.05:
             ax.text(
-                x_, y, f"{value:.1f}", ha="center", va="center", color="white" if value > rise.max() / 2 else "black"
+                x, y, f"{value:.1f}", ha="center", va="center", color="white" if value > rise.max() / 2 else "black"
             )
     ax.set(title=f"layer {layers[place]}", xticks=range(len(busiest[place])), xticklabels=busiest[place])
 axes[0].set(yticks=range(len(present)), yticklabels=present)
@@ -877,14 +882,13 @@ for place, column in np.ndindex(busiest[: len(layers)].shape):
 figure, ax = plots.figure(height=3.2)
 for index, name in enumerate(present):
     ax.scatter(share[index], rise[index], s=22, alpha=0.8, color=f"C{index}", label=name)
-for index, place, column in {np.unravel_index(flat, rise.shape) for flat in (*rise.argsort(None)[-3:], share.argmax())}:
-    ax.annotate(
-        f"{present[index]}: layer {layers[place]}, expert {busiest[place, column]}",
-        (share[index, place, column], rise[index, place, column]), xytext=(-6, 6), textcoords="offset points", ha="right",
-    )  # fmt: skip
-ax.set(
-    xlabel="share of the class's predictions that the expert took part in", ylabel="loss rises by, nats", xlim=(0, 1.03)
-)
+for flat in {*rise.argsort(axis=None)[-3:], share.argmax()}:
+    index, place, column = np.unravel_index(flat, rise.shape)
+    x, y = share[index, place, column], rise[index, place, column]
+    text = f"{present[index]}: layer {layers[place]}, expert {busiest[place, column]}"
+    ax.text(x + (0.01 if x < 0.5 else -0.01), y + 0.04, text, ha="left" if x < 0.5 else "right")
+ax.set(xlabel="share of the class's predictions that the expert took part in", ylabel="loss rises by, nats")
+ax.set(xlim=(-0.01, 1.02))
 ax.legend(loc="upper left", ncols=2)
 print("correlation over all points:", np.corrcoef(share.flatten(), rise.flatten())[0, 1].round(2))
 figure
@@ -903,12 +907,12 @@ figure
 digits = rise[present.index("digit")]
 place, column = np.unravel_index(digits.argmax(), digits.shape)
 layer, expert = layers[place], int(busiest[place, column])
-for text in ("37×46=?", "123+456=?", "What does the router do?"):
+for text in ("37×46=?", "123+456=?", "讲个故事。"):
     whole = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
     with routing.expert_off(model, layer, expert):
         without = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
     for name, t in (("all experts", whole), (f"without expert {expert} of layer {layer}", without)):
-        print(f"{text} | {name}: {''.join(t.texts[t.prompt_length :]).split()}")
+        print(f"{text:<9}{name:<28}", " ".join("".join(t.texts[t.prompt_length :]).split()))
 
 # %% [markdown] lang="zh" key="recorded-text"
 # 读输出：在这个小模型里，少了这一个专家，乘法的步骤照样列得出来，乘积却算错了；加法和回答问题不受影响。试着把 `layer` 和 `expert` 换成别的。
