@@ -99,7 +99,7 @@ def token_routes(trace: routing.RoutingTrace, token=0, row=0):
     weights = np.full((layers, trace.num_experts), np.nan)
     np.put_along_axis(weights, ids, recorded, axis=1)
     drawn, (ax, load) = figure(1, 2, height=max(2.6, 0.12 * layers + 1), width_ratios=[1.5, 1])
-    image = ax.pcolormesh(weights, cmap="viridis_r", vmin=0, vmax=recorded.max(), edgecolor="white", linewidth=0.5)
+    image = ax.pcolormesh(weights, cmap="viridis_r", vmin=0, vmax=recorded.max(), edgecolor="white" if few else "none")
     ax.set_facecolor("#eeeeee")
     if few:
         for place, expert in np.argwhere(~np.isnan(weights)) if trace.weights is not None else ():

@@ -231,10 +231,12 @@ def capture_conversation(model, tokenizer, questions, max_new_tokens=256) -> Rou
     """Routing of a whole conversation with a model of ``helpers/qwen.py``, which answers each question greedily.
 
     Thinking, where the chat template has a switch, is on for the last question alone, and all that was said before it
-    counts as the prompt.
+    counts as the prompt. CourseError without a question.
     """
     import torch
 
+    if not questions:
+        raise CourseError("没有问题：请至少问一个。", "The model was asked no question: give at least one.")
     messages = []
     for question in questions[:-1]:
         messages.append({"role": "user", "content": question})
@@ -645,7 +647,7 @@ QUESTIONS = ("什么是 MoE？", "What does the router do?", "37×46=?")
 def recorded_path(model: str) -> Path:
     """Where the recorded conversation of a model lies: a bundled name, a hub id or a folder."""
     name = Path(model).name
-    if models.is_bundled(models.BUNDLED / name):
+    if (models.BUNDLED / name).is_dir():
         return models.ROOT / "assets" / "traces" / f"routing-{name}.npz"
     return models.ROOT / "assets" / "recorded" / name / "routing.npz"
 

@@ -28,6 +28,8 @@ from torch import nn
 from helpers import checks, models, plots, qwen, routing
 
 folder = models.course_moe_model()
+if models.is_bundled(folder):
+    torch.set_num_threads(1)  # for matrices this small a second thread costs more than it brings
 print(models.describe(folder, models.MOE_VARIABLE))
 
 # %% [markdown] lang="zh" key="idea"
@@ -111,7 +113,7 @@ figure, axes = plots.figure(1, 3, height=2.3)
 colors = ["#4477aa" if expert in chosen else "#cccccc" for expert in range(len(scores))]
 steps = {"router logits": scores, "softmax over all experts": probabilities, f"top {top_k}, renormalised": weights}
 for ax, (title, values) in zip(axes, steps.items(), strict=True):
-    ax.bar(range(len(scores)), values, color=colors)
+    ax.bar(range(len(scores)), values.tolist(), color=colors)
     ax.axhline(0, color="#222222", linewidth=0.8)
     ax.set(title=f"{title}: sum {values.sum():.2f}", xlabel="expert")
     ax.locator_params(axis="x", nbins=9, integer=True)

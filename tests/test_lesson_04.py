@@ -1,0 +1,373 @@
+"""Lesson 04: its exercises tell right from wrong, its blocks equal the helper's, its text says what its cells find."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from lesson_source import read_lesson
+
+from helpers import CourseError, checks, models, plots, qwen, routing
+
+LESSON = read_lesson(ROOT / "notebooks" / "source" / "04_moe_routing.py")
+CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """The names that the cells with definitions leave behind; their solutions replace the stubs."""
+    names = {}
+    for key in ("setup", "inputs", "router-figure", "route", "block", "layouts", "shared", "global"):
+        exec(CELLS[key], names)
+    for key in ("ex1", "ex2", "ex3", "ex4"):
+        exec(CELLS[f"{key}-solution"], names)
+    return SimpleNamespace(**names)
+
+
+def said(capsys, check, solution) -> str:
+    capsys.readouterr()
+    assert check(solution) is None
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 2
+    return printed
+
+
+# ---------------------------------------------------------------------------------------------- exercises
+
+EXERCISES = {
+    "ex1": (checks.exercise_04_1, "choose_experts"),
+    "ex2": (checks.exercise_04_2, "run_experts"),
+    "ex3": (checks.exercise_04_3, "expert_parameters"),
+    "ex4": (checks.exercise_04_4, "load_balancing_loss"),
+}
+
+
+@pytest.mark.parametrize("key", EXERCISES)
+def test_solution_passes_and_stub_does_not(key, lesson, capsys):
+    check, name = EXERCISES[key]
+    assert "Solved!" in said(capsys, check, getattr(lesson, name))
+    stub = {}
+    exec(CELLS[key], stub)
+    printed = said(capsys, check, stub[name])
+    assert "还没有解出来" in printed and "Not solved yet" in printed and "raised" not in printed
+
+
+def route(logits, k, dim=-1, norm=True, scores=None):
+    weights, ids = (logits.softmax(dim) if scores is None else scores(logits)).topk(k)
+    return (weights / weights.sum(-1, keepdim=True) if norm else weights), ids
+
+
+WRONG_ROUTERS = {
+    "one step is missing": lambda logits, k: route(logits, k, norm=False),
+    "over the tokens": lambda logits, k: route(logits, k, dim=0),
+    "from the logits themselves": lambda logits, k: route(logits, k, scores=lambda x: x),
+    "the other way round": lambda logits, k: route(logits, k)[::-1],
+    "not the chosen experts": lambda logits, k: (route(logits, k)[0], route(-logits, k)[1]),
+    "the weights differ": lambda logits, k: route(logits, k, scores=torch.sigmoid),
+    "two tensors are wanted": lambda logits, k: route(logits, k)[0],
+    "shape should be (6, 3), it is (6, 5)": lambda logits, k: route(logits, 5),
+    "three steps": lambda logits, k: (..., ...),
+}
+
+
+@pytest.mark.parametrize("hint", WRONG_ROUTERS)
+def test_a_wrong_router_is_named(hint, capsys):
+    assert hint in said(capsys, checks.exercise_04_1, WRONG_ROUTERS[hint])
+
+
+def test_a_softmax_over_the_chosen_is_right_too(capsys):
+    def choose(logits, k):
+        scores, ids = logits.topk(k)
+        return scores.softmax(-1), ids
+
+    assert "Solved!" in said(capsys, checks.exercise_04_1, choose)
+
+
+def run_experts(tokens, weights, ids, experts, output=None, add=True, weighted=True, slots=None, swapped=False):
+    output = torch.zeros_like(tokens) if output is None else output
+    for expert in range(len(experts)):
+        token, slot = torch.where(ids == expert)
+        if slots is not None:
+            token, slot = token[slot < slots], slot[slot < slots]
+        if swapped:
+            token, slot = slot, token.clamp(max=1)
+        rows = experts[expert](tokens[token])
+        rows = rows * weights[token, slot, None] if weighted else rows
+        if add:
+            output.index_add_(0, token, rows)
+        else:
+            output[token] = rows
+    return output
+
+
+def over_tokens(tokens, weights, ids, experts):
+    rows = [
+        sum(w * experts[e](token[None])[0] for w, e in zip(row, chosen, strict=True))
+        for token, row, chosen in zip(tokens, weights, ids, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+WRONG_LOOPS = {
+    "routing weights are missing": lambda *given: run_experts(*given, weighted=False),
+    "overwrote earlier ones": lambda *given: run_experts(*given, add=False),
+    "first expert only": lambda *given: run_experts(*given, slots=1),
+    "gives the token first": lambda *given: run_experts(*given, swapped=True),
+    "start the output from zeros": lambda *given: run_experts(*given, output=given[0]),
+    "once each is enough": over_tokens,
+    "shape should be (5, 3), it is (4, 3)": lambda *given: run_experts(*given)[:4],
+    "a tensor is wanted, this is float": lambda *given: 1.0,
+}
+
+
+@pytest.mark.parametrize("hint", WRONG_LOOPS)
+def test_a_wrong_loop_is_named(hint, capsys):
+    assert hint in said(capsys, checks.exercise_04_2, WRONG_LOOPS[hint])
+
+
+def expert_counts(config, matrices=3, layers=True, width="moe_intermediate_size"):
+    one = matrices * config["hidden_size"] * config[width] * (config["num_hidden_layers"] if layers else 1)
+    return one * config["num_experts"], one * config["num_experts_per_tok"]
+
+
+WRONG_COUNTS = {
+    "this is one layer": lambda config: expert_counts(config, layers=False),
+    "three matrices, not two": lambda config: expert_counts(config, matrices=2),
+    "width of a dense layer": lambda config: expert_counts(config, width="intermediate_size"),
+    "the other way round": lambda config: expert_counts(config)[::-1],
+    "num_experts_per_tok of the experts only": lambda config: expert_counts(config)[:1] * 2,
+    "two numbers are wanted": lambda config: expert_counts(config)[0],
+    "Qwen3-235B-A22B does not give (28991029248, 1811939328)": lambda config: (28991029248, 1811939328),
+}
+
+
+@pytest.mark.parametrize("hint", WRONG_COUNTS)
+def test_wrong_expert_parameters_are_named(hint, capsys):
+    assert hint in said(capsys, checks.exercise_04_3, WRONG_COUNTS[hint])
+
+
+def balance(logits, k, times=None, choices=None, mean=True, counted=True, of_chosen=False, both=False):
+    p = logits.softmax(-1)
+    n, experts = p.shape
+    ids = p.topk(k).indices
+    f = torch.bincount(ids.flatten(), minlength=experts) / (choices or n) if counted else p.mean(0)
+    if of_chosen:
+        p = torch.zeros_like(p).scatter(1, ids, p.gather(1, ids))
+    return (experts if times is None else times) * (f * (f if both else p.mean(0) if mean else p.sum(0))).sum()
+
+
+WRONG_LOSSES = {
+    "times the number of experts": lambda logits, k: balance(logits, k, times=1),
+    "not by the number of choices": lambda logits, k: balance(logits, k, choices=k * len(logits)),
+    "f is divided by the number of tokens": lambda logits, k: balance(logits, k, choices=1),
+    "both divided": lambda logits, k: balance(logits, k, choices=1, mean=False),
+    "not the probabilities": lambda logits, k: balance(logits, k, counted=False),
+    "chosen or not": lambda logits, k: balance(logits, k, of_chosen=True),
+    "counts have no gradient": lambda logits, k: balance(logits, k, both=True),
+    "do without .item()": lambda logits, k: balance(logits, k).item(),
+    "the value differs": lambda logits, k: balance(logits, k) + 1,
+}
+
+
+@pytest.mark.parametrize("hint", WRONG_LOSSES)
+def test_a_wrong_loss_is_named(hint, capsys):
+    assert hint in said(capsys, checks.exercise_04_4, WRONG_LOSSES[hint])
+
+
+def test_the_loss_is_that_of_transformers(lesson):
+    from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
+
+    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
+    for top_k in (1, 2, 4):
+        torch.testing.assert_close(
+            lesson.load_balancing_loss(logits, top_k), load_balancing_loss_func((logits,), 6, top_k)
+        )
+    one_batch = lesson.both_losses([logits], 2)  # with one micro-batch the two losses are the same
+    torch.testing.assert_close(one_batch[0], one_batch[1])
+    torch.testing.assert_close(one_batch[0], lesson.load_balancing_loss(logits, 2))
+
+
+# ---------------------------------------------------------------------------------------------- taught code
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_taught_block_equals_the_helpers(shared, seed, lesson):
+    generator = torch.Generator().manual_seed(seed)
+    config = qwen.QwenConfig(
+        vocab_size=50,
+        hidden_size=16 + 4 * seed,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        qk_norm=not shared,
+        qkv_bias=shared,
+        num_experts=5 + seed,
+        num_experts_per_tok=1 + seed,
+        moe_intermediate_size=12,
+        norm_topk_prob=not shared,
+        shared_expert_intermediate_size=20 if shared else 0,
+    )
+    taught = (lesson.Qwen2SparseMoeBlock if shared else lesson.SparseMoeBlock)(config)
+    for parameter in taught.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
+    helper = qwen.SparseMoeBlock(config)
+    state = {f"layers.0.mlp.{name}": tensor for name, tensor in helper.state_dict().items()}
+    views = qwen.checkpoint_views(config, state, packed=False)
+    with torch.no_grad():
+        for name, tensor in taught.state_dict().items():
+            views.pop(f"model.layers.0.mlp.{name}").copy_(tensor)
+    assert not views
+    x = torch.randn(2, 7, config.hidden_size, generator=generator)
+    torch.testing.assert_close(taught(x), helper(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_broken_block_would_be_noticed(lesson):
+    """The cell that swaps the blocks in fails if the taught block forgets to renormalise."""
+    names = dict(vars(lesson))
+    broken = CELLS["block"].replace("self.norm_topk_prob)", "False)")
+    assert broken != CELLS["block"]
+    exec(broken, names)
+    with pytest.raises(AssertionError):
+        exec(CELLS["block-check"], names)
+    exec(CELLS["block"], names)
+    exec(CELLS["block-check"], names)
+    assert all(isinstance(layer.mlp, qwen.SparseMoeBlock) for layer in lesson.model.layers), "the originals are back"
+
+
+# ---------------------------------------------------------------------------------------------- what the text says
+
+
+def test_the_text_says_what_its_cells_find(lesson):
+    """Sentences of the lesson about the tiny model that a retraining could make wrong."""
+    names = dict(vars(lesson))
+    for key in ("map", "training", "association", "causal", "scatter", "consequence"):
+        exec(CELLS[key], names)
+    trace, found, rise, share = (names[name] for name in ("trace", "found", "rise", "share"))
+    assert "".join(trace.texts).endswith("37×46=1702"), "the model answers right"
+    assert (found["trained"] > found["untrained"]).all() and (found["untrained"] > 3 * found["permuted"].max(0)).all()
+    assert (rise < 0.05).mean() > 0.8, "most cells are white"
+    assert rise.flat[share.argmax()] < 0.05 and share.max() > 0.9, "one expert is used all the time and not needed"
+    worst = rise.argsort(axis=None)[-3:]
+    assert rise.flat[worst].min() > 0.3 and share.flat[worst].min() < 0.25
+    texts = ["".join(names[name].texts[names[name].prompt_length :]) for name in ("whole", "without")]
+    assert texts[0] == texts[1], "the last question is not affected"
+    for question, right in (("37×46=?", False), ("123+456=?", True)):
+        with routing.expert_off(lesson.model, names["layer"], names["expert"]):
+            t = routing.capture_conversation(lesson.model, lesson.tokenizer, [question], max_new_tokens=160)
+        assert "".join(t.texts).endswith("37×46=1702" if "×" in question else "123+456=579") is right
+    runs, last = names["runs"], names["length"] - 1
+    gini = {name: routing.gini(run["load"][last].astype(float)) for name, run in runs.items()}
+    assert gini["off"].min() > 2 * gini["on"].max()
+    assert (runs["off"]["load"][last] < 0.01).any() and runs["on"]["load"][last].min() > 0.05
+    assert runs["off"]["load"][last].max() < 0.5, "no expert has everything"
+
+
+def test_the_balance_records_start_alike():
+    runs = [np.load(ROOT / "assets" / "traces" / f"moe_balance_{name}.npz") for name in ("off", "on")]
+    for run in runs:
+        assert run["load"].shape == (len(run["step"]), 4, 8) and run["loss"].shape == run["step"].shape
+        assert np.allclose(run["load"].sum(-1, dtype=float), 1, atol=0.01)
+    assert runs[0]["loss"][0] == pytest.approx(runs[1]["loss"][0], rel=1e-3), "the same weights and data at the start"
+
+
+# ---------------------------------------------------------------------------------------------- recording
+
+
+def test_the_recorded_trace_is_what_its_command_makes(tmp_path, capsys):
+    output = tmp_path / "trace.npz"
+    assert routing.main(["--output", str(output)]) == 0
+    assert f"{output}: 4 layers, " in capsys.readouterr().out
+    made, kept = (routing.RoutingTrace.load(path) for path in (output, routing.recorded_path("qwen3-moe-tiny")))
+    same, difference = routing.agreement(made, kept)
+    assert same >= 0.99 and difference <= 1e-2
+    assert kept.provenance["model"] == "qwen3-moe-tiny" and kept.texts[kept.prompt_length] == "<think>"
+    classes = {routing.token_class(text) for text in kept.texts}
+    assert {"CJK", "Latin", "digit", "operator"} <= classes, "a mixed conversation"
+
+
+def test_a_real_model_is_recorded_where_the_lesson_looks(tmp_path, monkeypatch, capsys):
+    """The way of the recipe, with a copy of the tiny model in the place of Qwen3-30B-A3B."""
+    import shutil
+
+    from helpers.explorer import RoutingExplorer
+
+    shutil.copytree(models.find_checkpoint("qwen3-moe-tiny"), tmp_path / "Qwen3-30B-A3B")
+    monkeypatch.setattr(models, "ROOT", tmp_path)
+    assert routing.recorded_path("Qwen/Qwen3-30B-A3B") == tmp_path / "assets/recorded/Qwen3-30B-A3B/routing.npz"
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    names = {"models": models, "routing": routing, "RoutingExplorer": RoutingExplorer}
+    exec(CELLS["recorded"], names)
+    assert "not recorded yet" in capsys.readouterr().out and shown == []
+    assert routing.main([str(tmp_path / "Qwen3-30B-A3B"), "--questions", "3+4=?"]) == 0
+    capsys.readouterr()
+    exec(CELLS["recorded"], names)
+    assert capsys.readouterr().out == "" and shown[0].trace.provenance["model"] == "Qwen3-30B-A3B"
+    assert shown[0].trace.provenance["dtype"] == "bfloat16"
+
+
+def test_models_that_cannot_be_recorded_are_refused(capsys):
+    for model, word in (("qwen3-tiny", "no experts"), ("Qwen/Qwen3-30B-A3B", "python -m helpers.download")):
+        assert routing.main([model]) == 1
+        error = capsys.readouterr().err
+        assert len(error.splitlines()) == 2 and word in error
+    with pytest.raises(CourseError, match="asked no question"):
+        routing.capture_conversation(None, None, [])
+
+
+# ---------------------------------------------------------------------------------------------- figures, copy-me
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_token_as_a_figure():
+    trace = routing.RoutingTrace.load(routing.recorded_path("qwen3-moe-tiny"))
+    drawn = plots.token_routes(trace, token=90, row=2)
+    grid, load = drawn.axes[:2]
+    written = {(round(t.get_position()[1] - 0.5), round(t.get_position()[0] - 0.5)): t.get_text() for t in grid.texts}
+    wanted = {
+        (layer, int(expert)): f"{weight:.2f}"
+        for layer in range(4)
+        for expert, weight in zip(trace.expert_ids[layer, 90], trace.weights[layer, 90].astype(float), strict=True)
+    }
+    assert written == wanted
+    assert [bar.get_height() for bar in load.patches] == routing.expert_load(trace)[2].tolist()
+    assert plots.png(drawn).startswith(b"\x89PNG")
+
+
+def run_copy_me(tmp_path, **variables):
+    script = tmp_path / "copied.py"
+    script.write_text(CELLS["copy-me"], encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
+    return subprocess.run(
+        [sys.executable, "-I", script],
+        cwd=tmp_path,
+        env=environment | {"MPLBACKEND": "agg"} | variables,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_copy_me_cell_runs_alone(tmp_path):
+    done = run_copy_me(tmp_path, COURSE_MOE_MODEL=str(models.find_checkpoint("qwen3-moe-tiny")))
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [f"layer {layer}" for layer in range(4)]
+    done = run_copy_me(tmp_path, COURSE_MOE_MODEL=str(models.find_checkpoint("qwen3-tiny")))
+    assert done.returncode == 0 and "has no experts: it is a dense model." in done.stdout
+    done = run_copy_me(tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("No config.json in Qwen/Qwen3-30B-A3B")
+
+
+def test_copy_me_counts_what_the_trace_counts(lesson):
+    names = {"__name__": "copied"}
+    exec(CELLS["copy-me"], names)
+    found = names["expert_load"](str(models.find_checkpoint("qwen3-moe-tiny")), names["TEXT"])
+    reference = qwen.load_model(models.find_checkpoint("qwen3-moe-tiny"), dtype=torch.bfloat16, device="cpu")
+    counted = routing.expert_load(routing.capture_reference(reference, lesson.tokenizer, names["TEXT"]))
+    assert found.sum() == counted.sum() and np.abs(found.numpy() - counted).sum() <= 0.02 * counted.sum()
