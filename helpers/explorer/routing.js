@@ -172,6 +172,7 @@ function render({ model, el }) {
   const slider = named(
     element("input", { className: "rx-layer", type: "range", min: 0, max: layers.length - 1, step: 1 }), () => label("layer"));
   slider.oninput = () => update({ layer: Number(slider.value) });
+  slider.onkeydown = (event) => event.stopPropagation(); // a notebook in JupyterLab would swallow the arrow keys
   const step = (sign, by) => element("button", { type: "button", className: "rx-step", ariaHidden: "true", tabIndex: -1,
     textContent: sign, onclick: () => moveLayer(by) });
   const now = element("output", { className: "rx-now" });
