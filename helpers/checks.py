@@ -59,6 +59,147 @@ def same_tensor(result, expected) -> bool:
     return torch.allclose(result.float(), expected, atol=1e-5)
 
 
+# ---------------------------------------------------------------------------------------------- lesson 01
+
+
+@exercise
+def exercise_01_1(dependency_set):
+    """``dependency_set(driver)``: "580.65.06" or None -> "gpu", "cu12", "cpu" or "too old"."""
+    start = Hint(
+        "先看有没有驱动，再取版本的第一段，和 580、570 比。",
+        "first see whether there is a driver, then compare the first part of its version with 580 and 570.",
+    )
+    for driver, expected in (
+        ("595.71.05", "gpu"),
+        ("580.65.06", "gpu"),
+        ("579.99", "cu12"),
+        ("570.124.06", "cu12"),
+        ("535.183.01", "too old"),
+        ("1000.10", "gpu"),
+        (None, "cpu"),
+    ):
+        result = answer(dependency_set, driver, start=start)
+        if result == expected:
+            continue
+        if str(result).startswith("requirements"):
+            raise Hint(
+                f"要的是组名 {expected!r}，不是文件名 {result!r}。", f"the name {expected!r} is wanted, not {result!r}."
+            )
+        if driver == "1000.10":
+            raise Hint(
+                "文字比较里 '1000' 小于 '580'：先变成整数。", "as text '1000' is below '580': make it an integer first."
+            )
+        if expected == "too old" and result == "cpu":
+            raise Hint(
+                "机器有 GPU，只是驱动太旧：悄悄改用 CPU 会让人一直等下去，要说出来。",
+                "there is a GPU with an old driver: say so; taking the CPU in silence leaves people waiting.",
+            )
+        if driver in ("580.65.06", "570.124.06"):
+            raise Hint(f"{driver} 刚好够：用 >=，不用 >。", f"{driver} is just new enough: use >=, not >.")
+        raise Hint(
+            f"{driver!r} 应该得到 {expected!r}，得到的是 {result!r}。",
+            f"{driver!r} should give {expected!r}, not {result!r}.",
+        )
+
+
+@exercise
+def exercise_01_2(largest_context):
+    """``largest_context(card, weights, per_token, limit)`` in bytes and tokens -> tokens, as helpers.models.fits."""
+    from helpers import models
+
+    gib = models.GIB
+    start = Hint(
+        "剩给 KV 缓存的 = 0.92 × card − weights − 1.5 GiB；除以 per_token，向下取到 16 的倍数。",
+        "left for KV cache: 0.92 x card - weights - 1.5 GiB; divide by per_token, round down to a multiple of 16.",
+    )
+
+    def sizes(name):
+        config = models.CATALOGUE[f"Qwen/Qwen3-{name}"].config
+        return config, models.weight_bytes(config), models.kv_bytes_per_token(config)
+
+    config, weights, per_token = sizes("8B")
+    card, no_limit = 24 * gib, 10**6
+    expected = models.fits(config | {"max_position_embeddings": no_limit}, card).max_context
+    result = answer(largest_context, card, weights, per_token, no_limit, start=start)
+
+    def tokens(share=0.92, other=1.5 * gib):
+        return int((share * card - weights - other) / per_token)
+
+    def near(value):
+        return abs(result - value) <= 16
+
+    if result != expected:
+        if near(tokens(share=1)):
+            raise Hint("vLLM 只用整张卡的 92%。", "vLLM uses 92% of the card, not all of it.")
+        if near(tokens(share=0.9)):
+            raise Hint("0.9 是旧版本的默认值，现在是 0.92。", "0.9 was the default of older versions; it is 0.92 now.")
+        if near(tokens(other=0)):
+            raise Hint("还要留 1.5 GiB 给其余开销。", "1.5 GiB are for the rest.")
+        if near(tokens(other=1.5e9)):
+            raise Hint("1.5 GiB 是 1.5 * 2**30 字节，不是 1.5e9。", "1.5 GiB are 1.5 * 2**30 bytes, not 1.5e9.")
+        if near(int(0.92 * card / per_token)):
+            raise Hint("忘了减去权重。", "the weights are not subtracted.")
+        if int(result) * 16 == expected:
+            raise Hint("这是块数：再乘 16 才是词元数。", "these are blocks: times 16 gives tokens.")
+        if int(result) == tokens():
+            raise Hint("只有整块能用：向下取到 16 的倍数。", "only whole blocks count: round down to a multiple of 16.")
+        if result == expected + 16:
+            raise Hint("最后那一块装不下：向下取，不向上取。", "the last block has no room: round down, not up.")
+        raise Hint(
+            f"24 GiB 上应该是 {expected}，得到的是 {result}。{start.zh}",
+            f"24 GiB give {expected}, not {result}. {start.en}",
+        )
+    small = largest_context(16 * gib, weights, per_token, no_limit)
+    if small != 0:
+        raise Hint(
+            f"16 GiB 的卡连权重都放不下，应该是 0，得到的是 {small}。",
+            f"on 16 GiB not even the weights fit: 0 is wanted, not {small}.",
+        )
+    if (large := largest_context(80 * gib, weights, per_token, 40960)) != 40960:
+        raise Hint(
+            f"80 GiB 的卡放得下更多，但模型自己的上限是 40960，得到的是 {large}。",
+            f"80 GiB have room for more, but the model's own limit is 40960, not {large}.",
+        )
+    config, weights, per_token = sizes("4B")
+    if largest_context(12 * gib, weights, per_token, 40960) != models.fits(config, 12 * gib).max_context:
+        raise Hint(
+            "换成别的模型和卡就不对了：用参数算。", "wrong for another model and card: compute from the arguments."
+        )
+
+
+@exercise
+def exercise_01_3(kv_bytes_per_card):
+    """``kv_bytes_per_card(config, gpus)`` -> bytes of one token's KV cache on each card, bf16."""
+    from helpers import models
+
+    start = Hint(
+        "每张卡上的头数 = KV 头数 // gpus，但至少 1；再乘 2 × 层数 × head_dim × 2 字节。",
+        "heads on a card: KV heads // gpus, but at least 1; times 2 x layers x head_dim x 2 bytes.",
+    )
+    for size, gpus in (("8B", 1), ("8B", 2), ("8B", 8), ("30B-A3B", 8), ("0.6B", 16)):
+        config = models.CATALOGUE[f"Qwen/Qwen3-{size}"].config
+        result = answer(kv_bytes_per_card, dict(config), gpus, start=start)
+        whole, heads = models.kv_bytes_per_token(config), config["num_key_value_heads"]
+        expected = whole // heads * max(1, heads // gpus)
+        if result == expected:
+            continue
+        if result in (whole / gpus, whole // gpus, 0):
+            raise Hint(
+                f"{heads} 个头分不满 {gpus} 张卡：一个头不能再切，每张卡至少放一个。",
+                f"{heads} heads are too few for {gpus} cards: a head is never cut, each card holds at least one.",
+            )
+        if result == whole:
+            raise Hint(f"KV 头平分给了 {gpus} 张卡，每张只存一部分。", f"the KV heads are divided among {gpus} cards.")
+        if 2 * result == expected:
+            raise Hint("只有一半：键和值都要存，每个数 2 字节。", "this is half: keys and values, 2 bytes a number.")
+        if result * heads == expected * config["num_attention_heads"]:
+            raise Hint("缓存里只有 KV 头，不是全部注意力头。", "the cache holds the KV heads, not all attention heads.")
+        raise Hint(
+            f"Qwen3-{size} 在 {gpus} 张卡上不是 {result}。{start.zh}",
+            f"Qwen3-{size} on {gpus} cards is not {result}. {start.en}",
+        )
+
+
 # ---------------------------------------------------------------------------------------------- lesson 03
 
 
