@@ -200,6 +200,180 @@ def exercise_01_3(kv_bytes_per_card):
         )
 
 
+# ---------------------------------------------------------------------------------------------- lesson 02
+
+
+def write_safetensors(path, tensors, cut=0):
+    """A safetensors file: name -> (dtype, shape, bytes); ``cut`` bytes are missing at its end."""
+    import json
+
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    header = dict(sorted(header.items(), reverse=True))  # not in the order of the bytes, as the format allows
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + bytes(end)
+    path.write_bytes(content[: len(content) - cut])
+
+
+SAMPLE = {"a": ("BF16", [6, 4], 48), "b": ("F32", [5], 20), "c": ("F32", [], 4)}  # 24 + 5 + 1 parameters
+
+
+@exercise
+def exercise_02_1(count_parameters):
+    """``count_parameters(path)`` -> parameters of all tensors of a safetensors file."""
+    import tempfile
+    from pathlib import Path
+
+    from helpers import models
+
+    start = Hint(
+        "读 8 个字节得到 JSON 的长度，读 JSON，把每个张量 shape 的连乘加起来。",
+        "8 bytes give the length of the JSON; read it, then add up the product of each tensor's shape.",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        write_safetensors(path, SAMPLE)
+        size = path.stat().st_size
+        try:
+            result = answer(count_parameters, path, start=start)
+        except KeyError as error:
+            if error.args[0] in ("shape", "data_offsets", "dtype"):
+                raise Hint("先去掉 __metadata__：它不是张量。", "leave __metadata__ out: it is no tensor.") from None
+            raise
+    for wrong, zh, en in (
+        (3, "这是张量的个数。", "this counts tensors."),
+        (4, "这是 JSON 的条目数。", "this counts the entries of the JSON."),
+        (15, "shape 要连乘，不是相加。", "multiply the shape's numbers, do not add them."),
+        (29, "形状为空的张量是 1 个数，不是 0 个。", "a tensor of empty shape is 1 number, not 0."),
+        (
+            72,
+            "这是字节数：不同类型的参数占的字节数不同，用 shape 算。",
+            "these are bytes, which differ by dtype: use shape.",
+        ),
+        (36, "这是字节数的一半，只有 bf16 才对；用 shape 算。", "half of the bytes is right for bf16 only: use shape."),
+        (
+            size // 2,
+            "文件里还有文件头，也不是每种类型都占 2 字节。",
+            "the file has a header too, and not every dtype takes 2 bytes.",
+        ),
+    ):
+        if result == wrong:
+            raise Hint(zh, en)
+    if result != 30:
+        raise Hint(f"应该是 30，得到的是 {result}。{start.zh}", f"30 is wanted, not {result}. {start.en}")
+    file = models.BUNDLED / "qwen3-tiny" / "model.safetensors"
+    if count_parameters(file) != models.parameters(models.read_config(file.parent)):
+        raise Hint("qwen3-tiny 的结果不对。" + start.zh, "wrong for qwen3-tiny. " + start.en)
+
+
+@exercise
+def exercise_02_2(is_whole):
+    """``is_whole(path)`` -> whether a safetensors file has exactly the size that its header asks for."""
+    import tempfile
+    from pathlib import Path
+
+    start = Hint(
+        "正好的大小 = 8 + JSON 的长度 + 最大的 data_offsets[1]。",
+        "the right size is 8 + the length of the JSON + the largest data_offsets[1].",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+
+        def ask(cut, tensors=SAMPLE):
+            path = Path(folder, "model.safetensors")
+            write_safetensors(path, tensors, cut)
+            return path.stat().st_size, answer(is_whole, path, start=start)
+
+        try:
+            size, result = ask(0)
+            if result is not True:
+                raise Hint(
+                    "完整的文件应该返回 True：有没有算上前 8 个字节和 JSON？结束位置取最大的，不是最后一项的。",
+                    "a whole file gives True: are the 8 bytes and the JSON counted? Take the largest end, not the last "
+                    "entry's.",
+                )
+            for cut in (1, 60):
+                if ask(cut)[1] is not False:
+                    raise Hint(f"少了 {cut} 个字节的文件应该返回 False。", f"a file short of {cut} bytes gives False.")
+        except KeyError as error:
+            if error.args[0] in ("shape", "data_offsets", "dtype"):
+                raise Hint("先去掉 __metadata__：它不是张量。", "leave __metadata__ out: it is no tensor.") from None
+            raise
+        for left in (40, 8, 3, 0):
+            try:
+                result = ask(size - left)[1]
+            except Hint:
+                raise
+            except Exception as error:
+                raise Hint(
+                    f"文件头被截断时要返回 False，现在抛出了 {type(error).__name__}。",
+                    f"where the header is cut, return False; this raises {type(error).__name__}.",
+                ) from None
+            if result is not False:
+                raise Hint(
+                    f"只剩 {left} 个字节的文件应该返回 False。", f"a file of which {left} bytes are left gives False."
+                )
+
+
+@exercise
+def exercise_02_3(missing_shards):
+    """``missing_shards(folder)`` -> sorted names of the weight files that should be there and are not."""
+    import json
+    import tempfile
+    from pathlib import Path
+
+    start = Hint(
+        "weight_map 的值是文件名：去重，留下不存在的，排序。",
+        "the values of weight_map are file names: each once, those that are not there, sorted.",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        names = [f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)]
+        weight_map = {f"layer.{number}.{part}": names[number % 4] for number in range(8) for part in ("up", "down")}
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+        (folder / names[0]).write_bytes(b"x")
+        (folder / names[1]).write_bytes(b"x")
+        (folder / f"{names[2]}.incomplete").write_bytes(b"x")
+        result = answer(missing_shards, folder, start=start)
+        if isinstance(result, set | tuple):
+            raise Hint("要一个排好序的列表：sorted(...)。", "a sorted list is wanted: sorted(...).")
+        if len(result) > len(set(result)):
+            raise Hint(
+                "同一片出现了多次：先放进集合去重。", "a shard appears more than once: put them into a set first."
+            )
+        if any(name in weight_map for name in result):
+            raise Hint(
+                "这些是张量名（键），要的是文件名（值）。", "these are tensors (keys); the file names are the values."
+            )
+        if result == names:
+            raise Hint(
+                "已经在的也列出来了：只要不存在的。", "files that are there are listed too: only the missing ones."
+            )
+        if result == names[3:]:
+            raise Hint(
+                ".incomplete 只是半个文件，那一片也算缺少。", ".incomplete is half a file: that shard is missing too."
+            )
+        if result != names[2:]:
+            raise Hint(f"应该是 {names[2:]}，得到的是 {result}。", f"{names[2:]} is wanted, not {result}.")
+        index.unlink()
+        try:
+            result = missing_shards(folder)
+        except FileNotFoundError:
+            raise Hint(
+                "没有索引时不要报错：应有的是 model.safetensors。", "without the index, expect model.safetensors."
+            ) from None
+        if result != ["model.safetensors"]:
+            raise Hint(
+                f"没有索引也没有 model.safetensors，应该返回 ['model.safetensors']，得到的是 {result}。",
+                f"with neither an index nor model.safetensors, ['model.safetensors'] is wanted, not {result}.",
+            )
+        (folder / "model.safetensors").write_bytes(b"x")
+        if missing_shards(folder) != []:
+            raise Hint("model.safetensors 在，什么都不缺。", "model.safetensors is there, so nothing is missing.")
+
+
 # ---------------------------------------------------------------------------------------------- lesson 03
 
 

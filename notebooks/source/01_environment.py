@@ -300,7 +300,7 @@ ax.set_xlabel(f"MB on disk (all {len(sizes)} packages: {sum(sizes.values()) / 10
 figure
 
 # %% [markdown] lang="zh" key="disk-read"
-# 读图：一条是一个包在硬盘上的大小。带 CUDA 的 torch 和 vLLM 还要大好几倍，所以在系统盘只有 30 GB 的机器上，环境要放数据盘。
+# 读图：一条是一个包在硬盘上的大小。GPU 的两组更大，课程按 20 GiB 预留（由安装包的大小估计，没有实测），所以在系统盘只有 30 GB 的机器上，环境要放数据盘。
 #
 # ## 显存怎么算
 #
@@ -309,7 +309,7 @@ figure
 # 公式第 03 课会推出来，这里先用：权重 = 参数量 × 2 字节（bf16）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
 
 # %% [markdown] lang="en" key="disk-read"
-# How to read it: a bar is one package's size on disk. torch and vLLM with CUDA are several times larger, so where the system disk has only 30 GB the environment belongs on the data disk.
+# How to read it: a bar is one package's size on disk. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured), so where the system disk has only 30 GB the environment belongs on the data disk.
 #
 # ## How GPU memory adds up
 #
@@ -410,10 +410,11 @@ checks.exercise_01_2(largest_context)
 # Quantisation brings a weight from 2 bytes to 1 (FP8) or to about half a byte (AWQ, 4 bits), and all that is saved goes to the KV cache. The quantised version of a model is a download of its own with a suffix: `Qwen/Qwen3-8B-FP8`, `Qwen/Qwen3-8B-AWQ`. Whether it runs depends on the card's compute capability. Guess: an RTX 3090 has no FP8 units; can it load FP8 weights? The next cell reads vLLM's own source files without importing them.
 
 # %% key="quant" tags=["extra"]
+import importlib.util
 import re
 
-folder = Path(importlib.metadata.distribution(engine).locate_file("vllm/model_executor/layers/quantization"))
-for file in sorted(folder.glob("*.py")):
+package = Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported
+for file in sorted((package / "model_executor/layers/quantization").glob("*.py")):
     found = re.search(r"def get_min_capability\(cls\) -> int:\n\s+return (\d+)", file.read_text(encoding="utf-8"))
     if found and (file.stem == "fp8" or "awq" in file.stem):
         print(f"{file.stem:<12} compute capability >= {int(found[1]) / 10}")
