@@ -59,6 +59,321 @@ def same_tensor(result, expected) -> bool:
     return torch.allclose(result.float(), expected, atol=1e-5)
 
 
+# ---------------------------------------------------------------------------------------------- lesson 01
+
+
+@exercise
+def exercise_01_1(dependency_set):
+    """``dependency_set(driver)``: "580.65.06" or None -> "gpu", "cu12", "cpu" or "too old"."""
+    start = Hint(
+        "先看有没有驱动，再取版本的第一段，和 580、570 比。",
+        "first see whether there is a driver, then compare the first part of its version with 580 and 570.",
+    )
+    for driver, expected in (
+        ("595.71.05", "gpu"),
+        ("580.65.06", "gpu"),
+        ("579.99", "cu12"),
+        ("570.124.06", "cu12"),
+        ("535.183.01", "too old"),
+        ("1000.10", "gpu"),
+        (None, "cpu"),
+    ):
+        result = answer(dependency_set, driver, start=start)
+        if result == expected:
+            continue
+        if str(result).startswith("requirements"):
+            raise Hint(
+                f"要的是组名 {expected!r}，不是文件名 {result!r}。", f"the name {expected!r} is wanted, not {result!r}."
+            )
+        if driver == "1000.10":
+            raise Hint(
+                "文字比较里 '1000' 小于 '580'：先变成整数。", "as text '1000' is below '580': make it an integer first."
+            )
+        if expected == "too old" and result == "cpu":
+            raise Hint(
+                "机器有 GPU，只是驱动太旧：悄悄改用 CPU 会让人一直等下去，要说出来。",
+                "there is a GPU with an old driver: say so; taking the CPU in silence leaves people waiting.",
+            )
+        if driver in ("580.65.06", "570.124.06"):
+            raise Hint(f"{driver} 刚好够：用 >=，不用 >。", f"{driver} is just new enough: use >=, not >.")
+        raise Hint(
+            f"{driver!r} 应该得到 {expected!r}，得到的是 {result!r}。",
+            f"{driver!r} should give {expected!r}, not {result!r}.",
+        )
+
+
+@exercise
+def exercise_01_2(largest_context):
+    """``largest_context(card, weights, per_token, limit)`` in bytes and tokens -> tokens, as helpers.models.fits."""
+    from helpers import models
+
+    gib = models.GIB
+    start = Hint(
+        "剩给 KV 缓存的 = 0.92 × card − weights − 1.5 GiB；除以 per_token，向下取到 16 的倍数。",
+        "left for KV cache: 0.92 x card - weights - 1.5 GiB; divide by per_token, round down to a multiple of 16.",
+    )
+
+    def sizes(name):
+        config = models.CATALOGUE[f"Qwen/Qwen3-{name}"].config
+        return config, models.weight_bytes(config), models.kv_bytes_per_token(config)
+
+    config, weights, per_token = sizes("8B")
+    card, no_limit = 24 * gib, 10**6
+    expected = models.fits(config | {"max_position_embeddings": no_limit}, card).max_context
+    result = answer(largest_context, card, weights, per_token, no_limit, start=start)
+
+    def tokens(share=0.92, other=1.5 * gib):
+        return int((share * card - weights - other) / per_token)
+
+    def near(value):
+        return abs(result - value) <= 16
+
+    if result != expected:
+        if near(tokens(share=1)):
+            raise Hint("vLLM 只用整张卡的 92%。", "vLLM uses 92% of the card, not all of it.")
+        if near(tokens(share=0.9)):
+            raise Hint("0.9 是旧版本的默认值，现在是 0.92。", "0.9 was the default of older versions; it is 0.92 now.")
+        if near(tokens(other=0)):
+            raise Hint("还要留 1.5 GiB 给其余开销。", "1.5 GiB are for the rest.")
+        if near(tokens(other=1.5e9)):
+            raise Hint("1.5 GiB 是 1.5 * 2**30 字节，不是 1.5e9。", "1.5 GiB are 1.5 * 2**30 bytes, not 1.5e9.")
+        if near(int(0.92 * card / per_token)):
+            raise Hint("忘了减去权重。", "the weights are not subtracted.")
+        if int(result) * 16 == expected:
+            raise Hint("这是块数：再乘 16 才是词元数。", "these are blocks: times 16 gives tokens.")
+        if int(result) == tokens():
+            raise Hint("只有整块能用：向下取到 16 的倍数。", "only whole blocks count: round down to a multiple of 16.")
+        if result == expected + 16:
+            raise Hint("最后那一块装不下：向下取，不向上取。", "the last block has no room: round down, not up.")
+        raise Hint(
+            f"24 GiB 上应该是 {expected}，得到的是 {result}。{start.zh}",
+            f"24 GiB give {expected}, not {result}. {start.en}",
+        )
+    small = largest_context(16 * gib, weights, per_token, no_limit)
+    if small != 0:
+        raise Hint(
+            f"16 GiB 的卡连权重都放不下，应该是 0，得到的是 {small}。",
+            f"on 16 GiB not even the weights fit: 0 is wanted, not {small}.",
+        )
+    if (large := largest_context(80 * gib, weights, per_token, 40960)) != 40960:
+        raise Hint(
+            f"80 GiB 的卡放得下更多，但模型自己的上限是 40960，得到的是 {large}。",
+            f"80 GiB have room for more, but the model's own limit is 40960, not {large}.",
+        )
+    config, weights, per_token = sizes("4B")
+    if largest_context(12 * gib, weights, per_token, 40960) != models.fits(config, 12 * gib).max_context:
+        raise Hint(
+            "换成别的模型和卡就不对了：用参数算。", "wrong for another model and card: compute from the arguments."
+        )
+
+
+@exercise
+def exercise_01_3(kv_bytes_per_card):
+    """``kv_bytes_per_card(config, gpus)`` -> bytes of one token's KV cache on each card, bf16."""
+    from helpers import models
+
+    start = Hint(
+        "每张卡上的头数 = KV 头数 // gpus，但至少 1；再乘 2 × 层数 × head_dim × 2 字节。",
+        "heads on a card: KV heads // gpus, but at least 1; times 2 x layers x head_dim x 2 bytes.",
+    )
+    for size, gpus in (("8B", 1), ("8B", 2), ("8B", 8), ("30B-A3B", 8), ("0.6B", 16)):
+        config = models.CATALOGUE[f"Qwen/Qwen3-{size}"].config
+        result = answer(kv_bytes_per_card, dict(config), gpus, start=start)
+        whole, heads = models.kv_bytes_per_token(config), config["num_key_value_heads"]
+        expected = whole // heads * max(1, heads // gpus)
+        if result == expected:
+            continue
+        if result in (whole / gpus, whole // gpus, 0):
+            raise Hint(
+                f"{heads} 个头分不满 {gpus} 张卡：一个头不能再切，每张卡至少放一个。",
+                f"{heads} heads are too few for {gpus} cards: a head is never cut, each card holds at least one.",
+            )
+        if result == whole:
+            raise Hint(f"KV 头平分给了 {gpus} 张卡，每张只存一部分。", f"the KV heads are divided among {gpus} cards.")
+        if 2 * result == expected:
+            raise Hint("只有一半：键和值都要存，每个数 2 字节。", "this is half: keys and values, 2 bytes a number.")
+        if result * heads == expected * config["num_attention_heads"]:
+            raise Hint("缓存里只有 KV 头，不是全部注意力头。", "the cache holds the KV heads, not all attention heads.")
+        raise Hint(
+            f"Qwen3-{size} 在 {gpus} 张卡上不是 {result}。{start.zh}",
+            f"Qwen3-{size} on {gpus} cards is not {result}. {start.en}",
+        )
+
+
+# ---------------------------------------------------------------------------------------------- lesson 02
+
+
+def write_safetensors(path, tensors, cut=0):
+    """A safetensors file: name -> (dtype, shape, bytes); ``cut`` bytes are missing at its end."""
+    import json
+
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    header = dict(sorted(header.items(), reverse=True))  # not in the order of the bytes, as the format allows
+    text = json.dumps(header).encode()
+    content = len(text).to_bytes(8, "little") + text + bytes(end)
+    path.write_bytes(content[: len(content) - cut])
+
+
+SAMPLE = {"a": ("BF16", [6, 4], 48), "b": ("F32", [5], 20), "c": ("F32", [], 4)}  # 24 + 5 + 1 parameters
+
+
+@exercise
+def exercise_02_1(count_parameters):
+    """``count_parameters(path)`` -> parameters of all tensors of a safetensors file."""
+    import tempfile
+    from pathlib import Path
+
+    from helpers import models
+
+    start = Hint(
+        "读 8 个字节得到 JSON 的长度，读 JSON，把每个张量 shape 的连乘加起来。",
+        "8 bytes give the length of the JSON; read it, then add up the product of each tensor's shape.",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.safetensors")
+        write_safetensors(path, SAMPLE)
+        size = path.stat().st_size
+        try:
+            result = answer(count_parameters, path, start=start)
+        except KeyError as error:
+            if error.args[0] in ("shape", "data_offsets", "dtype"):
+                raise Hint("先去掉 __metadata__：它不是张量。", "leave __metadata__ out: it is no tensor.") from None
+            raise
+    for wrong, zh, en in (
+        (3, "这是张量的个数。", "this counts tensors."),
+        (4, "这是 JSON 的条目数。", "this counts the entries of the JSON."),
+        (15, "shape 要连乘，不是相加。", "multiply the shape's numbers, do not add them."),
+        (29, "形状为空的张量是 1 个数，不是 0 个。", "a tensor of empty shape is 1 number, not 0."),
+        (
+            72,
+            "这是字节数：不同类型的参数占的字节数不同，用 shape 算。",
+            "these are bytes, which differ by dtype: use shape.",
+        ),
+        (36, "这是字节数的一半，只有 bf16 才对；用 shape 算。", "half of the bytes is right for bf16 only: use shape."),
+        (
+            size // 2,
+            "文件里还有文件头，也不是每种类型都占 2 字节。",
+            "the file has a header too, and not every dtype takes 2 bytes.",
+        ),
+    ):
+        if result == wrong:
+            raise Hint(zh, en)
+    if result != 30:
+        raise Hint(f"应该是 30，得到的是 {result}。{start.zh}", f"30 is wanted, not {result}. {start.en}")
+    file = models.BUNDLED / "qwen3-tiny" / "model.safetensors"
+    if count_parameters(file) != models.parameters(models.read_config(file.parent)):
+        raise Hint("qwen3-tiny 的结果不对。" + start.zh, "wrong for qwen3-tiny. " + start.en)
+
+
+@exercise
+def exercise_02_2(is_whole):
+    """``is_whole(path)`` -> whether a safetensors file has exactly the size that its header asks for."""
+    import tempfile
+    from pathlib import Path
+
+    start = Hint(
+        "正好的大小 = 8 + JSON 的长度 + 最大的 data_offsets[1]。",
+        "the right size is 8 + the length of the JSON + the largest data_offsets[1].",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+
+        def ask(cut, tensors=SAMPLE):
+            path = Path(folder, "model.safetensors")
+            write_safetensors(path, tensors, cut)
+            return path.stat().st_size, answer(is_whole, path, start=start)
+
+        try:
+            size, result = ask(0)
+            if result is not True:
+                raise Hint(
+                    "完整的文件应该返回 True：有没有算上前 8 个字节和 JSON？结束位置取最大的，不是最后一项的。",
+                    "a whole file gives True: are the 8 bytes and the JSON counted? Take the largest end, not the last "
+                    "entry's.",
+                )
+            for cut in (1, 60):
+                if ask(cut)[1] is not False:
+                    raise Hint(f"少了 {cut} 个字节的文件应该返回 False。", f"a file short of {cut} bytes gives False.")
+        except KeyError as error:
+            if error.args[0] in ("shape", "data_offsets", "dtype"):
+                raise Hint("先去掉 __metadata__：它不是张量。", "leave __metadata__ out: it is no tensor.") from None
+            raise
+        for left in (40, 8, 3, 0):
+            try:
+                result = ask(size - left)[1]
+            except Hint:
+                raise
+            except Exception as error:
+                raise Hint(
+                    f"文件头被截断时要返回 False，现在抛出了 {type(error).__name__}。",
+                    f"where the header is cut, return False; this raises {type(error).__name__}.",
+                ) from None
+            if result is not False:
+                raise Hint(
+                    f"只剩 {left} 个字节的文件应该返回 False。", f"a file of which {left} bytes are left gives False."
+                )
+
+
+@exercise
+def exercise_02_3(missing_shards):
+    """``missing_shards(folder)`` -> sorted names of the weight files that should be there and are not."""
+    import json
+    import tempfile
+    from pathlib import Path
+
+    start = Hint(
+        "weight_map 的值是文件名：去重，留下不存在的，排序。",
+        "the values of weight_map are file names: each once, those that are not there, sorted.",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        names = [f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)]
+        weight_map = {f"layer.{number}.{part}": names[number % 4] for number in range(8) for part in ("up", "down")}
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+        (folder / names[0]).write_bytes(b"x")
+        (folder / names[1]).write_bytes(b"x")
+        (folder / f"{names[2]}.incomplete").write_bytes(b"x")
+        result = answer(missing_shards, folder, start=start)
+        if isinstance(result, set | tuple):
+            raise Hint("要一个排好序的列表：sorted(...)。", "a sorted list is wanted: sorted(...).")
+        if len(result) > len(set(result)):
+            raise Hint(
+                "同一片出现了多次：先放进集合去重。", "a shard appears more than once: put them into a set first."
+            )
+        if any(name in weight_map for name in result):
+            raise Hint(
+                "这些是张量名（键），要的是文件名（值）。", "these are tensors (keys); the file names are the values."
+            )
+        if result == names:
+            raise Hint(
+                "已经在的也列出来了：只要不存在的。", "files that are there are listed too: only the missing ones."
+            )
+        if result == names[3:]:
+            raise Hint(
+                ".incomplete 只是半个文件，那一片也算缺少。", ".incomplete is half a file: that shard is missing too."
+            )
+        if result != names[2:]:
+            raise Hint(f"应该是 {names[2:]}，得到的是 {result}。", f"{names[2:]} is wanted, not {result}.")
+        index.unlink()
+        try:
+            result = missing_shards(folder)
+        except FileNotFoundError:
+            raise Hint(
+                "没有索引时不要报错：应有的是 model.safetensors。", "without the index, expect model.safetensors."
+            ) from None
+        if result != ["model.safetensors"]:
+            raise Hint(
+                f"没有索引也没有 model.safetensors，应该返回 ['model.safetensors']，得到的是 {result}。",
+                f"with neither an index nor model.safetensors, ['model.safetensors'] is wanted, not {result}.",
+            )
+        (folder / "model.safetensors").write_bytes(b"x")
+        if missing_shards(folder) != []:
+            raise Hint("model.safetensors 在，什么都不缺。", "model.safetensors is there, so nothing is missing.")
+
+
 # ---------------------------------------------------------------------------------------------- lesson 03
 
 

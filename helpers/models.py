@@ -23,6 +23,9 @@ AUTODL_DATA_DISK = Path("/root/autodl-tmp")
 LISTING = ".course-files.json"
 GIB = 2**30
 GPU_SHARE = 0.92  # vLLM's default gpu_memory_utilization
+KV_BLOCK = 16  # tokens: the piece in which vLLM hands out KV cache
+FP8_BLOCK = 128  # rows and columns of a published FP8 checkpoint that share a scale
+OTHER_MEMORY = 1.5 * GIB  # a guess at activations, CUDA graphs and the CUDA context, which take 1 to 2 GiB
 
 
 @dataclass(frozen=True)
@@ -369,9 +372,21 @@ def _experts(config: dict) -> int:
     return config.get("num_experts") or 0
 
 
+def splits(config: dict, gpus: int, dtype: str = "bf16") -> bool:
+    """Whether vLLM can cut a model into ``gpus`` equal parts (tensor parallel).
+
+    It cuts between attention heads, and FP8 weights only between blocks of 128, which share a scale. Source: vLLM's
+    ModelConfig.verify_with_parallel_config and validate_fp8_block_shape.
+    """
+    inner = config.get("moe_intermediate_size") or config["intermediate_size"]
+    whole_heads = config["num_attention_heads"] % gpus == 0
+    return whole_heads and (gpus == 1 or dtype != "fp8" or inner % (gpus * FP8_BLOCK) == 0)
+
+
 @dataclass(frozen=True)
 class Fit:
-    """Bytes on each GPU for a model, a context and a number of sequences; max_context: tokens a sequence can have."""
+    """Bytes on each GPU for a model, a context and a number of sequences; max_context: tokens a sequence can have,
+    0 where not even the weights fit or the model cannot be cut into so many parts."""
 
     usable: float
     weights: float
@@ -390,19 +405,19 @@ def fits(
     kv_bytes: int = 2,
     gpus: int = 1,
     utilization: float = GPU_SHARE,
-    other: float = 1.5 * GIB,
+    other: float = OTHER_MEMORY,
 ) -> Fit:
     """Whether a model fits ``gpus`` cards of ``gpu`` bytes each (tensor parallel) with ``sequences`` full contexts.
 
-    vLLM uses ``utilization`` (its default) of a card; ``other`` is a guess at activations, CUDA graphs and the CUDA
-    context (1 to 2 GiB). A KV head is copied where there are more cards than heads. max_context is in vLLM's
-    blocks of 16 tokens, at most the checkpoint's ``max_position_embeddings``.
+    vLLM uses ``utilization`` (its default) of a card, and ``other`` of it for neither weights nor KV cache. A KV head
+    is copied where there are more cards than heads. max_context is in vLLM's blocks of 16 tokens, at most the
+    checkpoint's ``max_position_embeddings``.
     """
     heads = config["num_key_value_heads"]
     per_token = kv_bytes_per_token(config, kv_bytes) * max(1, heads // gpus) / heads
     usable, weights = gpu * utilization, weight_bytes(config, dtype) / gpus
-    longest = max(0, int((usable - weights - other) / per_token / sequences) // 16 * 16)
-    longest = min(longest, config["max_position_embeddings"])
+    longest = max(0, int((usable - weights - other) / per_token / sequences) // KV_BLOCK * KV_BLOCK)
+    longest = min(longest, config["max_position_embeddings"]) if splits(config, gpus, dtype) else 0
     return Fit(usable, weights, per_token * context * sequences, other, longest, context <= longest)
 
 

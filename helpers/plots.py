@@ -5,8 +5,8 @@ Every function returns a matplotlib ``Figure``; a cell that ends with one shows 
 
 import numpy as np
 
-from helpers import routing
-from helpers.models import ROOT
+from helpers import models, routing
+from helpers.models import GIB, ROOT
 
 CHINESE_FONT = ROOT / "assets" / "fonts" / "NotoSansSC-subset.ttf"
 WIDTH = 10  # inches: the text width of a notebook
@@ -188,4 +188,49 @@ def expert_load(trace: routing.RoutingTrace):
         "(dashed line: perfect balance)",
         x=0.01, ha="left",
     )  # fmt: skip
+    return drawn
+
+
+# ---------------------------------------------------------------------------------------------- GPU memory
+
+DTYPES = ("bf16", "fp8", "awq")
+MEMORY_COLOURS = {"weights": "#77aadd", "kvCache": "#ee8866", "other": "#bbbbbb"}
+
+
+def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_bytes=2, gpus=1):
+    """What a model of :data:`helpers.models.CATALOGUE` takes on each card of ``card`` GiB, bf16, FP8 and AWQ.
+
+    The arithmetic is :func:`helpers.models.fits`; FP8 and AWQ are estimates, and nothing was measured on a GPU.
+    """
+    config = models.CATALOGUE[model].config
+    drawn, ax = figure(height=2.3)
+    rows = {dtype: models.fits(config, card * GIB, context, sequences, dtype, kv_bytes, gpus) for dtype in DTYPES}
+    longest = max(card, *((fit.weights + fit.kv_cache + fit.other) / GIB for fit in rows.values()))
+    for row, fit in enumerate(rows.values()):
+        left = 0.0
+        for name, size in (("weights", fit.weights), ("kvCache", fit.kv_cache), ("other", fit.other)):
+            label = {"kvCache": "KV cache", "other": "the rest (a guess)"}.get(name, name) if row == 0 else None
+            ax.barh(row, size / GIB, 0.62, left, color=MEMORY_COLOURS[name], edgecolor="white", label=label)
+            if size > 0.03 * longest * GIB:
+                ax.text(left + size / GIB / 2, row, f"{size / GIB:.1f}", ha="center", va="center")
+            left += size / GIB
+        largest = f"largest context {fit.max_context:,}" if fit.max_context else "does not fit"
+        ax.text(1.02 * longest, row, largest, va="center")
+    bars = ax.get_legend_handles_labels()
+    lines = [
+        ax.axvline(card * models.GPU_SHARE, color="#222222", linestyle="--", linewidth=1.2, label="vLLM uses"),
+        ax.axvline(card, color="#222222", linewidth=1.5, label="the card"),
+    ]
+    ax.legend(
+        [*bars[0], *lines], [*bars[1], "vLLM uses", "the card"],
+        ncols=5, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2,
+    )  # fmt: skip
+    ax.set_yticks(range(3), ["bf16", "FP8 (estimate)", "AWQ (estimate)"])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.22 * longest)
+    ax.set_xticks([tick for tick in ax.get_xticks() if tick <= longest])
+    ax.spines["bottom"].set_bounds(0, longest)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(f"GiB on each card, computed, not measured; context {context:,}, {sequences} at once")
+    ax.set_title(f"{model} on {gpus} x {card} GiB")
     return drawn

@@ -333,6 +333,44 @@ def test_what_fits():
     assert eight.kv_cache == models.fits(qwen30, 48 * GIB, gpus=4).kv_cache, "4 KV heads: 8 cards hold them twice"
 
 
+@pytest.mark.parametrize(
+    ("model", "gpus", "dtype", "possible"),
+    [
+        ("Qwen3-30B-A3B", 4, "bf16", True),
+        ("Qwen3-30B-A3B", 2, "fp8", True),
+        ("Qwen3-30B-A3B", 4, "fp8", False),  # 768 / 4 = 192, https://github.com/vllm-project/vllm/issues/25292
+        ("Qwen3-235B-A22B", 4, "fp8", True),
+        ("Qwen3-235B-A22B", 8, "fp8", False),  # https://github.com/vllm-project/vllm/issues/17569
+        ("Qwen3-8B", 8, "awq", True),
+        ("Qwen2.5-7B-Instruct", 4, "bf16", True),
+        ("Qwen2.5-7B-Instruct", 8, "bf16", False),  # 28 heads
+    ],
+)
+def test_what_can_be_cut_into_parts(model, gpus, dtype, possible):
+    config = models.CATALOGUE[f"Qwen/{model}"].config
+    assert models.splits(config, gpus, dtype) is possible
+    assert models.splits(config, 1, dtype) is True
+    assert models.fits(config, 1000 * GIB, dtype=dtype, gpus=gpus).fits is possible
+
+
+@pytest.mark.slow
+def test_fp8_blocks_as_vllm_checks_them():
+    """Its own check of one expert's width, cut into parts."""
+    code = """
+        import vllm.distributed
+        from vllm.model_executor.layers.quantization.utils.fp8_utils import validate_fp8_block_shape_moe
+        for parts in (2, 4):
+            vllm.distributed.get_tensor_model_parallel_world_size = lambda parts=parts: parts
+            try:
+                validate_fp8_block_shape_moe(768 // parts, [128, 128])
+                print("fits")
+            except ValueError:
+                print("refused")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert done.stdout.split() == ["fits", "refused"], done.stderr
+
+
 def test_import_is_cheap():
     code = "import sys, helpers.models, helpers.download, helpers.hub; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -1,5 +1,6 @@
 """The explorers: widgets whose logic is one JavaScript file each, so that they also work in a saved page, offline."""
 
+from helpers.explorer.memory import MemoryExplorer
 from helpers.explorer.routing import RoutingExplorer
 
-__all__ = ["RoutingExplorer"]
+__all__ = ["MemoryExplorer", "RoutingExplorer"]

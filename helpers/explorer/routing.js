@@ -1,28 +1,7 @@
 // The routing explorer: one trace as token chips, an expert grid, a load histogram and a layer x expert map.
-// Runs as an anywidget and in the page that RoutingExplorer.to_html writes; needs nothing but the trait `data`.
-// Text from the trace is data: it reaches the page through textContent alone.
+// Stands behind common.js, see helpers/explorer/page.py.
 
-const CSS = `
-.rx { --bg:#ffffff; --panel:#f5f6f8; --ink:#1b1f24; --muted:#59636f; --line:#d5dae1; --accent:#0a5fc4; --tile:#e9ecf0;
-  color-scheme:light; color:var(--ink); background:var(--bg); border:1px solid var(--line); border-radius:12px;
-  padding:16px 18px 12px; font:14px/1.45 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans SC","Noto Sans CJK SC",sans-serif;
-  box-sizing:border-box; max-width:1120px; text-align:left; }
-.rx[data-theme=dark] { --bg:#14171c; --panel:#1c2128; --ink:#e7eaef; --muted:#a0aab7; --line:#38414d; --accent:#74b4ff;
-  --tile:#2a313b; color-scheme:dark; }
-.rx * { box-sizing:border-box; }
-.rx button, .rx input { font:inherit; color:inherit; }
-.rx :focus-visible { outline:2px solid var(--accent); outline-offset:2px; }
-.rx-row { display:flex; flex-wrap:wrap; align-items:center; gap:8px 18px; }
-.rx-head { justify-content:space-between; margin-bottom:10px; }
-.rx-title { font-size:17px; font-weight:650; }
-.rx-muted { color:var(--muted); font-size:12.5px; }
-.rx-set { display:inline-flex; align-items:center; gap:6px; }
-.rx-choice { display:inline-flex; border:1px solid var(--line); border-radius:8px; overflow:hidden; }
-.rx .rx-choice button, .rx .rx-step { border:0; background:transparent; padding:4px 11px; margin:0; cursor:pointer; }
-.rx .rx-step { border:1px solid var(--line); border-radius:8px; min-width:32px; }
-.rx .rx-choice button:hover, .rx .rx-step:hover { background:var(--panel); }
-.rx .rx-choice button[aria-pressed=true] { background:var(--accent); color:var(--bg); font-weight:600; }
-.rx-choice button:focus-visible { outline-offset:-3px; outline-color:currentColor; }
+const ROUTING_CSS = `
 .rx-layer { width:190px; accent-color:var(--accent); margin:0; }
 .rx-now { font-weight:650; min-width:5.5em; font-variant-numeric:tabular-nums; }
 .rx-weights { margin-top:8px; }
@@ -47,8 +26,6 @@ const CSS = `
 .rx-panels { display:grid; grid-template-columns:minmax(0,1fr) minmax(0,1fr); gap:12px; }
 .rx-wide { grid-column:1 / -1; }
 @media (max-width:720px) { .rx-panels { grid-template-columns:minmax(0,1fr); } }
-.rx-panel { background:var(--panel); border-radius:10px; padding:10px 12px; min-width:0; }
-.rx-panel h4 { margin:0 0 2px; font-size:13.5px; font-weight:650; color:inherit; }
 .rx-panel .rx-muted { margin:0 0 8px; min-height:1.4em; overflow-wrap:anywhere; }
 .rx-grid { display:grid; gap:4px; }
 .rx .rx-tile { border:1px solid transparent; border-bottom:4px solid; border-radius:6px; background:var(--tile); height:68px; padding:2px 0 0; margin:0;
@@ -61,43 +38,18 @@ const CSS = `
 .rx-chosen { display:flex; flex-wrap:wrap; gap:3px 16px; margin:9px 0 0; padding:0; list-style:none; font-variant-numeric:tabular-nums; }
 .rx-chosen li { display:flex; align-items:center; gap:7px; margin:0; }
 .rx-chosen i { display:inline-block; height:9px; border-radius:3px; background:var(--accent); }
-.rx svg { display:block; width:100%; height:auto; overflow:visible; font-size:11px; }
-.rx svg text { fill:var(--muted); }
 .rx-bar { fill:var(--muted); opacity:.55; cursor:pointer; }
 .rx-bar:hover { opacity:.9; }
 .rx-bar.rx-lit { fill:var(--accent); opacity:1; }
 .rx-uniform { stroke:var(--ink); stroke-dasharray:5 4; stroke-width:1.3; }
-.rx svg text.rx-strong { fill:var(--ink); font-weight:650; }
 .rx-line { fill:var(--tile); cursor:pointer; }
 .rx-line:hover { opacity:.75; }
 .rx-here { fill:none; stroke:var(--ink); stroke-width:1.6; pointer-events:none; }
 .rx-cell { pointer-events:none; }
-.rx details { margin-top:10px; }
-.rx summary { cursor:pointer; font-size:13px; }
-.rx table { border-collapse:collapse; margin:8px 0 0; font-size:12.5px; font-variant-numeric:tabular-nums; color:inherit; }
-.rx th, .rx td { border:1px solid var(--line); padding:2px 9px; text-align:right; background:transparent; color:inherit; }
-.rx tr.rx-lit td { font-weight:650; background:var(--panel); }
-.rx-captions { margin:12px 0 0; padding-left:18px; color:var(--muted); font-size:12.5px; }
-.rx-captions li { margin:1px 0; }
-.rx-live { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
-@media (prefers-reduced-motion:reduce) { .rx * { transition:none !important; } }
 @media print { .rx-text { max-height:none; } }
 `;
 
 const STEP_MS = 400; // one token while playing
-
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
-
-function drawing(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
 
 function numbers(base64, bits) {
   if (base64 === null) return null;
@@ -105,21 +57,6 @@ function numbers(base64, bits) {
   if (bits === 8) return bytes;
   const view = new DataView(bytes.buffer);
   return Uint16Array.from({ length: bytes.length / 2 }, (_, place) => view.getUint16(2 * place, true));
-}
-
-function isDark() {
-  const body = document.body.dataset, page = document.documentElement.dataset;
-  if (body.jpThemeLight) return body.jpThemeLight === "false"; // JupyterLab
-  if (body.vscodeThemeKind) return body.vscodeThemeKind.includes("dark"); // VS Code
-  if (page.theme) return page.theme === "dark"; // Sphinx
-  return matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function pageLanguage() {
-  // The lessons lie in folders zh and en, which JupyterLab and the site show in the address.
-  const folder = /\/(zh|en)\//.exec(decodeURIComponent(location.pathname));
-  if (folder) return folder[1];
-  return (document.documentElement.lang || navigator.language).startsWith("zh") ? "zh" : "en";
 }
 
 function render({ model, el }) {
@@ -138,6 +75,9 @@ function render({ model, el }) {
   const share = (layer, token) => entropy[layer * tokens + token] / 65535;
   const expertColour = (expert) => data.expertColours[expert % data.expertColours.length];
 
+  const page = explorerPage(data.labels, state, update);
+  const { root, label, said, named, choice, languages } = page;
+
   // More means further from the background: dark on a light page, bright on a dark one.
   function scale(value) {
     const stops = data.scale, dark = root.dataset.theme === "dark";
@@ -148,26 +88,9 @@ function render({ model, el }) {
     const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
     return 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#15181c" : "#ffffff";
   }
-  function label(name, values = {}) {
-    return data.labels[state.lang][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
-  }
 
   // ------------------------------------------------------------------------------------------ the page, once
 
-  const translated = []; // [node, function that gives its text]
-  const said = (node, text) => (translated.push([node, text]), node);
-  const named = (node, text) => (translated.push([node, text, "aria-label"]), node);
-
-  const root = element("section", { className: "rx" });
-  root.dataset.lmSuppressShortcuts = "true"; // the arrow keys are ours, not JupyterLab's
-  const choice = (options, onChoose) =>
-    element("span", { className: "rx-choice" }, ...options.map(([value, name]) => {
-      const button = element("button", { type: "button", value, onclick: () => onChoose(value) });
-      return typeof name === "string" ? (button.append(name), button) : said(button, name);
-    }));
-  const languages = choice([["zh", "中"], ["en", "EN"]], (lang) => update({ lang }));
-  languages.setAttribute("role", "group");
-  languages.setAttribute("aria-label", "中 / EN");
   const colours = choice([["expert", () => label("byExpert")], ["entropy", () => label("byEntropy")]], (colour) => update({ colour }));
   const slider = named(
     element("input", { className: "rx-layer", type: "range", min: 0, max: layers.length - 1, step: 1 }), () => label("layer"));
@@ -229,7 +152,7 @@ function render({ model, el }) {
   const panel = (...children) => element("div", { className: "rx-panel" }, ...children);
 
   root.append(
-    element("style", { textContent: CSS }),
+    element("style", { textContent: COMMON_CSS + ROUTING_CSS }),
     element("div", { className: "rx-row rx-head" },
       element("div", {}, said(element("div", { className: "rx-title" }), () => label("title")),
         said(element("div", { className: "rx-muted" }), () => label("summary", { ...data.about, layers: layers.length, tokens, topK, numExperts }))),
@@ -253,11 +176,9 @@ function render({ model, el }) {
   function update(changes) {
     const before = { ...state };
     Object.assign(state, changes);
-    const dark = isDark() ? "dark" : "light";
     const first = root.dataset.theme === undefined;
     const changed = (...names) => first || names.some((name) => state[name] !== before[name]);
-    const repaint = root.dataset.theme !== dark;
-    root.dataset.theme = dark;
+    const repaint = page.takeTheme();
     if (changed("lang") || repaint) translate();
     if (changed("layer", "colour", "pinned") || repaint) inView.forEach(paintChip);
     if (changed("token")) select(before.token);
@@ -268,9 +189,7 @@ function render({ model, el }) {
   }
 
   function translate() {
-    root.lang = state.lang;
-    for (const [node, text, attribute] of translated)
-      attribute ? node.setAttribute(attribute, text()) : (node.textContent = text());
+    page.translate();
     captions.replaceChildren(...data.captions[state.lang].map((line) => element("li", { textContent: line })));
     showPlay();
   }
@@ -310,8 +229,7 @@ function render({ model, el }) {
     slider.value = layer;
     slider.setAttribute("aria-valuetext", String(layers[layer]));
     now.textContent = label("layerNow", { layer: layers[layer] });
-    for (const [box, value] of [[languages, state.lang], [colours, state.colour]])
-      for (const button of box.children) button.setAttribute("aria-pressed", button.value === value);
+    page.press(colours, state.colour);
     about.textContent = label("about", { token, text: texts[token], id: data.tokenIds[token], bytes: data.bytes[token] })
       + (entropy ? label("aboutEntropy", { value: (share(layer, token) * Math.log(numExperts)).toFixed(2), max: Math.log(numExperts).toFixed(2) }) : "");
     tiles.forEach((tile, expert) => {
@@ -446,21 +364,13 @@ function render({ model, el }) {
     play.textContent = label(state.timer ? "pause" : "play");
   }
 
-  const themeWatcher = new MutationObserver(() => update({}));
-  for (const node of [document.body, document.documentElement])
-    themeWatcher.observe(node, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "data-theme"] });
-  const preference = matchMedia("(prefers-color-scheme: dark)");
-  const onPreference = () => update({});
-  preference.addEventListener("change", onPreference);
-
   el.append(root);
   update({});
   for (const button of chips) viewWatcher.observe(button);
   return () => {
     stop();
-    themeWatcher.disconnect();
     viewWatcher.disconnect();
-    preference.removeEventListener("change", onPreference);
+    page.leave();
   };
 }
 

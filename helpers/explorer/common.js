@@ -1,0 +1,115 @@
+// What every explorer has: its style, two languages, light and dark. helpers/explorer/page.py puts this file before an
+// explorer's own. Both run as an anywidget and in the page that `to_html` writes, and need nothing but the trait `data`.
+// Text from data reaches the page through textContent alone.
+
+const COMMON_CSS = `
+.rx { --bg:#ffffff; --panel:#f5f6f8; --ink:#1b1f24; --muted:#59636f; --line:#d5dae1; --accent:#0a5fc4; --tile:#e9ecf0;
+  color-scheme:light; color:var(--ink); background:var(--bg); border:1px solid var(--line); border-radius:12px;
+  padding:16px 18px 12px; font:14px/1.45 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans SC","Noto Sans CJK SC",sans-serif;
+  box-sizing:border-box; max-width:1120px; text-align:left; }
+.rx[data-theme=dark] { --bg:#14171c; --panel:#1c2128; --ink:#e7eaef; --muted:#a0aab7; --line:#38414d; --accent:#74b4ff;
+  --tile:#2a313b; color-scheme:dark; }
+.rx * { box-sizing:border-box; }
+.rx button, .rx input { font:inherit; color:inherit; }
+.rx :focus-visible { outline:2px solid var(--accent); outline-offset:2px; }
+.rx-row { display:flex; flex-wrap:wrap; align-items:center; gap:8px 18px; }
+.rx-head { justify-content:space-between; margin-bottom:10px; }
+.rx-title { font-size:17px; font-weight:650; }
+.rx-muted { color:var(--muted); font-size:12.5px; }
+.rx-set { display:inline-flex; align-items:center; gap:6px; }
+.rx-choice { display:inline-flex; border:1px solid var(--line); border-radius:8px; overflow:hidden; }
+.rx .rx-choice button, .rx .rx-step { border:0; background:transparent; padding:4px 11px; margin:0; cursor:pointer; }
+.rx .rx-step { border:1px solid var(--line); border-radius:8px; min-width:32px; }
+.rx .rx-choice button:hover, .rx .rx-step:hover { background:var(--panel); }
+.rx .rx-choice button[aria-pressed=true] { background:var(--accent); color:var(--bg); font-weight:600; }
+.rx-choice button:focus-visible { outline-offset:-3px; outline-color:currentColor; }
+.rx-panel { background:var(--panel); border-radius:10px; padding:10px 12px; min-width:0; }
+.rx-panel h4 { margin:0 0 2px; font-size:13.5px; font-weight:650; color:inherit; }
+.rx svg { display:block; width:100%; height:auto; overflow:visible; font-size:11px; }
+.rx svg text { fill:var(--muted); }
+.rx svg text.rx-strong { fill:var(--ink); font-weight:650; }
+.rx details { margin-top:10px; }
+.rx summary { cursor:pointer; font-size:13px; }
+.rx table { border-collapse:collapse; margin:8px 0 0; font-size:12.5px; font-variant-numeric:tabular-nums; color:inherit; }
+.rx th, .rx td { border:1px solid var(--line); padding:2px 9px; text-align:right; background:transparent; color:inherit; }
+.rx tr.rx-lit td { font-weight:650; background:var(--panel); }
+.rx-captions { margin:12px 0 0; padding-left:18px; color:var(--muted); font-size:12.5px; }
+.rx-captions li { margin:1px 0; }
+.rx-live { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
+@media (prefers-reduced-motion:reduce) { .rx * { transition:none !important; } }
+`;
+
+function element(tag, properties = {}, ...children) {
+  const node = Object.assign(document.createElement(tag), properties);
+  node.append(...children);
+  return node;
+}
+
+function drawing(tag, attributes, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function isDark() {
+  const body = document.body.dataset, page = document.documentElement.dataset;
+  if (body.jpThemeLight) return body.jpThemeLight === "false"; // JupyterLab
+  if (body.vscodeThemeKind) return body.vscodeThemeKind.includes("dark"); // VS Code
+  if (page.theme) return page.theme === "dark"; // Sphinx
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function pageLanguage() {
+  // The lessons lie in folders zh and en, which JupyterLab and the site show in the address.
+  const folder = /\/(zh|en)\//.exec(decodeURIComponent(location.pathname));
+  if (folder) return folder[1];
+  return (document.documentElement.lang || navigator.language).startsWith("zh") ? "zh" : "en";
+}
+
+// The root element and what its parts share. labels: {zh: {name: text}, en: ...}, `{key}` in a text is filled in.
+// state.lang is the language shown; update(changes) is the explorer's, called for a language or a theme chosen.
+function explorerPage(labels, state, update) {
+  const translated = []; // [node, function that gives its text, attribute]
+  const said = (node, text) => (translated.push([node, text]), node);
+  const named = (node, text) => (translated.push([node, text, "aria-label"]), node);
+  const root = element("section", { className: "rx" });
+  root.dataset.lmSuppressShortcuts = "true"; // the arrow keys are ours, not JupyterLab's
+
+  function label(name, values = {}) {
+    return labels[state.lang][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  }
+  const choice = (options, onChoose) =>
+    element("span", { className: "rx-choice" }, ...options.map(([value, name]) => {
+      const button = element("button", { type: "button", value, onclick: () => onChoose(value) });
+      return typeof name === "string" ? (button.append(name), button) : said(button, name);
+    }));
+  const press = (box, value) => {
+    for (const button of box.children) button.setAttribute("aria-pressed", button.value === value);
+  };
+  const languages = choice([["zh", "中"], ["en", "EN"]], (lang) => update({ lang }));
+  languages.setAttribute("role", "group");
+  languages.setAttribute("aria-label", "中 / EN");
+
+  function translate() {
+    root.lang = state.lang;
+    press(languages, state.lang);
+    for (const [node, text, attribute] of translated)
+      attribute ? node.setAttribute(attribute, text()) : (node.textContent = text());
+  }
+  function takeTheme() { // whether it differs from the one before
+    const theme = isDark() ? "dark" : "light", differs = root.dataset.theme !== theme;
+    root.dataset.theme = theme;
+    return differs;
+  }
+
+  const onTheme = () => update({});
+  const watcher = new MutationObserver(onTheme);
+  for (const node of [document.body, document.documentElement])
+    watcher.observe(node, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "data-theme"] });
+  const preference = matchMedia("(prefers-color-scheme: dark)");
+  preference.addEventListener("change", onTheme);
+  const leave = () => (watcher.disconnect(), preference.removeEventListener("change", onTheme));
+
+  return { root, label, said, named, choice, press, languages, translate, takeTheme, leave };
+}

@@ -1,0 +1,177 @@
+"""The memory calculator: what a Qwen model takes on a GPU, and the largest context that still fits."""
+
+from helpers import models, plots
+from helpers.explorer import page
+
+JAVASCRIPT = page.javascript("memory")
+CARDS = (  # nominal memory in GiB, and cards that have it
+    (12, "RTX 3060"),
+    (16, "RTX 4080, T4"),
+    (24, "RTX 3090, RTX 4090, A10, L4"),
+    (32, "RTX 5090, V100 32GB"),
+    (40, "A100 40GB"),
+    (48, "L20, L40S, RTX A6000"),
+    (80, "A100 80GB, H100"),
+    (96, "H20"),
+    (141, "H200"),
+)
+LABELS = {
+    "zh": {
+        "title": "显存计算器",
+        "summary": "权重、KV 缓存和其余开销各占多少显存；改一个选项，看看最长的上下文变成多少",
+        "model": "模型",
+        "dtype": "权重精度",
+        "card": "显卡",
+        "cardName": "{memory} GB（{names}）",
+        "gpus": "几张卡",
+        "context": "上下文，词元",
+        "sequences": "同时的序列",
+        "kv": "KV 缓存精度",
+        "useLargest": "用最长的",
+        "bar": "每张卡上的显存",
+        "weights": "权重",
+        "kvCache": "KV 缓存",
+        "other": "其余",
+        "usable": "vLLM 会用 {size} GiB",
+        "wholeCard": "整张卡 {size} GiB",
+        "fits": "放得下，还剩 {size} GiB",
+        "tooLong": "放不下：差 {size} GiB。把上下文降到 {context} 以内，或减少同时的序列",
+        "tooBig": "放不下：权重加其余开销就比 vLLM 能用的多 {size} GiB。换量化的版本、更大的卡，或者加卡",
+        "noHeads": "切不开：{heads} 个注意力头不能平分给 {gpus} 张卡",
+        "noBlocks": "切不开：FP8 权重每 {block} 个共用一个缩放系数，{inner} / {gpus} 不是 {block} 的整数倍",
+        "largest": "{sequences} 个序列同时跑满时，最长的上下文",
+        "largestModel": "（模型本身的上限）",
+        "most": "上下文 {context} 时，最多同时跑满",
+        "mostUnit": "{count} 个序列",
+        "perToken": "每个词元的 KV 缓存",
+        "perTokenOn": "{size} KiB，每张卡",
+        "download": "下载大小（bf16）",
+        "published": "发布的版本：{id}",
+        "unpublished": "这张表里没有官方的 {dtype} 版本，数字是按同样的方法估计的",
+        "table": "表格：这样的卡上，每个模型最长的上下文",
+        "none": "放不下",
+        "cannot": "切不开",
+    },
+    "en": {
+        "title": "GPU memory calculator",
+        "summary": "what weights, KV cache and the rest take; change a setting and see the largest context",
+        "model": "model",
+        "dtype": "weights",
+        "card": "GPU",
+        "cardName": "{memory} GB ({names})",
+        "gpus": "cards",
+        "context": "context, tokens",
+        "sequences": "sequences at once",
+        "kv": "KV cache in",
+        "useLargest": "use the largest",
+        "bar": "Memory on each card",
+        "weights": "weights",
+        "kvCache": "KV cache",
+        "other": "the rest",
+        "usable": "vLLM uses {size} GiB",
+        "wholeCard": "the card: {size} GiB",
+        "fits": "It fits, with {size} GiB to spare",
+        "tooLong": "It does not fit by {size} GiB: take a context of at most {context}, or fewer sequences at once",
+        "tooBig": "It does not fit: weights and the rest alone exceed what vLLM uses by {size} GiB. Take a quantised "
+        "version, a larger card or more cards",
+        "noHeads": "It cannot be split: {heads} attention heads do not divide by {gpus} cards",
+        "noBlocks": "It cannot be split: {block} FP8 weights share a scale, and {inner} / {gpus} is no multiple of "
+        "{block}",
+        "largest": "largest context with {sequences} full sequences at once",
+        "largestModel": "(the model's own limit)",
+        "most": "at a context of {context}, full at once",
+        "mostUnit": "{count} sequences",
+        "perToken": "KV cache per token",
+        "perTokenOn": "{size} KiB on each card",
+        "download": "download (bf16)",
+        "published": "published as {id}",
+        "unpublished": "this table knows no official {dtype} version; the figures are estimated the same way",
+        "table": "Table: the largest context of every model on such cards",
+        "none": "does not fit",
+        "cannot": "no split",
+    },
+}
+CAPTIONS = {
+    "zh": [
+        "计算得来，没有一个数字是在 GPU 上测的。",
+        f"vLLM 默认使用整张卡的 {models.GPU_SHARE:.0%}（gpu_memory_utilization）。显卡报出的显存通常比名义值略少。",
+        f"“其余”是激活值、CUDA 图和 CUDA 上下文，按 {models.OTHER_MEMORY / models.GIB:g} GiB 估计，实际约 1 到 2 GiB。",
+        "bf16 权重由结构精确算出；FP8 和 AWQ 是估计：词嵌入和输出矩阵保持 bf16，其余每个权重 1 或 0.52 字节。",
+        "多张卡指张量并行：权重平分；卡比 KV 头多时，KV 头会重复存放。",
+    ],
+    "en": [
+        "Computed; not one of these numbers was measured on a GPU.",
+        f"vLLM uses {models.GPU_SHARE:.0%} of a card by default (gpu_memory_utilization). Cards report a little less "
+        "memory than their nominal size.",
+        f"“The rest” is activations, CUDA graphs and the CUDA context: {models.OTHER_MEMORY / models.GIB:g} GiB is a "
+        "guess, really about 1 to 2 GiB.",
+        "bf16 weights follow exactly from the architecture; FP8 and AWQ are estimates: embedding and output matrix "
+        "stay bf16, every other weight takes 1 or 0.52 bytes.",
+        "Several cards mean tensor parallel: weights are split evenly; with more cards than KV heads, heads are stored "
+        "more than once.",
+    ],
+}
+
+
+class MemoryExplorer(page.Explorer):
+    """What a model of :data:`helpers.models.CATALOGUE` takes on GPUs, as :func:`helpers.models.fits` computes it.
+
+    The arguments are what is set at first: ``card`` in GiB, one of :data:`CARDS`; ``dtype`` of the weights and ``kv``
+    of the cache ("bf16", "fp8"). Where no widget runs, :func:`helpers.plots.gpu_memory` stands in its place.
+    """
+
+    _esm = JAVASCRIPT
+
+    def __init__(self, model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, dtype="bf16", kv="bf16", gpus=1):
+        start = {
+            "model": model,
+            "card": card,
+            "context": context,
+            "sequences": sequences,
+            "dtype": dtype,
+            "kv": kv,
+            "gpus": gpus,
+        }
+        super().__init__(data=_data() | {"start": start})
+
+    def __repr__(self) -> str:
+        return "MemoryExplorer({model}, {dtype}, {gpus} x {card} GiB)".format(**self.data["start"])
+
+    def picture(self):
+        start = self.data["start"]
+        return plots.gpu_memory(
+            start["model"],
+            start["card"],
+            context=start["context"],
+            sequences=start["sequences"],
+            kv_bytes=1 if start["kv"] == "fp8" else 2,
+            gpus=start["gpus"],
+        )
+
+
+def _data():
+    return {
+        "labels": LABELS,
+        "captions": CAPTIONS,
+        "models": {name: _model(release) for name, release in models.CATALOGUE.items()},
+        "cards": CARDS,
+        "share": models.GPU_SHARE,
+        "other": models.OTHER_MEMORY,
+        "kvBlock": models.KV_BLOCK,
+        "fp8Block": models.FP8_BLOCK,
+        "colours": plots.MEMORY_COLOURS,
+    }
+
+
+def _model(release):
+    config = release.config
+    return {
+        "weights": {dtype: models.weight_bytes(config, dtype) for dtype in ("bf16", "fp8", "awq")},
+        "kv": {"bf16": models.kv_bytes_per_token(config), "fp8": models.kv_bytes_per_token(config, 1)},
+        "heads": config["num_attention_heads"],
+        "kvHeads": config["num_key_value_heads"],
+        "inner": config.get("moe_intermediate_size") or config["intermediate_size"],
+        "maxContext": config["max_position_embeddings"],
+        "download": release.download,
+        "published": list(release.quantised),
+    }

@@ -1,0 +1,66 @@
+"""What the explorers share: a widget with a picture for where no widget runs, and the export as one page."""
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+from helpers import plots
+
+PAGE = """<!doctype html>
+<html lang="{lang}">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
+style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>body {{ margin: 16px; background: Canvas; color-scheme: light dark }} .rx {{ margin: auto }}</style>
+<body>
+<script type="application/json" id="data">{data}</script>
+<script type="module">
+{javascript}
+const data = JSON.parse(document.getElementById("data").textContent);
+render({{ model: {{ get: () => data }}, el: document.body }});
+</script>
+</body>
+</html>
+"""
+
+
+def javascript(name: str) -> str:
+    """The code of an explorer: what all have in common, then ``name.js``, which defines and exports ``render``."""
+    folder = Path(__file__).parent
+    return "\n".join((folder / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name))
+
+
+class Explorer(anywidget.AnyWidget):
+    """A widget whose logic is JavaScript alone; ``data`` is all that it needs, with ``labels`` in both languages.
+
+    A subclass sets ``_esm`` and says with :meth:`picture` what stands in its place where no widget runs.
+    """
+
+    data = traitlets.Dict().tag(sync=True)
+
+    def picture(self):
+        """A matplotlib figure that shows the same."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle, info = super()._repr_mimebundle_(**kwargs)
+        return bundle | {"image/png": base64.b64encode(plots.png(self.picture())).decode()}, info
+
+    def to_html(self, path: str | Path, lang: str = "zh") -> None:
+        """Write the explorer as one page that needs no network and makes no request. lang: ``zh`` or ``en``."""
+        # Text from data may hold "</script>" or "<!--": without any "<" the data cannot end its element.
+        data = json.dumps(self.data, ensure_ascii=False).replace("<", "\\u003c")
+        title = " · ".join(self.data["labels"][language]["title"] for language in ("en", "zh"))
+        temporary = Path(f"{path}.part")
+        try:
+            page = PAGE.format(lang=lang, title=title, data=data, javascript=self._esm)
+            temporary.write_text(page, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,686 @@
+# %% [markdown] lang="zh" key="title"
+# # 02 · 下载模型：真的在硬盘上，而且是完整的
+#
+# | | |
+# |---|---|
+# | 学完能做 | 用 ModelScope 的客户端下载模型，中断后接着下；说出文件落在哪里，旧教程的路径为什么不对；用几个字节读出权重文件里有多少参数；分清“下载过”和“完整”；选定后面各课用的模型 |
+# | 先修 | 第 01 课；会读 Python |
+# | 时间 | 主线 35 分钟；标着“选读”的部分再加 15 分钟，跳过不影响后面 |
+# | 硬件 | 任何 Linux 机器，2 GB 内存就够（AutoDL 的无卡模式也可以）；不需要网络 |
+# | 模型 | 演练用课程自带的 `qwen3-tiny`；最后可以换成 Qwen3-8B（下载 16.4 GB，运行要 24 GB 显存） |
+
+# %% [markdown] lang="en" key="title"
+# # 02 · Downloading a model: really there, and complete
+#
+# | | |
+# |---|---|
+# | You will be able to | download a model with ModelScope's client and go on after an interruption; say where files land and why the path in older tutorials is wrong; read from a few bytes how many parameters a weight file holds; tell "was downloaded" from "is complete"; choose the model of the later lessons |
+# | Prerequisites | lesson 01; you read Python |
+# | Time | 35 minutes for the main path; 15 more for what is marked "extra" and can be skipped |
+# | Hardware | any Linux machine, 2 GB of memory are enough (AutoDL's no-GPU mode too); no network needed |
+# | Model | the rehearsal uses the bundled `qwen3-tiny`; in the end you may switch to Qwen3-8B (16.4 GB to download, 24 GB of GPU memory to run) |
+
+# %% key="setup"
+from pathlib import Path
+
+from modelscope_hub.compat import snapshot_download
+
+from helpers import CourseError, checks, download, hub, models
+
+try:
+    print(models.describe())
+except CourseError as missing:  # chosen, but not on the disk yet: this lesson is the place for that
+    print(missing)
+
+# %% [markdown] lang="zh" key="rehearsal"
+# 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生再学，太贵。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub，说同样的协议，发的是课程自带的小模型。凡是它喂出来的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
+#
+# `from modelscope import snapshot_download` 是大家熟悉的写法，最后调用的就是上面导入的这个函数；直接导入它，可以不加载 torch，在 2 GB 内存的无卡模式里也能用。
+#
+# ## 下载
+#
+# 先猜：小模型的文件夹里有几个文件？哪个最大？客户端会为每个文件各发一个请求吗？
+
+# %% [markdown] lang="en" key="rehearsal"
+# In 16 GB of download anything can happen: the network drops, the wrong window is closed, the disk fills up, a byte is written wrong. Learning it when it happens is expensive, so this lesson rehearses. The client is the real `modelscope` 1.40.2; on the other side stands a small hub on this machine that speaks the same protocol and serves the course's tiny model. Every output that it feeds starts with "local rehearsal hub". It is fast and never crowded, so speeds here say nothing about the real ModelScope.
+#
+# `from modelscope import snapshot_download` is what everyone writes; it ends in the very function imported above. Importing that one directly leaves torch unloaded, so it works in no-GPU mode with 2 GB of memory.
+#
+# ## Download
+#
+# Guess: how many files are in the tiny model's folder, which is the largest, and does the client send one request for each?
+
+# %% key="download"
+import tempfile
+
+scratch = tempfile.TemporaryDirectory(prefix="lesson-02-")
+cache = Path(scratch.name, "cache")
+with hub.Hub(cache=cache) as rehearsal:
+    folder = Path(snapshot_download("course/qwen3-tiny", cache_dir=str(cache)))
+for request in sorted(rehearsal.requests):
+    print(f"GET {request.path:<24} {request.status}  {(folder / request.path).stat().st_size:>9,} bytes")
+assert {request.path for request in rehearsal.requests} == {file.name for file in folder.iterdir()}
+
+# %% [markdown] lang="zh" key="again-text"
+# 读输出：一行是一个请求，200 表示整个文件发了过来。进度条只在运行时显示，不保存在笔记本里。
+#
+# **选读。** 先猜：再运行一次同样的命令，会发几个文件请求？客户端又怎么知道文件没有变？
+
+# %% [markdown] lang="en" key="again-text"
+# How to read it: a line is a request; 200 means that the whole file was sent. Progress bars show while the cell runs and are not kept in the notebook.
+#
+# **Extra.** Guess: the same command once more, how many requests for files? And how does the client know that no file has changed?
+
+# %% key="again" tags=["extra"]
+with hub.Hub(cache=cache) as rehearsal:
+    again = Path(snapshot_download("course/qwen3-tiny", cache_dir=str(cache)))
+print("requests for files:", len(rehearsal.requests), "| same folder:", again == folder)
+assert not rehearsal.requests
+
+# %% [markdown] lang="zh" key="where-text"
+# 一个也没有。客户端只取了一次文件清单，再把本地每个文件的 SHA256 和清单里的比；16 GB 的模型，硬盘每秒读 250 MB 的话，这一步要一分钟左右，不是卡住了。
+#
+# ## 文件落在哪里
+#
+# 许多教程这样写：`snapshot_download('Qwen/Qwen3-8B', cache_dir='/root/autodl-tmp')`，然后 `model='/root/autodl-tmp/Qwen/Qwen3-8B'`。先猜：用 1.40.2 下载之后，第二个路径存在吗？
+
+# %% [markdown] lang="en" key="where-text"
+# None. The client asked once for the list of files and compared the SHA256 of each local file with it; for a model of 16 GB, from a disk that reads 250 MB a second, that takes about a minute and is not a hang.
+#
+# ## Where the files land
+#
+# Many tutorials write `snapshot_download('Qwen/Qwen3-8B', cache_dir='/root/autodl-tmp')` and then `model='/root/autodl-tmp/Qwen/Qwen3-8B'`. Guess: after a download with 1.40.2, does the second path exist?
+
+# %% key="where"
+print(hub.HEADING)
+print("in older tutorials:", "cache/course/qwen3-tiny, exists:", (cache / "course/qwen3-tiny").exists())
+print("returned:          ", Path("cache", folder.relative_to(cache)))
+assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
+
+# %% [markdown] lang="zh" key="where-read"
+# 不存在。到 1.37 为止的客户端用 `所有者/名称`（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/所有者--名称/snapshots/版本`。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
+#
+# - 用**返回值**：`folder = snapshot_download(...)`，以后只用 `folder`。
+# - 用 **`local_dir`**：`snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')`，文件就在你写的那个文件夹里，不多一层。
+#
+# 命令行也一样：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：关掉浏览器也不会断（用 `tmux`）。**选读**，下一格运行它。
+
+# %% [markdown] lang="en" key="where-read"
+# It does not. Clients up to 1.37 used `所有者/名称` (owner/name; dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/所有者--名称/snapshots/版本` (models/owner--name/snapshots/revision). A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
+#
+# - the **returned** path: `folder = snapshot_download(...)`, and from then on only `folder`;
+# - **`local_dir`**: `snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')` puts the files into exactly that folder.
+#
+# The command line is the same: `modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`. Long downloads are safer in a terminal, where closing the browser does not end them (use `tmux`). **Extra**: the next cell runs it.
+
+# %% key="cli" tags=["extra"]
+import subprocess
+import sys
+
+client, here = Path(sys.executable).with_name("modelscope"), Path(scratch.name, "here")
+with hub.Hub(cache=cache):
+    command = [client, "download", "--model", "course/qwen3-tiny", "--local_dir", here]
+    done = subprocess.run(command, capture_output=True, text=True)
+print(done.stdout.replace(scratch.name, "...").strip())
+assert {file.name for file in here.iterdir()} == {file.name for file in folder.iterdir()}
+
+# %% [markdown] lang="zh" key="old-text"
+# **选读。** 硬盘上已经有旧客户端下载的模型，要重新下载吗？先猜，再看课程的 `download.download`：它在客户端之外多做几件事，先查模型在不在、磁盘够不够，认得旧的文件夹，断网时改用完整的副本。
+
+# %% [markdown] lang="en" key="old-text"
+# **Extra.** A model that an older client downloaded is on the disk already: does it have to come again? Guess, then see the course's `download.download`, which does a little more than the client: it asks first whether the model exists and fits the disk, knows the old folders, and without a network uses a complete copy.
+
+# %% key="old" tags=["extra"]
+import shutil
+
+old_cache = Path(scratch.name, "old")
+shutil.copytree(folder, old_cache / "course/qwen3-tiny", dirs_exist_ok=True)  # as a client up to 1.37 left it
+with hub.Hub(cache=old_cache) as rehearsal:
+    found = download.download("course/qwen3-tiny")
+print("used:", found.relative_to(scratch.name), "| files fetched:", len(rehearsal.requests))
+assert found == old_cache / "course/qwen3-tiny" and not rehearsal.requests
+
+# %% [markdown] lang="zh" key="files-text"
+# ## 每个文件是做什么的
+#
+# 下面看的是课程现在选用的模型；你已经换成真正的 Qwen3，看到的就是它。先猜：哪个文件缺了，模型还能用？
+
+# %% [markdown] lang="en" key="files-text"
+# ## What each file is for
+#
+# The next cell looks at the model that the course uses now; if you have switched to a real Qwen3, that is the one. Guess: which file could be missing and the model would still work?
+
+# %% key="files"
+try:
+    chosen = models.course_model()
+except CourseError:  # not downloaded yet
+    chosen = models.find_checkpoint("qwen3-tiny")
+for file in sorted(chosen.iterdir()):
+    if file.is_file() and not file.name.startswith("."):
+        print(f"{file.stat().st_size:>14,}  {file.name}")
+weight_files = sorted(chosen.glob("*.safetensors"))
+
+# %% [markdown] lang="zh" key="files-read"
+# | 文件 | 作用 | 缺了会怎样 |
+# |---|---|---|
+# | `config.json` | 结构：层数、宽度、头数、词表大小 | 谁也加载不了 |
+# | `model.safetensors`，或 `model-00001-of-00005.safetensors` 等 | 权重，大模型分成几片 | 加载不了 |
+# | `model.safetensors.index.json` | 哪个张量在哪一片；只有一片时没有它 | 分片的模型加载不了 |
+# | `tokenizer.json` | 分词器：词元和编号 | 文字进不去也出不来 |
+# | `tokenizer_config.json` | 分词器的设置，较早的模型把对话模板也放在里面 | 特殊词元或模板不对 |
+# | `chat_template.jinja` | 对话模板，第 05 课细讲 | 能续写，不会对话 |
+# | `generation_config.json` | 推荐的采样参数和结束词元 | 能用，但 vLLM 会改用自己的默认值 |
+# | `README.md` 和图片 | 说明 | 不影响 |
+#
+# 真正的 Qwen3 另有 `vocab.json` 和 `merges.txt`，是分词器的旧格式，有 `tokenizer.json` 时用不到。
+#
+# ## 用几个字节读出参数量
+#
+# safetensors 的格式非常朴素（[文档](https://huggingface.co/docs/safetensors)）：前 8 个字节是一个整数，小端序，说明后面的 JSON 有多长；JSON 里写着每个张量的类型、形状和起止位置；再往后全是数字本身。所以不加载权重，也不用任何库，就能知道里面有什么。先猜：一个 16 GB 的模型，要读多少字节才能数清参数？
+
+# %% [markdown] lang="en" key="files-read"
+# | File | What it is for | Without it |
+# |---|---|---|
+# | `config.json` | the architecture: layers, widths, heads, vocabulary | nothing can load the model |
+# | `model.safetensors`, or `model-00001-of-00005.safetensors` and so on | the weights, in several shards for large models | it does not load |
+# | `model.safetensors.index.json` | which tensor is in which shard; absent where there is one file | a model in shards does not load |
+# | `tokenizer.json` | the tokenizer: tokens and their ids | text gets neither in nor out |
+# | `tokenizer_config.json` | settings of the tokenizer; in older models also the chat template | special tokens or the template go wrong |
+# | `chat_template.jinja` | the chat template, see lesson 05 | it continues text but cannot chat |
+# | `generation_config.json` | recommended sampling parameters and stop tokens | it works, with vLLM's own defaults |
+# | `README.md` and pictures | the description | no effect |
+#
+# A real Qwen3 also has `vocab.json` and `merges.txt`, the tokenizer's older format, which is not needed beside `tokenizer.json`.
+#
+# ## Count the parameters from a few bytes
+#
+# The safetensors format is beautifully plain ([documentation](https://huggingface.co/docs/safetensors)): the first 8 bytes are an integer, little-endian, the length of the JSON that follows; the JSON gives type, shape and position of each tensor; all that comes after are the numbers themselves. So what is inside can be told without loading weights and without any library. Guess: how many bytes of a 16 GB model does it take to count its parameters?
+
+# %% key="header"
+import json
+
+with open(weight_files[0], "rb") as file:
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+print(f"{8 + length:,} of {weight_files[0].stat().st_size:,} bytes read, {len(header)} entries")
+for name in ("__metadata__", "model.embed_tokens.weight", "model.layers.0.self_attn.q_norm.weight"):
+    print(f"{name}: {header.get(name)}")
+
+# %% [markdown] lang="zh" key="ex1-text"
+# 读输出：`shape` 连乘就是这个张量的参数个数；`data_offsets` 从 JSON 结束处算起，以字节计。`__metadata__` 是说明文字，不是张量。
+#
+# ### 练习 1 ★☆☆（6 分钟）：数参数
+#
+# 补全函数：给它一个 safetensors 文件的路径，返回全部张量的参数个数之和。
+#
+# <details><summary>提示</summary>
+#
+# 上面那一格已经读出了 `header`。去掉 `__metadata__`，对每个张量用 `math.prod(entry["shape"])`，再相加；形状为空的张量是一个数，`math.prod([])` 正好是 1。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex1-text"
+# How to read it: the product of `shape` is the number of parameters in that tensor; `data_offsets` count bytes from the end of the JSON. `__metadata__` is a description and no tensor.
+#
+# ### Exercise 1 ★☆☆ (6 minutes): count parameters
+#
+# Complete the function: it gets the path of a safetensors file and returns the number of parameters in all its tensors.
+#
+# <details><summary>Hint</summary>
+#
+# The cell above has read `header` already. Without `__metadata__`, take `math.prod(entry["shape"])` of each tensor and add up; a tensor of empty shape is one number, and `math.prod([])` is 1.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise"]
+def count_parameters(path):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+def count_parameters(path):  # noqa: F811
+    import json
+    import math
+
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+# %% key="ex1-check"
+checks.exercise_02_1(count_parameters)
+
+# %% [markdown] lang="zh" key="config-text"
+# **选读。** 第 01 课由 `config.json` 算过参数量。先猜：文件里数出来的和算出来的会一样吗？
+
+# %% [markdown] lang="en" key="config-text"
+# **Extra.** Lesson 01 computed parameters from `config.json`. Guess: will counting in the files give the same number?
+
+# %% key="config" tags=["extra"]
+import math
+
+headers = [models.read_header(file)[0] for file in weight_files]
+counted = sum(math.prod(entry["shape"]) for header in headers for entry in header.values())
+config = models.read_config(chosen)
+computed = models.parameters(config)
+print(f"in the files: {counted:,} | from config.json: {computed:,}")
+if models.is_bundled(chosen):
+    assert counted == computed
+
+# %% [markdown] lang="zh" key="config-read"
+# 小模型两者相等。真正的模型有两种例外：Qwen3-0.6B 和 1.7B 的词嵌入与输出矩阵共用一份，文件里却存了两份，所以数出来的更多，下载也更大（0.6B：1.50 GB，而显存里只占 1.19 GB）；量化的模型多出缩放系数，4 位的权重还会几个挤在一个整数里。
+#
+# ## 中断，再接着下
+#
+# 现在做一件平时没人敢试的事：下载到一半，把进程杀掉（`kill -9`，和断电、内核崩溃一样，来不及收拾）。为了每次都停在同一处，下面的 hub 发完权重的一半就停住，等对方消失。先猜：硬盘上会留下什么？一个叫 `model.safetensors` 的半截文件吗？
+
+# %% [markdown] lang="en" key="config-read"
+# For the tiny model they are equal. Real models have two exceptions: Qwen3-0.6B and 1.7B share one matrix as embedding and output but store it twice, so counting gives more and the download is larger (0.6B: 1.50 GB, while GPU memory holds 1.19 GB); quantised models add scales, and 4-bit weights are packed several to an integer.
+#
+# ## Interrupt, then go on
+#
+# Now for what nobody dares to try: kill the process in the middle of a download (`kill -9`, like a power cut or a crashed kernel, with no time to tidy up). To stop at the same place every time, the hub below sends half of the weights, then waits until the other side is gone. Guess: what is left on the disk? Half a file called `model.safetensors`?
+
+# %% key="kill"
+import shutil
+import subprocess
+import sys
+import time
+
+
+class PausingHandler(hub.Handler):
+    def send_body(self, path, file, start, length):
+        pause = path == "model.safetensors"
+        super().send_body(path, file, start, length // 2 if pause else length)
+        if pause:
+            self.connection.recv(1)  # comes back when the client is gone
+
+
+class PausingHub(hub.Hub):
+    handler = PausingHandler
+
+
+broken_cache = Path(scratch.name, "interrupted")
+shutil.rmtree(broken_cache, ignore_errors=True)  # from an earlier run of this cell
+broken = broken_cache / "models/course--qwen3-tiny/snapshots/master"
+begun, half = broken / "model.safetensors.incomplete", (folder / "model.safetensors").stat().st_size // 2
+code = "from modelscope_hub.compat import snapshot_download; snapshot_download('course/qwen3-tiny')"
+with PausingHub(cache=broken_cache):
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (begun.exists() and begun.stat().st_size == half):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+print(*(f"{file.stat().st_size:>9,}  {file.name}" for file in sorted(broken.iterdir())), sep="\n")
+assert begun.stat().st_size == half and not (broken / "model.safetensors").exists()
+
+# %% [markdown] lang="zh" key="resume-text"
+# 读输出：没写完的文件都叫 `.incomplete`，所以半个模型不会冒充整个。在真正的 hub 上下载时，按笔记本的 ■ 键中断，留下的也是它。
+#
+# 有一处陷阱：断网时常用的 `local_files_only=True` 只看文件夹是不是空的。先猜：它会把这个半截的文件夹当成模型返回吗？课程的检查呢？接着下载时，服务器要重新发多少字节？
+
+# %% [markdown] lang="en" key="resume-text"
+# How to read it: files that are not finished are called `.incomplete`, so half a model does not pass for a whole one. On the real hub, the notebook's ■ button leaves the same behind.
+#
+# There is a trap: `local_files_only=True`, popular without a network, looks only whether the folder is empty. Guess: does it return this half folder as a model? Does the course's check? And when the download goes on, how many bytes does the server send again?
+
+# %% key="resume"
+with hub.Hub(cache=broken_cache) as rehearsal:
+    accepted = snapshot_download("course/qwen3-tiny", cache_dir=str(broken_cache), local_files_only=True)
+    print("local_files_only=True accepts it:", Path(accepted) == broken)
+    print("the course's check misses:", models.broken_files(broken))
+    resumed = download.download("course/qwen3-tiny")
+[request] = [request for request in rehearsal.requests if request.path == "model.safetensors"]
+print(f"GET {request.path}, {request.range}: {request.status}")
+assert request.range == f"bytes={half}-" and models.broken_files(resumed) == []
+
+# %% [markdown] lang="zh" key="corrupt-text"
+# 读输出：`Range: bytes=N-` 请服务器从第 N 个字节接着发，206 表示它照办了。已经下载的一半没有浪费。断网后同一条命令再运行一次就行，不要先删文件夹。
+#
+# ## 损坏，再修好
+#
+# 更隐蔽的是大小对、内容错：硬盘出错，或拷贝时断过。先猜：翻转权重文件里的一个比特，大小和文件头的检查看得出来吗？谁看得出来？修好它要重新下载多少？
+
+# %% [markdown] lang="en" key="corrupt-text"
+# How to read it: `Range: bytes=N-` asks the server to go on from byte N, and 206 means that it did. The half that was there is not wasted. After a broken connection, run the same command again; do not delete the folder first.
+#
+# ## Damage, then repair
+#
+# Harder to see is the right size with wrong content: a disk error, or a copy that broke off. Guess: flip one bit in the weight file; do the checks of size and header see it? Who does? How much has to be downloaded to repair it?
+
+# %% key="corrupt"
+with open(resumed / "model.safetensors", "r+b") as file:
+    file.seek(-1, 2)
+    last = file.read(1)[0]
+    file.seek(-1, 2)
+    file.write(bytes([last ^ 1]))
+with hub.Hub(cache=broken_cache) as rehearsal:
+    print("size and header say:", models.broken_files(resumed) or "complete")
+    try:
+        download.verify(resumed)
+    except CourseError as error:
+        print(str(error).replace(scratch.name, "..."))
+    repaired = download.download("course/qwen3-tiny")
+    print("fetched:", [request.path for request in rehearsal.requests], "| verified:", download.verify(repaired))
+assert [request.path for request in rehearsal.requests] == ["model.safetensors"]
+
+# %% [markdown] lang="zh" key="ex2-text"
+# 读输出：大小和文件头都对，只有把全部字节读一遍、和 hub 的 SHA256 比，才看得出来；`download.verify` 做的就是这件事，没有网络也行，因为下载时记下了 hub 的清单。修复只重新取了坏的那一个文件。
+#
+# 反过来，最常见的损坏是文件被截短，这用不着读完全部内容。
+#
+# ### 练习 2 ★★☆（8 分钟）：文件截短了吗
+#
+# 补全函数：给它一个 safetensors 文件的路径，只读文件头，返回它的大小是否正好；文件头本身被截断时也返回 `False`，不要报错。
+#
+# <details><summary>提示</summary>
+#
+# 正好的大小是 8 + JSON 的长度 + 最大的结束位置。JSON 里张量的先后不一定就是它们在文件里的先后。读不出 JSON 时 `json.loads` 抛出 `ValueError`。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex2-text"
+# How to read it: size and header are right; only reading every byte and comparing with the hub's SHA256 shows the damage. That is what `download.verify` does, also without a network, for the download noted the hub's list. The repair fetched the one bad file.
+#
+# The most frequent damage, on the other hand, is a file cut short, and that shows without reading it all.
+#
+# ### Exercise 2 ★★☆ (8 minutes): was it cut short?
+#
+# Complete the function: it gets the path of a safetensors file, reads the header only, and returns whether the file's size is exactly right; where the header itself is cut, it returns `False` and raises nothing.
+#
+# <details><summary>Hint</summary>
+#
+# The right size is 8 + the length of the JSON + the largest end position. The order of tensors in the JSON need not be their order in the file. Where the JSON cannot be read, `json.loads` raises `ValueError`.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise"]
+def is_whole(path):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def is_whole(path):  # noqa: F811
+    import json
+    from pathlib import Path
+
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            return False
+    header.pop("__metadata__", None)
+    return Path(path).stat().st_size == 8 + length + max(entry["data_offsets"][1] for entry in header.values())
+
+
+# %% key="ex2-check"
+checks.exercise_02_2(is_whole)
+
+# %% [markdown] lang="zh" key="ex3-text"
+# ### 练习 3 ★★☆（8 分钟，选读）：缺了哪几片
+#
+# 大模型分成几片，`model.safetensors.index.json` 的 `weight_map` 写着每个张量在哪个文件里。补全函数：给它一个文件夹，返回缺少的权重文件名，排好序的列表；没有这个索引时，应有的就是 `model.safetensors`。
+
+# %% [markdown] lang="en" key="ex3-text"
+# ### Exercise 3 ★★☆ (8 minutes, extra): which shards are missing?
+#
+# Large models come in shards, and `weight_map` in `model.safetensors.index.json` says in which file each tensor is. Complete the function: it gets a folder and returns the names of the weight files that are missing, as a sorted list; without that index, the file to expect is `model.safetensors`.
+
+
+# %% key="ex3" tags=["exercise", "extra"]
+def missing_shards(folder):
+    return ...
+
+
+# %% key="ex3-solution" tags=["solution"]
+def missing_shards(folder):  # noqa: F811
+    import json
+    from pathlib import Path
+
+    index = Path(folder, "model.safetensors.index.json")
+    wanted = {"model.safetensors"}
+    if index.is_file():
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return sorted(name for name in wanted if not Path(folder, name).is_file())
+
+
+# %% key="ex3-check" tags=["extra"]
+checks.exercise_02_3(missing_shards)
+
+# %% [markdown] lang="zh" key="vllm-text"
+# ## 让 vLLM 自己下载？（选读）
+#
+# `LLM("Qwen/Qwen3-8B")` 遇到本地没有的 id，会自己去下载，默认从 HuggingFace。教程里于是有 `os.environ['VLLM_USE_MODELSCOPE']='True'`，写在 `from vllm import LLM` **之后**。先猜：这样还来得及吗？下一格在 vLLM 的源文件里找，哪些地方在导入时就读了这个变量。
+
+# %% [markdown] lang="en" key="vllm-text"
+# ## Let vLLM download? (extra)
+#
+# Given an id that is not on the disk, `LLM("Qwen/Qwen3-8B")` downloads by itself, from HuggingFace by default. So tutorials have `os.environ['VLLM_USE_MODELSCOPE']='True'`, **after** `from vllm import LLM`. Guess: is that in time? The next cell looks in vLLM's source for the places that read the variable while they are imported.
+
+# %% key="vllm" tags=["extra"]
+import importlib.util
+
+package = Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported
+for file in sorted((package / "transformers_utils").glob("*.py")):
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if line.startswith("if envs.VLLM_USE_MODELSCOPE"):  # no indentation: it runs at import, once
+            print(f"{file.relative_to(package.parent)}:{number}: {line}")
+
+# %% [markdown] lang="zh" key="vllm-read"
+# 这几行没有缩进，导入时就执行了，之后再设变量，它们看不到：要设就设在导入之前，最好在终端里 `export VLLM_USE_MODELSCOPE=True`。它还会忽略你先前的 `cache_dir`，往默认的缓存里（系统盘）再下载一份。更简单的是：先下载，再把**本地文件夹**交给 `LLM(...)` 或 `vllm serve`，这时这个变量完全不起作用。本课程一律这样做。
+#
+# ## 什么时候用 HuggingFace
+#
+# 同一个 Qwen3 在两边都有，权重文件的 SHA256 相同，下载过一边就不必再下另一边。在中国大陆，ModelScope 通常更快、不用代理；下面几种情况 HuggingFace 更合适：
+#
+# - 模型只在那里：许多社区的微调版和量化版没有搬到 ModelScope。
+# - 你在海外，或机器上已经有它的缓存（`~/.cache/huggingface`）。
+# - 你要固定到某一次提交：那里的 `revision` 可以是提交的哈希。
+# - 模型要先同意许可：在它的网页上同意，再 `hf auth login`。
+#
+# 命令是 `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`；在大陆可以只为这一条命令指定镜像：`HF_ENDPOINT=https://hf-mirror.com hf download ...`。下载完同样用 `models.broken_files` 检查，`COURSE_MODEL` 也可以指向这个文件夹。本课的演练没有连接过 HuggingFace。
+
+# %% [markdown] lang="en" key="vllm-read"
+# These lines are not indented: they ran at import and do not see what is set later. Set it before the import, best in the terminal, `export VLLM_USE_MODELSCOPE=True`. It also ignores your earlier `cache_dir` and downloads once more into the default cache, on the system disk. Simpler: download first, then give the **local folder** to `LLM(...)` or `vllm serve`, where the variable has no effect at all. This course always does.
+#
+# ## When to use HuggingFace
+#
+# The same Qwen3 is on both sides, with the same SHA256 of the weight files, so one download is enough. In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
+#
+# - for models that are only there: many fine-tuned and quantised versions by the community were never moved to ModelScope;
+# - outside China, or where its cache is on the machine already (`~/.cache/huggingface`);
+# - to pin one commit: there, `revision` may be a commit's hash;
+# - for models behind a licence: accept it on the model's page, then `hf auth login`.
+#
+# The command is `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`; in mainland China a mirror can be set for that one command: `HF_ENDPOINT=https://hf-mirror.com hf download ...`. Check it with `models.broken_files` as well; `COURSE_MODEL` may name that folder. The rehearsal of this lesson never connected to HuggingFace.
+
+# %% [markdown] lang="zh" key="tidy-text"
+# 演练结束，清掉它的临时文件夹。
+
+# %% [markdown] lang="en" key="tidy-text"
+# The rehearsal is over; its temporary folder goes.
+
+# %% key="tidy" tags=["extra"]
+scratch.cleanup()
+print("left of the rehearsal:", Path(scratch.name).exists())
+
+# %% [markdown] lang="zh" key="recap"
+# ## 小结
+#
+# - 用返回值或 `local_dir`，不写死路径；客户端一换版本，缓存的布局就变了。
+# - 中断和断网都不可怕：同一条命令再运行一次，从断处接着下。
+# - 半个模型的文件叫 `.incomplete`；`local_files_only=True` 分不清半个和整个。
+# - 大小和文件头查得出截短，查不出翻转的比特；后者要靠 SHA256。
+# - safetensors 的头部是普通的 JSON，几千个字节就能数清参数。
+#
+# ## 自测
+#
+# 1. 下载中断后，为什么不该先删掉文件夹？
+# 2. 服务器回答 200 而不是 206，接着下载会怎样？
+# 3. `config.json` 和全部分片都在，模型就一定完好吗？
+# 4. 一个参数量 0.6B 的模型，bf16，为什么下载了 1.50 GB？
+# 5. 写了 `VLLM_USE_MODELSCOPE`，vLLM 却还在连 HuggingFace，可能是哪两个原因？
+#
+# <details><summary>答案</summary>
+#
+# 1. `.incomplete` 里是已经下载的部分，留着才能接着下。
+# 2. 服务器不理会 Range，从头发了整个文件；客户端会从头写这一个文件，结果仍然正确。
+# 3. 不一定：分片可能被截短，或内容有错。前者看文件头，后者看 SHA256。
+# 4. 词嵌入和输出矩阵共用一份参数，文件里却存了两份。
+# 5. 设得太晚（在导入之后），或者传的是本地不存在的路径，被当成了 HuggingFace 的 id。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | `FileNotFoundError: .../Qwen/Qwen3-8B`，或 vLLM 说不是有效的仓库 id | 旧教程的路径 | 用返回值或 `local_dir` |
+# | `[404] record not found` | id 或版本写错，大小写也算 | 到模型页复制 id |
+# | `No space left on device` | 缓存默认在系统盘 | `export MODELSCOPE_CACHE=/root/autodl-tmp`，再运行一次 |
+# | `Hash mismatch` | 收到的内容和清单不符，客户端已重试过几次 | 过一会儿再运行；有代理先关掉 |
+# | 进度停在 0% 很久 | 在核对已有文件的 SHA256 | 等；或看硬盘灯、`iostat` |
+# | 下载完 vLLM 又下载一遍 | 传的是 id，不是文件夹 | 传 `folder` |
+#
+# ## 可以直接拿走的代码（选读）
+#
+# 下一格存成 `model_download.py`，在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py`：它下载、检查，最后一行打印文件夹。不依赖本课程，新旧客户端都能用，断了再运行一次就接着下。在笔记本里它只定义函数，不会突然开始下载 16 GB。
+
+# %% [markdown] lang="en" key="recap"
+# ## Recap
+#
+# - Use the returned path or `local_dir`, never a fixed path: the layout of the cache changes with the client.
+# - Interruptions are harmless: run the same command again, and it goes on where it stopped.
+# - Files of half a model are called `.incomplete`; `local_files_only=True` cannot tell half from whole.
+# - Size and header show a file cut short, not a flipped bit; that takes the SHA256.
+# - The header of safetensors is plain JSON; a few thousand bytes are enough to count parameters.
+#
+# ## Test yourself
+#
+# 1. Why should you not delete the folder after an interrupted download?
+# 2. The server answers 200 instead of 206. What happens to the download?
+# 3. `config.json` and all shards are there. Is the model sound?
+# 4. A model of 0.6B parameters in bf16: why were 1.50 GB downloaded?
+# 5. `VLLM_USE_MODELSCOPE` is set and vLLM still connects to HuggingFace. Which two reasons are likely?
+#
+# <details><summary>Answers</summary>
+#
+# 1. `.incomplete` holds what has arrived, and going on needs it.
+# 2. The server ignores Range and sends the whole file; the client writes this one file from the start, and the result is right all the same.
+# 3. Not necessarily: a shard may be cut short or wrong inside. The header shows the first, the SHA256 the second.
+# 4. Embedding and output matrix share their parameters, yet the file stores both.
+# 5. It was set too late (after the import), or the path does not exist here and is taken for an id on HuggingFace.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | `FileNotFoundError: .../Qwen/Qwen3-8B`, or vLLM says it is no valid repository id | the path of an older tutorial | the returned path, or `local_dir` |
+# | `[404] record not found` | wrong id or revision; case matters | copy the id from the model's page |
+# | `No space left on device` | the default cache is on the system disk | `export MODELSCOPE_CACHE=/root/autodl-tmp`, run again |
+# | `Hash mismatch` | what arrived differs from the list, after several tries | run it again later; turn a proxy off first |
+# | progress stays at 0% for long | SHA256 of the files that are there is being checked | wait; watch the disk with `iostat` |
+# | vLLM downloads once more | it was given an id, not a folder | pass `folder` |
+#
+# ## Code to take away (extra)
+#
+# Save the next cell as `model_download.py` and run `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py` in a terminal: it downloads, checks, and prints the folder in its last line. It needs nothing of this course, works with old and new clients, and goes on after an interruption. In a notebook it defines functions only and does not start on 16 GB by surprise.
+
+# %% key="copy-me" tags=["copy-me", "extra"]
+import json
+import os
+from pathlib import Path
+
+MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
+CACHE = os.environ.get("MODELSCOPE_CACHE")  # on AutoDL: /root/autodl-tmp
+
+
+def fetch(model):
+    """Folder of a complete copy; run it again after an interruption."""
+    try:
+        from modelscope_hub.compat import snapshot_download  # 1.38 and later: does not load torch
+    except ImportError:
+        from modelscope import snapshot_download
+    folder = Path(snapshot_download(model, cache_dir=CACHE))
+    if bad := incomplete(folder):
+        raise SystemExit(f"{folder} is incomplete ({', '.join(bad)}): run this again.")
+    return folder
+
+
+def incomplete(folder):
+    """Names of files that are missing or cut short."""
+    bad = [file.name for file in folder.rglob("*.incomplete")]
+    bad += [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    index, shards = folder / "model.safetensors.index.json", {"model.safetensors"}
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return bad + sorted(name for name in shards if not is_whole(folder / name))
+
+
+def is_whole(file):
+    if not file.is_file():
+        return False
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        try:
+            header = json.loads(opened.read(length))
+        except ValueError:
+            return False
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return file.stat().st_size == 8 + length + max(ends, default=0)
+
+
+if "__file__" in globals():  # a saved script; in a notebook's cell there is no file
+    print(fetch(MODEL))
+else:
+    print(f"saved as model_download.py, this would fetch {MODEL}")
+
+# %% [markdown] lang="zh" key="choose-text"
+# ## 选定后面各课的模型
+#
+# 到这里都是演练。要让第 05 到 08 课在真正的 Qwen3 上运行，在下一格的引号里写上 id，再运行它：没有下载过就现在下载（这一步要网络；8B 有 16.4 GB，磁盘不够会先说），然后把选择写进 `course.toml`。留空就什么也不写，课程继续用它现在的模型；写了之后想改回来，把引号里换成 `qwen3-tiny` 再运行一次。环境变量 `COURSE_MODEL` 优先于这个文件。
+#
+# 该选哪个？看第 01 课的计算器：24 GB 显存选 `Qwen/Qwen3-8B`，16 GB 选 `Qwen/Qwen3-4B`，没有 GPU 就留空。
+
+# %% [markdown] lang="en" key="choose-text"
+# ## Choose the model of the later lessons
+#
+# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it: what is not on the disk is downloaded now (this takes a network; 8B has 16.4 GB, and a disk that is too small is reported first), then the choice goes into `course.toml`. Left empty it writes nothing, and the course keeps the model it has; to go back later, put `qwen3-tiny` between the quotes and run it again. The environment variable `COURSE_MODEL` comes before this file.
+#
+# Which one? See the calculator of lesson 01: `Qwen/Qwen3-8B` for 24 GB of GPU memory, `Qwen/Qwen3-4B` for 16 GB, and empty without a GPU.
+
+# %% key="choose"
+CHOICE = ""
+
+if CHOICE:
+    if models.is_hub_id(CHOICE):
+        download.download(CHOICE)
+    models.use(CHOICE)
+    print(models.describe())
+else:
+    print("CHOICE is empty: nothing was downloaded, nothing written")
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - [ModelScope：下载模型](https://modelscope.cn/docs/models/download)
+# - [safetensors 的格式](https://huggingface.co/docs/safetensors)
+# - [HuggingFace：下载文件](https://huggingface.co/docs/huggingface_hub/guides/download)
+# - HTTP 的断点续传：[Range 请求](https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/Range_requests)
+#
+# 下一课：[03 · 从 Qwen2 到 Qwen3](../zh/03_architecture.ipynb)，看看这些张量各是什么。
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - [ModelScope: downloading models](https://modelscope.cn/docs/models/download)
+# - [The safetensors format](https://huggingface.co/docs/safetensors)
+# - [HuggingFace: downloading files](https://huggingface.co/docs/huggingface_hub/guides/download)
+# - How HTTP resumes: [range requests](https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/Range_requests)
+#
+# Next: [03 · From Qwen2 to Qwen3](../en/03_architecture.ipynb), and what each of these tensors is.

@@ -1,0 +1,178 @@
+"""helpers/explorer/memory: the calculator in a real browser agrees with helpers.models.fits, in both languages."""
+
+import base64
+import random
+import re
+
+import pytest
+
+from helpers import models
+from helpers.explorer import MemoryExplorer
+from helpers.explorer.memory import CAPTIONS, CARDS, JAVASCRIPT, LABELS
+from helpers.models import GIB
+
+
+def test_both_languages_have_the_same_labels():
+    assert LABELS["zh"].keys() == LABELS["en"].keys() and len(CAPTIONS["zh"]) == len(CAPTIONS["en"])
+    for name, zh in LABELS["zh"].items():
+        assert set(re.findall(r"\{\w+\}", zh)) == set(re.findall(r"\{\w+\}", LABELS["en"][name])), name
+    assert set(re.findall(r'label\("(\w+)"', JAVASCRIPT)) <= LABELS["en"].keys()
+
+
+def test_the_javascript_stands_alone():
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|\bimport\b|\brequire\(|innerHTML|fetch\(", JAVASCRIPT)
+    assert "</script" not in JAVASCRIPT
+
+
+def test_the_output_holds_a_picture_for_where_no_widget_runs():
+    explorer = MemoryExplorer("Qwen/Qwen3-14B", card=48)
+    bundle, _ = explorer._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert bundle["text/plain"] == "MemoryExplorer(Qwen/Qwen3-14B, bf16, 1 x 48 GiB)"
+    texts = [text.get_text() for text in explorer.picture().axes[0].texts]
+    longest = models.fits(models.CATALOGUE["Qwen/Qwen3-14B"].config, 48 * GIB).max_context
+    assert f"largest context {longest:,}" in texts
+
+
+# ---------------------------------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    opened = []
+
+    def start(lang="en", color_scheme="light", **settings):
+        MemoryExplorer(**settings).to_html(tmp_path / "page.html", lang=lang)
+        page = browser.new_context(viewport={"width": 1100, "height": 900}, color_scheme=color_scheme).new_page()
+        page.set_default_timeout(120_000)
+        asked, errors = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_selector(".rx-memory rect")
+        opened.append((page, asked, errors))
+        return page
+
+    yield start
+    for page, asked, errors in opened:
+        assert errors == [] and len(asked) == 1  # the page itself
+        page.context.close()
+
+
+def press(page, control, value):
+    page.locator(f".rx-control:has-text('{control}') button[value='{value}']").click()
+
+
+def choose(page, name, value):
+    page.locator(f"select[aria-label='{name}']").select_option(value)
+
+
+def slide(page, name, value):
+    page.locator(f"input[aria-label='{name}']").fill(str(value))
+
+
+def shown(page) -> dict:
+    return page.locator(".rx").evaluate("root => ({...root.dataset})")
+
+
+def test_every_setting_agrees_with_python(open_page):
+    page, draw = open_page(), random.Random(0)
+    seen = set()
+    for _ in range(60):
+        name = draw.choice(list(models.CATALOGUE))
+        config = models.CATALOGUE[name].config
+        card = draw.choice(CARDS)[0]
+        dtype, kv, gpus = draw.choice(("bf16", "fp8", "awq")), draw.choice(("bf16", "fp8")), draw.choice((1, 2, 4, 8))
+        context = 256 * draw.randrange(1, config["max_position_embeddings"] // 256 + 1)
+        sequences = 2 ** draw.randrange(9)
+        choose(page, "model", name)
+        choose(page, "GPU", str(card))
+        press(page, "weights", dtype)
+        press(page, "KV cache in", kv)
+        press(page, "cards", gpus)
+        slide(page, "context, tokens", context)
+        slide(page, "sequences at once", sequences.bit_length() - 1)
+        fit = models.fits(config, card * GIB, context, sequences, dtype, 1 if kv == "fp8" else 2, gpus)
+        found = shown(page)
+        about = f"{name} {dtype} kv {kv}, {gpus} x {card}, {context} x {sequences}"
+        assert float(found["weights"]) == pytest.approx(fit.weights), about
+        assert float(found["kvCache"]) == pytest.approx(fit.kv_cache), about
+        assert int(found["maxContext"]) == fit.max_context, about
+        assert (found["fits"] == "true") is fit.fits is not page.locator(".rx-verdict.rx-no").is_visible(), about
+        widths = page.locator(".rx-memory rect[data-part]").evaluate_all(
+            "all => all.map(r => +r.getAttribute('width'))"
+        )
+        whole = fit.weights + fit.kv_cache + fit.other
+        assert [width / sum(widths) for width in widths] == pytest.approx(
+            [fit.weights / whole, fit.kv_cache / whole, fit.other / whole]
+        )
+        seen.add((fit.fits, fit.max_context > 0, models.splits(config, gpus, dtype)))
+    assert len(seen) >= 4, "the drawn settings meet too few cases"
+
+
+def test_the_verdict_says_what_to_do(open_page):
+    page = open_page()
+    verdict, largest = page.locator(".rx-verdict"), page.locator(".rx-fact").first
+    longest = models.fits(models.CATALOGUE["Qwen/Qwen3-8B"].config, 24 * GIB).max_context
+    assert verdict.inner_text().startswith("It fits, with 4.2 GiB") and f"{longest:,}" in largest.inner_text()
+    slide(page, "context, tokens", 40960)
+    assert f"at most {longest:,}" in verdict.inner_text()
+    page.get_by_text("use the largest").click()
+    assert page.locator(".rx-value").first.inner_text() == f"{longest:,}" and "It fits" in verdict.inner_text()
+    choose(page, "GPU", "12")
+    assert "exceed what vLLM uses by" in verdict.inner_text() and "–" in largest.inner_text()
+    assert not page.get_by_text("use the largest").is_visible()
+    choose(page, "GPU", "80")
+    assert "(the model's own limit)" in largest.inner_text()
+    assert page.locator(".rx-note").inner_text() == "published as Qwen/Qwen3-8B"
+    press(page, "weights", "fp8")
+    assert page.locator(".rx-note").inner_text() == "published as Qwen/Qwen3-8B-FP8"
+    choose(page, "model", "Qwen/Qwen3-30B-A3B")
+    press(page, "cards", 4)
+    assert "768 / 4 is no multiple of 128" in verdict.inner_text()
+    choose(page, "model", "Qwen/Qwen2.5-7B-Instruct")
+    press(page, "cards", 8)
+    assert "28 attention heads do not divide by 8 cards" in verdict.inner_text()
+
+
+def test_the_table_lists_every_model(open_page):
+    page = open_page(sequences=4)
+    page.locator("summary").click()
+    page.locator("tr").nth(len(models.CATALOGUE)).wait_for()
+    rows = page.locator("tr").all_inner_texts()
+    for row, (name, release) in zip(rows[1:], models.CATALOGUE.items(), strict=True):
+        longest = [
+            models.fits(release.config, 24 * GIB, sequences=4, dtype=dtype).max_context
+            for dtype in ("bf16", "fp8", "awq")
+        ]
+        assert row.split("\t") == [name.split("/")[1], *(f"{n:,}" if n else "does not fit" for n in longest)]
+
+
+def test_the_keyboard_moves_a_slider(open_page):
+    page = open_page()
+    page.locator("input[aria-label='sequences at once']").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".rx-value").nth(1).inner_text() == "4"
+
+
+def test_the_language_switch(open_page):
+    page = open_page(lang="zh")
+    zh = page.locator(".rx").inner_text()
+    assert LABELS["zh"]["title"] in zh and CAPTIONS["zh"][0] in zh and "放得下" in zh
+    page.locator("button[value=en]").click()
+    en = page.locator(".rx").inner_text()
+    assert LABELS["en"]["title"] in en and CAPTIONS["en"][0] in en
+    assert re.findall(r"[\u4e00-\u9fff]+", en) == ["中"]  # the switch itself
+    page.locator("button[value=zh]").click()
+    assert page.locator(".rx").inner_text() == zh
+
+
+def test_light_and_dark(open_page):
+    page = open_page(color_scheme="dark")
+    background = "root => getComputedStyle(root).backgroundColor"
+    dark = page.locator(".rx").evaluate(background)
+    page.emulate_media(color_scheme="light")
+    page.wait_for_selector(".rx[data-theme=light]")
+    assert page.locator(".rx").evaluate(background) != dark
