@@ -1,6 +1,7 @@
 """What all tests share. REQUIRE_ALL=1 turns every skip into a failure, so that a complete run is complete."""
 
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -96,3 +97,16 @@ def course(tmp_path) -> ToyCourse:
     course = ToyCourse(tmp_path)
     course.write()
     return course
+
+
+@pytest.fixture(scope="module")  # while it is open, its event loop keeps others, such as nbclient's, from this thread
+def browser():
+    """A headless chromium; each test opens pages of its own in it."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()

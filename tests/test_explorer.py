@@ -2,21 +2,14 @@
 
 import base64
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from dataclasses import replace
 
 import nbformat
 import numpy as np
 import pytest
+from jupyterlab_server import JupyterLab, screenshot, wait_until
 
-from helpers import models
 from helpers.explorer import RoutingExplorer
 from helpers.explorer.routing import JAVASCRIPT, LABELS, captions
 from helpers.routing import RoutingTrace, expert_load, shown
@@ -107,18 +100,6 @@ def test_the_output_holds_a_picture_for_where_no_widget_runs(trace):
 
 
 # ---------------------------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 class Page:
@@ -287,9 +268,8 @@ def test_play_walks_through_the_text(trace, open_page):
 # ---------------------------------------------------------------------------------------------- in JupyterLab
 
 
-@pytest.fixture
-def jupyterlab(tmp_path, trace):
-    """Address of a JupyterLab with one notebook, whose folders are its own."""
+@pytest.mark.slow
+def test_in_a_real_jupyterlab(tmp_path, browser, trace):
     folder = tmp_path / "notebooks" / "en"
     folder.mkdir(parents=True)
     trace.save(folder / "trace.npz")
@@ -298,84 +278,23 @@ def jupyterlab(tmp_path, trace):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}  # or Lab asks which one
     nbformat.write(notebook, folder / "lesson.ipynb")
-    settings = tmp_path / "config" / "labconfig"
-    settings.mkdir(parents=True)
-    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
-    (settings / "default_setting_overrides.json").write_text(json.dumps(quiet))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    environment = os.environ | own | {"PYTHONPATH": str(models.ROOT), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "lab")}
-    options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=secret", "--allow-root"]
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options], cwd=tmp_path, env=environment, stdout=log, stderr=log
-        )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def wait_until(condition, seconds=180):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return
-        except OSError:  # the server does not listen yet
-            pass
-        time.sleep(0.5)
-    raise AssertionError("waited in vain")
-
-
-def kernel_is_ready(address):
-    with urllib.request.urlopen(f"{address}/api/sessions?token=secret") as answer:
-        kernels = [session["kernel"] for session in json.load(answer)]
-    return any(kernel["execution_state"] == "idle" and kernel["connections"] >= 1 for kernel in kernels)
-
-
-@pytest.mark.slow
-def test_in_a_real_jupyterlab(jupyterlab, browser, trace):
-    wait_until(lambda: urllib.request.urlopen(f"{jupyterlab}/api/status?token=secret"))
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.set_default_timeout(180_000)
-    outside = []
-    page.on("request", lambda request: outside.append(request.url) if "127.0.0.1" not in request.url[:20] else None)
-    page.goto(f"{jupyterlab}/lab/tree/notebooks/en/lesson.ipynb?reset&token=secret")
-    page.wait_for_selector(".jp-Notebook .jp-Cell")
-    wait_until(lambda: kernel_is_ready(jupyterlab))
-    prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
-    for _ in range(3):  # a click that comes too early is lost
-        page.click('.lm-MenuBar-itemLabel:text-is("Run")')
-        page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-        page.wait_for_timeout(4000)
-        if any(text.strip() != "[ ]:" for text in prompts.all_inner_texts()):
-            break
-    wait_until(lambda: all(re.fullmatch(r"\[\d+\]:", text.strip()) for text in prompts.all_inner_texts()))
-    assert (
-        page.locator(
-            "[data-mime-type='application/vnd.jupyter.stderr'], .jp-RenderedText[data-mime-type*=error]"
-        ).count()
-        == 0
-    )
-    page.wait_for_selector(".rx-chip small:not(:empty)")
-    assert_shows(page, trace, 0, 0)  # in English, by the notebook's folder
-    page.locator(".rx-chip").nth(4).click()
-    assert_shows(page, trace, 4, 0)
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowRight")
-    assert_shows(page, trace, 5, 1)
-    assert page.locator(".jp-Cell.jp-mod-active").count() == 1
-    page.locator(".rx-layer").fill("2")
-    assert_shows(page, trace, 5, 2)
-    page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
-    page.hover('.lm-Menu-itemLabel:text-is("Theme")')
-    page.click('.lm-Menu-itemLabel:text-is("JupyterLab Dark")')
-    page.wait_for_selector(".rx[data-theme=dark]")
-    if os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=os.path.join(os.environ["SCREENSHOTS"], "jupyterlab-dark-en.png"))
-    assert [url for url in outside if not url.startswith(("data:", "blob:"))] == []
-    page.close()
+    with JupyterLab(tmp_path) as lab:
+        page = lab.open(browser, "notebooks/en/lesson.ipynb")
+        lab.run_all(page)
+        assert lab.complaints(page) == []
+        page.wait_for_selector(".rx-chip small:not(:empty)")
+        assert_shows(page, trace, 0, 0)  # in English, by the notebook's folder
+        page.locator(".rx-chip").nth(4).click()
+        assert_shows(page, trace, 4, 0)
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowRight")
+        assert_shows(page, trace, 5, 1)
+        assert page.locator(".jp-Cell.jp-mod-active").count() == 1
+        page.locator(".rx-layer").fill("2")
+        assert_shows(page, trace, 5, 2)
+        page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
+        page.hover('.lm-Menu-itemLabel:text-is("Theme")')
+        page.click('.lm-Menu-itemLabel:text-is("JupyterLab Dark")')
+        page.wait_for_selector(".rx[data-theme=dark]")
+        screenshot(page, "jupyterlab-dark-en")
+        page.context.close()
