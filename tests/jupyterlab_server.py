@@ -17,7 +17,9 @@ SETTINGS = {
 }
 RAN = re.compile(r"\[\d+\]:")
 ERRORS = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type='application/vnd.jupyter.error']"
-BROKEN_WIDGETS = re.compile(r"Error displaying widget|Loading widget|Failed to load model|not find model", re.IGNORECASE)
+BROKEN_WIDGETS = re.compile(
+    r"Error displaying widget|Loading widget|Failed to load model|not find model", re.IGNORECASE
+)
 PLAIN = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's 127.0.0.1
 
 
@@ -120,10 +122,10 @@ class JupyterLab:
         )
 
     def complaints(self, page) -> list[str]:
-        """Errors and stderr that the notebook shows, widgets that did not load, requests to other machines."""
+        """Outputs of the cells with an error or stderr, widgets that did not load, requests to other machines."""
         widgets = page.locator(".jp-OutputArea-output").all_inner_texts()
         return (
-            page.locator(ERRORS).all_inner_texts()
+            page.locator(f".jp-CodeCell:has({ERRORS}) .jp-Cell-outputWrapper").all_inner_texts()
             + [text for text in widgets if BROKEN_WIDGETS.search(text)]
             + page.outside
         )
