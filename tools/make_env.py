@@ -24,8 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 STAMP = "qwen3-notebooks.json"  # in the environment, written last: what was installed
 KERNEL = "qwen3-notebooks"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-DATA_DISK = Path("/root/autodl-tmp")  # AutoDL; with it comes
-CONSOLE_BIN = "/root/miniconda3/bin"  # the JupyterLab that its console opens
 
 OLD_PYTHON = (
     "需要 Python 3.11、3.12 或 3.13（带 venv 模块）：请先安装其中一个，再运行 make env。",
@@ -66,7 +64,10 @@ def leave_old_python(version, search_path):
 leave_old_python(sys.version_info[:2], os.environ.get("PATH", ""))
 
 sys.path.insert(0, str(ROOT))
-from helpers import CourseError, machine  # noqa: E402
+from helpers import CourseError, machine, models  # noqa: E402
+
+DATA_DISK = models.AUTODL_DATA_DISK
+CONSOLE_BIN = "/root/miniconda3/bin"  # the JupyterLab that AutoDL's console opens
 
 
 def say(zh: str, en: str) -> None:
