@@ -1,5 +1,5 @@
 # VENV=文件夹 folder         环境放在哪里，默认 .venv；conda 用 VENV=$CONDA_PREFIX · where the environment lies
-# SET=cpu|gpu|cu12           依赖组合，默认按机器判断 · the dependency set, by the machine unless set
+# SET=cpu|gpu|cu12|client    依赖组合，默认按机器判断 · the dependency set, by the machine unless set
 # INDEX=网址 address         只用于这次安装的软件源 · a package index for this installation only
 # LESSONS="05 07"            只处理这几课（run、record） · these lessons only
 # COURSE_MODEL=…             run 用的模型 · the model for run

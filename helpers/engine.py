@@ -32,10 +32,11 @@ def open_engine(model: str | Path | None = None, **options):
     """Open vLLM's ``LLM`` on a checkpoint folder (default: the course's model), in a ``with`` statement or without.
 
     ``options`` are those of ``vllm.LLM`` and win over :func:`sized_options`. The engine runs inside this process, on a
-    GPU too: whatever ends the kernel ends it and frees its memory. Raises CourseError if an engine is already open, if
-    other programs hold the GPU's memory, or if there is no such checkpoint.
+    GPU too: whatever ends the kernel ends it and frees its memory. Raises CourseError if vLLM is not installed, if an
+    engine is already open, if other programs hold the GPU's memory, or if there is no such checkpoint.
     """
     global _opened
+    machine.require_vllm()
     gc.collect()
     if _opened and _opened() is not None:
         raise CourseError(
@@ -142,7 +143,9 @@ def sized_options(folder: Path, **options) -> dict:
 
     On a GPU vLLM's own defaults stand, except for the context. On a CPU, compiling takes minutes and the KV cache is
     allocated in full, so it gets room for two full contexts (keys and values, 2 bytes each) and at least 64 MiB.
+    Raises CourseError if vLLM is not installed.
     """
+    machine.require_vllm()
     config = models.read_config(folder)
     chosen = {"max_model_len": min(CONTEXT, config["max_position_embeddings"])}
     if models.capabilities(folder).thinking != "never":

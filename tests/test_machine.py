@@ -136,7 +136,7 @@ def test_old_driver_is_refused_and_can_be_overridden(nvidia_smi, linux):
     assert machine.choose_set(here, "cpu").lock == "requirements-cpu.txt"
 
 
-@pytest.mark.parametrize("wanted", ["cpu", "gpu", "cu12"])
+@pytest.mark.parametrize("wanted", ["cpu", "gpu", "cu12", "client"])
 def test_set_overrides_the_machine(wanted, nvidia_smi, linux):
     nvidia_smi("driver 570")
     assert machine.choose_set(machine.look(linux), wanted).name == wanted
@@ -185,7 +185,19 @@ def test_look_reads_cpu_and_memory(linux):
 def test_unsupported_computers_are_refused(linux):
     machine.refuse_unsupported(seen(linux, system="Linux", arch="x86_64"))
     machine.refuse_unsupported(seen(linux, system="Linux", arch="aarch64", avx2=False))
+    client = machine.SETS["client"]
+    for supported in (
+        {"arch": "x86_64", "avx2": False},
+        {"system": "Darwin", "arch": "arm64", "avx2": False},
+        {"system": "Windows", "arch": "AMD64", "avx2": False},
+    ):
+        machine.refuse_unsupported(seen(linux, **supported), client)
+    for changes in ({"arch": "ppc64le"}, {"system": "Darwin", "arch": "x86_64"}, {"system": "FreeBSD"}):
+        with pytest.raises(CourseError):
+            machine.refuse_unsupported(seen(linux, **changes), client)
     for changes, word in [
+        ({"system": "Darwin"}, "SET=client"),
+        ({"arch": "x86_64", "avx2": False}, "SET=client"),
         ({"system": "Darwin"}, "macOS"),
         ({"system": "Windows"}, "WSL2"),
         ({"arch": "ppc64le"}, "ppc64le"),
@@ -269,6 +281,22 @@ def test_installed_gpu_set_needs_its_driver(case, problem, packages, nvidia_smi)
         [problem] if problem else []
     )
     assert status == bool(problem)
+
+
+def test_client_set_can_run_and_says_what_it_lacks(packages, nvidia_smi):
+    nvidia_smi(None)
+    pins = machine.SETS["client"].pins()
+    status, report = packages({name: pins[name] for name in machine.KEY_PACKAGES})
+    found = {check["name"]: check for check in report["checks"]}
+    assert status == 0 and found["Dependency set"]["fact"] == "requirements-client.txt"
+    assert found["Dependency set"]["level"] == "warning" and "OPENAI_BASE_URL" in found["Dependency set"]["en"]
+
+
+def test_pins_are_those_of_this_system(monkeypatch):
+    for system, torch, extra in (("linux", "2.13.0+cpu", "pexpect"), ("win32", "2.13.0", "colorama")):
+        monkeypatch.setattr("sys.platform", system)
+        pins = machine.SETS["client"].pins()
+        assert pins["torch"] == torch and extra in pins and ("appnope" in pins) is False
 
 
 def test_wrong_and_missing_versions_are_named(packages, nvidia_smi):

@@ -1,5 +1,7 @@
 """Builds notebooks/zh and notebooks/en from notebooks/source, whose format tools/lesson_source.py describes.
 
+From the same sources come the index, notebooks/README.md, and all copy-me cells on one page, docs/copy-me.md.
+
     build_notebooks.py [LESSONS]             build without running; outputs stay as long as no code cell has changed
     build_notebooks.py --record [LESSONS]    run on the bundled models, and build with the outputs of that run
     build_notebooks.py --check               change nothing; fail if a source breaks a rule or a notebook is stale
@@ -9,6 +11,7 @@ LESSONS are numbers such as 05 07, also in $LESSONS; all if none is given. All i
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +22,24 @@ from lesson_source import LANGUAGES, Lesson, LessonError, build_notebook, choose
 from helpers import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
+COPY_ME = {
+    "zh": (
+        "copy-me.zh.md",
+        "# 可以直接拿走的代码\n\n[English](copy-me.md)\n\n"
+        "各课里可以直接拿走的代码格都在这里，由 `tools/build_notebooks.py` 从课程源文件生成，请勿手改。"
+        "每一段都不依赖本课程：复制到一个文件里，用装好它所导入的库的 Python 运行；设置全部来自环境变量。",
+        "设置：",
+    ),
+    "en": (
+        "copy-me.md",
+        "# Code to take away\n\n[中文](copy-me.zh.md)\n\n"
+        "Every cell of the lessons that is made to be copied, written here by `tools/build_notebooks.py`; do not edit. "
+        "Each block needs nothing of this course: paste it into a file and run it with a Python that has what it "
+        "imports. All settings are environment variables.",
+        "Settings: ",
+    ),
+}
+SETTING = re.compile(r"os\.environ(?:\.get\(|\[)\s*\"(\w+)\"")
 INDEX = ("<!-- lessons: written by tools/build_notebooks.py -->", "<!-- end of lessons -->")
 
 
@@ -83,6 +104,31 @@ def index_file(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
     return {path: "\n".join([before + INDEX[0], *rows, INDEX[1] + after])}
 
 
+def copy_me_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
+    """docs/copy-me.md and docs/copy-me.zh.md: each copy-me cell below the paragraph that introduces it."""
+    if not (root / "docs").is_dir():
+        return {}
+    pages = {}
+    for lang, (name, head, settings) in COPY_ME.items():
+        parts = [head]
+        for lesson in lessons:
+            before = ""
+            for cell in lesson.cells:
+                if "copy-me" in cell.tags:
+                    used = ", ".join(f"`{setting}`" for setting in dict.fromkeys(SETTING.findall(cell.text[lang])))
+                    parts += [f"## [{lesson.title(lang)}](../notebooks/{lang}/{lesson.name}.ipynb)", before]
+                    parts += [f"{settings}{used}", f"```python\n{cell.text[lang].strip()}\n```"]
+                elif cell.kind == "markdown":
+                    before = cell.text[lang].strip().split("\n\n")[-1].replace("](../", "](../notebooks/")
+        pages[root / "docs" / name] = "\n\n".join(parts) + "\n"
+    return pages
+
+
+def shared_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
+    """The files that are made from all lessons together."""
+    return index_file(root, lessons) | copy_me_pages(root, lessons)
+
+
 def write_all(files: dict[Path, str]) -> None:
     """Writes every file beside its place first and moves them all at the end: after an error nothing has changed."""
     drafts = {path: path.with_name(f".{path.name}.new") for path in files}
@@ -105,7 +151,7 @@ def build(root: Path, names: list[str]) -> None:
         files |= built_files(root, lesson, outputs, recorded)
         print(f"{lesson.name}: {'outputs of ' + recorded['date'] if recorded else 'not run'}")
     if names == lesson_names(root):
-        files |= index_file(root, lessons)
+        files |= shared_pages(root, lessons)
     write_all(files)
 
 
@@ -144,7 +190,7 @@ def check(root: Path) -> None:
         files |= built_files(root, lesson, outputs, recorded)
     for path, text in files.items():
         problems += check_text(root, path, text)
-    for path, text in (files | index_file(root, lessons)).items():
+    for path, text in (files | shared_pages(root, lessons)).items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             problems.append(f"{path.relative_to(root)}: {_difference(path, text)}; run make notebooks.")
     for path in sorted((root / "notebooks").glob("*/*.ipynb")):
@@ -163,7 +209,7 @@ def _difference(path: Path, text: str) -> str:
     if not path.is_file():
         return "it is missing"
     if path.suffix != ".ipynb":
-        return "its table of lessons is out of date"
+        return "it is not what the lessons make of it"
     there, built = nbformat.read(path, as_version=4), nbformat.reads(text, as_version=4)
     if (there.metadata.get("course", {}).get("recorded") or None) and not built.metadata.course.recorded:
         return "its outputs belong to other code than the source holds now"

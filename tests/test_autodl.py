@@ -1,0 +1,125 @@
+"""autodl.sh on a machine that looks like an AutoDL instance. It was not tried on a real one."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import autodl
+import nbformat
+import pytest
+from conftest import ROOT
+from jupyterlab_server import JupyterLab, screenshot
+
+from helpers import CourseError, machine
+
+GIB = 2**30
+
+
+def run(folder, *arguments, **variables):
+    """autodl.sh with `folder` as the data disk and the home of the user; nothing else on this machine is written."""
+    (folder / "disk").mkdir(exist_ok=True)
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "JUPYTER_"))}
+    own |= {"AUTODL_DATA_DISK": str(folder / "disk"), "HOME": str(folder / "home"), "CONDA": str(folder / "console")}
+    own |= {"MODEL": "none", "SET": "cpu", "INDEX": "", "VENV": sys.prefix}
+    own |= {"JUPYTER_DATA_DIR": str(folder / "data")}
+    command = ["bash", str(ROOT / "autodl.sh"), *arguments]
+    return subprocess.run(command, env=own | variables, cwd=folder, capture_output=True, text=True)
+
+
+def test_dry_run_shows_every_step_and_changes_nothing(tmp_path):
+    variables = {"VENV": str(tmp_path / "venv"), "MODEL": "Qwen/Qwen3-8B", "https_proxy": "http://127.0.0.1:9"}
+    done = run(tmp_path, "--dry-run", **variables)
+    assert done.returncode == 0, done.stderr
+    assert [line[3:6] for line in done.stdout.splitlines() if line.startswith("== ")] == [f"{n}/5" for n in range(1, 6)]
+    assert [line for line in done.stdout.splitlines() if line.startswith("+ ")] == [
+        "+ python3 tools/make_env.py",
+        "+ python3 tools/make_env.py --kernel",
+        f"+ {tmp_path}/venv/bin/python -m helpers.download Qwen/Qwen3-8B",
+        f"+ {tmp_path}/venv/bin/python -m helpers.models use Qwen/Qwen3-8B",
+        f"+ {tmp_path}/venv/bin/python tools/autodl.py selftest",
+        f"+ {tmp_path}/venv/bin/python -m helpers.machine",
+    ]
+    assert "network_turbo" in done.stdout and "127.0.0.1:9" not in done.stdout
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["disk"]
+
+
+def test_an_image_with_an_old_python_gets_a_new_one(tmp_path):
+    old = tmp_path / "console" / "bin"
+    old.mkdir(parents=True)
+    for name in ("python3.13", "python3.12", "python3.11"):
+        (old / name).write_text("#!/bin/sh\nexit 127\n")
+        (old / name).chmod(0o755)
+    done = run(tmp_path, "--dry-run")
+    assert f"+ conda create --quiet --yes --prefix {tmp_path}/disk/qwen3-notebooks/python python=3.12" in done.stdout
+
+
+def test_elsewhere_it_says_so(tmp_path):
+    done = run(tmp_path, AUTODL_DATA_DISK=str(tmp_path / "none"))
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 2 and "make env" in done.stderr
+    assert "+ " not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("gib", "disk", "model"),
+    [
+        (0, 50, "none"),
+        (8, 50, "Qwen/Qwen3-1.7B"),
+        (12, 50, "Qwen/Qwen3-4B"),
+        (16, 50, "Qwen/Qwen3-4B"),
+        (24, 50, "Qwen/Qwen3-8B"),
+        (24, 10, "Qwen/Qwen3-4B"),
+        (48, 50, "Qwen/Qwen3-14B"),
+        (80, 50, "Qwen/Qwen3-14B"),
+    ],
+)
+def test_model_by_memory_and_disk(gib, disk, model, monkeypatch):
+    monkeypatch.setattr("helpers.models.hub_copies", lambda name: [])
+    gpus = (machine.Gpu("a card", gib * 1024, "580.95"),) if gib else ()
+    here = dataclasses.replace(machine.look(), gpus=gpus, data_disk=disk * GIB)
+    assert autodl.largest_model(here) == model
+
+
+@pytest.mark.slow
+def test_two_runs(tmp_path):
+    for _ in range(2):
+        done = run(tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "ok       内核 Kernel: qwen3-notebooks" in done.stdout and "The course can run here." in done.stdout
+    kernels = list((tmp_path / "data" / "kernels").iterdir())
+    assert [kernel.name for kernel in kernels] == ["qwen3-notebooks"]
+    assert not (ROOT / "course.toml").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_console_and_kernel_in_environments_of_their_own(tmp_path, browser):
+    """AutoDL's console runs JupyterLab from conda's base, where the course installs only the widgets' front-ends."""
+    console = tmp_path / "console"
+    subprocess.run([sys.executable, "-m", "venv", console], check=True)
+    python, version = console / "bin" / "python", machine.SETS["cpu"].pins()["jupyterlab"]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", f"jupyterlab=={version}"], check=True)
+    with pytest.raises(CourseError, match="anywidget"):
+        autodl.check_front_ends(str(python))
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Widget front-ends: {python}" in done.stdout
+    packages = [path.name for path in console.glob("lib/python3*/site-packages/*.dist-info")]
+    assert not any(name.startswith(("torch", "vllm", "ipywidgets-")) for name in packages)
+
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(autodl.WIDGET)])
+    notebook.metadata.kernelspec = {"name": "qwen3-notebooks", "display_name": "Qwen3 in Notebooks"}
+    folder = tmp_path / "notebooks" / "en"
+    folder.mkdir(parents=True)
+    nbformat.write(notebook, folder / "lesson.ipynb")
+    with JupyterLab(tmp_path, python=python) as lab:
+        page = lab.open(browser, "notebooks/en/lesson.ipynb")
+        lab.run_all(page)
+        page.wait_for_selector(".rx-chip small:not(:empty)")
+        page.locator(".rx-chip").nth(2).click()
+        assert page.locator(".rx-chip[aria-pressed=true]").get_attribute("data-token") == "2"
+        assert lab.complaints(page) == []
+        screenshot(page, "console-and-kernel-apart")
+        lab.close(page)
+    assert not (Path(ROOT) / "course.toml").exists()

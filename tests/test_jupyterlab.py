@@ -1,0 +1,160 @@
+"""Every lesson in a real JupyterLab and a real browser: one language run from the menu, the other opened as it comes.
+
+One server and one browser for all; lessons with odd numbers run in Chinese, with even ones in English. What the server
+shows is a copy of the course. SCREENSHOTS=folder keeps a picture of each page.
+"""
+
+import json
+import shutil
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+from conftest import LESSONS, ROOT
+from jupyterlab_server import JupyterLab, screenshot
+
+pytestmark = pytest.mark.slow
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "course.toml", "__pycache__", "*.egg-info", ".*_cache")
+
+# Pictures, links, and the characters that no installed font has: they look like one that no font can have.
+LOOK = """() => {
+  const panel = document.querySelector(".jp-NotebookPanel:not(.lm-mod-hidden)");
+  const pictures = [...panel.querySelectorAll(".jp-OutputArea img, .jp-RenderedMarkdown img")];
+  const context = Object.assign(document.createElement("canvas"), { width: 48, height: 48 }).getContext("2d",
+    { willReadFrequently: true });
+  context.font = "24px " + getComputedStyle(panel.querySelector(".jp-RenderedMarkdown") || panel).fontFamily;
+  const drawn = (text) => {
+    context.clearRect(0, 0, 48, 48);
+    context.fillText(text, 8, 32);
+    return context.getImageData(0, 0, 48, 48).data.join();
+  };
+  const box = drawn("\\u{10fffe}");
+  const characters = [...new Set(panel.innerText)].filter((character) => character > "\\x7f");
+  return {
+    pictures: pictures.length,
+    broken: pictures.filter((picture) => !picture.naturalWidth).map((picture) => picture.alt || "picture"),
+    missing: characters.filter((character) => drawn(character) === box).join(""),
+    formulas: [...panel.querySelectorAll("mjx-merror, math [mathcolor=red]")].map((node) => node.textContent),
+    links: [...panel.querySelectorAll(".jp-RenderedMarkdown a[href]")].map((link) => link.href),
+  };
+}"""
+
+
+def number(name: str) -> int:
+    return int(name[:2].lstrip("A"))
+
+
+def languages(name: str) -> tuple[str, str]:
+    """The language that runs, and the one that is only opened."""
+    return ("zh", "en") if number(name) % 2 else ("en", "zh")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jupyterlab")
+    shutil.copytree(ROOT, folder / "course", ignore=LEFT_OUT)
+    patch = pytest.MonkeyPatch()
+    for variable in ("COURSE_MODEL", "COURSE_MOE_MODEL", "OPENAI_BASE_URL"):
+        patch.delenv(variable, raising=False)
+    # The kernels take the copy's helpers, so that a lesson that stores a choice stores it there.
+    with JupyterLab(folder / "course", folder / "state", variables={"PYTHONPATH": str(folder / "course")}) as started:
+        yield started
+    patch.undo()
+
+
+def saved_pictures(lab, notebook: str) -> int:
+    cells = nbformat.read(lab.folder / notebook, as_version=4).cells
+    return sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+
+
+def assert_page_is_sound(lab, page, notebook: str, pictures: int):
+    page.wait_for_function("() => [...document.querySelectorAll('.jp-OutputArea img')].every((i) => i.complete)")
+    seen = page.evaluate(LOOK)
+    assert (seen["broken"], seen["missing"], seen["formulas"]) == ([], "", [])
+    assert seen["pictures"] >= pictures
+    assert seen["links"]
+    for link in dict.fromkeys(seen["links"]):
+        address = urlsplit(link)
+        if link.startswith(lab.address) and address.path.startswith("/files/"):
+            assert page.request.get(link).ok, f"{notebook}: the link {address.path} leads nowhere"
+        else:
+            assert address.scheme == "https" or address.fragment, f"{notebook}: the link {link} cannot be followed"
+
+
+def assert_explorer_reacts(explorer, lang: str):
+    """The language switch changes its words and back; at least one other control changes what it shows."""
+    other = "en" if lang == "zh" else "zh"
+    assert explorer.locator(f"button[value={lang}][aria-pressed=true]").count() == 1
+    before = explorer.inner_text()
+    explorer.locator(f"button[value={other}]").first.click()
+    assert explorer.inner_text() != before
+    explorer.locator(f"button[value={lang}]").first.click()
+    assert explorer.inner_text() == before
+    sliders = explorer.locator("input[type=range]:enabled, select:enabled, input[type=number]:enabled")
+    buttons = explorer.locator("button:enabled:not([value=zh]):not([value=en])")
+    shown = explorer.evaluate("root => root.innerHTML")
+    controls = [(sliders.nth(i), "ArrowRight") for i in range(sliders.count())]
+    controls += [(buttons.nth(i), "Enter") for i in range(min(5, buttons.count()))]
+    for control, key in controls:
+        control.press(key)
+        if explorer.evaluate("root => root.innerHTML") != shown:
+            return
+    raise AssertionError("no control of the explorer changes what it shows")
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_in_jupyterlab(name, lab, browser):
+    lang = languages(name)[0]
+    notebook = f"notebooks/{lang}/{name}.ipynb"
+    pictures = saved_pictures(lab, notebook)
+    page = lab.open(browser, notebook)
+    try:
+        lab.run_all(page)
+        assert lab.complaints(page) == []
+        explorers = page.locator(".rx")
+        for index in range(explorers.count()):
+            assert_explorer_reacts(explorers.nth(index), lang)
+        # A live widget stands where the unrun notebook has its picture.
+        assert_page_is_sound(lab, page, notebook, pictures - explorers.count())
+        assert lab.complaints(page) == []
+    finally:
+        page.locator(".rx, .jp-OutputArea img, .jp-Cell").first.scroll_into_view_if_needed()
+        screenshot(page, f"{name}-{lang}-run")
+        lab.close(page)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_other_language_opened_unrun(name, lab, browser):
+    lang = languages(name)[1]
+    notebook = f"notebooks/{lang}/{name}.ipynb"
+    page = lab.open(browser, notebook)
+    try:
+        assert_page_is_sound(lab, page, notebook, saved_pictures(lab, notebook))
+        assert lab.complaints(page) == []
+    finally:
+        screenshot(page, f"{name}-{lang}-opened")
+        lab.close(page)
+
+
+def test_these_checks_see_what_is_wrong(lab, browser):
+    """A notebook with one of each: a failing cell, stderr, a picture that is none, a lost link and a lost glyph."""
+    cells = ["import sys\n\nprint('careful', file=sys.stderr)", "print('printed before')\n1 / 0", "print('never')"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    text = "中文 ▶ \U0003134f [lost](../zh/98_lost.ipynb) ![none](none.png) $\\nothing$"
+    notebook.cells.insert(0, nbformat.v4.new_markdown_cell(text))
+    path = "notebooks/zh/98_wrong.ipynb"
+    (lab.folder / path).write_text(json.dumps(notebook), encoding="utf-8")
+    page = lab.open(browser, path)
+    try:
+        lab.run_all(page)
+        stderr, error = lab.complaints(page)
+        assert "careful" in stderr and "printed before\n" in error and "ZeroDivisionError" in error
+        page.wait_for_selector("mjx-container")
+        seen = page.evaluate(LOOK)
+        assert seen["broken"] == ["none"] and seen["missing"] == "\U0003134f" and seen["formulas"] == ["\\nothing"]
+        [link] = seen["links"]
+        assert "98_lost" in link and not page.request.get(link).ok
+    finally:
+        lab.close(page)
+        (lab.folder / path).unlink()
