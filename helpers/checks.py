@@ -207,6 +207,13 @@ def exercise_A1_1(held_out):
     share = sum(found.values()) / len(found)
     if not 0.09 < share < 0.16:
         raise Hint(f"留出了 {share:.0%}，应当是八分之一左右。", f"{share:.0%} are held out; one in eight is wanted.")
+    for number in range(10, 100):
+        around = [kept for pair, kept in found.items() if number in pair]
+        if sum(around) > len(around) / 2:
+            raise Hint(
+                f"和 {number} 有关的题几乎全被留出，模型就没见过这个数；要打散，用摘要。",
+                f"nearly every question with {number} is held out, so the model never meets it; a digest scatters them.",
+            )
     for name, residue in (("+", lambda a, b: a + b), ("×", lambda a, b: a * b), ("-", lambda a, b: b - a)):
         for modulus in range(2, 11):
             groups: dict[int, list[bool]] = {}

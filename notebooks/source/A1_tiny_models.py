@@ -234,7 +234,7 @@ axes[1].set(title="share of the samples, %")
 axes[2].barh(list(lengths), prompt / count, color="#dddddd", label="prompt")
 axes[2].barh(list(lengths), written / count, left=prompt / count, color="#44bb99", label="written by the model")
 axes[2].set(title="tokens of a sample, on average", yticklabels=[])
-axes[2].legend(loc="lower right", fontsize=8)
+axes[2].legend(loc="upper right", fontsize=8)
 figure
 
 # %% [markdown] lang="zh" key="template-text"
@@ -355,6 +355,7 @@ import torch
 import torch.nn.functional as F
 
 torch.set_num_threads(1)  # for matrices this small a second thread costs more than it brings
+transformers.utils.logging.disable_progress_bar()
 trained = transformers.AutoModelForCausalLM.from_pretrained(folders["qwen3-tiny"], dtype=torch.float32)
 untrained = recipe.build_model("qwen3-tiny", tokenizer)
 chunks = list(recipe.batches(step=0, tokenizer=tokenizer, seed=123))  # 64 samples, sorted by length
@@ -401,12 +402,12 @@ axes[1].set(title="learning rate, % of its peak", xlabel="step")
 figure
 
 # %% [markdown] lang="zh" key="curves-read"
-# 读图：左边是损失（对数轴），右边是学习率的安排：先升温 100 步，再沿余弦降下来。开头几百步学会的是格式和句子，损失一落千丈；后面几千步磨的是进位和乘法，每降一点都慢。1,200 步起提示词变长，曲线几乎看不出来；最后 400 步加了更多更难的“不知道”，题目难了，损失反而高一点，模型却更好了。损失只能在同一份数据上比较。
+# 读图：左边是损失（对数轴），右边是学习率的安排：先升温 100 步，再沿余弦降下来。开头几百步学会的是格式和句子，损失一落千丈；后面几千步磨的是进位和乘法，每降一点都慢。1,200 步起提示词变长，曲线几乎看不出来；最后 400 步加了更多更难的“不知道”，题目难了，损失不再下降，模型却更好了：在 100 个怪问题里老实说不知道的，从 89 个变成 99 个（见 `assets/models/qwen3-moe-tiny/README.md`）。损失只能在同一份数据上比较。
 #
 # 再看专家。先猜两件事：去掉均衡，专家之间会分得多不均？会不会有专家几乎一个词元也拿不到？
 
 # %% [markdown] lang="en" key="curves-read"
-# How to read it: the loss on the left (log axis), the plan of the learning rate on the right: 100 steps of warm-up, then down along a cosine. The first few hundred steps learn format and sentences, and the loss plunges; the thousands after them work on carries and products, and each bit less is slow. From step 1,200 prompts get longer, which the curve hardly shows; the last 400 steps add more and harder refusals: the questions are harder, so the loss is a little higher, and yet the model is better. Losses compare on the same data only.
+# How to read it: the loss on the left (log axis), the plan of the learning rate on the right: 100 steps of warm-up, then down along a cosine. The first few hundred steps learn format and sentences, and the loss plunges; the thousands after them work on carries and products, and each bit less is slow. From step 1,200 prompts get longer, which the curve hardly shows; the last 400 steps add more and harder refusals: the questions are harder, the loss no longer falls, and yet the model is better: of 100 strange questions it now admits for 99 that it does not know, up from 89 (see `assets/models/qwen3-moe-tiny/README.md`). Losses compare on the same data only.
 #
 # Now the experts. Two guesses first: without balance, how unequal do their shares become? Is there an expert that gets next to no token?
 
@@ -429,10 +430,10 @@ figure.supylabel("share of the routed tokens", fontsize=9)
 figure
 
 # %% [markdown] lang="zh" key="load-read"
-# 读图：一格一层，一条线一个专家，虚线是绝对平均的 1/8；上排有均衡，下排没有。两次训练数据和初始权重都相同。
+# 读图：一格一层，一种颜色一个专家，虚线是绝对平均的 1/8；上排有均衡，下排没有。两次训练数据和初始权重都相同。
 #
-# - 没有均衡，开头几十步就有专家抢到近一半的词元；到 600 步，最忙的仍是平均的两三倍，第 2、3 层各有两个专家几乎拿不到词元，参数白养着。
-# - 有均衡，几十步的混乱之后，大家都回到 1/8 附近。
+# - 没有均衡，开头几十步就有专家抢到近一半的词元；到 600 步，最忙的仍是平均的两到三倍，第 2、3 层各有两个专家几乎拿不到词元，参数白养着。
+# - 有均衡，最初的混乱之后，大家都围着 1/8 打转；第 3 层晃得最久，快到 600 步才收敛些。
 # - 损失：没有均衡的略高一点。只有一个种子，差别也小，**下不了结论**；均衡的好处首先是专家都用上了，不是损失更低。
 #
 # 均衡损失只管“多少”，不管“是谁”。哪个专家接哪类词元，数据和损失里都没有写；第 04 课看到的分工，是唯一没有人教过的东西。
@@ -448,10 +449,10 @@ figure
 # </details>
 
 # %% [markdown] lang="en" key="load-read"
-# How to read it: a panel is a layer, a line is an expert, the dashed line is an equal share of 1/8; balanced above, not balanced below. Both trainings had the same data and the same initial weights.
+# How to read it: a panel is a layer, a colour is an expert, the dashed line is an equal share of 1/8; balanced above, not balanced below. Both trainings had the same data and the same initial weights.
 #
 # - Without balance, some expert grabs close to half of the tokens within a few dozen steps; at step 600 the busiest still get two to three times an equal share, and in layers 2 and 3 two experts each get next to nothing: parameters kept for no use.
-# - With balance, all return to about 1/8 after some dozens of steps of turmoil.
+# - With balance, after the first turmoil, all move around 1/8; layer 3 swings longest and calms down only towards step 600.
 # - The loss without balance is slightly higher. That is one seed and a small difference, so it **proves nothing**; what balance buys first is that all experts are used, not a lower loss.
 #
 # The balancing loss governs how many, not which. Nothing in data or loss says which expert should take which token; the division of labour that lesson 04 shows is the one thing here that nobody taught.
@@ -570,9 +571,9 @@ assert live_steps < 200 or scores["with thoughts"] > scores["answer only"]
 figure
 
 # %% [markdown] lang="zh" key="live-read"
-# 读图：横轴是步数，纵轴是每个词元的损失（对数轴），图例里是留出题的正确率。写竖式的那个学得会，直接写答案的几乎全错：一步写出三位数的和，要在一次前向计算里把所有进位都做完；写竖式只要每次加两个一位数。这就是“思考有用”最小的样子，也正是小模型的数据要造出来的效果。
+# 读图：横轴是步数，纵轴是每个词元的损失（对数轴），图例里是留出题的正确率。写竖式的那个学得会，直接写答案的几乎全错：它要在写出第一个数字之前就把所有进位做完；写竖式只要每次加两个一位数。这就是“思考有用”最小的样子，也正是小模型的数据要造出来的效果。
 #
-# 公平起见：带思考的每道题有更多词元、更多计算；步数相同，时间不同。一个种子、一种任务、一种大小，说明机制，不说明真正的 Qwen3。
+# 别把它说过头。直接写答案不是学不会，是学得慢：设成 1000 步跑过一次，写竖式的全对，直接写的也升到了一半左右。带思考的每道题有更多词元、更多计算；步数相同，时间不同。一个种子、一种任务、一种大小，说明机制，不说明真正的 Qwen3。
 #
 # ## 收官项目：你的题目，你的预算，你的服务
 #
@@ -581,9 +582,9 @@ figure
 # 第一步：把 `prompts` 换成你自己的题，每条是（问题，应当出现的最后一个数）。默认是 40 道留出的连加和乘法；题太少，正确率就是碰运气。环境变量 `COURSE_CASES` 可以改题数。
 
 # %% [markdown] lang="en" key="live-read"
-# How to read it: steps on the x axis, loss per token on the y axis (log), the share of held-out sums that come out right in the legend. The one that writes columns learns to add, the one that answers at once gets nearly all wrong: to write the sum of three-digit numbers at once, a single forward pass must work out every carry; in columns, each step adds two digits. This is "thinking helps" at its smallest, and it is the very effect that the tiny models' data was built to show.
+# How to read it: steps on the x axis, loss per token on the y axis (log), the share of held-out sums that come out right in the legend. The one that writes columns learns to add, the one that answers at once gets nearly all wrong: it must work out every carry before it writes the first digit; in columns, each step adds two digits. This is "thinking helps" at its smallest, and it is the very effect that the tiny models' data was built to show.
 #
-# To be fair: with thoughts, a sum has more tokens and takes more computing; the steps are equal, the time is not. One seed, one task, one size: it shows a mechanism and says nothing about the real Qwen3.
+# Do not make too much of it. Answering at once is not impossible to learn, only slow: in one run with 1000 steps the columns got all right, and the direct answers had come up to about half. With thoughts, a sum has more tokens and takes more computing; the steps are equal, the time is not. One seed, one task, one size: it shows a mechanism and says nothing about the real Qwen3.
 #
 # ## Capstone: your questions, your budget, your service
 #
@@ -623,7 +624,7 @@ from helpers.engine import close_engine, open_engine, split
 
 cap_folder = models.course_model()
 print(models.describe(cap_folder))
-budgets = (0, 16, 32, 48, 64, None) if models.is_bundled(cap_folder) else (0, 256, 1024, 4096, None)
+budgets = (0, 16, 32, 48, 64, 80, None) if models.is_bundled(cap_folder) else (0, 256, 1024, 4096, None)
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 recommended = {"temperature": 0.6, "top_p": 0.95}
 measured = []
@@ -691,7 +692,7 @@ from openai import OpenAI
 
 from helpers.server import Server
 
-chosen = choose_budget(measured, allowed_loss=0.1)
+chosen = choose_budget(measured, allowed_loss=0.2)
 chosen = 64 if chosen is ... else chosen
 extra = {"top_k": 20} | ({} if chosen is None else {"thinking_token_budget": chosen})
 with Server() as server:
@@ -743,7 +744,7 @@ figure
 #
 # 1. 为什么不能按问题的文字去重来留考题？
 # 2. 给提示词也算损失，模型会怎样？
-# 3. 损失从 0.033 升到 0.038，模型一定变差了吗？
+# 3. 训练数据换了一批，损失升高了一点，模型一定变差了吗？
 # 4. 负载完全均衡时，均衡损失是多少？
 # 5. 小模型的思考预算管用，能说明真正的 Qwen3 也是这样学会的吗？
 #
@@ -751,7 +752,7 @@ figure
 #
 # 1. 同一道题有很多说法，操作数还能交换；按文字去重，换个说法的原题仍会进训练。
 # 2. 它会把一部分力气花在猜用户的话上；用户的话多半猜不出来，损失里就混进了降不下去的部分。
-# 3. 不一定：数据变难，损失也会升。最后 400 步就是这样。
+# 3. 不一定：数据变难，损失也会升。最后 400 步损失没有降，模型却更好了。
 # 4. 正好是 1，乘上系数之前。
 # 5. 不能。小模型是用切断的思考专门教的；报告说，真正的 Qwen3 没有为此训练过。
 #
@@ -786,7 +787,7 @@ figure
 #
 # 1. Why is it not enough to hold out questions by their text?
 # 2. What happens to a model if the prompt carries loss too?
-# 3. The loss rises from 0.033 to 0.038. Has the model become worse?
+# 3. The training data changes, and the loss rises a little. Has the model become worse?
 # 4. What is the balancing loss at perfect balance?
 # 5. The tiny model's thinking budget works. Does that show that the real Qwen3 learned it in this way?
 #
@@ -794,7 +795,7 @@ figure
 #
 # 1. A question has many wordings, and its operands can be swapped; the same question in other words would still be trained on.
 # 2. Part of its effort goes into guessing what users say, most of which cannot be guessed: the loss then holds a part that never falls.
-# 3. Not necessarily: harder data raise the loss as well. The last 400 steps are such a case.
+# 3. Not necessarily: harder data raise the loss as well. In the last 400 steps it did not fall, and the model became better.
 # 4. Exactly 1, before its coefficient.
 # 5. No. The tiny model was taught with cut thoughts; the report says that the real Qwen3 was not trained for it.
 #
