@@ -212,7 +212,7 @@ def exercise_A1_1(held_out):
         if sum(around) > len(around) / 2:
             raise Hint(
                 f"和 {number} 有关的题几乎全被留出，模型就没见过这个数；要打散，用摘要。",
-                f"nearly every question with {number} is held out, so the model never meets it; a digest scatters them.",
+                f"nearly all with {number} is held out, so the model never meets it; a digest scatters them.",
             )
     for name, residue in (("+", lambda a, b: a + b), ("×", lambda a, b: a * b), ("-", lambda a, b: b - a)):
         for modulus in range(2, 11):

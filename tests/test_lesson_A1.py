@@ -111,11 +111,8 @@ def test_a_wrong_balancing_loss_is_named(wrong, hint, capsys):
 
 WRONG_CHOICES = [
     (lambda measured, allowed: 0, "whether or not it is good enough"),
-    (
-        lambda measured, allowed: max(measured, key=lambda row: row["right"])["budget"],
-        "with allowed_loss=0.1 it should choose 48, not None",
-    ),
-    (lambda measured, allowed: 64, "48 is within what is allowed"),
+    (lambda measured, allowed: max(row["budget"] or 0 for row in measured), "48 is within what is allowed"),
+    (lambda measured, allowed: 32, "with allowed_loss=0.1 it should choose 48, not 32"),
     (lambda measured, allowed: min(measured, key=lambda row: row["tokens"]), "not the row"),
     (lambda measured, allowed: min(row["budget"] for row in measured), "raised TypeError"),
 ]
@@ -202,10 +199,10 @@ def test_the_text_tells_the_recipe(recipe):
     starved = (logs["off"]["load"][-1] < 0.01).sum(axis=1)
     assert starved.tolist() == [0, 0, 2, 2] and logs["on"]["load"][end - 1].min() > 0.05
     assert 8 * logs["off"]["load"][-1].max(axis=1).min() > 1.8 and 8 * logs["off"]["load"][-1].max() < 3
-    late = logs["on"]["loss"]
-    assert late[670:680].mean() == pytest.approx(0.033, abs=0.001) and late[-6:].mean() == pytest.approx(
-        0.038, abs=0.001
-    )
+    before, after = logs["on"]["loss"][640:680].mean(), logs["on"]["loss"][-40:].mean()
+    assert abs(before - after) < 0.002  # "the loss no longer falls"
+    card = (models.BUNDLED / "qwen3-moe-tiny" / "README.md").read_text(encoding="utf-8")
+    assert "answered 11 of 100 strange questions" in card and "| 100 other questions, thinking | 99.0 %" in card
 
 
 # ---------------------------------------------------------------------------------------------- copy-me
