@@ -29,13 +29,17 @@ html_css_files = ["course.css"]
 html_js_files = [("explorers.js", {"defer": "defer"})]
 html_copy_source = html_show_sourcelink = html_show_sphinx = html_show_copyright = False
 html_use_index = False
-html_last_updated_fmt = None
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "article_header_end": ["language.html", "article-header-buttons.html"],
     "home_page_in_toc": True,
     "use_download_button": False,
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+    "navbar_persistent": [],  # the search field stands in the sidebar
     "footer_content_items": [],
 }
 

@@ -86,8 +86,8 @@ def fresh_outputs(notebook: nbformat.NotebookNode, root: Path) -> dict:
         for output in cell.outputs:
             view = output.get("data", {}).get(WIDGET_VIEW)
             widget = widgets.get(view["model_id"], {}) if view else {}
-            if widget.get("model_module") == "anywidget":
-                output.data[EXPLORER] = explorer_html(widget, output.data.get("image/png", ""), cell.id)
+            if widget.get("model_module") == "anywidget" and "image/png" in output.data:
+                output.data[EXPLORER] = explorer_html(widget, output.data["image/png"], cell.id)
         kept = [] if "no-output" in cell.metadata.get("tags", []) else normalised(cell, root)
         for output in kept:
             if EXPLORER in output.get("data", {}):
@@ -221,6 +221,7 @@ def run_sphinx(root: Path, sources: Path, target: Path) -> None:
             raise CourseError(
                 "Sphinx 报了错，没有生成网站：见上面。", "Sphinx complained, so there is no site: see above."
             )
+    shutil.rmtree(target / "jupyter_execute")  # myst-nb's own copies
     (target / "index.html").write_text(LANDING, encoding="utf-8")
 
 
