@@ -8,7 +8,7 @@ PYTHON := $(VENV)/bin/python
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast lab kernel notebooks record lint
+.PHONY: help env run test test-fast lab kernel notebooks record lint site
 
 help:  ## 显示这份列表 · this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
@@ -42,3 +42,6 @@ lint: env  ## 检查格式、代码和笔记本 · check format, code and notebo
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) tools/build_notebooks.py --check
+
+site: env  ## 生成中英文网站 build/site/index.html · build the site in both languages
+	@$(PYTHON) tools/build_site.py

@@ -1,0 +1,879 @@
+# %% [markdown] lang="zh" key="title"
+# # A1 · 小模型是怎样造出来的
+#
+# | | |
+# |---|---|
+# | 学完能做 | 自己造一份训练数据并留出考题；说清一条对话里哪些词元算损失；读懂损失曲线和专家负载曲线；现场训练一个会做加法的小 Qwen3；用自己的题目选思考预算、上线、测量 |
+# | 先修 | 第 03 课；收官项目用到第 05、07 课 |
+# | 时间 | 主线 35 分钟；标着“选读”的再加 25 分钟 |
+# | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
+# | 模型 | 课程自带的两个小模型；只有收官项目跟随 `COURSE_MODEL`，建议的真实模型是 Qwen3-8B（24 GB 显存），没有在 GPU 上跑过 |
+
+# %% [markdown] lang="en" key="title"
+# # A1 · How the tiny models were made
+#
+# | | |
+# |---|---|
+# | You will be able to | make training data and hold questions back for the exam; say which tokens of a conversation carry loss; read loss curves and expert-load curves; train a small Qwen3 live until it adds; choose a thinking budget for your own questions, serve with it and measure |
+# | Prerequisites | lesson 03; for the capstone, lessons 05 and 07 |
+# | Time | 35 minutes for the main path; 25 more for what is marked "extra" |
+# | Hardware | any Linux CPU with 4 GB of memory |
+# | Model | the two bundled tiny models; only the capstone follows `COURSE_MODEL`, a real one to try is Qwen3-8B (24 GB GPU), which was not run on a GPU |
+
+# %% key="setup"
+import os
+import random
+import re
+import site
+
+from helpers import checks, models, plots
+
+site.addsitedir(str(models.ROOT / "tools"))  # the scripts that made the models: tools/ is no package
+import tiny_data
+import train_tiny_models as recipe
+
+# %% [markdown] lang="zh" key="intro"
+# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是从哪里下载的，也没有用别的模型的输出：数据、分词器、对话模板、权重，全都由 `tools/` 里的几个文件造出来，一共四步：
+#
+# ```text
+# tiny_data.py 造对话 → tiny_tokenizer.py 训练分词器 → chat_template.jinja 拼成文本 → train_tiny_models.py 训练并导出
+# ```
+#
+# 真正的 Qwen3 读过 36 万亿个词元（[技术报告](https://arxiv.org/abs/2505.09388)），能力从规模里来。小模型没有规模，每一样本事都要**专门为它造数据**。所以这一课也是一份坦白书：哪些现象是造出来的，哪些没有人教过。
+#
+# **选读。** 先猜一猜：两个小模型各有多少参数？混合专家（MoE）的那个，一个词元用到其中多少？
+
+# %% [markdown] lang="en" key="intro"
+# Every cell of this course really runs on a machine without a GPU, thanks to two very small Qwen3 models. They were downloaded from nowhere and saw no other model's output: data, tokenizer, chat template and weights all come from a few files in `tools/`, in four steps:
+#
+# ```text
+# tiny_data.py makes conversations → tiny_tokenizer.py trains a tokenizer → chat_template.jinja joins them into text → train_tiny_models.py trains and exports
+# ```
+#
+# The real Qwen3 has read 36 trillion tokens ([report](https://arxiv.org/abs/2505.09388)); its abilities come with scale. A tiny model has no scale: for each thing it can do, **data was made on purpose**. So this lesson is a confession too: which effects were built in, and which nobody taught.
+#
+# **Extra.** Guess first: how many parameters have the two, and how many of them does one token use in the mixture of experts (MoE)?
+
+# %% key="sizes" tags=["extra"]
+folders = {name: models.find_checkpoint(name) for name in recipe.MODELS}
+for name, folder in folders.items():
+    config = models.read_config(folder)
+    total, active = models.parameters(config), models.parameters(config, active=True)
+    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
+    print(f"{name:<15} {total:>9,} parameters, {active:>9,} for one token, {megabytes:.1f} MB in bf16")
+    assert abs(megabytes * 1e6 / (2 * total) - 1) < 0.02  # two bytes each, and a small header
+
+# %% [markdown] lang="zh" key="data-text"
+# ## 数据：一条样本是一段对话
+#
+# 一条样本有四部分：用户说的话、助手应当写的思考、助手应当写的答案，以及批改用的标准答案。算术题的思考由程序一步步写出来；问答、首都和小故事来自 `tools/tiny_texts.toml` 里人写的句子。
+#
+# 先猜一猜：下面哪一类题，思考里真有内容？
+
+# %% [markdown] lang="en" key="data-text"
+# ## Data: a sample is a conversation
+#
+# A sample has four parts: what the user says, the thought that the assistant should write, the answer that it should write, and the key for marking it. Thoughts about arithmetic are written by a program, step by step; course questions, capitals and stories come from sentences that people wrote, in `tools/tiny_texts.toml`.
+#
+# Guess first: in which of the kinds below does the thought really hold something?
+
+# %% key="samples"
+rng = random.Random(6)
+makers = {kind: lambda kind=kind: tiny_data.arithmetic(kind, rng) for kind in ("product", "sum", "chain")}
+makers |= {kind: lambda kind=kind: tiny_data.SPECIAL[kind](rng) for kind in ("course", "recall")}
+makers["honest"] = lambda: tiny_data.honest(rng)
+for kind, make in makers.items():
+    sample = make()
+    print(f"{kind:<8} {sample.messages[-1]['content']}")
+    print(f"{'':8} <think> {sample.thought.replace(chr(10), '; ')} </think>  {sample.answer}")
+    assert sample.expected is None or sample.answer.rstrip("。.").endswith(sample.expected)
+
+# %% [markdown] lang="zh" key="samples-read"
+# 读输出：算术的思考里写着中间结果，最后一步就是答案；问首都、问课程的思考只是一句客套话，什么也没算。第 06 课里“思考对算术有用，对回忆没用”，就是这样**造出来的**。真正的 Qwen3 没有人这样规定；它的思考从后训练里来。
+#
+# 最后一类叫 honest：遇到没学过的问题，答“不知道”。没有它，小模型对什么都会一本正经地编。
+#
+# ## 留出考题
+#
+# 会背不等于会算。要知道它会不会算，就得有训练时**从没出现过**的题。两位数乘法只有 4,095 道（不计先后），随手抽题来训练，考题迟早会混进去；只按文字去重也不够，`37×46=?` 和“46 乘以 37 等于多少？”是同一道题。所以按**数**来分：先把操作数排好序，再算摘要（SHA-256），八分之一的题永远不进训练，不管用什么说法问。
+
+# %% [markdown] lang="en" key="samples-read"
+# How to read it: thoughts about arithmetic hold the intermediate results, and their last step is the answer; thoughts about capitals and course questions are a polite phrase that computes nothing. That thinking helps arithmetic and not recall, as lesson 06 measures, was **built in** this way. Nobody laid it down for the real Qwen3, whose thinking comes from post-training.
+#
+# The last kind is called honest: to a question outside its texts, the answer is "I do not know". Without it the tiny model would make something up about everything.
+#
+# ## Hold questions back for the exam
+#
+# Knowing by heart is not computing. To see whether a model computes, you need questions that **never occurred** in training. There are only 4,095 products of two-digit numbers (in any order), so a training set drawn at random sooner or later holds the exam; and removing equal texts is not enough, for `37×46=?` and "What is 46 times 37?" are one question. So the split goes by the **numbers**: sort the operands, take a digest (SHA-256), and one question in eight stays out of training in whatever words it is asked.
+
+# %% key="held-out"
+import numpy as np
+
+numbers = range(10, 100)
+held_out_map = np.array([[tiny_data.held_out(a, b) for b in numbers] for a in numbers])  # (90, 90)
+assert (held_out_map == held_out_map.T).all() and tiny_data.held_out(37, 46)
+figure, axes = plots.figure(1, 2, height=3.4, width_ratios=(1, 1.6))
+axes[0].imshow(held_out_map, cmap="Blues", origin="lower", extent=(10, 100, 10, 100), interpolation="nearest")
+axes[0].set(title="a × b: dark squares are held out", xlabel="a", ylabel="b")
+axes[1].bar(numbers, held_out_map.mean(axis=1), width=1, color="#77aadd")
+axes[1].axhline(1 / 8, color="#222222", linestyle="--", linewidth=1)
+axes[1].set(title=f"share held out, by a ({held_out_map.mean():.1%} in all; dashed: 1/8)", xlabel="a", ylim=(0, 0.3))
+figure
+
+# %% [markdown] lang="zh" key="held-out-read"
+# 读图：左边一格是一道题，深色的从不进训练；图案沿对角线对称，因为 a×b 和 b×a 是同一道。右边是每个 a 有几分之一的题被留出：有多有少，没有哪个数被整个留出或整个放过，这正是摘要的好处。`37×46` 就在留出的题里，整门课都拿它当例子。
+#
+# ### 练习 1 ★★☆（8 分钟，选读）：自己写 `held_out`
+#
+# 写一个函数，收下任意几个操作数，返回这道题该不该留出：约八分之一，不看先后，今天和明天、这台机器和那台机器都给同样的答案。
+#
+# <details><summary>提示</summary>
+#
+# `hashlib.sha256(文本.encode()).digest()` 得到 32 个字节，每个字节是 0 到 255 的整数。内置的 `hash` 对字符串不行：它每次启动 Python 都加一把不同的盐。
+#
+# </details>
+
+# %% [markdown] lang="en" key="held-out-read"
+# How to read it: on the left a square is a question, and dark ones never enter training; the pattern mirrors at the diagonal because a×b and b×a are one question. On the right is the share that each a loses: some more, some less, and no number is held out or let through altogether, which is what a digest is good for. `37×46` is among those held out; the whole course uses it as its example.
+#
+# ### Exercise 1 ★★☆ (8 minutes, extra): write `held_out` yourself
+#
+# Write a function that takes any number of operands and returns whether the question is held out: about one in eight, in whatever order, with the same result today and tomorrow, on this machine and on any other.
+#
+# <details><summary>Hint</summary>
+#
+# `hashlib.sha256(文本.encode()).digest()` (of your text) gives 32 bytes, and each byte is an integer from 0 to 255. The built-in `hash` will not do for a string: every start of Python salts it anew.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise", "extra"]
+def held_out(*operands):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+import hashlib
+
+
+def held_out(*operands):  # noqa: F811
+    text = " ".join(map(str, sorted(operands)))
+    return hashlib.sha256(text.encode()).digest()[0] % 8 == 0
+
+
+# %% key="ex1-check" tags=["extra"]
+checks.exercise_A1_1(held_out)
+
+# %% [markdown] lang="zh" key="tokenizer-text"
+# ## 分词器
+#
+# 和 Qwen3 一样，用字节级的 BPE：从 256 个字节出发，把最常相邻的两块并成一块，直到词表满员。任何文字都写得出来，大不了退回字节。Qwen3 的词表有 151,936 行，小模型只有 2,560 行，因为它只读这门课的句子。
+#
+# 两条规矩是特意定的：每个数字、每个汉字都单独成一个词元。数字逐个切开，竖式才列得出来，Qwen3 也这样；汉字逐个切开则是为了省词表，Qwen3 并不这样。
+#
+# 先猜一猜：现场训练一个分词器要多久？“麟”在训练文本里一次也没出现，它会变成几个词元？
+
+# %% [markdown] lang="en" key="tokenizer-text"
+# ## The tokenizer
+#
+# It is a byte-level BPE like Qwen3's: start from 256 bytes, join the two neighbours that occur together most, and go on until the vocabulary is full. Every text can be written, if need be in bytes. Qwen3's vocabulary has 151,936 rows, the tiny model's 2,560, because it reads nothing but the sentences of this course.
+#
+# Two rules were set on purpose: each digit and each Chinese character is a token of its own. Single digits make column arithmetic possible, and Qwen3 has them too; single characters save vocabulary, and Qwen3 does not do that.
+#
+# Guess first: how long does it take to train a tokenizer here? And 麟 ("unicorn") occurs nowhere in its texts: how many tokens does it become?
+
+# %% key="tokenizer"
+import time
+
+import transformers
+
+start = time.perf_counter()
+tokenizer = recipe.build_tokenizer(recipe.CONTEXT)
+print(f"{len(tokenizer)} pieces in {time.perf_counter() - start:.1f} s")
+shipped = transformers.AutoTokenizer.from_pretrained(folders["qwen3-tiny"])
+assert tokenizer.get_vocab() == shipped.get_vocab()  # the one in the checkpoint, piece by piece
+for text in ("37×46=1702", "什么是混合专家？", "What is a mixture of experts?", "麒麟", "unicorn"):
+    ids = tokenizer.encode(text)
+    print(f"{len(text):>3} characters, {len(ids):>2} tokens: {' | '.join(tokenizer.decode([i]) for i in ids)}")
+assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
+
+# %% [markdown] lang="zh" key="tokenizer-read"
+# 读输出：课程里的词一块就是一个词；没见过的字退回字节，单独一个字节不是字，显示成 �。
+#
+# **选读。** 先猜一猜：这 2,560 块里，汉字、单词、数字各占多少？一条样本平均有多长，其中多少要模型自己写？
+
+# %% [markdown] lang="en" key="tokenizer-read"
+# How to read it: words of the course are one piece each; a character it has never seen falls back to bytes, and a single byte is no character, so it shows as �.
+#
+# **Extra.** Guess first: of the 2,560 pieces, how many are Chinese characters, words, digits? And how long is a sample on average, and how much of it must the model write itself?
+
+# %% key="inventory" tags=["extra"]
+kinds, lengths, rng = {}, {}, random.Random(0)
+for piece in (tokenizer.decode([i]) for i in range(len(tokenizer))):
+    kind = next(
+        (name for name, test in (
+            ("special", lambda p: p in tokenizer.get_added_vocab()), ("partial bytes", lambda p: "\ufffd" in p),
+            ("digits", str.isdigit), ("Chinese", lambda p: "\u4e00" <= p[0] <= "\u9fff"),
+            ("Latin, spaces", lambda p: p.isascii())) if test(piece)), "other",
+    )  # fmt: skip
+    kinds[kind] = kinds.get(kind, 0) + 1
+for _ in range(1000):
+    sample = tiny_data.draw(rng)
+    ids, start, _ = recipe.encode(sample, tokenizer, rng)
+    lengths[sample.task] = lengths.get(sample.task, np.zeros(3)) + (1, start, len(ids) - start)
+lengths = dict(sorted(lengths.items(), key=lambda item: item[1][0]))
+count, prompt, written = np.array(list(lengths.values())).T
+assert sum(kinds.values()) == 2560 and kinds["digits"] == 10
+figure, axes = plots.figure(1, 3, height=2.9)
+axes[0].barh(list(kinds), list(kinds.values()), color="#77aadd")
+axes[0].set(title="pieces of the vocabulary", xlim=(0, 2000))
+for row, value in enumerate(kinds.values()):
+    axes[0].text(value + 20, row, value, va="center")
+axes[1].barh(list(lengths), count / 10, color="#77aadd")
+axes[1].set(title="share of the samples, %")
+axes[2].barh(list(lengths), prompt / count, color="#dddddd", label="prompt")
+axes[2].barh(list(lengths), written / count, left=prompt / count, color="#44bb99", label="written by the model")
+axes[2].set(title="tokens of a sample, on average", yticklabels=[])
+axes[2].legend(loc="upper right", fontsize=8)
+figure
+
+# %% [markdown] lang="zh" key="template-text"
+# 读图：左边是词表的组成；中间是各类样本的份额，算术占大头，因为它最难学；右边是平均长度，灰色是提示词，绿色要模型自己写。
+#
+# ## 模板，和哪些词元算损失
+#
+# 训练时，一条样本由对话模板拼成一串文本，再切成词元。语言模型的目标是猜下一个词元，但不是每个词元都该由它负责：问题是用户写的，猜它没有意义。做法是给每个位置一个目标：该负责的位置，目标是下一个词元；不该负责的位置，目标写成 -100，PyTorch 的交叉熵见到它就跳过。
+#
+# 最后一轮助手的话有四种写法，它们正是第 05、06 课里要用的四种情形：
+#
+# - thinking：完整的思考，然后答案；
+# - cut：思考在随机的地方被切断，强行写上 `</think>`，然后照样给出答案；
+# - soft：用户写了 `/no_think`，模型自己写一个空的思考块；
+# - non-thinking：模板预填了空的思考块，模型直接写答案。
+#
+# 先猜一猜：被强行写上的那个 `</think>`，要不要算损失？
+
+# %% [markdown] lang="en" key="template-text"
+# How to read it: on the left what the vocabulary is made of; in the middle the share of each kind of sample, arithmetic most of all because it is the hardest to learn; on the right their average length, the prompt in grey, and in green what the model must write.
+#
+# ## The template, and which tokens carry loss
+#
+# For training, the chat template joins a sample into one text, which is cut into tokens. A language model learns to guess the next token, but it should not answer for each of them: the question is the user's, and there is nothing to gain from guessing it. So each position gets a target: the next token where the model answers for it, and -100 where not, which PyTorch's cross-entropy passes over.
+#
+# The assistant's last turn is written in one of four ways, which are the four situations of lessons 05 and 06:
+#
+# - thinking: a whole thought, then the answer;
+# - cut: the thought is cut at a random place, `</think>` is forced, and the answer follows all the same;
+# - soft: the user wrote `/no_think`, and the model itself writes an empty think block;
+# - non-thinking: the template pre-fills the empty block, and the model goes on with the answer.
+#
+# Guess first: should the forced `</think>` carry loss?
+
+# %% key="modes"
+from copy import copy, deepcopy
+
+thought = tiny_data.think_chain([17, 25, 8])
+sample = tiny_data.Sample("chain", [tiny_data.user("17+25+8=?")], thought, "17+25+8=50")
+colours = {"no loss": "#dddddd", "loss": "#44bb99", "forced, no loss": "#ee8866"}
+figure, axes = plots.figure(4, 1, height=5.4)
+for ax, mode in zip(axes, ("thinking", "cut", "soft", "non-thinking"), strict=True):
+    seeds = (random.Random(seed) for seed in range(1000))  # the recipe draws the mode: look for a seed that gives it
+    rng = next(rng for rng in seeds if recipe.choose_mode(deepcopy(sample), copy(rng))[0] == mode)
+    ids, start, silent = recipe.encode(deepcopy(sample), tokenizer, rng)
+    for place, token in enumerate(ids):
+        kind = "no loss" if place < start else "forced, no loss" if place in silent else "loss"
+        ax.bar(place, 1, width=0.94, color=colours[kind])
+        text = tokenizer.decode([token]).replace("\n", "↵").replace(" ", "␣")
+        ax.text(place, 0.5, text, rotation=90, ha="center", va="center", fontsize=7.5)
+    ax.set(title=f"{mode}: loss from {tokenizer.decode(ids[start])!r} on", yticks=[], xticks=[], xlim=(-0.6, 62.6))
+    ax.spines[["left", "bottom"]].set_visible(False)
+axes[3].legend(handles=[axes[3].bar(0, 0, color=c, label=name) for name, c in colours.items()], loc="lower right")
+figure
+
+# %% [markdown] lang="zh" key="modes-read"
+# 读图：一格一个词元，从左往右读；灰色是提示词，绿色是模型要学着写的，橙色是强行写上的 `</think>`。橙色不算损失：使用时它也是引擎写的（第 06 课的思考预算），要是让模型去学，它会在随便什么地方收住思考。绿色在橙色之后继续，这教会它**从半截思考出发也给出答案**。
+#
+# 所以小模型的思考预算管用，是因为训练数据里 30% 的样本就是这样切断的。[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)说，真正的 Qwen3 没有专门学过这件事，这种能力是自然出现的。两者看上去一样，来历完全不同。
+#
+# ### 练习 2 ★★☆（8 分钟）：写出目标
+#
+# `ids` 是整条样本的词元编号，`start` 是第一个该由模型写的位置，`silent` 是强行写上的位置的集合。返回一个列表，比 `ids` 短 1：第 `i` 个元素是模型读完 `ids[i]` 之后该猜的词元，不算损失的写 -100。
+#
+# <details><summary>提示</summary>
+#
+# 在位置 i 上猜的是位置 i + 1 的词元，所以“该不该负责”也要看 i + 1。
+#
+# </details>
+
+# %% [markdown] lang="en" key="modes-read"
+# How to read it: a box is a token, from left to right; grey is the prompt, green is what the model learns to write, orange is the forced `</think>`. Orange carries no loss: in use, too, the engine writes it (the thinking budget of lesson 06), and a model that learned it would stop thinking anywhere. Green goes on after it, and that teaches the model to **answer from half a thought**.
+#
+# So the tiny model's thinking budget works because 30% of its training samples were cut like this. The [Qwen3 report](https://arxiv.org/abs/2505.09388) says that the real Qwen3 was not trained for it: the ability emerged. They look alike and come from different places.
+#
+# ### Exercise 2 ★★☆ (8 minutes): write the targets
+#
+# `ids` are the token ids of a whole sample, `start` is the first position that the model must write, `silent` the set of forced positions. Return a list that is shorter than `ids` by 1: element `i` is the token to be guessed after reading `ids[i]`, or -100 where there is no loss.
+#
+# <details><summary>Hint</summary>
+#
+# At position i the model guesses the token at position i + 1, so whether it answers for it depends on i + 1 as well.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise"]
+def make_targets(ids, start, silent):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def make_targets(ids, start, silent):  # noqa: F811
+    return [ids[i] if i >= start and i not in silent else -100 for i in range(1, len(ids))]
+
+
+# %% key="ex2-check"
+checks.exercise_A1_2(make_targets)
+
+# %% [markdown] lang="zh" key="loss-text"
+# ## 损失说明什么
+#
+# 损失是目标词元的负对数概率的平均，单位 nat。它有一个可以口算的起点：一个什么也不懂的模型，给 2,560 个词元同样的概率。
+#
+# **选读。** 先猜一猜：没训练过的模型损失是多少？训练好的呢？
+
+# %% [markdown] lang="en" key="loss-text"
+# ## What the loss says
+#
+# The loss is the mean negative log-probability of the target tokens, in nats. Its starting point can be worked out in the head: a model that knows nothing gives all 2,560 tokens the same probability.
+#
+# **Extra.** Guess first: what is the loss of an untrained model, and of a trained one?
+
+# %% key="loss" tags=["extra"]
+import math
+
+import torch
+import torch.nn.functional as F
+
+torch.set_num_threads(1)  # for matrices this small a second thread costs more than it brings
+transformers.utils.logging.disable_progress_bar()
+trained = transformers.AutoModelForCausalLM.from_pretrained(folders["qwen3-tiny"], dtype=torch.float32)
+untrained = recipe.build_model("qwen3-tiny", tokenizer)
+chunks = list(recipe.batches(step=0, tokenizer=tokenizer, seed=123))  # 64 samples, sorted by length
+for name, model in (("untrained", untrained), ("trained", trained)):
+    with torch.no_grad():
+        sums = [
+            F.cross_entropy(model(input_ids).logits.flatten(0, 1), targets.flatten(), reduction="sum")
+            for input_ids, targets in chunks
+        ]
+    loss = (sum(sums) / sum(int((targets != -100).sum()) for _, targets in chunks)).item()
+    print(f"{name:<10} loss {loss:.3f}: on average {math.exp(-loss):.1%} for the right token")
+    assert name == "trained" or abs(loss - math.log(2560)) < 0.1
+assert loss < 0.1
+
+# %% [markdown] lang="zh" key="loss-read"
+# 读输出：没训练过的，损失就是 $\ln 2560 \approx 7.85$。训练好的停在零点零几，降不到零，因为数据里有真正的偶然：故事的每个空有四五个同样好的词，谁也猜不准。这里的百分数是几何平均。
+#
+# ## 损失曲线和专家负载
+#
+# 下图是 MoE 小模型训练时自己记下的：`tools/train_tiny_models.py qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家分到的词元份额。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
+#
+# **选读。** 先看损失。先猜一猜：3,800 步里，损失是匀速往下走，还是先快后慢？
+
+# %% [markdown] lang="en" key="loss-read"
+# How to read it: untrained, the loss is $\ln 2560 \approx 7.85$. Trained, it ends at a few hundredths and cannot reach zero, for the data holds real chance: each slot of a story has four or five words that are equally good, and nobody can guess which. The percentages are geometric means.
+#
+# ## Loss curves and expert load
+#
+# The next figure is what the training of the tiny MoE wrote down itself: `tools/train_tiny_models.py qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of tokens that each expert got. A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
+#
+# **Extra.** The loss first. Guess: over 3,800 steps, does it fall evenly, or fast and then slowly?
+
+# %% key="curves" tags=["extra"]
+log = np.load(models.ROOT / "assets" / "traces" / "moe_balance_on.npz")
+figure, axes = plots.figure(1, 2, height=2.8)
+axes[0].plot(log["step"], log["loss"], color="#4477aa", linewidth=1)
+for step, label in ((recipe.LONG_PROMPTS_FROM, "long prompts"), (recipe.STEPS["qwen3-moe-tiny"], "more refusals")):
+    axes[0].axvline(step, color="#222222", linestyle=":", linewidth=1)
+    axes[0].text(step - 40, 3, label, ha="right")
+shares = [100 * recipe.schedule(int(step), recipe.STEPS["qwen3-moe-tiny"]) for step in log["step"]]
+axes[0].set(title="qwen3-moe-tiny: loss, nats per token", xlabel="step", yscale="log")
+axes[1].plot(log["step"], shares, color="#bb4400")
+axes[1].set(title="learning rate, % of its peak", xlabel="step")
+figure
+
+# %% [markdown] lang="zh" key="curves-read"
+# 读图：左边是损失（对数轴），右边是学习率的安排：先升温 100 步，再沿余弦降下来。开头几百步学会的是格式和句子，损失一落千丈；后面几千步磨的是进位和乘法，每降一点都慢。1,200 步起提示词变长，曲线几乎看不出来；最后 400 步加了更多更难的“不知道”，题目难了，损失不再下降，模型却更好了：在 100 个怪问题里老实说不知道的，从 89 个变成 99 个（见 `assets/models/qwen3-moe-tiny/README.md`）。损失只能在同一份数据上比较。
+#
+# 再看专家。先猜两件事：去掉均衡，专家之间会分得多不均？会不会有专家几乎一个词元也拿不到？
+
+# %% [markdown] lang="en" key="curves-read"
+# How to read it: the loss on the left (log axis), the plan of the learning rate on the right: 100 steps of warm-up, then down along a cosine. The first few hundred steps learn format and sentences, and the loss plunges; the thousands after them work on carries and products, and each bit less is slow. From step 1,200 prompts get longer, which the curve hardly shows; the last 400 steps add more and harder refusals: the questions are harder, the loss no longer falls, and yet the model is better: of 100 strange questions it now admits for 99 that it does not know, up from 89 (see `assets/models/qwen3-moe-tiny/README.md`). Losses compare on the same data only.
+#
+# Now the experts. Two guesses first: without balance, how unequal do their shares become? Is there an expert that gets next to no token?
+
+# %% key="load"
+logs = {name: np.load(models.ROOT / "assets" / "traces" / f"moe_balance_{name}.npz") for name in ("on", "off")}
+length, steps = len(logs["off"]["step"]), logs["on"]["step"]
+figure, axes = plots.figure(2, 4, height=4.4, sharex=True, sharey=True)
+for row, (name, label) in zip(axes, (("on", "with balance"), ("off", "without")), strict=True):
+    load = logs[name]["load"][:length].astype(float)  # (steps, layers, experts)
+    for layer, ax in enumerate(row):
+        for expert, colour in enumerate(plots.EXPERT_COLOURS):
+            ax.plot(steps[:length], load[:, layer, expert], color=colour)
+        ax.axhline(1 / 8, color="#222222", linestyle="--", linewidth=1)
+        ax.set_title(f"layer {layer}, {label}")
+    busiest, rarest = 8 * load[-1].max(axis=1), load[-1].min(axis=1)
+    print(f"{label:<13} busiest over equal share {busiest.round(2)}  smallest share {(100 * rarest).round(2)} %")
+    print(f"{'':<13} loss, last 50 steps: {logs[name]['loss'][length - 10 : length].mean():.3f}")
+figure.supxlabel("step", fontsize=9)
+figure.supylabel("share of the routed tokens", fontsize=9)
+figure
+
+# %% [markdown] lang="zh" key="load-read"
+# 读图：一格一层，一种颜色一个专家，虚线是绝对平均的 1/8；上排有均衡，下排没有。两次训练数据和初始权重都相同。
+#
+# - 没有均衡，开头几十步就有专家抢到近一半的词元；到 600 步，最忙的仍是平均的两到三倍，第 2、3 层各有两个专家几乎拿不到词元，参数白养着。
+# - 有均衡，最初的混乱之后，大家都围着 1/8 打转；第 3 层晃得最久，快到 600 步才收敛些。
+# - 损失：没有均衡的略高一点。只有一个种子，差别也小，**下不了结论**；均衡的好处首先是专家都用上了，不是损失更低。
+#
+# 均衡损失只管“多少”，不管“是谁”。哪个专家接哪类词元，数据和损失里都没有写；第 04 课看到的分工，是唯一没有人教过的东西。
+#
+# ### 练习 3 ★★☆（6 分钟，选读）：均衡损失
+#
+# 按 [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)采用的写法：$N_E \sum_i f_i p_i$。`load` 是每个专家分到的词元份额 $f$，形状 `(experts,)`，加起来是 1；`probabilities` 是路由器对每个词元的 softmax，形状 `(tokens, experts)`，$p$ 是它在词元上的平均。
+#
+# <details><summary>提示</summary>
+#
+# 绝对平均时，结果正好是 1；词元都挤向一个专家时，接近专家数。
+#
+# </details>
+
+# %% [markdown] lang="en" key="load-read"
+# How to read it: a panel is a layer, a colour is an expert, the dashed line is an equal share of 1/8; balanced above, not balanced below. Both trainings had the same data and the same initial weights.
+#
+# - Without balance, some expert grabs close to half of the tokens within a few dozen steps; at step 600 the busiest still get two to three times an equal share, and in layers 2 and 3 two experts each get next to nothing: parameters kept for no use.
+# - With balance, after the first turmoil, all move around 1/8; layer 3 swings longest and calms down only towards step 600.
+# - The loss without balance is slightly higher. That is one seed and a small difference, so it **proves nothing**; what balance buys first is that all experts are used, not a lower loss.
+#
+# The balancing loss governs how many, not which. Nothing in data or loss says which expert should take which token; the division of labour that lesson 04 shows is the one thing here that nobody taught.
+#
+# ### Exercise 3 ★★☆ (6 minutes, extra): the balancing loss
+#
+# Write it as the [Qwen3 report](https://arxiv.org/abs/2505.09388) uses it: $N_E \sum_i f_i p_i$. `load` is the share of tokens that each expert got, $f$, shape `(experts,)`, summing to 1; `probabilities` is the router's softmax for every token, shape `(tokens, experts)`, and $p$ is its mean over the tokens.
+#
+# <details><summary>Hint</summary>
+#
+# With perfect balance the result is exactly 1; with all tokens crowding to one expert it comes close to the number of experts.
+#
+# </details>
+
+
+# %% key="ex3" tags=["exercise", "extra"]
+def balancing_loss(load, probabilities):
+    return ...
+
+
+# %% key="ex3-solution" tags=["solution"]
+def balancing_loss(load, probabilities):  # noqa: F811
+    return len(load) * (load * probabilities.mean(dim=0)).sum()
+
+
+# %% key="ex3-check" tags=["extra"]
+checks.exercise_A1_3(balancing_loss)
+
+# %% [markdown] lang="zh" key="live-text"
+# ## 现场训练一个（选读）
+#
+# 眼见为实：一个只有两层的小 Qwen3，从随机权重学三位数加法。用的就是上面的零件：同样的数据、分词器、模板、损失和优化器（矩阵用 [Muon](https://kellerjordan.github.io/posts/muon/)，其余用 AdamW）。训练两遍：一遍让它先写竖式再写答案，一遍让它直接写答案。考的都是留出的题。
+#
+# 默认 200 步，两遍一共约半分钟；设环境变量 `COURSE_TRAIN_STEPS=1000` 再运行这几格，带思考的一遍约两分钟。
+#
+# 先猜一猜：看过同样多的题，两个模型各能对多少？
+
+# %% [markdown] lang="en" key="live-text"
+# ## Train one live (extra)
+#
+# See for yourself: a Qwen3 of two layers only learns to add three-digit numbers, from random weights. It takes the parts above: the same data, tokenizer, template, loss and optimizers ([Muon](https://kellerjordan.github.io/posts/muon/) for matrices, AdamW for the rest). It is trained twice: once it writes the column addition before the answer, once the answer at once. The exam is on sums that were held out.
+#
+# By default it takes 200 steps, about half a minute for both; set the environment variable `COURSE_TRAIN_STEPS=1000` and run these cells again, and the training with thoughts takes about two minutes.
+#
+# Guess first: having seen equally many sums, how many will each get right?
+
+
+# %% key="live-data" tags=["extra"]
+def make_sum(rng, with_thought, test=False):
+    """Token ids of prompt and reply, and the right number; ``test`` draws from the held-out sums."""
+    sample = tiny_data.arithmetic("sum", rng, test=test, form="formula")
+    prompt = tokenizer.apply_chat_template(
+        sample.messages, tokenize=False, add_generation_prompt=True, enable_thinking=with_thought
+    )
+    thought = f"<think>\n{sample.thought}\n</think>\n\n" if with_thought else ""
+    return tokenizer.encode(prompt), tokenizer.encode(f"{thought}{sample.answer}<|im_end|>"), sample.expected
+
+
+prompt, reply, expected = make_sum(random.Random(5), with_thought=True)
+print(tokenizer.decode(prompt + reply))
+
+# %% key="live-train" tags=["extra"]
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+live_steps = int(os.environ.get("COURSE_TRAIN_STEPS", 200))
+small = recipe.SHARED | {"num_hidden_layers": 2, "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4}
+
+
+def train_live(with_thought):
+    torch.manual_seed(0)
+    model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(vocab_size=len(tokenizer), **small))
+    optimizers, rng, losses = recipe.make_optimizers(model), random.Random(0), []
+    for step in range(live_steps):
+        pairs = [make_sum(rng, with_thought)[:2] for _ in range(32)]
+        ids = pad_sequence([torch.tensor(prompt + reply) for prompt, reply in pairs], batch_first=True)
+        wanted = [torch.tensor([-100] * len(prompt) + reply) for prompt, reply in pairs]
+        wanted = pad_sequence(wanted, batch_first=True, padding_value=-100)  # (32, seq)
+        share = min(1, (step + 1) / 20) * (1.02 - (step + 1) / live_steps)  # warm up, then down to 2 %
+        for optimizer, rate in zip(optimizers, (1e-2, 3e-3), strict=True):
+            optimizer.param_groups[0]["lr"] = rate * share
+        losses.append(recipe.train_step(model, optimizers, [(ids[:, :-1], wanted[:, 1:])], load=None, balance=0)[0])
+    return model.eval(), losses
+
+
+live = {}
+for name, with_thought in (("with thoughts", True), ("answer only", False)):
+    start = time.perf_counter()
+    live[name] = train_live(with_thought)
+    print(f"{name:<14} {live_steps} steps in {time.perf_counter() - start:.0f} s, final loss {live[name][1][-1]:.3f}")
+
+
+# %% key="live-exam" tags=["extra"]
+def exam(model, with_thought, questions=50):
+    rng, right = random.Random(1), 0
+    for _ in range(questions):
+        prompt, reply, expected = make_sum(rng, with_thought, test=True)
+        tokens = model.generate(
+            torch.tensor([prompt]), max_new_tokens=len(reply) + 8, do_sample=False, pad_token_id=0,
+            eos_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        written = tokenizer.decode(tokens[0, len(prompt) :])
+        right += re.findall(r"\d+", written)[-1:] == [expected]
+    return right / questions, written
+
+
+figure, ax = plots.figure(1, 1, height=2.4)
+scores = {}
+for (name, (model, losses)), colour in zip(live.items(), ("#4477aa", "#bb4400"), strict=True):
+    scores[name], written = exam(model, name == "with thoughts")
+    ax.plot(losses, color=colour, label=f"{name}: {scores[name]:.0%} of 50 held-out sums right")
+    print(f"--- {name}, its last reply:\n{written}")
+ax.set(title="loss, nats per token", xlabel="step", yscale="log")
+ax.legend()
+assert live_steps < 200 or scores["with thoughts"] > scores["answer only"]
+figure
+
+# %% [markdown] lang="zh" key="live-read"
+# 读图：横轴是步数，纵轴是每个词元的损失（对数轴），图例里是留出题的正确率。写竖式的那个学得会，直接写答案的几乎全错：它要在写出第一个数字之前就把所有进位做完；写竖式只要每次加两个一位数。这就是“思考有用”最小的样子，也正是小模型的数据要造出来的效果。
+#
+# 别把它说过头。直接写答案不是学不会，是学得慢：设成 1000 步跑过一次，写竖式的全对，直接写的也升到了一半左右。带思考的每道题有更多词元、更多计算；步数相同，时间不同。一个种子、一种任务、一种大小，说明机制，不说明真正的 Qwen3。
+#
+# ## 收官项目：你的题目，你的预算，你的服务
+#
+# 现在把整门课连起来。四步：准备题目；离线试几种思考预算，选一个；用它上线服务；从客户端测量，看看和离线是不是一回事。这一节跟随 `COURSE_MODEL`，换成真正的 Qwen3 也成立。
+#
+# 第一步：把 `prompts` 换成你自己的题，每条是（问题，应当出现的最后一个数）。默认是 40 道留出的连加和乘法；题太少，正确率就是碰运气。环境变量 `COURSE_CASES` 可以改题数。
+
+# %% [markdown] lang="en" key="live-read"
+# How to read it: steps on the x axis, loss per token on the y axis (log), the share of held-out sums that come out right in the legend. The one that writes columns learns to add, the one that answers at once gets nearly all wrong: it must work out every carry before it writes the first digit; in columns, each step adds two digits. This is "thinking helps" at its smallest, and it is the very effect that the tiny models' data was built to show.
+#
+# Do not make too much of it. Answering at once is not impossible to learn, only slow: in one run with 1000 steps the columns got all right, and the direct answers had come up to about half. With thoughts, a sum has more tokens and takes more computing; the steps are equal, the time is not. One seed, one task, one size: it shows a mechanism and says nothing about the real Qwen3.
+#
+# ## Capstone: your questions, your budget, your service
+#
+# Now the whole course in one piece. Four steps: prepare questions; try some thinking budgets offline and choose one; serve with it; measure from the client, and see whether it is what you saw offline. This section follows `COURSE_MODEL` and holds for a real Qwen3 too.
+#
+# Step one: put your own questions into `prompts`, each as (question, the last number that should occur). The default is 40 held-out long sums and products; with too few, the share of right answers is luck. The environment variable `COURSE_CASES` changes their number.
+
+# %% key="cap-prompts"
+rng, cases = random.Random(2), int(os.environ.get("COURSE_CASES", 40))
+drawn = [tiny_data.arithmetic(("chain", "product")[i % 2], rng, test=True, form="formula") for i in range(cases)]
+number = re.compile(r"-?\d+")
+prompts = [(sample.messages[0]["content"], sample.expected) for sample in drawn]
+conversations = [[{"role": "user", "content": question}] for question, _ in prompts]
+
+
+def is_right(content, expected):
+    """Whether the answer's last number is the expected one; a thought that was cut off leaves no answer."""
+    return number.findall((content or "").replace(",", ""))[-1:] == [expected]
+
+
+print(*prompts[:4], sep="\n")
+
+# %% [markdown] lang="zh" key="cap-offline-text"
+# 第二步：离线试。vLLM 的 `thinking_token_budget` 数思考里的词元，数满就替模型写上 `</think>`；`None` 是不限。采样用 Qwen 给思考模式的建议值，不用贪心解码。
+#
+# 先猜一猜：预算从 0 往上加，正确率是一路上升，还是到某处突然跳上去？
+
+# %% [markdown] lang="en" key="cap-offline-text"
+# Step two: try it offline. vLLM's `thinking_token_budget` counts the tokens of the thought and writes `</think>` for the model once they are used up; `None` is no limit. Sampling takes the values that Qwen recommends for thinking, not greedy decoding.
+#
+# Guess first: as the budget grows from 0, does the share of right answers rise steadily, or jump somewhere?
+
+# %% key="cap-offline"
+from vllm import SamplingParams
+
+from helpers.engine import close_engine, open_engine, split
+
+cap_folder = models.course_model()
+print(models.describe(cap_folder))
+budgets = (0, 16, 32, 48, 64, 80, None) if models.is_bundled(cap_folder) else (0, 256, 1024, 4096, None)
+limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
+recommended = {"temperature": 0.6, "top_p": 0.95}
+measured = []
+llm = open_engine()
+for budget in budgets:
+    params = SamplingParams(**recommended, top_k=20, max_tokens=limit, thinking_token_budget=budget)
+    outputs = llm.chat(conversations, params, use_tqdm=False)
+    right = [is_right(split(output).answer, wanted) for output, (_, wanted) in zip(outputs, prompts, strict=True)]
+    tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / cases
+    measured.append({"budget": budget, "right": sum(right) / cases, "tokens": tokens})
+    print(f"budget {budget!s:<5} {measured[-1]['right']:6.1%} right, {tokens:5.1f} tokens an answer")
+close_engine()
+if models.is_bundled(cap_folder) and cases >= 40:
+    assert measured[-1]["right"] > measured[0]["right"]
+
+# %% [markdown] lang="zh" key="cap-choose-text"
+# ### 练习 4 ★★☆（8 分钟）：选预算
+#
+# `measured` 是上面那样的列表，次序不定；`allowed_loss` 是愿意比最好的正确率低多少，例如 0.1。返回够好的里面**最省词元**的那个预算（可能是 `None`）。
+#
+# <details><summary>提示</summary>
+#
+# 先求最好的 `right`，留下 `right >= 最好 - allowed_loss` 的，再按 `tokens` 取最小。不要直接比较预算：`None` 不能和数字比大小。
+#
+# </details>
+
+# %% [markdown] lang="en" key="cap-choose-text"
+# ### Exercise 4 ★★☆ (8 minutes): choose the budget
+#
+# `measured` is a list like the one above, in any order; `allowed_loss` is how far below the best share of right answers you would go, say 0.1. Among those that are good enough, return the budget that takes the **fewest tokens** (it may be `None`).
+#
+# <details><summary>Hint</summary>
+#
+# Find the best `right`, keep those with `right >= 最好 - allowed_loss` (the best, less what is allowed), then take the smallest by `tokens`. Do not compare budgets themselves: `None` has no order with numbers.
+#
+# </details>
+
+
+# %% key="ex4" tags=["exercise"]
+def choose_budget(measured, allowed_loss):
+    return ...
+
+
+# %% key="ex4-solution" tags=["solution"]
+def choose_budget(measured, allowed_loss):  # noqa: F811
+    best = max(row["right"] for row in measured)
+    good = [row for row in measured if row["right"] >= best - allowed_loss]
+    return min(good, key=lambda row: row["tokens"])["budget"]
+
+
+# %% key="ex4-check"
+checks.exercise_A1_4(choose_budget)
+
+# %% [markdown] lang="zh" key="cap-serve-text"
+# 第三、四步：用选好的预算上线，从客户端把所有题同时发出去，测三件事：对了多少，每个答案多少词元，等了多久。练习还没做时，这里先用 64。`thinking_token_budget` 不是 OpenAI 的参数，放进 `extra_body`。
+
+# %% [markdown] lang="en" key="cap-serve-text"
+# Steps three and four: serve with the chosen budget, send all questions at once from the client, and measure three things: how many are right, tokens an answer, and how long it took. While the exercise is open, 64 stands in. `thinking_token_budget` is no parameter of OpenAI's and goes into `extra_body`.
+
+# %% key="cap-serve"
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from openai import OpenAI
+
+from helpers.server import Server
+
+chosen = choose_budget(measured, allowed_loss=0.2)
+chosen = 64 if chosen is ... else chosen
+extra = {"top_k": 20} | ({} if chosen is None else {"thinking_token_budget": chosen})
+with Server() as server:
+    client = OpenAI(base_url=server.base_url, api_key="EMPTY")
+
+    def ask(messages):
+        start = time.perf_counter()
+        reply = client.chat.completions.create(
+            model=server.model, messages=messages, max_tokens=limit, **recommended, extra_body=extra
+        )
+        return reply.choices[0].message.content, reply.usage.completion_tokens, time.perf_counter() - start
+
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(ask, conversations))
+
+# %% key="cap-report"
+contents, counts, seconds = zip(*replies, strict=True)
+report = {
+    "budget": chosen,
+    "cases": len(replies),
+    "right": sum(map(is_right, contents, (wanted for _, wanted in prompts))) / len(replies),
+    "tokens": sum(counts) / len(replies),
+    "median_seconds": sorted(seconds)[len(seconds) // 2],
+}
+print(report)
+figure, ax = plots.figure(1, 1, height=2.8)
+ax.plot([row["tokens"] for row in measured], [100 * row["right"] for row in measured], "o--", color="#4477aa")
+for row in measured:
+    ax.annotate(str(row["budget"]), (row["tokens"], 100 * row["right"]), (6, -11), textcoords="offset points")
+ax.plot(report["tokens"], 100 * report["right"], "*", markersize=15, color="#bb4400", label="served")
+title = f"{cap_folder.name}: right answers, % (the number at a point is its budget)"
+ax.set(title=title, xlabel="tokens an answer", ylim=(-5, 108))
+ax.legend(loc="lower right")
+checks.capstone_A1(measured, report)
+figure
+
+# %% [markdown] lang="zh" key="recap"
+# 读图：圆点是离线试过的预算，旁边是预算的数值；星是上线后从客户端测到的。星应当落在同一预算的圆点附近，不会正好重合：采样有随机，40 道题里差一道就是 2.5 个百分点。小模型的曲线说明方法；换成你的模型和你的题，形状要重新测。
+#
+# ## 小结
+#
+# - 小模型的每样本事都有对应的数据：思考里有中间结果，30% 的思考被切断，故事的空有四五个同样好的词。这些现象是造出来的；专家的分工不是。
+# - 考题按操作数留出，换了说法、换了先后也不会混进训练。
+# - 只有该由模型写的词元算损失；预填的和强行写上的不算。
+# - 没训练过的损失是 $\ln 2560$；不同数据上的损失不能比。
+# - 负载均衡损失管“多少”，不管“是谁”；去掉它，有的专家几乎拿不到词元。
+#
+# ## 自测
+#
+# 1. 为什么不能按问题的文字去重来留考题？
+# 2. 给提示词也算损失，模型会怎样？
+# 3. 训练数据换了一批，损失升高了一点，模型一定变差了吗？
+# 4. 负载完全均衡时，均衡损失是多少？
+# 5. 小模型的思考预算管用，能说明真正的 Qwen3 也是这样学会的吗？
+#
+# <details><summary>答案</summary>
+#
+# 1. 同一道题有很多说法，操作数还能交换；按文字去重，换个说法的原题仍会进训练。
+# 2. 它会把一部分力气花在猜用户的话上；用户的话多半猜不出来，损失里就混进了降不下去的部分。
+# 3. 不一定：数据变难，损失也会升。最后 400 步损失没有降，模型却更好了。
+# 4. 正好是 1，乘上系数之前。
+# 5. 不能。小模型是用切断的思考专门教的；报告说，真正的 Qwen3 没有为此训练过。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | 考题上百分之百，换个数就错 | 考题混进了训练 | 按操作数留出，先分再写问法 |
+# | 损失很低，却从不停下 | `<\|im_end\|>` 没有算损失 | 让结尾的词元也是目标 |
+# | 模型把问题又抄一遍 | 提示词也算了损失 | 提示词的目标写成 -100 |
+# | 目标对不上，损失降不下去 | 忘了错开一位 | 位置 i 的目标是 i + 1 的词元 |
+# | 预算不起作用 | 服务器没有 `--reasoning-parser`，或参数没放进 `extra_body` | 见第 07 课；课程的 `Server` 已经设好 |
+#
+# ## 可以直接拿走的代码（选读）
+#
+# 下一格不依赖本课程：指给它一个正在运行的、兼容 OpenAI 的服务器和你的题目，它报告正确率、词元数和等待时间。没有服务器时，它只说一句话。
+
+# %% [markdown] lang="en" key="recap"
+# How to read it: dots are the budgets tried offline, with the budget beside them; the star is what the client measured in service. The star should fall near the dot of its budget, not on it: sampling is random, and of 40 questions one more or less is 2.5 points. The tiny model's curve shows the method; for your model and your questions, measure its shape anew.
+#
+# ## Recap
+#
+# - Each thing a tiny model can do has its data: thoughts hold intermediate results, 30% of them were cut, a slot in a story has four or five equally good words. These effects were built in; the division of labour among experts was not.
+# - Exam questions are held out by their operands, so no other wording or order lets them into training.
+# - Only tokens that the model must write carry loss; what is pre-filled or forced does not.
+# - An untrained model's loss is $\ln 2560$; losses on different data do not compare.
+# - The balancing loss governs how many, not which; without it, some experts get next to no tokens.
+#
+# ## Test yourself
+#
+# 1. Why is it not enough to hold out questions by their text?
+# 2. What happens to a model if the prompt carries loss too?
+# 3. The training data changes, and the loss rises a little. Has the model become worse?
+# 4. What is the balancing loss at perfect balance?
+# 5. The tiny model's thinking budget works. Does that show that the real Qwen3 learned it in this way?
+#
+# <details><summary>Answers</summary>
+#
+# 1. A question has many wordings, and its operands can be swapped; the same question in other words would still be trained on.
+# 2. Part of its effort goes into guessing what users say, most of which cannot be guessed: the loss then holds a part that never falls.
+# 3. Not necessarily: harder data raise the loss as well. In the last 400 steps it did not fall, and the model became better.
+# 4. Exactly 1, before its coefficient.
+# 5. No. The tiny model was taught with cut thoughts; the report says that the real Qwen3 was not trained for it.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | perfect in the exam, wrong with other numbers | the exam was in the training set | hold out by operands, and split before any wording |
+# | a low loss, but it never stops | `<\|im_end\|>` carries no loss | make the closing token a target too |
+# | the model copies the question | the prompt carries loss | give the prompt the target -100 |
+# | targets do not fit, the loss does not fall | the shift by one is missing | the target at i is the token at i + 1 |
+# | the budget has no effect | the server has no `--reasoning-parser`, or the parameter is not in `extra_body` | see lesson 07; the course's `Server` has it set |
+#
+# ## Code to take away (extra)
+#
+# The next cell needs nothing of this course: point it to a running OpenAI-compatible server and give it your questions, and it reports right answers, tokens and waiting time. With no server there, it says one sentence.
+
+# %% key="copy-me" tags=["copy-me", "extra"]
+import os
+import re
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from openai import APIConnectionError, OpenAI
+
+BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+BUDGET = int(os.environ.get("THINKING_BUDGET", 0)) or None  # tokens; none: think as long as it takes
+QUESTIONS = [("37×46=?", "1702"), ("23×31=?", "713"), ("17+25+8=?", "50")]  # (question, last number of the answer)
+
+
+def ask(client, model, question):
+    start = time.perf_counter()
+    reply = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": question}],
+        temperature=0.6,
+        top_p=0.95,
+        extra_body={"top_k": 20} | ({"thinking_token_budget": BUDGET} if BUDGET else {}),
+    )
+    return reply.choices[0].message.content, reply.usage.completion_tokens, time.perf_counter() - start
+
+
+def measure():
+    client = OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), max_retries=0)
+    try:
+        model = client.models.list().data[0].id
+    except APIConnectionError:
+        return print(f"No server at {BASE_URL}: start one, or set BASE_URL.")
+    with ThreadPoolExecutor(8) as pool:
+        replies = list(pool.map(lambda pair: ask(client, model, pair[0]), QUESTIONS))
+    contents, tokens, seconds = zip(*replies, strict=True)
+    last = [re.findall(r"-?\d+", (content or "").replace(",", ""))[-1:] for content in contents]
+    right = sum(number == [wanted] for number, (_, wanted) in zip(last, QUESTIONS, strict=True))
+    print(f"{model}: {right}/{len(QUESTIONS)} right, {statistics.mean(tokens):.0f} tokens an answer")
+    print(f"median {statistics.median(seconds):.2f} s, slowest {max(seconds):.2f} s")
+
+
+measure()
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)：预训练的数据量、思考预算、MoE 的负载均衡
+# - 负载均衡损失为什么要在整批上算：[Qiu 等，2025](https://arxiv.org/abs/2501.11873)；更早的写法：[Switch Transformer](https://arxiv.org/abs/2101.03961)
+# - 字节级 BPE：[Radford 等，2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)，2.2 节
+# - 小到能在 CPU 上训练，也能学会说话：[TinyStories](https://arxiv.org/abs/2305.07759)
+# - 竖式一步步写出来才学得会的加法：[Nye 等，2021](https://arxiv.org/abs/2112.00114)
+# - 自己重训一个小模型：`python tools/train_tiny_models.py qwen3-tiny --output build/my-tiny`，中断后再运行会接着训练
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - [Qwen3 report](https://arxiv.org/abs/2505.09388): amount of pre-training data, thinking budget, load balance of the MoE models
+# - Why the balancing loss belongs to the whole batch: [Qiu et al., 2025](https://arxiv.org/abs/2501.11873); its older form: [Switch Transformer](https://arxiv.org/abs/2101.03961)
+# - Byte-level BPE: [Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), section 2.2
+# - Small models that learn to tell stories: [TinyStories](https://arxiv.org/abs/2305.07759)
+# - Addition learned by writing out the steps: [Nye et al., 2021](https://arxiv.org/abs/2112.00114)
+# - Train a tiny model yourself: `python tools/train_tiny_models.py qwen3-tiny --output build/my-tiny`; after an interruption, the same command goes on where it stopped
