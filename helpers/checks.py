@@ -684,6 +684,8 @@ def exercise_04_4(load_balancing_loss):
         if same_tensor(result, wrong):
             raise Hint(zh, en)
     raise Hint("数值还不对。" + start.zh, "the value differs. " + start.en)
+
+
 # ---------------------------------------------------------------------------------------------- lesson A1
 
 
