@@ -28,9 +28,6 @@ TOKENS = (1, 64, 1024)
 SLOW = {"transformers batched_mm", "llms-from-scratch"}  # one copies weights, one runs all experts
 PATIENCE = 12  # seconds for all runs of one of these at one size, without --full
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}  # of the difference's norm over that of the output
-MIXED_PROMPT = (
-    "<|im_start|>user\n你好！请计算 12 + 35 = ？ Then say why the sky is blue.<|im_end|>\n<|im_start|>assistant\n"
-)
 
 
 def our_block(dtype):
@@ -242,23 +239,28 @@ def measure_explorer(folder, repeats):
 
 
 def compare_captures():
+    """The three engines on one conversation: in float32, where they must agree, and in bfloat16, where each rounds at
+    other places, so that near ties fall either way and what follows differs too.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from helpers.engine import open_engine
     from helpers.qwen import load_model
 
-    folder = models.course_moe_model()
+    folder = models.find_checkpoint(models.DEFAULTS[models.MOE_VARIABLE])
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    reference = routing.capture_reference(load_model(folder, device="cpu"), tokenizer, MIXED_PROMPT, max_new_tokens=128)
-    token_ids = reference.token_ids.tolist()
-    peer = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    with open_engine(folder, enable_prefix_caching=False) as llm:
-        others = [routing.capture_transformers(peer, tokenizer, token_ids), routing.capture_vllm(llm, token_ids)]
-    for other in others:
-        same, difference = routing.agreement(reference, other)
-        cells = reference.expert_ids[..., 0].size
-        about = f"{other.provenance['captured_with']} against helpers/qwen.py, {folder.name}"
-        print(f"| {about} | {same:.2%} of {cells} sets equal, weights within {difference:.1e} |")
+    for dtype, wanted in ((torch.float32, "at least 99 %, 1e-2"), (torch.bfloat16, "shown")):
+        reference = routing.capture_conversation(load_model(folder, dtype, "cpu"), tokenizer, routing.QUESTIONS)
+        token_ids = reference.token_ids.tolist()
+        peer = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        kind = str(dtype).removeprefix("torch.")
+        with open_engine(folder, enable_prefix_caching=False, dtype=kind) as llm:
+            others = [routing.capture_transformers(peer, tokenizer, token_ids), routing.capture_vllm(llm, token_ids)]
+        for other in others:
+            same, difference = routing.agreement(reference, other)
+            cells = reference.expert_ids[..., 0].size
+            about = f"{other.provenance['captured_with']} against helpers/qwen.py, {folder.name}, {kind}"
+            print(f"| {about} | {same:.2%} of {cells} sets equal, weights within {difference:.1e} ({wanted}) |")
 
 
 def main():

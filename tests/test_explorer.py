@@ -300,6 +300,7 @@ def test_in_a_real_jupyterlab(tmp_path, browser, trace):
         page.hover('.lm-Menu-itemLabel:text-is("Theme")')
         page.click('.lm-Menu-itemLabel:text-is("JupyterLab Dark")')
         page.wait_for_selector(".rx[data-theme=dark]")
+        page.wait_for_selector("#jupyterlab-splash", state="detached")
         screenshot(page, "jupyterlab-dark-en")
         page.context.close()
 
@@ -321,10 +322,10 @@ def test_lesson_04_in_a_real_jupyterlab(tmp_path, browser):
         lab.run_all(page)
         assert lab.complaints(page) == []
         shown = page.locator(".rx")
-        assert (
-            shown.count() == 1 and LABELS["zh"]["title"] in shown.inner_text()
-        )  # in Chinese, by the notebook's folder
+        assert shown.count() == 1 and LABELS["zh"]["title"] in shown.inner_text()  # by the notebook's folder
         shown.scroll_into_view_if_needed()
+        text, chip = (shown.locator(part).bounding_box() for part in (".rx-text", ".rx-chip[aria-pressed=true]"))
+        assert text["y"] <= chip["y"] and chip["y"] + chip["height"] <= text["y"] + text["height"]
         screenshot(shown, "lesson-light-zh")
         shown.locator("button[value=en]").click()
         assert_shows(page, wanted, wanted.prompt_length + 2, 0)

@@ -44,6 +44,8 @@ const ROUTING_CSS = `
 .rx-uniform { stroke:var(--ink); stroke-dasharray:5 4; stroke-width:1.3; }
 .rx-line { fill:var(--tile); cursor:pointer; }
 .rx-line:hover { opacity:.75; }
+.rx-wide { overflow-x:auto; }
+.rx svg.rx-map { min-width:560px; }
 .rx-here { fill:none; stroke:var(--ink); stroke-width:1.6; pointer-events:none; }
 .rx-cell { pointer-events:none; }
 @media print { .rx-text { max-height:none; } }
@@ -197,6 +199,7 @@ function render({ model, el }) {
   // Only the chips in view are painted, so that a text of thousands of tokens follows the slider at once.
   const inView = new Set();
   const viewWatcher = new IntersectionObserver((entries) => {
+    if (inView.size === 0) reveal(); // JupyterLab draws the page after it has called render
     for (const { target, isIntersecting } of entries) {
       const token = Number(target.dataset.token);
       isIntersecting ? (inView.add(token), paintChip(token)) : inView.delete(token);
@@ -219,7 +222,11 @@ function render({ model, el }) {
     const button = chips[state.token];
     button.setAttribute("aria-pressed", "true");
     button.tabIndex = 0;
-    const top = button.offsetTop - text.offsetTop; // scrolls the text alone, never the page
+    reveal();
+  }
+
+  function reveal() {
+    const button = chips[state.token], top = button.offsetTop - text.offsetTop; // scrolls the text alone, never the page
     if (top < text.scrollTop || top + button.offsetHeight > text.scrollTop + text.clientHeight)
       text.scrollTop = top - text.clientHeight / 2;
   }
