@@ -174,3 +174,109 @@ def exercise_03_3(kv_bytes_per_token):
         if result * config["num_key_value_heads"] == expected * heads:
             raise Hint("缓存里只有 KV 头，不是全部注意力头。", "the cache holds the KV heads, not all attention heads.")
         raise Hint(f"Qwen3-{size} 的结果不是 {result}。{start.zh}", f"Qwen3-{size} does not give {result}. {start.en}")
+
+
+# ---------------------------------------------------------------------------------------------- lesson 05
+
+
+def _tiny_tokenizer():
+    from transformers import AutoTokenizer
+
+    from helpers import models
+
+    return AutoTokenizer.from_pretrained(models.find_checkpoint("qwen3-tiny"))
+
+
+@exercise
+def exercise_05_1(non_thinking_prompt):
+    """``non_thinking_prompt(system, question)`` -> the text that the chat template makes of it with thinking off."""
+    start = Hint(
+        "从用户的一轮写起：<|im_start|>user、换行、问题、<|im_end|>、换行。",
+        "begin with the user's turn: <|im_start|>user, a newline, the question, <|im_end|>, a newline.",
+    )
+    tokenizer = _tiny_tokenizer()
+    for system, question in ((None, "你是谁？"), ("只说中文。", "37×46=?")):
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": question})
+        expected, thinking = (
+            tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
+            )
+            for enable_thinking in (False, True)
+        )
+        result = answer(non_thinking_prompt, system, question, start=start)
+        if not isinstance(result, str):
+            kind = type(result).__name__
+            raise Hint(f"应该返回文本，得到的是 {kind}。", f"a text is wanted, this is {kind}.")
+        if result == expected:
+            continue
+        block = "<think>\n\n</think>\n\n"
+        if result == thinking:
+            raise Hint(
+                "这是会思考的提示词：末尾还差空的思考块。",
+                "this prompt still thinks: the empty think block is missing.",
+            )
+        if result + "\n" == expected or result.split() == expected.split():
+            raise Hint(
+                f"只差换行。思考块应该是 {block!r}，其余每一轮之后一个换行。",
+                f"only newlines differ. The think block is {block!r}, and every turn ends with one newline.",
+            )
+        if "<|im_start|>assistant" not in result:
+            raise Hint(
+                "还差 assistant 这一轮的开头，模型才知道轮到自己。",
+                "the beginning of the assistant's turn is missing: without it the model does not know that it is next.",
+            )
+        if system is None and "<|im_start|>system" in result:
+            raise Hint(
+                "没有系统消息时什么也不写：Qwen3 的模板没有默认的系统消息。",
+                "without a system message nothing is written: Qwen3's template has no default one.",
+            )
+        if system is not None and system not in result:
+            raise Hint("系统消息没有写进去，它应该在最前面。", "the system message is missing; it comes first.")
+        if result.rstrip().endswith("<|im_end|>"):
+            raise Hint(
+                "最后一轮不要用 <|im_end|> 结束：接下来由模型写。",
+                "the last turn does not end with <|im_end|>: the model goes on there.",
+            )
+        raise Hint(f"应该是 {expected!r}，得到的是 {result!r}。", f"it should be {expected!r}, this is {result!r}.")
+
+
+@exercise
+def exercise_05_2(top_p_filter):
+    """``top_p_filter(logits, top_p)`` -> logits (batch, vocab) with minus infinity for what top-p drops."""
+    import torch
+
+    from helpers.qwen import keep_top_p
+
+    start = Hint(
+        "先把 logits 从大到小排序，求 softmax 和 cumsum。", "sort the logits from high to low, softmax, then cumsum."
+    )
+    logits = torch.tensor([[0.1, 0.6, 0.3], [0.25, 0.05, 0.7]]).log()
+    for top_p in (0.5, 0.8, 0.96):
+        expected = keep_top_p(logits, top_p)
+        result = answer(top_p_filter, logits.clone(), top_p, start=start)
+        if same_tensor(result, expected):
+            continue
+        kept, wanted = result.isfinite(), expected.isfinite()
+        ordered, places = logits.sort(dim=-1, descending=True)
+        total = ordered.softmax(dim=-1).cumsum(dim=-1)
+        if not kept.any(dim=-1).all() or torch.equal(kept, torch.empty_like(kept).scatter(-1, places, total < top_p)):
+            raise Hint(
+                f"top_p={top_p} 时，越过门槛的那一个也被去掉了：看它前面的累计概率，不含它自己。",
+                f"with top_p={top_p} the token that crosses the line is gone too: take the sum before it.",
+            )
+        if torch.equal(kept, total - ordered.softmax(dim=-1) < top_p):
+            raise Hint("次序没有还原：用 scatter 放回原来的位置。", "the old order is lost: scatter puts it back.")
+        if torch.equal(kept, logits.softmax(dim=-1).cumsum(dim=-1) - logits.softmax(dim=-1) < top_p):
+            raise Hint("没有排序就累加了：要从最大的数起。", "this adds up without sorting: begin with the largest.")
+        if torch.equal(kept, logits.softmax(dim=-1) >= top_p) or torch.equal(kept, logits.softmax(dim=-1) >= 1 - top_p):
+            raise Hint(
+                "这是逐个和门槛比较；top-p 看的是从大到小的累计。",
+                "this compares each probability with the line; top-p looks at the sum from the largest down.",
+            )
+        if torch.equal(kept, wanted):
+            raise Hint(
+                "留对了词元，但留下的分数变了：不要动它们。",
+                "the right tokens stay, but their scores changed: leave them alone.",
+            )
+        raise Hint("留下的词元不对。" + start.zh, "the wrong tokens stay. " + start.en)

@@ -1,17 +1,13 @@
 """The routing explorer: which experts every token of a trace took, in every layer, to click through."""
 
 import base64
-import json
-import os
-from pathlib import Path
 
-import anywidget
 import numpy as np
-import traitlets
 
 from helpers import models, plots, routing
+from helpers.explorer._page import Explorer, javascript
 
-JAVASCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+JAVASCRIPT = javascript("routing")
 LABELS = {
     "zh": {
         "title": "专家路由",
@@ -74,27 +70,9 @@ LABELS = {
         "spoken": "token {token} {text}, layer {layer}, experts {experts}",
     },
 }
-PAGE = """<!doctype html>
-<html lang="{lang}">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline'; \
-style-src 'unsafe-inline'">
-<title>Expert routing · 专家路由</title>
-<style>body {{ margin: 16px; background: Canvas; color-scheme: light dark }} .rx {{ margin: auto }}</style>
-<body>
-<script type="application/json" id="data">{data}</script>
-<script type="module">
-{javascript}
-const data = JSON.parse(document.getElementById("data").textContent);
-render({{ model: {{ get: () => data }}, el: document.body }});
-</script>
-</body>
-</html>
-"""
 
 
-class RoutingExplorer(anywidget.AnyWidget):
+class RoutingExplorer(Explorer):
     """Shows a :class:`helpers.routing.RoutingTrace`; the arrow keys move through tokens and layers.
 
     token, layer: what is selected at first; ``layer`` counts the rows of the trace. Where no widget runs (a notebook
@@ -102,7 +80,7 @@ class RoutingExplorer(anywidget.AnyWidget):
     """
 
     _esm = JAVASCRIPT
-    data = traitlets.Dict().tag(sync=True)
+    page_title = "Expert routing · 专家路由"
 
     def __init__(self, trace: routing.RoutingTrace, token=0, layer=0):
         self.trace = trace
@@ -112,22 +90,9 @@ class RoutingExplorer(anywidget.AnyWidget):
         layers, tokens, _ = self.trace.expert_ids.shape
         return f"RoutingExplorer({layers} layers x {tokens} tokens, {self.trace.num_experts} experts)"
 
-    def _repr_mimebundle_(self, **kwargs):
-        bundle, info = super()._repr_mimebundle_(**kwargs)
+    def picture(self):
         rows = max(1, 12 // len(self.trace.layers))
-        picture = plots.png(plots.routing_map(self.trace, tokens=rows * plots.TOKENS_PER_ROW))
-        return bundle | {"image/png": base64.b64encode(picture).decode()}, info
-
-    def to_html(self, path: str | Path, lang: str = "zh") -> None:
-        """Write the explorer as one page that needs no network and makes no request. lang: ``zh`` or ``en``."""
-        # Token text may hold "</script>" or "<!--": without any "<" the data cannot end its element.
-        data = json.dumps(self.data, ensure_ascii=False).replace("<", "\\u003c")
-        temporary = Path(f"{path}.part")
-        try:
-            temporary.write_text(PAGE.format(lang=lang, data=data, javascript=JAVASCRIPT), encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        return plots.routing_map(self.trace, tokens=rows * plots.TOKENS_PER_ROW)
 
 
 def _data(trace):
