@@ -216,7 +216,7 @@ def exercise_05_1(non_thinking_prompt):
                 "这是会思考的提示词：末尾还差空的思考块。",
                 "this prompt still thinks: the empty think block is missing.",
             )
-        if result + "\n" == expected or result.split() == expected.split():
+        if "".join(result.split()) == "".join(expected.split()):
             raise Hint(
                 f"只差换行。思考块应该是 {block!r}，其余每一轮之后一个换行。",
                 f"only newlines differ. The think block is {block!r}, and every turn ends with one newline.",
@@ -252,12 +252,17 @@ def exercise_05_2(top_p_filter):
         "先把 logits 从大到小排序，求 softmax 和 cumsum。", "sort the logits from high to low, softmax, then cumsum."
     )
     logits = torch.tensor([[0.1, 0.6, 0.3], [0.25, 0.05, 0.7]]).log()
-    for top_p in (0.5, 0.8, 0.96):
+    for top_p in (0.65, 0.5, 0.8, 0.96):
         expected = keep_top_p(logits, top_p)
         result = answer(top_p_filter, logits.clone(), top_p, start=start)
         if same_tensor(result, expected):
             continue
         kept, wanted = result.isfinite(), expected.isfinite()
+        if torch.equal(kept, wanted):
+            raise Hint(
+                "留对了词元，但留下的分数变了：不要动它们。",
+                "the right tokens stay, but their scores changed: leave them alone.",
+            )
         ordered, places = logits.sort(dim=-1, descending=True)
         total = ordered.softmax(dim=-1).cumsum(dim=-1)
         if not kept.any(dim=-1).all() or torch.equal(kept, torch.empty_like(kept).scatter(-1, places, total < top_p)):
@@ -274,9 +279,92 @@ def exercise_05_2(top_p_filter):
                 "这是逐个和门槛比较；top-p 看的是从大到小的累计。",
                 "this compares each probability with the line; top-p looks at the sum from the largest down.",
             )
-        if torch.equal(kept, wanted):
-            raise Hint(
-                "留对了词元，但留下的分数变了：不要动它们。",
-                "the right tokens stay, but their scores changed: leave them alone.",
-            )
         raise Hint("留下的词元不对。" + start.zh, "the wrong tokens stay. " + start.en)
+
+
+# ---------------------------------------------------------------------------------------------- lesson 06
+
+
+@exercise
+def exercise_06_1(split_ids):
+    """``split_ids(token_ids, think, end)`` -> (thinking, answer), lists of ids or None."""
+    start = Hint(
+        "先看 end 在不在 token_ids 里：在，就从最后一个 end 分开。",
+        "see first whether end is in token_ids: if so, split at the last one.",
+    )
+    think, end = 7, 8
+    cases = {
+        "finished": ([7, 1, 2, 8, 3, 4], ([1, 2], [3, 4])),
+        "cut": ([7, 1, 2], ([1, 2], None)),
+        "none": ([3, 4], (None, [3, 4])),
+        "two ends": ([7, 1, 8, 2, 8, 3], ([1, 8, 2], [3])),
+        "opened by the template": ([1, 2, 8, 3], ([1, 2], [3])),
+        "cut behind the end": ([7, 1, 8], ([1], [])),
+    }
+    for name, (ids, expected) in cases.items():
+        result = answer(split_ids, tuple(ids), think, end, start=start)
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise Hint("应该返回两样：return thinking, answer。", "two things are wanted: return thinking, answer.")
+        found = tuple(part if part is None else list(part) for part in result)
+        if found == expected:
+            continue
+        if name == "cut" and found[1]:
+            raise Hint(
+                f"{ids} 没有 </think>：思考被截断了，答案应该是 None，不是半截思考。",
+                f"{ids} has no </think>: the thought was cut, so the answer is None and not half a thought.",
+            )
+        if name == "none" and found[0] is not None:
+            raise Hint(
+                f"{ids} 里两个标签都没有：模型没有思考，全部是答案。",
+                f"{ids} has neither tag: the model did not think, and all of it is the answer.",
+            )
+        if name == "two ends" and found[1] == [2, 8, 3]:
+            raise Hint("从第一个 </think> 分开了；要用最后一个。", "this splits at the first </think>; take the last.")
+        if any(tag in (part or []) for part in found for tag in (think, end)) and name != "two ends":
+            raise Hint(f"{ids}：标签本身不属于思考，也不属于答案。", f"{ids}: the tags belong to neither part.")
+        raise Hint(
+            f"{ids} 应该得到 {expected}，得到的是 {found}。", f"{ids} should give {expected}, this gives {found}."
+        )
+
+
+@exercise
+def exercise_06_2(choose_budget, measured=None):
+    """``choose_budget(accuracy, share)`` -> the smallest budget that is enough, or None. measured: one more table."""
+    start = Hint(
+        "门槛是 share * accuracy[None]；在够格的预算里取最小的。",
+        "the bar is share * accuracy[None]; take the smallest budget that clears it.",
+    )
+    tables = [
+        {8: 0.2, 16: 0.4, 32: 0.7, 64: 0.8, None: 0.8},
+        {64: 0.9, 8: 0.1, 32: 0.85, 16: 0.2, None: 0.9},  # not in order
+        {8: 0.5, 16: 0.45, 32: 0.6, None: 0.6},  # up and down
+    ]
+    for accuracy in [*tables, *([measured] if measured else [])]:
+        for share in (0.5, 0.8, 0.95, 1.2):
+            enough = [key for key, value in accuracy.items() if key is not None and value >= share * accuracy[None]]
+            expected = min(enough, default=None)
+            result = choose_budget(dict(accuracy), share)
+            if result is ...:
+                raise start
+            if result == expected:
+                continue
+            shown = ", ".join(f"{key}: {value:g}" for key, value in accuracy.items())
+            if expected is None:
+                raise Hint(
+                    f"share={share} 时没有一个预算够（{shown}），应该返回 None。",
+                    f"with share={share} no budget is enough ({shown}): return None.",
+                )
+            plain = min((key for key, value in accuracy.items() if key is not None and value >= share), default=None)
+            if result == plain:
+                raise Hint(
+                    "share 直接当成了正确率；它是完整思考的正确率 accuracy[None] 的倍数。",
+                    "share was taken for an accuracy; it is a share of accuracy[None], that of whole thoughts.",
+                )
+            if result in enough:
+                raise Hint(
+                    f"{result} 够了，但不是最小的（{shown}）。", f"{result} is enough, but not the smallest ({shown})."
+                )
+            raise Hint(
+                f"share={share} 时应该是 {expected}，得到的是 {result}（{shown}）。{start.zh}",
+                f"with share={share} it should be {expected}, this is {result} ({shown}). {start.en}",
+            )

@@ -9,7 +9,7 @@ const CSS = PAGE_CSS + `
 .sx-control span { display:flex; justify-content:space-between; font-size:13px; }
 .sx-control output { font-weight:650; font-variant-numeric:tabular-nums; }
 .sx-control input { width:100%; accent-color:var(--accent); margin:4px 0 0; display:block; }
-.sx-panels { grid-template-columns:minmax(0,2.4fr) minmax(0,1fr); }
+@media (min-width:721px) { .sx-panels { grid-template-columns:minmax(0,2.4fr) minmax(0,1fr); } }
 .rx .sx-context { border:1px solid var(--line); border-radius:8px; background:transparent; padding:4px 11px; margin:0; cursor:pointer; }
 .rx .sx-context[aria-pressed=true] { border-color:var(--accent); box-shadow:0 0 0 1px var(--accent); font-weight:650; }
 .sx-model { fill:var(--muted); opacity:.35; }
@@ -184,7 +184,7 @@ function render({ model, el }) {
   }
 
   function drawBars(original, used) {
-    const left = 116, width = 460, highest = Math.max(original[0], used[0]);
+    const left = 116, width = 400, highest = Math.max(original[0], used[0]);
     const x = (value) => (width * value) / highest;
     bars.setAttribute("aria-label", label("bars"));
     bars.replaceChildren(...named().slice(0, BARS).flatMap((text, place) => {
@@ -194,7 +194,7 @@ function render({ model, el }) {
       return [
         drawing("text", { class: gone ? "sx-name sx-gone" : "sx-name", x: left - 8, y: y + 15, "text-anchor": "end" }, text.slice(0, 14)),
         drawing("rect", { class: "sx-model", x: left, y, height: 21, rx: 3, width: Math.max(1, x(original[place])) }), bar,
-        ...(share === null ? [] : [drawing("circle", { class: "sx-drawn", cx: left + x(share), cy: y + 10.5, r: 4.5 }, drawing("title", {}, share.toFixed(2)))]),
+        ...(share === null || (gone && share === 0) ? [] : [drawing("circle", { class: "sx-drawn", cx: left + x(share), cy: y + 10.5, r: 4.5 }, drawing("title", {}, share.toFixed(2)))]),
         drawing("text", { x: left + x(Math.max(original[place], used[place], share || 0)) + 10, y: y + 15 },
           gone ? original[place].toFixed(3) : `${original[place].toFixed(3)} → ${used[place].toFixed(3)}`)];
     }));

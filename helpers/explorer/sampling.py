@@ -111,7 +111,8 @@ class SamplingExplorer(Explorer):
         for ax, position in zip(axes[0], positions, strict=True):
             logprobs = np.frombuffer(base64.b64decode(position["logprobs"]), "<f4")[:12]
             ax.bar(range(len(logprobs)), np.exp(logprobs), color="#77aadd")
-            names = [plots.printable(bytes.fromhex(piece)) for piece in position["bytes"][: len(logprobs)]]
+            pieces = [bytes.fromhex(piece) for piece in position["bytes"][: len(logprobs)]]
+            names = [plots.printable(piece)[: plots.LABEL_LENGTH] for piece in pieces]
             ax.set_xticks(range(len(logprobs)), names, rotation=60)
             ax.set_title(f"{plots.printable(position['text'][-24:].encode())} … ({self.data['model']})")
         axes[0][0].set_ylabel("probability of the next token")

@@ -766,7 +766,7 @@ MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
 if not Path(MODEL).is_dir():
     os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")  # read when vllm is imported, so set it before
 
-from vllm import LLM, SamplingParams
+from vllm import LLM, SamplingParams  # noqa: E402
 
 THINKING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0}
 DIRECT = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0, "presence_penalty": 1.5}
