@@ -893,3 +893,197 @@ def capstone_A1(measured, report):
             f"in service an answer takes {report['tokens']:.0f} tokens, offline {offline[0]['tokens']:.0f}: "
             "the budget did not reach the server.",
         )
+
+
+# ---------------------------------------------------------------------------------------------- lesson 05
+
+
+def _tiny_tokenizer():
+    from transformers import AutoTokenizer
+
+    from helpers import models
+
+    return AutoTokenizer.from_pretrained(models.find_checkpoint("qwen3-tiny"))
+
+
+@exercise
+def exercise_05_1(non_thinking_prompt):
+    """``non_thinking_prompt(system, question)`` -> the text that the chat template makes of it with thinking off."""
+    start = Hint(
+        "从用户的一轮写起：<|im_start|>user、换行、问题、<|im_end|>、换行。",
+        "begin with the user's turn: <|im_start|>user, a newline, the question, <|im_end|>, a newline.",
+    )
+    tokenizer = _tiny_tokenizer()
+    for system, question in ((None, "你是谁？"), ("只说中文。", "37×46=?")):
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": question})
+        expected, thinking = (
+            tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
+            )
+            for enable_thinking in (False, True)
+        )
+        result = answer(non_thinking_prompt, system, question, start=start)
+        if not isinstance(result, str):
+            kind = type(result).__name__
+            raise Hint(f"应该返回文本，得到的是 {kind}。", f"a text is wanted, this is {kind}.")
+        if result == expected:
+            continue
+        block = "<think>\n\n</think>\n\n"
+        if result == thinking:
+            raise Hint(
+                "这是会思考的提示词：末尾还差空的思考块。",
+                "this prompt still thinks: the empty think block is missing.",
+            )
+        if "".join(result.split()) == "".join(expected.split()):
+            raise Hint(
+                f"只差换行。思考块应该是 {block!r}，其余每一轮之后一个换行。",
+                f"only newlines differ. The think block is {block!r}, and every turn ends with one newline.",
+            )
+        if "<|im_start|>assistant" not in result:
+            raise Hint(
+                "还差 assistant 这一轮的开头，模型才知道轮到自己。",
+                "the beginning of the assistant's turn is missing: without it the model does not know that it is next.",
+            )
+        if system is None and "<|im_start|>system" in result:
+            raise Hint(
+                "没有系统消息时什么也不写：Qwen3 的模板没有默认的系统消息。",
+                "without a system message nothing is written: Qwen3's template has no default one.",
+            )
+        if system is not None and system not in result:
+            raise Hint("系统消息没有写进去，它应该在最前面。", "the system message is missing; it comes first.")
+        if result.rstrip().endswith("<|im_end|>"):
+            raise Hint(
+                "最后一轮不要用 <|im_end|> 结束：接下来由模型写。",
+                "the last turn does not end with <|im_end|>: the model goes on there.",
+            )
+        raise Hint(f"应该是 {expected!r}，得到的是 {result!r}。", f"it should be {expected!r}, this is {result!r}.")
+
+
+@exercise
+def exercise_05_2(top_p_filter):
+    """``top_p_filter(logits, top_p)`` -> logits (batch, vocab) with minus infinity for what top-p drops."""
+    import torch
+
+    from helpers.qwen import keep_top_p
+
+    start = Hint(
+        "先把 logits 从大到小排序，求 softmax 和 cumsum。", "sort the logits from high to low, softmax, then cumsum."
+    )
+    logits = torch.tensor([[0.1, 0.6, 0.3], [0.25, 0.05, 0.7]]).log()
+    for top_p in (0.65, 0.5, 0.8, 0.96):
+        expected = keep_top_p(logits, top_p)
+        result = answer(top_p_filter, logits.clone(), top_p, start=start)
+        if same_tensor(result, expected):
+            continue
+        kept, wanted = result.isfinite(), expected.isfinite()
+        if torch.equal(kept, wanted):
+            raise Hint(
+                "留对了词元，但留下的分数变了：不要动它们。",
+                "the right tokens stay, but their scores changed: leave them alone.",
+            )
+        ordered, places = logits.sort(dim=-1, descending=True)
+        total = ordered.softmax(dim=-1).cumsum(dim=-1)
+        if not kept.any(dim=-1).all() or torch.equal(kept, torch.empty_like(kept).scatter(-1, places, total < top_p)):
+            raise Hint(
+                f"top_p={top_p} 时，越过门槛的那一个也被去掉了：看它前面的累计概率，不含它自己。",
+                f"with top_p={top_p} the token that crosses the line is gone too: take the sum before it.",
+            )
+        if torch.equal(kept, total - ordered.softmax(dim=-1) < top_p):
+            raise Hint("次序没有还原：用 scatter 放回原来的位置。", "the old order is lost: scatter puts it back.")
+        if torch.equal(kept, logits.softmax(dim=-1).cumsum(dim=-1) - logits.softmax(dim=-1) < top_p):
+            raise Hint("没有排序就累加了：要从最大的数起。", "this adds up without sorting: begin with the largest.")
+        if torch.equal(kept, logits.softmax(dim=-1) >= top_p) or torch.equal(kept, logits.softmax(dim=-1) >= 1 - top_p):
+            raise Hint(
+                "这是逐个和门槛比较；top-p 看的是从大到小的累计。",
+                "this compares each probability with the line; top-p looks at the sum from the largest down.",
+            )
+        raise Hint("留下的词元不对。" + start.zh, "the wrong tokens stay. " + start.en)
+
+
+# ---------------------------------------------------------------------------------------------- lesson 06
+
+
+@exercise
+def exercise_06_1(split_ids):
+    """``split_ids(token_ids, think, end)`` -> (thinking, answer), lists of ids or None."""
+    start = Hint(
+        "先看 end 在不在 token_ids 里：在，就从最后一个 end 分开。",
+        "see first whether end is in token_ids: if so, split at the last one.",
+    )
+    think, end = 7, 8
+    cases = {
+        "finished": ([7, 1, 2, 8, 3, 4], ([1, 2], [3, 4])),
+        "cut": ([7, 1, 2], ([1, 2], None)),
+        "none": ([3, 4], (None, [3, 4])),
+        "two ends": ([7, 1, 8, 2, 8, 3], ([1, 8, 2], [3])),
+        "opened by the template": ([1, 2, 8, 3], ([1, 2], [3])),
+        "cut behind the end": ([7, 1, 8], ([1], [])),
+    }
+    for name, (ids, expected) in cases.items():
+        result = answer(split_ids, tuple(ids), think, end, start=start)
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise Hint("应该返回两样：return thinking, answer。", "two things are wanted: return thinking, answer.")
+        found = tuple(part if part is None else list(part) for part in result)
+        if found == expected:
+            continue
+        if name == "cut" and found[1]:
+            raise Hint(
+                f"{ids} 没有 </think>：思考被截断了，答案应该是 None，不是半截思考。",
+                f"{ids} has no </think>: the thought was cut, so the answer is None and not half a thought.",
+            )
+        if name == "none" and found[0] is not None:
+            raise Hint(
+                f"{ids} 里两个标签都没有：模型没有思考，全部是答案。",
+                f"{ids} has neither tag: the model did not think, and all of it is the answer.",
+            )
+        if name == "two ends" and found[1] == [2, 8, 3]:
+            raise Hint("从第一个 </think> 分开了；要用最后一个。", "this splits at the first </think>; take the last.")
+        if any(tag in (part or []) for part in found for tag in (think, end)) and name != "two ends":
+            raise Hint(f"{ids}：标签本身不属于思考，也不属于答案。", f"{ids}: the tags belong to neither part.")
+        raise Hint(
+            f"{ids} 应该得到 {expected}，得到的是 {found}。", f"{ids} should give {expected}, this gives {found}."
+        )
+
+
+@exercise
+def exercise_06_2(choose_budget, measured=None):
+    """``choose_budget(accuracy, share)`` -> the smallest budget that is enough, or None. measured: one more table."""
+    start = Hint(
+        "门槛是 share * accuracy[None]；在够格的预算里取最小的。",
+        "the bar is share * accuracy[None]; take the smallest budget that clears it.",
+    )
+    tables = [
+        {8: 0.2, 16: 0.4, 32: 0.7, 64: 0.8, None: 0.8},
+        {64: 0.9, 8: 0.1, 32: 0.85, 16: 0.2, None: 0.9},  # not in order
+        {8: 0.5, 16: 0.45, 32: 0.6, None: 0.6},  # up and down
+    ]
+    for accuracy in [*tables, *([measured] if measured else [])]:
+        for share in (0.5, 0.8, 0.95, 1.2):
+            enough = [key for key, value in accuracy.items() if key is not None and value >= share * accuracy[None]]
+            expected = min(enough, default=None)
+            result = choose_budget(dict(accuracy), share)
+            if result is ...:
+                raise start
+            if result == expected:
+                continue
+            shown = ", ".join(f"{key}: {value:g}" for key, value in accuracy.items())
+            if expected is None:
+                raise Hint(
+                    f"share={share} 时没有一个预算够（{shown}），应该返回 None。",
+                    f"with share={share} no budget is enough ({shown}): return None.",
+                )
+            plain = min((key for key, value in accuracy.items() if key is not None and value >= share), default=None)
+            if result == plain:
+                raise Hint(
+                    "share 直接当成了正确率；它是完整思考的正确率 accuracy[None] 的倍数。",
+                    "share was taken for an accuracy; it is a share of accuracy[None], that of whole thoughts.",
+                )
+            if result in enough:
+                raise Hint(
+                    f"{result} 够了，但不是最小的（{shown}）。", f"{result} is enough, but not the smallest ({shown})."
+                )
+            raise Hint(
+                f"share={share} 时应该是 {expected}，得到的是 {result}（{shown}）。{start.zh}",
+                f"with share={share} it should be {expected}, this is {result} ({shown}). {start.en}",
+            )

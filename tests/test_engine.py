@@ -2,8 +2,13 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+import warnings
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -69,6 +74,65 @@ def test_a_wrong_model_is_refused_before_vllm_is_imported():
     code += "except Exception as error: print(type(error).__name__, 'vllm' in sys.modules, str(error).count('\\n'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["CourseError", "False", "1"], done.stderr
+
+
+# --- what a learner may ask wrongly
+
+
+def checkpoint_of(tmp_path, model_id, weight_bytes):
+    config = models.CATALOGUE[model_id].config | {"architectures": ["Qwen3ForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with open(tmp_path / "model.safetensors", "wb") as file:  # sparse: takes no room on the disk
+        file.truncate(weight_bytes)
+    return tmp_path
+
+
+def test_a_model_too_large_for_the_memory_is_refused_with_what_fits(tmp_path, monkeypatch):
+    folder = checkpoint_of(tmp_path, "Qwen/Qwen3-32B", 61 * models.GIB)
+    monkeypatch.setattr(engine, "on_cpu", lambda: True)
+    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: SimpleNamespace(available=12 * models.GIB))
+    with pytest.raises(CourseError) as refused:
+        engine.refuse_too_large(folder, engine.sized_options(folder))
+    zh, en = str(refused.value).splitlines()
+    assert "权重 61.0" in zh and "about 66.5 GiB (weights 61.0, KV cache 4.0), and 12.0 GiB are free" in en
+    assert "Qwen3-4B" in en and "Qwen3-8B" not in en and "FP8" not in en
+
+
+def test_a_context_too_long_is_refused_with_the_one_that_fits(tmp_path, monkeypatch):
+    folder = checkpoint_of(tmp_path, "Qwen/Qwen3-8B", int(15.26 * models.GIB))
+    monkeypatch.setattr(engine, "on_cpu", lambda: False)
+    card = SimpleNamespace(memory=((0, 24 * 1024),))
+    monkeypatch.setattr(engine.machine, "gpu_use", lambda: card)
+    with pytest.raises(CourseError, match=r"open_engine\(max_model_len=37888\)"):
+        engine.refuse_too_large(folder, engine.sized_options(folder, max_model_len=40960))
+    engine.refuse_too_large(folder, engine.sized_options(folder, max_model_len=37888))
+    engine.refuse_too_large(folder, engine.sized_options(folder))
+    card.memory = ((0, 16 * 1024),)
+    with pytest.raises(CourseError, match="Qwen3-8B-FP8|Qwen3-8B-AWQ"):
+        engine.refuse_too_large(folder, engine.sized_options(folder))
+    engine.refuse_too_large(folder, engine.sized_options(folder, tensor_parallel_size=2))
+
+
+def test_a_gpu_that_another_notebook_holds_is_named_before_anything_loads(monkeypatch):
+    monkeypatch.setattr(engine.machine, "gpu_use", lambda: SimpleNamespace(slices=(), memory=((22000, 24576),)))
+    monkeypatch.setattr(engine.machine, "gpu_users", lambda use, root: ["other.ipynb"])
+    monkeypatch.setitem(sys.modules, "vllm", None)  # importing it would raise
+    with pytest.raises(CourseError, match="other.ipynb"):
+        engine.open_engine()
+
+
+def test_messages_that_the_template_would_swallow_are_refused():
+    for messages, sentence in (
+        ([], "Conversation 0, counted from 0, is empty"),
+        ([QUESTION, []], "Conversation 1, counted from 0, is empty"),
+        ([{"role": "robot", "content": "1"}], "role 'robot'"),
+        ([{"content": "1"}], "role None"),
+    ):
+        with pytest.raises(CourseError, match=sentence) as refused:
+            engine._check_messages(messages)
+        assert str(refused.value).count("\n") == 1
+    engine._check_messages([QUESTION, [{"role": "system", "content": ""}, *QUESTION]])
 
 
 # --- with vLLM
@@ -145,6 +209,77 @@ def test_split_goes_by_token_ids(llm, prompt, completion, reason, parts):
     one = CompletionOutput(0, completion, ids, None, None, finish_reason=reason)
     output = RequestOutput("0", prompt, tokenizer.encode(prompt, add_special_tokens=False), None, [one], True)
     assert engine.split(output) == engine.split(output, tokenizer) == parts
+
+
+@pytest.mark.slow
+def test_a_wrong_request_gets_one_sentence_and_the_engine_stays_usable(llm):
+    from vllm import SamplingParams
+
+    def ask(prompt="1", **params):
+        return llm.generate(prompt, SamplingParams(**{"max_tokens": 2} | params), use_tqdm=False)
+
+    for request, sentence in (
+        (lambda: ask("你" * 3000), "maximum context length is 2048 tokens"),
+        (lambda: ask(stop_token_ids=[151645]), "out-of-vocab"),
+        (lambda: ask(""), "cannot be empty"),
+        (lambda: llm.chat([], use_tqdm=False), "is empty"),
+        (lambda: llm.chat([{"role": "robot", "content": "1"}], use_tqdm=False), "robot"),
+        (lambda: ask(["1", "你" * 3000]), "maximum context length"),
+    ):
+        with pytest.raises(CourseError, match=sentence) as refused:
+            request()
+        zh, en = str(refused.value).splitlines()
+        assert any("\u4e00" <= char <= "\u9fff" for char in zh) and "parameter=" not in en
+        assert not llm.llm_engine.has_unfinished_requests()
+    assert len(ask()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "value"), [("temperature", 3), ("temperature", -1), ("top_p", 0), ("top_k", -5), ("min_p", 5)]
+)
+def test_vllm_names_a_sampling_value_out_of_range(name, value, llm):
+    from vllm import SamplingParams
+
+    with pytest.raises(Exception, match=rf"^{name} must be .* got {value}\b") as refused:
+        SamplingParams(**{name: value})
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_clipped_max_tokens_are_said(llm):
+    from vllm import SamplingParams
+
+    prompt = [1] * 2040
+    with pytest.warns(UserWarning, match="max_tokens=100 is more than the context has room for: .* after 8 tokens"):
+        llm.generate([{"prompt_token_ids": prompt}], SamplingParams(max_tokens=100, ignore_eos=True), use_tqdm=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for tokens in (8, None):
+            params = SamplingParams(max_tokens=tokens, ignore_eos=True)
+            llm.generate([{"prompt_token_ids": prompt}], params, use_tqdm=False)
+
+
+@pytest.mark.slow
+def test_an_interrupt_in_a_long_batch_leaves_the_engine_usable(llm):
+    """As a kernel's interrupt does, SIGINT arrives in the main thread, at a time of its own."""
+    from vllm import SamplingParams
+
+    prompts = [{"prompt_token_ids": [number, 1]} for number in range(1, 33)]
+    expected = [
+        list(o.outputs[0].token_ids) for o in llm.generate(prompts, SamplingParams(temperature=0, max_tokens=5))
+    ]
+    for seconds in (0.02, 0.1, 0.3, 0.5):
+        timer = threading.Timer(seconds, signal.raise_signal, [signal.SIGINT])
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            llm.generate(prompts, SamplingParams(max_tokens=2000, ignore_eos=True), use_tqdm=False)
+        assert time.monotonic() - start < 30  # 2,000 tokens take longer
+        assert not llm.llm_engine.has_unfinished_requests()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        outputs = llm.generate(prompts, SamplingParams(temperature=0, max_tokens=5), use_tqdm=False)
+        assert [list(o.outputs[0].token_ids) for o in outputs] == expected
 
 
 @pytest.mark.slow

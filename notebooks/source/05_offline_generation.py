@@ -1,30 +1,33 @@
 # %% [markdown] lang="zh" key="title"
 # # 05 · 用 vLLM 离线生成
 #
-# | 学完能做 | 打开一次引擎、成批生成；渲染对话模板；按 Qwen 的建议采样；开关思考、拆出答案；释放内存 |
+# | | |
 # |---|---|
-# | 先修 | 第 01 课；会一点 Python |
-# | 时间 | 30 分钟 |
+# | 学完能做 | 打开一次引擎、成批生成；看懂 KV 缓存的块表和连续批处理；渲染对话模板；照 Qwen 的建议采样，并说清每个采样参数去掉了谁；约束输出的格式；释放内存 |
+# | 先修 | 第 01 课；会读 Python |
+# | 时间 | 主线 35 分钟；标着“选读”的小节再加 30 分钟，跳过不影响后面 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
-# | 模型 | 默认是课程自带的小模型；建议的真实模型：Qwen3-8B（24 GB 显存） |
-# | 说明 | 本课的输出来自 CPU，没有在 GPU 上跑过 |
+# | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
+# | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
 
 # %% [markdown] lang="en" key="title"
 # # 05 · Offline generation with vLLM
 #
-# | You will be able to | open vLLM once, generate in batches, render the template, sample well, split thoughts off |
+# | | |
 # |---|---|
-# | Prerequisites | lesson 01; some Python |
-# | Time | 30 minutes |
+# | You will be able to | open an engine once and generate in batches; read block tables of the KV cache and continuous batching; render the chat template; sample as Qwen advises and say whom each sampling parameter removes; constrain the form of outputs; give the memory back |
+# | Prerequisites | lesson 01; you read Python |
+# | Time | 35 minutes for the main path; 30 more for the sections marked "extra", which can be skipped |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
-# | Model | by default the tiny model that comes with the course; a real one to try: Qwen3-8B (24 GB GPU) |
-# | Note | the outputs come from a CPU; nothing here was run on a GPU |
+# | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB GPU) |
+# | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
 
 # %% key="setup"
 import json
 import os
+import time
 
-from helpers import models
+from helpers import checks, models, plots
 from helpers.engine import close_engine, open_engine, split
 
 folder = models.course_model()
@@ -33,8 +36,7 @@ print(models.describe(folder), "| thinking:", models.capabilities(folder).thinki
 # %% [markdown] lang="zh" key="open-text"
 # ## 引擎只打开一次
 #
-# 离线推理的入口是 vLLM 的 `LLM` 类。它读入权重，划出 KV 缓存，以后每次生成都用同一个对象。`open_engine` 返回的就是
-# 一个 `LLM`，只是替你按这台机器选好了参数；自己写时这样就够：
+# vLLM 是一个推理引擎：读入 Hugging Face 格式的权重，替你管理 KV 缓存，把许多请求并在一起算；还能把一个模型分到几张卡上（`tensor_parallel_size`），或者开成服务器（第 07 课）。离线推理的入口是 `LLM` 类。自己写时这样就够：
 #
 # ```python
 # from vllm import LLM
@@ -42,15 +44,14 @@ print(models.describe(folder), "| thinking:", models.capabilities(folder).thinki
 # llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192)
 # ```
 #
-# 旧教程常犯三个错：每次提问都新建一个 `LLM`，第二次就会内存不足；给 Qwen3 加 `trust_remote_code=True`，它既用不上，
-# 又会运行陌生代码；另建一个分词器交给 `LLM`，其实它自己会读模型文件夹里的那一个。
+# 课程的 `open_engine` 返回的就是一个 `LLM`，只是按这台机器选好了参数，装不下的模型在读入之前就会告诉你。下面多给两个参数，是为了后面的观察：KV 缓存每块 32 个词元（token），以及允许查看整个词表的概率。
+#
+# 旧教程常犯四个错。每次提问都新建一个 `LLM`：第二个就会内存不足。加 `trust_remote_code=True`：Qwen3 用不上，却允许运行陌生代码。另建分词器交给 `LLM`，或者加 `use_fast=False`：`LLM` 自己会读文件夹里的分词器，transformers 5 也早已不理会 `use_fast`。导入 vLLM 之后才设 `VLLM_USE_MODELSCOPE`：要在导入之前设才有用，而本地文件夹根本用不着它。
 
 # %% [markdown] lang="en" key="open-text"
 # ## Open the engine once
 #
-# Offline inference starts with vLLM's class `LLM`. It reads the weights, sets a KV cache aside and then serves every
-# generation from one object. What `open_engine` returns is such an `LLM`, with parameters chosen for this machine; in
-# your own code this is enough:
+# vLLM is an inference engine: it reads weights in Hugging Face's format, manages the KV cache for you and computes many requests together; it can split a model over several cards (`tensor_parallel_size`) or run as a server (lesson 07). Offline inference starts with the class `LLM`. In your own code this is enough:
 #
 # ```python
 # from vllm import LLM
@@ -58,39 +59,27 @@ print(models.describe(folder), "| thinking:", models.capabilities(folder).thinki
 # llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192)
 # ```
 #
-# Older tutorials get three things wrong. They build a new `LLM` for every question, and the second one runs out of
-# memory; they pass `trust_remote_code=True`, which Qwen3 does not need and which runs a stranger's code; and they make
-# a tokenizer for `LLM`, which reads the one in the model's folder by itself.
+# What `open_engine` of this course returns is such an `LLM`, with parameters chosen for this machine; a model that does not fit is refused before it is read. The two arguments below are for watching: blocks of 32 tokens in the KV cache, and probabilities of the whole vocabulary on request.
+#
+# Older tutorials get four things wrong. They build a new `LLM` for every question: the second runs out of memory. They pass `trust_remote_code=True`, which Qwen3 does not need and which lets a stranger's code run. They make a tokenizer for `LLM`, or add `use_fast=False`: `LLM` reads the tokenizer in the folder by itself, and transformers 5 ignores `use_fast`. They set `VLLM_USE_MODELSCOPE` after importing vLLM: it counts only before the import, and a local folder does not need it at all.
 
 # %% key="open"
-llm = open_engine()
+llm = open_engine(block_size=32, max_logprobs=-1)
 tokenizer = llm.get_tokenizer()
+engine = llm.llm_engine
+cache = engine.vllm_config.cache_config
 print("context:", llm.model_config.max_model_len, "tokens, prompt and output together")
+print("KV cache:", cache.num_gpu_blocks, "blocks of", cache.block_size, "tokens")
 
 # %% [markdown] lang="zh" key="sampling-text"
 # ## 采样参数
 #
-# Qwen 对两种模式各有一套建议。思考时绝不能用贪心解码（`temperature=0`），否则容易无休止地重复。
-#
-# | 模式 | `temperature` | `top_p` | `top_k` | `min_p` | `presence_penalty` |
-# |---|---|---|---|---|---|
-# | 思考 | 0.6 | 0.95 | 20 | 0 | 0 |
-# | 非思考 | 0.7 | 0.8 | 20 | 0 | 1.5 |
-#
-# 先猜一猜：完全不传采样参数时，vLLM 用什么值？最多生成多少个词元（token）？
+# 先猜一猜：完全不传采样参数时，vLLM 用什么值？最多生成多少个词元？在哪里停？
 
 # %% [markdown] lang="en" key="sampling-text"
 # ## Sampling parameters
 #
-# Qwen gives one set of advice for each mode. Thinking must never be decoded greedily (`temperature=0`): it tends to
-# repeat itself without end.
-#
-# | Mode | `temperature` | `top_p` | `top_k` | `min_p` | `presence_penalty` |
-# |---|---|---|---|---|---|
-# | thinking | 0.6 | 0.95 | 20 | 0 | 0 |
-# | non-thinking | 0.7 | 0.8 | 20 | 0 | 1.5 |
-#
-# Guess first: without any sampling parameters, which values does vLLM use, and how many tokens does it generate?
+# Guess first: without any sampling parameters, which values does vLLM use, how many tokens does it generate, and where does it stop?
 
 # %% key="sampling"
 from vllm import SamplingParams
@@ -98,237 +87,728 @@ from vllm import SamplingParams
 default = llm.get_default_sampling_params()
 recommended = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
 print({name: getattr(default, name) for name in ("temperature", "top_p", "top_k", "max_tokens")})
-assert default.temperature == recommended.get("temperature", 1.0)
-assert default.max_tokens == 16
+stops = recommended["eos_token_id"] if isinstance(recommended["eos_token_id"], list) else [recommended["eos_token_id"]]
+print("stops at:", [tokenizer.decode([token]) for token in stops])
+assert default.temperature == recommended.get("temperature", 1.0) and default.max_tokens == 16
 
-# %% [markdown] lang="zh" key="params-text"
-# 采样的值来自模型文件夹里的 `generation_config.json`，停止词元也在那里，所以不必像旧教程那样手写 `stop_token_ids`。
-# 但 `max_tokens` 只有 16，思考才开头就断了。下面写 `max_tokens=None`：用完上下文里剩下的空间为止
-# （环境变量 `COURSE_MAX_TOKENS` 可以设一个上限）。一旦自己建了 `SamplingParams`，文件里的采样值就不再起作用，要写全。
-
-# %% [markdown] lang="en" key="params-text"
-# The sampling values come from `generation_config.json` in the model's folder. So do the stop tokens: no need to write
-# `stop_token_ids` by hand as older tutorials do. But `max_tokens` is only 16, which cuts a thought at its first words.
-# Below, `max_tokens=None` means: as much as the context has room for (the environment variable `COURSE_MAX_TOKENS` caps
-# it). Once you build your own `SamplingParams`, the file's sampling values no longer apply, so write all of them.
-
-# %% key="params"
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 thinking = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, min_p=0, max_tokens=limit)
 direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_penalty=1.5, max_tokens=limit)
 
-# %% [markdown] lang="zh" key="chat-text"
+# %% [markdown] lang="zh" key="params-text"
+# 采样的值和停止词元都来自模型文件夹里的 `generation_config.json`，所以不必像旧教程那样手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在，vLLM 会直接拒绝。要写也该按名字向分词器查。
+#
+# 但默认的 `max_tokens` 只有 16，思考才开头就断了。上面写 `max_tokens=None`：用完上下文里剩下的空间为止（环境变量 `COURSE_MAX_TOKENS` 可以设一个上限）。旧教程给 4096 甚至 1024：真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。
+#
+# 一旦自己建了 `SamplingParams`，文件里的采样值就不再起作用，要写全。Qwen 对两种模式各有一套建议：
+#
+# | 模式 | `temperature` | `top_p` | `top_k` | `min_p` | `presence_penalty` |
+# |---|---|---|---|---|---|
+# | 思考 | 0.6 | 0.95 | 20 | 0 | 0 |
+# | 非思考 | 0.7 | 0.8 | 20 | 0 | 1.5 |
+#
+# 思考时不要用贪心解码（`temperature=0`）：模型卡明确警告它会变差，还会无休止地重复。旧教程非思考时漏掉了 `presence_penalty`，思考时又常写 `temperature=0`。
+#
 # ## 第一次对话
 #
-# `llm.chat` 接过一段对话，套上对话模板，生成回复。Qwen3 默认会思考：输出先是 `<think>` 到 `</think>` 的思考过程，
-# 然后才是答案。下面的回答如果来自自带的小模型，它只见过很少的问题，不代表真正的 Qwen3。
+# `llm.chat` 接过对话，套上对话模板，生成回复。给它一个列表，就一次答完一批。下面是两个经典问题，一个思考，一个不思考。自带的小模型只见过很少的问题，它的回答不代表真正的 Qwen3。
 
-# %% [markdown] lang="en" key="chat-text"
+# %% [markdown] lang="en" key="params-text"
+# The sampling values and the stop tokens come from `generation_config.json` in the model's folder. So there is no need to write `stop_token_ids=[151645, 151643]` by hand as older tutorials do: in another vocabulary those ids do not exist, and vLLM refuses them. If you want some, ask the tokenizer by name.
+#
+# But `max_tokens` is 16 by default, which cuts a thought at its first words. Above, `max_tokens=None` means: as much as the context has room for (the environment variable `COURSE_MAX_TOKENS` caps it). Older tutorials give 4096 or even 1024: real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768.
+#
+# Once you build your own `SamplingParams`, the file's sampling values no longer apply, so write all of them. Qwen gives one set of advice for each mode:
+#
+# | Mode | `temperature` | `top_p` | `top_k` | `min_p` | `presence_penalty` |
+# |---|---|---|---|---|---|
+# | thinking | 0.6 | 0.95 | 20 | 0 | 0 |
+# | non-thinking | 0.7 | 0.8 | 20 | 0 | 1.5 |
+#
+# Do not use greedy decoding (`temperature=0`) with thinking: the model card warns that it gets worse and may repeat itself without end. Older tutorials leave out `presence_penalty` without thinking, and often write `temperature=0` with it.
+#
 # ## A first conversation
 #
-# `llm.chat` takes a conversation, puts it into the chat template and generates the reply. Qwen3 thinks by default: the
-# output is a thought from `<think>` to `</think>`, and only then the answer. If the reply below comes from the tiny
-# model, remember that it has seen very few questions; it does not stand for the real Qwen3.
+# `llm.chat` takes a conversation, puts it into the chat template and generates the reply. Given a list, it answers a whole batch. Here are two classic questions, one with thinking and one without. The tiny model has seen very few questions; its replies do not stand for the real Qwen3.
 
 # %% key="chat"
 introduction = [{"role": "user", "content": "给我一个关于大模型的简短介绍。"}]
-[output] = llm.chat(introduction, thinking, use_tqdm=False)
-print(output.outputs[0].text)
-print("\nstopped because:", output.outputs[0].finish_reason)
-
-# %% [markdown] lang="zh" key="split-text"
-# ## 把思考和答案分开
-#
-# 按词元编号分：找到**最后一个** `</think>`，之前是思考，之后是答案。如果思考开了头却没有 `</think>`，说明还没想完就被
-# 截断了，这时没有答案；不少示例代码会把这半截思考当成答案。`split` 做的就是这件事。
-
-# %% [markdown] lang="en" key="split-text"
-# ## Keep thinking and answer apart
-#
-# Split by token id: find the **last** `</think>`; before it is the thought, after it the answer. A thought that was
-# opened but has no `</think>` was cut off, and then there is no answer; much sample code takes that half thought for
-# the answer. This is what `split` does.
-
-# %% key="split"
-end = tokenizer.convert_tokens_to_ids("</think>")
-ids = list(output.outputs[0].token_ids)
-print("id of </think>:", end, "| positions in the output:", [i for i, token in enumerate(ids) if token == end])
-parts = split(output)
-print("thinking:", parts.thinking)
-print("answer:  ", parts.answer)
-assert parts.finished == (output.outputs[0].finish_reason != "length")
+who = [{"role": "user", "content": "你是谁？"}]
+[thoughtful] = llm.chat(introduction, thinking, use_tqdm=False)
+[quick] = llm.chat(who, direct, use_tqdm=False, chat_template_kwargs={"enable_thinking": False})
+for output in (thoughtful, quick):
+    print(repr(output.outputs[0].text), "| stopped because:", output.outputs[0].finish_reason)
+    print("    thinking:", split(output).thinking, "\n    answer:  ", split(output).answer)
+assert split(thoughtful).finished == (thoughtful.outputs[0].finish_reason != "length")
 
 # %% [markdown] lang="zh" key="template-text"
+# 读输出：Qwen3 默认会思考，输出先是 `<think>` 到 `</think>`，然后才是答案；`split` 按词元编号把两段分开，没想完就被截断时，答案是 `None`（第 06 课细讲）。第二个回答里没有思考。
+#
 # ## 模板里有什么
 #
-# 模型读到的不是一段对话，而是一串文本。`apply_chat_template` 把它渲染出来。先猜一猜：关掉思考时，模板会多写些什么？
+# 模型读到的不是一段对话，而是一串文本。`apply_chat_template` 把它渲染出来。先猜一猜：关掉思考时，模板会多写些什么？如果参数名拼错了，会报错吗？
 
 # %% [markdown] lang="en" key="template-text"
+# How to read it: Qwen3 thinks by default; the output starts with `<think>` to `</think>`, and only then comes the answer. `split` separates the two by token id, and the answer is `None` if the thought was cut (more in lesson 06). The second reply has no thought.
+#
 # ## What the template writes
 #
-# The model does not read a conversation, it reads one string. `apply_chat_template` renders it. Guess first: what does
-# the template add when thinking is switched off?
+# The model does not read a conversation, it reads one string. `apply_chat_template` renders it. Guess first: what does the template add when thinking is switched off? And if the argument's name is misspelt, is there an error?
 
 # %% key="template"
-who = [{"role": "user", "content": "你是谁？"}]
 rendered = {
     mode: tokenizer.apply_chat_template(who, tokenize=False, add_generation_prompt=True, **arguments)
     for mode, arguments in {
         "default": {},
         "off": {"enable_thinking": False},
-        "typo": {"ensure_thinking": False},
+        "misspelt": {"ensure_thinking": False},
     }.items()
 }
 for mode, text in rendered.items():
     print(f"{mode:8}", repr(text))
-assert rendered["typo"] == rendered["default"]
+assert rendered["misspelt"] == rendered["default"]
+
+# %% [markdown] lang="zh" key="ex1-text"
+# 关掉思考，就是替模型写好一个空的思考块，它接着写答案。最后一行是个陷阱：有的教程把参数写成 `ensure_thinking`，模板不认识这个名字，也不报错，思考照样开着，渲染出来一模一样。正确的名字是 `enable_thinking`。
+#
+# ### 练习 1 ★☆☆（5 分钟）：亲手渲染一段不思考的提示词
+#
+# 不用模板，写出它该写的文本：有系统消息就放在最前面，没有（`None`）就不写；然后是用户的问题；最后让模型不思考、直接作答。
+#
+# <details><summary>提示</summary>
+#
+# 每一轮都是 `<|im_start|>` 加角色、换行、内容、`<|im_end|>`、换行。最后一轮只有开头，后面是上面看到的空思考块，连它的空行也要一个不差。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex1-text"
+# Switching thinking off means writing an empty think block for the model, which goes on with the answer. The last line is a trap: some tutorials call the argument `ensure_thinking`. The template does not know that name and raises nothing; thinking stays on and the rendered text is the same. The right name is `enable_thinking`.
+#
+# ### Exercise 1 ★☆☆ (5 minutes): render a non-thinking prompt by hand
+#
+# Without the template, write the text that it would write: the system message first if there is one (`None` means there is none), then the user's question, and last what makes the model answer without thinking.
+#
+# <details><summary>Hint</summary>
+#
+# A turn is `<|im_start|>` and the role, a newline, the content, `<|im_end|>`, a newline. The last turn only begins; what follows is the empty think block that you saw above, blank lines included.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise"]
+def non_thinking_prompt(system, question):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+def non_thinking_prompt(system, question):  # noqa: F811
+    turns = [("system", system)] if system is not None else []
+    turns.append(("user", question))
+    text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
+    return text + "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+# %% key="ex1-check"
+checks.exercise_05_1(non_thinking_prompt)
 
 # %% [markdown] lang="zh" key="off-text"
-# 关掉思考，就是替模型预先写好一个空的思考块，它接着写答案即可。最后一行是个陷阱：有的教程把参数写成
-# `ensure_thinking`，模板不认识这个名字，也不报错，思考照样开着。正确的名字是 `enable_thinking`。
-#
-# 自己渲染好的文本交给 `llm.generate`，和 `llm.chat` 走的是同一条路：提示词的词元完全一样。
+# **选读。** 自己渲染好的文本交给 `llm.generate`，和 `llm.chat` 走的是同一条路，提示词的词元完全一样。模板也能换：`chat_template` 参数收模板的全文，服务器上对应 `--chat-template` 文件。下面把模板里的条件改掉，得到一个永不思考的模板；做法要写进模板，不靠每次调用都记得传参数。
 
 # %% [markdown] lang="en" key="off-text"
-# Switching thinking off means writing an empty think block for the model, which goes on with the answer. The last line
-# is a trap: some tutorials call the argument `ensure_thinking`. The template does not know that name, raises nothing,
-# and thinking stays on. The right name is `enable_thinking`.
-#
-# A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal
-# token by token.
+# **Extra.** A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal token by token. The template can be replaced too: the argument `chat_template` takes its full text, and the server has `--chat-template` for a file. Below one condition in it is changed, which gives a template that never thinks, whatever a call forgets to pass.
 
-# %% key="off"
+# %% key="off" tags=["extra"]
 [by_hand] = llm.generate([rendered["off"]], direct, use_tqdm=False)
-[by_chat] = llm.chat(who, direct, chat_template_kwargs={"enable_thinking": False}, use_tqdm=False)
-assert by_hand.prompt_token_ids == by_chat.prompt_token_ids
-print(split(by_chat))
+assert by_hand.prompt_token_ids == quick.prompt_token_ids
+switch = "enable_thinking is defined and enable_thinking is false"
+never = tokenizer.chat_template.replace(switch, "true")
+[by_template] = llm.chat(who, direct, use_tqdm=False, chat_template=never)
+print("switch found:", switch in tokenizer.chat_template, "| prompt:", repr(by_template.prompt))
+assert by_template.prompt == rendered["off"] or switch not in tokenizer.chat_template
 
-# %% [markdown] lang="zh" key="product-text"
-# ## 思考换来什么
+# %% [markdown] lang="zh" key="wrong-text"
+# **选读。** 问错了会怎样？先猜一猜下面五个请求里，哪一个不会报错，却不是你要的。
+
+# %% [markdown] lang="en" key="wrong-text"
+# **Extra.** What happens to a wrong request? Guess first: which of these five raises nothing and still does not do what you asked?
+
+# %% key="wrong" tags=["extra"]
+import warnings
+
+context = llm.model_config.max_model_len
+requests = {
+    "prompt too long": lambda: llm.generate({"prompt_token_ids": [1] * (context + 1)}, thinking, use_tqdm=False),
+    "unknown role": lambda: llm.chat([{"role": "robot", "content": "1"}], thinking, use_tqdm=False),
+    "stop id": lambda: llm.generate("1", SamplingParams(stop_token_ids=[10**7]), use_tqdm=False),
+    "temperature": lambda: SamplingParams(temperature=3),
+    "max_tokens": lambda: llm.generate(
+        {"prompt_token_ids": [1] * (context - 4)}, SamplingParams(max_tokens=99, ignore_eos=True), use_tqdm=False
+    ),
+}
+for name, request in requests.items():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            request()
+            print(f"{name}: no error. {said[-1].message if said else ''}")
+        except Exception as error:
+            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[-1]}")
+
+# %% [markdown] lang="zh" key="blocks-text"
+# 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。中途按“中断内核”也没关系：引擎丢掉这一批，照样能用。
 #
-# 同一道题 `37×46=?`，想和不想各答一次。小模型训练时没有见过这道题。先猜一猜：它不思考时能答对吗？
-
-# %% [markdown] lang="en" key="product-text"
-# ## What thinking buys
+# ## PagedAttention：KV 缓存按块分配
 #
-# The same problem, `37×46=?`, with and without thinking. The tiny model never saw it in training. Guess first: does it
-# get it right without?
-
-# %% key="product"
-plain = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, max_tokens=limit)
-product = [{"role": "user", "content": "37×46=?"}]
-for enabled, params in ((True, thinking), (False, plain)):
-    [output] = llm.chat(product, params, chat_template_kwargs={"enable_thinking": enabled}, use_tqdm=False)
-    print(f"enable_thinking={enabled}: {len(output.outputs[0].token_ids)} tokens, {split(output)}")
-    if enabled and models.is_bundled(folder):
-        assert "1702" in split(output).answer
-
-# %% [markdown] lang="zh" key="batch-text"
-# ## 一次交一批
+# 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。开头相同的提示词还能共用同一批块，这叫前缀缓存。
 #
-# `llm.chat` 和 `llm.generate` 都收一个列表，引擎把它们并在一起算。这里没有用 `presence_penalty`：它会惩罚已经出现过的
-# 词元，数字也算在内，答案里的重复数字就吃亏了。题数可以用环境变量 `COURSE_CASES` 改。
+# 下面三个请求有同样的系统消息。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：哪些块是共用的？
 
-# %% [markdown] lang="en" key="batch-text"
-# ## A batch in one call
+# %% [markdown] lang="en" key="blocks-text"
+# How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. Interrupting the kernel half way does no harm either: the engine drops the batch and stays usable.
 #
-# `llm.chat` and `llm.generate` both take a list, and the engine computes its items together. There is no
-# `presence_penalty` here: it punishes tokens that have occurred before, digits included, so an answer with a repeated
-# digit would suffer. The environment variable `COURSE_CASES` changes the number of problems.
+# ## PagedAttention: the KV cache is given out in blocks
+#
+# Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order. Prompts that begin alike can even share blocks: that is prefix caching.
+#
+# The three requests below share a system message. Instead of calling `llm.chat` we push the engine step by step, stop half way and look at the block tables in the scheduler's hands. Guess first: which blocks are shared?
+
+
+# %% key="blocks"
+def render(question, system=None, **arguments):
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": question})
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
+
+
+scheduler = engine.engine_core.engine_core.scheduler  # within reach because the engine runs in this process
+llm.reset_prefix_cache()
+system = "你在一所学校的机房里工作，学生们每天都会来问问题。请记住今天的日期不重要，窗外的天气也不重要。" * 4
+steps = SamplingParams(max_tokens=min(limit or 60, 60), ignore_eos=True)
+for question in ("37×46=?", "23×31=?", "你是谁？"):
+    engine.add_request(question, render(question, system), steps)
+    engine.step()  # the first request's prompt is in the cache before the second arrives
+for _ in range(steps.max_tokens // 2):
+    engine.step()
+names = {request.request_id: request.request_id.split("-")[0] for request in scheduler.running}
+tables = {names[key]: scheduler.kv_cache_manager.get_block_ids(key)[0] for key in names}
+lengths = {names[request.request_id]: request.num_computed_tokens for request in scheduler.running}
+while engine.has_unfinished_requests():
+    engine.step()
+assert all(len(blocks) == -(-lengths[name] // cache.block_size) for name, blocks in tables.items())
+plots.block_tables(tables, lengths, cache.block_size)
+
+# %% [markdown] lang="zh" key="blocks-read"
+# 读图：上面一排是缓存里的块，数字是块的编号；下面一行是一个请求的块表，从左到右就是词元的次序，颜色填到哪里，块就用到哪里。灰色的块装着共同的系统消息，三个请求指着同一份；后面的块各归各，编号不必相连。浪费最多是每个请求最后一块里的空格。
+#
+# GPU 上 vLLM 默认每块 16 个词元；CPU 版默认 128 个，所以这里特意改小，好让图里有东西可看。
+#
+# **选读。** 前缀缓存省下多少，不用猜：每个输出都报告 `num_cached_tokens`。只有填满的块才能共用，所以它总是块大小的整数倍。
+
+# %% [markdown] lang="en" key="blocks-read"
+# How to read it: the upper row is the cache, its numbers are block ids; each row below is a request's block table, in the order of its tokens, and a block is coloured as far as it is used. The grey blocks hold the common system message, and three requests point to one copy; behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block.
+#
+# On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128, which is why they are smaller here on purpose, to have something to see.
+#
+# **Extra.** There is no need to guess what prefix caching saves: every output reports `num_cached_tokens`. Only full blocks can be shared, so it is always a multiple of the block size.
+
+# %% key="prefix" tags=["extra"]
+llm.reset_prefix_cache()
+one = SamplingParams(max_tokens=1)
+for question in ("37×46=?", "37×46=?", "你是谁？"):
+    [output] = llm.generate([render(question, system)], one, use_tqdm=False)
+    print(f"{question}  prompt {len(output.prompt_token_ids)} tokens, from the cache: {output.num_cached_tokens}")
+    assert output.num_cached_tokens % cache.block_size == 0
+assert output.num_cached_tokens > 0
+
+# %% [markdown] lang="zh" key="timeline-text"
+# ## 连续批处理：谁先完，谁先走
+#
+# 传统的批处理凑齐一批，一起开始，等最长的那个结束，才换下一批。vLLM 在每一步都重新安排：有请求完成，等着的立刻补上。下面一次交上 12 道题，每 4 道里有一道要想得久，并假装只有 4 个位子（真实的引擎有几百个）。先猜一猜：和“凑 4 个一批”比，能省几成的步数？
+
+# %% [markdown] lang="en" key="timeline-text"
+# ## Continuous batching: who is done leaves
+#
+# Classic batching fills a batch, starts it together and waits for the longest before the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and we pretend that there are only 4 places (a real engine has hundreds). Guess first: what share of the steps does that save, compared with batches of 4?
+
+# %% key="timeline"
+import random
+
+cases = int(os.environ.get("COURSE_CASES", 64))
+draw = random.Random(1)
+numbers = [[draw.randint(10, 99) for _ in range((10, 2, 2, 2)[number % 4])] for number in range(max(64, cases))]
+questions = ["×".join(map(str, n)) + "=?" if len(n) == 2 else "+".join(map(str, n)) + "=?" for n in numbers]
+limiter = "max_num_active_reqs" if hasattr(scheduler, "max_num_active_reqs") else "max_num_running_reqs"  # vLLM 0.19
+places, spans, step = getattr(scheduler, limiter), {}, 0
+setattr(scheduler, limiter, 4)
+try:
+    for number, question in enumerate(questions[: min(12, cases)]):
+        params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit)
+        engine.add_request(str(number), render(question), params)
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            spans[output.request_id] = (spans.get(output.request_id, (step,))[0], step)
+        step += 1
+finally:
+    setattr(scheduler, limiter, places)
+in_order = [spans[str(number)] for number in range(len(spans))]
+longest = [max(last + 1 - first for first, last in in_order[at : at + 4]) for at in range(0, len(in_order), 4)]
+print(f"continuous batching: {step} steps | batches of 4, each as long as its longest: {sum(longest)} steps")
+plots.timeline(in_order, 4)
+
+# %% [markdown] lang="zh" key="timeline-read"
+# 读图：一行是一个请求，灰色在等，蓝色在跑。看每条蓝色的右端：那一步刚结束，下面就有一条开始。没有人陪着最长的请求空等。请求的长短越悬殊，省得越多。
+#
+# ## 一道题，还是一批题
+#
+# 先猜一猜：64 道题一起算，每秒生成的词元是一道题时的多少倍？这里只数词元、不看答案，所以用贪心解码，并写满同样的长度，好让每一种做法的工作量相等。
+
+# %% [markdown] lang="en" key="timeline-read"
+# How to read it: a row is a request, grey is waiting, blue is running. Look at the right ends: a step after one of them another request starts. Nobody waits for the longest. The more the lengths differ, the more is saved.
+#
+# ## One problem, or a batch
+#
+# Guess first: with 64 problems computed together, how many times the tokens per second of a single one? Only tokens count here and not answers, so it decodes greedily and always writes the full length: the same work whatever the method.
 
 # %% key="batch"
-import random
-import re
+length = min(limit or 64, 64)
+fixed = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
+prompts = [render(question) for question in questions]
+llm.generate(prompts[:2], fixed, use_tqdm=False)  # the first call warms up
 
-cases = int(os.environ.get("COURSE_CASES", 24))
-pairs = random.Random(0).sample([(a, b) for a in range(12, 99) for b in range(12, 99)], cases)
-conversations = [[{"role": "user", "content": f"{a}×{b}=?"}] for a, b in pairs]
-tokens, right = {}, {}
-for mode, params in {"thinking": thinking, "non-thinking": plain}.items():
-    template = {"enable_thinking": mode == "thinking"}
-    outputs = llm.chat(conversations, params, chat_template_kwargs=template, use_tqdm=False)
-    answers = [re.findall(r"\d+", (split(out).answer or "").replace(",", ""))[-1:] for out in outputs]
-    tokens[mode] = [len(out.outputs[0].token_ids) for out in outputs]
-    right[mode] = [answer == [str(a * b)] for answer, (a, b) in zip(answers, pairs, strict=True)]
-    print(f"{mode:12} {sum(right[mode])}/{cases} right, {sum(tokens[mode]) / cases:.0f} tokens each")
-if models.is_bundled(folder):
-    assert sum(right["thinking"]) > sum(right["non-thinking"])
 
-# %% key="figure"
-import matplotlib.pyplot as plt
-
-figure, axes = plt.subplots(figsize=(7, 2.4))
-for row, mode in enumerate(tokens):
-    for is_right, face in ((True, f"C{row}"), (False, "none")):
-        x = [count for count, ok in zip(tokens[mode], right[mode], strict=True) if ok == is_right]
-        y = [row + 0.5 * i / cases - 0.25 for i, ok in enumerate(right[mode]) if ok == is_right]
-        axes.scatter(x, y, edgecolors=f"C{row}", facecolors=face)
-axes.set(xscale="log", xlabel="tokens generated", yticks=[0, 1], ylim=(-0.6, 1.6), title=f"{folder.name}: a×b=?")
-axes.set_yticklabels([f"{mode}: {sum(right[mode])}/{cases} right" for mode in tokens])
-plt.show()
-
-# %% [markdown] lang="zh" key="figure-text"
-# 读图：一个圆是一道题，越靠右生成的词元越多；实心是答对，空心是答错。小模型的训练数据就是为了显出这个差别而造的，
-# 图上的分数说明机制，不说明真正的 Qwen3 有多强。
-#
-# ## 成批生成快多少
-#
-# 先猜一猜：一批题同时算，每秒生成的词元会是一道题时的几倍？
-
-# %% [markdown] lang="en" key="figure-text"
-# How to read it: a circle is a problem; the further right, the more tokens were generated; filled is right, hollow is
-# wrong. The tiny model's data was built to show this difference, so the scores explain the mechanism and say nothing
-# about how good the real Qwen3 is.
-#
-# ## How much faster is a batch
-#
-# Guess first: with all problems computed together, how many times the tokens per second of a single one?
-
-# %% key="speed"
-import time
-
-for count in (1, cases):
+def measure(generate, count):
     start = time.perf_counter()
-    outputs = llm.chat(conversations[:count], thinking, use_tqdm=False)
-    generated = sum(len(out.outputs[0].token_ids) for out in outputs)
-    print(f"{count:3} at once: {generated / (time.perf_counter() - start):6.0f} tokens/s")
+    generate(count)
+    return count * length / (time.perf_counter() - start)
 
-# %% [markdown] lang="zh" key="cut-text"
-# ## 想到一半被截断
+
+def with_vllm(count):
+    llm.generate(prompts[:count], fixed, use_tqdm=False)
+
+
+speed = {"vLLM, one": measure(with_vllm, 1)}
+count = max(1, min(cases, int(60 * speed["vLLM, one"] / length)))
+print(f"one at a time, {count} problems would take about {count * length / speed['vLLM, one']:.1f} s")
+speed[f"vLLM, batch of {count}"] = measure(with_vllm, count)
+for name, value in speed.items():
+    print(f"{name:22} {value:8.0f} tokens/s")
+
+# %% [markdown] lang="zh" key="position-text"
+# 和 transformers 的比较放在本课的末尾，那时引擎已经关上：内存里一次只放一个模型。
 #
-# 旧教程给思考模式设 `max_tokens=1024` 之类的小数目；真实的题目常要好几千个词元，Qwen 建议给到 32768。我们故意在思考的
-# 中间截断，看看 `split` 怎么说。
-
-# %% [markdown] lang="en" key="cut-text"
-# ## Cut in the middle of a thought
+# ## 采样在做什么
 #
-# Older tutorials give thinking a small budget such as `max_tokens=1024`; real problems often take several thousand
-# tokens, and Qwen advises 32768. Here a thought is cut in the middle on purpose: what does `split` say?
+# 模型每一步给词表里的每个词元一个分数，采样参数决定从哪些里面、按什么比例抽。要看清楚，得找一个**开放**的位置：接下来有好几种合理的写法。讲故事正合适。先猜一猜：下面两段文字的下一个词元，各有几种可能？
 
-# %% key="cut"
-ids = list(outputs[0].outputs[0].token_ids)
-cut = thinking.clone()
-cut.max_tokens = max(1, (ids.index(end) if end in ids else len(ids)) // 2)
-[output] = llm.chat(conversations[0], cut, use_tqdm=False)
-print(split(output))
-assert not split(output).finished
-if end in ids:
-    assert split(output).answer is None
+# %% [markdown] lang="en" key="position-text"
+# The comparison with transformers comes at the end of the lesson, when the engine is closed: one model in memory at a time.
+#
+# ## What sampling does
+#
+# At each step the model gives every token of the vocabulary a score, and the sampling parameters decide which of them are drawn and in what proportion. To see it we need an **open** position, with several sensible ways on: a story will do. Guess first: how many possibilities does the next token have after each of these two texts?
+
+# %% key="position"
+import torch
+
+starts = {"Once a cat met": "Tell me a story in two sentences.", "从前有一只": "讲一个两句话的小故事。"}
+texts = [render(question, enable_thinking=False) + start for start, question in starts.items()]
+everything = SamplingParams(max_tokens=1, temperature=0, logprobs=-1)
+outputs = llm.generate(texts, everything, use_tqdm=False)
+positions = {start: output.outputs[0].logprobs[0] for start, output in zip(starts, outputs, strict=True)}
+for start, logprobs in positions.items():
+    best = sorted(logprobs.values(), key=lambda entry: entry.rank)[:6]
+    shown = ", ".join(f"{entry.decoded_token!r} {torch.tensor(entry.logprob).exp():.3f}" for entry in best)
+    print(f"{start}… {shown}; {len(logprobs)} tokens in all")
+    assert abs(sum(torch.tensor(entry.logprob).exp() for entry in logprobs.values()) - 1) < 0.01
+
+# %% [markdown] lang="zh" key="settings-text"
+# 四个参数依次作用。**温度**先把所有分数除以它：小于 1，差距拉大；大于 1，差距抹平。**min-p** 去掉不到最大概率某个比例的词元，**top-k** 只留最好的 k 个，**top-p** 从最好的数起，累计概率够了就停。剩下的重新归一，再抽。先猜一猜：按 Qwen 的两套建议，上面第一段文字后面各剩几个词元？
+
+# %% [markdown] lang="en" key="settings-text"
+# Four parameters act in turn. **Temperature** divides all scores: below 1 differences grow, above 1 they fade. **min-p** drops tokens that are less likely than some fraction of the likeliest, **top-k** keeps the best k, and **top-p** counts from the best until their probabilities add up to enough. What is left is renormalised and drawn from. Guess first: with each of Qwen's two sets of advice, how many tokens are left after the first text above?
+
+# %% key="settings"
+from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
+
+
+def next_token(logprobs, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """Probabilities in vLLM's order: temperature, min-p, top-k, top-p; ``logprobs`` is (1, vocab)."""
+    logits = keep_min_p(logprobs / temperature, min_p) if min_p else logprobs / temperature
+    logits = keep_top_k(logits, top_k) if top_k else logits
+    return (keep_top_p(logits, top_p) if top_p < 1 else logits).softmax(dim=-1)  # (1, vocab)
+
+
+entries = sorted(positions["Once a cat met"].items(), key=lambda item: item[1].rank)
+logprobs = torch.tensor([[entry.logprob for _, entry in entries]])  # (1, vocab), the likeliest first
+settings = {
+    "as it is": {},
+    "thinking": {"temperature": 0.6, "top_k": 20, "top_p": 0.95},
+    "non-thinking": {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
+    "temperature 2": {"temperature": 2.0},
+    "min-p 0.3": {"min_p": 0.3},
+}
+figure, axes = plots.figure(1, len(settings), height=2.3, sharey=True)
+for ax, (name, chosen) in zip(axes, settings.items(), strict=True):
+    probabilities = next_token(logprobs, **chosen)[0]
+    ax.bar(range(6), next_token(logprobs)[0, :6], color="#dddddd", width=0.85)
+    ax.bar(range(6), probabilities[:6], color="#4477aa", width=0.5)
+    ax.set_xticks(range(6), [plots.printable(entry.decoded_token.encode()) for _, entry in entries[:6]], rotation=60)
+    ax.set_title(f"{name}: {int((probabilities > 0).sum())} left")
+axes[0].set_ylabel("probability")
+figure
+
+# %% [markdown] lang="zh" key="settings-read"
+# 读图：浅色是模型给的概率，深色是采样真正用的概率；只画最好的 6 个，`␣` 是空格，标题里是词表中还可能被抽到的个数。非思考的建议更窄：温度更高，但 top-p 更小，尾巴先被剪掉。温度 2 不剪任何词元，只把机会分给尾巴，胡话就是这么混进来的；所以高温要配 min-p 或 top-p。
+#
+# **选读。** 这是按公式算的，vLLM 真是这样抽的吗？让它抽 400 次，数一数。
+
+# %% [markdown] lang="en" key="settings-read"
+# How to read it: light is the model's probability, dark what sampling uses; only the best 6 are drawn, `␣` is a space, and the title counts all tokens of the vocabulary that can still be drawn. The advice without thinking is the narrower one: a higher temperature, but a smaller top-p, so the tail goes first. Temperature 2 cuts nothing and hands chances to the tail; that is how nonsense gets in, and why a high temperature wants min-p or top-p beside it.
+#
+# **Extra.** This was computed by formula. Does vLLM really draw like that? Let it draw 400 times, and count.
+
+# %% key="draws" tags=["extra"]
+from collections import Counter
+
+draws = 400
+for name, chosen in settings.items():
+    params = SamplingParams(n=draws, max_tokens=1, **chosen)
+    [output] = llm.generate([texts[0]], params, use_tqdm=False)
+    drawn = Counter(completion.token_ids[0] for completion in output.outputs)
+    expected = next_token(logprobs, **chosen)[0]
+    pairs = [(drawn[token] / draws, expected[place].item()) for place, (token, _) in enumerate(entries)]
+    shown = "  ".join(f"{real:.2f} / {formula:.2f}" for real, formula in pairs[:3])
+    print(f"{name:14} drawn / by formula: {shown}")
+    assert all(formula > 0 or real == 0 for real, formula in pairs)  # what was cut never comes
+    assert max(abs(real - formula) for real, formula in pairs) < 0.12  # almost five standard deviations
+
+# %% [markdown] lang="zh" key="explorer-text"
+# **选读。** 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。试试看：把温度调到 2，再用哪一个参数最少地动别的，就能把胡话剪掉？
+
+# %% [markdown] lang="en" key="explorer-text"
+# **Extra.** Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. A task: at temperature 2, which single parameter cuts the nonsense and changes the rest least?
+
+# %% key="explorer" tags=["extra"]
+from helpers.explorer import SamplingExplorer
+
+SamplingExplorer(positions, model=folder.name)
+
+# %% [markdown] lang="zh" key="ex2-text"
+# ### 练习 2 ★★☆（8 分钟，选读）：写出 top-p
+#
+# `logits` 是 `(batch, vocab)`。把累计概率够 `top_p` 之后的词元设成负无穷，位置不变。越过门槛的那一个要留下：`top_p=0.5` 而第一名有 0.6，就留第一名。
+#
+# <details><summary>提示</summary>
+#
+# 从大到小排序，softmax，`cumsum`。一个词元该不该去掉，看它**前面**的累计概率够不够。最后用 `scatter` 放回原来的位置。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex2-text"
+# ### Exercise 2 ★★☆ (8 minutes, extra): write top-p
+#
+# `logits` is `(batch, vocab)`. Set to minus infinity all tokens behind the point where the probabilities add up to `top_p`, in their old places. The one that crosses the line stays: with `top_p=0.5` and a first token of 0.6, that one is kept.
+#
+# <details><summary>Hint</summary>
+#
+# Sort from high to low, softmax, `cumsum`. Whether a token goes depends on the sum **before** it. `scatter` puts the result back into the old places.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise", "extra"]
+def top_p_filter(logits, top_p):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def top_p_filter(logits, top_p):  # noqa: F811
+    ordered, token_ids = logits.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(dim=-1)
+    mass_before = probabilities.cumsum(dim=-1) - probabilities
+    ordered = ordered.masked_fill(mass_before >= top_p, -torch.inf)
+    return torch.empty_like(logits).scatter(-1, token_ids, ordered)
+
+
+# %% key="ex2-check" tags=["extra"]
+checks.exercise_05_2(top_p_filter)
+
+# %% [markdown] lang="zh" key="logprobs-text"
+# ## 模型有多大把握（选读）
+#
+# `logprobs=k` 让每个词元带上自己和前 k 名的对数概率。先猜一猜：小模型不思考就算 `37×46`，会在哪一位上犹豫？
+
+# %% [markdown] lang="en" key="logprobs-text"
+# ## How sure is the model (extra)
+#
+# With `logprobs=k` each token comes with its own log-probability and those of the k best. Guess first: when the tiny model works out `37×46` without thinking, at which digit does it hesitate?
+
+# %% key="logprobs" tags=["extra"]
+watch = SamplingParams(temperature=0, max_tokens=limit, logprobs=3)
+figure, axes = plots.figure(1, 2, height=2.0, sharey=True, width_ratios=[1, 3])
+for ax, enabled in zip(axes, (False, True), strict=True):
+    [output] = llm.generate([render("37×46=?", enable_thinking=enabled)], watch, use_tqdm=False)
+    one = output.outputs[0]
+    chosen = [step[token] for token, step in zip(one.token_ids, one.logprobs, strict=True)][:60]
+    ax.bar(range(len(chosen)), [torch.tensor(entry.logprob).exp() for entry in chosen], color="#77aadd")
+    labels = [plots.printable(entry.decoded_token.encode()) for entry in chosen]
+    ax.set_xticks(range(len(chosen)), labels, rotation=90, fontsize=7)
+    ax.set_title(f"{folder.name}, thinking {'on' if enabled else 'off'}")
+axes[0].set_ylabel("probability")
+figure
+
+# %% [markdown] lang="zh" key="structured-text"
+# 读图：一条柱是一个写出来的词元，高度是模型给它的概率。不思考时，前面照抄题目很有把握，到积的中间几位忽然拿不准，贪心解码还是写下去，于是答错；思考时每一步都接近 1。概率低的地方值得怀疑，但概率高不等于正确。
+#
+# ## 约束输出的格式（选读）
+#
+# 程序要读模型的输出时，与其在提示词里恳求，不如让引擎只允许合格的词元：`structured_outputs` 收选项、正则表达式或 JSON schema。旧教程的 `guided_choice`、`guided_json` 已经删除。先猜一猜：格式有了保证，内容也对吗？
+
+# %% [markdown] lang="en" key="structured-text"
+# How to read it: a bar is a token that was written, its height the probability the model gave it. Without thinking it copies the problem with confidence and suddenly wavers in the middle of the product; greedy decoding writes on all the same, and the result is wrong. With thinking every step is close to 1. A low probability is worth a doubt; a high one is no proof.
+#
+# ## Constrain the form of the output (extra)
+#
+# When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice` and `guided_json` are gone. Guess first: the form is guaranteed, but is the content right?
+
+# %% key="structured" tags=["extra"]
+from vllm.sampling_params import StructuredOutputsParams
+
+schema = {"type": "object", "properties": {"product": {"type": "integer"}}, "required": ["product"]}
+constraints = {
+    "法国的首都是哪里？": {"choice": ["巴黎", "伦敦", "东京"]},
+    "37×46=?": {"regex": r"37×46=\d{4}"},
+    "23×31=?": {"json": schema},
+}
+for question, constraint in constraints.items():
+    params = SamplingParams(temperature=0, max_tokens=64, structured_outputs=StructuredOutputsParams(**constraint))
+    [output] = llm.generate([render(question, enable_thinking=False)], params, use_tqdm=False)
+    text = output.outputs[0].text
+    print(question, constraint, "→", " ".join(text.split()))
+    if "choice" in constraint:
+        assert text in constraint["choice"]
 
 # %% [markdown] lang="zh" key="close-text"
+# 读输出：格式都合格，内容不一定。小模型没学过 JSON，逼它写，它就随手填一个数；输出里的空白也可能很怪（这里合并了），所以先 `json.loads` 再比较，并且留够 `max_tokens`，不然 JSON 会断在半路。思考开着时，约束从 `</think>` 之后才开始。
+#
 # ## 释放引擎
 #
-# vLLM 没有公开的关闭方法，`del llm` 也常常不够：笔记本的 `Out[]` 可能还拿着它。`close_engine()` 清空引擎，把内存
-# 还给系统；用 `with open_engine() as llm:` 则会自动关闭。旧教程里还有一句 `VLLM_USE_MODELSCOPE`：它要在导入 `vllm`
-# 之前设好才有用，而模型已在本地文件夹时根本用不着。
+# vLLM 没有公开的关闭方法，`del llm` 也常常不够：笔记本的 `Out[]` 可能还拿着它。`close_engine()` 清空引擎，把内存还给系统；写成 `with open_engine() as llm:` 则会自动关闭。
 
 # %% [markdown] lang="en" key="close-text"
+# How to read it: the forms are right, the contents need not be. The tiny model never learned JSON, and forced to write it, it puts in some number; the whitespace may be odd too (it is joined here), so use `json.loads` before you compare, and leave enough `max_tokens`, or the JSON breaks off. With thinking on, the constraint begins after `</think>`.
+#
 # ## Release the engine
 #
-# vLLM has no public method to close an engine, and `del llm` is often not enough: the notebook's `Out[]` may still hold
-# it. `close_engine()` empties the engine and gives the memory back; `with open_engine() as llm:` does so by itself.
-# One more line of older tutorials is `VLLM_USE_MODELSCOPE`: it only works if set before `vllm` is imported, and a model
-# in a local folder does not need it at all.
+# vLLM has no public method to close an engine, and `del llm` is often not enough: the notebook's `Out[]` may still hold it. `close_engine()` empties the engine and gives the memory back; `with open_engine() as llm:` does so by itself.
 
 # %% key="close"
 close_engine()
+print("closed:", type(llm).__name__)
+
+# %% [markdown] lang="zh" key="compare-text"
+# ## 和 transformers 并排（选读）
+#
+# 现在轮到 transformers 做同样的事：同样的题、同样的长度、贪心解码，一次一道，再一次一批。先猜一猜：小模型上，vLLM 比 transformers 的**成批**生成快多少？
+
+# %% [markdown] lang="en" key="compare-text"
+# ## Side by side with transformers (extra)
+#
+# Now transformers does the same: the same problems, the same length, greedy decoding, one at a time and then as a batch. Guess first: on the tiny model, how much faster is vLLM than a **batch** in transformers?
+
+# %% key="compare" tags=["extra"]
+import transformers
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+transformers.utils.logging.disable_progress_bar()
+model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
+padded = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")  # the new tokens follow on the right
+
+
+def with_transformers(number):
+    batch = padded(prompts[:number], return_tensors="pt", padding=True, add_special_tokens=False).to(device)
+    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    model.generate(**batch, max_new_tokens=length, min_new_tokens=length, **greedy)
+
+
+with_transformers(1)
+few = max(1, min(count, int(10 * measure(with_transformers, 1) / length)))  # ten seconds of it are enough
+speed["transformers, one by one"] = measure(lambda number: [with_transformers(1) for _ in range(number)], few)
+speed[f"transformers, batch of {count}"] = measure(with_transformers, count)
+model = None  # gives its memory back
+figure, ax = plots.figure(height=1.8)
+bars = ax.barh(range(len(speed)), speed.values(), color=["#4477aa" if "vLLM" in name else "#dddddd" for name in speed])
+ax.bar_label(bars, fmt="%.0f", padding=4)
+ax.set(yticks=range(len(speed)), yticklabels=speed, xlabel=f"tokens/s ({folder.name}, {device})")
+ax.invert_yaxis()
+figure
+
+# %% [markdown] lang="zh" key="bandwidth-text"
+# 读图：成批远远快过一道一道来，这是最大的差别。vLLM 和 transformers 的成批生成在同一个量级，差多少随机器和负载变：这个模型小得几乎不用读权重，时间花在每一步的 Python 里；题目又写得一样长，transformers 也没有空等的损失。别从这张图推断真正的 Qwen3。
+#
+# 真正的差别在哪里，可以算出来。每生成一步，至少要把全部权重读一遍，再加上每个请求的 KV 缓存；除以显存带宽，就是速度的上限。以 Qwen3-8B 和一张 24 GB、[每秒 1008 GB](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf) 的 RTX 4090 为例，每个请求 1024 个词元。先猜一猜：上限随并发怎样涨？什么先用完？
+
+# %% [markdown] lang="en" key="bandwidth-text"
+# How to read it: a batch is far faster than one at a time, and that is the main difference. vLLM and a batch in transformers are of the same order, and by how much they differ changes with machine and load: this model is so small that reading its weights hardly counts, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting. Do not conclude from this to a real Qwen3.
+#
+# Where a real one differs can be computed. Each step reads at least all weights once, and the KV cache of every request; divided by the memory bandwidth this bounds the speed. Take Qwen3-8B and an RTX 4090 with 24 GB and [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf), and 1024 tokens a request. Guess first: how does the bound grow with the number of requests, and what runs out first?
+
+# %% key="bandwidth" tags=["extra"]
+config = models.CATALOGUE["Qwen/Qwen3-8B"].config
+bandwidth, context = 1008e9, 1024
+weights, kv_cache = models.weight_bytes(config), context * models.kv_bytes_per_token(config)
+fit = models.fits(config, 24e9, context)
+most = int((fit.usable - fit.weights - fit.other) / kv_cache)
+at_once = range(1, most + 1)
+bound = [requests * bandwidth / (weights + requests * kv_cache) for requests in at_once]
+figure, ax = plots.figure(height=2.6)
+ax.plot(at_once, bound, color="#4477aa", label="all at once")
+ax.axhline(bound[0], color="#bb4400", linestyle="--", label=f"one by one: {bound[0]:.0f} tokens/s")
+ax.axvline(most, color="#555555", linewidth=1)
+ax.text(most - 0.2, bound[-1] / 3, f"{most} requests:\nmemory is full", ha="right")
+ax.set(xlabel="requests at once", ylabel="tokens/s, upper bound", ylim=(0, None), title="Qwen3-8B in bf16 on 24 GB")
+ax.legend(loc="upper left")
+figure
+
+# %% [markdown] lang="zh" key="recap"
+# 读图：蓝线是算出来的上限，没有在 GPU 上跑过。读一遍权重本来只得一个词元，并在一起就得好几十个，所以几乎成正比；先用完的是显存。这正是 PagedAttention 要紧的地方：预留整段上下文的做法，同样的显存只放得下几个请求。
+#
+# ## 小结
+#
+# - 引擎打开一次，用同一个 `LLM` 成批生成，最后释放；第二个引擎要等第一个关上。
+# - KV 缓存按块分配，开头相同就共用；请求一完成，位子立刻给下一个。
+# - 停止词元和采样的默认值来自 `generation_config.json`，唯独 `max_tokens` 默认是 16。
+# - 温度改比例，min-p、top-k、top-p 剪尾巴；思考用 0.6 和 0.95，非思考用 0.7、0.8 和 1.5 的 `presence_penalty`。
+# - 拼错的模板参数不报错；约束输出保证格式，不保证内容。
+#
+# ## 自测
+#
+# 1. 为什么 `num_cached_tokens` 总是块大小的整数倍？
+# 2. `SamplingParams()` 和完全不传参数，采样的温度一样吗？
+# 3. 第一名概率 0.6，第二名 0.3，`top_p=0.5` 留下几个？`min_p=0.5` 呢？
+# 4. 为什么成批生成几乎不增加每一步的时间？
+# 5. `max_tokens=5000`，而上下文只剩 3000，会发生什么？
+#
+# <details><summary>答案</summary>
+#
+# 1. 只有填满的块才会登记到前缀缓存里供人共用。
+# 2. 不一样。不传时用 `generation_config.json` 的 0.6；自己建的 `SamplingParams()` 是 1.0。
+# 3. top-p 留 1 个：越过门槛的第一名。min-p 留 2 个：0.3 不小于 0.6 的一半。
+# 4. 一步的时间主要花在读权重上，并在一起的请求共用这一次读取。
+# 5. vLLM 不报错，写满 3000 个就停，`finish_reason` 是 `length`。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | 回答断在第 16 个词元 | 没有给 `max_tokens` | 写 `max_tokens=None` 或足够大的数 |
+# | 关了思考，还在思考 | 参数名写错，如 `ensure_thinking` | `chat_template_kwargs={"enable_thinking": False}`，并打印提示词 |
+# | 思考没完没了 | `temperature=0` | 用思考模式的采样值 |
+# | `out-of-vocab token ids` | 抄来的 `stop_token_ids` | 删掉它，或按名字向分词器查 |
+# | 第二个 `LLM` 内存不足 | 函数里每次都新建引擎 | 在外面建一次，传进去 |
+# | `TypeError: unexpected keyword argument 'guided_decoding'` | 旧接口 | `structured_outputs=StructuredOutputsParams(...)` |
+#
+# ## 可以直接拿走的代码（选读）
+#
+# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在笔记本里它只定义函数，不打开引擎。
+
+# %% [markdown] lang="en" key="recap"
+# How to read it: the blue line is a computed bound; it was not run on a GPU. Reading the weights once gives one token for one request and dozens for a batch, so the bound is almost proportional; memory runs out first. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
+#
+# ## Recap
+#
+# - Open the engine once, generate in batches with one `LLM`, release it; a second engine waits until the first is closed.
+# - The KV cache is given out in blocks, shared where prompts begin alike; the moment a request is done, another takes its place.
+# - Stop tokens and default sampling values come from `generation_config.json`, but `max_tokens` is 16 unless you set it.
+# - Temperature changes proportions; min-p, top-k and top-p cut the tail. Thinking: 0.6 and 0.95; without: 0.7, 0.8 and a `presence_penalty` of 1.5.
+# - A misspelt template argument raises nothing; constrained output guarantees the form, not the content.
+#
+# ## Test yourself
+#
+# 1. Why is `num_cached_tokens` always a multiple of the block size?
+# 2. Is the temperature the same with `SamplingParams()` and with no parameters at all?
+# 3. The best token has 0.6, the second 0.3: how many stay with `top_p=0.5`, and with `min_p=0.5`?
+# 4. Why does a batch hardly lengthen a step?
+# 5. `max_tokens=5000`, and the context has 3000 left: what happens?
+#
+# <details><summary>Answers</summary>
+#
+# 1. Only full blocks are entered into the prefix cache for others to share.
+# 2. No. With none, it is 0.6 from `generation_config.json`; your own `SamplingParams()` has 1.0.
+# 3. top-p keeps 1, the best token, which crosses the line. min-p keeps 2: 0.3 is not less than half of 0.6.
+# 4. A step is mostly spent on reading the weights, and all requests of the batch share that reading.
+# 5. vLLM raises nothing and stops after 3000; `finish_reason` is `length`.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | the reply breaks off at token 16 | no `max_tokens` | `max_tokens=None`, or enough of them |
+# | thinking is off, and it still thinks | a misspelt argument such as `ensure_thinking` | `chat_template_kwargs={"enable_thinking": False}`, and print the prompt |
+# | a thought without end | `temperature=0` | the sampling values for thinking |
+# | `out-of-vocab token ids` | copied `stop_token_ids` | drop them, or ask the tokenizer by name |
+# | the second `LLM` runs out of memory | a function builds the engine at every call | build it once, outside, and pass it in |
+# | `TypeError: unexpected keyword argument 'guided_decoding'` | an old interface | `structured_outputs=StructuredOutputsParams(...)` |
+#
+# ## Code to take away (extra)
+#
+# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; a model that is not on your disk is fetched from ModelScope. With `max_model_len=-1` vLLM picks the longest context that fits the memory. In a notebook it only defines its functions and opens no engine.
+
+# %% key="copy-me" tags=["copy-me", "extra"]
+import os
+from pathlib import Path
+
+MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
+if not Path(MODEL).is_dir():
+    os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")  # read when vllm is imported, so set it before
+
+from vllm import LLM, SamplingParams  # noqa: E402
+
+THINKING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0}
+DIRECT = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0, "presence_penalty": 1.5}
+
+
+def split(output, tokenizer):
+    """(thinking, answer) of one output; a thought that was cut has no answer, None."""
+    ids, end = list(output.outputs[0].token_ids), tokenizer.convert_tokens_to_ids("</think>")
+    begin = tokenizer.convert_tokens_to_ids("<think>")
+    if end in ids:
+        place = len(ids) - ids[::-1].index(end)
+        parts = [token for token in ids[:place] if token not in (begin, end)], ids[place:]
+        return tuple(tokenizer.decode(part, skip_special_tokens=True).strip() for part in parts)
+    return (output.outputs[0].text, None) if begin in ids else ("", output.outputs[0].text.strip())
+
+
+def ask(llm, questions, thinking=True, max_tokens=None):
+    """Answers a batch of questions: (thinking, answer) for each."""
+    conversations = [[{"role": "user", "content": question}] for question in questions]
+    params = SamplingParams(**(THINKING if thinking else DIRECT), max_tokens=max_tokens)
+    outputs = llm.chat(conversations, params, chat_template_kwargs={"enable_thinking": thinking}, use_tqdm=False)
+    return [split(output, llm.get_tokenizer()) for output in outputs]
+
+
+if __name__ == "__main__" and "get_ipython" not in globals():  # as a script; a notebook decides for itself
+    llm = LLM(model=MODEL, max_model_len=-1)  # once, for all questions
+    for thought, answer in ask(llm, ["给我一个关于大模型的简短介绍。", "你是谁？"]):
+        print(f"thinking: {thought}\nanswer: {answer}\n")
+    print("without thinking:", ask(llm, ["你是谁？"], thinking=False)[0][1])
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - [PagedAttention 论文](https://arxiv.org/abs/2309.06180)；vLLM 文档：[离线推理](https://docs.vllm.ai/en/stable/serving/offline_inference.html)、[结构化输出](https://docs.vllm.ai/en/stable/features/structured_outputs.html)
+# - 采样：[top-p](https://arxiv.org/abs/1904.09751)，[min-p](https://arxiv.org/abs/2407.01082)；[Qwen3-8B 的模型卡](https://huggingface.co/Qwen/Qwen3-8B)里有完整的建议
+#
+# 下一课：[思考换来什么](../zh/06_thinking.ipynb)，用同一个引擎量一量。
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - [The PagedAttention paper](https://arxiv.org/abs/2309.06180); vLLM's documentation: [offline inference](https://docs.vllm.ai/en/stable/serving/offline_inference.html), [structured outputs](https://docs.vllm.ai/en/stable/features/structured_outputs.html)
+# - Sampling: [top-p](https://arxiv.org/abs/1904.09751), [min-p](https://arxiv.org/abs/2407.01082); all of Qwen's advice is on [Qwen3-8B's model card](https://huggingface.co/Qwen/Qwen3-8B)
+#
+# Next: [what thinking buys](../en/06_thinking.ipynb), measured with the same engine.

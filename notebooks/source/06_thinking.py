@@ -1,0 +1,693 @@
+# %% [markdown] lang="zh" key="title"
+# # 06 · 思考换来什么
+#
+# | | |
+# |---|---|
+# | 学完能做 | 读懂模板的每一种情形；把思考和答案分开，包括没想完的；用硬开关、软开关和思考预算控制思考；量出思考换来多少正确率、花掉多少词元；说出什么时候不该思考；把多轮对话做对 |
+# | 先修 | 第 05 课 |
+# | 时间 | 主线 35 分钟；标着“选读”的小节再加 20 分钟，跳过不影响后面 |
+# | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
+# | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
+# | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
+
+# %% [markdown] lang="en" key="title"
+# # 06 · What thinking buys
+#
+# | | |
+# |---|---|
+# | You will be able to | read every case of the template; separate thinking from the answer, unfinished thoughts included; control thinking with the hard switch, the soft switch and a budget; measure what it buys in accuracy and costs in tokens; say when not to think; get several turns right |
+# | Prerequisites | lesson 05 |
+# | Time | 35 minutes for the main path; 20 more for the sections marked "extra", which can be skipped |
+# | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
+# | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB GPU) |
+# | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
+
+# %% key="setup"
+import os
+import re
+import time
+
+from helpers import checks, models, plots
+from helpers.engine import close_engine, open_engine, split
+
+folder = models.course_model()
+print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
+
+# %% [markdown] lang="zh" key="open-text"
+# Qwen3 是混合模型：同一组权重，可以先想再答，也可以直接答。切换全在提示词里，没有别的机关。`open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`：引擎因此认得 `<think>` 和 `</think>`，后面的思考预算要用。
+#
+# 2507 版不同：Instruct 从不思考，本课不适用；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。
+
+# %% [markdown] lang="en" key="open-text"
+# Qwen3 is a hybrid model: the same weights can think first or answer at once. The switch is in the prompt and nowhere else. For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`, so that the engine knows `<think>` and `</think>`; the thinking budget below needs it.
+#
+# The 2507 releases differ: Instruct never thinks, and this lesson is not for it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`.
+
+# %% key="open"
+llm = open_engine()
+tokenizer = llm.get_tokenizer()
+limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
+recommended = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0}
+greedy = {"temperature": 0.0}
+
+# %% [markdown] lang="zh" key="cases-text"
+# ## 模板的各种情形，一张差异表
+#
+# 同一个模板，不同的参数和历史，渲染出来差在哪里？下面每一组比较两段渲染结果，只打印不同的行：`-` 是前者有的，`+` 是后者有的。先猜一猜：历史里的思考会怎样？软开关 `/no_think` 会改动模板的哪里？
+
+# %% [markdown] lang="en" key="cases-text"
+# ## Every case of the template, as a table of differences
+#
+# One template, different arguments and histories: where do the rendered texts differ? Each group below compares two of them and prints only the lines that differ: `-` stands in the first, `+` in the second. Guess first: what happens to a thought in the history? And where does the soft switch `/no_think` change the template?
+
+# %% key="cases"
+import difflib
+
+from vllm import SamplingParams
+
+
+def render(messages, prompt=True, **arguments):
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **arguments)
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def assistant(content, **more):
+    return {"role": "assistant", "content": content} | more
+
+
+plain = [user("37×46=?"), assistant("1702"), user("再加 10 呢？")]
+with_thought = [plain[0], assistant("<think>\n37×40=1480\n</think>\n\n1702"), plain[2]]
+ask = [user("37×46=?")]
+pairs = {
+    "enable_thinking=False": (render(ask), render(ask, enable_thinking=False)),
+    "ensure_thinking=False": (render(ask), render(ask, ensure_thinking=False)),
+    "/no_think": (render(ask), render([user("37×46=? /no_think")])),
+    "a thought in the history": (render(plain), render(with_thought)),
+    "the same, as reasoning_content": (
+        render(plain),
+        render([plain[0], assistant("1702", reasoning_content="…"), plain[2]]),
+    ),
+    "history, thinking off": (render(plain), render(plain, enable_thinking=False)),
+    "last message from the assistant": (render(ask), render(plain[:2], prompt=False)),
+}
+for case, (before, after) in pairs.items():
+    lines = difflib.ndiff(before.splitlines(keepends=True), after.splitlines(keepends=True))
+    changes = [f"    {line[0]} {line[2:]!r}" for line in lines if line[0] in "+-"]
+    print(case, *(changes or ["    (equal)"]), sep="\n")
+assert pairs["ensure_thinking=False"][0] == pairs["ensure_thinking=False"][1]
+assert pairs["a thought in the history"][0] == pairs["a thought in the history"][1]
+
+# %% [markdown] lang="zh" key="cases-read"
+# 读表，从上到下：
+#
+# - **硬开关**在末尾预填一个空的思考块；参数名拼错（旧教程的 `ensure_thinking`）什么也不变。
+# - **软开关**只是用户消息里的几个字，模板原样抄下：是模型在训练中学会了照办，模板一无所知。
+# - **历史里的思考会被去掉**，写成 `<think>` 或放进 `reasoning_content` 都一样。键名必须是 `reasoning_content`：vLLM 返回的字段如今叫 `reasoning`，原样塞回消息，模板不认。
+# - 关着思考聊多轮，旧的轮次里**没有**空思考块，和当时真正的提示词对不上：前缀缓存从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。
+# - 最后一条是 assistant 时，模板会替它补上空思考块。
+#
+# **选读。** 还有一种情形：模型调用工具时，一次思考会跨好几条消息。先猜一猜：工具结果回来之后，之前的思考还在吗？
+
+# %% [markdown] lang="en" key="cases-read"
+# How to read it, from the top:
+#
+# - The **hard switch** writes an empty think block at the end; a misspelt name (`ensure_thinking` of older tutorials) changes nothing.
+# - The **soft switch** is a few characters in the user's message, copied as they are: the model learned in training to obey them, the template knows nothing of it.
+# - **Thoughts in the history are dropped**, whether written as `<think>` or passed as `reasoning_content`. The key must be `reasoning_content`: the field that vLLM returns is called `reasoning` by now, and put back into a message under that name the template does not see it.
+# - With thinking off over several turns, old turns have **no** empty think block, unlike the prompts of their time: the prefix cache breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)).
+# - If the last message is the assistant's, the template adds an empty think block to it.
+#
+# **Extra.** One more case: when the model calls tools, one thought spans several messages. Guess first: once the tool's result is back, is the earlier thought still there?
+
+# %% key="tools" tags=["extra"]
+call = {"function": {"name": "calculator", "arguments": {"expression": "37*46"}}}
+chain = [
+    user("37×46=?"),
+    assistant("", reasoning_content="用计算器算 37*46。", tool_calls=[call]),
+    {"role": "tool", "content": "1702"},
+]
+print(render(chain))
+assert "用计算器算" in render(chain) and "用计算器算" not in render([*chain, assistant("1702"), user("再加 10 呢？")])
+
+# %% [markdown] lang="zh" key="cut-text"
+# 读输出：还在。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具；工具结果装在 `<tool_response>` 里，算不上新问题。等用户问了下一个问题，前面的思考才全部去掉。`content` 要写空字符串 `""`，写 `None` 会报错。
+#
+# ## 把思考和答案分开
+#
+# 规则很短：找**最后一个** `</think>`，之前是思考，之后是答案。难在没有 `</think>` 的时候：思考开了头却没写完，说明被截断了，这时**没有答案**。连 Qwen 文档的示例也会把这半截思考当成答案。
+#
+# 我们故意截断一次。先猜一猜：下面两种截法，`split` 各给出什么？
+
+# %% [markdown] lang="en" key="cut-text"
+# How to read it: it is. From the last real question on, thoughts are kept, or the model would forget why it called the tool; the tool's result stands in `<tool_response>` and is no new question. Only the user's next question drops them all. Write `content` as the empty string `""`; `None` is an error.
+#
+# ## Keep thinking and answer apart
+#
+# The rule is short: find the **last** `</think>`; before it is the thought, behind it the answer. What is hard is an output without `</think>`: a thought was begun and not finished, so it was cut off, and there **is no answer**. Even the sample code in Qwen's documentation takes that half thought for one.
+#
+# Let us cut one on purpose. Guess first: what does `split` say to each of the two cuts below?
+
+# %% key="cut" tags=["extra"]
+[whole] = llm.chat(ask, SamplingParams(**greedy, max_tokens=limit), use_tqdm=False)
+ids, end = list(whole.outputs[0].token_ids), tokenizer.convert_tokens_to_ids("</think>")
+middle = ids.index(end) if end in ids else len(ids) - 1
+for tokens in (max(1, middle // 2), middle + 3):
+    [output] = llm.chat(ask, SamplingParams(**greedy, max_tokens=tokens), use_tqdm=False)
+    print(f"max_tokens={tokens}: {output.outputs[0].finish_reason}, {split(output)}")
+
+# %% [markdown] lang="zh" key="ex1-text"
+# 读输出：截在思考中间，`answer` 是 `None`；截在 `</think>` 之后，思考完整，答案是空的。两次的 `finished` 都是 `False`。
+#
+# ### 练习 1 ★★☆（8 分钟）：拆开一个可能被截断的输出
+#
+# `token_ids` 是模型写出的词元编号；`think`、`end` 是 `<think>` 和 `</think>` 的编号。返回 `(thinking, answer)`，各是一个编号列表，没有就是 `None`，都不含两个标签。三种情形：想完了；想到一半；根本没有思考。
+#
+# <details><summary>提示</summary>
+#
+# 最后一个 `end` 的位置：`len(ids) - 1 - ids[::-1].index(end)`。没有 `end` 时，看有没有 `think`。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex1-text"
+# How to read it: cut within the thought, `answer` is `None`; cut behind `</think>`, the thought is whole and the answer empty. `finished` is `False` for both.
+#
+# ### Exercise 1 ★★☆ (8 minutes): take an output apart that may have been cut
+#
+# `token_ids` are the ids that the model wrote; `think` and `end` are those of `<think>` and `</think>`. Return `(thinking, answer)`, two lists of ids, `None` for what there is not, and neither with the two tags. Three cases: a finished thought; half a thought; no thought at all.
+#
+# <details><summary>Hint</summary>
+#
+# The place of the last `end` is `len(ids) - 1 - ids[::-1].index(end)`. Without an `end`, see whether there is a `think`.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise"]
+def split_ids(token_ids, think, end):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+def split_ids(token_ids, think, end):  # noqa: F811
+    ids = list(token_ids)
+    if end in ids:
+        last = len(ids) - 1 - ids[::-1].index(end)
+        return [token for token in ids[:last] if token != think], ids[last + 1 :]
+    if think in ids:
+        return [token for token in ids if token != think], None
+    return None, ids
+
+
+# %% key="ex1-check"
+checks.exercise_06_1(split_ids)
+
+# %% [markdown] lang="zh" key="switch-text"
+# ## 硬开关和软开关
+#
+# 两个开关可以同时出现。先猜一猜：`enable_thinking=False` 遇上 `/think`，听谁的？软开关关掉思考时，输出里还有没有 `<think>`？
+
+# %% [markdown] lang="en" key="switch-text"
+# ## The hard switch and the soft one
+#
+# Both can be there at once. Guess first: if `enable_thinking=False` meets `/think`, who wins? And with thinking switched off softly, is there still a `<think>` in the output?
+
+# %% key="switch"
+for question in ("你是谁？", "你是谁？ /no_think", "你是谁？ /no_think /think"):
+    for enabled in (True, False):
+        [output] = llm.chat(
+            [user(question)],
+            SamplingParams(**recommended, max_tokens=limit),
+            chat_template_kwargs={"enable_thinking": enabled},
+            use_tqdm=False,
+        )
+        print(f"{question:20} enable_thinking={enabled!s:5} → {output.outputs[0].text[:34]!r}")
+        if not enabled and models.is_bundled(folder):
+            assert split(output).thinking is None
+
+# %% [markdown] lang="zh" key="switch-read"
+# 读输出：硬开关关掉，就再没有思考，`/think` 也叫不回来，因为空思考块已经写在提示词里。软开关关掉时，模型自己写一个**空的**思考块，所以程序照样要拆。两个软开关挤在一条消息里，小模型没有学过，输出不足为凭；Qwen3 在多轮对话里[听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。软开关要模型配合，硬开关不用：程序里用硬开关，软开关留给聊天的用户。
+#
+# 旧教程还有一招：在用户消息的末尾写 `<think>`。那个位置属于用户的话，不是模型的话，模型要么不理，要么写出缺了开头标签的半个思考块。想替模型开头，要写在 assistant 的位置上。
+#
+# ## 思考预算
+#
+# 思考可以只给一定的词元数。`thinking_token_budget` 由 vLLM 计数，到了数就强行写下 `</think>`，模型接着答题。先猜一猜：只给一半的思考，答案会“对一半”吗？
+
+# %% [markdown] lang="en" key="switch-read"
+# How to read it: the hard switch off means no thought, and `/think` does not bring it back, because the empty think block already stands in the prompt. Switched off softly, the model writes an **empty** think block itself, so a program still has to split. Two soft switches in one message are something the tiny model never learned, so do not read much into that output; over several turns Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B). The soft switch needs the model's cooperation, the hard one does not: use the hard one in programs and leave the soft one to people who chat.
+#
+# Older tutorials have one more trick: `<think>` at the end of the user's message. That place belongs to the user's words and not to the model's; a model ignores it, or writes half a think block that lacks its opening tag. To begin for the model, write in the assistant's place.
+#
+# ## A thinking budget
+#
+# Thinking can be given a number of tokens. With `thinking_token_budget` vLLM counts them, forces `</think>` when they are used up, and the model goes on to the answer. Guess first: does half the thought give "half an answer"?
+
+# %% key="budget"
+for budget in (0, 8, 16, 32, 64, None):
+    params = SamplingParams(**greedy, max_tokens=limit, thinking_token_budget=budget)
+    [output] = llm.chat(ask, params, use_tqdm=False)
+    thinking, answer, _ = split(output)
+    print(f"budget {budget!s:4} → {len(output.outputs[0].token_ids):2} tokens, answer {answer!r}, thought {thinking!r}")
+
+# %% [markdown] lang="zh" key="budget-read"
+# 读输出：预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案还是猜的：思考的价值在最后那几步。答案本身要写多长，仍由 `max_tokens` 管。
+#
+# 没有出现 `<think>`，预算就不起作用；没有 `reasoning_parser`，vLLM 会拒绝这个参数。
+#
+# **选读。** 引擎不支持预算时，[Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节的办法是分两次：第一次 `max_tokens` 等于预算；没想完，就在后面补一句话和 `</think>`，再生成第二次。先猜一猜：小模型看得懂报告里的那句话吗？
+
+# %% [markdown] lang="en" key="budget-read"
+# How to read it: the budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is still a guess: the value of a thought is in its last steps. How long the answer itself may be is up to `max_tokens` as before.
+#
+# Where no `<think>` appears a budget has no effect; without a `reasoning_parser` vLLM refuses the argument.
+#
+# **Extra.** For engines without a budget, section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) does it in two passes: the first with `max_tokens` as the budget; if the thought is unfinished, a sentence and `</think>` are added, and a second pass goes on from there. Guess first: does the tiny model understand the report's sentence?
+
+# %% key="two-pass" tags=["extra"]
+closings = {
+    "tag only": "\n</think>\n\n",
+    "the report's sentence": "\n\nConsidering the limited time by the user, I have to give the solution based on the "
+    "thinking directly now.\n</think>\n\n",
+}
+[first] = llm.generate([render(ask)], SamplingParams(**greedy, max_tokens=32), use_tqdm=False)
+for name, closing in closings.items():
+    text = render(ask) + first.outputs[0].text
+    if "</think>" not in first.outputs[0].text:
+        text += closing
+    [second] = llm.generate([text], SamplingParams(**greedy, max_tokens=min(limit or 60, 60)), use_tqdm=False)
+    print(f"{name}: {second.outputs[0].text!r}")
+
+# %% [markdown] lang="zh" key="problems-text"
+# 读输出：小模型没见过那句英文，一读就糊涂了，只补标签才行；真正的 Qwen3 读得懂，报告说这种本事没有专门训练过，是自己冒出来的。小模型却是专门训练的：它的训练数据里，30% 的思考被随机截断。
+#
+# ## 实验：思考换来多少正确率，花掉多少词元
+#
+# 下面的题目，小模型在训练时一道也没见过（操作数留出，见模型卡）：三分之二是连加，三分之一是两位数乘法，思考长短不一。先量一小批，估计全部要多久，再决定题数；`COURSE_CASES` 可以设上限。
+#
+# 先猜一猜，写下来：不思考对几成？思考到一半的长度呢？贪心解码和温度 0.6，谁高？
+
+# %% [markdown] lang="en" key="problems-text"
+# How to read it: the tiny model never saw that English sentence and loses its way; the tag alone works. A real Qwen3 understands it, and the report calls the ability emergent: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random.
+#
+# ## The experiment: what thinking buys in accuracy and costs in tokens
+#
+# The tiny model saw none of these problems in training (they are held out by their operands, see its card): two thirds are long sums, one third products of two-digit numbers, with thoughts of different lengths. A first small batch is timed, the whole is estimated, and that decides the number of problems; `COURSE_CASES` sets an upper limit.
+#
+# Write down your guesses first: what share is right without thinking, and with half the length of thought? Which is better, greedy decoding or temperature 0.6?
+
+# %% key="problems"
+import random
+import runpy
+
+data = runpy.run_path(models.ROOT / "tools" / "tiny_data.py")
+draw = random.Random("lesson 06")
+most = int(os.environ.get("COURSE_CASES", 120))
+problems = [data["draw_problem"](("chain", "chain", "product")[i % 3], draw, test=True) for i in range(most)]
+print("for example:", ", ".join(f"{problem.expression}=?" for problem in problems[:3]))
+
+
+def run(problems, sampling, budget=None, thinking=True):
+    params = SamplingParams(**sampling, max_tokens=limit, thinking_token_budget=budget)
+    conversations = [[user(f"{problem.expression}=?")] for problem in problems]
+    template = {"enable_thinking": thinking}
+    return llm.chat(conversations, params, chat_template_kwargs=template, use_tqdm=False)
+
+
+run(problems[:1], recommended)  # the first call warms up
+start = time.perf_counter()
+trial = run(problems[:32], recommended)
+seconds = (time.perf_counter() - start) / len(trial)
+thoughts = [len(output.outputs[0].token_ids) for output in trial]
+budgets = sorted({max(1, round(max(thoughts) * part / 8)) for part in (1, 2, 3, 4, 5, 6)})
+runs = 2 * (len(budgets) + 2)
+count = max(1, min(most, int(50 / (runs * seconds))))  # at most 50 seconds
+print(f"{runs} runs of {count} problems: about {runs * count * seconds:.0f} s | budgets: {budgets}")
+
+# %% [markdown] lang="zh" key="experiment-text"
+# 判分只看 `</think>` 之后的最后一个数。正确率带 95% 的置信区间（[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：几十道题的差别，很可能只是运气。
+
+# %% [markdown] lang="en" key="experiment-text"
+# What counts is the last number behind `</think>`. Accuracies come with a 95% confidence interval ([Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)): a difference over some dozens of problems may well be luck.
+
+
+# %% key="experiment"
+def is_right(output, result):
+    found = re.findall(r"\d+", (split(output).answer or "").replace(",", ""))
+    return found[-1:] == [str(result)]
+
+
+def wilson(right, total, z=1.96):
+    share, spread = right / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * (share * (1 - share) / total + spread / total / 4) ** 0.5
+    return middle - half, middle + half
+
+
+measured = {}
+for name, sampling in (("greedy", greedy), ("temperature 0.6", recommended)):
+    for budget in ("off", *budgets, None):
+        cut = budget if isinstance(budget, int) else None
+        outputs = run(problems[:count], sampling, cut, thinking=budget != "off")
+        right = [is_right(out, problem.result) for out, problem in zip(outputs, problems, strict=False)]
+        tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / count
+        measured[name, budget] = sum(right) / count, tokens
+        low, high = wilson(sum(right), count)
+        right = f"right {sum(right) / count:4.0%} [{low:4.0%}, {high:4.0%}]"
+        print(f"{name:15} budget {budget!s:4} {right} {tokens:4.0f} tokens")
+if models.is_bundled(folder) and count >= 40:
+    assert measured["greedy", None][0] > measured["greedy", "off"][0] + 0.3
+
+# %% key="figure"
+figure, axes = plots.figure(1, 2, height=2.9, sharey=True)
+for (name, color), marker in zip((("greedy", "#4477aa"), ("temperature 0.6", "#ee8866")), "os", strict=True):
+    points = [measured[name, budget] for budget in (*budgets, None)]
+    bounds = [wilson(round(share * count), count) for share, _ in points]
+    errors = [[max(0, s - low) for (s, _), (low, _) in zip(points, bounds, strict=True)],
+              [max(0, high - s) for (s, _), (_, high) in zip(points, bounds, strict=True)]]  # fmt: skip
+    places = [place + (0.12 if marker == "s" else -0.12) for place in range(len(points))]
+    shares = [share for share, _ in points]
+    axes[0].errorbar(places, shares, errors, fmt=f"{marker}-", color=color, capsize=2, label=name)
+    axes[1].plot([tokens for _, tokens in points], shares, f"{marker}-", color=color, label=name)
+    off, cost = measured[name, "off"]
+    axes[0].axhline(off, color=color, linestyle=":", label=f"{name}, no thinking")
+    axes[1].plot(cost, off, marker, color=color, fillstyle="none", markersize=9)
+axes[0].set_xticks(range(len(budgets) + 1), [*budgets, "none"])
+axes[0].set(
+    xlabel="thinking budget, tokens", ylabel="right answers", ylim=(0, 1.05), title=f"{count} held-out problems"
+)
+axes[1].set(xlabel="tokens generated per problem", title=f"{folder.name}: hollow is no thinking")
+axes[0].legend(loc="lower right", fontsize=8)
+figure
+
+# %% [markdown] lang="zh" key="experiment-read"
+# 读图：左边横轴是预算（`none` 是不设上限），竖线是置信区间，点线是不思考；右边换成实际花掉的词元，空心是不思考。小模型身上能看到四件事：
+#
+# - 想完，几乎全对；不想，不到两成。差别远远大于误差。
+# - 曲线不是均匀上升的。预算太小，等于白想：词元多花了，正确率和不想一样。
+# - 每道题需要的长度不同，平均曲线是许多“台阶”叠起来的：一道题给够了，就从猜变成对。
+# - 贪心和 0.6 的区间互相重叠，这个实验分不出高下；真正的 Qwen3 思考时贪心会出事，小模型的思考太短，看不到。
+#
+# **这个小模型的数据就是为了显出这种差别而造的**：思考里写着中间结果，30% 被截断。它说明机制，不说明 Qwen3 有多强。真正的 Qwen3-8B，报告里的数字是（[技术报告](https://arxiv.org/abs/2505.09388)表 17、18、23）：
+#
+# | Qwen3-8B | 思考 | 不思考 |
+# |---|---|---|
+# | AIME'24（竞赛数学） | 76.0 | 29.1 |
+# | MATH-500 | 97.4 | 87.4 |
+# | LiveCodeBench v5（编程） | 57.5 | 22.8 |
+# | ZebraLogic（逻辑题） | 84.8 | 26.7 |
+# | MMLU-Redux（知识） | 87.5 | 79.5 |
+# | IFEval（听从格式要求） | 85.0 | 83.0 |
+# | RULER 平均（长文检索） | 84.4 | 89.1 |
+#
+# 要推好几步的，差距大；靠知识和照办的，差距小；长文检索，思考反而**更差**。报告猜测思考内容会干扰检索。报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。
+#
+# ### 练习 2 ★★☆（8 分钟）：选一个预算
+#
+# 想完全部要花很多词元。用你自己的测量，选出**最小**的预算，它的正确率至少是完整思考的 `share` 倍。`accuracy` 是字典：预算到正确率，键 `None` 是不设上限；没有一个够，就返回 `None`。
+#
+# <details><summary>提示</summary>
+#
+# 门槛是 `share * accuracy[None]`。曲线可能上下跳，但题目只要最小的、够格的那一个。
+#
+# </details>
+
+# %% [markdown] lang="en" key="experiment-read"
+# How to read it: on the left against the budget (`none` is no limit), with confidence intervals, and dotted lines for no thinking; on the right against the tokens really spent, hollow for no thinking. Four things to see in the tiny model:
+#
+# - With whole thoughts almost everything is right, without fewer than two in ten. The difference is far larger than the error.
+# - The curve does not rise evenly. A budget that is too small is wasted: more tokens, and no more right answers than without.
+# - Each problem needs its own length, and the average curve is many steps laid on each other: a problem that gets enough turns from guessed to right.
+# - The intervals of greedy and 0.6 overlap, this experiment cannot tell them apart; a real Qwen3 gets into trouble when it thinks greedily, but the thoughts of a tiny model are too short to show that.
+#
+# **The tiny model's data was built to show this difference**: thoughts hold the intermediate results, and 30% of them are cut. It explains a mechanism and says nothing about how good Qwen3 is. For the real Qwen3-8B the report gives (tables 17, 18 and 23 of the [technical report](https://arxiv.org/abs/2505.09388)):
+#
+# | Qwen3-8B | thinking | non-thinking |
+# |---|---|---|
+# | AIME'24 (contest mathematics) | 76.0 | 29.1 |
+# | MATH-500 | 97.4 | 87.4 |
+# | LiveCodeBench v5 (programming) | 57.5 | 22.8 |
+# | ZebraLogic (logic puzzles) | 84.8 | 26.7 |
+# | MMLU-Redux (knowledge) | 87.5 | 79.5 |
+# | IFEval (following a required form) | 85.0 | 83.0 |
+# | RULER average (retrieval in long texts) | 84.4 | 89.1 |
+#
+# Where several steps must be worked out the gap is wide; for knowledge and for doing as told it is narrow; in long-text retrieval thinking is **worse**, and the report supposes that thoughts interfere with retrieval. Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand.
+#
+# ### Exercise 2 ★★☆ (8 minutes): choose a budget
+#
+# Whole thoughts cost many tokens. From your own measurement, choose the **smallest** budget whose accuracy is at least `share` of that of whole thoughts. `accuracy` is a dictionary from budget to accuracy, with `None` for no limit; if none is enough, return `None`.
+#
+# <details><summary>Hint</summary>
+#
+# The bar is `share * accuracy[None]`. The curve may go up and down, but all that is asked is the smallest that clears it.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise"]
+def choose_budget(accuracy, share):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def choose_budget(accuracy, share):  # noqa: F811
+    enough = share * accuracy[None]
+    return min((budget for budget, value in accuracy.items() if budget is not None and value >= enough), default=None)
+
+
+# %% key="ex2-check"
+accuracy = {budget: measured["greedy", budget][0] for budget in (*budgets, None)}
+checks.exercise_06_2(choose_budget, accuracy)
+
+# %% [markdown] lang="zh" key="recall-text"
+# ## 什么时候不该思考（选读）
+#
+# 背下来的东西，多想没有用。先猜一猜：问首都，思考和不思考各对几成？各花多少词元？
+
+# %% [markdown] lang="en" key="recall-text"
+# ## When not to think (extra)
+#
+# What is known by heart gains nothing from a thought. Guess first: asked for capitals, what share is right with and without thinking, and at how many tokens?
+
+# %% key="recall" tags=["extra"]
+capitals = data["texts"]()["capitals"]["pairs"][:most]
+conversations = [[user(f"{country}的首都是哪里？")] for country, _, _, _ in capitals]
+for enabled in (True, False):
+    params = SamplingParams(**recommended, max_tokens=limit)
+    template = {"enable_thinking": enabled}
+    outputs = llm.chat(conversations, params, chat_template_kwargs=template, use_tqdm=False)
+    right = sum(city in (split(out).answer or "") for out, (_, city, _, _) in zip(outputs, capitals, strict=True))
+    tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / len(outputs)
+    print(f"thinking {enabled!s:5}: {right} of {len(outputs)} right, {tokens:.0f} tokens each")
+
+# %% [markdown] lang="zh" key="history-text"
+# 读输出：一样对，词元却多花了。不该思考的还有：抽取和分类，格式转换，要马上出第一个字的聊天，长文检索；以及你会逐条核对、错了重来也便宜的活。判断的办法就是本课的办法：拿自己的题，两种模式各跑一遍，看区间。
+#
+# ## 多轮对话：思考不要带回去
+#
+# 模板会去掉历史里的思考；可是自己拼提示词的人，常把上一轮的输出原样接回去。先猜一猜：问过几轮之后，两种做法各还能对几成？
+#
+# 下面每段对话先有几轮乘法，最后问“再加 37 呢？”。一种去掉思考（模板的做法），一种原样带回。
+
+# %% [markdown] lang="en" key="history-text"
+# How to read it: as many are right, and more tokens are spent. Also better without thinking: extraction and classification, changes of format, chats whose first word must come at once, retrieval in long texts; and work that you check item by item and can cheaply repeat. The way to decide is that of this lesson: your own problems, both modes, and the intervals.
+#
+# ## Several turns: do not send the thoughts back
+#
+# The template drops thoughts from the history; but those who build prompts themselves often append the last output as it was. Guess first: after some turns, what share is still right in each way?
+#
+# Each conversation below has some turns of products and then asks "再加 37 呢？" ("and plus 37?"). One way drops the thoughts, as the template does; the other sends them back as they were.
+
+# %% key="history"
+talks = [[data["draw_problem"]("product", draw, test=True) for _ in range(4)] for _ in range(min(count, 40))]
+turns_back = {}
+for rounds in (1, 2, 4):
+    for way in ("dropped", "sent back"):
+        prompts = []
+        for talk in talks:
+            text = ""
+            for problem in talk[:rounds]:
+                thought = f"<think>\n{problem.thought}\n</think>\n\n" if way == "sent back" else ""
+                reply = f"{thought}{problem.expression}={problem.result}"
+                text += (
+                    f"<|im_start|>user\n{problem.expression}=?<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>\n"
+                )
+            prompts.append(text + render([user("再加 37 呢？")]))
+        outputs = llm.generate(prompts, SamplingParams(**greedy, max_tokens=limit), use_tqdm=False)
+        right = [is_right(out, talk[rounds - 1].result + 37) for out, talk in zip(outputs, talks, strict=True)]
+        length = sum(len(output.prompt_token_ids) for output in outputs) / len(outputs)
+        turns_back[rounds, way] = sum(right) / len(right)
+        print(f"{rounds} turns, thoughts {way:9}: {sum(right):2} of {len(right)} right, prompt {length:.0f} tokens")
+if models.is_bundled(folder) and len(talks) >= 20:
+    assert turns_back[4, "dropped"] > turns_back[4, "sent back"] + 0.3
+
+# %% [markdown] lang="zh" key="history-read"
+# 读输出：带回思考，提示词长了一倍多；小模型只见过去掉思考的历史，带得越多，错得越多，最后全军覆没。真正的 Qwen3 不会这么脆弱，但也是照去掉思考的历史训练的，[模型卡](https://huggingface.co/Qwen/Qwen3-8B)明说：历史里只应有最后的答案。多付的提示词和挤掉的上下文，则哪个模型都躲不开。
+#
+# ## 释放引擎
+
+# %% [markdown] lang="en" key="history-read"
+# How to read it: with thoughts sent back the prompt is more than twice as long; the tiny model has seen only histories without them, and the more there are, the more it gets wrong, until nothing is left. A real Qwen3 is not that brittle, but it too was trained on histories without thoughts, and its [model card](https://huggingface.co/Qwen/Qwen3-8B) says so: the history should hold the final answers only. The longer prompts, and the context that they use up, are paid by every model.
+#
+# ## Release the engine
+
+# %% key="close"
+close_engine()
+print("closed:", type(llm).__name__)
+
+# %% [markdown] lang="zh" key="recap"
+# ## 小结
+#
+# - 开关都在提示词里：硬开关预填空思考块，软开关是用户的话；拼错的参数名不报错。
+# - 答案在最后一个 `</think>` 之后；思考没写完，就没有答案。
+# - `thinking_token_budget` 到数就断；太小的预算白花词元。
+# - 要推好几步的题，思考换来很多；回忆、检索、照办，换不来什么，甚至更差。
+# - 历史里不带思考；工具调用的那一串例外，模板会处理。
+#
+# ## 自测
+#
+# 1. `/no_think` 之后，为什么输出里还有 `<think>`？
+# 2. 输出里没有 `</think>`，`finish_reason` 是 `length`：答案是什么？
+# 3. 预算 16，一道题的思考要 20 个词元，正确率会是完整思考的八成吗？
+# 4. 100 道题对了 60 道，另一种做法对了 65 道：后者更好吗？
+# 5. 为什么工具结果回来之后，这一串里的思考要留着？
+#
+# <details><summary>答案</summary>
+#
+# 1. 软开关由模型执行：它写一个空的思考块，再答。
+# 2. 没有答案：思考被截断了，加大 `max_tokens`，或给一个预算。
+# 3. 不会成比例。最后几步没写出来，答案多半还是猜的。
+# 4. 说不准：两个 95% 区间大约是 50% 到 69% 和 55% 到 74%，重叠很多。
+# 5. 模型还在回答同一个问题，去掉思考，它就忘了为什么要调用。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | 答案里是半截思考 | 没有 `</think>` 时把全部文本当成答案 | 没写完就返回 `None` |
+# | 关不掉思考 | 写了 `ensure_thinking` | `enable_thinking`，并打印提示词 |
+# | `thinking_token_budget` 被拒绝 | 引擎没有 `reasoning_parser` | `LLM(..., reasoning_parser="qwen3")` |
+# | 预算不起作用 | 关了思考，没有 `<think>` 可数 | 打开思考 |
+# | 聊得越久越糊涂、越慢 | 把思考接回了历史 | 只存答案 |
+# | 思考没完没了 | 贪心解码 | 用 0.6、0.95、20，并设预算 |
+#
+# ## 可以直接拿走的代码（选读）
+#
+# 一个多轮对话：思考可开可关、可设预算，历史里只留答案，没想完就说没想完。在笔记本里它只定义类，不打开引擎。
+
+# %% [markdown] lang="en" key="recap"
+# ## Recap
+#
+# - Both switches are in the prompt: the hard one writes an empty think block, the soft one is the user's words; a misspelt name raises nothing.
+# - The answer is what follows the last `</think>`; where a thought is unfinished there is no answer.
+# - `thinking_token_budget` cuts when it is used up; too small a budget is tokens wasted.
+# - Thinking buys much where several steps must be worked out; in recall, retrieval and doing as told it buys little, or harm.
+# - Histories carry no thoughts; a chain of tool calls is the exception, and the template sees to it.
+#
+# ## Test yourself
+#
+# 1. Why is there still a `<think>` in the output after `/no_think`?
+# 2. An output has no `</think>`, and its `finish_reason` is `length`: what is the answer?
+# 3. A budget of 16, a thought that takes 20 tokens: will accuracy be eight tenths of that of whole thoughts?
+# 4. Of 100 problems 60 are right, and 65 in another way: is the second better?
+# 5. Once a tool's result is back, why are the thoughts of that chain kept?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The model carries out the soft switch: it writes an empty think block and answers.
+# 2. There is none: the thought was cut. Raise `max_tokens`, or set a budget.
+# 3. Not in proportion. With the last steps missing, most answers are still guesses.
+# 4. One cannot tell: the 95% intervals are about 50% to 69% and 55% to 74%, and overlap widely.
+# 5. The model is still at the same question; without its thoughts it forgets why it called the tool.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | the answer is half a thought | without `</think>` the whole text was taken for the answer | return `None` for an unfinished thought |
+# | thinking cannot be switched off | `ensure_thinking` | `enable_thinking`, and print the prompt |
+# | `thinking_token_budget` is refused | the engine has no `reasoning_parser` | `LLM(..., reasoning_parser="qwen3")` |
+# | a budget has no effect | thinking is off, there is no `<think>` to count from | switch thinking on |
+# | the longer the chat, the more confused and slow | thoughts were appended to the history | keep the answers only |
+# | a thought without end | greedy decoding | 0.6, 0.95, 20, and a budget |
+#
+# ## Code to take away (extra)
+#
+# A chat of several turns: thinking on or off, with a budget if you like; the history keeps answers only, and an unfinished thought is called that. In a notebook it only defines its class and opens no engine.
+
+# %% key="copy-me" tags=["copy-me", "extra"]
+import os
+from pathlib import Path
+
+MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
+if not Path(MODEL).is_dir():
+    os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")  # read when vllm is imported, so set it before
+
+from vllm import LLM, SamplingParams  # noqa: E402
+
+
+class Chat:
+    """A conversation on one engine, ``LLM(..., reasoning_parser="qwen3")``; thoughts never enter the history."""
+
+    def __init__(self, llm, system=None):
+        self.llm, self.tokenizer = llm, llm.get_tokenizer()
+        self.messages = [{"role": "system", "content": system}] if system else []
+
+    def ask(self, question, thinking=True, budget=None, max_tokens=None):
+        """(thinking, answer); the answer is None, and the history unchanged, if the output was cut while thinking."""
+        sampling = {"temperature": 0.6, "top_p": 0.95} if thinking else {"temperature": 0.7, "top_p": 0.8}
+        if not thinking:
+            sampling["presence_penalty"] = 1.5
+        params = SamplingParams(**sampling, top_k=20, max_tokens=max_tokens, thinking_token_budget=budget)
+        messages = [*self.messages, {"role": "user", "content": question}]
+        template = {"enable_thinking": thinking}
+        [output] = self.llm.chat(messages, params, chat_template_kwargs=template, use_tqdm=False)
+        thought, answer = self.split(list(output.outputs[0].token_ids), thinking)
+        if answer is not None:
+            self.messages = [*messages, {"role": "assistant", "content": answer}]
+        return thought, answer
+
+    def split(self, ids, thinking):
+        begin, end = (self.tokenizer.convert_tokens_to_ids(tag) for tag in ("<think>", "</think>"))
+        if end not in ids:
+            cut = thinking and begin in ids
+            text = self.tokenizer.decode([i for i in ids if i != begin], skip_special_tokens=True).strip()
+            return (text, None) if cut else ("", text)
+        place = len(ids) - 1 - ids[::-1].index(end)
+        parts = [i for i in ids[:place] if i != begin], ids[place + 1 :]
+        return tuple(self.tokenizer.decode(part, skip_special_tokens=True).strip() for part in parts)
+
+
+if __name__ == "__main__" and "get_ipython" not in globals():  # as a script; a notebook decides for itself
+    llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3")
+    chat = Chat(llm)
+    for question in ("23×31=?", "再加 10 呢？"):
+        thought, answer = chat.ask(question)
+        print(f"{question}\n  thinking: {thought!r}\n  answer: {answer!r}")
+    print(len(chat.messages), "messages, thoughts in them:", any("<think>" in m["content"] for m in chat.messages))
+    print("with a budget:", Chat(llm).ask("37×46=?", budget=16))
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)：第 4.3 节思考模式的融合与预算，第 4.7 节预算曲线，附录 A.1.1 长文检索
+# - [Qwen3-8B 的模型卡](https://huggingface.co/Qwen/Qwen3-8B)：两种模式的采样值、软开关、多轮的做法
+# - [vLLM：reasoning outputs](https://docs.vllm.ai/en/stable/features/reasoning_outputs.html)
+#
+# 下一课：[把引擎开成服务器](../zh/07_openai_server.ipynb)。
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - [Qwen3 report](https://arxiv.org/abs/2505.09388): section 4.3 on the fusion of both modes and the budget, 4.7 for the budget curve, appendix A.1.1 for long-text retrieval
+# - [Qwen3-8B's model card](https://huggingface.co/Qwen/Qwen3-8B): sampling values of both modes, soft switches, several turns
+# - [vLLM: reasoning outputs](https://docs.vllm.ai/en/stable/features/reasoning_outputs.html)
+#
+# Next: [the engine as a server](../en/07_openai_server.ipynb).
