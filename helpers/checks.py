@@ -174,3 +174,184 @@ def exercise_03_3(kv_bytes_per_token):
         if result * config["num_key_value_heads"] == expected * heads:
             raise Hint("缓存里只有 KV 头，不是全部注意力头。", "the cache holds the KV heads, not all attention heads.")
         raise Hint(f"Qwen3-{size} 的结果不是 {result}。{start.zh}", f"Qwen3-{size} does not give {result}. {start.en}")
+
+
+# ---------------------------------------------------------------------------------------------- lesson 07
+
+
+@exercise
+def exercise_07_1(request):
+    """``request(model, question)`` -> keyword arguments of ``client.chat.completions.create``, thinking off."""
+    start = Hint(
+        "返回一个字典：create 认识的参数直接写，另外三样放进 extra_body。",
+        "return a dictionary: what create knows stands in it, the three others go into its extra_body.",
+    )
+    result = answer(request, "some-model", "1+1=?", start=start)
+    if not isinstance(result, dict):
+        raise Hint("应该返回字典。", "a dictionary is wanted.")
+    extra = result.get("extra_body") or {}
+    if result.get("model") != "some-model":
+        raise Hint("model 要用传进来的模型名。", "model should be the name that was passed in.")
+    messages = result.get("messages")
+    if not isinstance(messages, list) or not messages or messages[-1].get("role") != "user":
+        raise Hint(
+            "messages 是一个列表，最后一条的 role 是 user。", "messages is a list whose last entry has the role user."
+        )
+    if "think" in str(messages[-1].get("content")):
+        raise Hint(
+            "不要在用户的消息里写 /no_think 或 <think>：用模板的开关。",
+            "leave /no_think and <think> out of the user's message: use the template's switch.",
+        )
+    if messages[-1].get("content") != "1+1=?":
+        raise Hint("问题要原样放进消息。", "the question should be in the message as it is.")
+    for name in ("chat_template_kwargs", "top_k", "min_p", "enable_thinking"):
+        if name in result:
+            raise Hint(
+                f"create 不认识 {name}：放进 extra_body。", f"create does not know {name}: put it into extra_body."
+            )
+    if "enable_thinking" in extra:
+        raise Hint(
+            "enable_thinking 是模板的参数：再放深一层，放进 chat_template_kwargs。",
+            "enable_thinking is an argument of the template: one level deeper, inside chat_template_kwargs.",
+        )
+    template = extra.get("chat_template_kwargs")
+    if not isinstance(template, dict) or not template:
+        raise Hint(
+            "思考还开着：extra_body 里还缺 chat_template_kwargs。", "thinking is on: chat_template_kwargs is missing."
+        )
+    if set(template) != {"enable_thinking"}:
+        raise Hint(
+            f"模板不认识 {sorted(template)}，也不会报错；名字是 enable_thinking。",
+            f"the template ignores {sorted(template)} without a word; the name is enable_thinking.",
+        )
+    if template["enable_thinking"] is not False:
+        raise Hint(
+            '值要是布尔值 False；字符串 "false" 算真。',
+            'the value is the boolean False; the string "false" counts as true.',
+        )
+    if result.get("temperature") == 0:
+        raise Hint("temperature 不要设成 0。", "temperature should not be 0.")
+    given = {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5}
+    if result.get("temperature") == 0.6 or result.get("top_p") == 0.95:
+        raise Hint("这是思考模式的采样参数。", "these are the sampling parameters of thinking mode.")
+    for place, wanted in ((result, given), (extra, {"top_k": 20, "min_p": 0})):
+        for name, value in wanted.items():
+            if place.get(name) != value:
+                raise Hint(
+                    f"{name} 应该是 {value}，现在是 {place.get(name)}。",
+                    f"{name} should be {value}, it is {place.get(name)}.",
+                )
+
+
+def _chunks(*deltas, usage=True):
+    """Real chunks of the openai client, one per delta; then, as with ``include_usage``, one without choices."""
+    from openai.types.chat import ChatCompletionChunk
+
+    base = {"id": "c", "created": 0, "model": "m", "object": "chat.completion.chunk"}
+    last = len(deltas) - 1
+    chunks = [
+        base | {"choices": [{"index": 0, "delta": delta, "finish_reason": "stop" if place == last else None}]}
+        for place, delta in enumerate(deltas)
+    ]
+    if usage:
+        chunks.append(base | {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}})
+    return [ChatCompletionChunk.model_validate(chunk) for chunk in chunks]
+
+
+@exercise
+def exercise_07_2(read_stream):
+    """``read_stream(chunks)`` -> (thought, answer), two strings, from chunks of a streamed chat."""
+    start = Hint(
+        "对每段的每个 choice，把 delta 里的思考和答案分别接到两个字符串后面。",
+        "for every choice of every chunk, append thought and answer of its delta to two strings.",
+    )
+    role = {"role": "assistant", "content": ""}
+    plain = [role, {"reasoning": "4"}, {"reasoning": "2"}, {"content": "so"}, {"content": " 42"}, {}]
+    old = [{"reasoning_content" if key == "reasoning" else key: text for key, text in delta.items()} for delta in plain]
+    cases = [
+        (_chunks(*plain, usage=False), ("42", "so 42"), start),
+        (
+            _chunks(*old, usage=False),
+            ("42", "so 42"),
+            Hint("旧服务器把思考叫作 reasoning_content。", "older servers call the thought reasoning_content."),
+        ),
+        (
+            _chunks(*plain),
+            ("42", "so 42"),
+            Hint("最后那段没有 choices，只有 usage。", "the last chunk has no choices, only usage."),
+        ),
+        (
+            _chunks(role, {"reasoning": "hm"}, usage=False),
+            ("hm", ""),
+            Hint("没有答案时返回空字符串。", "with no answer, return the empty string."),
+        ),
+        (
+            _chunks(role, {"content": "a"}, {"content": None}, {"content": "b"}, usage=False),
+            ("", "ab"),
+            Hint("字段的值可以是 None：当作空字符串。", "a field may be None: take it for an empty string."),
+        ),
+    ]
+    for number, (chunks, expected, hint) in enumerate(cases):
+        try:
+            result = answer(read_stream, chunks, start=start)
+        except Hint:
+            raise
+        except Exception as error:
+            if number == 0 and not isinstance(error, TypeError | AttributeError):
+                raise
+            text = f"{type(error).__name__}: {error}"
+            hint = cases[4][2] if isinstance(error, TypeError) else hint
+            raise Hint(f"{hint.zh}（{text}）", f"{hint.en} ({text})") from error
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise Hint(
+                "应该返回两个字符串：return thought, answer。", "two strings are wanted: return thought, answer."
+            )
+        if tuple(result) == expected:
+            continue
+        if tuple(result)[::-1] == expected:
+            raise Hint("顺序反了：先思考，后答案。", "the order is wrong: thought first, then answer.")
+        raise hint
+
+
+@exercise
+def exercise_07_3(join):
+    """``join(deltas)`` -> [(id, name, arguments)] in the order of ``index``, from deltas of a streamed chat."""
+    start = Hint(
+        "对每个 delta 的每个片段，按 index 把 id、name、arguments 接起来。",
+        "for every fragment of every delta, join id, name and arguments under its index.",
+    )
+
+    def call(index, arguments=None, name=None, id=None):
+        kind = {"type": "function"} if name else {}
+        return {"index": index, "id": id, "function": {"name": name, "arguments": arguments}} | kind
+
+    def deltas(*fragments):
+        found = [{"tool_calls": list(group)} if group else {"content": ""} for group in fragments]
+        return [chunk.choices[0].delta for chunk in _chunks(*found, usage=False)]
+
+    one = deltas([], [call(0, None, "add", "x")], [call(0, '{"a"')], [call(0, ": 1}")], [])
+    two = deltas([call(0, '{"a": ', "add", "x")], [call(1, '{"b": ', "mul", "y")], [call(0, "1}")], [call(1, "2}")])
+    together = deltas([call(1, "{", "mul", "y"), call(0, "{", "add", "x")], [call(0, "}"), call(1, "}")])
+    interleaved = Hint(
+        "两个调用的片段会交错到来：用 index 区分，不要用“最近的那个”。",
+        "fragments of two calls may come in turns: tell them apart by index, not by which came last.",
+    )
+    order = Hint(
+        "按 index 的顺序返回；一个 delta 里可以有好几个片段。",
+        "return them in the order of index; one delta may hold several fragments.",
+    )
+    none = Hint("tool_calls、name、arguments 都可能是 None。", "tool_calls, name and arguments may all be None.")
+    for given, expected, hint in (
+        (one, [("x", "add", '{"a": 1}')], start),
+        (two, [("x", "add", '{"a": 1}'), ("y", "mul", '{"b": 2}')], interleaved),
+        (together, [("x", "add", "{}"), ("y", "mul", "{}")], order),
+        (deltas([], []), [], Hint("没有调用时返回空列表。", "with no calls, return an empty list.")),
+    ):
+        try:
+            result = answer(join, given, start=start)
+        except (TypeError, AttributeError) as error:
+            raise Hint(f"{none.zh}（{error}）", f"{none.en} ({error})") from error
+        if isinstance(result, dict):
+            raise Hint("应该返回列表。", "a list is wanted.")
+        if [tuple(item) for item in result] != expected:
+            raise hint

@@ -1,7 +1,8 @@
 """vLLM's OpenAI-compatible server as a context manager: start, wait until ready, read log and metrics, end it.
 
-With ``OPENAI_BASE_URL`` set, :class:`Server` attaches to the server that runs there (a workshop's shared GPU): it starts
-and ends nothing, caps the concurrency at ``COURSE_CONCURRENCY`` (default 2) and labels metrics as the whole room's.
+With ``OPENAI_BASE_URL`` set, :class:`Server` attaches to the server that runs there (a workshop's shared GPU): it
+starts and ends nothing, caps the concurrency at ``COURSE_CONCURRENCY`` (default 2) and labels metrics as the whole
+room's.
 """
 
 import ipaddress
@@ -55,7 +56,7 @@ class Metrics(dict):
 
 
 class Server:
-    """``vllm serve`` on a checkpoint folder (default: the course's model), or the server that ``OPENAI_BASE_URL`` names.
+    """``vllm serve`` on a checkpoint folder (default: the course's model), or the server at ``OPENAI_BASE_URL``.
 
     ``options`` are those of ``vllm serve`` as keywords (``max_num_seqs=8``, ``enable_prefix_caching=False``) and win
     over what suits the machine and the installed vLLM; ``None`` leaves an option out. ``model`` is the name to use in
@@ -126,7 +127,7 @@ class Server:
     def command(self) -> str:
         """The line that starts this server in a plain shell at the root of the course, without the guard."""
         on_path = shutil.which("vllm") and Path(shutil.which("vllm")).samefile(self._vllm)
-        words = ["vllm" if on_path else _short(self._vllm), "serve", _short(self._arguments[1]), *self._arguments[2:]]
+        words = ["vllm" if on_path else _short(self._vllm), *map(_short, self._arguments)]
         settings = [f"{name}={shlex.quote(value)}" for name, value in self._environment.items()]
         settings += [f'{name}="$API_KEY"' for name in self._secret]  # never the key itself
         return " ".join([*settings, shlex.join(words)])
@@ -139,6 +140,9 @@ class Server:
         if self.attached:
             self._attach()
             return self
+        for name in ("NO_PROXY", "no_proxy"):  # clients in this notebook must not ask a proxy for this machine
+            hosts = [part for part in os.environ.get(name, "").split(",") if part and part != self._host]
+            os.environ[name] = ",".join([*hosts, self._host])
         if self._is_running():
             raise CourseError(
                 "这个服务器已经在运行：先调用 stop()。", "This server is running already: call stop() first."
@@ -169,7 +173,7 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """End the server and everything it started; returns within 5 s, when all of it is gone. Attached: do nothing."""
+        """End the server and all that it started, gone when this returns, within 5 s. Attached: leave it alone."""
         if self.attached:
             print(f"{self.base_url} belongs to others too: left running · 别人也在用：没有停")
         if self._guard is None:
@@ -320,7 +324,9 @@ class Server:
     def _get(self, path: str, root: str | None = None) -> str:
         # a proxy cannot reach this machine's 127.0.0.1, but a shared server may well be behind one
         proxies = [] if self.attached else [urllib.request.ProxyHandler({})]
-        request = urllib.request.Request((root or self._root) + path, headers={"Authorization": f"Bearer {self.api_key}"})
+        request = urllib.request.Request(
+            (root or self._root) + path, headers={"Authorization": f"Bearer {self.api_key}"}
+        )
         with urllib.request.build_opener(*proxies).open(request, timeout=10) as reply:
             return reply.read().decode()
 
@@ -371,7 +377,9 @@ def _vllm_version() -> tuple[int, int]:
 
 
 def _served_name(folder: Path) -> str:
-    hub_id = folder.parent.parent if folder.parent.name == "snapshots" else folder  # .../Qwen--Qwen3-8B/snapshots/master
+    hub_id = (
+        folder.parent.parent if folder.parent.name == "snapshots" else folder
+    )  # .../Qwen--Qwen3-8B/snapshots/master
     return hub_id.name.split("--")[-1]
 
 
@@ -380,7 +388,9 @@ def _concurrency_limit(attached: bool) -> float:
     if not said:
         return ATTACHED_CONCURRENCY if attached else math.inf
     if not said.isascii() or not said.isdigit() or int(said) < 1:
-        raise CourseError(f"{CAP_VARIABLE} 要是正整数，不是 {said!r}。", f"{CAP_VARIABLE} is a positive integer, not {said!r}.")
+        raise CourseError(
+            f"{CAP_VARIABLE} 要是正整数，不是 {said!r}。", f"{CAP_VARIABLE} is a positive integer, not {said!r}."
+        )
     return int(said)
 
 

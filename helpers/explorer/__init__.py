@@ -1,5 +1,6 @@
-"""The explorers: widgets whose logic is one JavaScript file each, so that they also work in a saved page, offline."""
+"""The explorers and the chat panel: widgets of one JavaScript file each, which make no request of their own."""
 
+from helpers.explorer.chat import ChatPanel
 from helpers.explorer.routing import RoutingExplorer
 
-__all__ = ["RoutingExplorer"]
+__all__ = ["ChatPanel", "RoutingExplorer"]
