@@ -355,3 +355,130 @@ def exercise_07_3(join):
             raise Hint("应该返回列表。", "a list is wanted.")
         if [tuple(item) for item in result] != expected:
             raise hint
+
+
+# ---------------------------------------------------------------------------------------------- lesson 08
+
+
+@exercise
+def exercise_08_1(latency_doubles):
+    """``latency_doubles({concurrency: latency})`` -> the first concurrency at twice the latency of 1, or None."""
+    start = Hint(
+        "从小到大看每个并发，找第一个延迟不小于并发 1 的两倍的。",
+        "look at each concurrency upwards for the first whose latency is at least twice that at 1.",
+    )
+    first = latency_doubles({1: 1.0, 2: 1.1, 4: 2.0, 8: 5.0})
+    if first is ... or first is None:
+        raise start
+    before = Hint("要和并发 1 的延迟比，不是和前一档比。", "compare with the latency at 1, not with the level before.")
+    for curves, expected, hint in (
+        ({1: 1.0, 2: 1.1, 4: 2.0, 8: 5.0}, 4, Hint("正好两倍也算。", "exactly twice counts too.")),
+        ({1: 10.0, 2: 13.0, 4: 17.0, 8: 22.0, 16: 30.0}, 8, before),
+        (
+            {8: 9.0, 1: 1.0, 4: 3.0, 2: 1.5},
+            4,
+            Hint("字典不一定按顺序：先排序。", "the dictionary need not be in order: sort it first."),
+        ),
+        (
+            {1: 1.0, 2: 2.5, 4: 1.5, 8: 3.0},
+            2,
+            Hint(
+                "要第一次达到的那个，后面又降下来也不管。", "the first that reaches it, even if a later one is below."
+            ),
+        ),
+        (
+            {1: 1.0, 2: 1.2, 4: 1.4},
+            None,
+            Hint("一直没有翻倍时返回 None。", "return None where it never doubles."),
+        ),
+    ):
+        try:
+            result = latency_doubles(dict(curves))
+        except (StopIteration, IndexError, ValueError, KeyError) as error:
+            raise hint from error
+        if result == expected:
+            continue
+        if expected is not None and result in [sorted(curves).index(expected), curves[expected]]:
+            raise Hint(
+                "返回的应该是并发，不是序号，也不是延迟。", "return the concurrency, not its place or the latency."
+            )
+        raise hint
+
+
+@exercise
+def exercise_08_2(worth_a_retry):
+    """``worth_a_retry(status)`` -> bool; None stands for a failed connection or a timeout."""
+    start = Hint(
+        "连接失败、408、429、500 以上返回 True，其余 False。",
+        "True for no connection, 408, 429 and from 500 on, else False.",
+    )
+    if worth_a_retry(503) is ... or worth_a_retry(503) is None:
+        raise start
+    try:
+        missing = worth_a_retry(None)
+    except TypeError as error:
+        raise Hint(
+            "None 不能和数字比较：先处理它。", "None does not compare with numbers: deal with it first."
+        ) from error
+    if not missing:
+        raise Hint("连接失败（None）过一会儿可能就好了。", "a failed connection (None) may be over in a moment.")
+    for status, expected, zh, en in (
+        (503, True, "503 是背压，值得重试。", "503 is back-pressure and worth a retry."),
+        (500, True, "500 也算，它是“500 和以上”的第一个。", "500 counts: it is the first of 500 and above."),
+        (429, True, "429 是请求太多：慢一点再来。", "429 means too many requests: slower, but again."),
+        (408, True, "408 是超时。", "408 is a timeout."),
+        (400, False, "400 是请求本身不对，重试没有用。", "400 is a wrong request, and stays wrong."),
+        (401, False, "401 是密钥不对，重试没有用。", "401 is a wrong key, and stays wrong."),
+        (404, False, "404 是名字或路径不对，重试没有用。", "404 is a wrong name or path, and stays wrong."),
+        (200, False, "200 是成功。", "200 is success."),
+    ):
+        if bool(worth_a_retry(status)) != expected:
+            raise Hint(zh, en)
+
+
+@exercise
+def exercise_08_3(requests_that_fit):
+    """``requests_that_fit(config, weights, memory, tp, context)`` -> how many requests fit at once."""
+    from helpers import models
+
+    start = Hint(
+        "每张卡上：剩下的字节除以一个请求的 KV 缓存，取整。",
+        "on each card: the bytes left divided by the KV cache of one request, rounded down.",
+    )
+    for name, memory, tp, context in (
+        ("8B", 22e9, 1, 1024),
+        ("32B", 22e9, 4, 1024),
+        ("235B-A22B", 75e9, 8, 4096),
+        ("8B", 1e9, 1, 64),
+    ):
+        config = models.CATALOGUE[f"Qwen/Qwen3-{name}"].config
+        weights, heads = models.weight_bytes(config), config["num_key_value_heads"]
+        result = answer(requests_that_fit, dict(config), weights, memory, tp, context, start=start)
+        of_one_head = context * models.kv_bytes_per_token(config) / heads
+
+        def count(kv_heads, share, room=memory, of_one_head=of_one_head):
+            return (room - share) / (of_one_head * kv_heads)
+
+        right = count(max(1, heads // tp), weights / tp)
+        if result == max(0, int(right)):
+            if result and not isinstance(result, int):
+                raise Hint("请求数是整数：int(...)。", "requests are a whole number: int(...).")
+            continue
+        if right < 0:
+            raise Hint(
+                "权重都放不下时返回 0，不是负数。", "return 0, not a negative number, where the weights do not fit."
+            )
+        if int(result) == int(count(heads, weights / tp)) and tp > 1:
+            raise Hint("KV 头也分给各张卡：除以 tp。", "the KV heads are shared out too: divide by tp.")
+        if int(result) == int(count(heads / tp, weights / tp)):
+            raise Hint(
+                "头不能再切：每张卡至少存 1 个，max(1, ...)。",
+                "a head is not cut: each card stores at least 1, max(1, ...).",
+            )
+        if int(result) == max(0, int(count(max(1, heads // tp), weights))):
+            raise Hint("权重也分给各张卡：除以 tp。", "the weights are shared out too: divide by tp.")
+        if int(result) == int(2 * right):
+            raise Hint("少了一半：键和值都要存，每个数 2 字节。", "half is missing: keys and values, 2 bytes a number.")
+        if abs(result - right) < 1:
+            raise Hint("半个请求不算：向下取整。", "half a request does not count: round down.")
+        raise Hint(f"Qwen3-{name} 的结果不是 {result}。{start.zh}", f"Qwen3-{name} does not give {result}. {start.en}")

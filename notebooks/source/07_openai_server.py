@@ -307,7 +307,7 @@ for name in ("enable_thinking", "ensure_thinking"):
 #
 # ### 练习 1 ★★☆（6 分钟，选读）：写出非思考的请求
 #
-# 补全函数：给定模型名和问题，返回一个字典，使 `client.chat.completions.create(**字典)` 用 Qwen 建议的非思考采样参数（温度 0.7、top_p 0.8、top_k 20、min_p 0、presence_penalty 1.5）提问，并关掉思考。
+# 补全函数：给定模型名和问题，返回一个字典，使 `client.chat.completions.create(**request)` 用 Qwen 建议的非思考采样参数（温度 0.7、top_p 0.8、top_k 20、min_p 0、presence_penalty 1.5）提问，并关掉思考。
 #
 # <details><summary>提示</summary>
 #
@@ -320,7 +320,7 @@ for name in ("enable_thinking", "ensure_thinking"):
 #
 # ### Exercise 1 ★★☆ (6 minutes, extra): write the non-thinking request
 #
-# Complete the function: given the model's name and a question, it returns a dictionary with which `client.chat.completions.create(**dictionary)` asks that question with thinking off and Qwen's sampling advice for it (temperature 0.7, top_p 0.8, top_k 20, min_p 0, presence_penalty 1.5).
+# Complete the function: given the model's name and a question, it returns a dictionary with which `client.chat.completions.create(**request)` asks that question with thinking off and Qwen's sampling advice for it (temperature 0.7, top_p 0.8, top_k 20, min_p 0, presence_penalty 1.5).
 #
 # <details><summary>Hint</summary>
 #
@@ -352,12 +352,12 @@ checks.exercise_07_1(non_thinking_request)
 # %% [markdown] lang="zh" key="turns-text"
 # ## 多轮对话（选读）
 #
-# 服务器不记得上一次请求：每一轮都要把整段历史发过去。把答案加进历史，思考不用加：模板会去掉早先各轮的思考，发了也是白发。先猜一猜：`再加 10 呢？` 里没有被加数，模型从哪里知道？
+# 服务器不记得上一次请求：每一轮都要把整段历史发过去。把答案加进历史，思考不用加：模板会去掉早先各轮的思考，发了也是白发。先猜一猜：`再加 10 呢？` 里没有说 10 加到什么上，模型从哪里知道？
 
 # %% [markdown] lang="en" key="turns-text"
 # ## Several turns (extra)
 #
-# The server remembers nothing of the last request: each turn sends the whole history. Add the answer to it; the thought may stay out, because the template drops the thoughts of earlier turns anyway. Guess first: `再加 10 呢？` (and plus 10?) does not say plus what; how can the model know?
+# The server remembers nothing of the last request: each turn sends the whole history. Add the answer to it; the thought may stay out, because the template drops the thoughts of earlier turns anyway. Guess first: `再加 10 呢？` ("and plus 10?") does not say what to add 10 to; how can the model know?
 
 # %% key="turns" tags=["extra"]
 history = []
@@ -423,7 +423,7 @@ figure
 #
 # ### 练习 2 ★★☆（8 分钟，选读）：读一条带思考的流
 #
-# 补全函数：`chunks` 是上面那样的一串 `chunk`，返回 `(思考, 答案)` 两个字符串。要对付四种情况：某段没有 `choices`；字段的值是 `None`；服务器只有旧名字 `reasoning_content`；答案为空时返回空字符串。
+# 补全函数：`chunks` 是上面那样的一串 `chunk`，返回思考和答案两个字符串（`return thought, answer`）。要对付四种情况：某段没有 `choices`；字段的值是 `None`；服务器只有旧名字 `reasoning_content`；答案为空时返回空字符串。
 #
 # <details><summary>提示</summary>
 #
@@ -436,7 +436,7 @@ figure
 #
 # ### Exercise 2 ★★☆ (8 minutes, extra): read a stream with a thought
 #
-# Complete the function: `chunks` is a sequence of chunks like those above; return `(thought, answer)` as two strings. Four things come up: a `chunk` without `choices`; a field that is `None`; a server that knows only the old name `reasoning_content`; and an empty answer, which is the empty string.
+# Complete the function: `chunks` is a sequence of chunks like those above; return thought and answer as two strings (`return thought, answer`). Four things come up: a `chunk` without `choices`; a field that is `None`; a server that knows only the old name `reasoning_content`; and an empty answer, which is the empty string.
 #
 # <details><summary>Hint</summary>
 #
@@ -523,7 +523,7 @@ if server.is_bundled:
 #
 # ### 练习 3 ★★★（8 分钟，选读）：拼起流里的工具调用
 #
-# 流式输出时，一个调用会碎成很多段：第一段有 `id` 和函数名，后面每段只有几个字符的 `arguments`；几个调用可以同时进行，靠 `index` 区分。补全函数：`deltas` 是一串 `choices[0].delta`，按 `index` 的顺序返回 `[(id, 函数名, 参数文本), ...]`。
+# 流式输出时，一个调用会碎成很多段：第一段有 `id` 和函数名，后面每段只有几个字符的 `arguments`；几个调用可以同时进行，靠 `index` 区分。补全函数：`deltas` 是一串 `choices[0].delta`，按 `index` 的顺序返回 `[(id, name, arguments), ...]`。
 #
 # <details><summary>提示</summary>
 #
@@ -718,7 +718,7 @@ if not server.attached:
 #
 # ## 从另一台电脑调用（选读）
 #
-# 首选 SSH 隧道：服务器仍只监听 `127.0.0.1`，不必开放端口，传输是加密的。在**你自己的电脑**上运行（`用户`、`主机`、端口照平台给的写），没有任何输出是正常的，窗口要一直开着：
+# 首选 SSH 隧道：服务器仍只监听 `127.0.0.1`，不必开放端口，传输是加密的。在**你自己的电脑**上运行（用户、主机、端口照平台给的写），没有任何输出是正常的，窗口要一直开着：
 #
 # ```text
 # ssh -N -L 8000:127.0.0.1:8000 -p 22 用户@主机
@@ -754,7 +754,7 @@ if not server.attached:
 #
 # ## Call it from another computer (extra)
 #
-# First choice is an SSH tunnel: the server goes on listening on `127.0.0.1` only, no port is opened, the way is encrypted. Run it on **your own computer** (`user`, `host` and port as your provider gives them); it prints nothing, which is fine, and its window has to stay open:
+# First choice is an SSH tunnel: the server goes on listening on `127.0.0.1` only, no port is opened, the way is encrypted. Run it on **your own computer** (user, host and port as your provider gives them); it prints nothing, which is fine, and its window has to stay open:
 #
 # ```text
 # ssh -N -L 8000:127.0.0.1:8000 -p 22 user@host
