@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from importlib import metadata
 from pathlib import Path
@@ -137,12 +138,10 @@ class Server:
 
         Attached: look whether it answers, take its model's name, and raise CourseError if either fails.
         """
+        self._pass_by_proxies()
         if self.attached:
             self._attach()
             return self
-        for name in ("NO_PROXY", "no_proxy"):  # clients in this notebook must not ask a proxy for this machine
-            hosts = [part for part in os.environ.get(name, "").split(",") if part and part != self._host]
-            os.environ[name] = ",".join([*hosts, self._host])
         if self._is_running():
             raise CourseError(
                 "这个服务器已经在运行：先调用 stop()。", "This server is running already: call stop() first."
@@ -236,6 +235,14 @@ class Server:
     def _root(self) -> str:
         return self.base_url.removesuffix("/v1")
 
+    def _pass_by_proxies(self) -> None:
+        """No client in this notebook shall ask a proxy for this machine, as AutoDL's would make them."""
+        host = urllib.parse.urlsplit(self.base_url).hostname or ""
+        if _is_loopback(host):
+            for name in ("NO_PROXY", "no_proxy"):
+                others = [part for part in os.environ.get(name, "").split(",") if part not in ("", host)]
+                os.environ[name] = ",".join([*others, host])
+
     def _refuse_attached(self, what_zh: str, what_en: str) -> None:
         if self.attached:
             raise CourseError(
@@ -322,12 +329,10 @@ class Server:
         )
 
     def _get(self, path: str, root: str | None = None) -> str:
-        # a proxy cannot reach this machine's 127.0.0.1, but a shared server may well be behind one
-        proxies = [] if self.attached else [urllib.request.ProxyHandler({})]
         request = urllib.request.Request(
             (root or self._root) + path, headers={"Authorization": f"Bearer {self.api_key}"}
         )
-        with urllib.request.build_opener(*proxies).open(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=10) as reply:
             return reply.read().decode()
 
     def _log_text(self) -> str:
@@ -394,12 +399,15 @@ def _concurrency_limit(attached: bool) -> float:
     return int(said)
 
 
-def _check_binding(host: str, api_key: str | None) -> None:
+def _is_loopback(host: str) -> bool:
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = False
-    if not loopback and not api_key:
+        return False
+
+
+def _check_binding(host: str, api_key: str | None) -> None:
+    if not _is_loopback(host) and not api_key:
         raise CourseError(
             f"绑定 {host}，能连到这台机器的人就都能用它：加上 api_key=…，或去掉 host，用 SSH 隧道访问。",
             f"On {host} anyone who reaches this machine can use it: add api_key=..., or leave host out and use an SSH "
