@@ -372,8 +372,8 @@ def exercise_08_1(latency_doubles):
         raise start
     before = Hint("要和并发 1 的延迟比，不是和前一档比。", "compare with the latency at 1, not with the level before.")
     for curves, expected, hint in (
-        ({1: 1.0, 2: 1.1, 4: 2.0, 8: 5.0}, 4, Hint("正好两倍也算。", "exactly twice counts too.")),
         ({1: 10.0, 2: 13.0, 4: 17.0, 8: 22.0, 16: 30.0}, 8, before),
+        ({1: 1.0, 2: 1.1, 4: 2.0, 8: 5.0}, 4, Hint("正好两倍也算。", "exactly twice counts too.")),
         (
             {8: 9.0, 1: 1.0, 4: 3.0, 2: 1.5},
             4,
@@ -468,6 +468,8 @@ def exercise_08_3(requests_that_fit):
             raise Hint(
                 "权重都放不下时返回 0，不是负数。", "return 0, not a negative number, where the weights do not fit."
             )
+        if int(result) in (int(right), round(right)):
+            raise Hint("半个请求不算：向下取整。", "half a request does not count: round down.")
         if int(result) == int(count(heads, weights / tp)) and tp > 1:
             raise Hint("KV 头也分给各张卡：除以 tp。", "the KV heads are shared out too: divide by tp.")
         if int(result) == int(count(heads / tp, weights / tp)):
@@ -479,6 +481,4 @@ def exercise_08_3(requests_that_fit):
             raise Hint("权重也分给各张卡：除以 tp。", "the weights are shared out too: divide by tp.")
         if int(result) == int(2 * right):
             raise Hint("少了一半：键和值都要存，每个数 2 字节。", "half is missing: keys and values, 2 bytes a number.")
-        if abs(result - right) < 1:
-            raise Hint("半个请求不算：向下取整。", "half a request does not count: round down.")
         raise Hint(f"Qwen3-{name} 的结果不是 {result}。{start.zh}", f"Qwen3-{name} does not give {result}. {start.en}")

@@ -79,9 +79,9 @@ class FaultyServer:
                 outer.get_reply(self) if outer.get_reply else self.reply(200, json.dumps(body))
 
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with outer._lock:
-                    outer.bodies.append(body)
+                    outer.bodies.append(self.body)
                     reply = outer.replies.pop(0) if len(outer.replies) > 1 else outer.replies[0]
                     outer.now += 1
                     outer.most = max(outer.most, outer.now)
