@@ -1,22 +1,35 @@
-"""vLLM's OpenAI-compatible server as a context manager: start, wait until ready, read log and metrics, end it."""
+"""vLLM's OpenAI-compatible server as a context manager: start, wait until ready, read log and metrics, end it.
 
+With ``OPENAI_BASE_URL`` set, :class:`Server` attaches to the server that runs there (a workshop's shared GPU): it
+starts and ends nothing, caps the concurrency at ``COURSE_CONCURRENCY`` (default 2) and labels metrics as the whole
+room's.
+"""
+
+import ipaddress
 import json
+import math
 import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
+from importlib import metadata
 from pathlib import Path
 
-from helpers import CourseError, machine, models
-from helpers.engine import environment, sized_options
+from helpers import CourseError, _guard, machine, models
+from helpers.engine import environment, on_cpu, sized_options
 
 HOST = "127.0.0.1"
+URL_VARIABLE, KEY_VARIABLE, CAP_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY"
+ATTACHED_CONCURRENCY = 2
 REASONS = [  # what vLLM's log says, and the cause and remedy; the first pattern that is found counts, at its last place
     (r"unrecognized arguments: (.+)", "不认识的选项 {}", "unknown option {}"),
     (r"error: argument (.+)", "选项的值不对（{}）", "an option has a wrong value ({})"),
@@ -32,44 +45,78 @@ REASONS = [  # what vLLM's log says, and the cause and remedy; the first pattern
 ]
 
 
+class Metrics(dict):
+    """vLLM's metrics by name; ``scope`` says whose requests they count."""
+
+    def __init__(self, values: dict[str, float], scope: str):
+        super().__init__(values)
+        self.scope = scope
+
+    def __repr__(self) -> str:
+        return f"Metrics of {self.scope}: {super().__repr__()}"
+
+
 class Server:
-    """``vllm serve`` on a checkpoint folder (default: the course's model), bound to 127.0.0.1.
+    """``vllm serve`` on a checkpoint folder (default: the course's model), or the server at ``OPENAI_BASE_URL``.
 
     ``options`` are those of ``vllm serve`` as keywords (``max_num_seqs=8``, ``enable_prefix_caching=False``) and win
-    over what suits the machine; ``None`` leaves an option out. ``model`` is the name to use in requests, ``base_url``
-    ends in ``/v1``, ``command`` is the same server as a line for a plain shell at the root of the course.
+    over what suits the machine and the installed vLLM; ``None`` leaves an option out. ``model`` is the name to use in
+    requests, ``base_url`` ends in ``/v1``, ``api_key`` is what clients send, ``command`` is the same server as a line
+    for a plain shell at the root of the course, ``concurrency_limit`` how many requests at once the lessons may send.
 
-    Use it in a ``with`` statement or call :meth:`start` and :meth:`stop`. However this process ends, ``kill -9``
-    included, helpers/_guard.py ends the server within 5 s.
+    It binds 127.0.0.1; another ``host`` needs an ``api_key``, which goes to vLLM by its environment, as a command line
+    is there for every user to read. Use it in a ``with`` statement or call :meth:`start` and :meth:`stop`. However this
+    process ends, ``kill -9`` included, helpers/_guard.py ends the server within 5 s.
+
+    Attached (``attached`` is True), ``options`` do not apply, :meth:`stop` leaves the server alone, and :meth:`kill`
+    and :meth:`log_tail` refuse.
     """
 
-    def __init__(self, model: str | Path | None = None, port: int | None = None, **options):
-        if "host" in options:
-            raise CourseError(
-                f"课程的服务器只绑定 {HOST}：要从别的机器访问，请用 SSH 隧道，并去掉 host。",
-                f"The course's server binds {HOST} only: leave out host, and use an SSH tunnel from another machine.",
-            )
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        port: int | None = None,
+        host: str = HOST,
+        api_key: str | None = None,
+        **options,
+    ):
+        self._guard = self._log = None
+        attached_url = os.environ.get(URL_VARIABLE, "").strip()
+        self.attached = bool(attached_url)
+        self.concurrency_limit = _concurrency_limit(self.attached)
+        if self.attached:
+            self.base_url = attached_url.rstrip("/")
+            self.api_key = api_key or os.environ.get(KEY_VARIABLE) or "EMPTY"
+            self.model = model and str(model)
+            self._ignored = sorted(options)
+            return
+        _check_binding(host, api_key)
         folder = models.find_checkpoint(str(model)) if model else models.course_model()
-        hub_id = (
-            folder.parent.parent if folder.parent.name == "snapshots" else folder
-        )  # .../Qwen--Qwen3-8B/snapshots/master
-        self.model = hub_id.name.split("--")[-1]
+        self.api_key = api_key or "EMPTY"
         self.port = port or _free_port()
-        self.base_url = f"http://{HOST}:{self.port}/v1"
+        self._host = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # where this machine reaches it
+        self.base_url = f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self.port}/v1"
         defaults = {
-            "served_model_name": self.model,
-            "host": HOST,
+            "served_model_name": _served_name(folder),
+            "host": host,
             "port": self.port,
             "enable_auto_tool_choice": True,
             "tool_call_parser": "hermes",
         }
-        options = defaults | sized_options(folder, **options)
+        options = defaults | reasoning_flags(sized_options(folder, **options), _vllm_version())
         self.model = options["served_model_name"]
+        if isinstance(self.model, list | tuple):
+            self.model = self.model[0]
         self._gpu_share = options.get("gpu_memory_utilization", models.GPU_SHARE)
         self._environment = environment(folder)
+        workers = options.get("tensor_parallel_size", 1) * options.get("pipeline_parallel_size", 1)
+        if workers > 1:
+            del self._environment["VLLM_ENABLE_V1_MULTIPROCESSING"]  # several workers are several processes
+            if on_cpu():  # one core for each, or they would wait for each other on the same one
+                self._environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, range(workers)))
+        self._secret = {"VLLM_API_KEY": api_key} if api_key else {}
         self._arguments = ["serve", str(folder), *_flags(options)]
         self._vllm = Path(sys.executable).with_name("vllm")
-        self._guard = self._log = None
 
     def __enter__(self):
         return self.start()
@@ -81,12 +128,20 @@ class Server:
     def command(self) -> str:
         """The line that starts this server in a plain shell at the root of the course, without the guard."""
         on_path = shutil.which("vllm") and Path(shutil.which("vllm")).samefile(self._vllm)
-        words = ["vllm" if on_path else _short(self._vllm), "serve", _short(self._arguments[1]), *self._arguments[2:]]
-        settings = [f"{name}={value}" for name, value in self._environment.items()]
+        words = ["vllm" if on_path else _short(self._vllm), *map(_short, self._arguments)]
+        settings = [f"{name}={shlex.quote(value)}" for name, value in self._environment.items()]
+        settings += [f'{name}="$API_KEY"' for name in self._secret]  # never the key itself
         return " ".join([*settings, shlex.join(words)])
 
     def start(self, timeout: float = 1800) -> "Server":
-        """Start the server and wait until it answers. Raises CourseError, below the log's last lines, if it cannot."""
+        """Start the server and wait until it answers. Raises CourseError, below the log's last lines, if it cannot.
+
+        Attached: look whether it answers, take its model's name, and raise CourseError if either fails.
+        """
+        self._pass_by_proxies()
+        if self.attached:
+            self._attach()
+            return self
         if self._is_running():
             raise CourseError(
                 "这个服务器已经在运行：先调用 stop()。", "This server is running already: call stop() first."
@@ -96,7 +151,7 @@ class Server:
                 f"{self._vllm.parent} 里没有 vllm 命令：请用 `make env` 建好的环境。",
                 f"There is no vllm command in {self._vllm.parent}: use the environment that `make env` makes.",
             )
-        _check_port(self.port)
+        _check_port(self._host, self.port)
         machine.refuse_busy_gpu(self._gpu_share)
         print(self.command)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - has no name and goes with its last reader
@@ -107,7 +162,7 @@ class Server:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # an interrupt of the notebook must not reach it
             # an engine in this kernel has set ERROR, and the kernel itself asks for colours
-            env=self._environment | os.environ | {"VLLM_LOGGING_LEVEL": "INFO", "NO_COLOR": "1"},
+            env=self._environment | os.environ | self._secret | {"VLLM_LOGGING_LEVEL": "INFO", "NO_COLOR": "1"},
         )
         try:
             self._wait(timeout)
@@ -117,36 +172,120 @@ class Server:
         return self
 
     def stop(self) -> None:
-        """End the server and everything it started; returns within 5 s, when all of it is gone."""
+        """End the server and all that it started, gone when this returns, within 5 s. Attached: leave it alone."""
+        if self.attached:
+            print(f"{self.base_url} belongs to others too: left running · 别人也在用：没有停")
         if self._guard is None:
             return
         self._guard.stdin.close()
         self._guard.wait()
 
+    def kill(self) -> None:
+        """Kill the engine process (SIGKILL), as a full memory would: for the lesson that shows what clients see then.
+
+        Raises CourseError on an attached server, which others use, and on one that does not run.
+        """
+        self._refuse_attached("杀掉引擎", "killing the engine")
+        engines = _guard.engines(self._server_pid()) if self._is_running() else set()
+        if not engines:
+            raise CourseError("没有在运行的引擎可杀。", "There is no running engine to kill.")
+        for pid in engines:
+            os.kill(pid, signal.SIGKILL)
+
     def log_tail(self, lines: int = 20) -> str:
-        """The last ``lines`` lines of the server's log, also after it ended."""
+        """The last ``lines`` lines of the server's log, also after it ended. Raises CourseError if attached."""
+        self._refuse_attached("看日志", "reading its log")
         return "\n".join(self._log_text().splitlines()[-lines:])
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> Metrics:
         """vLLM's own metrics by name, without the prefix ``vllm:``, summed over their labels.
 
         Gauges and counters (``num_requests_running``, ``generation_tokens_total``) as they are; of a histogram its
-        ``_sum`` and ``_count``. Source: the server's ``/metrics``. Raises CourseError if the server is not running.
+        ``_sum`` and ``_count``. Attached, they count everyone's requests, and ``scope`` says so. Source: the server's
+        ``/metrics``. Raises CourseError if the server is not running or has no metrics.
         """
-        if not self._is_running():
+        if not self.attached and not self._is_running():
             raise CourseError(
                 "服务器没有在运行：先调用 start()，或看 log_tail()。",
                 "The server is not running: call start() first, or read log_tail().",
             )
         from prometheus_client.parser import text_string_to_metric_families
 
+        try:
+            families = list(text_string_to_metric_families(self._get("/metrics")))
+        except (OSError, ValueError) as error:
+            raise CourseError(
+                f"{self._root}/metrics 读不出来（{error}）：它多半没有对外开放，跳过这一格。",
+                f"{self._root}/metrics cannot be read ({error}): most likely it is not open to you; skip this cell.",
+            ) from error
         values = {}
-        for family in text_string_to_metric_families(self._get("/metrics")):
+        for family in families:
             for sample in family.samples:
                 name = sample.name.removeprefix("vllm:")
                 if name != sample.name and not name.endswith(("_bucket", "_created")):
                     values[name] = values.get(name, 0) + sample.value
-        return values
+        return Metrics(values, "the whole room's requests" if self.attached else "this notebook's server")
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it serves one of the tiny models that come with the course."""
+        return bool(self.model) and (models.BUNDLED / self.model).is_dir()
+
+    @property
+    def _root(self) -> str:
+        return self.base_url.removesuffix("/v1")
+
+    def _pass_by_proxies(self) -> None:
+        """No client in this notebook shall ask a proxy for this machine, as AutoDL's would make them."""
+        host = urllib.parse.urlsplit(self.base_url).hostname or ""
+        if _is_loopback(host):
+            for name in ("NO_PROXY", "no_proxy"):
+                others = [part for part in os.environ.get(name, "").split(",") if part not in ("", host)]
+                os.environ[name] = ",".join([*others, host])
+
+    def _refuse_attached(self, what_zh: str, what_en: str) -> None:
+        if self.attached:
+            raise CourseError(
+                f"{self.base_url} 是大家共用的服务器，{what_zh}不行：去掉 {URL_VARIABLE}，在自己的服务器上做。",
+                f"{self.base_url} is a shared server, so {what_en} is refused: unset {URL_VARIABLE} and use your own.",
+            )
+
+    def _attach(self) -> None:
+        url = f"{self.base_url}/models"
+        try:
+            served = [entry["id"] for entry in json.loads(self._get("/models", self.base_url))["data"]]
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                zh, en = f"密钥不对：设好 {KEY_VARIABLE}", f"the key is wrong: set {KEY_VARIABLE}"
+            else:
+                zh, en = "地址要以 /v1 结尾", "the address should end in /v1"
+            raise CourseError(f"{url} 返回 {error.code}：{zh}。", f"{url} answers {error.code}: {en}.") from error
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise CourseError(
+                f"{url} 没有服务器（{reason}）：请检查 {URL_VARIABLE}，或去掉它，由课程自己启动。",
+                f"No server at {url} ({reason}): check {URL_VARIABLE}, or unset it to let the course start one.",
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CourseError(
+                f"{url} 的回答不是模型列表：{URL_VARIABLE} 要指向 vLLM 服务器的 /v1。",
+                f"{url} answers with something else than a list of models: {URL_VARIABLE} should name vLLM's /v1.",
+            ) from error
+        matching = [name for name in served if not self.model or Path(name).name == Path(self.model).name]
+        if not matching:
+            raise CourseError(
+                f"{self.base_url} 上没有 {self.model}，只有 {served}：去掉模型名，或换一个服务器。",
+                f"{self.base_url} serves {served} and not {self.model}: leave the model out, or use another server.",
+            )
+        self.model = matching[0]
+        print(f"attached to {self.base_url} ({URL_VARIABLE}), model {self.model}, shared with others:")
+        print(f"at most {self.concurrency_limit} requests at once; metrics count the whole room; it is never stopped")
+        if self._ignored:
+            print(f"options that do not apply to it: {', '.join(self._ignored)}")
+
+    def _server_pid(self) -> int:
+        [server] = Path(f"/proc/{self._guard.pid}/task/{self._guard.pid}/children").read_text().split()
+        return int(server)
 
     def _is_running(self) -> bool:
         return self._guard is not None and self._guard.poll() is None
@@ -189,11 +328,11 @@ class Server:
             f"The server did not start: {en}. Its last log lines are above.",
         )
 
-    def _get(self, path: str) -> str:
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({})
-        )  # a proxy cannot reach this machine's 127.0.0.1
-        with opener.open(f"http://{HOST}:{self.port}{path}", timeout=10) as reply:
+    def _get(self, path: str, root: str | None = None) -> str:
+        request = urllib.request.Request(
+            (root or self._root) + path, headers={"Authorization": f"Bearer {self.api_key}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:
             return reply.read().decode()
 
     def _log_text(self) -> str:
@@ -222,17 +361,71 @@ def _short(path: str | Path) -> str:
     return str(Path(path).relative_to(models.ROOT)) if Path(path).is_relative_to(models.ROOT) else str(path)
 
 
+def reasoning_flags(options: dict, version: tuple[int, int]) -> dict:
+    """``options`` with the reasoning flags that vLLM ``version`` (major, minor) knows.
+
+    The parser ``qwen3`` came with 0.9; before it ``deepseek_r1`` read Qwen3's thoughts. Up to 0.9 a parser also took
+    ``--enable-reasoning``, which 0.10 removed (https://github.com/vllm-project/vllm/pull/18538).
+    """
+    if options.get("reasoning_parser") and version < (0, 10):
+        options = options | {"enable_reasoning": True}
+    if options.get("reasoning_parser") == "qwen3" and version < (0, 9):
+        options = options | {"reasoning_parser": "deepseek_r1"}
+    return options
+
+
+def _vllm_version() -> tuple[int, int]:
+    name = "vllm-cpu" if on_cpu() else "vllm"
+    found = next((package.version for package in metadata.distributions(name=name)), "999.0")
+    major, minor = re.findall(r"\d+", found)[:2]
+    return int(major), int(minor)
+
+
+def _served_name(folder: Path) -> str:
+    hub_id = (
+        folder.parent.parent if folder.parent.name == "snapshots" else folder
+    )  # .../Qwen--Qwen3-8B/snapshots/master
+    return hub_id.name.split("--")[-1]
+
+
+def _concurrency_limit(attached: bool) -> float:
+    said = os.environ.get(CAP_VARIABLE, "").strip()
+    if not said:
+        return ATTACHED_CONCURRENCY if attached else math.inf
+    if not said.isascii() or not said.isdigit() or int(said) < 1:
+        raise CourseError(
+            f"{CAP_VARIABLE} 要是正整数，不是 {said!r}。", f"{CAP_VARIABLE} is a positive integer, not {said!r}."
+        )
+    return int(said)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_binding(host: str, api_key: str | None) -> None:
+    if not _is_loopback(host) and not api_key:
+        raise CourseError(
+            f"绑定 {host}，能连到这台机器的人就都能用它：加上 api_key=…，或去掉 host，用 SSH 隧道访问。",
+            f"On {host} anyone who reaches this machine can use it: add api_key=..., or leave host out and use an SSH "
+            "tunnel.",
+        )
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
+def _check_port(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError as error:
             raise CourseError(
                 f"端口 {port} 用不了（{error.strerror}）：换一个端口，或不写 port，由课程选一个空闲的。",

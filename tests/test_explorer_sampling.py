@@ -156,6 +156,7 @@ def test_presets_language_and_hostile_tokens(page):
     values = page.locator(".sx-control output").all_inner_texts()
     assert values == ["0.70", "20", "0.80", "off"]
     page.locator("summary").click()
+    page.locator("tr").nth(60).wait_for()  # the browser tells a little later that the table is open
     assert page.locator("tr").count() == 61
     assert page.locator("td").first.inner_text().startswith("</script><script>")
     assert page.title() == "Sampling · 采样" and page.locator("img").count() == 0

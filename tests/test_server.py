@@ -1,21 +1,27 @@
 """helpers/server.py and its guard: the server answers, says why it cannot start, and never outlives its notebook."""
 
 import json
+import math
 import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.error
 import urllib.request
 
+import nbformat
 import psutil
 import pytest
+import run_lessons
+from faulty_server import FaultyServer, chat, page, status
 from jupyter_client.manager import start_new_kernel
 
 from helpers import CourseError, models
-from helpers.server import HOST, Server
+from helpers.server import HOST, Server, reasoning_flags
 
 GUARD = models.ROOT / "helpers" / "_guard.py"
 PATIENCE = 60  # seconds; only a process that never ends takes so long, on a machine that is busy too
@@ -162,9 +168,42 @@ def test_the_model_is_named_after_its_folder_or_its_hub_id(checkpoint):
     assert Server().model == models.course_model().name
 
 
-def test_another_address_is_refused(checkpoint):
-    with pytest.raises(CourseError, match="SSH"):
-        Server(checkpoint, host="0.0.0.0")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "my.machine", ""])
+def test_another_address_needs_a_key(checkpoint, host):
+    for key in (None, ""):
+        with pytest.raises(CourseError, match=r"api_key=.*SSH") as error:
+            Server(checkpoint, host=host, api_key=key)
+        assert len(str(error.value).splitlines()) == 2
+    assert f"--host {host}" in Server(checkpoint, host=host or "0.0.0.0", api_key="secret").command
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
+def test_this_machine_needs_none(checkpoint, host):
+    assert Server(checkpoint, host=host).base_url.startswith(f"http://{f'[{host}]' if ':' in host else host}:")
+
+
+def test_a_key_is_in_no_command_line(checkpoint):
+    server = Server(checkpoint, host="0.0.0.0", api_key="very secret")
+    assert "very secret" not in server.command and 'VLLM_API_KEY="$API_KEY"' in server.command
+    assert "very secret" not in " ".join(server._arguments) and server.base_url.startswith(f"http://{HOST}:")
+
+
+@pytest.mark.parametrize(
+    ("version", "parser", "flag"),
+    [((0, 8), "deepseek_r1", True), ((0, 9), "qwen3", True), ((0, 10), "qwen3", False), ((0, 32), "qwen3", False)],
+)
+def test_reasoning_flags_follow_the_version(version, parser, flag):
+    options = reasoning_flags({"reasoning_parser": "qwen3", "port": 1}, version)
+    assert options.pop("port") == 1 and options.pop("reasoning_parser") == parser
+    assert options == ({"enable_reasoning": True} if flag else {})
+    assert reasoning_flags({"port": 1}, version) == {"port": 1}
+
+
+def test_several_workers_are_several_processes(checkpoint, monkeypatch):
+    monkeypatch.setattr("helpers.server.on_cpu", lambda: True)
+    one, two = Server(checkpoint).command, Server(checkpoint, tensor_parallel_size=2).command
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING=0" in one and "OMP_THREADS_BIND" not in one
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in two and "VLLM_CPU_OMP_THREADS_BIND='0|1'" in two
 
 
 def test_a_wrong_path_is_refused(tmp_path):
@@ -249,6 +288,114 @@ def test_it_cannot_be_started_twice_and_its_port_is_busy(running):
     with pytest.raises(CourseError, match=str(running.port)):
         Server(port=running.port).start()
     assert running.metrics()
+
+
+# --- attached
+
+
+@pytest.fixture
+def attach(monkeypatch):
+    """``attach(url)``: from now on the environment names a server that runs already."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("COURSE_CONCURRENCY", raising=False)
+    return lambda url, **variables: [
+        monkeypatch.setenv(name, value) for name, value in {"OPENAI_BASE_URL": url, **variables}.items()
+    ]
+
+
+@pytest.mark.slow
+def test_attached_it_uses_the_server_and_leaves_it_alone(running, attach, capsys):
+    attach(running.base_url + "/")
+    before = descendants(os.getpid())
+    with Server(max_num_seqs=8) as shared:
+        assert (shared.attached, shared.model, shared.base_url) == (True, running.model, running.base_url)
+        assert shared.concurrency_limit == 2 and shared.is_bundled
+        said = capsys.readouterr().out
+        assert (
+            "at most 2 requests at once" in said and "whole room" in said and "do not apply to it: max_num_seqs" in said
+        )
+        metrics = shared.metrics()
+        assert metrics.scope == "the whole room's requests" and "whole room" in repr(metrics)
+        assert metrics["num_requests_running"] == 0
+        for destructive in (shared.kill, shared.log_tail):
+            with pytest.raises(CourseError, match="refused"):
+                destructive()
+    assert "left running" in capsys.readouterr().out
+    assert running.metrics().scope == "this notebook's server" and descendants(os.getpid()) == before
+
+
+def test_the_instructor_says_how_many_at_once(attach, checkpoint, monkeypatch):
+    assert Server(checkpoint).concurrency_limit == math.inf
+    with FaultyServer(chat()) as server:
+        attach(server.base_url, COURSE_CONCURRENCY="5")
+        assert Server().concurrency_limit == 5
+    for wrong in ("0", "-1", "many", "2.5"):
+        monkeypatch.setenv("COURSE_CONCURRENCY", wrong)
+        with pytest.raises(CourseError, match="COURSE_CONCURRENCY"):
+            Server()
+
+
+def test_nothing_behind_the_address(attach):
+    attach("http://127.0.0.1:9/v1")
+    with pytest.raises(CourseError, match=r"No server at .*unset it") as error:
+        Server().start()
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_server_of_another_model(attach):
+    with FaultyServer(chat(), models=("Qwen/Qwen3-32B", "other")) as server:
+        attach(server.base_url)
+        assert Server().start().model == "Qwen/Qwen3-32B"
+        assert Server("Qwen3-32B").start().model == "Qwen/Qwen3-32B"
+        with pytest.raises(CourseError, match=r"serves .*Qwen3-32B.* not Qwen3-8B"):
+            Server("Qwen3-8B").start()
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [(page, "something else than a list"), (status(404), "end in /v1"), (status(401), "set OPENAI_API_KEY")],
+)
+def test_an_address_that_is_no_such_server(reply, reason, attach):
+    with FaultyServer(chat()) as server:
+        server.get_reply = reply
+        attach(server.base_url)
+        with pytest.raises(CourseError, match=reason) as error:
+            Server().start()
+        assert len(str(error.value).splitlines()) == 2
+
+
+def test_metrics_that_are_not_open(attach):
+    with FaultyServer(chat()) as server:
+        attach(server.base_url)
+        shared = Server().start()
+        for reply in (status(404), page):
+            server.get_reply = reply
+            with pytest.raises(CourseError, match="most likely it is not open"):
+                shared.metrics()
+
+
+@pytest.mark.parametrize("name", ["07_openai_server", "08_serving_under_load"])
+@pytest.mark.slow
+def test_a_lesson_on_a_shared_server_stays_within_its_bounds(name, running, tmp_path):
+    """It runs from top to bottom, never has more than two requests there, and leaves the server running."""
+    notebook = nbformat.read(models.ROOT / "notebooks" / "zh" / f"{name}.ipynb", as_version=4)
+    environment = os.environ | {"OPENAI_BASE_URL": running.base_url}
+    most, ended = [0], threading.Event()
+
+    def count():
+        while not ended.wait(0.01):
+            now = running.metrics()
+            most[0] = max(most[0], now["num_requests_running"] + now["num_requests_waiting"])
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        run_lessons.execute(notebook, tmp_path, environment)
+    finally:
+        ended.set()
+        counting.join()
+    assert 0 < most[0] <= 2
+    assert running.metrics()["num_requests_running"] == 0
 
 
 # --- start-up that fails
@@ -380,3 +527,120 @@ def test_the_printed_command_works_in_a_plain_shell(capsys, processes):
     assert shell.poll() is None
     shell.send_signal(signal.SIGINT)
     shell.wait(PATIENCE)
+
+
+# --- under load and in mid-stream
+
+
+LOADED = """
+import asyncio, sys
+from helpers.server import Server
+from openai import AsyncOpenAI
+
+server = Server()
+server.start()
+client = AsyncOpenAI(base_url=server.base_url, api_key="EMPTY", max_retries=0)
+
+async def stream(prompt):
+    async for chunk in await client.completions.create(
+        model=server.model, prompt=prompt, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+    ):
+        seen.add(prompt)
+        if len(seen) == 16 and not said:
+            said.append(True)
+            print("loaded", server._guard.pid, server.port, flush=True)
+
+async def everyone():
+    await asyncio.gather(*(stream(str(n)) for n in range(16)))
+
+seen, said = set(), []
+asyncio.run(everyone())
+"""
+
+
+@pytest.fixture
+def loaded(processes):
+    """A process with a server and 16 streams in the middle: the process, the server's processes and its port."""
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LOADED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=models.ROOT
+    )
+    for line in launcher.stdout:
+        if line.startswith("loaded"):
+            break
+    _, guard, port = line.split()
+    guard = psutil.Process(int(guard))
+    processes += [guard, *guard.children(recursive=True)]
+    yield launcher, processes, int(port)
+    launcher.kill()
+    launcher.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_end_of_the_launcher_in_mid_stream_ends_all(how, loaded):
+    launcher, processes, port = loaded
+    launcher.send_signal(how)
+    wait_until_gone(processes)
+    assert is_free(port)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["vllm", "VLLM::EngineCore"])
+def test_a_server_process_killed_in_mid_stream_ends_all(victim, loaded):
+    launcher, processes, port = loaded
+    next(process for process in processes if process.name() == victim).kill()
+    wait_until_gone(processes)
+    assert is_free(port)
+    assert launcher.wait(PATIENCE) != 0 and "Error" in launcher.stderr.read()  # no client took half a text for all
+
+
+@pytest.mark.slow
+def test_clients_that_leave_in_mid_stream_leave_nothing_running(running):
+    body = {"model": running.model, "max_tokens": 1500, "ignore_eos": True, "stream": True}
+    streams = []
+    for number in range(20):
+        request = urllib.request.Request(
+            f"{running.base_url}/completions",
+            json.dumps(body | {"prompt": str(number)}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        streams.append(urllib.request.urlopen(request))
+        streams[-1].readline()
+    assert running.metrics()["num_requests_running"] > 0
+    for stream in streams:
+        stream.close()
+    end = time.monotonic() + PATIENCE
+    while running.metrics()["num_requests_running"]:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_the_lessons_kill_ends_all_of_it():
+    killed = Server()
+    with pytest.raises(CourseError, match="no running engine"):
+        killed.kill()
+    before = set(descendants(os.getpid()))
+    killed.start()
+    started = set(descendants(os.getpid())) - before
+    killed.kill()
+    killed._guard.wait(PATIENCE)
+    wait_until_gone(list(started))
+    assert is_free(killed.port)
+    with pytest.raises(CourseError, match="no running engine"):
+        killed.kill()
+
+
+@pytest.mark.slow
+def test_a_key_guards_the_api_and_nothing_else():
+    with Server(host="0.0.0.0", api_key="a key") as guarded:
+        codes = {}
+        for path in ("/v1/models", "/health", "/metrics", "/version"):
+            try:
+                codes[path] = urllib.request.urlopen(guarded.base_url.removesuffix("/v1") + path).status
+            except urllib.error.HTTPError as error:
+                codes[path] = error.code
+        assert codes == {"/v1/models": 401, "/health": 200, "/metrics": 200, "/version": 200}
+        processes = [psutil.Process(guarded._guard.pid), *descendants(guarded._guard.pid)]
+        assert not any("a key" in " ".join(process.cmdline()) for process in processes)
+        assert "a key" not in guarded.log_tail(10**6)

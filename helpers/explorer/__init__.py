@@ -1,7 +1,8 @@
-"""The explorers: widgets whose logic is JavaScript, so that they also work in a saved page, offline."""
+"""The explorers and the chat panel: widgets whose logic is JavaScript; an explorer also works in a saved page."""
 
+from helpers.explorer.chat import ChatPanel
 from helpers.explorer.memory import MemoryExplorer
 from helpers.explorer.routing import RoutingExplorer
 from helpers.explorer.sampling import SamplingExplorer
 
-__all__ = ["MemoryExplorer", "RoutingExplorer", "SamplingExplorer"]
+__all__ = ["ChatPanel", "MemoryExplorer", "RoutingExplorer", "SamplingExplorer"]

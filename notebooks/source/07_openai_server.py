@@ -1,174 +1,261 @@
 # %% [markdown] lang="zh" key="title"
 # # 07 · 兼容 OpenAI 的服务器
 #
-# | 学完能做 | 启动和停止 vLLM 服务器；用 curl 和 `openai` 客户端发请求；分开思考和答案；关掉思考；流式接收 |
+# | | |
 # |---|---|
-# | 先修 | 第 05 课 |
-# | 时间 | 30 分钟 |
+# | 学完能做 | 启动服务器并说清每个参数；用 curl 和 `openai` 客户端调用它，读懂回答里的每个字段；分开思考和答案，关掉思考，流式接收；跑完一个工具调用的循环；看懂报错，不被断掉的流骗过去 |
+# | 先修 | 第 05 课（采样参数）；知道 JSON 是什么 |
+# | 时间 | 主线 35 分钟；标着“选读”的小节、练习和可以拿走的代码再加 40 分钟，跳过不影响后面 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
-# | 模型 | 默认是课程自带的小模型；建议的真实模型：Qwen3-8B（24 GB 显存） |
-# | 说明 | 本课的输出来自 CPU，没有在 GPU 上跑过 |
+# | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
+# | 说明 | 本课的输出来自 CPU 和小模型，没有在 GPU 上跑过 |
 
 # %% [markdown] lang="en" key="title"
 # # 07 · The OpenAI-compatible server
 #
-# | You will be able to | start and stop vLLM's server, call it with curl and `openai`, read thoughts apart, stream |
+# | | |
 # |---|---|
-# | Prerequisites | lesson 05 |
-# | Time | 30 minutes |
+# | You will be able to | start the server and explain each flag; call it with curl and the `openai` client and read every field of a reply; tell thought from answer, switch thinking off, stream; run a complete tool-calling loop; read its errors and not be fooled by a broken stream |
+# | Prerequisites | lesson 05 (sampling parameters); you know what JSON is |
+# | Time | 35 minutes for the main path; 40 more for the sections, exercises and code marked "extra", which can be skipped |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
-# | Model | by default the tiny model that comes with the course; a real one to try: Qwen3-8B (24 GB GPU) |
-# | Note | the outputs come from a CPU; nothing here was run on a GPU |
+# | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB of GPU memory) |
+# | Note | the outputs come from a CPU and the tiny model; nothing here was run on a GPU |
 
 # %% key="setup"
 import json
 import os
 
-from helpers import models
+from helpers import checks, models, plots
 from helpers.server import Server
 
-folder = models.course_model()
-print(models.describe(folder))
+print(models.describe())
+limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None  # None: as many tokens as there is room for
 
 # %% [markdown] lang="zh" key="start-text"
 # ## 启动服务器
 #
-# 兼容 OpenAI 接口的是 vLLM 的服务器，不是 Qwen3 本身；换一个模型，接口不变。`Server` 先打印一行命令，在课程根目录的
-# 普通终端里运行它，得到的是同一个服务器；然后等到服务器能回答为止。笔记本的内核一结束，服务器也会跟着结束。
+# 兼容 OpenAI 接口的是 vLLM 的服务器，不是 Qwen3 本身：换一个模型，接口不变。下一格先打印一行命令，把它粘到课程根目录的终端里，得到的是同一个服务器；然后等它加载完模型。笔记本的内核一结束，服务器也跟着结束。
 #
-# 旧教程里的命令有几处要改：
+# | 参数 | 做什么 | 旧教程怎么写，为什么不行了 |
+# |---|---|---|
+# | 紧跟 `serve` 的路径 | 模型文件夹 | `--model DIR`：现在直接写路径 |
+# | `--served-model-name` | 请求里用的模型名，可以给几个 | |
+# | `--host 127.0.0.1` `--port` | 在哪里监听 | 不写 `--host` 就监听所有网卡，谁都能连 |
+# | `--max-model-len` | 提示词和输出加起来的上限，也决定一条请求最多占多少 KV 缓存 | |
+# | `--chat-template` | 换一个对话模板文件；不写就用模型自带的，这里给的正是那一个，结果不变 | 以为必须写；写错文件，模型会答非所问 |
+# | `--reasoning-parser qwen3` | 把思考从答案里拆出来 | `deepseek_r1`：关掉思考时会把整个答案当成思考 |
+# | 已删除：`--enable-reasoning` | | 它从来不是思考的开关，只管拆分；从 0.10 起写了就启动失败 |
+# | `--enable-auto-tool-choice` `--tool-call-parser hermes` | 认出工具调用；Qwen3 用 `hermes` 格式 | |
+# | `VLLM_API_KEY` | 客户端必须出示的密钥；写在环境变量里，因为命令行谁都能用 `ps` 看到 | “密钥随便填”：只在服务器没设密钥时才对 |
+# | `VLLM_USE_MODELSCOPE` | 让 vLLM 自己去 ModelScope 下载 | 模型已在本地文件夹时用不着 |
 #
-# | 旧写法 | 现在 |
-# |---|---|
-# | `--enable-reasoning` | 早已删除，写了就启动失败；它从来不是思考的开关，只管拆分输出 |
-# | `--reasoning-parser deepseek_r1` | 用 `qwen3`；前者在关掉思考时会把整个答案当成思考 |
-# | `--model DIR` | `vllm serve DIR`，直接写路径 |
-# | 不写 `--host` | 默认监听所有网卡；只给本机用就写 `--host 127.0.0.1` |
+# 模板是模型自带的文件；真正的 Qwen3 把它放在 `tokenizer_config.json` 里，没有单独的文件，下一格就不加 `--chat-template`。
+#
+# 先猜一猜：从启动到能回答，要几秒？时间花在读权重上，还是别处？
 
 # %% [markdown] lang="en" key="start-text"
 # ## Start the server
 #
-# What is compatible with OpenAI's API is vLLM's server, not Qwen3: the API stays the same with another model. `Server`
-# first prints a command; in a plain terminal at the root of the course it starts the same server. Then it waits until
-# the server answers. When the notebook's kernel ends, so does the server.
+# What is compatible with OpenAI's API is vLLM's server, not Qwen3: with another model the API stays the same. The next cell first prints a command; paste it into a terminal at the root of the course and you get the same server. Then it waits until the model is loaded. When the notebook's kernel ends, so does the server.
 #
-# Some parts of the command in older tutorials have to change:
+# | Flag | What it does | What older tutorials write, and why that fails now |
+# |---|---|---|
+# | the path after `serve` | the model's folder | `--model DIR`: now the path stands alone |
+# | `--served-model-name` | the name to use in requests; there may be several | |
+# | `--host 127.0.0.1` `--port` | where it listens | without `--host` it listens on every network card, for everyone |
+# | `--max-model-len` | the limit of prompt and output together, and so of the KV cache one request can take | |
+# | `--chat-template` | another chat template file; without it the model's own is used, which is the very file given here, so nothing changes | taken for required; with the wrong file the model misses the point |
+# | `--reasoning-parser qwen3` | takes the thought out of the answer | `deepseek_r1`: with thinking off it takes the whole answer for a thought |
+# | removed: `--enable-reasoning` | | it never switched thinking on, it only split; since 0.10 the server refuses to start with it |
+# | `--enable-auto-tool-choice` `--tool-call-parser hermes` | recognises tool calls; Qwen3 writes them in the `hermes` format | |
+# | `VLLM_API_KEY` | the key that clients have to show; in the environment, because `ps` shows a command line to every user | "any key will do": true only as long as the server has none |
+# | `VLLM_USE_MODELSCOPE` | lets vLLM download from ModelScope by itself | not needed for a model in a local folder |
 #
-# | Older | Now |
-# |---|---|
-# | `--enable-reasoning` | removed, the server refuses to start; it never switched thinking on, it only split the output |
-# | `--reasoning-parser deepseek_r1` | use `qwen3`; with thinking off, the old one takes the whole answer for a thought |
-# | `--model DIR` | `vllm serve DIR`, just the path |
-# | no `--host` | it listens on every network card; write `--host 127.0.0.1` to serve this machine only |
+# The template is a file of the model's; the real Qwen3 keeps it inside `tokenizer_config.json`, and then the next cell leaves `--chat-template` out.
+#
+# Guess first: how many seconds until it answers? Do they go into reading weights, or elsewhere?
 
 # %% key="start"
-server = Server()
+import secrets
+
+template = models.course_model() / "chat_template.jinja"
+server = Server(
+    api_key=secrets.token_hex(16),
+    chat_template=str(template) if template.is_file() else None,
+    structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},  # compact JSON
+)
 server.start()
-limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
+os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server.model)
 
 # %% [markdown] lang="zh" key="models-text"
-# ## 有哪些模型
+# 小模型的权重只有 4 MB，时间几乎全花在导入 vLLM 上。真实的模型还要读十几 GB 权重，在 GPU 上还要编译，第一次常要几分钟；所以等“就绪”不能靠数秒，要问 `/health`，课程的 `start()` 就是这样等的。
 #
-# 列出模型的端点（endpoint）是 `/v1/models`。端口（port）是另一回事：网址里冒号后面的那个数。请求里的模型名要和这里的
-# `id` 一字不差，写文件夹路径会得到 404。
+# ## 有哪些模型：/v1/models
+#
+# `/v1/models` 这样的路径叫端点（endpoint）；端口（port）是另一回事，是网址里冒号后面的那个数。上一格把地址、密钥和模型名放进了环境变量 `BASE_URL`、`API_KEY`、`MODEL`，下面的 curl 在普通终端里也是这样写。
+#
+# 先猜一猜：请求里的模型名写成文件夹路径，行不行？
 
 # %% [markdown] lang="en" key="models-text"
-# ## Which models are there
+# The tiny model has 4 MB of weights; nearly all the time went into importing vLLM. A real model reads many GB more, and on a GPU it also compiles, so a first start often takes minutes. Counting seconds is therefore no way to wait: ask `/health`, as the course's `start()` does.
 #
-# The endpoint `/v1/models` lists them. A port is something else: the number after the colon in the address. The model's
-# name in a request must be exactly this `id`; the folder's path gives a 404.
+# ## Which models: /v1/models
+#
+# A path such as `/v1/models` is an endpoint; a port is something else, the number behind the colon in an address. The last cell put address, key and model name into the environment variables `BASE_URL`, `API_KEY` and `MODEL`; a plain terminal would use curl in just this way.
+#
+# Guess first: may a request name the model by its folder?
 
 # %% key="models"
-# !curl -s {server.base_url}/models
-
-# %% key="client"
 from openai import OpenAI
 
-client = OpenAI(base_url=server.base_url, api_key="EMPTY")
-[model] = client.models.list()
-print(model.id, model.max_model_len)
-assert model.id == server.model
+# !curl -s $BASE_URL/models -H "Authorization: Bearer $API_KEY"
+client = OpenAI(base_url=server.base_url, api_key=server.api_key)
+model = next(model for model in client.models.list() if model.id == server.model)
+print(f"\n{model.id} | context: {model.max_model_len} tokens")
 
-# %% [markdown] lang="zh" key="key-text"
-# 客户端一定要一个密钥，服务器没有设 `--api-key` 时写什么都行；设了就必须写对，否则是 401。
+# %% [markdown] lang="zh" key="completions-text"
+# `id` 就是请求里要写的名字，要一字不差：写文件夹路径会得到 404。`root` 是模型在哪里，`max_model_len` 是上下文长度，`created` 是这次应答的时刻，`permission` 只为兼容而留。
+#
+# 客户端 `OpenAI(...)` 一定要一个密钥；服务器没设密钥时填什么都行，设了就必须填对。
 #
 # ## 补全：/v1/completions
 #
-# 这个端点把 `prompt` 原样交给模型续写，不套对话模板。先猜一猜：同一个问题，直接发和先渲染模板再发，提示词的词元数一样吗？
+# 这个端点把 `prompt` 原样交给模型续写。没有对话模板，没有消息，也没有思考的拆分。
+#
+# | 请求里的字段 | 含义 |
+# |---|---|
+# | `model`，`prompt` | 模型名；要续写的文本，也可以是词元编号的列表 |
+# | `max_tokens` | 最多生成多少个词元；**不写只有 16 个** |
+# | `temperature` `top_p` `top_k` `min_p` `seed` | 采样，见第 05 课；`top_k` 和 `min_p` 是 vLLM 加的 |
+#
+# 先猜一猜：对话模型拿到光秃秃的 `37×46=?`，会回答它吗？
 
-# %% [markdown] lang="en" key="key-text"
-# The client insists on a key. Anything will do while the server has no `--api-key`; once it has, a wrong key gives a 401.
+# %% [markdown] lang="en" key="completions-text"
+# The `id` is the name to use in requests, letter by letter: a folder's path gives a 404. `root` tells where the model lies, `max_model_len` is the context length, `created` the moment of this reply, and `permission` is there for compatibility only.
+#
+# The client `OpenAI(...)` insists on a key. Anything will do while the server has none; once it has one, it must be the right one.
 #
 # ## Completions: /v1/completions
 #
-# This endpoint gives the `prompt` to the model as it stands, without the chat template. Guess first: does the same
-# question have the same number of prompt tokens when sent raw and when sent through the template?
+# This endpoint hands `prompt` to the model as it stands and lets it go on. No chat template, no messages, no splitting of thoughts.
+#
+# | Field of the request | Meaning |
+# |---|---|
+# | `model`, `prompt` | the model's name; the text to go on with, or a list of token ids |
+# | `max_tokens` | how many tokens to generate at most; **16 if you leave it out** |
+# | `temperature` `top_p` `top_k` `min_p` `seed` | sampling, see lesson 05; `top_k` and `min_p` are vLLM's additions |
+#
+# Guess first: given the bare `37×46=?`, will a chat model answer it?
 
 # %% key="completions-curl"
 sampling = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0, "seed": 0}
 body = json.dumps({"model": server.model, "prompt": "37×46=?", "max_tokens": 16, **sampling}, ensure_ascii=False)
 print(body)
-# !curl -s {server.base_url}/completions -H "Content-Type: application/json" -d '{body}'
+# !curl -s $BASE_URL/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
 
-# %% [markdown] lang="zh" key="completions-text"
-# `usage` 里有两边的词元数，`finish_reason` 说明为什么停：`stop` 是模型自己结束，`length` 是长度用完。这个端点不给
-# `max_tokens` 时只生成 16 个词元。现在先渲染模板，再用客户端发一次；`top_k` 和 `min_p` 不是 OpenAI 的参数，要放进
-# `extra_body`。
+# %% [markdown] lang="zh" key="render-text"
+# 小模型在自说自话：它只见过带模板的对话，光秃秃的文本对它是陌生的。回答里的字段：
+#
+# | 字段 | 含义 |
+# |---|---|
+# | `id` `object` `created` `model` `system_fingerprint` | 这次应答的编号、种类、时刻（Unix 秒）、模型、服务器版本 |
+# | `choices` | 每个回答一项，`n` 大于 1 时有多项；`index` 是序号 |
+# | `text` | 续写的文本 |
+# | `finish_reason` | 为什么停：`stop` 是模型自己结束，`length` 是长度用完 |
+# | `stop_reason` | 因哪个停止词停下；没有就是 null |
+# | `logprobs` `prompt_logprobs` `token_ids` `prompt_token_ids` | 要了才有；对数概率后面会讲 |
+# | `service_tier` `routed_experts` `kv_transfer_params` `ec_transfer_params` `metrics` | 特殊部署才用得到，这里是 null |
+# | `usage` | `prompt_tokens` 是提示词的词元数，`completion_tokens` 是生成的，`total_tokens` 是两者之和 |
+#
+# 要让它回答，先套模板。第 05 课用过 `tokenizer.apply_chat_template`；手边没有分词器时，可以请服务器代劳：vLLM 的 `/tokenize` 收消息、套模板、给出编号，`/detokenize` 再变回文本。先猜一猜：套上模板，7 个词元会变成几个？
 
-# %% [markdown] lang="en" key="completions-text"
-# `usage` counts the tokens of both sides; `finish_reason` tells why it stopped: `stop` if the model ended by itself,
-# `length` if the room was used up. Without `max_tokens` this endpoint generates only 16 tokens. Now the template comes
-# first, and the client sends the request; `top_k` and `min_p` are not OpenAI's parameters and go into `extra_body`.
+# %% [markdown] lang="en" key="render-text"
+# The tiny model rambles: it knows conversations in their template, and bare text is strange to it. The fields of the reply:
+#
+# | Field | Meaning |
+# |---|---|
+# | `id` `object` `created` `model` `system_fingerprint` | number, kind and moment (Unix seconds) of this reply, the model, the server's version |
+# | `choices` | one entry for each answer, several if `n` is above 1; `index` numbers them |
+# | `text` | how the text goes on |
+# | `finish_reason` | why it stopped: `stop` if the model ended by itself, `length` if the room was used up |
+# | `stop_reason` | which stop string ended it; null if none did |
+# | `logprobs` `prompt_logprobs` `token_ids` `prompt_token_ids` | only on request; log-probabilities come below |
+# | `service_tier` `routed_experts` `kv_transfer_params` `ec_transfer_params` `metrics` | for special deployments, null here |
+# | `usage` | `prompt_tokens` counts the prompt, `completion_tokens` what was generated, `total_tokens` both |
+#
+# For an answer, the template has to come first. Lesson 05 used `tokenizer.apply_chat_template`; without a tokenizer at hand the server can do it: vLLM's `/tokenize` takes messages, applies the template and returns ids, and `/detokenize` turns them back into text. Guess first: what becomes of 7 tokens in their template?
 
 # %% key="completions"
-from transformers import AutoTokenizer
+import httpx
 
 messages = [{"role": "user", "content": "37×46=?"}]
-tokenizer = AutoTokenizer.from_pretrained(folder)
-prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-room = model.max_model_len - len(tokenizer(prompt).input_ids)
-extra = {"top_k": 20, "min_p": 0}
-thinking = {"temperature": 0.6, "top_p": 0.95, "seed": 0}
+root = server.base_url.removesuffix("/v1")
+ids = httpx.post(f"{root}/tokenize", json={"model": server.model, "messages": messages}).json()["tokens"]
+prompt = httpx.post(f"{root}/detokenize", json={"model": server.model, "tokens": ids}).json()["prompt"]
+print(repr(prompt))
+thinking, extra = {"temperature": 0.6, "top_p": 0.95, "seed": 0}, {"top_k": 20, "min_p": 0}
+room = model.max_model_len - len(ids)
 completion = client.completions.create(
     model=server.model, prompt=prompt, max_tokens=limit or room, **thinking, extra_body=extra
 )
-print(repr(completion.choices[0].text))
-print(completion.usage.prompt_tokens, "prompt tokens")
-assert completion.usage.prompt_tokens > len(tokenizer("37×46=?").input_ids)
+print(repr(completion.choices[0].text), completion.usage.prompt_tokens, "prompt tokens")
+assert completion.usage.prompt_tokens == len(ids)
 
 # %% [markdown] lang="zh" key="chat-text"
-# 思考和答案混在一个字符串里：这个端点不拆。也不要像有的教程那样自己在用户消息里写 `<think>`。还有教程的“补全”脚本其实
-# 调用了 `client.chat.completions`：看清名字，那是下面这个端点。
+# 现在它回答了，思考和答案在同一个字符串里：这个端点从不拆分。`top_k` 和 `min_p` 不是 OpenAI 的参数，在客户端里要放进 `extra_body`；在 curl 的 JSON 里和别的字段并排写。
+#
+# 有的教程把 `<think>` 写进用户的消息里：不要这样，思考由模型自己开头。还有一份“补全”脚本其实调用了 `client.chat.completions`：看清名字，那是下面这个端点。
 #
 # ## 对话：/v1/chat/completions
 #
-# 发消息列表，模板由服务器来套，输出也由它拆开：思考在 `reasoning`，答案在 `content`。不给 `max_tokens` 时一直生成到
-# 上下文用完。
+# 发的是消息列表，模板由服务器套，思考也由它拆开。请求多了 `messages`；不写 `max_tokens` 时一直生成到上下文用完。
+#
+# 先猜一猜：思考和答案，会在回答的哪两个字段里？
 
 # %% [markdown] lang="en" key="chat-text"
-# Thought and answer are in one string: this endpoint does not split. Nor should you write `<think>` into the user's
-# message, as some tutorials do. Others show a "completions" script that calls `client.chat.completions`: mind the name,
-# that is the endpoint below.
+# Now it answers, thought and answer in one string: this endpoint never splits. `top_k` and `min_p` are no parameters of OpenAI's, so the client takes them in `extra_body`; in curl's JSON they stand beside the others.
+#
+# Some tutorials write `<think>` into the user's message: never do that, the model opens its thought by itself. And there is a "completions" script about that calls `client.chat.completions`: mind the name, that is the endpoint below.
 #
 # ## Chat: /v1/chat/completions
 #
-# Send a list of messages; the server applies the template and splits the output: the thought is in `reasoning`, the
-# answer in `content`. Without `max_tokens` it generates until the context is full.
+# You send a list of messages; the server applies the template and splits the thought off. `messages` takes the place of the prompt; without `max_tokens` it generates until the context is full.
+#
+# Guess first: which two fields of the reply will hold thought and answer?
 
 # %% key="chat-curl"
 body = json.dumps({"model": server.model, "messages": messages, "max_tokens": limit, **sampling}, ensure_ascii=False)
 print(body)
-# !curl -s {server.base_url}/chat/completions -H "Content-Type: application/json" -d '{body}'
+# !curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
 
 # %% [markdown] lang="zh" key="reasoning-text"
-# 用客户端发同一个请求。`reasoning` 不是 OpenAI 定义的字段，所以用 `getattr` 取；老版本的 vLLM 叫它
-# `reasoning_content`，两个名字都试一下。采样参数每次都要发：不发就用服务器的默认值，那是给思考模式的。更不要设
-# `temperature=0`，思考时贪心解码容易无休止地重复。
+# 和补全相比，`choices` 里的 `text` 换成了 `message`：
+#
+# | 字段 | 含义 |
+# |---|---|
+# | `role` | 总是 `assistant` |
+# | `reasoning` | 思考；旧版 vLLM 叫 `reasoning_content` |
+# | `content` | 答案；想到一半被截断，或只调用了工具时是 null |
+# | `tool_calls` | 要调用的工具，后面会讲；这时 `finish_reason` 是 `tool_calls` |
+# | `refusal` `annotations` `audio` `function_call` | OpenAI 自己的功能，vLLM 留空 |
+# | `completion_tokens_details` | 在 `usage` 里，`reasoning_tokens` 是思考用掉的词元数 |
+#
+# 用客户端发同一个请求。`reasoning` 不是 OpenAI 定义的字段，所以用 `getattr` 取，新旧两个名字都试。采样参数**每次都发**：不发就用服务器的默认值，那一套是给思考模式的。也不要设 `temperature=0`：思考时贪心解码容易无休止地重复。
 
 # %% [markdown] lang="en" key="reasoning-text"
-# The same request with the client. `reasoning` is no field of OpenAI's, so take it with `getattr`; older versions of
-# vLLM call it `reasoning_content`, so try both names. Always send sampling parameters: otherwise the server's defaults
-# apply, and those are for thinking. And never send `temperature=0`: greedy thinking tends to repeat without end.
+# Compared with completions, `message` takes the place of `text` in `choices`:
+#
+# | Field | Meaning |
+# |---|---|
+# | `role` | always `assistant` |
+# | `reasoning` | the thought; older versions of vLLM call it `reasoning_content` |
+# | `content` | the answer; null if the thought was cut, or if only a tool was called |
+# | `tool_calls` | tools to call, see below; `finish_reason` is then `tool_calls` |
+# | `refusal` `annotations` `audio` `function_call` | features of OpenAI's own; vLLM leaves them empty |
+# | `completion_tokens_details` | inside `usage`: `reasoning_tokens` counts the tokens of the thought |
+#
+# The same request with the client. `reasoning` is no field of OpenAI's, so take it with `getattr`, and try both names. Send sampling parameters **every time**: without them the server's defaults apply, and those are for thinking. And do not send `temperature=0`: greedy thinking tends to repeat without end.
 
 
 # %% key="chat"
@@ -180,123 +267,948 @@ reply = client.chat.completions.create(
     model=server.model, messages=messages, max_tokens=limit, **thinking, extra_body=extra
 )
 message = reply.choices[0].message
-print("reasoning:", reasoning_of(message))
-print("content:  ", message.content)
-print(reply.choices[0].finish_reason, reply.usage.completion_tokens, "tokens")
-if models.is_bundled(folder):
+print("reasoning:", repr(reasoning_of(message)))
+print("content:  ", repr(message.content))
+print(reply.choices[0].finish_reason, "|", reply.usage.completion_tokens, "tokens")
+if server.is_bundled:
     assert "1702" in (message.content or "")
 
 # %% [markdown] lang="zh" key="off-text"
-# 上面如果是自带的小模型，它的思考过程和分数只用来看清机制。`content` 是 `None` 而 `finish_reason` 是 `length`，说明
-# 还没想完就用完了长度。
+# 小模型的思考是训练时特意教的，只用来看清机制。`content` 是 `None`、`finish_reason` 是 `length`，说明还没想完长度就用完了：调大 `max_tokens`，不要把空答案当答案。
 #
 # ## 关掉思考
 #
-# 模板的参数放在 `chat_template_kwargs` 里，采样参数换成非思考的一套。先猜一猜：这时 `reasoning` 里是什么？
+# 模板的参数放在 `chat_template_kwargs` 里，采样参数也换成非思考的那一套。先猜一猜：这时 `reasoning` 里是什么？把名字错写成 `ensure_thinking`，服务器会报错吗？
 
 # %% [markdown] lang="en" key="off-text"
-# If the reply comes from the tiny model, its thought is there to show the mechanism, nothing more. If `content` is
-# `None` and `finish_reason` is `length`, the room was used up before the thought ended.
+# The tiny model was taught to think on purpose, so its thoughts show the mechanism and nothing more. If `content` is `None` and `finish_reason` is `length`, the room was used up before the thought ended: raise `max_tokens`, and do not take the empty answer for one.
 #
 # ## Switch thinking off
 #
-# Arguments of the template go into `chat_template_kwargs`, and the sampling parameters become those of non-thinking
-# mode. Guess first: what is in `reasoning` now?
+# Arguments of the template go into `chat_template_kwargs`, and the sampling parameters become those of non-thinking mode. Guess first: what will `reasoning` hold? And if you misspell the name as `ensure_thinking`, will the server complain?
 
 # %% key="off"
 direct = {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5, "seed": 0}
-off = extra | {"chat_template_kwargs": {"enable_thinking": False}}
-reply = client.chat.completions.create(
-    model=server.model,
-    messages=[{"role": "user", "content": "你是谁？"}],
-    max_tokens=limit,
-    **direct,
-    extra_body=off,
-)
-message = reply.choices[0].message
-print("reasoning:", reasoning_of(message))
-print("content:  ", message.content)
-assert reasoning_of(message) is None and message.content is not None
+for name in ("enable_thinking", "ensure_thinking"):
+    reply = client.chat.completions.create(
+        model=server.model,
+        messages=[{"role": "user", "content": "你是谁？"}],
+        max_tokens=limit,
+        **direct,
+        extra_body=extra | {"chat_template_kwargs": {name: False}},
+    )
+    message = reply.choices[0].message
+    print(f"{name}: reasoning {reasoning_of(message)!r}, content {message.content!r}")
+    if server.is_bundled:
+        assert (reasoning_of(message) is None) == (name == "enable_thinking")
+
+# %% [markdown] lang="zh" key="ex1-text"
+# 名字写错，服务器一声不响，思考照样开着：模板不认识的参数会被忽略。
+#
+# ### 练习 1 ★★☆（6 分钟，选读）：写出非思考的请求
+#
+# 补全函数：给定模型名和问题，返回一个字典，使 `client.chat.completions.create(**request)` 用 Qwen 建议的非思考采样参数（温度 0.7、top_p 0.8、top_k 20、min_p 0、presence_penalty 1.5）提问，并关掉思考。
+#
+# <details><summary>提示</summary>
+#
+# `create` 认识的参数直接写；它不认识的三样都放进 `extra_body`。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex1-text"
+# The misspelt name passes without a word, and thinking stays on: a template ignores arguments that it does not know.
+#
+# ### Exercise 1 ★★☆ (6 minutes, extra): write the non-thinking request
+#
+# Complete the function: given the model's name and a question, it returns a dictionary with which `client.chat.completions.create(**request)` asks that question with thinking off and Qwen's sampling advice for it (temperature 0.7, top_p 0.8, top_k 20, min_p 0, presence_penalty 1.5).
+#
+# <details><summary>Hint</summary>
+#
+# What `create` knows stands in the dictionary itself; the three things that it does not know go into `extra_body`.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise", "extra"]
+def non_thinking_request(model, question):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+def non_thinking_request(model, question):  # noqa: F811
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0.7,
+        "top_p": 0.8,
+        "presence_penalty": 1.5,
+        "extra_body": {"top_k": 20, "min_p": 0, "chat_template_kwargs": {"enable_thinking": False}},
+    }
+
+
+# %% key="ex1-check" tags=["extra"]
+checks.exercise_07_1(non_thinking_request)
+
+# %% [markdown] lang="zh" key="turns-text"
+# ## 多轮对话（选读）
+#
+# 服务器不记得上一次请求：每一轮都要把整段历史发过去。把答案加进历史，思考不用加：模板会去掉早先各轮的思考，发了也是白发。先猜一猜：`再加 10 呢？` 里没有说 10 加到什么上，模型从哪里知道？
+
+# %% [markdown] lang="en" key="turns-text"
+# ## Several turns (extra)
+#
+# The server remembers nothing of the last request: each turn sends the whole history. Add the answer to it; the thought may stay out, because the template drops the thoughts of earlier turns anyway. Guess first: `再加 10 呢？` ("and plus 10?") does not say what to add 10 to; how can the model know?
+
+# %% key="turns" tags=["extra"]
+history = []
+for question in ("37×46=?", "再加 10 呢？"):
+    history.append({"role": "user", "content": question})
+    reply = client.chat.completions.create(
+        model=server.model, messages=history, max_tokens=limit, **thinking, extra_body=extra
+    )
+    answer = (reply.choices[0].message.content or "").strip()
+    history.append({"role": "assistant", "content": answer})
+    print(f"{question} -> {answer} ({reply.usage.prompt_tokens} prompt tokens)")
+if server.is_bundled:
+    assert "1712" in answer
 
 # %% [markdown] lang="zh" key="stream-text"
 # ## 流式输出
 #
-# `stream=True` 让服务器生成一段就发一段。思考和答案分别在每一段的 `reasoning` 和 `content` 里。
+# `stream=True` 让服务器生成一段就发一段，每段是一个 `chunk`，文本在 `choices[0].delta` 里，思考和答案仍是两个字段。加上 `include_usage`，最后还有一段只有 `usage`、没有 `choices` 的：直接取 `choices[0]` 的程序会死在这里。
+#
+# 先猜一猜：第一段要等多久？之后每段之间呢？
 
 # %% [markdown] lang="en" key="stream-text"
 # ## Streaming
 #
-# With `stream=True` the server sends each piece as soon as it is generated, thought and answer in the `reasoning` and
-# `content` of each piece.
+# With `stream=True` the server sends each piece as soon as it is generated. A piece is a `chunk`, its text is in `choices[0].delta`, and thought and answer are still two fields. With `include_usage` there comes one last chunk that holds `usage` and no `choices`: a program that takes `choices[0]` unseen dies right there.
+#
+# Guess first: how long until the first piece, and how long between pieces?
 
 # %% key="stream"
 import time
 
-start = time.perf_counter()
-stream = client.chat.completions.create(
-    model=server.model, messages=messages, max_tokens=limit, **thinking, extra_body=extra, stream=True
-)
-arrived = {"reasoning": [], "content": []}
-for chunk in stream:
-    delta = chunk.choices[0].delta
-    for field, text in (("reasoning", reasoning_of(delta)), ("content", delta.content)):
-        if text:
-            arrived[field].append((1000 * (time.perf_counter() - start), text))
-print({field: "".join(text for _, text in pieces) for field, pieces in arrived.items()})
-assert arrived["reasoning"] or arrived["content"]
+arrived, start = [], time.perf_counter()
+for chunk in client.chat.completions.create(
+    model=server.model,
+    messages=messages,
+    max_tokens=limit,
+    **thinking,
+    extra_body=extra,
+    stream=True,
+    stream_options={"include_usage": True},
+):
+    for choice in chunk.choices:
+        for field, text in (("reasoning", reasoning_of(choice.delta)), ("content", choice.delta.content)):
+            if text:
+                arrived.append((1000 * (time.perf_counter() - start), field, text))
+for field in ("reasoning", "content"):
+    print(f"{field}: {''.join(text for _, kind, text in arrived if kind == field)!r}")
+print(f"first piece after {arrived[0][0]:.0f} ms,", len(arrived), "pieces,", chunk.usage.completion_tokens, "tokens")
 
 # %% key="stream-figure"
-import matplotlib.pyplot as plt
+figure, ax = plots.figure(height=2.6)
+for field, colour in (("reasoning", "#77aadd"), ("content", "#ee8866")):
+    points = [(moment, n) for n, (moment, kind, _) in enumerate(arrived, 1) if kind == field]
+    ax.plot(*zip(*points, strict=True), "o", markersize=3, color=colour, label=field) if points else None
+ax.axvline(arrived[0][0], color="#222222", linestyle="--", linewidth=1)
+ax.text(arrived[0][0], len(arrived), f"  time to first token: {arrived[0][0]:.0f} ms", va="top")
+ax.set(xlim=0, xlabel="milliseconds since the request", ylabel="pieces received", title=f"{server.model}: one stream")
+ax.legend(loc="lower right")
+figure
 
-figure, axes = plt.subplots(figsize=(7, 2.4))
-times = sorted(moment for pieces in arrived.values() for moment, _ in pieces)
-for field, pieces in arrived.items():
-    moments = [moment for moment, _ in pieces]
-    axes.plot(moments, [times.index(moment) + 1 for moment in moments], ".", label=field)
-axes.axvline(times[0], color="gray", linewidth=1)
-axes.set(xlim=0, xlabel="milliseconds since the request", ylabel="pieces received", title=f"{server.model}, one stream")
-axes.legend()
-plt.show()
+# %% [markdown] lang="zh" key="ex2-text"
+# 读图：一个点是收到的一段，横轴是时间。虚线是首个词元的时间（time to first token），在它之前服务器在排队和读提示词；之后几乎是匀速的，点的间隔就是词元间隔。蓝点变成橙点的地方，就是 `</think>`。一段不等于一个词元：引擎比网络快时，几个词元会并成一段，所以数词元要看 `usage`，不要数段。小模型、CPU、只有一个请求；真实的模型更慢，形状相同。
+#
+# ### 练习 2 ★★☆（8 分钟，选读）：读一条带思考的流
+#
+# 补全函数：`chunks` 是上面那样的一串 `chunk`，返回思考和答案两个字符串（`return thought, answer`）。要对付四种情况：某段没有 `choices`；字段的值是 `None`；服务器只有旧名字 `reasoning_content`；答案为空时返回空字符串。
+#
+# <details><summary>提示</summary>
+#
+# `for choice in chunk.choices` 自动跳过空列表；`text or ""` 把 `None` 变成空字符串。
+#
+# </details>
 
-# %% [markdown] lang="zh" key="metrics-text"
-# 读图：一个点是一段文本，竖线是第一段到达的时刻，它之前服务器在排队和读提示词；颜色由思考变成答案的地方就是 `</think>`。
+# %% [markdown] lang="en" key="ex2-text"
+# How to read it: a dot is a piece, its place is when it came. The dashed line is the time to first token; before it the server queued the request and read the prompt, after it the pieces come at an even pace, and the gap between them is the inter-token latency. Where blue turns to orange, there was the `</think>`. A piece is not a token: when the engine is ahead of the network, several tokens share one, so count tokens by `usage` and not by pieces. A tiny model, a CPU and one request; a real model is slower, with the same shape.
 #
-# ## 服务器自己记的账
+# ### Exercise 2 ★★☆ (8 minutes, extra): read a stream with a thought
 #
-# `/metrics` 是服务器的计数器，`log_tail` 是日志的最后几行；出问题时先看这两处。
+# Complete the function: `chunks` is a sequence of chunks like those above; return thought and answer as two strings (`return thought, answer`). Four things come up: a `chunk` without `choices`; a field that is `None`; a server that knows only the old name `reasoning_content`; and an empty answer, which is the empty string.
+#
+# <details><summary>Hint</summary>
+#
+# `for choice in chunk.choices` passes over an empty list by itself; `text or ""` makes an empty string of `None`.
+#
+# </details>
 
-# %% [markdown] lang="en" key="metrics-text"
-# How to read it: a dot is a piece of text, the line marks the first one; before it, the server queued the request and
-# read the prompt. Where the colour changes from thought to answer, there was the `</think>`.
-#
-# ## The server's own books
-#
-# `/metrics` holds the server's counters, `log_tail` the last lines of its log; look there first when something is wrong.
 
-# %% key="metrics"
+# %% key="ex2" tags=["exercise", "extra"]
+def read_stream(chunks):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def read_stream(chunks):  # noqa: F811
+    thought = answer = ""
+    for chunk in chunks:
+        for choice in chunk.choices:
+            thought += reasoning_of(choice.delta) or ""
+            answer += choice.delta.content or ""
+    return thought, answer
+
+
+# %% key="ex2-check" tags=["extra"]
+checks.exercise_07_2(read_stream)
+
+# %% [markdown] lang="zh" key="tools-text"
+# ## 工具调用
+#
+# 模型不执行任何东西：它写出要调用的函数名和参数，**你的程序**去执行，把结果作为 `tool` 消息发回去，它再接着说。一圈就是：请求、`tool_calls`、执行、发回、答案；可能要走几圈，所以要有上限。
+#
+# 三个要点：`content` 发回时写成空字符串，不写 `None`，有些模板不认；思考读出来叫 `reasoning`，发回去放在 `reasoning_content` 里，这样新旧版本和模板都认；模型写的参数是**陌生人的输入**，绝不能交给 `eval`。
+#
+# 先猜一猜：小模型只学过两位数的乘法，`1234×567` 不用计算器能算对吗？
+
+# %% [markdown] lang="en" key="tools-text"
+# ## Tool calling
+#
+# The model executes nothing. It writes down the function to call and its arguments; **your program** executes it and sends the result back as a `tool` message, and the model goes on from there. One round: request, `tool_calls`, execution, result, answer. There may be several rounds, so there has to be a limit.
+#
+# Three things to mind. Send `content` back as an empty string and not as `None`, which some templates cannot take. The thought arrives as `reasoning`; send it back as `reasoning_content`, which old and new versions and templates understand. And arguments that a model wrote are **a stranger's input**: never hand them to `eval`.
+#
+# Guess first: the tiny model learned products of two-digit numbers only. Will it get `1234×567` right without the calculator?
+
+# %% key="tools"
+import re
+from operator import add, mul, sub
+
+
+def calculator(expression):
+    """Two whole numbers and a sign between them; anything else is an error for the model to read."""
+    parts = re.fullmatch(r"\s*(-?\d{1,20})\s*([-+*])\s*(-?\d{1,20})\s*", expression)
+    if not parts:
+        return f"error: cannot compute {expression!r}"
+    left, sign, right = parts.groups()
+    return str({"+": add, "-": sub, "*": mul}[sign](int(left), int(right)))
+
+
+text = {"type": "string", "description": "for example 37*46"}
+parameters = {"type": "object", "properties": {"expression": text}, "required": ["expression"]}
+description = {"name": "calculator", "description": "Computes an arithmetic expression.", "parameters": parameters}
+for tools in ([], [{"type": "function", "function": description}]):
+    talk = [{"role": "user", "content": "1234×567=?"}]
+    for _ in range(4):
+        reply = client.chat.completions.create(
+            model=server.model, messages=talk, tools=tools or None, max_tokens=limit, **thinking, extra_body=extra
+        )
+        message = reply.choices[0].message
+        if not message.tool_calls:
+            break
+        calls = [call.model_dump() for call in message.tool_calls]
+        turn = {"role": "assistant", "content": message.content or "", "tool_calls": calls}
+        talk.append(turn | {"reasoning_content": reasoning_of(message) or ""})
+        for call in message.tool_calls:
+            result = calculator(**json.loads(call.function.arguments))
+            print(f"{call.function.name}({call.function.arguments}) -> {result}")
+            talk.append({"role": "tool", "tool_call_id": call.id, "content": result})
+    print("with" if tools else "without", "the calculator:", (message.content or "").strip())
+if server.is_bundled:
+    assert str(1234 * 567) in message.content
+
+# %% [markdown] lang="zh" key="ex3-text"
+# 没有计算器，小模型会编一个数；有了它，答案来自你的程序。这里的 `json.loads` 遇到坏的参数会抛异常；课末可以拿走的代码会把错误发回给模型，让它改。
+#
+# ### 练习 3 ★★★（8 分钟，选读）：拼起流里的工具调用
+#
+# 流式输出时，一个调用会碎成很多段：第一段有 `id` 和函数名，后面每段只有几个字符的 `arguments`；几个调用可以同时进行，靠 `index` 区分。补全函数：`deltas` 是一串 `choices[0].delta`，按 `index` 的顺序返回 `[(id, name, arguments), ...]`。
+#
+# <details><summary>提示</summary>
+#
+# 用 `index` 作字典的键。`delta.tool_calls` 可能是 `None`，片段里的 `name` 和 `arguments` 也可能是。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex3-text"
+# Without a calculator the tiny model makes a number up; with it, the answer comes from your program. `json.loads` raises here if the arguments are broken; the code to take away at the end sends the error back, for the model to correct.
+#
+# ### Exercise 3 ★★★ (8 minutes, extra): join a streamed tool call
+#
+# In a stream a call comes in fragments: the first holds `id` and the function's name, each further one a few characters of `arguments`; several calls may be under way at once, told apart by their `index`. Complete the function: `deltas` is a sequence of `choices[0].delta`; return `[(id, name, arguments), ...]` in the order of `index`.
+#
+# <details><summary>Hint</summary>
+#
+# Make `index` the key of a dictionary. `delta.tool_calls` may be `None`, and so may `name` and `arguments` of a fragment.
+#
+# </details>
+
+
+# %% key="ex3" tags=["exercise", "extra"]
+def join_tool_calls(deltas):
+    return ...
+
+
+# %% key="ex3-solution" tags=["solution"]
+def join_tool_calls(deltas):  # noqa: F811
+    calls = {}
+    for delta in deltas:
+        for fragment in delta.tool_calls or []:
+            call = calls.setdefault(fragment.index, ["", "", ""])
+            call[0] += fragment.id or ""
+            call[1] += fragment.function.name or ""
+            call[2] += fragment.function.arguments or ""
+    return [tuple(calls[index]) for index in sorted(calls)]
+
+
+# %% key="ex3-check" tags=["extra"]
+checks.exercise_07_3(join_tool_calls)
+
+# %% [markdown] lang="zh" key="structured-text"
+# ## 结构化输出（选读）
+#
+# 采样时把不合格式的词元一律排除，输出就**一定**合格式：从几个选项里选、合一个正则表达式、合一个 JSON 模式。旧教程的 `guided_choice`、`guided_json` 在新版里被**悄悄忽略**。
+#
+# 先猜一猜：合格式，等于答得对吗？
+
+# %% [markdown] lang="en" key="structured-text"
+# ## Structured output (extra)
+#
+# Sampling leaves out every token that would break the format, so the output **must** have it: one of several choices, a regular expression, a JSON schema. The `guided_choice` and `guided_json` of older tutorials are now **ignored without a word**.
+#
+# Guess first: is well-formed the same as right?
+
+# %% key="structured" tags=["extra"]
+off = {"chat_template_kwargs": {"enable_thinking": False}}
+schema = {"type": "object", "properties": {"product": {"type": "integer"}}, "required": ["product"]}
+json_schema = {"type": "json_schema", "json_schema": {"name": "product", "schema": schema}}
+for name, constraint in {
+    "choice": {"extra_body": off | {"structured_outputs": {"choice": ["1702", "1802"]}}},
+    "regex": {"extra_body": off | {"structured_outputs": {"regex": r"\d{4}"}}},
+    "JSON": {"extra_body": off, "response_format": json_schema},
+    "guided_choice": {"extra_body": off | {"guided_choice": ["1702", "1802"]}},
+}.items():
+    reply = client.chat.completions.create(
+        model=server.model, messages=messages, max_tokens=64, temperature=0.7, top_p=0.8, seed=0, **constraint
+    )
+    print(f"{name:14} {reply.choices[0].message.content!r}")
+    if name == "regex":
+        assert re.fullmatch(r"\d{4}", reply.choices[0].message.content)
+
+# %% [markdown] lang="zh" key="logprobs-text"
+# 格式都对，数却未必：约束管得住形状，管不住真假。思考模式下，约束从 `</think>` 之后才开始，可以先想再填表。
+#
+# ## 对数概率（选读）
+#
+# `logprobs=True` 给出每个词元的对数概率，`top_logprobs` 再给出几个竞争者。先猜一猜：一个小故事里，模型在哪些地方拿不定主意？
+
+# %% [markdown] lang="en" key="logprobs-text"
+# Well-formed they all are, but the number may be wrong: a constraint governs shape and not truth. In thinking mode it begins after `</think>`, so the model can think first and fill in the form afterwards.
+#
+# ## Log-probabilities (extra)
+#
+# `logprobs=True` returns the log-probability of every token, and `top_logprobs` some of its rivals. Guess first: in a little story, where does the model waver?
+
+# %% key="logprobs" tags=["extra"]
+import math
+
+reply = client.chat.completions.create(
+    model=server.model,
+    messages=[{"role": "user", "content": "Tell me a little story."}],
+    max_tokens=40,
+    temperature=0.7,
+    seed=1,
+    logprobs=True,
+    top_logprobs=5,
+    extra_body=off,
+)
+tokens = reply.choices[0].logprobs.content
+figure, ax = plots.figure(height=2.6)
+for x, token in enumerate(tokens):
+    for rival in token.top_logprobs:
+        chosen = rival.token == token.token
+        marker, colour = ("o", "#bb4400") if chosen else ("_", "#4477aa")
+        ax.plot(x, math.exp(rival.logprob), marker, color=colour, markersize=6 if chosen else 10)
+ax.set_xticks(range(len(tokens)), [token.token.replace("\n", "↵") for token in tokens], rotation=90)
+ax.set(ylabel="probability", ylim=(-0.05, 1.1), title=f"{server.model}: chosen token (dot) and its rivals (dashes)")
+figure
+
+# %% [markdown] lang="zh" key="endpoints-text"
+# 读图：横轴是生成的词元，圆点是选中的那个，短横是竞争者。小模型的训练数据在故事里留了空，每个空有四五个同样可能的词，圆点就落到 0.2 左右；别处它几乎没有选择。注意这里的概率是温度和 top_p 作用**之前**的。
+#
+# ## 其他端点（选读）
+#
+# `/health` 只看状态码；`/version` 是 vLLM 的版本；`/metrics` 是服务器自己的账本，给 Prometheus 一类的监控读。先猜一猜：账本里的 `generation_tokens_total` 现在是几十、几百，还是几千？
+
+# %% [markdown] lang="en" key="endpoints-text"
+# How to read it: the tokens generated from left to right, the dot is the one chosen, the dashes its rivals. The tiny model's data left gaps in its stories with four or five words equally likely, and there the dots drop to about 0.2; elsewhere it has hardly any choice. These are the probabilities **before** temperature and top_p.
+#
+# ## Other endpoints (extra)
+#
+# Of `/health` only the status matters; `/version` is that of vLLM; `/metrics` are the server's own books, for monitors such as Prometheus. Guess first: is `generation_tokens_total` by now some tens, hundreds or thousands?
+
+# %% key="endpoints" tags=["extra"]
+for path in ("/health", "/version"):
+    answer = httpx.get(root + path)
+    print(path, answer.status_code, answer.text)
 metrics = server.metrics()
+print("metrics of", metrics.scope)
 for name in ("prompt_tokens_total", "generation_tokens_total", "request_success_total", "num_requests_running"):
-    print(f"{name:25} {metrics[name]:.0f}")
-print(server.log_tail(3))
-assert metrics["num_requests_running"] == 0 and metrics["generation_tokens_total"] > 0
+    print(f"  {name:25} {metrics[name]:.0f}")
+assert metrics["generation_tokens_total"] > 0 and (server.attached or metrics["num_requests_running"] == 0)
+
+# %% [markdown] lang="zh" key="log-text"
+# ## 日志怎么读（选读）
+#
+# 出了问题先看日志。先猜一猜：KV 缓存放得下多少个词元？日志里有一行说这个。
+
+# %% [markdown] lang="en" key="log-text"
+# ## How to read the log (extra)
+#
+# When something is wrong, look at the log first. Guess: how many tokens does the KV cache hold? One line of the log tells.
+
+# %% key="log" tags=["extra"]
+wanted = ("KV cache size", "Starting vLLM", "startup complete", "POST /v1/chat", "Avg generation throughput")
+if not server.attached:
+    lines = server.log_tail(10**6).splitlines()
+    for phrase in wanted:
+        for line in [line for line in lines if phrase in line][-1:]:
+            print(re.sub(r"^\(.*?\) |\[.*?\] ", "", line))
+
+# %% [markdown] lang="zh" key="key-text"
+# | 日志里的话 | 含义 |
+# |---|---|
+# | `KV cache size: … tokens` | KV 缓存一共放得下多少个词元；后面的 `Maximum concurrency` 是拿它除以上下文长度 |
+# | `Starting vLLM … server` | 监听的地址：看见 `0.0.0.0` 就要想到密钥和防火墙 |
+# | `Application startup complete` | 可以发请求了 |
+# | `"POST … HTTP/1.1" 200 OK` | 一次请求，状态码在最后；客户端的地址在最前 |
+# | `Avg generation throughput` | 每 10 秒一行：吞吐量，`Running` 和 `Waiting` 是正在算和在排队的请求数，然后是 KV 缓存的占用和前缀缓存的命中率 |
+#
+# ## 密钥管什么，不管什么（选读）
+#
+# 先猜一猜：下面几次请求，哪些会被拒绝？
+
+# %% [markdown] lang="en" key="key-text"
+# | In the log | Meaning |
+# |---|---|
+# | `KV cache size: … tokens` | how many tokens the KV cache holds; `Maximum concurrency` behind it is that number divided by the context length |
+# | `Starting vLLM … server` | the address it listens on: at a `0.0.0.0`, think of key and firewall |
+# | `Application startup complete` | it takes requests now |
+# | `"POST … HTTP/1.1" 200 OK` | one request, its status last, the client's address first |
+# | `Avg generation throughput` | a line every 10 seconds: throughput, then `Running` and `Waiting`, the requests being computed and those in the queue, then how full the KV cache is and how often the prefix cache was hit |
+#
+# ## What a key protects, and what not (extra)
+#
+# Guess first: which of these requests will be refused?
+
+# %% key="key" tags=["extra"]
+refused = {}
+for path, key in (("/v1/models", server.api_key), ("/v1/models", "wrong"), ("/health", ""), ("/metrics", "")):
+    answer = httpx.get(root + path, headers={"Authorization": f"Bearer {key}"} if key else {})
+    refused[path, key] = answer.status_code == 401
+    print(f"{path:11} {'right' if key == server.api_key else key or 'no':5} key -> {answer.status_code}")
+answer = httpx.post(f"{root}/tokenize", json={"model": server.model, "prompt": "37×46=?"})
+print(f"/tokenize   no    key -> {answer.status_code}")
+if not server.attached:
+    assert list(refused.values()) == [False, True, False, False]
+
+# %% [markdown] lang="zh" key="remote-text"
+# 密钥只管 `/v1` 下面的端点：`/metrics`、`/tokenize`、`/version` 谁都能读。它也不加密：走 http 时，密钥和对话都是明文；它不分用户，不限次数。要给别人用，前面得有一层做 https 和限流的反向代理，只放行 `/v1`。
+#
+# ## 从另一台电脑调用（选读）
+#
+# 首选 SSH 隧道：服务器仍只监听 `127.0.0.1`，不必开放端口，传输是加密的。在**你自己的电脑**上运行（用户、主机、端口照平台给的写），没有任何输出是正常的，窗口要一直开着：
+#
+# ```text
+# ssh -N -L 8000:127.0.0.1:8000 -p 22 用户@主机
+# ```
+#
+# 有的教程写 `-CNg`：不要加 `-g`，它会让局域网里的任何人都能用你的隧道。隧道通了，把 `BASE_URL` 设成 `http://127.0.0.1:8000/v1`，下面的命令在自己的电脑上就能用（`MODEL` 和 `API_KEY` 也要设好）：
+#
+# ```bash
+# curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @- <<EOF
+# {"model": "$MODEL", "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 300,
+#  "temperature": 0.7, "top_p": 0.8, "top_k": 20, "chat_template_kwargs": {"enable_thinking": false}}
+# EOF
+# ```
+#
+# 流式的也一样，`-N` 让 curl 收到一段就显示一段：
+#
+# ```bash
+# curl -sN $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @- <<EOF
+# {"model": "$MODEL", "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 300, "stream": true}
+# EOF
+# ```
+#
+# 在 AutoDL 上，另一个办法是“自定义服务”：它只映射 6006（和 6008）端口，要求服务监听所有地址，于是全世界都能连上，**必须**设密钥。课程的 `Server(host="0.0.0.0", port=6006, api_key=...)` 就是这样启动的，没有密钥会被拒绝；在普通终端里是：
+#
+# ```text
+# VLLM_API_KEY=你的密钥 vllm serve 模型文件夹 --host 0.0.0.0 --port 6006 --served-model-name Qwen3-8B --reasoning-parser qwen3
+# ```
+#
+# 这两种办法本课都没有实际跑过：这里没有第二台电脑，也没有 AutoDL。
+
+# %% [markdown] lang="en" key="remote-text"
+# The key covers the endpoints below `/v1` only: `/metrics`, `/tokenize` and `/version` are open to everyone. Nor does it encrypt: over http, key and conversation travel in the clear; it knows no users and no limits. To let others in, put a reverse proxy in front that does https and rate limits, and let it pass `/v1` alone.
+#
+# ## Call it from another computer (extra)
+#
+# First choice is an SSH tunnel: the server goes on listening on `127.0.0.1` only, no port is opened, the way is encrypted. Run it on **your own computer** (user, host and port as your provider gives them); it prints nothing, which is fine, and its window has to stay open:
+#
+# ```text
+# ssh -N -L 8000:127.0.0.1:8000 -p 22 user@host
+# ```
+#
+# Some tutorials write `-CNg`: leave `-g` out, it opens your tunnel to everyone in the local network. Once the tunnel stands, set `BASE_URL` to `http://127.0.0.1:8000/v1`, and these commands work on your own computer (with `MODEL` and `API_KEY` set too):
+#
+# ```bash
+# curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @- <<EOF
+# {"model": "$MODEL", "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 300,
+#  "temperature": 0.7, "top_p": 0.8, "top_k": 20, "chat_template_kwargs": {"enable_thinking": false}}
+# EOF
+# ```
+#
+# Streaming is the same; `-N` makes curl show each piece as it comes:
+#
+# ```bash
+# curl -sN $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @- <<EOF
+# {"model": "$MODEL", "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 300, "stream": true}
+# EOF
+# ```
+#
+# On AutoDL the other way is its "custom service": it maps ports 6006 (and 6008) only and wants the service on all addresses, so the whole world can connect and a key is a **must**. The course's `Server(host="0.0.0.0", port=6006, api_key=...)` starts it like that and refuses without a key; in a plain terminal:
+#
+# ```text
+# VLLM_API_KEY=your-key vllm serve MODEL_FOLDER --host 0.0.0.0 --port 6006 --served-model-name Qwen3-8B --reasoning-parser qwen3
+# ```
+#
+# Neither way was run for this lesson: there was no second computer here, and no AutoDL.
+
+# %% [markdown] lang="zh" key="panel-text"
+# ## 聊天面板（选读）
+#
+# 流式、思考折叠、随时停止，都在这个小面板里；它用的就是上面的 `client`。模型写的一切都当作文字显示，写了 HTML 也不会被执行。内核在运行时才能用。
+
+# %% [markdown] lang="en" key="panel-text"
+# ## A chat panel (extra)
+#
+# Streaming, thoughts folded away and a stop button, in a small panel that uses the `client` from above. Whatever the model writes is shown as text; HTML in it does nothing. It needs the running kernel.
+
+# %% key="panel" tags=["extra", "no-output"]
+from helpers.explorer import ChatPanel
+
+ChatPanel(client, server.model)
+
+# %% [markdown] lang="zh" key="errors-text"
+# ## 报错
+#
+# 每一种你迟早都会遇到。先猜一猜：下面六个坏请求，哪一个**不会**报错？
+
+# %% [markdown] lang="en" key="errors-text"
+# ## Errors
+#
+# You will meet each of them sooner or later. Guess first: which of these six bad requests will **not** be refused?
+
+# %% key="errors"
+import openai
+
+good = {"model": server.model, "messages": messages, "max_tokens": 8, **thinking}
+for name, change in {
+    "wrong model": {"model": "qwen3"},
+    "too long": {"messages": [{"role": "user", "content": "1+" * model.max_model_len}]},
+    "max_tokens": {"max_tokens": 10**6},
+    "temperature": {"temperature": 3},
+    "unknown role": {"messages": [{"role": "boss", "content": "37×46=?"}]},
+}.items():
+    try:
+        reply = client.chat.completions.create(**good | change)
+        print(f"{name}: accepted, {reply.usage.prompt_tokens} prompt tokens")
+    except openai.APIStatusError as error:
+        print(f"{name}: {error}")
+authorization = {"Authorization": f"Bearer {server.api_key}", "Content-Type": "application/json"}
+answer = httpx.post(f"{server.base_url}/chat/completions", content='{"model": }', headers=authorization)
+print(f"bad JSON: {answer.status_code} {answer.text}")
+
+# %% [markdown] lang="zh" key="copy-text"
+# 不认识的角色被悄悄接受：模板不认识它，整条消息就没有了，看 `prompt_tokens` 才发现得了。其余的报错都说得很清楚：读完那一句，再改请求。状态码的规律：400 是请求不对，401 是密钥，404 是模型名或路径（网址漏了 `/v1` 也是它），500 和 503 是服务器出了事。重试只对最后一种有意义。
+#
+# ## 可以直接拿走的代码（选读）
+#
+# 下面四格各自独立，不依赖本课程：设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。它们对付的都是真会遇到的情况：地址后面没有服务器、回答不是 JSON、思考被截断、流断在中间。
+#
+# 第一份：补全客户端，先渲染模板再续写。
+
+# %% [markdown] lang="en" key="copy-text"
+# The unknown role is accepted without a word: the template does not know it and drops the message, and only `prompt_tokens` gives it away. The others say what is wrong: read the sentence, then change the request. As for status codes: 400 is a wrong request, 401 the key, 404 the model's name or the path (an address without its `/v1`, too), 500 and 503 trouble in the server. Only for the last kind does it help to try again.
+#
+# ## Code to take away (extra)
+#
+# Each of the four cells below stands alone and needs nothing of this course: set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. They deal with what you will really meet: no server behind the address, a reply that is not JSON, a thought that was cut, a stream that broke.
+#
+# The first: a completions client, which renders the template and then goes on.
+
+# %% key="copy-complete" tags=["copy-me", "extra"]
+import os
+
+import httpx
+import openai
+
+BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+MODEL = os.environ.get("MODEL", "Qwen3-8B")
+client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+
+
+def render(messages, **template):
+    """The prompt that the server's chat template makes of messages; vLLM only."""
+    root = BASE_URL.removesuffix("/v1")
+    body = {"model": MODEL, "messages": messages, "chat_template_kwargs": template}
+    ids = httpx.post(f"{root}/tokenize", json=body, timeout=60).raise_for_status().json()["tokens"]
+    answer = httpx.post(f"{root}/detokenize", json={"model": MODEL, "tokens": ids}, timeout=60)
+    return answer.raise_for_status().json()["prompt"]
+
+
+def complete(prompt, max_tokens=1024):
+    """How the model goes on with prompt, and whether it came to an end of its own."""
+    reply = client.completions.create(
+        model=MODEL, prompt=prompt, max_tokens=max_tokens, temperature=0.7, top_p=0.8, extra_body={"top_k": 20}
+    )
+    if not getattr(reply, "choices", None):
+        raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
+    return reply.choices[0].text, reply.choices[0].finish_reason == "stop"
+
+
+try:
+    print(complete(render([{"role": "user", "content": "你是谁？"}], enable_thinking=False)))
+except (httpx.ConnectError, openai.APIConnectionError) as error:
+    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+
+# %% [markdown] lang="zh" key="copy-chat-text"
+# 第二份：多轮对话，思考可开可关，采样参数随之而变。
+
+# %% [markdown] lang="en" key="copy-chat-text"
+# The second: a conversation of several turns with thinking on or off, and the sampling that goes with it.
+
+# %% key="copy-chat" tags=["copy-me", "extra"]
+import os
+
+import openai
+
+BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+MODEL = os.environ.get("MODEL", "Qwen3-8B")
+client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+SAMPLING = {  # Qwen's advice for each mode
+    True: {"temperature": 0.6, "top_p": 0.95},
+    False: {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5},
+}
+
+
+class Chat:
+    """A conversation; ask() returns (thought, answer) and keeps the answer in the history."""
+
+    def __init__(self, system=None):
+        self.messages = [{"role": "system", "content": system}] if system else []
+
+    def ask(self, question, thinking=True, max_tokens=None):
+        messages = [*self.messages, {"role": "user", "content": question}]
+        extra = {"top_k": 20, "min_p": 0, "chat_template_kwargs": {"enable_thinking": thinking}}
+        reply = client.chat.completions.create(
+            model=MODEL, messages=messages, max_tokens=max_tokens, **SAMPLING[thinking], extra_body=extra
+        )
+        if not getattr(reply, "choices", None):
+            raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
+        message = reply.choices[0].message
+        thought = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
+        if message.content is None:
+            raise RuntimeError(f"cut before an answer ({reply.choices[0].finish_reason}): raise max_tokens")
+        answer = message.content.strip()
+        self.messages = [*messages, {"role": "assistant", "content": answer}]  # only after success
+        return thought, answer
+
+
+try:
+    chat = Chat()
+    print(chat.ask("37×46=?"))
+    print(chat.ask("再加 10 呢？", thinking=False))
+except openai.APIConnectionError as error:
+    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+
+# %% [markdown] lang="zh" key="copy-stream-text"
+# 第三份：流式对话，思考和答案边到边显示；流没有正常结束就报错，不把半截答案当答案。
+
+# %% [markdown] lang="en" key="copy-stream-text"
+# The third: a streaming chat that shows thought and answer as they come, and raises if the stream did not end well instead of passing half an answer off as a whole one.
+
+# %% key="copy-stream" tags=["copy-me", "extra"]
+import os
+
+import openai
+
+BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+MODEL = os.environ.get("MODEL", "Qwen3-8B")
+client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+
+
+def stream_chat(messages, show=print):
+    """(thought, answer); show(kind, text) sees every piece. Raises if the stream breaks or is cut."""
+    thought, answer, finished = "", "", None
+    for chunk in client.chat.completions.create(
+        model=MODEL, messages=messages, temperature=0.6, top_p=0.95, extra_body={"top_k": 20}, stream=True
+    ):
+        for choice in chunk.choices:  # a usage chunk has none
+            delta, finished = choice.delta, choice.finish_reason or finished
+            thinking = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
+            content = delta.content or ""
+            thought, answer = thought + thinking, answer + content
+            for kind, text in (("thought", thinking), ("answer", content)):
+                if text:
+                    show(kind, text)
+    if finished != "stop":
+        raise RuntimeError(f"the stream ended early ({finished or 'no finish_reason'}); so far: {answer!r}")
+    return thought, answer.strip()
+
+
+try:
+    question = {"role": "user", "content": "37×46=?"}
+    thought, answer = stream_chat([question], show=lambda kind, text: print(text, end="", flush=True))
+except openai.APIConnectionError as error:
+    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+
+# %% [markdown] lang="zh" key="copy-tools-text"
+# 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型；最多走几圈有上限。
+
+# %% [markdown] lang="en" key="copy-tools-text"
+# The fourth: a streamed tool loop. Fragments are joined by `index`; arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results; the number of rounds is limited.
+
+# %% key="copy-tools" tags=["copy-me", "extra"]
+import json
+import operator
+import os
+import re
+
+import openai
+
+BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+MODEL = os.environ.get("MODEL", "Qwen3-8B")
+client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+
+
+def calculator(expression: str) -> str:
+    left, sign, right = re.fullmatch(r"\s*(-?\d{1,20})\s*([-+*])\s*(-?\d{1,20})\s*", expression).groups()
+    return str({"+": operator.add, "-": operator.sub, "*": operator.mul}[sign](int(left), int(right)))
+
+
+EXPRESSION = {"type": "string", "description": "for example 37*46"}
+PARAMETERS = {"type": "object", "properties": {"expression": EXPRESSION}, "required": ["expression"]}
+SCHEMA = {"name": "calculator", "description": "Computes an arithmetic expression.", "parameters": PARAMETERS}
+TOOLS = {"calculator": (calculator, {"type": "function", "function": SCHEMA})}
+
+
+def one_turn(messages):
+    """The assistant's next message, from a stream, in the form in which it goes back into the history."""
+    thought, content, calls, finished = "", "", {}, None
+    for chunk in client.chat.completions.create(
+        model=MODEL,
+        messages=messages,
+        tools=[schema for _, schema in TOOLS.values()],
+        temperature=0.6,
+        top_p=0.95,
+        extra_body={"top_k": 20},
+        stream=True,
+    ):
+        for choice in chunk.choices:
+            delta, finished = choice.delta, choice.finish_reason or finished
+            thought += getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
+            content += delta.content or ""
+            for part in delta.tool_calls or []:
+                call = calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
+                call["id"] += part.id or ""
+                if part.function:
+                    call["name"] += part.function.name or ""
+                    call["arguments"] += part.function.arguments or ""
+    if finished not in ("stop", "tool_calls"):
+        raise RuntimeError(f"the stream ended early ({finished or 'no finish_reason'})")
+    message = {"role": "assistant", "content": content, "reasoning_content": thought}  # content is never None
+    if calls:
+        message["tool_calls"] = [
+            {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for id_, name, arguments in (tuple(calls[index].values()) for index in sorted(calls))
+        ]
+    return message
+
+
+def run_tool(call):
+    """What the tool returns, or what went wrong, as text for the model; repairs arguments that are no JSON object."""
+    function = call["function"]
+    try:
+        arguments = json.loads(function["arguments"])
+        if not isinstance(arguments, dict):
+            raise ValueError("not a JSON object")
+    except ValueError as error:
+        bad, function["arguments"] = function["arguments"], "{}"  # chat templates parse the arguments of earlier calls
+        return f"error: bad arguments {bad!r}: {error}"
+    if function["name"] not in TOOLS:
+        return f"error: there is no tool {function['name']!r}, only {sorted(TOOLS)}"
+    try:
+        return str(TOOLS[function["name"]][0](**arguments))
+    except Exception as error:  # whatever a tool raises, the model may find another way
+        return f"error: {type(error).__name__}: {error}"
+
+
+def answer_with_tools(question, rounds=5):
+    messages = [{"role": "user", "content": question}]
+    for _ in range(rounds):
+        message = one_turn(messages)
+        calls = message.get("tool_calls", [])
+        if not calls:
+            return message["content"].strip()
+        messages.append(message)
+        for call in calls:
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": run_tool(call)})
+    raise RuntimeError(f"no answer after {rounds} rounds of tools")
+
+
+try:
+    print(answer_with_tools("1234×567=?"))
+except openai.APIConnectionError as error:
+    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+
+# %% [markdown] lang="zh" key="killed-text"
+# ## 流到一半，引擎死了（选读）
+#
+# 内存不够时，系统会杀掉引擎。先猜一猜：已经开始的流会怎样结束？状态码是什么？最后有没有 `[DONE]`？这一格真的杀掉自己的服务器的引擎；连着别人的服务器时拒绝。
+
+# %% [markdown] lang="en" key="killed-text"
+# ## The engine dies in mid-stream (extra)
+#
+# When memory runs out, the system kills the engine. Guess first: how does a stream end that had already begun? With which status, and with a `[DONE]` or not? This cell does kill the engine of its own server; on a server that belongs to others it refuses.
+
+# %% key="killed" tags=["extra"]
+endless = good | {"stream": True, "max_tokens": model.max_model_len - 64, "ignore_eos": True}
+lines = []
+if server.attached:
+    print("this server belongs to others too: not killed")
+else:
+    with httpx.stream("POST", f"{server.base_url}/chat/completions", json=endless, headers=authorization) as answer:
+        for line in filter(None, answer.iter_lines()):
+            lines.append(line)
+            if len(lines) == 10:
+                server.kill()
+    print(answer.status_code, *lines[-3:], sep="\n")
+    assert answer.status_code == 200 and lines[-1] == "data: [DONE]" and '"error"' in lines[-2]
 
 # %% [markdown] lang="zh" key="stop-text"
-# ## 停止服务器
+# 状态码是 200，最后一行是 `[DONE]`，和正常结束一模一样；只有倒数第二行说出了错。自己读流的程序必须检查 `error`；`openai` 客户端会替你检查，抛出 `APIError`。服务器进程随后自己退出，课程的看守确保什么都不留下。
 #
-# 停止之后，端口空出来，请求得到的是连接错误。
+# 下面的停止在任何情况下都能运行。停止之后端口空出来，请求得到的是连接错误。
 
 # %% [markdown] lang="en" key="stop-text"
-# ## Stop the server
+# The status is 200 and the last line is `[DONE]`, as with any good reply; only the line before it tells of the error. A program that reads streams by itself has to look for `error`; the `openai` client does so for you and raises `APIError`. The server's processes then end, and the course's guard makes sure that nothing is left.
 #
-# Once it has stopped, its port is free, and a request meets a connection error.
+# The next cell stops the server whatever state it is in. Its port is free again, and a request meets a connection error.
 
 # %% key="stop"
-from openai import APIConnectionError
-
 server.stop()
 try:
-    client.with_options(max_retries=0).models.list()
-except APIConnectionError as error:
+    client.with_options(max_retries=0, timeout=10).models.list()
+    print("it still answers: it is not ours" if server.attached else "it still answers")
+except openai.APIConnectionError as error:
     print("stopped:", error)
-else:
-    raise AssertionError("the server still answers")
+
+# %% [markdown] lang="zh" key="recap"
+# ## 小结
+#
+# - 接口是 vLLM 的；`/v1/completions` 续写原文，`/v1/chat/completions` 套模板、拆思考。
+# - 思考在 `reasoning`（旧名 `reasoning_content`），答案在 `content`；答案是 `None` 就是没想完。
+# - 关掉思考：`chat_template_kwargs` 里的 `enable_thinking`，名字写错没有人提醒；采样参数每次都发。
+# - 流要看到 `finish_reason` 才算完整；状态码 200 和 `[DONE]` 都不作数。
+# - 工具由你的程序执行，参数当作陌生人的输入；密钥只管 `/v1`，不加密。
+#
+# ## 自测
+#
+# 1. 为什么同一个问题，两个端点的 `prompt_tokens` 不同？
+# 2. `content` 是 `None`，可能是哪两种情况？怎样区分？
+# 3. 服务器设了密钥，别人还能读到什么？
+# 4. 怎样在流式输出里得到 `usage`？会给读流的程序带来什么麻烦？
+# 5. 为什么把工具的错误发回给模型，而不是让程序停下？
+#
+# <details><summary>答案</summary>
+#
+# 1. 对话端点先套模板，多出角色和换行等词元；补全端点原样使用。
+# 2. 思考被截断（`finish_reason` 是 `length`），或只调用了工具（`tool_calls`）。
+# 3. `/metrics`、`/tokenize`、`/version` 等 `/v1` 以外的端点；走 http 时还有线路上的一切。
+# 4. 加上 `stream_options` 的 `include_usage`；最后一段的 `choices` 是空的。
+# 5. 模型常能改正参数再试一次；圈数有上限，不会没完没了。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | `unrecognized arguments: --enable-reasoning` | 新版已删除 | 去掉它，留下 `--reasoning-parser qwen3` |
+# | 关掉思考后 `content` 是空的 | 用了 `deepseek_r1` 解析器 | 换成 `qwen3` |
+# | 404，模型不存在 | 请求里写了路径 | 写 `/v1/models` 列出的 `id` |
+# | 404，`Not Found` | `base_url` 漏了 `/v1`，或多写了端点 | 以 `/v1` 结尾 |
+# | 答案只有半句 | 补全端点默认 16 个词元 | 写明 `max_tokens` |
+# | `'str' object has no attribute 'choices'` | 网址后面是别的程序，回答不是 JSON | 先用 curl 看看它说什么 |
+# | 明明在运行，客户端却连不上 | 设了代理（AutoDL 的学术加速也是） | `export NO_PROXY=127.0.0.1,localhost` |
+# | `Address already in use` | 端口被占 | 换一个 `--port`，或结束旧的服务器 |
+
+# %% [markdown] lang="en" key="recap"
+# ## Recap
+#
+# - The API is vLLM's; `/v1/completions` goes on with raw text, `/v1/chat/completions` applies the template and splits the thought off.
+# - The thought is in `reasoning` (formerly `reasoning_content`), the answer in `content`; an answer of `None` means that it never came to one.
+# - Thinking off: `enable_thinking` in `chat_template_kwargs`, and nobody warns of a misspelling; send sampling parameters every time.
+# - A stream is whole once a `finish_reason` came; neither status 200 nor `[DONE]` proves it.
+# - Your program executes the tools and takes their arguments for a stranger's input; a key covers `/v1` only and encrypts nothing.
+#
+# ## Test yourself
+#
+# 1. Why do the two endpoints count different `prompt_tokens` for one question?
+# 2. `content` is `None`: which two cases are there, and how do you tell them apart?
+# 3. The server has a key. What can others still read?
+# 4. How do you get `usage` in a stream, and what trouble does it make for the reader?
+# 5. Why send a tool's error back to the model instead of stopping?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The chat endpoint applies the template first, which adds tokens for roles and line breaks; completions takes the text as it stands.
+# 2. The thought was cut (`finish_reason` is `length`), or only a tool was called (`tool_calls`).
+# 3. The endpoints outside `/v1`, such as `/metrics`, `/tokenize` and `/version`; and over http, everything on the wire.
+# 4. With `include_usage` in `stream_options`; the last chunk then has no `choices`.
+# 5. A model can often correct its arguments and try again; the limit on rounds keeps it from going on for ever.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | `unrecognized arguments: --enable-reasoning` | removed from new versions | drop it and keep `--reasoning-parser qwen3` |
+# | with thinking off, `content` is empty | the parser `deepseek_r1` | use `qwen3` |
+# | 404, the model does not exist | the request names a path | take the `id` that `/v1/models` lists |
+# | 404, `Not Found` | `base_url` without `/v1`, or with an endpoint | let it end in `/v1` |
+# | half a sentence for an answer | completions stops at 16 tokens by default | say `max_tokens` |
+# | `'str' object has no attribute 'choices'` | another program behind the address, whose reply is no JSON | look with curl what it says |
+# | it runs, and yet the client cannot connect | a proxy is set (AutoDL's academic acceleration is one) | `export NO_PROXY=127.0.0.1,localhost` |
+# | `Address already in use` | the port is taken | another `--port`, or end the old server |
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - vLLM：[兼容 OpenAI 的服务器](https://docs.vllm.ai/en/stable/serving/openai_compatible_server/)，[思考输出](https://docs.vllm.ai/en/stable/features/reasoning_outputs/)，[工具调用](https://docs.vllm.ai/en/stable/features/tool_calling/)，[结构化输出](https://docs.vllm.ai/en/stable/features/structured_outputs/)
+# - Qwen：[用 vLLM 部署](https://qwen.readthedocs.io/en/latest/deployment/vllm.html)
+# - OpenAI：[流式输出](https://platform.openai.com/docs/api-reference/chat-streaming)
+#
+# 下一课：许多人同时来用，[在负载下提供服务](../zh/08_serving_under_load.ipynb)。
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - vLLM: [OpenAI-compatible server](https://docs.vllm.ai/en/stable/serving/openai_compatible_server/), [reasoning outputs](https://docs.vllm.ai/en/stable/features/reasoning_outputs/), [tool calling](https://docs.vllm.ai/en/stable/features/tool_calling/), [structured outputs](https://docs.vllm.ai/en/stable/features/structured_outputs/)
+# - Qwen: [deployment with vLLM](https://qwen.readthedocs.io/en/latest/deployment/vllm.html)
+# - OpenAI: [streaming](https://platform.openai.com/docs/api-reference/chat-streaming)
+#
+# Next: many come at once, [serving under load](../en/08_serving_under_load.ipynb).

@@ -1,0 +1,126 @@
+"""The chat panel: talk to a server from a notebook, with streaming, thoughts folded away and a stop button."""
+
+import threading
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+JAVASCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+SAMPLING = {  # Qwen's advice with and without thinking
+    True: {"temperature": 0.6, "top_p": 0.95},
+    False: {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5},
+}
+LABELS = {
+    "zh": {
+        "title": "聊天面板",
+        "placeholder": "写点什么，按 Enter 发送（Shift+Enter 换行）",
+        "send": "发送",
+        "stop": "■ 停止",
+        "clear": "清空",
+        "think": "先思考",
+        "thought": "思考过程",
+        "thinking": "思考中…",
+        "you": "你",
+        "stopped": "已停止",
+        "cut": "长度用完，没有说完",
+    },
+    "en": {
+        "title": "Chat panel",
+        "placeholder": "Write something; Enter sends, Shift+Enter is a new line",
+        "send": "Send",
+        "stop": "■ Stop",
+        "clear": "Clear",
+        "think": "think first",
+        "thought": "Thought",
+        "thinking": "Thinking…",
+        "you": "you",
+        "stopped": "stopped",
+        "cut": "cut: no room left",
+    },
+}
+
+
+class ChatPanel(anywidget.AnyWidget):
+    """A conversation with ``model`` through ``client`` (an ``openai.OpenAI``); ``turns`` holds what was said.
+
+    A turn is a dictionary with ``role``, ``text``, ``thought`` and ``state`` (``open``, ``done``, ``stopped``, ``cut``
+    or an error's text). Replies are read in a thread, so that the kernel stays free for the stop button; all text
+    reaches the page as text, never as HTML.
+    """
+
+    _esm = JAVASCRIPT
+    labels = traitlets.Dict(LABELS).tag(sync=True)
+    model = traitlets.Unicode().tag(sync=True)
+    turns = traitlets.List().tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, client, model: str):
+        super().__init__(model=model)
+        self._client, self._stopping, self._thread = client, threading.Event(), None
+        self.on_msg(self._receive)
+
+    def __repr__(self) -> str:
+        return f"ChatPanel({self.model}, {len(self.turns)} turns)"
+
+    def ask(self, text: str, thinking: bool = True) -> None:
+        """Send ``text`` and return at once; the reply grows in the last of ``turns`` until ``busy`` is False."""
+        if self.busy or not text.strip():
+            return
+        self._stopping.clear()
+        asked = {"role": "user", "text": text, "thought": "", "state": "done"}
+        self.turns = [*self.turns, asked, {"role": "assistant", "text": "", "thought": "", "state": "open"}]
+        self.busy = True
+        self._thread = threading.Thread(target=self._reply, args=(thinking,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the reply that is being read; the server stops generating it."""
+        self._stopping.set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the reply is complete."""
+        if self._thread:
+            self._thread.join(timeout)
+
+    def _receive(self, _, content, buffers):
+        if content.get("type") == "send":
+            self.ask(str(content.get("text", "")), bool(content.get("thinking")))
+        elif content.get("type") == "stop":
+            self.stop()
+        elif content.get("type") == "clear" and not self.busy:
+            self.turns = []
+
+    def _reply(self, thinking):
+        turn = dict(self.turns[-1])
+        history = [
+            {"role": past["role"], "content": past["text"].strip()}
+            for past in self.turns[:-1]
+            if past["text"].strip()
+        ]  # fmt: skip
+        try:
+            turn["state"] = self._stream(history, thinking, turn)
+        except Exception as error:  # whatever ends a stream is shown in the panel, not in a thread that nobody sees
+            turn["state"] = f"{type(error).__name__}: {error}"
+        self.turns = [*self.turns[:-1], turn]
+        self.busy = False
+
+    def _stream(self, history, thinking, turn):
+        extra = {"top_k": 20, "min_p": 0, "chat_template_kwargs": {"enable_thinking": thinking}}
+        finished = None
+        with self._client.chat.completions.create(
+            model=self.model, messages=history, stream=True, **SAMPLING[thinking], extra_body=extra
+        ) as stream:
+            for chunk in stream:
+                for choice in chunk.choices:
+                    delta, finished = choice.delta, choice.finish_reason or finished
+                    turn["thought"] += (
+                        getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
+                    )
+                    turn["text"] += delta.content or ""
+                if self._stopping.is_set():
+                    return "stopped"  # leaving the block closes the connection, and vLLM drops the request
+                self.turns = [*self.turns[:-1], dict(turn)]
+        if finished is None:
+            raise ConnectionError("the stream ended early")
+        return "cut" if finished == "length" else "done"

@@ -1,0 +1,816 @@
+# %% [markdown] lang="zh" key="title"
+# # 08 · 在负载下提供服务
+#
+# | | |
+# |---|---|
+# | 学完能做 | 写一个异步客户端，量出吞吐量、首个词元的时间和词元间隔；算出一张卡的上限；从 `/metrics` 里看连续批处理、排队和前缀缓存；处理超时、拒绝和重试；说清张量并行、流水线并行、数据并行各要多少显存 |
+# | 先修 | 第 07 课；见过 Python 的 `async` 和 `await` |
+# | 时间 | 主线 35 分钟；标着“选读”的小节、练习和可以拿走的代码再加 35 分钟，跳过不影响后面 |
+# | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
+# | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
+# | 说明 | 曲线来自 CPU 和小模型，形状可学，数值不可搬；没有在 GPU 上跑过 |
+
+# %% [markdown] lang="en" key="title"
+# # 08 · Serving under load
+#
+# | | |
+# |---|---|
+# | You will be able to | write an asynchronous client and measure throughput, time to first token and inter-token latency; compute the limit of a card; watch continuous batching, the queue and the prefix cache in `/metrics`; handle timeouts, refusals and retries; tell how much GPU memory tensor, pipeline and data parallelism take |
+# | Prerequisites | lesson 07; you have seen `async` and `await` in Python |
+# | Time | 35 minutes for the main path; 35 more for the sections, exercises and code marked "extra", which can be skipped |
+# | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
+# | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB of GPU memory) |
+# | Note | the curves come from a CPU and the tiny model: learn their shape, do not carry their values over; nothing here was run on a GPU |
+
+# %% key="setup"
+import asyncio
+import os
+import time
+
+from helpers import checks, models, plots
+from helpers.server import Server
+
+print(models.describe())
+
+# %% [markdown] lang="zh" key="start-text"
+# ## 一台有边界的服务器
+#
+# 两个参数给服务器划了边界：`--max-num-seqs` 是同时计算的请求数，多出来的在服务器里排队；`--max-num-queued-reqs` 是计算和排队加起来的上限，再多就以 503 拒绝。后一个参数较新（这里的 0.32 有，0.19 没有）；不设它，队伍没有尽头。`--enable-prompt-tokens-details` 让回答说出有多少提示词来自缓存。
+#
+# 在工作坊里，大家可以共用一台服务器：设好 `OPENAI_BASE_URL`（要密钥时还有 `OPENAI_API_KEY`），`Server()` 就不再启动自己的，而是连过去。这时最多同时发 2 个请求（`COURSE_CONCURRENCY` 可改），指标说的是整间教室，停止和杀引擎都会拒绝。
+
+# %% [markdown] lang="en" key="start-text"
+# ## A server with bounds
+#
+# Two flags put bounds to the server: `--max-num-seqs` is how many requests it computes at once, and the others queue inside it; `--max-num-queued-reqs` bounds those computed and those queued together, and beyond it a request is refused with a 503. The latter is rather new (0.32, used here, has it; 0.19 has not); without it the queue never ends. With `--enable-prompt-tokens-details` a reply tells how much of its prompt came from the cache.
+#
+# A workshop may share one server: set `OPENAI_BASE_URL` (and `OPENAI_API_KEY` if it has a key), and `Server()` starts none of its own but attaches to that one. Then at most 2 requests run at once (`COURSE_CONCURRENCY` changes it), metrics speak of the whole room, and stopping or killing it is refused.
+
+# %% key="start"
+from openai import AsyncOpenAI
+
+server = Server(max_num_seqs=32, max_num_queued_reqs=64, enable_prompt_tokens_details=True)
+server.start()
+os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server.model)
+client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=300)
+most = min(64, server.concurrency_limit)  # requests at once
+
+# %% [markdown] lang="zh" key="together-text"
+# ## 一个接一个，还是一起
+#
+# `AsyncOpenAI` 和 `OpenAI` 的方法一样，只是前面要写 `await`；`asyncio.gather` 让许多请求同时在路上。下面的请求都固定生成 64 个词元：`ignore_eos` 让模型不在中途结束，这样量的才是速度，不是故事的长短。
+#
+# 先猜一猜：8 个请求一起发，总时间是一个接一个的几分之几？
+
+# %% [markdown] lang="en" key="together-text"
+# ## One after the other, or together
+#
+# `AsyncOpenAI` has the methods of `OpenAI`, with an `await` in front; `asyncio.gather` keeps many requests under way at once. All requests here generate exactly 64 tokens: `ignore_eos` keeps the model from ending early, so that speed is measured and not the length of a story.
+#
+# Guess first: with 8 requests sent together, what fraction of the time of one after the other will it take?
+
+# %% key="together"
+fixed = {"model": server.model, "max_tokens": 64, "temperature": 0.6, "extra_body": {"ignore_eos": True, "top_k": 20}}
+prompts = [f"{a}×{b}=? " * 10 for a in range(12, 20) for b in range(21, 37)]  # 128 different ones
+
+
+async def one_by_one(count):
+    for prompt in prompts[:count]:
+        await client.completions.create(prompt=prompt, **fixed)
+
+
+async def together(count):
+    await asyncio.gather(*(client.completions.create(prompt=prompt, **fixed) for prompt in prompts[:count]))
+
+
+await one_by_one(1)  # the first request of all is slower
+for way in (one_by_one, together):
+    start = time.perf_counter()
+    await way(min(8, most))
+    print(f"{way.__name__:11} {time.perf_counter() - start:.2f} s")
+
+# %% [markdown] lang="zh" key="measure-text"
+# 一起发快得多，虽然 CPU 还是那个 CPU：生成一个词元要把全部权重读一遍，读一遍可以顺便给所有在场的请求都算一个词元。这就是批处理的好处。
+#
+# ## 量三个数
+#
+# 一个请求的等待分成两段：首个词元的时间（排队加读提示词），和之后的词元间隔。下面的 `measure` 用流式请求把两段分开，`asyncio.Semaphore` 保证同时在路上的不超过 `concurrency` 个。词元间隔取首尾两段之间的平均值：几个词元会并成一段，不能数段。
+
+# %% [markdown] lang="en" key="measure-text"
+# Together is much faster, though the CPU is the same: generating one token means reading all the weights, and one reading serves a token of every request that is there. That is what batching brings.
+#
+# ## Three numbers to measure
+#
+# Waiting for a reply has two parts: the time to first token (the queue, and reading the prompt) and then the inter-token latency. `measure` below keeps them apart with streamed requests, and an `asyncio.Semaphore` lets no more than `concurrency` of them be under way. The inter-token latency is the mean between first and last piece: several tokens may share a piece, so pieces cannot be counted.
+
+
+# %% key="measure"
+async def one_request(prompt, gate):
+    async with gate:
+        start, moments = time.perf_counter(), []
+        async for chunk in await client.completions.create(prompt=prompt, stream=True, **fixed):
+            if chunk.choices:
+                moments.append(time.perf_counter())
+    between = (moments[-1] - moments[0]) / (fixed["max_tokens"] - 1)
+    return moments[0] - start, between, moments[-1] - start
+
+
+async def measure(concurrency, count):
+    gate, start = asyncio.Semaphore(concurrency), time.perf_counter()
+    timings = await asyncio.gather(*(one_request(prompt, gate) for prompt in prompts[:count]))
+    seconds = time.perf_counter() - start
+    first, between, whole = (sorted(column)[count // 2] for column in zip(*timings, strict=True))  # medians
+    return {"tokens/s": count * fixed["max_tokens"] / seconds, "first": first, "between": between, "whole": whole}
+
+
+# %% [markdown] lang="zh" key="sweep-text"
+# 先猜一猜：并发从 1 加到 64，吞吐量会一直翻倍吗？每个人等的时间呢？在 32 和 64 之间会发生什么？
+
+# %% [markdown] lang="en" key="sweep-text"
+# Guess first: from concurrency 1 to 64, does throughput keep doubling? What about the time that each request takes? And what happens between 32 and 64?
+
+# %% key="sweep"
+levels = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= most]
+curves = {}
+for level in levels:
+    curves[level] = await measure(level, max(4, 2 * level))
+    shown = "  ".join(f"{name} {1000 * value:6.1f} ms" for name, value in curves[level].items() if name != "tokens/s")
+    print(f"{level:3} at once: {curves[level]['tokens/s']:6.0f} tokens/s  {shown}")
+
+# %% [markdown] lang="zh" key="limit-text"
+# ## 一张 24 GB 的卡，上限在哪里
+#
+# 上面的数值属于这台 CPU。真实的卡没有在这里量过，但上限可以**算**出来，两条：
+#
+# 1. **显存**：权重之外剩下的显存除以每个请求的 KV 缓存，就是装得下的请求数。
+# 2. **带宽**：每生成一步，至少要把权重和所有在场请求的 KV 缓存读一遍；读的字节数除以显存带宽，就是一步的最短时间。
+#
+# 以 RTX 4090 为例：384 位、每针 21 Gbps 的 [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/)，合 1008 GB/s；系统看到的显存约 [23.5 GiB](https://github.com/vllm-project/vllm/issues/17327)，vLLM 用其中的 92%，另留 1.5 GiB 给激活值等。每个请求按 1024 个词元算。
+#
+# 先猜一猜：装得下几个请求？一个请求时，每秒最多几个词元？
+
+# %% [markdown] lang="en" key="limit-text"
+# ## A 24 GB card: where is its limit
+#
+# The numbers above belong to this CPU. No real card was measured here, but its limits can be **computed**. There are two:
+#
+# 1. **Memory**: what is left beside the weights, divided by the KV cache of one request, is the number of requests that fit.
+# 2. **Bandwidth**: each step has to read the weights and the KV cache of all requests at least once; these bytes divided by the memory bandwidth are the shortest time of a step.
+#
+# Take an RTX 4090: 384 bits of [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/) at 21 Gbps a pin make 1008 GB/s; about [23.5 GiB](https://github.com/vllm-project/vllm/issues/17327) of its memory are visible, of which vLLM takes 92%, and 1.5 GiB are set aside for activations and the like. A request is reckoned at 1024 tokens.
+#
+# Guess first: how many requests fit? And with a single one, how many tokens a second at most?
+
+# %% key="limit"
+config = models.CATALOGUE["Qwen/Qwen3-8B"].config
+weights, per_token, bandwidth = models.weight_bytes(config), models.kv_bytes_per_token(config), 384 * 21e9 / 8
+room = 23.5 * models.GIB * models.GPU_SHARE - weights - 1.5 * models.GIB
+fitting = int(room // (1024 * per_token))
+
+
+def bound(n):
+    """Tokens per second that n requests of 1024 tokens can get at most."""
+    return n * bandwidth / (weights + n * 1024 * per_token)
+
+
+print(f"{weights / 1e9:.1f} GB of weights, {room / models.GIB:.1f} GiB for the KV cache: {fitting} requests")
+for n in (1, 8, fitting):
+    print(f"{n:3} at once: at most {bound(n):5.0f} tokens/s, {1000 * n / bound(n):.1f} ms a token")
+
+# %% key="curves"
+figure, axes = plots.figure(1, 4, height=2.7)
+for ax, name, title in zip(
+    axes,
+    ("tokens/s", "first", "between"),
+    ("throughput, tokens/s", "time to first token, ms", "inter-token latency, ms"),
+    strict=False,
+):
+    values = [curves[level][name] * (1 if name == "tokens/s" else 1000) for level in levels]
+    ax.plot(levels, values, "o-", color="#4477aa")
+    ax.set(title=f"{title}\n{server.model}, measured here" if ax is axes[0] else f"{title}\n")
+many = range(1, fitting + 1)
+axes[3].plot(many, [bound(n) for n in many], "--", color="#bb4400")
+axes[3].axvline(fitting, color="#222222", linewidth=1)
+axes[3].text(fitting, 0, f"KV cache full: {fitting} ", ha="right", va="bottom", fontsize=8)
+axes[3].set(title="throughput, tokens/s\nQwen3-8B, 24 GB: COMPUTED limit", xlim=(0.9, 64))
+for ax in axes:
+    ax.set(xlabel="requests at once", xscale="log", ylim=0)
+    ax.set_xticks([1, 4, 16, 64], [1, 4, 16, 64])
+    ax.minorticks_off()
+figure
+
+# %% [markdown] lang="zh" key="curves-read"
+# 读图：前三格是这台 CPU 上的小模型，量出来的；最右一格是 Qwen3-8B 在 24 GB 卡上的上限，**算出来的，不是测量**。吞吐量先涨后平：权重读一遍服务的请求越来越多，直到计算本身成为瓶颈；在 64 处还受 `--max-num-seqs` 的 32 限制，一半请求在排队，首个词元的时间猛涨，词元间隔却几乎不变。8B 的虚线几乎和请求数成正比（横轴是对数，所以看着越来越陡）：这张卡上，读权重占了每一步的大头；先到头的是显存，竖线以右，请求只能排队。真实的速度还要低，因为计算和调度也要时间。
+#
+# 服务的艺术就在这条曲线上选一点：并发高，吞吐量高，每个人等得也久。
+#
+# ### 练习 1 ★★☆（6 分钟，选读）：找出延迟翻倍的并发
+#
+# 补全函数：`curves` 是 `{concurrency: latency}` 的字典，不一定按顺序，一定有并发 1。返回延迟**第一次**达到并发 1 时的两倍的那个并发；一直没有达到，返回 `None`。
+#
+# <details><summary>提示</summary>
+#
+# 从小到大走，和并发 1 的延迟比，不是和前一档比。
+#
+# </details>
+
+# %% [markdown] lang="en" key="curves-read"
+# How to read it: the first three panels are the tiny model on this CPU, measured; the one on the right is the limit of Qwen3-8B on a 24 GB card, **computed, not measured**. Throughput rises and then levels off: one reading of the weights serves more and more requests, until the computing itself is the bottleneck; at 64 the `--max-num-seqs` of 32 adds to it: half of the requests queue, the time to first token shoots up, and the inter-token latency hardly moves. The dashed line of the 8B is nearly proportional to the requests (the axis is logarithmic, so it looks ever steeper): on this card most of a step goes into reading weights, and what runs out first is memory; right of the vertical line requests can only queue. The real speed is lower still, as computing and scheduling take time too.
+#
+# The art of serving is to choose a point on this curve: high concurrency means high throughput, and a longer wait for everyone.
+#
+# ### Exercise 1 ★★☆ (6 minutes, extra): find where latency doubles
+#
+# Complete the function: `curves` is a dictionary `{concurrency: latency}`, not necessarily in order, and 1 is always in it. Return the **first** concurrency whose latency is at least twice that of concurrency 1, or `None` if there is none.
+#
+# <details><summary>Hint</summary>
+#
+# Go upwards, and compare with the latency at 1, not with the level before.
+#
+# </details>
+
+
+# %% key="ex1" tags=["exercise", "extra"]
+def latency_doubles(curves):
+    return ...
+
+
+# %% key="ex1-solution" tags=["solution"]
+def latency_doubles(curves):  # noqa: F811
+    return next((n for n in sorted(curves) if curves[n] >= 2 * curves[1]), None)
+
+
+# %% key="ex1-check" tags=["extra"]
+checks.exercise_08_1(latency_doubles)
+found = latency_doubles({level: curve["whole"] for level, curve in curves.items()})
+print("in the measurement above:", "?" if found is ... else found)
+
+# %% [markdown] lang="zh" key="watch-text"
+# ## 看服务器怎么排
+#
+# 连续批处理（continuous batching）：每生成一步，调度器就看一眼队伍，有位子就让新请求加入，做完的马上离开；不等整批结束。`/metrics` 里的三个量正好看得见它：`num_requests_running`、`num_requests_waiting`、`kv_cache_usage_perc`。
+#
+# 下面同时发出最多 64 个请求，输出有长有短，每 30 毫秒读一次指标。先猜一猜：running 会停在多少？waiting 降到 0 之前，running 会降吗？
+
+# %% [markdown] lang="en" key="watch-text"
+# ## Watch the server schedule
+#
+# Continuous batching: at every step the scheduler looks at the queue, lets a new request in where there is a place, and a finished one leaves at once; nothing waits for the end of a batch. Three values in `/metrics` show it: `num_requests_running`, `num_requests_waiting` and `kv_cache_usage_perc`.
+#
+# The next cell sends up to 64 requests at once, with outputs short and long, and reads the metrics every 30 milliseconds. Guess first: where will running stay? And will it fall before waiting is at 0?
+
+
+# %% key="watch"
+async def watch(samples, ended):
+    start = time.perf_counter()
+    while not ended.is_set():
+        samples.append((time.perf_counter() - start, await asyncio.to_thread(server.metrics)))
+        await asyncio.sleep(0.03)
+
+
+samples, ended = [], asyncio.Event()
+watching = asyncio.create_task(watch(samples, ended))
+lengths = [32 + 8 * (n % 16) for n in range(most)]  # 32 to 152 tokens
+await asyncio.gather(
+    *(client.completions.create(prompt=p, **fixed | {"max_tokens": n}) for p, n in zip(prompts, lengths, strict=False))
+)
+ended.set()
+await watching
+before, after = samples[0][1], server.metrics()
+print(len(samples), "samples of", after.scope)
+grown = after["generation_tokens_total"] - before["generation_tokens_total"]
+print(f"generated meanwhile: {grown:.0f} tokens, wanted: {sum(lengths)}")
+assert server.attached or grown <= sum(lengths)
+
+# %% key="watch-figure"
+moments = [moment for moment, _ in samples]
+figure, axes = plots.figure(1, 2, height=2.6)
+for name, style in (("running", "-"), ("waiting", "--")):
+    axes[0].step(moments, [values[f"num_requests_{name}"] for _, values in samples], style, where="post", label=name)
+axes[0].axhline(32, color="#222222", linewidth=0.8)
+axes[0].set(xlabel="seconds", title=f"requests ({after.scope}); line: --max-num-seqs")
+axes[0].legend()
+axes[1].step(moments, [100 * values["kv_cache_usage_perc"] for _, values in samples], where="post", color="#bb4400")
+axes[1].set(xlabel="seconds", title="KV cache in use, %", ylim=0)
+figure
+
+# %% [markdown] lang="zh" key="prefix-text"
+# 读图：running 贴着 32 走，waiting 一步步降：短的做完，队伍里的就补上。waiting 到 0 之后 running 才降，那是最后几个长的。KV 缓存的占用随在场的词元数起落；到 100% 时，调度器会把最后来的请求赶出去重算（`num_preemptions_total`）。小模型的缓存很宽裕，真实的卡正是在这里满的。
+#
+# ## 前缀缓存：同一段系统提示词
+#
+# 许多请求往往以同一段系统提示词开头。它的键和值算过一次就留着，后来的请求直接用。单位是块：GPU 上默认 16 个词元，CPU 上 128 个，开头相同的**整块**才算命中。
+#
+# 先猜一猜：第 1 个请求命中多少？第 2 个呢？把问题放到系统提示词**前面**呢？
+
+# %% [markdown] lang="en" key="prefix-text"
+# How to read it: running keeps to 32 while waiting falls step by step: as short ones finish, others take their places. Only once waiting is at 0 does running fall, with the last long ones. The KV cache fills and empties with the tokens that are there; at 100% the scheduler would put the latest request out and compute it again later (`num_preemptions_total`). The tiny model has plenty of room; on a real card this is where it gets tight.
+#
+# ## Prefix caching: one system prompt for all
+#
+# Many requests begin with the same system prompt. Its keys and values are computed once and kept, and later requests use them. The unit is a block, 16 tokens by default on a GPU and 128 on a CPU, and only **whole blocks** that are equal from the start count as a hit.
+#
+# Guess first: how much does the 1st request hit? And the 2nd? And with the question **in front of** the shared text?
+
+# %% key="prefix"
+rules = "Answer in few words. Do not make up facts. If you do not know, say so. Be careful with numbers. " * 8
+off = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 20}
+cached = {}
+for form in ("{rules}{question}", "{question} {rules}"):
+    text = f"{time.time()} {rules}"  # new each time, so that the first request finds nothing
+    for question in ("37×46=?", "12×34=?", "55×66=?"):
+        talk = [{"role": "user", "content": form.format(rules=text, question=question)}]
+        reply = await client.chat.completions.create(
+            model=server.model, messages=talk, max_tokens=4, temperature=0.7, top_p=0.8, extra_body=off
+        )
+        details = reply.usage.prompt_tokens_details
+        cached.setdefault(form, []).append(details.cached_tokens if details else 0)
+    print(f"{form:20} {reply.usage.prompt_tokens} prompt tokens each, cached: {cached[form]}")
+if server.is_bundled and not server.attached:
+    assert cached["{rules}{question}"][1:] == [256, 256] and not any(cached["{question} {rules}"])
+
+# %% [markdown] lang="zh" key="bench-text"
+# 开头相同才算数：问题放在前面，一个块也命不中。所以提示词要先写不变的，再写变的；时间、用户名这类东西不要放在最前面。
+#
+# ## 和 `vllm bench serve` 对一对（选读）
+#
+# 自己写的尺子要和公认的尺子比一比。`vllm bench serve` 用随机词元作提示词，这里让它和 `measure` 一样：提示词和输出都约 64 个词元，同时 16 个。先猜一猜：两边的吞吐量会差多少？
+
+# %% [markdown] lang="en" key="bench-text"
+# Only an equal beginning counts: with the question in front, not one block is hit. So a prompt should put what stays the same first and what changes last; keep the time of day or a user's name out of its beginning.
+#
+# ## Agreement with `vllm bench serve` (extra)
+#
+# A home-made ruler should be held against the one that everyone uses. `vllm bench serve` takes random tokens for prompts; here it is told to do what `measure` does: about 64 tokens of prompt and 64 of output, 16 at once. Guess first: how far apart will the two throughputs be?
+
+# %% key="bench" tags=["extra"]
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+if not server.attached:
+    ours = await measure(16, 64)
+    with tempfile.TemporaryDirectory() as folder:
+        words = "bench serve --backend openai --dataset-name random --random-input-len 64 --random-output-len 64"
+        words += " --num-prompts 64 --max-concurrency 16 --ignore-eos --temperature 0.6 --save-result"
+        words += f" --base-url {server.base_url.removesuffix('/v1')} --model {server.model} --result-dir {folder}"
+        vllm = Path(sys.executable).with_name("vllm")
+        settings = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
+        command = [vllm, *words.split(), "--tokenizer", models.course_model()]
+        subprocess.run(command, check=True, capture_output=True, env=settings)
+        theirs = json.loads(next(Path(folder).glob("*.json")).read_text())
+    print(f"measure: {ours['tokens/s']:.0f} tokens/s, first token {1000 * ours['first']:.0f} ms")
+    print(f"bench:   {theirs['output_throughput']:.0f} tokens/s, first token {theirs['median_ttft_ms']:.0f} ms")
+    assert theirs["completed"] == 64
+
+# %% [markdown] lang="zh" key="timeout-text"
+# 两把尺子量的是同一件事，机器忙的时候每次都会差一些；`benchmarks/serving.py` 轮流多跑几次，取中位数。
+#
+# ## 超时和断开
+#
+# `openai` 客户端默认等 10 分钟，失败后自动重试 2 次：超时的请求会被**再发一遍**，负载越重重试越多，雪上加霜。所以超时要按任务设，重试要有间隔、有上限。
+#
+# 客户端一断开，服务器就停止生成，不浪费算力。先猜一猜：下面的请求要生成一千多个词元，客户端只等 0.2 秒；断开之后，running 多久回到 0？
+
+# %% [markdown] lang="en" key="timeout-text"
+# Both rulers measure the same thing; on a busy machine each reading differs a little, and `benchmarks/serving.py` takes the median of several alternating runs.
+#
+# ## Timeouts and disconnects
+#
+# The `openai` client waits 10 minutes by default and retries 2 times by itself: a request that timed out is **sent again**, so the heavier the load, the more retries add to it. Set the timeout by the task, and give retries pauses and a limit.
+#
+# When a client disconnects, the server stops generating and wastes no work. Guess first: the next request wants more than a thousand tokens, and its client waits 0.2 seconds only; how long after that is running back at 0?
+
+# %% key="timeout"
+import openai
+
+[context] = [entry.max_model_len async for entry in client.models.list() if entry.id == server.model]
+try:
+    await client.with_options(timeout=0.2).completions.create(
+        prompt=prompts[0], **fixed | {"max_tokens": context - 200}
+    )
+except openai.APITimeoutError as error:
+    print(type(error).__name__, error)
+start = time.perf_counter()
+while not server.attached and server.metrics()["num_requests_running"]:
+    await asyncio.sleep(0.02)
+print(f"nothing runs any more after {time.perf_counter() - start:.2f} s")
+
+# %% [markdown] lang="zh" key="pressure-text"
+# ## 背压：队伍满了就拒绝
+#
+# 没有边界的队伍，最后人人超时。`--max-num-queued-reqs` 让服务器在满员时立即说 503，这叫背压（back-pressure）：客户端知道要慢下来。对付它有两种办法：事后重试，间隔一次比一次长；或者事先用 `Semaphore` 管住自己。
+#
+# 这台服务器最多收 64 个。先猜一猜：一下子来 96 个，会有几个被拒绝？重试之后呢？
+
+# %% [markdown] lang="en" key="pressure-text"
+# ## Back-pressure: refuse when the queue is full
+#
+# With a queue that never ends, in the end everyone times out. `--max-num-queued-reqs` makes the server say 503 at once when it is full; that is back-pressure, and it tells clients to slow down. They have two answers: retry afterwards, with pauses that grow, or hold themselves back beforehand with a `Semaphore`.
+#
+# This server admits 64. Guess first: of 96 that come at once, how many are refused? And with retries?
+
+
+# %% key="pressure"
+async def crowd(client, at_once, count=96):
+    gate = asyncio.Semaphore(at_once)
+
+    async def ask(prompt):
+        async with gate:
+            return await client.completions.create(prompt=prompt, **fixed)
+
+    results = await asyncio.gather(*map(ask, prompts[:count]), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, openai.InternalServerError)]
+    print(f"at most {at_once} at once, {client.max_retries} retries: {count - len(refused)} answered", end="")
+    print(f", {len(refused)} refused: {refused[0]}" if refused else ", none refused")
+    return len(refused)
+
+
+if server.attached:
+    print("others use this server: no crowd")
+else:
+    assert await crowd(client, 96) > 0
+    assert await crowd(client, 64) == 0
+    await crowd(client.with_options(max_retries=5), 96)
+
+# %% [markdown] lang="zh" key="ex2-text"
+# 管住自己的那一次，一个也没有被拒绝；靠重试的也都答上了，只是有人要多等。两样都要：`Semaphore` 管自己，重试对付别人。
+#
+# ### 练习 2 ★☆☆（5 分钟，选读）：哪些错误值得重试
+#
+# 补全函数：给定状态码（连接失败或超时用 `None` 表示），返回该不该重试。值得重试的是**过一会儿可能就好**的：连接失败、408、429、500 和以上；请求本身不对的，再发一百遍也不对。
+#
+# <details><summary>提示</summary>
+#
+# 先处理 `None`，再比较数字。
+#
+# </details>
+
+# %% [markdown] lang="en" key="ex2-text"
+# The crowd that held itself back was refused nothing; the one that relied on retries was answered too, only some had to wait longer. Do both: the `Semaphore` for yourself, retries because of the others.
+#
+# ### Exercise 2 ★☆☆ (5 minutes, extra): which errors are worth a retry
+#
+# Complete the function: given a status (`None` for a failed connection or a timeout), return whether to retry. Worth it is what **may be over in a moment**: a failed connection, 408, 429, 500 and above; a request that is wrong stays wrong a hundred times over.
+#
+# <details><summary>Hint</summary>
+#
+# Deal with `None` first, then compare numbers.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise", "extra"]
+def worth_a_retry(status):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def worth_a_retry(status):  # noqa: F811
+    return status is None or status in (408, 429) or status >= 500
+
+
+# %% key="ex2-check" tags=["extra"]
+checks.exercise_08_2(worth_a_retry)
+
+# %% [markdown] lang="zh" key="copy-text"
+# ## 可以直接拿走的代码（选读）
+#
+# 一批问题并发地问：并发有上限，错误按上面的规则重试、间隔加倍并带一点随机，有进度条，答案按原来的顺序返回；实在不行的那几个，返回的是异常本身，别的答案不受影响。
+
+# %% [markdown] lang="en" key="copy-text"
+# ## Code to take away (extra)
+#
+# Ask a batch of questions concurrently: bounded concurrency, retries by the rule above with pauses that double and vary a little, a progress bar, and answers in the order of the questions; where nothing helped, the exception stands in the answer's place and the others are unharmed.
+
+# %% key="copy-batch" tags=["copy-me", "extra"]
+import asyncio
+import os
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+from tqdm import tqdm
+
+BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+MODEL = os.environ.get("MODEL", "Qwen3-8B")
+
+
+def may_pass(error):
+    """Whether the error may be over in a moment."""
+    status = getattr(error, "status_code", None)  # None: no connection, or a timeout
+    if isinstance(error, openai.APIConnectionError):
+        return True
+    return status in (408, 409, 429) or (status or 0) >= 500
+
+
+async def ask_all(questions, concurrency=8, attempts=6, pause=0.5, timeout=120):
+    """Answers in the order of questions; an exception where every attempt failed."""
+    key = os.environ.get("API_KEY", "EMPTY")
+    gate, extra = asyncio.Semaphore(concurrency), {"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}}
+    bar = tqdm(total=len(questions))
+
+    async def ask(client, question):
+        messages = [{"role": "user", "content": question}]
+        for attempt in range(attempts):
+            try:
+                async with gate:  # given back during the pause
+                    reply = await client.chat.completions.create(
+                        model=MODEL, messages=messages, temperature=0.7, top_p=0.8, extra_body=extra
+                    )
+                if not getattr(reply, "choices", None):
+                    raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
+                return (reply.choices[0].message.content or "").strip()
+            except openai.APIError as error:
+                if attempt == attempts - 1 or not may_pass(error):
+                    raise
+            await asyncio.sleep(pause * 2**attempt * random.uniform(0.5, 1.5))
+
+    async def counted(client, question):
+        try:
+            return await ask(client, question)
+        finally:
+            bar.update()
+
+    async with openai.AsyncOpenAI(base_url=BASE_URL, api_key=key, max_retries=0, timeout=timeout) as client:
+        answers = await asyncio.gather(*(counted(client, q) for q in questions), return_exceptions=True)
+    bar.close()
+    return answers
+
+
+if __name__ == "__main__":
+    # In a notebook write `await ask_all(...)`; a thread of its own works there and in a script.
+    with ThreadPoolExecutor(1) as pool:
+        job = ask_all(["37×46=?", "什么是 vLLM？", "What is streaming?"], concurrency=2, attempts=2)
+        for answer in pool.submit(asyncio.run, job).result():
+            print(repr(answer))
+
+# %% [markdown] lang="zh" key="stop-text"
+# ## 停止服务器
+
+# %% [markdown] lang="en" key="stop-text"
+# ## Stop the server
+
+# %% key="stop"
+await client.close()
+server.stop()
+
+# %% [markdown] lang="zh" key="beyond-text"
+# ## 一张卡不够的时候
+#
+# | 办法 | 怎么分 | 每张卡的权重 | 每张卡的 KV 缓存 | 用在哪里 |
+# |---|---|---|---|---|
+# | 张量并行（TP） | 每个矩阵切成几份，每层都要通信 | 除以 TP | KV 头分给各卡，除以 TP；KV 头不够分就复制 | 一台机器里，卡间要快 |
+# | 流水线并行（PP） | 各层分成几段，段间传隐藏状态 | 除以 PP | 除以 PP | 跨机器，或卡间慢 |
+# | 数据并行（DP） | 整个模型复制几份，请求分给各份 | 不变 | 不变，但总量翻倍 | 装得下，只是人多 |
+#
+# 先猜一猜：Qwen3-32B 在 4 张 24 GB 的卡上装得下吗？TP 取 4 时，每张卡放几个 KV 头？
+
+# %% [markdown] lang="en" key="beyond-text"
+# ## When one card is not enough
+#
+# | Way | What is divided | Weights on each card | KV cache on each card | Where it fits |
+# |---|---|---|---|---|
+# | tensor parallel (TP) | every matrix, with communication in every layer | divided by TP | KV heads are shared out, divided by TP; copied where there are too few | inside one machine with fast links |
+# | pipeline parallel (PP) | the layers, in stages that pass hidden states on | divided by PP | divided by PP | across machines, or over slow links |
+# | data parallel (DP) | nothing: copies of the model, and requests are shared out | unchanged | unchanged, but twice as much in all | it fits, and many come |
+#
+# Guess first: does Qwen3-32B fit on 4 cards of 24 GB? With TP at 4, how many KV heads does each card hold?
+
+# %% key="arithmetic"
+print("model          cards          weights a card    KV a token and card    tokens that fit")
+for name, memory, tp, pp in (
+    ("8B", 24, 1, 1),
+    ("14B", 24, 2, 1),
+    ("32B", 24, 4, 1),
+    ("32B", 24, 2, 2),
+    ("30B-A3B", 80, 1, 1),
+    ("235B-A22B", 80, 8, 1),
+    ("235B-A22B", 48, 8, 1),
+    ("235B-A22B", 48, 8, 2),
+):
+    config = models.CATALOGUE[f"Qwen/Qwen3-{name}"].config
+    heads = config["num_key_value_heads"]
+    kv = models.kv_bytes_per_token(config) * max(1, heads // tp) / heads / pp  # a head is never cut
+    weights = models.weight_bytes(config) / (tp * pp)
+    room = 0.98 * memory * models.GIB * models.GPU_SHARE - weights - 1.5 * models.GIB
+    tokens = f"{room / kv:9,.0f}" if room > 0 else " does not fit"
+    cards = f"TP {tp} x PP {pp}, {memory} GB"
+    print(f"{name:10} {cards:18} {weights / models.GIB:8.1f} GiB {kv / 1024:15.0f} KiB         {tokens}")
+
+# %% [markdown] lang="zh" key="tp-text"
+# 这是算术，不是测量：每张卡按标称显存的 98% 可见、vLLM 用其中 92%、另留 1.5 GiB 计算。Qwen3-235B-A22B 在 8 张 80 GB 的卡上装得下；换成 48 GB 的卡就要两台机器，也就是再加一倍的流水线。它只有 4 个 KV 头，TP 取 8 时每张卡仍各存 1 个：KV 缓存只除以 4。
+#
+# ## 张量并行，就在这里（选读）
+#
+# 没有两张卡，就用两个 CPU 核：两个工作进程各拿一半的注意力头和一半的前馈网络，用的是和多卡相同的代码。先猜一猜：每个进程的 KV 缓存仍是 64 MiB，一共放得下的词元会变成几倍？会变快吗？
+
+# %% [markdown] lang="en" key="tp-text"
+# This is arithmetic and no measurement: it takes 98% of a card's nominal memory as visible, of which vLLM uses 92%, less 1.5 GiB. Qwen3-235B-A22B fits on 8 cards of 80 GB; with cards of 48 GB it takes two machines, which means twice the pipeline. It has 4 KV heads only, so at a TP of 8 each card still stores 1: its KV cache is divided by 4.
+#
+# ## Tensor parallel, right here (extra)
+#
+# With no two cards, two CPU cores will do: two worker processes hold half of the attention heads and half of each feed-forward network, by the same code that runs on several cards. Guess first: each process still has a KV cache of 64 MiB; how many times the tokens will fit? And will it be faster?
+
+# %% key="tp" tags=["extra"]
+import re
+
+if not server.attached and models.is_bundled():
+    single = re.search(r"KV cache size: ([\d,]+) tokens", server.log_tail(10**6))[1]
+    with Server(tensor_parallel_size=2) as parallel:
+        double = re.search(r"KV cache size: ([\d,]+) tokens", parallel.log_tail(10**6))[1]
+        local = openai.OpenAI(base_url=parallel.base_url, api_key=parallel.api_key)
+        talk = [{"role": "user", "content": "37×46=?"}]
+        reply = local.chat.completions.create(
+            model=parallel.model, messages=talk, temperature=0.6, top_p=0.95, seed=0, extra_body={"top_k": 20}
+        )
+        print("two workers say:", reply.choices[0].message.content.strip())
+        print("KV cache:", single, "tokens with one worker,", double, "with two")
+        assert "1702" in reply.choices[0].message.content
+        assert int(double.replace(",", "")) > 1.9 * int(single.replace(",", ""))
+
+# %% [markdown] lang="zh" key="commands-text"
+# 每个进程只存一个 KV 头，同样的字节放得下两倍的词元：这正是显存算术里的“除以 TP”。快不快是另一回事：每一层都要等两个进程交换结果，这么小的模型，等的比算的多。
+#
+# ## 更大的规模：命令
+#
+# 只有上面的两个进程在这里真的跑过；下面的命令**都没有在这里跑过**（没有多张卡，没有多台机器），参数名已和安装的 vLLM 核对。
+#
+# ```bash
+# # 一台机器 4 张卡
+# vllm serve Qwen3-32B --tensor-parallel-size 4
+# # 两台机器各 8 张 48 GB 的卡，不用 Ray：两台都运行，编号不同；第二台不开接口
+# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1
+# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless
+# # 同样两台，用 Ray：先 ray start --head，另一台 ray start --address=10.0.0.1:6379，再在第一台运行
+# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray
+# # 8 张卡放 4 份，每份 2 张卡，一个地址
+# vllm serve Qwen3-14B --data-parallel-size 4 --tensor-parallel-size 2
+# ```
+#
+# 几台互不相干的服务器，前面放一个负载均衡器，是最省事的扩展：坏一台不影响别的。流式输出要关掉缓冲；同一个用户最好总去同一台，前缀缓存才用得上。以 nginx 为例（没有在这里跑过）：
+#
+# ```text
+# upstream qwen3 { least_conn; server 10.0.0.1:8000; server 10.0.0.2:8000; }
+# server {
+#   listen 443 ssl;
+#   location /v1/ { proxy_pass http://qwen3; proxy_buffering off; proxy_read_timeout 600s; }
+# }
+# ```
+#
+# ### 练习 3 ★★☆（6 分钟，选读）：装得下几个请求
+#
+# 补全函数：`config` 是 `config.json` 的字典，`weights` 是权重的总字节数，`memory` 是**每张卡**可用的字节数，`tp` 是张量并行的卡数，`context` 是每个请求的词元数。返回同时装得下几个请求（整数，装不下时是 0）。KV 头少于卡数时，每张卡仍要存一个。
+#
+# <details><summary>提示</summary>
+#
+# 每张卡：权重除以 `tp`，KV 头数是 `max(1, num_key_value_heads // tp)`；每个词元每层要存键和值，每个数 2 字节。
+#
+# </details>
+
+# %% [markdown] lang="en" key="commands-text"
+# Each process stores one KV head, so the same bytes hold twice the tokens: there is the "divided by TP" of the arithmetic. Speed is another matter: in every layer the two have to exchange results, and with a model this small they wait more than they compute.
+#
+# ## On a larger scale: commands
+#
+# Only the two processes above really ran here; **none of the following commands did** (there are no cards and no second machine), but their flags were compared with the installed vLLM.
+#
+# ```bash
+# # one machine, 4 cards
+# vllm serve Qwen3-32B --tensor-parallel-size 4
+# # two machines of 8 cards of 48 GB, without Ray: run on both, with their ranks; the second one opens no API
+# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1
+# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless
+# # the same two with Ray: first ray start --head, on the other ray start --address=10.0.0.1:6379, then on the first
+# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray
+# # 4 copies on 8 cards, 2 cards each, one address
+# vllm serve Qwen3-14B --data-parallel-size 4 --tensor-parallel-size 2
+# ```
+#
+# Several servers that know nothing of each other, with a load balancer in front, are the easiest way to grow: one can fail without the others. Streaming needs its buffering off, and a user should rather return to the same server, or the prefix cache is of no use. In nginx (not run here):
+#
+# ```text
+# upstream qwen3 { least_conn; server 10.0.0.1:8000; server 10.0.0.2:8000; }
+# server {
+#   listen 443 ssl;
+#   location /v1/ { proxy_pass http://qwen3; proxy_buffering off; proxy_read_timeout 600s; }
+# }
+# ```
+#
+# ### Exercise 3 ★★☆ (6 minutes, extra): how many requests fit
+#
+# Complete the function: `config` is the dictionary of a `config.json`, `weights` the bytes of all weights, `memory` the usable bytes of **each card**, `tp` the number of cards in tensor parallel, `context` the tokens of each request. Return how many requests fit at once (a whole number, 0 if none does). Where there are fewer KV heads than cards, each card still stores one.
+#
+# <details><summary>Hint</summary>
+#
+# On each card: the weights divided by `tp`, and `max(1, num_key_value_heads // tp)` KV heads; a token stores a key and a value in every layer, 2 bytes a number.
+#
+# </details>
+
+
+# %% key="ex3" tags=["exercise", "extra"]
+def requests_that_fit(config, weights, memory, tp, context):
+    return ...
+
+
+# %% key="ex3-solution" tags=["solution"]
+def requests_that_fit(config, weights, memory, tp, context):  # noqa: F811
+    heads = max(1, config["num_key_value_heads"] // tp)
+    per_token = 2 * config["num_hidden_layers"] * heads * config["head_dim"] * 2
+    return max(0, int((memory - weights / tp) // (context * per_token)))
+
+
+# %% key="ex3-check" tags=["extra"]
+checks.exercise_08_3(requests_that_fit)
+
+# %% [markdown] lang="zh" key="recap"
+# ## 小结
+#
+# - 批处理让一次权重的读取服务许多请求：吞吐量随并发上升，每个人的等待也上升。
+# - 等待分两段：首个词元的时间看排队和提示词，词元间隔看同时有多少请求。
+# - 一张卡的上限能算出来：显存管装得下几个，带宽管每步多快。
+# - 服务器要有边界（`--max-num-seqs`、`--max-num-queued-reqs`），客户端要有边界（`Semaphore`、超时、有限的重试）。
+# - 前缀缓存只认相同的开头，按整块计算；TP、PP 分显存，DP 分请求。
+#
+# ## 自测
+#
+# 1. 为什么并发翻倍，吞吐量却不翻倍？
+# 2. 首个词元的时间突然变长，词元间隔不变，最可能是什么原因？
+# 3. 连续批处理和“凑满一批再算”有什么不同？
+# 4. 为什么超时之后自动重试可能让情况更糟？
+# 5. Qwen3-8B 有 8 个 KV 头，TP 取 16，每张卡的 KV 缓存是几分之一？
+#
+# <details><summary>答案</summary>
+#
+# 1. 权重只读一遍，但计算和 KV 缓存的读取随请求数增加；到了硬件的上限就不再涨。
+# 2. 请求在排队：`num_requests_waiting` 大于 0，可能是超过了 `--max-num-seqs`，或 KV 缓存满了。
+# 3. 每一步都可以进人和出人，短的不必等长的。
+# 4. 超时说明服务器忙；重试又添了一个请求，而且已经算的都白算了。
+# 5. 8 分之一：头不能再切，每张卡至少存 1 个，其余是复制。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | 异步客户端并不快 | 在循环里逐个 `await` | 用 `asyncio.gather` |
+# | `asyncio.run() cannot be called from a running event loop` | 笔记本里已有事件循环 | 直接写 `await` |
+# | 大量 `APITimeoutError` | 并发超过服务器能算的，都在排队 | 降低并发，不是加长超时 |
+# | 503，`cannot accept new requests` | 超过 `--max-num-queued-reqs` | 加上间隔递增的重试 |
+# | 前缀缓存从不命中 | 开头有时间、编号等变化的内容，或公共部分不满一块 | 不变的放最前面 |
+# | 启动时说显存不够，`--tensor-parallel-size` 加大也没用 | KV 头不够分，或每张卡都被别人占了 | 看 `nvidia-smi`，调小 `--max-model-len` |
+
+# %% [markdown] lang="en" key="recap"
+# ## Recap
+#
+# - Batching lets one reading of the weights serve many requests: throughput rises with concurrency, and so does everyone's wait.
+# - Waiting has two parts: the time to first token depends on queue and prompt, the inter-token latency on how many are served at once.
+# - The limit of a card can be computed: memory says how many requests fit, bandwidth how fast a step can be.
+# - A server needs bounds (`--max-num-seqs`, `--max-num-queued-reqs`), and so does a client (`Semaphore`, timeouts, a limited number of retries).
+# - The prefix cache knows equal beginnings only, in whole blocks; TP and PP divide memory, DP divides requests.
+#
+# ## Test yourself
+#
+# 1. Why does twice the concurrency not give twice the throughput?
+# 2. The time to first token grows suddenly, the inter-token latency does not. What is the likely cause?
+# 3. How does continuous batching differ from waiting until a batch is full?
+# 4. Why may automatic retries after a timeout make things worse?
+# 5. Qwen3-8B has 8 KV heads. With TP at 16, what fraction of the KV cache does a card hold?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The weights are read once, but computing and reading the KV cache grow with the requests, until the hardware gives no more.
+# 2. Requests queue: `num_requests_waiting` is above 0, because of `--max-num-seqs` or a full KV cache.
+# 3. Requests enter and leave at every step, and the short need not wait for the long.
+# 4. A timeout says that the server is busy; a retry adds a request to it, and what was computed before is lost.
+# 5. One in 8: a head is not cut any further, each card stores at least 1, and the rest are copies.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | the asynchronous client is no faster | an `await` for each request in a loop | `asyncio.gather` |
+# | `asyncio.run() cannot be called from a running event loop` | a notebook has its own event loop | write `await` |
+# | many `APITimeoutError` | more at once than the server can compute, so all of them queue | lower the concurrency rather than raise the timeout |
+# | 503, `cannot accept new requests` | beyond `--max-num-queued-reqs` | retries with growing pauses |
+# | the prefix cache is never hit | a time or a number at the beginning, or less than a block in common | what stays the same comes first |
+# | too little memory at the start, and a larger `--tensor-parallel-size` does not help | too few KV heads to share, or others on every card | look at `nvidia-smi`, lower `--max-model-len` |
+
+# %% [markdown] lang="zh" key="reading"
+# ## 延伸阅读
+#
+# - 连续批处理：[Orca（Yu 等，2022）](https://www.usenix.org/conference/osdi22/presentation/yu)；分页的 KV 缓存：[PagedAttention（Kwon 等，2023）](https://arxiv.org/abs/2309.06180)
+# - vLLM：[指标](https://docs.vllm.ai/en/stable/usage/metrics/)，[多卡与多机](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/)，[数据并行](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/)，[`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/)，[用 nginx 做负载均衡](https://docs.vllm.ai/en/stable/deployment/nginx/)
+# - 张量并行：[Megatron-LM（Shoeybi 等，2019）](https://arxiv.org/abs/1909.08053)
+
+# %% [markdown] lang="en" key="reading"
+# ## Further reading
+#
+# - Continuous batching: [Orca (Yu et al., 2022)](https://www.usenix.org/conference/osdi22/presentation/yu); the paged KV cache: [PagedAttention (Kwon et al., 2023)](https://arxiv.org/abs/2309.06180)
+# - vLLM: [metrics](https://docs.vllm.ai/en/stable/usage/metrics/), [several cards and machines](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/), [data parallel](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/), [`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/), [load balancing with nginx](https://docs.vllm.ai/en/stable/deployment/nginx/)
+# - Tensor parallel: [Megatron-LM (Shoeybi et al., 2019)](https://arxiv.org/abs/1909.08053)

@@ -1,0 +1,405 @@
+"""Lesson 07: exercises tell right from wrong, copy-me cells stand alone and survive faults, curl lines work."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import openai
+import pytest
+from conftest import ROOT
+from faulty_server import ENGINE_DEAD, FaultyServer, chat, cut, drop, page, status, stream
+from lesson_source import read_lesson
+
+from helpers import checks
+from helpers.server import Server
+
+LESSON = read_lesson(ROOT / "notebooks" / "source" / "07_openai_server.py")
+CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
+PROSE = {(cell.key, lang): cell.text[lang] for cell in LESSON.cells if cell.kind == "markdown" for lang in ("zh", "en")}
+COPY_ME = [cell.key for cell in LESSON.cells if "copy-me" in cell.tags]
+NOWHERE = "http://127.0.0.1:9/v1"
+
+
+def said(capsys, check, solution) -> str:
+    capsys.readouterr()
+    assert check(solution) is None
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 2
+    return printed
+
+
+# ---------------------------------------------------------------------------------------------- exercises
+
+EXERCISES = {
+    "ex1": (checks.exercise_07_1, "non_thinking_request"),
+    "ex2": (checks.exercise_07_2, "read_stream"),
+    "ex3": (checks.exercise_07_3, "join_tool_calls"),
+}
+
+
+@pytest.fixture(scope="module")
+def solved():
+    names = {}
+    [reasoning_of] = [node for node in ast.parse(CELLS["chat"]).body if isinstance(node, ast.FunctionDef)]
+    exec(ast.unparse(reasoning_of), names)
+    for key in EXERCISES:
+        exec(CELLS[f"{key}-solution"], names)
+    return SimpleNamespace(**names)
+
+
+@pytest.mark.parametrize("key", EXERCISES)
+def test_solution_passes_and_stub_does_not(key, solved, capsys):
+    check, name = EXERCISES[key]
+    assert "Solved!" in said(capsys, check, getattr(solved, name))
+    stub = {}
+    exec(CELLS[key], stub)
+    printed = said(capsys, check, stub[name])
+    assert "还没有解出来" in printed and "Not solved yet" in printed and "raised" not in printed
+
+
+def request(content="{question}", model=None, extra=None, template=None, **changes):
+    template = {"enable_thinking": False} if template is None else template
+    extra = {"top_k": 20, "min_p": 0, "chat_template_kwargs": template} if extra is None else extra
+    sampling = {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5} | changes
+    return lambda name, question: {
+        "model": model or name,
+        "messages": [{"role": "user", "content": content.format(question=question)}],
+        "extra_body": extra,
+        **sampling,
+    }
+
+
+WRONG_REQUESTS = [
+    (request(model="Qwen3-8B"), "name that was passed in"),
+    (request(content="{question} /no_think"), "leave /no_think"),
+    (request(content="hello"), "as it is"),
+    (request(extra={"top_k": 20, "min_p": 0}), "chat_template_kwargs is missing"),
+    (request(extra={"top_k": 20, "min_p": 0, "enable_thinking": False}), "one level deeper"),
+    (request(chat_template_kwargs={"enable_thinking": False}), "create does not know chat_template_kwargs"),
+    (request(top_k=20), "create does not know top_k"),
+    (request(template={"ensure_thinking": False}), "without a word"),
+    (request(template={"enable_thinking": "false"}), "counts as true"),
+    (request(template={"enable_thinking": True}), "the boolean False"),
+    (request(temperature=0.6, top_p=0.95), "of thinking mode"),
+    (request(temperature=0), "should not be 0"),
+    (request(presence_penalty=0), "presence_penalty should be 1.5"),
+    (lambda model, question: question, "a dictionary is wanted"),
+    (lambda model, question: {"model": model}, "messages is a list"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "hint"), WRONG_REQUESTS, ids=[hint for _, hint in WRONG_REQUESTS])
+def test_a_wrong_request_is_named(wrong, hint, capsys):
+    assert hint in said(capsys, checks.exercise_07_1, wrong)
+
+
+def reader(field="reasoning", first=False, none=False, swapped=False):
+    """A reader with one mistake: the wrong field, the first choice unseen, None appended, the results swapped."""
+
+    def read(chunks):
+        texts = ["", ""]
+        for chunk in chunks:
+            for choice in [chunk.choices[0]] if first else chunk.choices:
+                thought = getattr(choice.delta, field, None) or ""
+                if field == "reasoning" and not none:
+                    thought = thought or getattr(choice.delta, "reasoning_content", None) or ""
+                texts[0] += thought
+                texts[1] += (
+                    choice.delta.content if none and choice.delta.content is None else choice.delta.content or ""
+                )
+        return texts[::-1] if swapped else texts
+
+    return read
+
+
+WRONG_READERS = [
+    (reader(first=True), "the last chunk has no choices"),
+    (reader(none=True), "may be None"),
+    (reader(swapped=True), "thought first"),
+    (reader(field="nothing"), "append thought and answer"),
+    (lambda chunks: "text", "two strings are wanted"),
+    (lambda chunks: tuple(text or None for text in reader()(chunks)), "the empty string"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "hint"), WRONG_READERS, ids=[hint for _, hint in WRONG_READERS])
+def test_a_wrong_reader_is_named(wrong, hint, capsys):
+    assert hint in said(capsys, checks.exercise_07_2, wrong)
+
+
+def test_a_reader_of_the_new_name_only_is_named(capsys, solved):
+    def new_name_only(chunks):
+        texts = ["", ""]
+        for choice in (choice for chunk in chunks for choice in chunk.choices):
+            texts[0] += getattr(choice.delta, "reasoning", None) or ""
+            texts[1] += choice.delta.content or ""
+        return texts
+
+    assert "older servers" in said(capsys, checks.exercise_07_2, new_name_only)
+
+
+def joined_by_arrival(deltas):
+    calls = []
+    for delta in deltas:
+        for part in delta.tool_calls or []:
+            if part.id:
+                calls.append([part.id, part.function.name, ""])
+            calls[-1][2] += part.function.arguments or ""
+    return [tuple(call) for call in calls]
+
+
+def joined_unsorted(deltas):
+    calls = {}
+    for delta in deltas:
+        for part in delta.tool_calls or []:
+            call = calls.setdefault(part.index, ["", "", ""])
+            call[0] += part.id or ""
+            call[1] += part.function.name or ""
+            call[2] += part.function.arguments or ""
+    return [tuple(call) for call in calls.values()]
+
+
+def joined_without_none(deltas):
+    return [(part.id, part.function.name, part.function.arguments) for d in deltas for part in d.tool_calls]
+
+
+WRONG_JOINS = [
+    (joined_by_arrival, "come in turns"),
+    (joined_unsorted, "in the order of index"),
+    (joined_without_none, "may all be None"),
+    (lambda deltas: {}, "a list is wanted"),
+    (lambda deltas: [], "join id, name and arguments"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "hint"), WRONG_JOINS, ids=[hint for _, hint in WRONG_JOINS])
+def test_a_wrong_join_is_named(wrong, hint, capsys):
+    assert hint in said(capsys, checks.exercise_07_3, wrong)
+
+
+# ---------------------------------------------------------------------------------------------- with a real server
+
+
+@pytest.fixture(scope="module")
+def running():
+    with Server(api_key="a key") as started:
+        yield started
+
+
+def settings(server):
+    return {"BASE_URL": server.base_url, "API_KEY": server.api_key, "MODEL": server.model}
+
+
+def run_alone(code, tmp_path, **variables):
+    """The code as a script in a fresh process that knows nothing of the course but these variables."""
+    (tmp_path / "copied.py").write_text(code, encoding="utf-8")
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    command = [sys.executable, "-I", "copied.py"]
+    return subprocess.run(command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "output"),
+    [
+        ("copy-complete", r"\('.+', True\)"),
+        ("copy-chat", r"1702.*\n\(None, '.*1712'\)"),
+        ("copy-stream", r"1480.*1702"),
+        ("copy-tools", r"699678"),
+    ],
+)
+def test_copy_me_cell_runs_alone(key, output, running, tmp_path):
+    done = run_alone(CELLS[key], tmp_path, **settings(running))
+    assert done.returncode == 0, done.stderr
+    assert re.search(output, done.stdout, re.DOTALL), done.stdout
+
+
+def test_every_copy_me_cell_is_tested():
+    assert COPY_ME == ["copy-complete", "copy-chat", "copy-stream", "copy-tools"]
+
+
+@pytest.mark.parametrize("key", COPY_ME)
+def test_copy_me_cell_says_when_nothing_is_behind_the_address(key, tmp_path):
+    done = run_alone(CELLS[key], tmp_path, BASE_URL=NOWHERE)
+    assert done.returncode == 0 and f"No server at {NOWHERE}" in done.stdout and "Traceback" not in done.stderr
+
+
+def shell_lines():
+    """Every curl command that the lesson shows: in prose as it stands, in code cells as IPython would run it."""
+    for (key, lang), text in PROSE.items():
+        for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            yield pytest.param(block, None, id=f"{key}-{lang}")
+    for key, code in CELLS.items():
+        for line in re.findall(r"^!(curl.*)$", code, re.MULTILINE):
+            yield pytest.param(line, key, id=key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "key"), list(shell_lines()))
+def test_the_curl_lines_work_as_they_stand(command, key, running):
+    if key:
+        names = {"json": json, "server": running, "limit": None, "messages": [{"role": "user", "content": "1+1=?"}]}
+        exec(next(line for line in CELLS["completions-curl"].splitlines() if line.startswith("sampling")), names)
+        exec("\n".join(line for line in CELLS[key].splitlines() if line.startswith("body")), names)
+        command = command.replace("{body}", names.get("body", ""))
+    environment = {"PATH": os.environ["PATH"]} | settings(running)
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
+    if '"stream": true' in command:
+        events = [line.removeprefix("data: ") for line in done.stdout.splitlines() if line]
+        assert events[-1] == "[DONE]" and not any("error" in json.loads(event) for event in events[:-1])
+        assert any(choice["delta"].get("reasoning") for e in events[:-1] for choice in json.loads(e)["choices"])
+    else:
+        reply = json.loads(done.stdout)
+        assert reply.get("data") or reply["choices"][0]["finish_reason"] in ("stop", "length")
+        if "enable_thinking" in command:
+            assert reply["choices"][0]["message"]["reasoning"] is None
+
+
+def test_the_lesson_shows_curl_for_every_endpoint():
+    shown = "\n".join(parameter.values[0] for parameter in shell_lines())
+    assert all(f"$BASE_URL/{path} " in shown for path in ("models", "completions", "chat/completions"))
+
+
+@pytest.mark.slow
+def test_the_taught_trap_of_an_unknown_role(running):
+    """The lesson says that the message is dropped, which only the number of prompt tokens tells."""
+    client = openai.OpenAI(base_url=running.base_url, api_key=running.api_key)
+    counts = {}
+    for role in ("user", "boss"):
+        messages = [{"role": role, "content": "37×46=?"}]
+        reply = client.chat.completions.create(model=running.model, messages=messages, max_tokens=1)
+        counts[role] = reply.usage.prompt_tokens
+    assert counts["boss"] == 3 < counts["user"]
+
+
+# ---------------------------------------------------------------------------------------------- with faults
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """``copied(key, server)``: the names that a copy-me cell defines, its demonstration at the end left out."""
+
+    def define(key, server):
+        monkeypatch.setenv("BASE_URL", server.base_url)
+        tree = ast.parse(CELLS[key])
+        tree.body = [node for node in tree.body if not isinstance(node, ast.Try)]
+        names = {}
+        exec(compile(tree, key, "exec"), names)
+        names["client"] = names["client"].with_options(max_retries=0)
+        return SimpleNamespace(**names)
+
+    return define
+
+
+QUESTION = [{"role": "user", "content": "?"}]
+
+
+def test_a_reply_that_is_no_json(copied):
+    with FaultyServer(page) as server:
+        for key, call in (
+            ("copy-complete", lambda names: names.complete("?")),
+            ("copy-chat", lambda names: names.Chat().ask("?")),
+        ):
+            with pytest.raises(RuntimeError, match="does not answer like an OpenAI server: '<html>Welcome"):
+                call(copied(key, server))
+        with pytest.raises(RuntimeError, match="ended early"):
+            copied("copy-stream", server).stream_chat(QUESTION)
+        with pytest.raises(RuntimeError, match="ended early"):
+            copied("copy-tools", server).answer_with_tools("?")
+
+
+def test_a_failed_turn_leaves_the_history_as_it_was(copied):
+    with FaultyServer(chat("hello"), cut(), status(400), chat("bye")) as server:
+        talk = copied("copy-chat", server).Chat(system="be short")
+        assert talk.ask("hi", thinking=False) == (None, "hello")
+        with pytest.raises(RuntimeError, match="cut before an answer"):
+            talk.ask("more")
+        with pytest.raises(openai.BadRequestError):
+            talk.ask("more")
+        assert talk.ask("and?") == (None, "bye")
+        assert [m["content"] for m in server.bodies[-1]["messages"]] == ["be short", "hi", "hello", "and?"]
+        assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+        assert server.bodies[0]["temperature"] == 0.7 and server.bodies[1]["temperature"] == 0.6
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_a_streamed_thought_under_either_name(name, copied):
+    deltas = ({"role": "assistant", "content": ""}, {name: "hm"}, {name: None, "content": "a"}, {"content": "b"})
+    with FaultyServer(stream(*deltas, usage=True)) as server:
+        seen = []
+        result = copied("copy-stream", server).stream_chat(QUESTION, show=lambda *piece: seen.append(piece))
+    assert result == ("hm", "ab") and seen == [("thought", "hm"), ("answer", "a"), ("answer", "b")]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (stream({"content": "half"}, finish=None, then=ENGINE_DEAD), openai.APIError),  # [DONE] follows, as with vLLM
+        (stream({"content": "half"}, finish=None, done=False), RuntimeError),
+        (stream({"content": "half"}, finish="length"), RuntimeError),
+        (status(500), openai.InternalServerError),
+        (drop, openai.APIConnectionError),
+    ],
+)
+def test_a_broken_stream_is_never_taken_for_an_answer(fault, error, copied):
+    with FaultyServer(fault) as server:
+        with pytest.raises(error):
+            copied("copy-stream", server).stream_chat(QUESTION, show=lambda *piece: None)
+        with pytest.raises(error):
+            copied("copy-tools", server).answer_with_tools("?")
+
+
+def part(index, arguments=None, name=None, id=None):
+    return {"tool_calls": [{"index": index, "id": id, "function": {"name": name, "arguments": arguments}}]}
+
+
+def calls(*fragments):
+    return stream({"reasoning": "hm"}, *fragments, finish="tool_calls")
+
+
+def test_fragments_of_two_calls_are_joined_by_index(copied):
+    fragments = [
+        part(0, None, "calculator", "x"),
+        part(1, None, "calculator", "y"),
+        part(0, '{"expression": '),
+        part(1, '{"expression": "2'),
+        part(0, '"1+1"}'),
+        part(1, '*3"}'),
+    ]
+    with FaultyServer(calls(*fragments), stream({"content": "2 and 6"})) as server:
+        assert copied("copy-tools", server).answer_with_tools("?") == "2 and 6"
+        first, second = server.bodies
+    assert len(first["messages"]) == 1
+    said, *results = second["messages"][1:]
+    assert said["content"] == "" and said["reasoning_content"] == "hm"  # never None, and the thought goes back
+    assert [call["id"] for call in said["tool_calls"]] == ["x", "y"]
+    assert [(m["tool_call_id"], m["content"]) for m in results] == [("x", "2"), ("y", "6")]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "result"),
+    [
+        ("calculator", '{"expression": "1+', "bad arguments"),
+        ("calculator", '"1+1"', "not a JSON object"),
+        ("calculator", '{"formula": "1+1"}', "TypeError"),
+        ("calculator", '{"expression": "__import__(1)"}', "AttributeError"),
+        ("rm_rf", "{}", "no tool 'rm_rf'"),
+    ],
+)
+def test_a_bad_call_goes_back_to_the_model_as_an_error(name, arguments, result, copied):
+    with FaultyServer(calls(part(0, arguments, name, "x")), stream({"content": "sorry"})) as server:
+        assert copied("copy-tools", server).answer_with_tools("?") == "sorry"
+        said, answer = server.bodies[1]["messages"][1:]
+    assert answer["role"] == "tool" and answer["content"].startswith("error: ") and result in answer["content"]
+    assert isinstance(json.loads(said["tool_calls"][0]["function"]["arguments"]), dict)  # a template can read it
+
+
+def test_a_model_that_calls_tools_for_ever_is_stopped(copied):
+    with FaultyServer(calls(part(0, '{"expression": "1+1"}', "calculator", "x"))) as server:
+        with pytest.raises(RuntimeError, match="no answer after 5 rounds"):
+            copied("copy-tools", server).answer_with_tools("?")
+        assert len(server.bodies) == 5
