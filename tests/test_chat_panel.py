@@ -1,14 +1,13 @@
 """The chat panel: streams, stops, and shows whatever a model writes as text, in a real browser too."""
 
 import json
-import os
 import time
 
 import nbformat
 import pytest
 from faulty_server import ENGINE_DEAD, FaultyServer, stream
+from jupyterlab_server import JupyterLab, screenshot, wait_until
 from openai import OpenAI
-from test_explorer import browser, jupyterlab, kernel_is_ready, wait_until  # noqa: F401 - fixtures
 
 from helpers.explorer import ChatPanel
 from helpers.explorer.chat import JAVASCRIPT, LABELS
@@ -117,7 +116,7 @@ def test_the_javascript_writes_text_only():
 
 
 @pytest.fixture
-def open_panel(browser, tmp_path):  # noqa: F811
+def open_panel(browser, tmp_path):
     opened, errors = [], []
 
     def start(lang="en", turns=TURNS, **options):
@@ -183,40 +182,31 @@ def test_sending_and_stopping(open_panel):
 def test_both_languages_light_and_dark(scheme, lang, open_panel):
     page = open_panel(lang=lang, color_scheme=scheme)
     assert page.locator(".cx").get_attribute("data-theme") == scheme
-    assert page.locator(".cx-title").inner_text() == LABELS[lang]["title"]
+    assert page.locator(".cx .rx-title").inner_text() == LABELS[lang]["title"]
     assert page.locator(".cx-state").nth(5).inner_text() == LABELS[lang]["stopped"]
     assert page.locator("summary").last.inner_text() == LABELS[lang]["thinking"]
-    if os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=os.path.join(os.environ["SCREENSHOTS"], f"panel-{scheme}-{lang}.png"))
+    screenshot(page, f"panel-{scheme}-{lang}")
     other = "en" if lang == "zh" else "zh"
     page.locator(f"button[value={other}]").click()
-    assert page.locator(".cx-title").inner_text() == LABELS[other]["title"]
+    assert page.locator(".cx .rx-title").inner_text() == LABELS[other]["title"]
 
 
 @pytest.mark.slow
-def test_in_a_real_jupyterlab(jupyterlab, browser, tmp_path):  # noqa: F811
+def test_in_a_real_jupyterlab(browser, tmp_path):
     """A kernel, a panel and a server whose model writes HTML: it stays text, and the stop button stops."""
     endless = stream(*[{"content": f"{HOSTILE} "}] * 2000, pause=0.02)
     first = stream({"reasoning": HOSTILE}, {"content": HOSTILE})
-    with FaultyServer(first, endless) as server:
+    (tmp_path / "en").mkdir()
+    with FaultyServer(first, endless) as server, JupyterLab(tmp_path) as lab:
         code = "from openai import OpenAI\nfrom helpers.explorer import ChatPanel\n"
         code += f"ChatPanel(OpenAI(base_url={server.base_url!r}, api_key='EMPTY'), 'm')"
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
         notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-        nbformat.write(notebook, tmp_path / "notebooks" / "en" / "lesson.ipynb")
-        wait_until(lambda: answers(jupyterlab))
-        page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.set_default_timeout(180_000)
-        page.goto(f"{jupyterlab}/lab/tree/notebooks/en/lesson.ipynb?reset&token=secret")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
-        wait_until(lambda: kernel_is_ready(jupyterlab))
+        nbformat.write(notebook, tmp_path / "en" / "lesson.ipynb")
+        page = lab.open(browser, "en/lesson.ipynb")
         title = page.title()
-        for _ in range(5):  # a click that comes too early is lost
-            page.click('.lm-MenuBar-itemLabel:text-is("Run")')
-            page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
-            page.wait_for_timeout(6000)
-            if page.locator(".cx").count():
-                break
+        lab.run_all(page)
+        assert lab.complaints(page) == []
         page.wait_for_selector(".cx")
         page.locator(".cx textarea").fill("hi")
         page.locator(".cx textarea").press("Enter")
@@ -229,12 +219,5 @@ def test_in_a_real_jupyterlab(jupyterlab, browser, tmp_path):  # noqa: F811
         wait_until(lambda: page.locator(".cx-state").last.text_content() == LABELS["en"]["stopped"])
         wait_until(lambda: server.now == 0)
         assert page.locator(".cx img, .cx b").count() == 0 and page.title() == title
-        if os.environ.get("SCREENSHOTS"):
-            page.screenshot(path=os.path.join(os.environ["SCREENSHOTS"], "panel-jupyterlab.png"))
-        page.close()
-
-
-def answers(address):
-    import urllib.request
-
-    return urllib.request.urlopen(f"{address}/api/status?token=secret")
+        screenshot(page, "panel-jupyterlab")
+        page.context.close()

@@ -1,12 +1,13 @@
 """The chat panel: talk to a server from a notebook, with streaming, thoughts folded away and a stop button."""
 
 import threading
-from pathlib import Path
 
 import anywidget
 import traitlets
 
-JAVASCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+from helpers.explorer import page
+
+JAVASCRIPT = page.javascript("chat")
 SAMPLING = {  # Qwen's advice with and without thinking
     True: {"temperature": 0.6, "top_p": 0.95},
     False: {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5},
