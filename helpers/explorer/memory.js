@@ -47,7 +47,7 @@ function render({ model: widget, el }) {
   // ------------------------------------------------------------------------------------------ the arithmetic
 
   const headsFit = (model, { gpus }) => model.heads % gpus === 0;
-  const blocksFit = (model, { gpus, dtype }) => gpus === 1 || dtype !== "fp8" || model.inner % (gpus * data.fp8Block) === 0;
+  const blocksFit = (model, { gpus, dtype }) => dtype !== "fp8" || model.inner % (gpus * data.fp8Block) === 0;
 
   function fit(model, { card, context, sequences, dtype, kv, gpus }) {
     const perToken = (model.kv[kv] * Math.max(1, Math.floor(model.kvHeads / gpus))) / model.kvHeads;
