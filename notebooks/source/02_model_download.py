@@ -98,7 +98,7 @@ print("returned:          ", Path("cache", folder.relative_to(cache)))
 assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 
 # %% [markdown] lang="zh" key="where-read"
-# 不存在。到 1.37 为止的客户端用 `所有者/名称`（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/所有者--名称/snapshots/版本`。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
+# 不存在。到 1.37 为止的客户端用 `owner/name`，即所有者和名称（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/owner--name/snapshots/revision`。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
 #
 # - 用**返回值**：`folder = snapshot_download(...)`，以后只用 `folder`。
 # - 用 **`local_dir`**：`snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')`，文件就在你写的那个文件夹里，不多一层。
@@ -106,7 +106,7 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 # 命令行也一样：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：关掉浏览器也不会断（用 `tmux`）。**选读**，下一格运行它。
 
 # %% [markdown] lang="en" key="where-read"
-# It does not. Clients up to 1.37 used `所有者/名称` (owner/name; dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/所有者--名称/snapshots/版本` (models/owner--name/snapshots/revision). A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
+# It does not. Clients up to 1.37 used `owner/name` (dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/owner--name/snapshots/revision`. A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
 #
 # - the **returned** path: `folder = snapshot_download(...)`, and from then on only `folder`;
 # - **`local_dir`**: `snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')` puts the files into exactly that folder.
@@ -282,13 +282,8 @@ if models.is_bundled(chosen):
 #
 # Now for what nobody dares to try: kill the process in the middle of a download (`kill -9`, like a power cut or a crashed kernel, with no time to tidy up). To stop at the same place every time, the hub below sends half of the weights, then waits until the other side is gone. Guess: what is left on the disk? Half a file called `model.safetensors`?
 
-# %% key="kill"
-import shutil
-import subprocess
-import sys
-import time
 
-
+# %% key="pausing-hub"
 class PausingHandler(hub.Handler):
     def send_body(self, path, file, start, length):
         pause = path == "model.safetensors"
@@ -301,6 +296,12 @@ class PausingHub(hub.Hub):
     handler = PausingHandler
 
 
+# %% key="kill"
+import shutil
+import subprocess
+import sys
+import time
+
 broken_cache = Path(scratch.name, "interrupted")
 shutil.rmtree(broken_cache, ignore_errors=True)  # from an earlier run of this cell
 broken = broken_cache / "models/course--qwen3-tiny/snapshots/master"
@@ -312,7 +313,8 @@ with PausingHub(cache=broken_cache):
         time.sleep(0.05)
     process.kill()
     process.wait()
-print(*(f"{file.stat().st_size:>9,}  {file.name}" for file in sorted(broken.iterdir())), sep="\n")
+for file in sorted(broken.iterdir()):
+    print(f"{file.stat().st_size:>9,}  {file.name}")
 assert begun.stat().st_size == half and not (broken / "model.safetensors").exists()
 
 # %% [markdown] lang="zh" key="resume-text"
@@ -474,7 +476,7 @@ for file in sorted((package / "transformers_utils").glob("*.py")):
 #
 # ## 什么时候用 HuggingFace
 #
-# 同一个 Qwen3 在两边都有，权重文件的 SHA256 相同，下载过一边就不必再下另一边。在中国大陆，ModelScope 通常更快、不用代理；下面几种情况 HuggingFace 更合适：
+# 同一个 Qwen3 在两边都有，下载过一边就不必再下另一边；想确认两份权重相同，比较两边页面上列出的 SHA256（本课没有比较过）。在中国大陆，ModelScope 通常更快、不用代理；下面几种情况 HuggingFace 更合适：
 #
 # - 模型只在那里：许多社区的微调版和量化版没有搬到 ModelScope。
 # - 你在海外，或机器上已经有它的缓存（`~/.cache/huggingface`）。
@@ -488,7 +490,7 @@ for file in sorted((package / "transformers_utils").glob("*.py")):
 #
 # ## When to use HuggingFace
 #
-# The same Qwen3 is on both sides, with the same SHA256 of the weight files, so one download is enough. In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
+# The same Qwen3 is on both sides, so one download is enough; to be sure that the weights are equal, compare the SHA256 that both list (this lesson has not). In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
 #
 # - for models that are only there: many fine-tuned and quantised versions by the community were never moved to ModelScope;
 # - outside China, or where its cache is on the machine already (`~/.cache/huggingface`);
