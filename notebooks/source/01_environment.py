@@ -178,7 +178,8 @@ assert (done.returncode == 0) == (problems == 0)
 
 # %% key="set"
 for choice in machine.SETS.values():
-    print(f"{choice.lock:<24} {choice.engine:<9} {f'driver >= {choice.driver}' if choice.driver else 'no GPU'}")
+    needs = f"driver >= {choice.driver}" if choice.driver else "no GPU"
+    print(f"{choice.lock:<24} {choice.engine:<9} {needs}")
 try:
     print("fits this machine:", machine.choose_set(computer).lock)
 except CourseError as unknown:  # a driver that is too old, or no-GPU mode, where no driver is visible

@@ -364,8 +364,9 @@ with hub.Hub(cache=broken_cache) as rehearsal:
     except CourseError as error:
         print(str(error).replace(scratch.name, "..."))
     repaired = download.download("course/qwen3-tiny")
-    print("fetched:", [request.path for request in rehearsal.requests], "| verified:", download.verify(repaired))
-assert [request.path for request in rehearsal.requests] == ["model.safetensors"]
+    fetched = [request.path for request in rehearsal.requests]
+    print("fetched:", fetched, "| verified:", download.verify(repaired))
+assert fetched == ["model.safetensors"]
 
 # %% [markdown] lang="zh" key="ex2-text"
 # 读输出：大小和文件头都对，只有把全部字节读一遍、和 hub 的 SHA256 比，才看得出来；`download.verify` 做的就是这件事，没有网络也行，因为下载时记下了 hub 的清单。修复只重新取了坏的那一个文件。
