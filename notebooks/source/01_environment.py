@@ -307,7 +307,7 @@ figure
 #
 # ## 显存怎么算
 #
-# 显存里有三样东西：**权重**，多大的模型就多大；**KV 缓存**，记住每个词元的键和值，随上下文和同时处理的序列数增长；**其余**，激活值、CUDA 图和 CUDA 上下文，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)），放下权重和其余，剩下的全部用作 KV 缓存。
+# 显存里有三样东西：**权重**，多大的模型就多大；**KV 缓存**，记住每个词元的键和值，随上下文和同时处理的序列数增长；**其余**，激活值、CUDA 图和 CUDA 上下文，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)，较早的版本是 0.9），放下权重和其余，剩下的全部用作 KV 缓存。
 #
 # 公式第 03 课会推出来，这里先用：权重 = 参数量 × 2 字节（bf16）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
 
@@ -316,7 +316,7 @@ figure
 #
 # ## How GPU memory adds up
 #
-# Three things share it: the **weights**, as large as the model; the **KV cache**, the keys and values of every token, which grows with the context and the number of sequences at once; **the rest**, activations, CUDA graphs and the CUDA context, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)), puts weights and the rest there, and uses all that remains as KV cache.
+# Three things share it: the **weights**, as large as the model; the **KV cache**, the keys and values of every token, which grows with the context and the number of sequences at once; **the rest**, activations, CUDA graphs and the CUDA context, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/), 0.9 in older versions), puts weights and the rest there, and uses all that remains as KV cache.
 #
 # Lesson 03 derives the formulas; here we use them: weights = parameters × 2 bytes (bf16); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
 
@@ -488,9 +488,9 @@ checks.exercise_01_3(kv_bytes_per_card)
 
 # %% key="model"
 folder = models.course_model()
-config = models.read_config(folder)
+course_config = models.read_config(folder)
 for key in ("architectures", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
-    print(f"{key:<20} {config[key]}")
+    print(f"{key:<20} {course_config[key]}")
 print(models.capabilities(folder))
 
 # %% [markdown] lang="zh" key="switch-text"
@@ -525,7 +525,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # 1. 主机驱动是 575，容器里装 CUDA 13 的 vLLM，会怎样？
 # 2. 无卡模式下 `nvidia-smi` 可能什么也不输出、退出码却是 0。为什么不能只看退出码？
-# 3. Qwen3-4B-AWQ 在 24 GB 的卡上“占了 22 GB”，是泄漏吗？
+# 3. Qwen3-8B-AWQ 在 24 GB 的卡上“占了 22 GB”，是泄漏吗？
 # 4. 同时处理的序列从 1 个变成 4 个，哪一部分显存跟着变？
 # 5. 为什么 `make env` 不装进 AutoDL 的 base 环境？
 #
@@ -569,7 +569,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # 1. The host's driver is 575 and you install vLLM for CUDA 13 in the container. What happens?
 # 2. In no-GPU mode `nvidia-smi` may print nothing and still exit with 0. Why is the exit status not enough?
-# 3. Qwen3-4B-AWQ "takes 22 GB" on a 24 GB card. Is that a leak?
+# 3. Qwen3-8B-AWQ "takes 22 GB" on a 24 GB card. Is that a leak?
 # 4. From 1 sequence at once to 4: which part of the memory changes?
 # 5. Why does `make env` not install into AutoDL's base environment?
 #

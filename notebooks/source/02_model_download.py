@@ -646,14 +646,14 @@ else:
 # %% [markdown] lang="zh" key="choose-text"
 # ## 选定后面各课的模型
 #
-# 到这里都是演练。要让第 05 到 08 课在真正的 Qwen3 上运行，在下一格的引号里写上 id，再运行它：没有下载过就现在下载（这一步要网络；8B 有 16.4 GB，磁盘不够会先说），然后把选择写进 `course.toml`。留空就什么也不写，课程继续用它现在的模型；写了之后想改回来，把引号里换成 `qwen3-tiny` 再运行一次。环境变量 `COURSE_MODEL` 优先于这个文件。
+# 到这里都是演练。要让第 05 到 08 课在真正的 Qwen3 上运行，在下一格的引号里写上 id，再运行它：没有下载过就现在下载（这一步要网络；8B 有 16.4 GB，磁盘不够会先说；在 AutoDL 上自动放进数据盘），然后把选择写进 `course.toml`。在终端里做同样的事：`python -m helpers.download Qwen/Qwen3-8B`，再 `python -m helpers.models use Qwen/Qwen3-8B`。留空就什么也不写，课程继续用它现在的模型；写了之后想改回来，把引号里换成 `qwen3-tiny` 再运行一次。环境变量 `COURSE_MODEL` 优先于这个文件。
 #
 # 该选哪个？看第 01 课的计算器：24 GB 显存选 `Qwen/Qwen3-8B`，16 GB 选 `Qwen/Qwen3-4B`，没有 GPU 就留空。
 
 # %% [markdown] lang="en" key="choose-text"
 # ## Choose the model of the later lessons
 #
-# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it: what is not on the disk is downloaded now (this takes a network; 8B has 16.4 GB, and a disk that is too small is reported first), then the choice goes into `course.toml`. Left empty it writes nothing, and the course keeps the model it has; to go back later, put `qwen3-tiny` between the quotes and run it again. The environment variable `COURSE_MODEL` comes before this file.
+# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it: what is not on the disk is downloaded now (this takes a network; 8B has 16.4 GB, a disk that is too small is reported first, and on AutoDL it goes to the data disk), then the choice goes into `course.toml`. The same in a terminal: `python -m helpers.download Qwen/Qwen3-8B`, then `python -m helpers.models use Qwen/Qwen3-8B`. Left empty it writes nothing, and the course keeps the model it has; to go back later, put `qwen3-tiny` between the quotes and run it again. The environment variable `COURSE_MODEL` comes before this file.
 #
 # Which one? See the calculator of lesson 01: `Qwen/Qwen3-8B` for 24 GB of GPU memory, `Qwen/Qwen3-4B` for 16 GB, and empty without a GPU.
 
