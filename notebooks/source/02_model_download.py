@@ -33,7 +33,7 @@ except CourseError as missing:  # chosen, but not on the disk yet: this lesson i
     print(missing)
 
 # %% [markdown] lang="zh" key="rehearsal"
-# 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生再学，太贵。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub，说同样的协议，发的是课程自带的小模型。凡是它喂出来的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
+# 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生了再学，代价太大。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub，说同样的协议，发的是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
 #
 # `from modelscope import snapshot_download` 是大家熟悉的写法，最后调用的就是上面导入的这个函数；直接导入它，可以不加载 torch，在 2 GB 内存的无卡模式里也能用。
 #
