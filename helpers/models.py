@@ -380,7 +380,7 @@ def splits(config: dict, gpus: int, dtype: str = "bf16") -> bool:
     """
     inner = config.get("moe_intermediate_size") or config["intermediate_size"]
     whole_heads = config["num_attention_heads"] % gpus == 0
-    return whole_heads and (gpus == 1 or dtype != "fp8" or inner % (gpus * FP8_BLOCK) == 0)
+    return whole_heads and (dtype != "fp8" or inner % (gpus * FP8_BLOCK) == 0)
 
 
 @dataclass(frozen=True)

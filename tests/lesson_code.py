@@ -1,21 +1,41 @@
 """Runs a lesson outside Jupyter: its cells one after the other in a fresh process, as in no-GPU mode on AutoDL.
 
-`python tests/lesson_code.py NN_slug REPORT` runs every cell of notebooks/zh with at most 2 GB of data, without torch,
-transformers or vLLM, and without a connection to another computer; it writes what was imported and the memory used.
+The process has 2 GB for its data and no connection to another computer; it reports what was printed and imported, and
+the memory used. Tests call :func:`run_lesson`, which starts this file as a script.
 """
 
 import json
+import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 2 * 2**30
 HEAVY = ("torch", "transformers", "vllm")
+
+
+def run_lesson(name: str, folder: Path, **variables: str) -> dict:
+    """The report: ``printed`` by each cell, ``heavy`` modules imported, ``peaks`` of this process and its children.
+
+    name: of the notebook in notebooks/zh. folder: for the report. variables: of the environment, beside what the tests
+    have (without the course's model). Fails with the process's last words if a cell fails.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COURSE_")}
+    dead_proxy = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}  # for what cells start
+    report = folder / "report.json"
+    done = subprocess.run(
+        [sys.executable, __file__, name, report],
+        env=environment | dead_proxy | variables,
+        cwd=ROOT / "notebooks" / "zh",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(report.read_text())
 
 
 def stay_local(event, arguments):
@@ -24,10 +44,12 @@ def stay_local(event, arguments):
 
 
 def main(name: str, report: str) -> None:
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
     resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
     sys.addaudithook(stay_local)
-    shell = InteractiveShell.instance()
-    printed = {}
+    shell, printed = InteractiveShell.instance(), {}
     for cell in nbformat.read(ROOT / "notebooks" / "zh" / f"{name}.ipynb", as_version=4).cells:
         if cell.cell_type == "code":
             with capture_output() as captured:

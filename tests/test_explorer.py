@@ -277,7 +277,8 @@ def test_in_a_real_jupyterlab(tmp_path, browser, trace):
     folder.mkdir(parents=True)
     trace.save(folder / "trace.npz")
     code = "from helpers.routing import RoutingTrace\nfrom helpers.explorer import RoutingExplorer\n"
-    cells = [code + "RoutingExplorer(RoutingTrace.load('trace.npz'))", "6 * 7"]
+    calculator = "from helpers.explorer import MemoryExplorer\nMemoryExplorer()"
+    cells = [code + "RoutingExplorer(RoutingTrace.load('trace.npz'))", calculator, "6 * 7"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}  # or Lab asks which one
     nbformat.write(notebook, folder / "lesson.ipynb")
@@ -296,6 +297,8 @@ def test_in_a_real_jupyterlab(tmp_path, browser, trace):
         page.locator(".rx-layer").focus()
         page.keyboard.press("ArrowRight")
         assert_shows(page, trace, 5, 2)
+        page.locator("select[aria-label=model]").select_option("Qwen/Qwen3-32B")
+        assert "exceed what vLLM uses" in page.locator(".rx-verdict").inner_text()
         page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
         page.hover('.lm-Menu-itemLabel:text-is("Theme")')
         page.click('.lm-Menu-itemLabel:text-is("JupyterLab Dark")')

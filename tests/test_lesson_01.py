@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from lesson_code import run_lesson
 from lesson_source import read_lesson
 
 from helpers import checks, models
@@ -116,22 +117,6 @@ def test_wrong_bytes_per_card_are_named(wrong, hint, capsys):
 
 
 # ---------------------------------------------------------------------------------------------- where it runs
-
-
-def run_lesson(name, tmp_path, **variables):
-    """The lesson's cells in a fresh process of at most 2 GB that reaches no other computer; its report."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("COURSE_")}
-    dead_proxy = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}  # for what cells start
-    report = tmp_path / "report.json"
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "lesson_code.py", name, report],
-        env=environment | dead_proxy | variables,
-        cwd=ROOT / "notebooks" / "zh",
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return json.loads(report.read_text())
 
 
 def test_runs_in_2_gb_without_torch_and_network(tmp_path):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from faulty_hub import SHARDS, SHORT, FaultyHub, write_model
+from lesson_code import run_lesson
 from lesson_source import read_lesson
-from test_lesson_01 import run_lesson, said
 
 from helpers import checks, models
 from helpers.hub import HEADING, Hub
@@ -24,6 +24,14 @@ EXERCISES = {
     "ex2": (checks.exercise_02_2, "is_whole"),
     "ex3": (checks.exercise_02_3, "missing_shards"),
 }
+
+
+def said(capsys, check, solution) -> str:
+    capsys.readouterr()
+    assert check(solution) is None
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == 2
+    return printed
 
 
 @pytest.mark.parametrize("key", EXERCISES)

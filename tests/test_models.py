@@ -1,6 +1,7 @@
 """helpers.models: which model the course uses, what its files say, sizes against published totals."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -351,6 +352,14 @@ def test_what_can_be_cut_into_parts(model, gpus, dtype, possible):
     assert models.splits(config, gpus, dtype) is possible
     assert models.splits(config, 1, dtype) is True
     assert models.fits(config, 1000 * GIB, dtype=dtype, gpus=gpus).fits is possible
+
+
+def test_share_of_the_card_is_vllms_default():
+    import importlib.util
+
+    source = Path(importlib.util.find_spec("vllm").origin).parent / "config" / "cache.py"
+    [default] = re.findall(r"gpu_memory_utilization: float = Field\(default=([\d.]+)", source.read_text())
+    assert float(default) == models.GPU_SHARE
 
 
 @pytest.mark.slow

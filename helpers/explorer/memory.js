@@ -24,6 +24,8 @@ const MEMORY_CSS = `
 .rx-memory line.rx-usable { stroke-dasharray:6 4; }
 .rx-legend { display:flex; flex-wrap:wrap; gap:3px 18px; font-size:13px; }
 .rx-legend i { display:inline-block; width:11px; height:11px; border-radius:3px; margin-right:6px; border:1px solid rgba(0,0,0,.25); }
+.rx-narrow { display:none; }
+@media (max-width:720px) { .rx-mark { display:none; } .rx-narrow { display:inline; } }
 .rx-facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(210px,1fr)); gap:12px; margin:12px 0 0; }
 .rx-fact { font-size:19px; font-weight:650; font-variant-numeric:tabular-nums; display:flex; flex-wrap:wrap; align-items:center; gap:2px 8px; }
 .rx .rx-largest { font-size:12.5px; font-weight:400; padding:2px 8px; margin-left:auto; }
@@ -47,7 +49,7 @@ function render({ model: widget, el }) {
   // ------------------------------------------------------------------------------------------ the arithmetic
 
   const headsFit = (model, { gpus }) => model.heads % gpus === 0;
-  const blocksFit = (model, { gpus, dtype }) => gpus === 1 || dtype !== "fp8" || model.inner % (gpus * data.fp8Block) === 0;
+  const blocksFit = (model, { gpus, dtype }) => dtype !== "fp8" || model.inner % (gpus * data.fp8Block) === 0;
 
   function fit(model, { card, context, sequences, dtype, kv, gpus }) {
     const perToken = (model.kv[kv] * Math.max(1, Math.floor(model.kvHeads / gpus))) / model.kvHeads;
@@ -157,7 +159,8 @@ function render({ model: widget, el }) {
     factTitles.most.textContent = label("most", { context: count(state.context) });
     facts.most.textContent = label("mostUnit", { count: count(result.atOnce) });
     factTitles.perToken.textContent = label("perToken");
-    facts.perToken.textContent = label("perTokenOn", { size: Number((result.perToken / 1024).toFixed(2)) });
+    facts.perToken.replaceChildren(`${Number((result.perToken / 1024).toFixed(2))} KiB`,
+      element("small", { textContent: label("onEach") }));
     factTitles.download.textContent = label("download");
     facts.download.textContent = `${(model.download / 1e9).toFixed(1)} GB`;
     const suffix = state.dtype.toUpperCase(), known = state.dtype === "bf16" || model.published.includes(suffix);
@@ -188,21 +191,22 @@ function render({ model: widget, el }) {
       const room = [...text].reduce((sum, letter) => sum + (letter > "⺀" ? 14 : 8.2), 12) < width;
       return room ? [box, drawing("text", { class: "rx-in", x: at + width / 2, y: 61, "text-anchor": "middle" }, text)] : [box];
     });
+    const uses = label("usable", { size: gib(usable) }), whole = label("wholeCard", { size: gib(card) });
     const mark = (size, name, y, text) => {
       const x = 5 + size * scale;
       return [drawing("line", { class: name, x1: x, x2: x, y1: 20, y2: 92 }),
-        drawing("text", { x: Math.max(150, Math.min(x, 995)), y, "text-anchor": "end" }, text)];
+        drawing("text", { class: "rx-mark", x: Math.max(150, Math.min(x, 995)), y, "text-anchor": "end" }, text)];
     };
     bar.replaceChildren(
       drawing("rect", { class: "rx-room", x: 5, y: 28, width: card * scale, height: 56 }), ...boxes,
-      ...mark(usable, "rx-usable", 14, label("usable", { size: gib(usable) })),
-      ...mark(card, "rx-card", 108, label("wholeCard", { size: gib(card) })));
+      ...mark(usable, "rx-usable", 14, uses), ...mark(card, "rx-card", 108, whole));
     bar.setAttribute("aria-label", `${label("bar")}: ${parts.map(([name, size]) => `${label(name)} ${gib(size)} GiB`).join(", ")}`);
     legend.replaceChildren(element("span", { className: "rx-muted", textContent: `${label("bar")}:` }), ...parts.map(([name, size]) => {
       const swatch = element("i");
       swatch.style.background = data.colours[name];
       return element("span", {}, swatch, `${label(name)} ${gib(size)} GiB`);
-    }));
+    }), ...[["┆", uses], ["│", whole]].map(([sign, text]) =>
+      element("span", { className: "rx-narrow", textContent: `${sign} ${text}` })));
   }
 
   function fillTable() {

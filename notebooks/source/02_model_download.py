@@ -33,7 +33,7 @@ except CourseError as missing:  # chosen, but not on the disk yet: this lesson i
     print(missing)
 
 # %% [markdown] lang="zh" key="rehearsal"
-# 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生再学，太贵。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub，说同样的协议，发的是课程自带的小模型。凡是它喂出来的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
+# 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生了再学，代价太大。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub，说同样的协议，发的是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
 #
 # `from modelscope import snapshot_download` 是大家熟悉的写法，最后调用的就是上面导入的这个函数；直接导入它，可以不加载 torch，在 2 GB 内存的无卡模式里也能用。
 #
@@ -98,7 +98,7 @@ print("returned:          ", Path("cache", folder.relative_to(cache)))
 assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 
 # %% [markdown] lang="zh" key="where-read"
-# 不存在。到 1.37 为止的客户端用 `所有者/名称`（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/所有者--名称/snapshots/版本`。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
+# 不存在。到 1.37 为止的客户端用 `owner/name`，即所有者和名称（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/owner--name/snapshots/revision`。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
 #
 # - 用**返回值**：`folder = snapshot_download(...)`，以后只用 `folder`。
 # - 用 **`local_dir`**：`snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')`，文件就在你写的那个文件夹里，不多一层。
@@ -106,7 +106,7 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 # 命令行也一样：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：关掉浏览器也不会断（用 `tmux`）。**选读**，下一格运行它。
 
 # %% [markdown] lang="en" key="where-read"
-# It does not. Clients up to 1.37 used `所有者/名称` (owner/name; dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/所有者--名称/snapshots/版本` (models/owner--name/snapshots/revision). A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
+# It does not. Clients up to 1.37 used `owner/name` (dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/owner--name/snapshots/revision`. A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
 #
 # - the **returned** path: `folder = snapshot_download(...)`, and from then on only `folder`;
 # - **`local_dir`**: `snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')` puts the files into exactly that folder.
@@ -282,13 +282,8 @@ if models.is_bundled(chosen):
 #
 # Now for what nobody dares to try: kill the process in the middle of a download (`kill -9`, like a power cut or a crashed kernel, with no time to tidy up). To stop at the same place every time, the hub below sends half of the weights, then waits until the other side is gone. Guess: what is left on the disk? Half a file called `model.safetensors`?
 
-# %% key="kill"
-import shutil
-import subprocess
-import sys
-import time
 
-
+# %% key="pausing-hub"
 class PausingHandler(hub.Handler):
     def send_body(self, path, file, start, length):
         pause = path == "model.safetensors"
@@ -301,6 +296,12 @@ class PausingHub(hub.Hub):
     handler = PausingHandler
 
 
+# %% key="kill"
+import shutil
+import subprocess
+import sys
+import time
+
 broken_cache = Path(scratch.name, "interrupted")
 shutil.rmtree(broken_cache, ignore_errors=True)  # from an earlier run of this cell
 broken = broken_cache / "models/course--qwen3-tiny/snapshots/master"
@@ -312,7 +313,8 @@ with PausingHub(cache=broken_cache):
         time.sleep(0.05)
     process.kill()
     process.wait()
-print(*(f"{file.stat().st_size:>9,}  {file.name}" for file in sorted(broken.iterdir())), sep="\n")
+for file in sorted(broken.iterdir()):
+    print(f"{file.stat().st_size:>9,}  {file.name}")
 assert begun.stat().st_size == half and not (broken / "model.safetensors").exists()
 
 # %% [markdown] lang="zh" key="resume-text"
@@ -362,8 +364,9 @@ with hub.Hub(cache=broken_cache) as rehearsal:
     except CourseError as error:
         print(str(error).replace(scratch.name, "..."))
     repaired = download.download("course/qwen3-tiny")
-    print("fetched:", [request.path for request in rehearsal.requests], "| verified:", download.verify(repaired))
-assert [request.path for request in rehearsal.requests] == ["model.safetensors"]
+    fetched = [request.path for request in rehearsal.requests]
+    print("fetched:", fetched, "| verified:", download.verify(repaired))
+assert fetched == ["model.safetensors"]
 
 # %% [markdown] lang="zh" key="ex2-text"
 # 读输出：大小和文件头都对，只有把全部字节读一遍、和 hub 的 SHA256 比，才看得出来；`download.verify` 做的就是这件事，没有网络也行，因为下载时记下了 hub 的清单。修复只重新取了坏的那一个文件。
@@ -474,7 +477,7 @@ for file in sorted((package / "transformers_utils").glob("*.py")):
 #
 # ## 什么时候用 HuggingFace
 #
-# 同一个 Qwen3 在两边都有，权重文件的 SHA256 相同，下载过一边就不必再下另一边。在中国大陆，ModelScope 通常更快、不用代理；下面几种情况 HuggingFace 更合适：
+# 同一个 Qwen3 在两边都有，下载过一边就不必再下另一边；想确认两份权重相同，比较两边页面上列出的 SHA256（本课没有比较过）。在中国大陆，ModelScope 通常更快、不用代理；下面几种情况 HuggingFace 更合适：
 #
 # - 模型只在那里：许多社区的微调版和量化版没有搬到 ModelScope。
 # - 你在海外，或机器上已经有它的缓存（`~/.cache/huggingface`）。
@@ -488,7 +491,7 @@ for file in sorted((package / "transformers_utils").glob("*.py")):
 #
 # ## When to use HuggingFace
 #
-# The same Qwen3 is on both sides, with the same SHA256 of the weight files, so one download is enough. In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
+# The same Qwen3 is on both sides, so one download is enough; to be sure that the weights are equal, compare the SHA256 that both list (this lesson has not). In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
 #
 # - for models that are only there: many fine-tuned and quantised versions by the community were never moved to ModelScope;
 # - outside China, or where its cache is on the machine already (`~/.cache/huggingface`);
@@ -643,14 +646,14 @@ else:
 # %% [markdown] lang="zh" key="choose-text"
 # ## 选定后面各课的模型
 #
-# 到这里都是演练。要让第 05 到 08 课在真正的 Qwen3 上运行，在下一格的引号里写上 id，再运行它：没有下载过就现在下载（这一步要网络；8B 有 16.4 GB，磁盘不够会先说），然后把选择写进 `course.toml`。留空就什么也不写，课程继续用它现在的模型；写了之后想改回来，把引号里换成 `qwen3-tiny` 再运行一次。环境变量 `COURSE_MODEL` 优先于这个文件。
+# 到这里都是演练。要让第 05 到 08 课在真正的 Qwen3 上运行，在下一格的引号里写上 id，再运行它：没有下载过就现在下载（这一步要网络；8B 有 16.4 GB，磁盘不够会先说；在 AutoDL 上自动放进数据盘），然后把选择写进 `course.toml`。在终端里做同样的事：`python -m helpers.download Qwen/Qwen3-8B`，再 `python -m helpers.models use Qwen/Qwen3-8B`。留空就什么也不写，课程继续用它现在的模型；写了之后想改回来，把引号里换成 `qwen3-tiny` 再运行一次。环境变量 `COURSE_MODEL` 优先于这个文件。
 #
 # 该选哪个？看第 01 课的计算器：24 GB 显存选 `Qwen/Qwen3-8B`，16 GB 选 `Qwen/Qwen3-4B`，没有 GPU 就留空。
 
 # %% [markdown] lang="en" key="choose-text"
 # ## Choose the model of the later lessons
 #
-# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it: what is not on the disk is downloaded now (this takes a network; 8B has 16.4 GB, and a disk that is too small is reported first), then the choice goes into `course.toml`. Left empty it writes nothing, and the course keeps the model it has; to go back later, put `qwen3-tiny` between the quotes and run it again. The environment variable `COURSE_MODEL` comes before this file.
+# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it: what is not on the disk is downloaded now (this takes a network; 8B has 16.4 GB, a disk that is too small is reported first, and on AutoDL it goes to the data disk), then the choice goes into `course.toml`. The same in a terminal: `python -m helpers.download Qwen/Qwen3-8B`, then `python -m helpers.models use Qwen/Qwen3-8B`. Left empty it writes nothing, and the course keeps the model it has; to go back later, put `qwen3-tiny` between the quotes and run it again. The environment variable `COURSE_MODEL` comes before this file.
 #
 # Which one? See the calculator of lesson 01: `Qwen/Qwen3-8B` for 24 GB of GPU memory, `Qwen/Qwen3-4B` for 16 GB, and empty without a GPU.
 
