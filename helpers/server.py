@@ -68,8 +68,8 @@ class Server:
     is there for every user to read. Use it in a ``with`` statement or call :meth:`start` and :meth:`stop`. However this
     process ends, ``kill -9`` included, helpers/_guard.py ends the server within 5 s.
 
-    Attached (``attached`` is True), ``options`` do not apply, :meth:`stop` leaves the server alone, and :meth:`kill`
-    and :meth:`log_tail` refuse.
+    Attached (``attached`` is True), ``api_key`` and ``options`` do not apply (the key is ``OPENAI_API_KEY``),
+    :meth:`stop` leaves the server alone, and :meth:`kill`, :meth:`log_tail` and ``command`` refuse.
     """
 
     def __init__(
@@ -85,11 +85,12 @@ class Server:
         self.attached = bool(attached_url)
         self.concurrency_limit = _concurrency_limit(self.attached)
         if self.attached:
-            self.base_url = attached_url.rstrip("/")
-            self.api_key = api_key or os.environ.get(KEY_VARIABLE) or "EMPTY"
+            self.base_url, self.port = attached_url.rstrip("/"), urllib.parse.urlsplit(attached_url).port
+            self.api_key = os.environ.get(KEY_VARIABLE) or "EMPTY"  # the room's; api_key would be for our own
             self.model = model and str(model)
             self._ignored = sorted(options)
             return
+        api_key = api_key or os.environ.get("VLLM_API_KEY")  # vLLM reads it, so clients need it
         _check_binding(host, api_key)
         folder = models.find_checkpoint(str(model)) if model else models.course_model()
         self.api_key = api_key or "EMPTY"
@@ -110,10 +111,11 @@ class Server:
         self._gpu_share = options.get("gpu_memory_utilization", models.GPU_SHARE)
         self._environment = environment(folder)
         workers = options.get("tensor_parallel_size", 1) * options.get("pipeline_parallel_size", 1)
-        if workers > 1:
-            del self._environment["VLLM_ENABLE_V1_MULTIPROCESSING"]  # several workers are several processes
-            if on_cpu():  # one core for each, or they would wait for each other on the same one
-                self._environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, range(workers)))
+        self._left_out = {"VLLM_ENABLE_V1_MULTIPROCESSING"} if workers > 1 else set()  # workers are processes
+        for name in self._left_out:
+            del self._environment[name]
+        if workers > 1 and on_cpu():  # one core for each, or they would wait for each other on the same one
+            self._environment["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(map(str, range(workers)))
         self._secret = {"VLLM_API_KEY": api_key} if api_key else {}
         self._arguments = ["serve", str(folder), *_flags(options)]
         self._vllm = Path(sys.executable).with_name("vllm")
@@ -127,6 +129,7 @@ class Server:
     @property
     def command(self) -> str:
         """The line that starts this server in a plain shell at the root of the course, without the guard."""
+        self._refuse_attached("给出启动命令", "its start command")
         on_path = shutil.which("vllm") and Path(shutil.which("vllm")).samefile(self._vllm)
         words = ["vllm" if on_path else _short(self._vllm), *map(_short, self._arguments)]
         settings = [f"{name}={shlex.quote(value)}" for name, value in self._environment.items()]
@@ -162,7 +165,10 @@ class Server:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # an interrupt of the notebook must not reach it
             # an engine in this kernel has set ERROR, and the kernel itself asks for colours
-            env=self._environment | os.environ | self._secret | {"VLLM_LOGGING_LEVEL": "INFO", "NO_COLOR": "1"},
+            env=self._environment
+            | {name: value for name, value in os.environ.items() if name not in self._left_out}
+            | self._secret
+            | {"VLLM_LOGGING_LEVEL": "INFO", "NO_COLOR": "1"},
         )
         try:
             self._wait(timeout)

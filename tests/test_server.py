@@ -317,11 +317,27 @@ def test_attached_it_uses_the_server_and_leaves_it_alone(running, attach, capsys
         metrics = shared.metrics()
         assert metrics.scope == "the whole room's requests" and "whole room" in repr(metrics)
         assert metrics["num_requests_running"] == 0
-        for destructive in (shared.kill, shared.log_tail):
+        for destructive in (shared.kill, shared.log_tail, lambda: shared.command):
             with pytest.raises(CourseError, match="refused"):
                 destructive()
     assert "left running" in capsys.readouterr().out
     assert running.metrics().scope == "this notebook's server" and descendants(os.getpid()) == before
+
+
+def test_the_rooms_key_is_used_and_not_the_one_for_a_server_of_ones_own(attach):
+    with FaultyServer(chat()) as server:
+        keys = []
+        server.get_reply = lambda handler: (keys.append(handler.headers["Authorization"]), status(401)(handler))
+        attach(server.base_url, OPENAI_API_KEY="the room's")
+        shared = Server(api_key="my own")
+        with pytest.raises(CourseError, match="key is wrong"):
+            shared.start()
+    assert keys == ["Bearer the room's"] and shared.api_key == "the room's"
+
+
+def test_a_key_in_vllms_own_variable_is_known_to_clients(checkpoint, monkeypatch):
+    monkeypatch.setenv("VLLM_API_KEY", "from outside")
+    assert Server(checkpoint, host="0.0.0.0").api_key == "from outside"
 
 
 def test_the_instructor_says_how_many_at_once(attach, checkpoint, monkeypatch):
@@ -498,13 +514,16 @@ def test_kill_9_of_the_kernel_ends_the_server(kernel, processes):
 @pytest.mark.slow
 def test_an_interrupt_of_the_notebook_while_the_server_starts_ends_it(kernel, processes):
     manager, client = kernel
-    client.execute("from helpers.server import Server\nServer().start()")
+    asked = client.execute("from helpers.server import Server\nServer().start()")
     while "vllm" not in {process.name() for process in processes}:
         time.sleep(0.2)
         processes[:] = descendants(manager.provisioner.pid)
     manager.interrupt_kernel()
     wait_until_gone(processes)
-    assert client.get_shell_msg(timeout=PATIENCE)["content"]["ename"] == "KeyboardInterrupt"
+    reply = client.get_shell_msg(timeout=PATIENCE)
+    while reply["parent_header"]["msg_id"] != asked:  # a slow kernel answers kernel_info more than once
+        reply = client.get_shell_msg(timeout=PATIENCE)
+    assert reply["content"].get("ename") == "KeyboardInterrupt", reply
     assert manager.is_alive()
 
 
