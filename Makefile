@@ -8,10 +8,10 @@ PYTHON := $(VENV)/bin/python
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast lab kernel notebooks record lint
+.PHONY: help env run test test-fast lab kernel notebooks record lint workshop-check
 
 help:  ## 显示这份列表 · this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
 
 env:  ## 建立环境；已就绪时立即返回 · make the environment; instant when it is there
 	@command -v python3 >/dev/null || { echo "需要 Python 3.11 或更新版本：请先安装。"; echo "Python 3.11 or newer is needed: install it first."; exit 1; } >&2
@@ -42,3 +42,6 @@ lint: env  ## 检查格式、代码和笔记本 · check format, code and notebo
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) tools/build_notebooks.py --check
+
+workshop-check: env  ## 办工作坊的前一天：30 个客户端的演练 · the day before a workshop: a rehearsal with 30 clients
+	@$(PYTHON) tools/workshop_check.py
