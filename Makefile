@@ -38,10 +38,11 @@ notebooks: env  ## 由 notebooks/source 生成中英文笔记本 · build both l
 record: env  ## 运行课程并保存输出 · run lessons and keep their outputs
 	@$(PYTHON) tools/build_notebooks.py --record
 
-lint: env  ## 检查格式、代码和笔记本 · check format, code and notebooks
+lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, notebooks and pages
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) tools/build_notebooks.py --check
+	@$(PYTHON) tools/check_docs.py
 
 workshop-check: env  ## 办工作坊的前一天：30 个客户端的演练 · the day before a workshop: a rehearsal with 30 clients
 	@$(PYTHON) tools/workshop_check.py
