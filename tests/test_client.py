@@ -48,7 +48,7 @@ def without_vllm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("without_vllm")
     (folder / "sitecustomize.py").write_text(WITHOUT_VLLM)
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "OPENAI_"))}
-    return variables | {"PYTHONPATH": str(folder)}
+    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
 
 
 def test_vllm_is_hidden(without_vllm):
