@@ -8,10 +8,10 @@ PYTHON := $(VENV)/bin/python
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast lab kernel notebooks record lint site
+.PHONY: help env run test test-fast lab kernel notebooks record lint site workshop-check
 
 help:  ## 显示这份列表 · this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
 
 env:  ## 建立环境；已就绪时立即返回 · make the environment; instant when it is there
 	@command -v python3 >/dev/null || { echo "需要 Python 3.11 或更新版本：请先安装。"; echo "Python 3.11 or newer is needed: install it first."; exit 1; } >&2
@@ -38,10 +38,14 @@ notebooks: env  ## 由 notebooks/source 生成中英文笔记本 · build both l
 record: env  ## 运行课程并保存输出 · run lessons and keep their outputs
 	@$(PYTHON) tools/build_notebooks.py --record
 
-lint: env  ## 检查格式、代码和笔记本 · check format, code and notebooks
+lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, notebooks and pages
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) tools/build_notebooks.py --check
+	@$(PYTHON) tools/check_docs.py
 
 site: env  ## 生成中英文网站 build/site/index.html · build the site in both languages
 	@$(PYTHON) tools/build_site.py
+
+workshop-check: env  ## 办工作坊的前一天：30 个客户端的演练 · the day before a workshop: a rehearsal with 30 clients
+	@$(PYTHON) tools/workshop_check.py

@@ -5,6 +5,7 @@ import csv
 import json
 
 import build_notebooks
+import lesson_pages
 import nbformat
 import pytest
 from conftest import ROOT, TOY
@@ -93,7 +94,7 @@ def test_code_without_comments_keeps_strings():
 
 def test_index_lists_the_lessons(course):
     index = course.root / "notebooks" / "README.md"
-    index.write_text("\n".join(["before", *build_notebooks.INDEX, "after", ""]), encoding="utf-8")
+    index.write_text("\n".join(["before", *lesson_pages.INDEX, "after", ""]), encoding="utf-8")
     assert run(course) == 0
     assert "| [99 · 玩具](zh/99_toy.ipynb) | [99 · A toy](en/99_toy.ipynb) |" in index.read_text(encoding="utf-8")
     assert run(course, "--check") == 0

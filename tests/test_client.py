@@ -10,6 +10,7 @@ import run_lessons
 from conftest import LESSONS, ROOT
 
 from helpers import CourseError, machine
+from helpers.server import Server
 
 pytestmark = pytest.mark.slow
 NEED_VLLM = {"05", "06", "07", "08"}
@@ -48,7 +49,7 @@ def without_vllm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("without_vllm")
     (folder / "sitecustomize.py").write_text(WITHOUT_VLLM)
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "OPENAI_"))}
-    return variables | {"PYTHONPATH": str(folder)}
+    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
 
 
 def test_vllm_is_hidden(without_vllm):
@@ -69,6 +70,22 @@ def test_lesson_without_vllm(name, without_vllm):
     except run_lessons.CellFailed as failure:
         said = str(failure)
     assert said == (sentence() if name[:2] in NEED_VLLM else None)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OPENAI_BASE_URL", raising=False)
+        with Server("qwen3-tiny") as running:
+            yield running
+
+
+@pytest.mark.parametrize("name", [name for name in LESSONS if name[:2] in ("07", "08")])
+def test_serving_lessons_run_attached_to_a_server_elsewhere(name, without_vllm, server):
+    source = ROOT / "notebooks" / "en" / f"{name}.ipynb"
+    notebook = nbformat.read(source, as_version=4)
+    run_lessons.execute(notebook, source.parent, without_vllm | {"OPENAI_BASE_URL": server.base_url})
+    assert server.metrics()["num_requests_running"] == 0  # it still runs, and nothing is left over
 
 
 @pytest.mark.network

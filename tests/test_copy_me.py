@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import build_notebooks
+import lesson_pages
 import pytest
 from conftest import ROOT, TOY
 
@@ -14,7 +15,7 @@ from helpers import engine, hub, models
 from helpers.server import Server
 
 BLOCK = re.compile(r"^## \[(\w+).*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = {lang: (ROOT / "docs" / page[0]).read_text(encoding="utf-8") for lang, page in build_notebooks.COPY_ME.items()}
+PAGES = {lang: (ROOT / "docs" / page[0]).read_text(encoding="utf-8") for lang, page in lesson_pages.COPY_ME.items()}
 BLOCKS = BLOCK.findall(PAGES["en"])
 
 

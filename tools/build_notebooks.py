@@ -1,6 +1,6 @@
 """Builds notebooks/zh and notebooks/en from notebooks/source, whose format tools/lesson_source.py describes.
 
-From the same sources come the index, notebooks/README.md, and all copy-me cells on one page, docs/copy-me.md.
+From the same sources come the pages of tools/lesson_pages.py: index, copy-me cells, minutes of a workshop.
 
     build_notebooks.py [LESSONS]             build without running; outputs stay as long as no code cell has changed
     build_notebooks.py --record [LESSONS]    run on the bundled models, and build with the outputs of that run
@@ -11,36 +11,17 @@ LESSONS are numbers such as 05 07, also in $LESSONS; all if none is given. All i
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 
 import nbformat
 from lesson_checks import check_lesson, check_notebook, warnings
+from lesson_pages import shared_pages
 from lesson_source import LANGUAGES, Lesson, LessonError, build_notebook, choose_lessons, notebook_text, read_lesson
 
 from helpers import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
-COPY_ME = {
-    "zh": (
-        "copy-me.zh.md",
-        "# 可以直接拿走的代码\n\n[English](copy-me.md)\n\n"
-        "各课里可以直接拿走的代码格都在这里，由 `tools/build_notebooks.py` 从课程源文件生成，请勿手改。"
-        "每一段都不依赖本课程：复制到一个文件里，用装好它所导入的库的 Python 运行；设置全部来自环境变量。",
-        "设置：",
-    ),
-    "en": (
-        "copy-me.md",
-        "# Code to take away\n\n[中文](copy-me.zh.md)\n\n"
-        "Every cell of the lessons that is made to be copied, written here by `tools/build_notebooks.py`; do not edit. "
-        "Each block needs nothing of this course: paste it into a file and run it with a Python that has what it "
-        "imports. All settings are environment variables.",
-        "Settings: ",
-    ),
-}
-SETTING = re.compile(r"os\.environ(?:\.get\(|\[)\s*\"(\w+)\"")
-INDEX = ("<!-- lessons: written by tools/build_notebooks.py -->", "<!-- end of lessons -->")
 
 
 def lesson_names(root: Path) -> list[str]:
@@ -84,49 +65,6 @@ def built_files(root: Path, lesson: Lesson, outputs: dict, recorded: dict | None
         notebook_path(root, lesson, lang): notebook_text(build_notebook(lesson, lang, outputs, recorded))
         for lang in LANGUAGES
     }
-
-
-def index_file(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
-    """notebooks/README.md with its table of lessons, the titles taken from the sources."""
-    path = root / "notebooks" / "README.md"
-    if not path.is_file():
-        return {}
-    rows = ["| 中文 | English |", "|---|---|"]
-    for lesson in lessons:
-        rows.append(
-            "| " + " | ".join(f"[{lesson.title(lang)}]({lang}/{lesson.name}.ipynb)" for lang in LANGUAGES) + " |"
-        )
-    text = path.read_text(encoding="utf-8")
-    before, start, rest = text.partition(INDEX[0])
-    _, end, after = rest.partition(INDEX[1])
-    if not start or not end:
-        raise LessonError([f"notebooks/README.md: put the lines {INDEX[0]} and {INDEX[1]} where the table belongs."])
-    return {path: "\n".join([before + INDEX[0], *rows, INDEX[1] + after])}
-
-
-def copy_me_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
-    """docs/copy-me.md and docs/copy-me.zh.md: each copy-me cell below the paragraph that introduces it."""
-    if not (root / "docs").is_dir():
-        return {}
-    pages = {}
-    for lang, (name, head, settings) in COPY_ME.items():
-        parts = [head]
-        for lesson in lessons:
-            before = ""
-            for cell in lesson.cells:
-                if "copy-me" in cell.tags:
-                    used = ", ".join(f"`{setting}`" for setting in dict.fromkeys(SETTING.findall(cell.text[lang])))
-                    parts += [f"## [{lesson.title(lang)}](../notebooks/{lang}/{lesson.name}.ipynb)", before]
-                    parts += [f"{settings}{used}", f"```python\n{cell.text[lang].strip()}\n```"]
-                elif cell.kind == "markdown":
-                    before = cell.text[lang].strip().split("\n\n")[-1].replace("](../", "](../notebooks/")
-        pages[root / "docs" / name] = "\n\n".join(parts) + "\n"
-    return pages
-
-
-def shared_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
-    """The files that are made from all lessons together."""
-    return index_file(root, lessons) | copy_me_pages(root, lessons)
 
 
 def write_all(files: dict[Path, str]) -> None:

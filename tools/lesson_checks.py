@@ -37,7 +37,7 @@ def check_lesson(lesson: Lesson, root: Path) -> list[str]:
     terms = read_terms(root / "assets" / "terms.csv")
     problems = []
     for cell in lesson.cells:
-        found = _markdown(cell, terms) if cell.kind == "markdown" else _code(cell, lesson, root)
+        found = compare(cell.text, terms) if cell.kind == "markdown" else _code(cell, lesson, root)
         problems += [f"{lesson.name}.py: cell '{cell.key}': {what}" for what in found]
     problems += [f"{lesson.name}.py: {what}" for what in _form(lesson)]
     return problems
@@ -63,10 +63,10 @@ def read_terms(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _markdown(cell: Cell, terms: list[dict[str, str]]) -> list[str]:
-    """Compares the two languages of a cell as far as a program can."""
+def compare(text: dict[str, str], terms: list[dict[str, str]]) -> list[str]:
+    """Compares two languages of a Markdown text as far as a program can."""
     problems = []
-    parts = {lang: _parts(cell.text[lang]) for lang in LANGUAGES}
+    parts = {lang: _parts(text[lang]) for lang in LANGUAGES}
     for name, remedy in (
         ("heading levels", "give both texts the same headings"),
         ("fenced code", "make it equal but for its comments"),
@@ -80,11 +80,11 @@ def _markdown(cell: Cell, terms: list[dict[str, str]]) -> list[str]:
             if isinstance(zh, set):
                 zh, en = sorted(zh - en), sorted(en - zh)
             problems.append(f"{name} differ, zh has {zh}, en has {en}; {remedy}.")
-    if "您" in cell.text["zh"]:
+    if "您" in text["zh"]:
         problems.append("the text says 您; write 你.")
     for lang in LANGUAGES:
         problems += [f"{what} ({lang})" for what in _wrong_terms(parts[lang]["prose"], terms)]
-        if match := REMOTE_IMAGE.search(cell.text[lang]):
+        if match := REMOTE_IMAGE.search(text[lang]):
             problems.append(f'"{match[0]}" needs a network when the page is read; put the picture into assets/figures.')
     return problems
 
@@ -113,7 +113,8 @@ def _parts(text: str) -> dict:
 
 
 def _shell_code(code: str) -> list[str]:
-    return [line for line in code.splitlines() if not line.lstrip().startswith("#")]
+    lines = [line for line in code.splitlines() if not line.lstrip().startswith("#")]
+    return [re.sub(r"\s{2,}#\s.*", "", line) for line in lines]
 
 
 def _wrong_terms(prose: str, terms: list[dict[str, str]]) -> list[str]:
