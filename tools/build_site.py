@@ -41,6 +41,7 @@ LANDING = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>Qwen3 in Notebooks · Qwen3 笔记本课</title>
+<link rel="icon" href="zh/_static/favicon.svg">
 <style>
   body { font: 20px/2 system-ui, sans-serif; text-align: center; margin-top: 20vh; color-scheme: light dark }
   a { margin: 0 1em }
