@@ -8,7 +8,7 @@ PYTHON := $(VENV)/bin/python
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast lab kernel notebooks record lint site
+.PHONY: help env run test test-fast lab kernel notebooks record lint site slides
 
 help:  ## 显示这份列表 · this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
@@ -45,3 +45,6 @@ lint: env  ## 检查格式、代码和笔记本 · check format, code and notebo
 
 site: env  ## 生成中英文网站 build/site/index.html · build the site in both languages
 	@$(PYTHON) tools/build_site.py
+
+slides: env  ## 由网站剪出每一课主线的幻灯片 build/slides · cut slides of each lesson's core out of the site
+	@$(PYTHON) tools/build_slides.py
