@@ -9,10 +9,12 @@ from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
 import build_site
+import build_slides
 import nbformat
 import pytest
 from build_notebooks import lesson_names
 from conftest import ROOT, TOY
+from lesson_source import read_lesson
 
 LESSONS = lesson_names(ROOT)
 WITH_EXPLORERS = [
@@ -112,6 +114,41 @@ trace = RoutingTrace(
     provenance={"model": "toy", "captured_with": "numpy", "dtype": "float16", "date": "2026-11-01"},
 )
 RoutingExplorer(trace)
+
+# %% [markdown] lang="zh" key="read"
+# 读图：核心的读法。
+#
+# **选读。** 跳过的问题。
+
+# %% [markdown] lang="en" key="read"
+# How to read it: the core's aid.
+#
+# **Extra.** A question to skip.
+
+# %% key="skipped" tags=["extra"]
+print("skipped output")
+
+# %% [markdown] lang="zh" key="end"
+# 读输出：跳过的读法。
+#
+# ## 小结
+#
+# 一句话。
+#
+# ## 自测
+#
+# 一问。
+
+# %% [markdown] lang="en" key="end"
+# How to read it: the skipped aid.
+#
+# ## Recap
+#
+# One sentence.
+#
+# ## Test yourself
+#
+# A question.
 """
 
 
@@ -310,3 +347,51 @@ def test_without_scripts_the_explorer_is_a_picture(toy_site, browser):
     page.goto((toy_site / "en" / "99_toy.html").as_uri())
     assert page.locator(".course-explorer img").bounding_box()["height"] > 50
     context.close()
+
+
+# ---------------------------------------------------------------------------------------------- slides
+
+
+def test_slides_need_the_site(tmp_path, capsys):
+    assert build_slides.main(tmp_path) == 1
+    assert "run make site first" in capsys.readouterr().err and not (tmp_path / "build").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_slides_show_the_core_and_nothing_else(toy_site, page):
+    root = toy_site.parent.parent
+    assert build_slides.main(root) == 0
+    page.goto((root / "build" / "slides" / "index.html").as_uri())
+    page.click("a[href='en/99_toy.html']")
+    slides = page.locator(".slide")
+    texts = [slide.text_content() for slide in slides.all()]
+    assert "import sys" in texts[0]
+    assert "6 * 7" in texts[1] and "the 3 rows sum to" in texts[1] and "42" in texts[1]
+    assert "the core’s aid" in texts[2] and "RoutingExplorer(trace)" in texts[2]
+    assert "One sentence." in texts[3] and len(texts) == 4
+    everything = " ".join(texts)
+    assert not any(word in everything for word in ("skip", "A question", "Test yourself"))
+    for key, shown in (("ArrowRight", 1), (" ", 2), ("End", 3), ("ArrowLeft", 2)):
+        page.keyboard.press(key)
+        page.locator(f".slide:nth-of-type({shown + 1}).shown").wait_for()
+        assert [slide.is_visible() for slide in slides.all()].count(True) == 1
+    page.locator(".course-explorer img").wait_for(state="detached")
+    page.locator(".rx-chip").nth(3).click()
+    assert page.locator(".rx-chip").nth(3).get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_every_core_cell_of_a_lesson_has_its_slide(site):
+    assert build_slides.main() == 0
+    core = [
+        cell
+        for cell in read_lesson(ROOT / "notebooks" / "source" / f"{FIRST}.py").code_cells
+        if "extra" not in cell.tags and not cell.key.endswith("-check")
+    ]
+    for lang in ("zh", "en"):
+        text = (ROOT / "build" / "slides" / lang / f"{FIRST}.html").read_text(encoding="utf-8")
+        assert len(re.findall(r'class="cell_input', text)) == len(core) > 5
+        lessons = {path.name for path in (ROOT / "build" / "slides" / lang).glob("*.html")}
+        assert lessons == {f"{name}.html" for name in LESSONS}

@@ -116,7 +116,9 @@ def build(root: Path) -> Path:
     links = []
     for lang in LANGUAGES:
         folder, static = target / lang, site / lang / "_static"
-        shutil.copytree(site / lang / "_images", folder / "_images")
+        (folder / "_images").mkdir(parents=True)
+        for picture in (site / lang).glob("_images/*"):
+            shutil.copy(picture, folder / "_images")
         for file in (static / "pygments.css", static / "favicon.svg", *DOCS.glob("slides/*"), static / "explorers.js"):
             shutil.copy(file, folder)
         lessons = [page for page in sorted((site / lang).glob("*.html")) if re.match(r"[A-Z0-9]\d_", page.name)]
