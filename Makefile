@@ -8,7 +8,7 @@ PYTHON := $(VENV)/bin/python
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast lab kernel notebooks record lint site workshop-check
+.PHONY: help env run test test-fast lab kernel notebooks record lint site slides workshop-check
 
 help:  ## 显示这份列表 · this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
@@ -46,6 +46,9 @@ lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, 
 
 site: env  ## 生成中英文网站 build/site/index.html · build the site in both languages
 	@$(PYTHON) tools/build_site.py
+
+slides: env  ## 由网站剪出每一课主线的幻灯片 build/slides · cut slides of each lesson's core out of the site
+	@$(PYTHON) tools/build_slides.py
 
 workshop-check: env  ## 办工作坊的前一天：30 个客户端的演练 · the day before a workshop: a rehearsal with 30 clients
 	@$(PYTHON) tools/workshop_check.py

@@ -25,6 +25,7 @@ html_math_renderer = "mathml"  # browsers draw it themselves: no script, no font
 html_theme = "sphinx_book_theme"
 html_title = NAMES[LANG]
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["course.css"]
 html_js_files = [("explorers.js", {"defer": "defer"})]
 html_copy_source = html_show_sourcelink = html_show_sphinx = html_show_copyright = False

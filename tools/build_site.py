@@ -4,7 +4,8 @@
     LESSONS="04 06" build_site.py    runs these only; the others show their recorded outputs
 
 Sphinx lives in an environment of its own, build/site-env, made from docs/requirements.txt when it is missing or old.
-The site makes no request to another host and needs no server: pages, search and explorers work from the disk.
+The site makes no request to another host and needs no server: pages, search and explorers work from the disk. Only
+the lines of text under a search result need a web server (`python3 -m http.server -d build/site`).
 """
 
 import argparse
@@ -28,6 +29,7 @@ from record import WIDGET_VIEW, normalised, provenance
 from helpers import CourseError
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 EXPLORER = "application/vnd.course.explorer"  # an explorer as HTML, on its way through the outputs
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
@@ -39,6 +41,7 @@ LANDING = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>Qwen3 in Notebooks · Qwen3 笔记本课</title>
+<link rel="icon" href="zh/_static/favicon.svg">
 <style>
   body { font: 20px/2 system-ui, sans-serif; text-align: center; margin-top: 20vh; color-scheme: light dark }
   a { margin: 0 1em }
@@ -52,7 +55,7 @@ LANDING = """<!doctype html>
 # ---- running the lessons
 
 
-def run_lessons(lessons: list[Lesson], root: Path, folder: Path, jobs: int) -> dict[str, nbformat.NotebookNode]:
+def run_lessons(lessons: list[Lesson], folder: Path, jobs: int) -> dict[str, nbformat.NotebookNode]:
     """The Chinese notebook of each lesson after a run in a fresh kernel, ``jobs`` at a time; raises CourseError."""
     names = [lesson.name for lesson in lessons]
     sources, command = folder / "notebooks" / "zh", [sys.executable, str(ROOT / "tools" / "run_lessons.py")]
@@ -60,7 +63,7 @@ def run_lessons(lessons: list[Lesson], root: Path, folder: Path, jobs: int) -> d
     for lesson in lessons:
         (sources / f"{lesson.name}.ipynb").write_text(notebook_text(build_notebook(lesson, "zh")), encoding="utf-8")
     for name in ("assets", "helpers", "tools"):  # a lesson's kernel starts in notebooks/zh of a course
-        (folder / name).symlink_to(root / name)
+        (folder / name).symlink_to(ROOT / name)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "LESSONS"))}
 
     def run(name: str) -> int:
@@ -142,7 +145,7 @@ def site_text(text: str, lang: str, pages: set[str]) -> str:
     return "".join([*parts, LINK.sub(link, text[end:])])
 
 
-def index_page(lessons: list[Lesson], lang: str, root: Path, more: list[str]) -> str:
+def index_page(lessons: list[Lesson], lang: str, more: list[str]) -> str:
     """The front page: docs/index.LANG.md with the table of lessons in its place."""
     rows, trees = [HEADS[lang], "|---|---|"], []
     for lesson in lessons:
@@ -156,7 +159,7 @@ def index_page(lessons: list[Lesson], lang: str, root: Path, more: list[str]) ->
     for caption, names in zip(CAPTIONS[lang], groups, strict=True):
         if names:
             trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```", ""]
-    text = (root / "docs" / f"index.{lang}.md").read_text(encoding="utf-8")
+    text = (DOCS / f"index.{lang}.md").read_text(encoding="utf-8")
     return text.replace("<!-- lessons -->", "\n".join(rows)) + "\n" + "\n".join(trees)
 
 
@@ -165,17 +168,17 @@ def write_pages(root: Path, lessons: list[Lesson], ran: dict, folder: Path) -> N
     Chinese form (NAME.md and NAME.zh.md)."""
     more = sorted(
         path.name.removesuffix(".zh.md")
-        for path in (root / "docs").glob("*.zh.md")
-        if path.with_name(path.name.replace(".zh.md", ".md")).is_file()
+        for path in DOCS.glob("*.zh.md")
+        if path.with_name(path.name.replace(".zh.md", ".md")).is_file()  # index has index.en.md: it is the front page
     )
     pages = {lesson.name for lesson in lessons} | set(more)
     now = provenance()
     for lang in LANGUAGES:
         target = folder / lang
         target.mkdir(parents=True)
-        (target / "index.md").write_text(index_page(lessons, lang, root, more), encoding="utf-8")
+        (target / "index.md").write_text(index_page(lessons, lang, more), encoding="utf-8")
         for name in more:
-            source = root / "docs" / (f"{name}.zh.md" if lang == "zh" else f"{name}.md")
+            source = DOCS / (f"{name}.zh.md" if lang == "zh" else f"{name}.md")
             text = site_text(source.read_text(encoding="utf-8"), lang, pages)
             (target / f"{name}.md").write_text(text, encoding="utf-8")
         for lesson in lessons:
@@ -194,9 +197,9 @@ def write_pages(root: Path, lessons: list[Lesson], ran: dict, folder: Path) -> N
 # ---- Sphinx
 
 
-def site_python(root: Path) -> Path:
+def site_python() -> Path:
     """The Python of build/site-env, which is made anew where it does not hold what docs/requirements.txt names."""
-    folder, requirements = root / "build" / "site-env", root / "docs" / "requirements.txt"
+    folder, requirements = ROOT / "build" / "site-env", DOCS / "requirements.txt"
     stamp, wanted = folder / "requirements.sha256", hashlib.sha256(requirements.read_bytes()).hexdigest()
     python = folder / "bin" / "python"
     if not stamp.is_file() or stamp.read_text() != wanted:
@@ -212,11 +215,11 @@ def site_python(root: Path) -> Path:
     return python
 
 
-def run_sphinx(root: Path, sources: Path, target: Path) -> None:
+def run_sphinx(sources: Path, target: Path) -> None:
     """Both languages; raises CourseError if Sphinx fails or warns."""
-    python = site_python(root)
+    python = site_python()
     for lang in LANGUAGES:
-        command = [python, "-m", "sphinx", "-q", "-W", "--keep-going", "-t", lang, "-c", root / "docs"]
+        command = [python, "-m", "sphinx", "-q", "-W", "--keep-going", "-t", lang, "-c", DOCS]
         if subprocess.run([*command, "-d", sources / f".doctrees-{lang}", sources / lang, target / lang]).returncode:
             raise CourseError(
                 "Sphinx 报了错，没有生成网站：见上面。", "Sphinx complained, so there is no site: see above."
@@ -233,10 +236,10 @@ def build(root: Path, names: list[str], jobs: int) -> Path:
     chosen = [lesson for lesson in lessons if lesson.name in names]
     ran = {}
     if chosen:
-        notebooks = run_lessons(chosen, root, work / "course", jobs)
+        notebooks = run_lessons(chosen, work / "course", jobs)
         ran = {name: fresh_outputs(notebook, work / "course") for name, notebook in notebooks.items()}
     write_pages(root, lessons, ran, work / "pages")
-    run_sphinx(root, work / "pages", work / "site")
+    run_sphinx(work / "pages", work / "site")
     shutil.rmtree(target, ignore_errors=True)
     (work / "site").rename(target)
     return target
@@ -247,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("lessons", nargs="*", help="lessons to run; default: $LESSONS, else all")
     parser.add_argument("--recorded", action="store_true", help="run none: show the recorded outputs of all")
     parser.add_argument("--jobs", type=int, default=2, help="lessons that run at a time (%(default)s)")
-    parser.add_argument("--root", type=Path, default=ROOT, help="repository root")
+    parser.add_argument("--root", type=Path, default=ROOT, help="where the lessons are and build/site goes")
     options = parser.parse_args(arguments)
     try:
         names = [] if options.recorded else choose_lessons(lesson_names(options.root), options.lessons)

@@ -730,7 +730,7 @@ checks.capstone_A1(measured, report)
 figure
 
 # %% [markdown] lang="zh" key="recap"
-# 读图：圆点是离线试过的预算，旁边是预算的数值；星是上线后从客户端测到的。星应当落在同一预算的圆点附近，不会正好重合：采样有随机，40 道题里差一道就是 2.5 个百分点。小模型的曲线说明方法；换成你的模型和你的题，形状要重新测。
+# 读图：圆点是离线试过的预算，旁边是预算的数值；星是上线后从客户端测到的。星应当落在同一预算的圆点上或附近：采样有随机，40 道题里差一道就是 2.5 个百分点。小模型的曲线说明方法；换成你的模型和你的题，形状要重新测。
 #
 # ## 小结
 #
@@ -773,7 +773,7 @@ figure
 # 下一格不依赖本课程：指给它一个正在运行的、兼容 OpenAI 的服务器和你的题目，它报告正确率、词元数和等待时间。没有服务器时，它只说一句话。
 
 # %% [markdown] lang="en" key="recap"
-# How to read it: dots are the budgets tried offline, with the budget beside them; the star is what the client measured in service. The star should fall near the dot of its budget, not on it: sampling is random, and of 40 questions one more or less is 2.5 points. The tiny model's curve shows the method; for your model and your questions, measure its shape anew.
+# How to read it: dots are the budgets tried offline, with the budget beside them; the star is what the client measured in service. The star should fall on the dot of its budget or near it: sampling is random, and of 40 questions one more or less is 2.5 points. The tiny model's curve shows the method; for your model and your questions, measure its shape anew.
 #
 # ## Recap
 #

@@ -1,0 +1,397 @@
+"""make site: built by the real Sphinx and read in a real browser: links, languages, search, explorers."""
+
+import functools
+import http.server
+import re
+import shutil
+import threading
+from html.parser import HTMLParser
+from urllib.parse import unquote, urlsplit
+
+import build_site
+import build_slides
+import nbformat
+import pytest
+from build_notebooks import lesson_names
+from conftest import ROOT, TOY
+from lesson_source import read_lesson
+
+LESSONS = lesson_names(ROOT)
+WITH_EXPLORERS = [
+    name for name in LESSONS if "helpers.explorer" in (ROOT / "notebooks" / "source" / f"{name}.py").read_text("utf-8")
+]
+FIRST = "03_architecture"  # the lesson that the tests of reading look at
+
+
+# ---------------------------------------------------------------------------------------------- without Sphinx
+
+
+@pytest.mark.parametrize(
+    ("text", "lang", "expected"),
+    [
+        ("[x](../zh/99_toy.ipynb)", "zh", '<a href="99_toy.html">x</a>'),
+        ("[x](../en/99_toy.ipynb)", "zh", '<a href="../en/99_toy.html">x</a>'),
+        ("[x](../notebooks/en/99_toy.ipynb#why)", "en", '<a href="99_toy.html#why">x</a>'),
+        ("[x](workshop.zh.md)", "zh", '<a href="workshop.html">x</a>'),
+        ("[a <b> `c`](../en/99_toy.ipynb)", "en", '<a href="99_toy.html">a &lt;b&gt; `c`</a>'),
+        ("[x](../zh/98_gone.ipynb), [`code`](../tools/x.py)", "zh", "x, `code`"),
+        ("[x](https://a.org/b.md), [y](#here)", "en", "[x](https://a.org/b.md), [y](#here)"),
+        ("```python\na[0](b.md)\n```\n[x](b.md)", "en", "```python\na[0](b.md)\n```\nx"),
+    ],
+)
+def test_links_lead_to_pages_or_stay_text(text, lang, expected):
+    assert build_site.site_text(text, lang, {"99_toy", "workshop"}) == expected
+
+
+def test_an_explorer_cannot_break_out_of_its_element():
+    hostile = "</script><script>document.title='owned'</script><!--"
+    widget = {"state": {"_esm": hostile, "data": {"texts": [hostile]}, "_view_name": "x"}, "buffers": []}
+    made = build_site.explorer_html(widget, "aGk=\n", "cell")
+    assert made.count("<script") == made.count("</script>") == 1 and "<!--" not in made
+
+
+@pytest.mark.slow
+def test_a_failing_lesson_leaves_the_old_site(course, capfd):
+    old = course.root / "build" / "site" / "index.html"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    course.write(TOY + '\n# %% key="bad"\n1 / 0\n')
+    assert build_site.main(["--root", str(course.root)]) == 1
+    said = capfd.readouterr()
+    assert "there is no site: 99_toy" in said.err and "ZeroDivisionError" in said.err
+    assert old.read_text() == "old"
+
+
+# ---------------------------------------------------------------------------------------------- the site
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The real lessons; those with explorers run, the others show what was recorded."""
+    assert build_site.main(WITH_EXPLORERS or ["--recorded"]) == 0
+    return ROOT / "build" / "site"
+
+
+@pytest.fixture(scope="module")
+def served(site):
+    """The address of the site on a plain web server on this machine."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def toy_site(tmp_path_factory):
+    """One lesson with the routing explorer on a trace of hostile tokens."""
+    root = tmp_path_factory.mktemp("course")
+    source = root / "notebooks" / "source" / "99_toy.py"
+    source.parent.mkdir(parents=True)
+    source.write_text(TOY + EXPLORER, encoding="utf-8")
+    assert build_site.main(["--root", str(root)]) == 0
+    return root / "build" / "site"
+
+
+EXPLORER = """
+# %% key="explorer"
+import numpy as np
+from helpers.explorer import RoutingExplorer
+from helpers.routing import RoutingTrace
+
+pieces = (b"one", b"</script><script>document.title='owned'</script>", b"<img src=x onerror=alert(1)>", b"<!--")
+draw = np.random.default_rng(0)
+first = draw.uniform(0.55, 0.95, (2, 4))
+trace = RoutingTrace(
+    token_ids=np.arange(4), pieces=pieces, prompt_length=2, layers=(0, 1), num_experts=8,
+    expert_ids=draw.random((2, 4, 8)).argsort(-1)[..., :2].astype(np.uint8),
+    weights=np.stack([first, 1 - first], -1).astype(np.float16), entropy=None,
+    provenance={"model": "toy", "captured_with": "numpy", "dtype": "float16", "date": "2026-11-01"},
+)
+RoutingExplorer(trace)
+
+# %% [markdown] lang="zh" key="read"
+# 读图：核心的读法。
+#
+# **选读。** 跳过的问题。
+
+# %% [markdown] lang="en" key="read"
+# How to read it: the core's aid.
+#
+# **Extra.** A question to skip.
+
+# %% key="skipped" tags=["extra"]
+print("skipped output")
+
+# %% [markdown] lang="zh" key="end"
+# 读输出：跳过的读法。
+#
+# ## 小结
+#
+# 一句话。
+#
+# ## 自测
+#
+# 一问。
+
+# %% [markdown] lang="en" key="end"
+# How to read it: the skipped aid.
+#
+# ## Recap
+#
+# One sentence.
+#
+# ## Test yourself
+#
+# A question.
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that fails the test if anything leaves this machine or a script complains."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened, problems = context.new_page(), []
+    local = ("file:", "data:", "blob:", "http://127.0.0.1:")
+    opened.on("request", lambda request: None if request.url.startswith(local) else problems.append(request.url))
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    yield opened
+    context.close()
+    assert problems == []
+
+
+class Links(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.targets, self.ids, self.loaded, self.formulas = [], {""}, [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.ids |= {attributes.get("id"), attributes.get("name")}
+        self.formulas += tag == "math"
+        if tag == "a" and attributes.get("href"):
+            self.targets.append(attributes["href"])
+        elif tag in ("link", "script", "img", "iframe", "source"):
+            self.loaded += [attributes[name] for name in ("href", "src") if attributes.get(name)]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_every_page_is_there_in_both_languages_and_every_link_leads_somewhere(site):
+    pages = {
+        path: Links(path.read_text(encoding="utf-8")) for path in [site / "index.html", *site.glob("[ez][nh]/*.html")]
+    }
+    for lang in ("zh", "en"):
+        assert {path.stem for path in pages if path.parent.name == lang} >= {"index", "search", *LESSONS}
+    for path, links in pages.items():
+        for target in [*links.targets, *links.loaded]:
+            parts = urlsplit(target)
+            if parts.scheme in ("http", "https", "mailto"):
+                assert target in links.targets, f"{path} loads {target}"
+            elif parts.scheme != "data":
+                goal = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+                assert goal.is_file(), f"{path}: {target}"
+                assert goal.suffix != ".html" or unquote(parts.fragment) in pages[goal].ids, f"{path}: {target}"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_outputs_figures_and_formulas_are_on_the_page(site):
+    notebook = nbformat.read(ROOT / "notebooks" / "en" / f"{FIRST}.ipynb", as_version=4)
+    text = (site / "en" / f"{FIRST}.html").read_text(encoding="utf-8")
+    pictures = sum("image/png" in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", []))
+    assert len(set(re.findall(r'src="(_images/[0-9a-f]+\.png)"', text))) == pictures > 3
+    formulas = sum(
+        len(re.findall(r"\$\$.+?\$\$|(?<![\\$`])\$[^$\n]+\$", c.source, re.S))
+        for c in notebook.cells if c.cell_type == "markdown"
+    )  # fmt: skip
+    assert Links(text).formulas == formulas > 3
+    assert "tokens generated, equal to transformers, token for token" in text and "$$" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_the_front_page_leads_to_the_readers_language(site, browser):
+    for locale, folder in (("zh-CN", "zh"), ("fr-FR", "en")):
+        context = browser.new_context(locale=locale)
+        page = context.new_page()
+        page.goto((site / "index.html").as_uri())
+        page.wait_for_url(f"**/{folder}/index.html")
+        context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_the_language_switch_keeps_the_page(served, page):
+    for name in ("index", "search", *LESSONS):
+        page.goto(f"{served}/zh/{name}.html")
+        assert page.locator("html").get_attribute("lang") == "zh-CN"
+        page.locator("a.course-language:visible").first.click()
+        assert page.url.endswith(f"/en/{name}.html") and page.locator("html").get_attribute("lang") == "en"
+        page.locator("a.course-language:visible").first.click()
+        assert page.url.endswith(f"/zh/{name}.html")
+
+
+def found(page, address, query) -> list[str]:
+    page.goto(f"{address}/search.html?q={query}")
+    page.wait_for_function("document.querySelector('.search-summary')?.textContent.trim()")
+    return [link.get_attribute("href").split(".html")[0] for link in page.locator("ul.search li > a").all()]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("lang", "query"),
+    [
+        ("zh", "因果掩码"), ("zh", "注意力分数"),
+        ("zh", "归一化"), ("zh", "RMSNorm"), ("zh", "注意力 rope"), ("zh", "熵"),
+        ("en", "causal mask"), ("en", "rotary"), ("en", "RMSNorm"), ("en", "residual connections"),
+    ],
+)  # fmt: skip
+def test_search_finds_the_lesson(lang, query, served, page):
+    assert FIRST in found(page, f"{served}/{lang}", query)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_search_does_not_find_what_is_not_there(served, page):
+    """All of a query's pairs of characters must be on a page: those of 码掩果因 are not, though each character is."""
+    for lang, query in (("zh", "码掩果因"), ("zh", "鑫鑫"), ("en", "zyzzyva")):
+        assert found(page, f"{served}/{lang}", query) == []
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_search_from_the_sidebar(served, page):
+    page.goto(f"{served}/zh/index.html")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("因果掩码")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=*")
+    page.locator(f"ul.search a[href^='{FIRST}']").first.click()
+    assert f"/zh/{FIRST}.html" in page.url
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_pages_fit_a_phone_and_follow_the_theme(served, page):
+    backgrounds = set()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size({"width": 375, "height": 800})
+        for lang in ("zh", "en"):
+            for name in ("index", *LESSONS):
+                page.goto(f"{served}/{lang}/{name}.html")
+                assert page.evaluate("document.documentElement.scrollWidth") <= 375, f"{lang}/{name}"
+                assert page.locator("html").get_attribute("data-theme") == scheme
+        backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(backgrounds) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_explorers_of_the_lessons_work_without_a_kernel(lang, served, page):
+    for name in WITH_EXPLORERS:
+        page.goto(f"{served}/{lang}/{name}.html")
+        for place in page.locator(".course-explorer").all():
+            place.locator("img").first.wait_for(state="detached")
+            buttons = place.locator("button[aria-pressed=false]")
+            before = place.inner_text()
+            buttons.first.click()
+            assert place.inner_text() != before or place.locator("button[aria-pressed=true]").count(), name
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_from_the_disk_an_explorer_is_clicked_and_hostile_tokens_stay_text(toy_site, page):
+    page.goto((toy_site / "zh" / "99_toy.html").as_uri())
+    place = page.locator(".course-explorer")
+    place.locator("img").wait_for(state="detached")
+    chips = place.locator(".rx-chip")
+    assert chips.count() == 4
+    assert "</script>" in chips.nth(1).inner_text() and "<!--" in chips.nth(3).inner_text()
+    for token in (2, 0):
+        chips.nth(token).click()
+        assert [chip.get_attribute("aria-pressed") for chip in chips.all()].index("true") == token
+    assert "专家路由" in place.inner_text() and page.title().startswith("99")
+    page.locator("a.course-language").first.click()
+    page.locator(".course-explorer img").wait_for(state="detached")
+    assert "Expert routing" in page.locator(".course-explorer").inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_without_scripts_the_explorer_is_a_picture(toy_site, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((toy_site / "en" / "99_toy.html").as_uri())
+    assert page.locator(".course-explorer img").bounding_box()["height"] > 50
+    context.close()
+
+
+# ---------------------------------------------------------------------------------------------- slides
+
+
+def test_slides_need_the_site(tmp_path, capsys):
+    assert build_slides.main(tmp_path) == 1
+    assert "run make site first" in capsys.readouterr().err and not (tmp_path / "build").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_slides_show_the_core_and_nothing_else(toy_site, page):
+    root = toy_site.parent.parent
+    assert build_slides.main(root) == 0
+    page.goto((root / "build" / "slides" / "index.html").as_uri())
+    page.click("a[href='en/99_toy.html']")
+    slides = page.locator(".slide")
+    texts = [slide.text_content() for slide in slides.all()]
+    assert "import sys" in texts[0]
+    assert "6 * 7" in texts[1] and "the 3 rows sum to" in texts[1] and "42" in texts[1]
+    assert "the core’s aid" in texts[2] and "RoutingExplorer(trace)" in texts[2]
+    assert "One sentence." in texts[3] and len(texts) == 4
+    everything = " ".join(texts)
+    assert not any(word in everything for word in ("skip", "A question", "Test yourself"))
+    for key, shown in (("ArrowRight", 1), (" ", 2), ("End", 3), ("ArrowLeft", 2)):
+        page.keyboard.press(key)
+        page.locator(f".slide:nth-of-type({shown + 1}).shown").wait_for()
+        assert [slide.is_visible() for slide in slides.all()].count(True) == 1
+    page.locator(".course-explorer img").wait_for(state="detached")
+    page.locator(".rx-chip").nth(3).click()
+    assert page.locator(".rx-chip").nth(3).get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_every_core_cell_of_a_lesson_has_its_slide(site):
+    assert build_slides.main() == 0
+    core = [
+        cell
+        for cell in read_lesson(ROOT / "notebooks" / "source" / f"{FIRST}.py").code_cells
+        if "extra" not in cell.tags and not cell.key.endswith("-check")
+    ]
+    for lang in ("zh", "en"):
+        text = (ROOT / "build" / "slides" / lang / f"{FIRST}.html").read_text(encoding="utf-8")
+        assert len(re.findall(r'class="cell_input', text)) == len(core) > 5
+        lessons = {path.name for path in (ROOT / "build" / "slides" / lang).glob("*.html")}
+        assert lessons == {f"{name}.html" for name in LESSONS}
