@@ -75,9 +75,9 @@ def throughput(repeats: int) -> dict[str, list[float]]:
     return speed
 
 
-def throughput_rows(repeats: int) -> list[str]:
+def throughput_rows(repeats: int, thread_counts: list[int]) -> list[str]:
     rows = []
-    for threads in (1, 2):
+    for threads in thread_counts:
         command = [sys.executable, __file__, "--worker", "--repeats", str(repeats)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -160,12 +160,13 @@ def starts(repeats: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=10, help="alternating repeats of each comparison (%(default)s)")
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="of the tokens/s (1 2); none: without")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         print(json.dumps(throughput(options.repeats)))
         return
-    rows = throughput_rows(options.repeats)
+    rows = throughput_rows(options.repeats, options.threads)
     more = [*first_answer(), *cycles(5), *starts(options.repeats)]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print(
