@@ -906,7 +906,7 @@ figure
 # **Extra.** These are averages, so look at a consequence: without the expert that matters most for digits, can the model still multiply? And what about other questions?
 
 # %% key="consequence" tags=["extra"]
-digits = rise[present.index("digit")]
+digits = rise[present.index("digit" if "digit" in present else present[0])]
 place, column = np.unravel_index(digits.argmax(), digits.shape)
 layer, expert = layers[place], int(busiest[place, column])
 for text in ("37×46=?", "123+456=?", "讲个故事。"):
