@@ -856,6 +856,7 @@ for place, ax in enumerate(axes):
                 x, y, f"{value:.1f}", ha="center", va="center", color="white" if value > rise.max() / 2 else "black"
             )
     ax.set(title=f"layer {layers[place]}", xticks=range(len(busiest[place])), xticklabels=busiest[place])
+    ax.tick_params(axis="x", labelsize=8)
 axes[0].set(yticks=range(len(present)), yticklabels=present)
 figure.supxlabel("expert that is switched off", fontsize=9)
 figure.colorbar(image, ax=axes, label="loss rises by, nats")
@@ -888,7 +889,8 @@ for flat in {*rise.argsort(axis=None)[-3:], share.argmax()}:
     index, place, column = np.unravel_index(flat, rise.shape)
     x, y = share[index, place, column], rise[index, place, column]
     text = f"{present[index]}: layer {layers[place]}, expert {busiest[place, column]}"
-    ax.text(x + (0.01 if x < 0.5 else -0.01), y + 0.04, text, ha="left" if x < 0.5 else "right")
+    side, shift = ("left", 7) if x < 0.5 else ("right", -7)
+    ax.annotate(text, (x, y), xytext=(shift, 6), textcoords="offset points", ha=side)
 ax.set(xlabel="share of the class's predictions that the expert took part in", ylabel="loss rises by, nats")
 ax.set(xlim=(-0.01, 1.02))
 ax.legend(loc="upper left", ncols=2)
