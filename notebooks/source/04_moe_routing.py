@@ -802,16 +802,9 @@ if models.is_bundled(folder):  # a real model is too large to be held twice
     rows = [routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False) for t in traces]
     untrained = routing.concatenate(rows)
 found = routing.class_association(corpus, untrained)
-figure, ax = plots.figure(height=2.4)
-styles = {"trained": "#4477aa", "untrained": "#ee8866", "permuted": "#dddddd"}
-for shift, (name, color) in enumerate((name, color) for name, color in styles.items() if name in found):
-    by_layer = found[name].reshape(-1, len(corpus.layers)).mean(axis=0)
-    ax.bar(np.arange(len(by_layer)) + 0.27 * shift - 0.27, by_layer, width=0.25, color=color, label=name)
-    print(f"{name:<10}", by_layer.round(3))
-ax.set(xlabel="layer", xticks=range(len(corpus.layers)), title="token class and heaviest expert: mutual information")
-ax.legend(loc="upper right", ncols=3)
-ax.set_ylim(0, 1.35 * max(found["trained"]))
-figure
+for name, values in found.items():
+    print(f"{name:<10}", values.reshape(-1, len(corpus.layers)).mean(axis=0).round(3))
+plots.association(found, corpus.layers)
 
 # %% [markdown] lang="zh" key="association-read"
 # 读图：蓝色是训练好的模型，橙色是没训练过的，灰色是打乱之后。真正学到的是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也有一截，因为相同的词元本来就走相同的路。许多“专家分工”的热图少了这条橙色的基线。
@@ -847,20 +840,7 @@ for place, layer in enumerate(layers):
             change = losses_of_written_tokens() - before
         rise[:, place, column] = [change[written == name].mean() for name in present]
 
-figure, axes = plots.figure(1, len(layers), height=2.6, sharey=True)
-for place, ax in enumerate(axes):
-    image = ax.imshow(rise[:, place], cmap="Reds", vmin=0, vmax=rise.max(), aspect="auto")
-    for (y, x), value in np.ndenumerate(rise[:, place]):
-        if value >= 0.05:
-            ax.text(
-                x, y, f"{value:.1f}", ha="center", va="center", color="white" if value > rise.max() / 2 else "black"
-            )
-    ax.set(title=f"layer {layers[place]}", xticks=range(len(busiest[place])), xticklabels=busiest[place])
-    ax.tick_params(axis="x", labelsize=8)
-axes[0].set(yticks=range(len(present)), yticklabels=present)
-figure.supxlabel("expert that is switched off", fontsize=9)
-figure.colorbar(image, ax=axes, label="loss rises by, nats")
-figure
+plots.rise_without_expert(rise, present, layers, busiest)
 
 # %% [markdown] lang="zh" key="causal-read"
 # 读图：一格一层，一列是关掉的专家，一行是受影响的词元类别，颜色和数字是损失涨了多少（不到 0.05 的不写）。大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且只红在一行：那个专家对那一类词元确实有用，对别的几乎没有影响。
@@ -988,21 +968,21 @@ if not files:
 #
 # ## 旧教程里的十三种说法
 #
-# | 说法 | 其实 | 哪一格能看到 |
+# | 说法 | 其实 | 在哪里看到 |
 # |---|---|---|
-# | MoE 提高泛化能力，每个专家处理特定任务 | 参数多而计算不变；按词元、按层选，分工靠训练长出来 | `map`、`causal` |
-# | 路由器输出 `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | `inputs` |
-# | 路由器输出的是概率 | 是 logits，可正可负 | `router-figure` |
-# | `softmax(dim=1)` | 只有摊平之后才对；写 `dim=-1` | `axis` |
-# | `gate` 算的是“选中的专家”的分数 | 是全部专家的 | `router-figure` |
-# | 代码片段里没有 top-k、归一化和掩码 | 缺了就跑不起来，完整的在这里 | `route`、`block` |
-# | 从不提 `norm_topk_prob` | Qwen3 为真，Qwen1.5/2-MoE 为假 | `route` |
-# | `torch.where` 先给名次后给词元 | 看掩码的形状：这里先词元后名次；transformers 的掩码转置过，才反过来 | `ex2-check` |
-# | 几乎每个专家都会被用到 | 长提示词才是；逐个生成时只用 8 个 | `hits` |
-# | `ModuleList` 加线性的 `gate` | 只在 transformers 4.x；5.x 是叠起来的张量和 `Qwen3MoeTopKRouter` | `layouts` |
-# | 不解释 `gate_proj` 和 `gate` | 前者是 SwiGLU 的阀门（外面有 SiLU），后者是路由器 | `block` |
-# | 去掉共享专家所以更快 | 快慢看激活参数 | `sizes` |
-# | 直接加 `shared_expert_output` | 先乘 sigmoid 阀门；共享专家不在路由的名单里 | `shared` |
+# | MoE 提高泛化能力，每个专家处理特定任务 | 参数多而计算不变；按词元、按层选，分工靠训练长出来 | “看见路由”和“专长” |
+# | 路由器输出 `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | 开头打印的形状 |
+# | 路由器输出的是概率 | 是 logits，可正可负 | 三步图的左格 |
+# | `softmax(dim=1)` | 只有摊平之后才对；写 `dim=-1` | 两种形状的对比 |
+# | `gate` 算的是“选中的专家”的分数 | 是全部专家的 | 三步图的左格 |
+# | 代码片段里没有 top-k、归一化和掩码 | 缺了就跑不起来，完整的在这里 | `route`、`SparseMoeBlock` |
+# | 从不提 `norm_topk_prob` | Qwen3 为真，Qwen1.5/2-MoE 为假 | `route` 下面打印的和 |
+# | `torch.where` 先给名次后给词元 | 看掩码的形状：这里先词元后名次；transformers 的掩码转置过，才反过来 | 练习 2、`SparseMoeBlock` |
+# | 几乎每个专家都会被用到 | 长提示词才是；逐个生成时只用 8 个 | 调用次数的图 |
+# | `ModuleList` 加线性的 `gate` | 只在 transformers 4.x；5.x 是叠起来的张量和 `Qwen3MoeTopKRouter` | 和 transformers 的对比 |
+# | 不解释 `gate_proj` 和 `gate` | 前者是 SwiGLU 的阀门（外面有 SiLU），后者是路由器 | `Expert`、`SparseMoeBlock` |
+# | 去掉共享专家所以更快 | 快慢看激活参数 | 参数表 |
+# | 直接加 `shared_expert_output` | 先乘 sigmoid 阀门；共享专家不在路由的名单里 | `Qwen2SparseMoeBlock` |
 #
 # ## 常见错误
 #
@@ -1048,21 +1028,21 @@ if not files:
 #
 # ## Thirteen statements in older tutorials
 #
-# | Statement | In fact | The cell that shows it |
+# | Statement | In fact | Where you saw it |
 # |---|---|---|
-# | MoE generalises better, each expert handles a certain task | more parameters for the same work; chosen by token and layer, a division of labour grows in training | `map`, `causal` |
-# | the router gives `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | `inputs` |
-# | the router gives probabilities | logits, positive or negative | `router-figure` |
-# | `softmax(dim=1)` | right on flattened tokens only; write `dim=-1` | `axis` |
-# | `gate` computes scores "of the chosen experts" | of all experts | `router-figure` |
-# | snippets without top-k, renormalisation and mask | they do not run; the complete code is here | `route`, `block` |
-# | no word of `norm_topk_prob` | true in Qwen3, false in Qwen1.5/2-MoE | `route` |
-# | `torch.where` gives the slot, then the token | it follows the mask's shape: here token, then slot; the mask in transformers is transposed, hence the other order | `ex2-check` |
-# | nearly every expert is used | for long prompts; a token generated alone uses 8 | `hits` |
-# | `ModuleList` and a linear `gate` | transformers 4.x only; 5.x has stacked tensors and `Qwen3MoeTopKRouter` | `layouts` |
-# | `gate_proj` and `gate` left unexplained | the first is SwiGLU's valve (with a SiLU around it), the second the router | `block` |
-# | faster for want of a shared expert | the active parameters decide | `sizes` |
-# | add `shared_expert_output` as it is | through a sigmoid valve first; the shared expert is none of the routed ones | `shared` |
+# | MoE generalises better, each expert handles a certain task | more parameters for the same work; chosen by token and layer, a division of labour grows in training | "See the routing", "Specialisation" |
+# | the router gives `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | the shapes printed at the start |
+# | the router gives probabilities | logits, positive or negative | the three steps, left panel |
+# | `softmax(dim=1)` | right on flattened tokens only; write `dim=-1` | the sums for both shapes |
+# | `gate` computes scores "of the chosen experts" | of all experts | the three steps, left panel |
+# | snippets without top-k, renormalisation and mask | they do not run; the complete code is here | `route`, `SparseMoeBlock` |
+# | no word of `norm_topk_prob` | true in Qwen3, false in Qwen1.5/2-MoE | the sums printed below `route` |
+# | `torch.where` gives the slot, then the token | it follows the mask's shape: here token, then slot; the mask in transformers is transposed, hence the other order | exercise 2, `SparseMoeBlock` |
+# | nearly every expert is used | for long prompts; a token generated alone uses 8 | the figure of calls |
+# | `ModuleList` and a linear `gate` | transformers 4.x only; 5.x has stacked tensors and `Qwen3MoeTopKRouter` | the layer beside transformers |
+# | `gate_proj` and `gate` left unexplained | the first is SwiGLU's valve (with a SiLU around it), the second the router | `Expert`, `SparseMoeBlock` |
+# | faster for want of a shared expert | the active parameters decide | the table of parameters |
+# | add `shared_expert_output` as it is | through a sigmoid valve first; the shared expert is none of the routed ones | `Qwen2SparseMoeBlock` |
 #
 # ## Common errors
 #
