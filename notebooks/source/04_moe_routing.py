@@ -370,13 +370,20 @@ torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
 print("equal |", type(theirs.gate).__name__, [tuple(part.shape) for part in theirs.gate(x)])
 print("experts:", {name: tuple(tensor.shape) for name, tensor in theirs.experts.named_parameters()})
 
+ids = theirs.gate(x)[2]  # (tokens, top_k)
+mask = F.one_hot(ids, 6).permute(2, 1, 0)  # (experts, top_k, tokens): the expert_mask of older code
+idx, top_x = torch.where(mask[3])
+token, slot = torch.where(ids == 3)
+assert sorted(zip(top_x.tolist(), idx.tolist(), strict=True)) == list(zip(token.tolist(), slot.tolist(), strict=True))
+print("expert 3: slots", idx.tolist(), "of tokens", top_x.tolist())
+
 # %% [markdown] lang="zh" key="hits-text"
-# 读输出：`gate` 依次返回 logits、权重、编号，词元都摊平了；专家是三维张量，第一维是专家。
+# 读输出：`gate` 依次返回 logits、权重、编号，词元都摊平了；专家是三维张量，第一维是专家。最后一行是旧代码里的 `expert_mask`：它转置过，所以 `torch.where` 先给名次，后给词元，和我们的 `expert_ids == expert` 相反。
 #
 # **选读。** 为什么要遍历专家？先猜一猜：128 个专家选 8 个，一批有多少个词元时，九成专家会被用到？
 
 # %% [markdown] lang="en" key="hits-text"
-# How to read it: `gate` returns logits, weights and ids, for tokens on one pile; the experts are tensors of three dimensions, the first of which is the expert.
+# How to read it: `gate` returns logits, weights and ids, for tokens on one pile; the experts are tensors of three dimensions, the first of which is the expert. The last line is the `expert_mask` of older code: it is transposed, so `torch.where` gives the slot first and then the token, the reverse of our `expert_ids == expert`.
 #
 # **Extra.** Why loop over experts? Guess first: with 8 of 128 experts for each token, how many tokens does it take until nine experts in ten are in use?
 
@@ -843,12 +850,12 @@ for place, layer in enumerate(layers):
 plots.rise_without_expert(rise, present, layers, busiest)
 
 # %% [markdown] lang="zh" key="causal-read"
-# 读图：一格一层，一列是关掉的专家，一行是受影响的词元类别，颜色和数字是损失涨了多少（不到 0.05 的不写）。大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且只红在一行：那个专家对那一类词元确实有用，对别的几乎没有影响。
+# 读图：一格一层，一列是关掉的专家，一行是受影响的词元类别，颜色和数字是损失涨了多少（不到 0.05 的不写）。大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且多半只红在一行：在小模型里，第 2 层的专家 6 只伤数字，第 1 层的专家 2 只伤运算符；第 0 层的专家 3 伤得最重的是空白，其次是英文。
 #
 # **选读。** 把两件事画在一起：横轴是一个专家参与预测某类词元的比例，纵轴是关掉它之后这一类的损失涨了多少。先猜一猜：这些点会排成一条线吗？
 
 # %% [markdown] lang="en" key="causal-read"
-# How to read it: one panel a layer, a column is the expert switched off, a row the class of tokens that suffers, colour and number the rise of their loss (below 0.05 it is not written). Most cells are white: switch one off, and others can stand in. A few are deep red, and in one row only: this expert does matter for this class of tokens, and hardly for any other.
+# How to read it: one panel a layer, a column is the expert switched off, a row the class of tokens that suffers, colour and number the rise of their loss (below 0.05 it is not written). Most cells are white: switch one off, and others can stand in. A few are deep red, mostly in one row only: in the tiny model, expert 6 of layer 2 hurts digits and nothing else, expert 2 of layer 1 operators and nothing else; expert 3 of layer 0 hurts blanks most, then English.
 #
 # **Extra.** Both in one picture: on the x axis, how often an expert takes part in predicting a class of tokens; on the y axis, how much the loss of that class rises without it. Guess first: do the points form a line?
 
@@ -977,7 +984,7 @@ if not files:
 # | `gate` 算的是“选中的专家”的分数 | 是全部专家的 | 三步图的左格 |
 # | 代码片段里没有 top-k、归一化和掩码 | 缺了就跑不起来，完整的在这里 | `route`、`SparseMoeBlock` |
 # | 从不提 `norm_topk_prob` | Qwen3 为真，Qwen1.5/2-MoE 为假 | `route` 下面打印的和 |
-# | `torch.where` 先给名次后给词元 | 看掩码的形状：这里先词元后名次；transformers 的掩码转置过，才反过来 | 练习 2、`SparseMoeBlock` |
+# | `idx, top_x = torch.where(expert_mask[...])` 是词元和名次 | 反了：那里的掩码转置过，`idx` 是名次，`top_x` 是词元；`expert_ids == expert` 没有转置，先词元后名次 | 和 transformers 的对比的最后几行 |
 # | 几乎每个专家都会被用到 | 长提示词才是；逐个生成时只用 8 个 | 调用次数的图 |
 # | `ModuleList` 加线性的 `gate` | 只在 transformers 4.x；5.x 是叠起来的张量和 `Qwen3MoeTopKRouter` | 和 transformers 的对比 |
 # | 不解释 `gate_proj` 和 `gate` | 前者是 SwiGLU 的阀门（外面有 SiLU），后者是路由器 | `Expert`、`SparseMoeBlock` |
@@ -1037,7 +1044,7 @@ if not files:
 # | `gate` computes scores "of the chosen experts" | of all experts | the three steps, left panel |
 # | snippets without top-k, renormalisation and mask | they do not run; the complete code is here | `route`, `SparseMoeBlock` |
 # | no word of `norm_topk_prob` | true in Qwen3, false in Qwen1.5/2-MoE | the sums printed below `route` |
-# | `torch.where` gives the slot, then the token | it follows the mask's shape: here token, then slot; the mask in transformers is transposed, hence the other order | exercise 2, `SparseMoeBlock` |
+# | `idx, top_x = torch.where(expert_mask[...])` are token and slot | the reverse: that mask is transposed, so `idx` is the slot and `top_x` the token; `expert_ids == expert` is not, hence token, then slot | the last lines beside transformers |
 # | nearly every expert is used | for long prompts; a token generated alone uses 8 | the figure of calls |
 # | `ModuleList` and a linear `gate` | transformers 4.x only; 5.x has stacked tensors and `Qwen3MoeTopKRouter` | the layer beside transformers |
 # | `gate_proj` and `gate` left unexplained | the first is SwiGLU's valve (with a SiLU around it), the second the router | `Expert`, `SparseMoeBlock` |
