@@ -360,7 +360,8 @@ def unpacked(block):
 
 
 sizes = {"hidden_size": 32, "moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
-x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+torch.manual_seed(0)
+x = torch.randn(2, 5, 32)
 config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=True, experts_implementation="eager")
 theirs, ours = modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config), SparseMoeBlock(config)
 for parameter in theirs.parameters():
