@@ -252,6 +252,40 @@ def expert_load(trace: routing.RoutingTrace):
     return drawn
 
 
+def association(found: dict[str, np.ndarray], layers):
+    """Bars of what :func:`helpers.routing.class_association` found, for every layer beside its baselines."""
+    colours = {"trained": "#4477aa", "untrained": "#ee8866", "permuted": "#dddddd"}
+    drawn, ax = figure(height=2.4)
+    for shift, name in enumerate(name for name in colours if name in found):
+        by_layer = found[name].reshape(-1, len(layers)).mean(axis=0)
+        ax.bar(np.arange(len(layers)) + 0.27 * (shift - 1), by_layer, width=0.25, color=colours[name], label=name)
+    ax.set_xticks(range(len(layers)), layers)
+    ax.set(xlabel="layer", title="token class and heaviest expert: normalised mutual information")
+    ax.set_ylim(0, 1.35 * max(found["trained"]))
+    ax.legend(loc="upper right", ncols=3)
+    return drawn
+
+
+def rise_without_expert(rise: np.ndarray, classes, layers, experts):
+    """How much the loss of each token class rises without one expert: ``rise`` (classes, layers, columns) in nats.
+
+    experts: (layers, columns), the number of the expert that each column switches off. Rises from 0.05 on are written.
+    """
+    drawn, axes = figure(1, len(layers), height=2.6, sharey=True, squeeze=False)
+    for place, ax in enumerate(axes[0]):
+        image = ax.imshow(rise[:, place], cmap="Reds", vmin=0, vmax=rise.max(), aspect="auto")
+        for (row, column), value in np.ndenumerate(rise[:, place]):
+            if value >= 0.05:
+                colour = "white" if value > rise.max() / 2 else "black"
+                ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
+        ax.set_xticks(range(rise.shape[2]), experts[place], fontsize=8)
+        ax.set_title(f"layer {layers[place]}")
+    axes[0, 0].set_yticks(range(len(classes)), classes)
+    drawn.supxlabel("expert that is switched off", fontsize=9)
+    drawn.colorbar(image, ax=list(axes[0]), label="loss rises by, nats")
+    return drawn
+
+
 # ---------------------------------------------------------------------------------------------- GPU memory
 
 DTYPES = ("bf16", "fp8", "awq")

@@ -494,7 +494,8 @@ def pieces(tokenizer, token_ids) -> tuple[bytes, ...]:
     byte_of = {chr(byte): byte for byte in printable} | {chr(256 + place): byte for place, byte in enumerate(others)}
     added = tokenizer.get_added_vocab()
     tokens = tokenizer.convert_ids_to_tokens(token_ids)
-    return tuple(token.encode() if token in added else bytes(byte_of[char] for char in token) for token in tokens)
+    # The output matrix may have rows for which there is no token: those have no text.
+    return tuple(token.encode() if token in added else bytes(byte_of[char] for char in token or "") for token in tokens)
 
 
 def _require_experts(layers):

@@ -253,6 +253,11 @@ def test_the_text_says_what_its_cells_find(lesson):
     assert "".join(trace.texts).endswith("37×46=1702"), "the model answers right"
     assert (found["trained"] > found["untrained"]).all() and (found["untrained"] > 3 * found["permuted"].max(0)).all()
     assert (rise < 0.05).mean() > 0.8, "most cells are white"
+    for name, layer, expert in (("digit", 2, 6), ("operator", 1, 2)):
+        hurt = dict(zip(names["present"], rise[:, layer, expert], strict=True))
+        assert hurt.pop(name) > 0.4 and max(hurt.values()) < 0.05
+    hurt = dict(zip(names["present"], rise[:, 0, 3], strict=True))
+    assert sorted(hurt, key=hurt.get)[-2:] == ["Latin", "space"]
     assert rise.flat[share.argmax()] < 0.05 and share.max() > 0.9, "one expert is used all the time and not needed"
     worst = rise.argsort(axis=None)[-3:]
     assert rise.flat[worst].min() > 0.3 and share.flat[worst].min() < 0.25

@@ -225,6 +225,12 @@ def test_pieces_of_one_character_belong_together():
     assert trace.texts[0] == "a" and trace.texts[1] == "\N{REPLACEMENT CHARACTER}"
 
 
+def test_an_id_without_a_token_has_no_text(tokenizer):
+    """The output matrix may have more rows than the tokenizer has tokens, as in the real Qwen3."""
+    beyond = len(tokenizer)
+    assert routing.pieces(tokenizer, [*tokenizer.encode("好"), beyond]) == ("好".encode(), b"")
+
+
 def test_every_bit_of_a_token_is_shown():
     assert routing.shown(b" a\n\t") == "␣a↵⇥"
     assert routing.shown(b"\xe4\xbd") == "<E4><BD>"

@@ -360,7 +360,8 @@ def unpacked(block):
 
 
 sizes = {"hidden_size": 32, "moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
-x = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+torch.manual_seed(0)
+x = torch.randn(2, 5, 32)
 config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=True, experts_implementation="eager")
 theirs, ours = modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config), SparseMoeBlock(config)
 for parameter in theirs.parameters():
@@ -370,13 +371,20 @@ torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
 print("equal |", type(theirs.gate).__name__, [tuple(part.shape) for part in theirs.gate(x)])
 print("experts:", {name: tuple(tensor.shape) for name, tensor in theirs.experts.named_parameters()})
 
+ids = theirs.gate(x)[2]  # (tokens, top_k)
+mask = F.one_hot(ids, 6).permute(2, 1, 0)  # (experts, top_k, tokens): the expert_mask of older code
+idx, top_x = torch.where(mask[3])
+token, slot = torch.where(ids == 3)
+assert sorted(zip(top_x.tolist(), idx.tolist(), strict=True)) == list(zip(token.tolist(), slot.tolist(), strict=True))
+print("expert 3: slots", idx.tolist(), "of tokens", top_x.tolist())
+
 # %% [markdown] lang="zh" key="hits-text"
-# 读输出：`gate` 依次返回 logits、权重、编号，词元都摊平了；专家是三维张量，第一维是专家。
+# 读输出：`gate` 依次返回 logits、权重、编号，词元都摊平了；专家是三维张量，第一维是专家。最后一行是旧代码里的 `expert_mask`：它转置过，所以 `torch.where` 先给名次，后给词元，和我们的 `expert_ids == expert` 相反。
 #
 # **选读。** 为什么要遍历专家？先猜一猜：128 个专家选 8 个，一批有多少个词元时，九成专家会被用到？
 
 # %% [markdown] lang="en" key="hits-text"
-# How to read it: `gate` returns logits, weights and ids, for tokens on one pile; the experts are tensors of three dimensions, the first of which is the expert.
+# How to read it: `gate` returns logits, weights and ids, for tokens on one pile; the experts are tensors of three dimensions, the first of which is the expert. The last line is the `expert_mask` of older code: it is transposed, so `torch.where` gives the slot first and then the token, the reverse of our `expert_ids == expert`.
 #
 # **Extra.** Why loop over experts? Guess first: with 8 of 128 experts for each token, how many tokens does it take until nine experts in ten are in use?
 
@@ -802,16 +810,9 @@ if models.is_bundled(folder):  # a real model is too large to be held twice
     rows = [routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False) for t in traces]
     untrained = routing.concatenate(rows)
 found = routing.class_association(corpus, untrained)
-figure, ax = plots.figure(height=2.4)
-styles = {"trained": "#4477aa", "untrained": "#ee8866", "permuted": "#dddddd"}
-for shift, (name, color) in enumerate((name, color) for name, color in styles.items() if name in found):
-    by_layer = found[name].reshape(-1, len(corpus.layers)).mean(axis=0)
-    ax.bar(np.arange(len(by_layer)) + 0.27 * shift - 0.27, by_layer, width=0.25, color=color, label=name)
-    print(f"{name:<10}", by_layer.round(3))
-ax.set(xlabel="layer", xticks=range(len(corpus.layers)), title="token class and heaviest expert: mutual information")
-ax.legend(loc="upper right", ncols=3)
-ax.set_ylim(0, 1.35 * max(found["trained"]))
-figure
+for name, values in found.items():
+    print(f"{name:<10}", values.reshape(-1, len(corpus.layers)).mean(axis=0).round(3))
+plots.association(found, corpus.layers)
 
 # %% [markdown] lang="zh" key="association-read"
 # 读图：蓝色是训练好的模型，橙色是没训练过的，灰色是打乱之后。真正学到的是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也有一截，因为相同的词元本来就走相同的路。许多“专家分工”的热图少了这条橙色的基线。
@@ -847,27 +848,15 @@ for place, layer in enumerate(layers):
             change = losses_of_written_tokens() - before
         rise[:, place, column] = [change[written == name].mean() for name in present]
 
-figure, axes = plots.figure(1, len(layers), height=2.6, sharey=True)
-for place, ax in enumerate(axes):
-    image = ax.imshow(rise[:, place], cmap="Reds", vmin=0, vmax=rise.max(), aspect="auto")
-    for (y, x), value in np.ndenumerate(rise[:, place]):
-        if value >= 0.05:
-            ax.text(
-                x, y, f"{value:.1f}", ha="center", va="center", color="white" if value > rise.max() / 2 else "black"
-            )
-    ax.set(title=f"layer {layers[place]}", xticks=range(len(busiest[place])), xticklabels=busiest[place])
-axes[0].set(yticks=range(len(present)), yticklabels=present)
-figure.supxlabel("expert that is switched off", fontsize=9)
-figure.colorbar(image, ax=axes, label="loss rises by, nats")
-figure
+plots.rise_without_expert(rise, present, layers, busiest)
 
 # %% [markdown] lang="zh" key="causal-read"
-# 读图：一格一层，一列是关掉的专家，一行是受影响的词元类别，颜色和数字是损失涨了多少（不到 0.05 的不写）。大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且只红在一行：那个专家对那一类词元确实有用，对别的几乎没有影响。
+# 读图：一格一层，一列是关掉的专家，一行是受影响的词元类别，颜色和数字是损失涨了多少（不到 0.05 的不写）。大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且多半只红在一行：在小模型里，第 2 层的专家 6 只伤数字，第 1 层的专家 2 只伤运算符；第 0 层的专家 3 伤得最重的是空白，其次是英文。
 #
 # **选读。** 把两件事画在一起：横轴是一个专家参与预测某类词元的比例，纵轴是关掉它之后这一类的损失涨了多少。先猜一猜：这些点会排成一条线吗？
 
 # %% [markdown] lang="en" key="causal-read"
-# How to read it: one panel a layer, a column is the expert switched off, a row the class of tokens that suffers, colour and number the rise of their loss (below 0.05 it is not written). Most cells are white: switch one off, and others can stand in. A few are deep red, and in one row only: this expert does matter for this class of tokens, and hardly for any other.
+# How to read it: one panel a layer, a column is the expert switched off, a row the class of tokens that suffers, colour and number the rise of their loss (below 0.05 it is not written). Most cells are white: switch one off, and others can stand in. A few are deep red, mostly in one row only: in the tiny model, expert 6 of layer 2 hurts digits and nothing else, expert 2 of layer 1 operators and nothing else; expert 3 of layer 0 hurts blanks most, then English.
 #
 # **Extra.** Both in one picture: on the x axis, how often an expert takes part in predicting a class of tokens; on the y axis, how much the loss of that class rises without it. Guess first: do the points form a line?
 
@@ -888,7 +877,8 @@ for flat in {*rise.argsort(axis=None)[-3:], share.argmax()}:
     index, place, column = np.unravel_index(flat, rise.shape)
     x, y = share[index, place, column], rise[index, place, column]
     text = f"{present[index]}: layer {layers[place]}, expert {busiest[place, column]}"
-    ax.text(x + (0.01 if x < 0.5 else -0.01), y + 0.04, text, ha="left" if x < 0.5 else "right")
+    side, shift = ("left", 7) if x < 0.5 else ("right", -7)
+    ax.annotate(text, (x, y), xytext=(shift, 6), textcoords="offset points", ha=side)
 ax.set(xlabel="share of the class's predictions that the expert took part in", ylabel="loss rises by, nats")
 ax.set(xlim=(-0.01, 1.02))
 ax.legend(loc="upper left", ncols=2)
@@ -906,7 +896,7 @@ figure
 # **Extra.** These are averages, so look at a consequence: without the expert that matters most for digits, can the model still multiply? And what about other questions?
 
 # %% key="consequence" tags=["extra"]
-digits = rise[present.index("digit")]
+digits = rise[present.index("digit" if "digit" in present else present[0])]
 place, column = np.unravel_index(digits.argmax(), digits.shape)
 layer, expert = layers[place], int(busiest[place, column])
 for text in ("37×46=?", "123+456=?", "讲个故事。"):
@@ -986,21 +976,21 @@ if not files:
 #
 # ## 旧教程里的十三种说法
 #
-# | 说法 | 其实 | 哪一格能看到 |
+# | 说法 | 其实 | 在哪里看到 |
 # |---|---|---|
-# | MoE 提高泛化能力，每个专家处理特定任务 | 参数多而计算不变；按词元、按层选，分工靠训练长出来 | `map`、`causal` |
-# | 路由器输出 `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | `inputs` |
-# | 路由器输出的是概率 | 是 logits，可正可负 | `router-figure` |
-# | `softmax(dim=1)` | 只有摊平之后才对；写 `dim=-1` | `axis` |
-# | `gate` 算的是“选中的专家”的分数 | 是全部专家的 | `router-figure` |
-# | 代码片段里没有 top-k、归一化和掩码 | 缺了就跑不起来，完整的在这里 | `route`、`block` |
-# | 从不提 `norm_topk_prob` | Qwen3 为真，Qwen1.5/2-MoE 为假 | `route` |
-# | `torch.where` 先给名次后给词元 | 看掩码的形状：这里先词元后名次；transformers 的掩码转置过，才反过来 | `ex2-check` |
-# | 几乎每个专家都会被用到 | 长提示词才是；逐个生成时只用 8 个 | `hits` |
-# | `ModuleList` 加线性的 `gate` | 只在 transformers 4.x；5.x 是叠起来的张量和 `Qwen3MoeTopKRouter` | `layouts` |
-# | 不解释 `gate_proj` 和 `gate` | 前者是 SwiGLU 的阀门（外面有 SiLU），后者是路由器 | `block` |
-# | 去掉共享专家所以更快 | 快慢看激活参数 | `sizes` |
-# | 直接加 `shared_expert_output` | 先乘 sigmoid 阀门；共享专家不在路由的名单里 | `shared` |
+# | MoE 提高泛化能力，每个专家处理特定任务 | 参数多而计算不变；按词元、按层选，分工靠训练长出来 | “看见路由”和“专长” |
+# | 路由器输出 `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | 开头打印的形状 |
+# | 路由器输出的是概率 | 是 logits，可正可负 | 三步图的左格 |
+# | `softmax(dim=1)` | 只有摊平之后才对；写 `dim=-1` | 两种形状的对比 |
+# | `gate` 算的是“选中的专家”的分数 | 是全部专家的 | 三步图的左格 |
+# | 代码片段里没有 top-k、归一化和掩码 | 缺了就跑不起来，完整的在这里 | `route`、`SparseMoeBlock` |
+# | 从不提 `norm_topk_prob` | Qwen3 为真，Qwen1.5/2-MoE 为假 | `route` 下面打印的和 |
+# | `idx, top_x = torch.where(expert_mask[...])` 是词元和名次 | 反了：那里的掩码转置过，`idx` 是名次，`top_x` 是词元；`expert_ids == expert` 没有转置，先词元后名次 | 和 transformers 的对比的最后几行 |
+# | 几乎每个专家都会被用到 | 长提示词才是；逐个生成时只用 8 个 | 调用次数的图 |
+# | `ModuleList` 加线性的 `gate` | 只在 transformers 4.x；5.x 是叠起来的张量和 `Qwen3MoeTopKRouter` | 和 transformers 的对比 |
+# | 不解释 `gate_proj` 和 `gate` | 前者是 SwiGLU 的阀门（外面有 SiLU），后者是路由器 | `Expert`、`SparseMoeBlock` |
+# | 去掉共享专家所以更快 | 快慢看激活参数 | 参数表 |
+# | 直接加 `shared_expert_output` | 先乘 sigmoid 阀门；共享专家不在路由的名单里 | `Qwen2SparseMoeBlock` |
 #
 # ## 常见错误
 #
@@ -1046,21 +1036,21 @@ if not files:
 #
 # ## Thirteen statements in older tutorials
 #
-# | Statement | In fact | The cell that shows it |
+# | Statement | In fact | Where you saw it |
 # |---|---|---|
-# | MoE generalises better, each expert handles a certain task | more parameters for the same work; chosen by token and layer, a division of labour grows in training | `map`, `causal` |
-# | the router gives `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | `inputs` |
-# | the router gives probabilities | logits, positive or negative | `router-figure` |
-# | `softmax(dim=1)` | right on flattened tokens only; write `dim=-1` | `axis` |
-# | `gate` computes scores "of the chosen experts" | of all experts | `router-figure` |
-# | snippets without top-k, renormalisation and mask | they do not run; the complete code is here | `route`, `block` |
-# | no word of `norm_topk_prob` | true in Qwen3, false in Qwen1.5/2-MoE | `route` |
-# | `torch.where` gives the slot, then the token | it follows the mask's shape: here token, then slot; the mask in transformers is transposed, hence the other order | `ex2-check` |
-# | nearly every expert is used | for long prompts; a token generated alone uses 8 | `hits` |
-# | `ModuleList` and a linear `gate` | transformers 4.x only; 5.x has stacked tensors and `Qwen3MoeTopKRouter` | `layouts` |
-# | `gate_proj` and `gate` left unexplained | the first is SwiGLU's valve (with a SiLU around it), the second the router | `block` |
-# | faster for want of a shared expert | the active parameters decide | `sizes` |
-# | add `shared_expert_output` as it is | through a sigmoid valve first; the shared expert is none of the routed ones | `shared` |
+# | MoE generalises better, each expert handles a certain task | more parameters for the same work; chosen by token and layer, a division of labour grows in training | "See the routing", "Specialisation" |
+# | the router gives `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | the shapes printed at the start |
+# | the router gives probabilities | logits, positive or negative | the three steps, left panel |
+# | `softmax(dim=1)` | right on flattened tokens only; write `dim=-1` | the sums for both shapes |
+# | `gate` computes scores "of the chosen experts" | of all experts | the three steps, left panel |
+# | snippets without top-k, renormalisation and mask | they do not run; the complete code is here | `route`, `SparseMoeBlock` |
+# | no word of `norm_topk_prob` | true in Qwen3, false in Qwen1.5/2-MoE | the sums printed below `route` |
+# | `idx, top_x = torch.where(expert_mask[...])` are token and slot | the reverse: that mask is transposed, so `idx` is the slot and `top_x` the token; `expert_ids == expert` is not, hence token, then slot | the last lines beside transformers |
+# | nearly every expert is used | for long prompts; a token generated alone uses 8 | the figure of calls |
+# | `ModuleList` and a linear `gate` | transformers 4.x only; 5.x has stacked tensors and `Qwen3MoeTopKRouter` | the layer beside transformers |
+# | `gate_proj` and `gate` left unexplained | the first is SwiGLU's valve (with a SiLU around it), the second the router | `Expert`, `SparseMoeBlock` |
+# | faster for want of a shared expert | the active parameters decide | the table of parameters |
+# | add `shared_expert_output` as it is | through a sigmoid valve first; the shared expert is none of the routed ones | `Qwen2SparseMoeBlock` |
 #
 # ## Common errors
 #
