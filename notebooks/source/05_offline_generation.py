@@ -255,7 +255,7 @@ for name, request in requests.items():
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[-1]}")
 
 # %% [markdown] lang="zh" key="blocks-text"
-# 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。中途按“中断内核”也没关系：引擎丢掉这一批，照样能用。
+# 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。vLLM 0.19（驱动 570 到 579 用的那一代）更宽：温度 3 和词表之外的停止编号也不报错。中途按“中断内核”也没关系：引擎丢掉这一批，照样能用。
 #
 # ## PagedAttention：KV 缓存按块分配
 #
@@ -264,7 +264,7 @@ for name, request in requests.items():
 # 下面三个请求有同样的系统消息。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：哪些块是共用的？
 
 # %% [markdown] lang="en" key="blocks-text"
-# How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. Interrupting the kernel half way does no harm either: the engine drops the batch and stays usable.
+# How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either: the engine drops the batch and stays usable.
 #
 # ## PagedAttention: the KV cache is given out in blocks
 #
