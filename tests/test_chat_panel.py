@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from faulty_server import ENGINE_DEAD, FaultyServer, stream
 from openai import OpenAI
-from test_explorer import browser, jupyterlab, kernel_is_ready, wait_until  # noqa: F401 - fixtures
+from test_explorer import browser, jupyterlab, kernel_is_ready, trace, wait_until  # noqa: F401 - fixtures
 
 from helpers.explorer import ChatPanel
 from helpers.explorer.chat import JAVASCRIPT, LABELS
