@@ -225,7 +225,7 @@ def test_the_commands_that_were_not_run_are_understood_by_the_installed_vllm():
     assert len(shown) == 10 and any("--nnodes" in line for line in shown)
     code = """
 import sys
-from vllm.entrypoints.openai.cli_args import make_arg_parser
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 parser = make_arg_parser(FlexibleArgumentParser())
 for line in sys.stdin:
