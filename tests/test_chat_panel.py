@@ -8,10 +8,6 @@ import pytest
 from faulty_server import ENGINE_DEAD, FaultyServer, stream
 from jupyterlab_server import JupyterLab, screenshot, wait_until
 from openai import OpenAI
-<<<<<<< HEAD
-=======
-from test_explorer import browser, jupyterlab, kernel_is_ready, trace, wait_until  # noqa: F401 - fixtures
->>>>>>> l0708
 
 from helpers.explorer import ChatPanel
 from helpers.explorer.chat import JAVASCRIPT, LABELS
