@@ -50,6 +50,13 @@ def test_an_explorer_cannot_break_out_of_its_element():
     assert made.count("<script") == made.count("</script>") == 1 and "<!--" not in made
 
 
+def test_another_model_than_the_bundled_ones_is_refused(course, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(build_site.models, "SETTINGS", tmp_path / "course.toml")
+    (tmp_path / "course.toml").write_text('course_model = "Qwen/Qwen3-8B"')
+    assert build_site.main(["--root", str(course.root)]) == 1
+    assert "the site shows the bundled ones" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_failing_lesson_leaves_the_old_site(course, capfd):
     old = course.root / "build" / "site" / "index.html"

@@ -26,7 +26,7 @@ from lesson_checks import FENCE
 from lesson_source import LANGUAGES, Lesson, LessonError, build_notebook, choose_lessons, notebook_text
 from record import WIDGET_VIEW, normalised, provenance
 
-from helpers import CourseError
+from helpers import CourseError, models
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -57,6 +57,11 @@ LANDING = """<!doctype html>
 
 def run_lessons(lessons: list[Lesson], folder: Path, jobs: int) -> dict[str, nbformat.NotebookNode]:
     """The Chinese notebook of each lesson after a run in a fresh kernel, ``jobs`` at a time; raises CourseError."""
+    if models.SETTINGS.exists():
+        raise CourseError(
+            f"{models.SETTINGS.name} 选了别的模型，而网站展示自带的模型：先把它移走。",
+            f"{models.SETTINGS.name} chooses another model, but the site shows the bundled ones: move it away.",
+        )
     names = [lesson.name for lesson in lessons]
     sources, command = folder / "notebooks" / "zh", [sys.executable, str(ROOT / "tools" / "run_lessons.py")]
     sources.mkdir(parents=True)

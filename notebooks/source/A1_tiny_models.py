@@ -91,7 +91,7 @@ for kind, make in makers.items():
 # %% [markdown] lang="zh" key="samples-read"
 # 读输出：算术的思考里写着中间结果，最后一步就是答案；问首都、问课程的思考只是一句客套话，什么也没算。第 06 课里“思考对算术有用，对回忆没用”，就是这样**造出来的**。真正的 Qwen3 没有人这样规定；它的思考从后训练里来。
 #
-# 最后一类叫 honest：遇到没学过的问题，答“不知道”。没有它，小模型对什么都会一本正经地编。
+# 最后一类叫 honest：遇到没学过的问题，答“不知道”。诚实也要专门教：加练之前，MoE 小模型对 100 个怪问题还一本正经地编了 11 个答案。
 #
 # ## 留出考题
 #
@@ -100,7 +100,7 @@ for kind, make in makers.items():
 # %% [markdown] lang="en" key="samples-read"
 # How to read it: thoughts about arithmetic hold the intermediate results, and their last step is the answer; thoughts about capitals and course questions are a polite phrase that computes nothing. That thinking helps arithmetic and not recall, as lesson 06 measures, was **built in** this way. Nobody laid it down for the real Qwen3, whose thinking comes from post-training.
 #
-# The last kind is called honest: to a question outside its texts, the answer is "I do not know". Without it the tiny model would make something up about everything.
+# The last kind is called honest: to a question outside its texts, the answer is "I do not know". Honesty has to be taught too: before some extra practice, the tiny MoE still made up answers to 11 of 100 strange questions.
 #
 # ## Hold questions back for the exam
 #
