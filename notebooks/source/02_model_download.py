@@ -477,7 +477,7 @@ vllm = importlib.util.find_spec("vllm")  # found, not imported; None where it is
 for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if vllm else []:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith("if envs.VLLM_USE_MODELSCOPE"):  # no indentation: it runs at import, once
-            print(f"{file.parent.name}/{file.name}:{number}: {line}")
+            print(f"vllm/{file.parent.name}/{file.name}:{number}: {line}")
 
 # %% [markdown] lang="zh" key="vllm-read"
 # 这几行没有缩进，导入时就执行了，之后再设变量，它们看不到：要设就设在导入之前，最好在终端里 `export VLLM_USE_MODELSCOPE=True`。它还会忽略你先前的 `cache_dir`，往默认的缓存里（系统盘）再下载一份。更简单的是：先下载，再把**本地文件夹**交给 `LLM(...)` 或 `vllm serve`，这时这个变量完全不起作用。本课程一律这样做。

@@ -26,7 +26,7 @@ import random
 import re
 import site
 
-from helpers import checks, models, plots
+from helpers import checks, machine, models, plots
 
 site.addsitedir(str(models.ROOT / "tools"))  # the scripts that made the models: tools/ is no package
 import tiny_data
@@ -486,7 +486,7 @@ checks.exercise_A1_3(balancing_loss)
 #
 # 眼见为实：一个只有两层的小 Qwen3，从随机权重学三位数加法。用的就是上面的零件：同样的数据、分词器、模板、损失和优化器（矩阵用 [Muon](https://kellerjordan.github.io/posts/muon/)，其余用 AdamW）。训练两遍：一遍让它先写竖式再写答案，一遍让它直接写答案。考的都是留出的题。
 #
-# 默认 200 步，两遍一共一两分钟；想多练，先运行 `os.environ["COURSE_TRAIN_STEPS"] = "1000"`，再运行这几格，时间是五倍。
+# 默认 200 步，两遍一共约半分钟，机器忙时一分多钟；想多练，先运行 `os.environ["COURSE_TRAIN_STEPS"] = "1000"`，再运行这几格，时间是五倍。
 #
 # 先猜一猜：看过同样多的题，两个模型各能对多少？
 
@@ -495,7 +495,7 @@ checks.exercise_A1_3(balancing_loss)
 #
 # See for yourself: a Qwen3 of two layers only learns to add three-digit numbers, from random weights. It takes the parts above: the same data, tokenizer, template, loss and optimizers ([Muon](https://kellerjordan.github.io/posts/muon/) for matrices, AdamW for the rest). It is trained twice: once it writes the column addition before the answer, once the answer at once. The exam is on sums that were held out.
 #
-# By default it takes 200 steps, one or two minutes for both; for more, run `os.environ["COURSE_TRAIN_STEPS"] = "1000"` and then these cells, which takes five times as long.
+# By default it takes 200 steps, about half a minute for both, more than one on a busy machine; for more, run `os.environ["COURSE_TRAIN_STEPS"] = "1000"` and then these cells, which takes five times as long.
 #
 # Guess first: having seen equally many sums, how many will each get right?
 
@@ -606,6 +606,7 @@ def is_right(content, expected):
 
 
 print(*prompts[:4], sep="\n")
+machine.require_vllm()  # for all that follows
 
 # %% [markdown] lang="zh" key="cap-offline-text"
 # 第二步：离线试。vLLM 的 `thinking_token_budget` 数思考里的词元，数满就替模型写上 `</think>`；`None` 是不限。采样用 Qwen 给思考模式的建议值，不用贪心解码。
@@ -618,9 +619,6 @@ print(*prompts[:4], sep="\n")
 # Guess first: as the budget grows from 0, does the share of right answers rise steadily, or jump somewhere?
 
 # %% key="cap-offline"
-from helpers import machine
-
-machine.require_vllm()
 from vllm import SamplingParams
 
 from helpers.engine import close_engine, open_engine, split
