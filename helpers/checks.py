@@ -300,20 +300,24 @@ def exercise_02_2(is_whole):
             if error.args[0] in ("shape", "data_offsets", "dtype"):
                 raise Hint("先去掉 __metadata__：它不是张量。", "leave __metadata__ out: it is no tensor.") from None
             raise
-        for left in (40, 8, 3, 0):
+
+        def refuses(zh, en):
             try:
-                result = ask(size - left)[1]
-            except Hint:
-                raise
+                result = is_whole(path)
             except Exception as error:
-                raise Hint(
-                    f"文件头被截断时要返回 False，现在抛出了 {type(error).__name__}。",
-                    f"where the header is cut, return False; this raises {type(error).__name__}.",
-                ) from None
+                kind = type(error).__name__
+                raise Hint(f"{zh}要返回 False，现在抛出了 {kind}。", f"{en} gives False; this raises {kind}.") from None
             if result is not False:
-                raise Hint(
-                    f"只剩 {left} 个字节的文件应该返回 False。", f"a file of which {left} bytes are left gives False."
-                )
+                raise Hint(f"{zh}应该返回 False。", f"{en} gives False.")
+
+        path = Path(folder, "model.safetensors")
+        for left in (40, 8, 3, 0):
+            write_safetensors(path, SAMPLE, size - left)
+            refuses(
+                f"文件头被截断、只剩 {left} 个字节的文件", f"a file cut in its header, of which {left} bytes are left,"
+            )
+        path.write_text("<!DOCTYPE html><title>502 Bad Gateway</title>")
+        refuses("根本不是 safetensors 的文件", "a file that is no safetensors at all, with a gigantic length in front,")
 
 
 @exercise
@@ -865,8 +869,16 @@ def exercise_A1_4(choose_budget):
 
 
 @exercise
-def capstone_A1(measured, report):
-    """The capstone's two measurements: rows of ``budget, right, tokens``, and the same for the service."""
+def capstone_A1(measured, report, choose_budget):
+    """The capstone's two measurements: rows of ``budget, right, tokens``, and the same for the service.
+
+    ``choose_budget`` is the learner's solution of exercise 4: with its stub the budget was chosen by nobody.
+    """
+    if choose_budget(measured, 0.2) is ...:
+        raise Hint(
+            "两边都测到了，但预算是暂代的 64：先做练习 4，再从上线那一格起重新运行。",
+            "both sides are measured, but 64 was a stand-in: solve exercise 4, then run again from the serving cell.",
+        )
     for row in measured:
         if not 0 <= row["right"] <= 1 or row["tokens"] <= 0:
             raise Hint(f"这一行不像测出来的：{row}", f"this row does not look measured: {row}")

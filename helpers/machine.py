@@ -207,21 +207,25 @@ def _with_gpu_open(proc: Path) -> list[int]:
     return sorted(found)
 
 
-def refuse_busy_gpu(share: float = models.GPU_SHARE, root: Path = Path("/")) -> None:
-    """Raises CourseError if others hold so much of the GPU that an engine asking for ``share`` of it cannot start.
+def refuse_busy_gpu(
+    share: float = models.GPU_SHARE, root: Path = Path("/"), size: int | None = None, device: int = 0
+) -> None:
+    """Raises CourseError if others hold so much of a GPU that ``share`` of it, or ``size`` bytes, are not free.
 
-    Call it before a model is loaded. It names the notebooks to shut down. Silent without a GPU, and on MIG slices,
-    whose use nvidia-smi does not tell.
+    Call it before a model is loaded. It names the notebooks to shut down. ``device`` counts as torch does, among the
+    visible GPUs. Silent without a GPU, on MIG slices, whose use nvidia-smi does not tell, and on a card that would be
+    too small when empty.
     """
     use = gpu_use()
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    number = int(first) if first.isdigit() else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[device : device + 1]
+    number = int(visible[0]) if visible and visible[0].strip().isdigit() else device
     if use.slices or number >= len(use.memory):
         return
     used, total = use.memory[number]
-    users = gpu_users(use, root)
-    if total - used >= share * total:
+    needed = share * total if size is None else size / 2**20
+    if total - used >= needed or needed > total:
         return
+    users = gpu_users(use, root)
     names = ", ".join(map(str, users))
     raise CourseError(
         f"GPU {number} 的 {total} MiB 显存已被占用 {used} MiB（{names or '看不到是谁，也可能是这个笔记本自己'}）："

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import CourseError
+from helpers import CourseError, machine
 
 # ---------------------------------------------------------------------------------------------- building blocks
 
@@ -584,12 +584,15 @@ def sample(logits, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, generator=Non
 # ---------------------------------------------------------------------------------------------- loading
 
 
+CUDA_CONTEXT = 512 * 2**20  # bytes, a guess: what CUDA itself takes of a GPU in every process that uses it
+
+
 def load_model(folder, dtype=None, device=None):
     """The model in a Hugging Face folder: `config.json` and one or several safetensors files.
 
     dtype: a torch.dtype, default the one of the files. device: default the GPU if there is one, else the CPU. The
-    weights come without gradients. Raises CourseError for a model that is not supported and for files that are missing,
-    damaged or at odds with `config.json`, before memory is allocated for the weights.
+    weights come without gradients. Raises CourseError for a model that is not supported, for files that are missing,
+    damaged or at odds with `config.json`, and where other programs hold the GPU's memory, before any is allocated.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -603,8 +606,12 @@ def load_model(folder, dtype=None, device=None):
     expected = {name: list(view.shape) for name, view in checkpoint_views(config, model.state_dict(), packed).items()}
     _refuse_mismatch(folder, expected, shapes)
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     empty = {"dtype": dtype or stored_dtype, "device": device}
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # or memory that this kernel has given up would count as taken
+        size = sum(tensor.numel() for tensor in model.state_dict().values()) * empty["dtype"].itemsize
+        machine.refuse_busy_gpu(size=size + CUDA_CONTEXT, device=device.index or 0)
     state = {name: torch.empty(tensor.shape, **empty) for name, tensor in model.state_dict().items()}
     views = checkpoint_views(config, state, packed)
     for file in files:

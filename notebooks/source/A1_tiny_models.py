@@ -4,7 +4,7 @@
 # | | |
 # |---|---|
 # | 学完能做 | 自己造一份训练数据并留出考题；说清一条对话里哪些词元算损失；读懂损失曲线和专家负载曲线；现场训练一个会做加法的小 Qwen3；用自己的题目选思考预算、上线、测量 |
-# | 先修 | 第 03 课；收官项目用到第 05、07 课 |
+# | 先修 | 第 03 课；专家负载一节用到第 04 课，收官项目用到第 05、07 课和 vLLM |
 # | 时间 | 主线 35 分钟；标着“选读”的再加 25 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
 # | 模型 | 课程自带的两个小模型；只有收官项目跟随 `COURSE_MODEL`，建议的真实模型是 Qwen3-8B（24 GB 显存），没有在 GPU 上跑过 |
@@ -15,7 +15,7 @@
 # | | |
 # |---|---|
 # | You will be able to | make training data and hold questions back for the exam; say which tokens of a conversation carry loss; read loss curves and expert-load curves; train a small Qwen3 live until it adds; choose a thinking budget for your own questions, serve with it and measure |
-# | Prerequisites | lesson 03; for the capstone, lessons 05 and 07 |
+# | Prerequisites | lesson 03; for the expert load, lesson 04; for the capstone, lessons 05 and 07 and vLLM |
 # | Time | 35 minutes for the main path; 25 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory |
 # | Model | the two bundled tiny models; only the capstone follows `COURSE_MODEL`, a real one to try is Qwen3-8B (24 GB GPU), which was not run on a GPU |
@@ -26,7 +26,7 @@ import random
 import re
 import site
 
-from helpers import checks, models, plots
+from helpers import checks, machine, models, plots
 
 site.addsitedir(str(models.ROOT / "tools"))  # the scripts that made the models: tools/ is no package
 import tiny_data
@@ -198,12 +198,12 @@ for text in ("37×46=1702", "什么是混合专家？", "What is a mixture of ex
 assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 
 # %% [markdown] lang="zh" key="tokenizer-read"
-# 读输出：课程里的词一块就是一个词；没见过的字退回字节，单独一个字节不是字，显示成 �。
+# 读输出：课程里的词一块就是一个词；没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
 #
 # **选读。** 先猜一猜：这 2,560 块里，汉字、单词、数字各占多少？一条样本平均有多长，其中多少要模型自己写？
 
 # %% [markdown] lang="en" key="tokenizer-read"
-# How to read it: words of the course are one piece each; a character it has never seen falls back to bytes, and a single byte is no character, so it shows as �.
+# How to read it: words of the course are one piece each; a character it has never seen falls back to bytes, 麟 to 3 tokens, and a single byte is no character, so it shows as �.
 #
 # **Extra.** Guess first: of the 2,560 pieces, how many are Chinese characters, words, digits? And how long is a sample on average, and how much of it must the model write itself?
 
@@ -366,7 +366,7 @@ for name, model in (("untrained", untrained), ("trained", trained)):
             for input_ids, targets in chunks
         ]
     loss = (sum(sums) / sum(int((targets != -100).sum()) for _, targets in chunks)).item()
-    print(f"{name:<10} loss {loss:.3f}: on average {math.exp(-loss):.1%} for the right token")
+    print(f"{name:<10} loss {loss:.3f}: on average {math.exp(-loss):.2%} for the right token")
     assert name == "trained" or abs(loss - math.log(2560)) < 0.1
 assert loss < 0.1
 
@@ -402,12 +402,12 @@ axes[1].set(title="learning rate, % of its peak", xlabel="step")
 figure
 
 # %% [markdown] lang="zh" key="curves-read"
-# 读图：左边是损失（对数轴），右边是学习率的安排：先升温 100 步，再沿余弦降下来。开头几百步学会的是格式和句子，损失一落千丈；后面几千步磨的是进位和乘法，每降一点都慢。1,200 步起提示词变长，曲线几乎看不出来；最后 400 步加了更多更难的“不知道”，题目难了，损失不再下降，模型却更好了：在 100 个怪问题里老实说不知道的，从 89 个变成 99 个（见 `assets/models/qwen3-moe-tiny/README.md`）。损失只能在同一份数据上比较。
+# 读图：左边是损失（对数轴），右边是学习率的安排：先升温 100 步，再沿余弦降下来，最后 400 步从峰值的 10% 重新开始，直线降下。开头几百步学会的是格式和句子，损失一落千丈；后面几千步磨的是进位和乘法，每降一点都慢。1,200 步起提示词变长，曲线几乎看不出来；最后 400 步加了更多更难的“不知道”，题目难了，损失不再下降，模型却更好了：在 100 个怪问题里老实说不知道的，从 89 个变成 99 个（见 `assets/models/qwen3-moe-tiny/README.md`）。损失只能在同一份数据上比较。
 #
 # 再看专家。先猜两件事：去掉均衡，专家之间会分得多不均？会不会有专家几乎一个词元也拿不到？
 
 # %% [markdown] lang="en" key="curves-read"
-# How to read it: the loss on the left (log axis), the plan of the learning rate on the right: 100 steps of warm-up, then down along a cosine. The first few hundred steps learn format and sentences, and the loss plunges; the thousands after them work on carries and products, and each bit less is slow. From step 1,200 prompts get longer, which the curve hardly shows; the last 400 steps add more and harder refusals: the questions are harder, the loss no longer falls, and yet the model is better: of 100 strange questions it now admits for 99 that it does not know, up from 89 (see `assets/models/qwen3-moe-tiny/README.md`). Losses compare on the same data only.
+# How to read it: the loss on the left (log axis), the plan of the learning rate on the right: 100 steps of warm-up, then down along a cosine; the last 400 steps start again from 10% of the peak and go down in a line. The first few hundred steps learn format and sentences, and the loss plunges; the thousands after them work on carries and products, and each bit less is slow. From step 1,200 prompts get longer, which the curve hardly shows; the last 400 steps add more and harder refusals: the questions are harder, the loss no longer falls, and yet the model is better: of 100 strange questions it now admits for 99 that it does not know, up from 89 (see `assets/models/qwen3-moe-tiny/README.md`). Losses compare on the same data only.
 #
 # Now the experts. Two guesses first: without balance, how unequal do their shares become? Is there an expert that gets next to no token?
 
@@ -486,7 +486,7 @@ checks.exercise_A1_3(balancing_loss)
 #
 # 眼见为实：一个只有两层的小 Qwen3，从随机权重学三位数加法。用的就是上面的零件：同样的数据、分词器、模板、损失和优化器（矩阵用 [Muon](https://kellerjordan.github.io/posts/muon/)，其余用 AdamW）。训练两遍：一遍让它先写竖式再写答案，一遍让它直接写答案。考的都是留出的题。
 #
-# 默认 200 步，两遍一共约半分钟；设环境变量 `COURSE_TRAIN_STEPS=1000` 再运行这几格，带思考的一遍约两分钟。
+# 默认 200 步，两遍一共约半分钟，机器忙时一分多钟；想多练，先运行 `os.environ["COURSE_TRAIN_STEPS"] = "1000"`，再运行这几格，时间是五倍。
 #
 # 先猜一猜：看过同样多的题，两个模型各能对多少？
 
@@ -495,7 +495,7 @@ checks.exercise_A1_3(balancing_loss)
 #
 # See for yourself: a Qwen3 of two layers only learns to add three-digit numbers, from random weights. It takes the parts above: the same data, tokenizer, template, loss and optimizers ([Muon](https://kellerjordan.github.io/posts/muon/) for matrices, AdamW for the rest). It is trained twice: once it writes the column addition before the answer, once the answer at once. The exam is on sums that were held out.
 #
-# By default it takes 200 steps, about half a minute for both; set the environment variable `COURSE_TRAIN_STEPS=1000` and run these cells again, and the training with thoughts takes about two minutes.
+# By default it takes 200 steps, about half a minute for both, more than one on a busy machine; for more, run `os.environ["COURSE_TRAIN_STEPS"] = "1000"` and then these cells, which takes five times as long.
 #
 # Guess first: having seen equally many sums, how many will each get right?
 
@@ -571,7 +571,7 @@ assert live_steps < 200 or scores["with thoughts"] > scores["answer only"]
 figure
 
 # %% [markdown] lang="zh" key="live-read"
-# 读图：横轴是步数，纵轴是每个词元的损失（对数轴），图例里是留出题的正确率。写竖式的那个学得会，直接写答案的几乎全错：它要在写出第一个数字之前就把所有进位做完；写竖式只要每次加两个一位数。这就是“思考有用”最小的样子，也正是小模型的数据要造出来的效果。
+# 读图：横轴是步数，纵轴是每个词元的损失（对数轴），图例里是留出题的正确率。写竖式的那个学得会，直接写答案的几乎全错：它要在写出第一个数字之前就把所有进位做完；写竖式每次只要加两个一位数，再加上进位。这就是“思考有用”最小的样子，也正是小模型的数据要造出来的效果。
 #
 # 别把它说过头。直接写答案不是学不会，是学得慢：设成 1000 步跑过一次，写竖式的全对，直接写的也升到了一半左右。带思考的每道题有更多词元、更多计算；步数相同，时间不同。一个种子、一种任务、一种大小，说明机制，不说明真正的 Qwen3。
 #
@@ -579,10 +579,10 @@ figure
 #
 # 现在把整门课连起来。四步：准备题目；离线试几种思考预算，选一个；用它上线服务；从客户端测量，看看和离线是不是一回事。这一节跟随 `COURSE_MODEL`，换成真正的 Qwen3 也成立。
 #
-# 第一步：把 `prompts` 换成你自己的题，每条是（问题，应当出现的最后一个数）。默认是 40 道留出的连加和乘法；题太少，正确率就是碰运气。环境变量 `COURSE_CASES` 可以改题数。
+# 第一步：把 `prompts` 换成你自己的题，每条是（问题，应当出现的最后一个数）。默认是 40 道留出的连加和乘法；题太少，正确率就是碰运气。环境变量 `COURSE_CASES` 可以改题数，在笔记本里写成 `os.environ["COURSE_CASES"] = "100"`。
 
 # %% [markdown] lang="en" key="live-read"
-# How to read it: steps on the x axis, loss per token on the y axis (log), the share of held-out sums that come out right in the legend. The one that writes columns learns to add, the one that answers at once gets nearly all wrong: it must work out every carry before it writes the first digit; in columns, each step adds two digits. This is "thinking helps" at its smallest, and it is the very effect that the tiny models' data was built to show.
+# How to read it: steps on the x axis, loss per token on the y axis (log), the share of held-out sums that come out right in the legend. The one that writes columns learns to add, the one that answers at once gets nearly all wrong: it must work out every carry before it writes the first digit; in columns, each step adds two digits and a carry. This is "thinking helps" at its smallest, and it is the very effect that the tiny models' data was built to show.
 #
 # Do not make too much of it. Answering at once is not impossible to learn, only slow: in one run with 1000 steps the columns got all right, and the direct answers had come up to about half. With thoughts, a sum has more tokens and takes more computing; the steps are equal, the time is not. One seed, one task, one size: it shows a mechanism and says nothing about the real Qwen3.
 #
@@ -590,7 +590,7 @@ figure
 #
 # Now the whole course in one piece. Four steps: prepare questions; try some thinking budgets offline and choose one; serve with it; measure from the client, and see whether it is what you saw offline. This section follows `COURSE_MODEL` and holds for a real Qwen3 too.
 #
-# Step one: put your own questions into `prompts`, each as (question, the last number that should occur). The default is 40 held-out long sums and products; with too few, the share of right answers is luck. The environment variable `COURSE_CASES` changes their number.
+# Step one: put your own questions into `prompts`, each as (question, the last number that should occur). The default is 40 held-out long sums and products; with too few, the share of right answers is luck. The environment variable `COURSE_CASES` changes their number, in the notebook `os.environ["COURSE_CASES"] = "100"`.
 
 # %% key="cap-prompts"
 rng, cases = random.Random(2), int(os.environ.get("COURSE_CASES", 40))
@@ -606,6 +606,7 @@ def is_right(content, expected):
 
 
 print(*prompts[:4], sep="\n")
+machine.require_vllm()  # for all that follows
 
 # %% [markdown] lang="zh" key="cap-offline-text"
 # 第二步：离线试。vLLM 的 `thinking_token_budget` 数思考里的词元，数满就替模型写上 `</think>`；`None` 是不限。采样用 Qwen 给思考模式的建议值，不用贪心解码。
@@ -641,6 +642,8 @@ if models.is_bundled(cap_folder) and cases >= 40:
     assert measured[-1]["right"] > measured[0]["right"]
 
 # %% [markdown] lang="zh" key="cap-choose-text"
+# 读输出：小模型不是一路上升，而是先平后跳。它的思考平均要写四十多个词元；预算不到这个数，思考多半断在结果之前，词元花了，答案没有变好；过了这个数才跳上去。真正的 Qwen3 和你的题，要看你自己这张表。
+#
 # ### 练习 4 ★★☆（8 分钟）：选预算
 #
 # `measured` 是上面那样的列表，次序不定；`allowed_loss` 是愿意比最好的正确率低多少，例如 0.1。返回够好的里面**最省词元**的那个预算（可能是 `None`）。
@@ -652,6 +655,8 @@ if models.is_bundled(cap_folder) and cases >= 40:
 # </details>
 
 # %% [markdown] lang="en" key="cap-choose-text"
+# How to read it: for the tiny model the share does not rise steadily, it stays flat and then jumps. Its thoughts take a good forty tokens on average; a budget below that mostly cuts them before the result, so tokens are spent and answers are no better; above it, the share jumps. For a real Qwen3 and your questions, go by your own table.
+#
 # ### Exercise 4 ★★☆ (8 minutes): choose the budget
 #
 # `measured` is a list like the one above, in any order; `allowed_loss` is how far below the best share of right answers you would go, say 0.1. Among those that are good enough, return the budget that takes the **fewest tokens** (it may be `None`).
@@ -726,7 +731,7 @@ ax.plot(report["tokens"], 100 * report["right"], "*", markersize=15, color="#bb4
 title = f"{cap_folder.name}: right answers, % (the number at a point is its budget)"
 ax.set(title=title, xlabel="tokens an answer", ylim=(-5, 108))
 ax.legend(loc="lower right")
-checks.capstone_A1(measured, report)
+checks.capstone_A1(measured, report, choose_budget)
 figure
 
 # %% [markdown] lang="zh" key="recap"
@@ -866,7 +871,7 @@ measure()
 # - 字节级 BPE：[Radford 等，2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)，2.2 节
 # - 小到能在 CPU 上训练，也能学会说话：[TinyStories](https://arxiv.org/abs/2305.07759)
 # - 竖式一步步写出来才学得会的加法：[Nye 等，2021](https://arxiv.org/abs/2112.00114)
-# - 自己重训一个小模型：`python tools/train_tiny_models.py qwen3-tiny --output build/my-tiny`，中断后再运行会接着训练
+# - 自己重训一个小模型，在课程文件夹里运行：`.venv/bin/python tools/train_tiny_models.py qwen3-tiny --output build/my-tiny`，中断后再运行会接着训练
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
@@ -876,4 +881,4 @@ measure()
 # - Byte-level BPE: [Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), section 2.2
 # - Small models that learn to tell stories: [TinyStories](https://arxiv.org/abs/2305.07759)
 # - Addition learned by writing out the steps: [Nye et al., 2021](https://arxiv.org/abs/2112.00114)
-# - Train a tiny model yourself: `python tools/train_tiny_models.py qwen3-tiny --output build/my-tiny`; after an interruption, the same command goes on where it stopped
+# - Train a tiny model yourself, in the course's folder: `.venv/bin/python tools/train_tiny_models.py qwen3-tiny --output build/my-tiny`; after an interruption, the same command goes on where it stopped
