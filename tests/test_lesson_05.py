@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 from lesson_source import parse, read_lesson
 
-from helpers import checks, models
+from helpers import checks, engine, models
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "05_offline_generation.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -154,19 +154,40 @@ def test_copy_me_cell_runs_alone(tmp_path):
     assert "without thinking: " in done.stdout and "小" in done.stdout.split("without thinking: ")[1]
 
 
-def test_copy_me_split(tmp_path):
-    """Its split alone, on outputs that need no engine."""
+OFF, ON = "<think>\n\n</think>\n\n", "<think>\n"  # what a template may write at the beginning of the last turn
+
+
+def output_of(text, opening="", question="12?"):
+    """What vLLM returns for a prompt with that last turn: the ids of both."""
+    tokenizer = checks._tiny_tokenizer()
+    prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{opening}"
+    ids, written = (tokenizer.encode(part, add_special_tokens=False) for part in (prompt, text))
+    completion = SimpleNamespace(token_ids=written, text=text.replace("<|im_end|>", ""), finish_reason="stop")
+    return SimpleNamespace(prompt_token_ids=ids, outputs=[completion])
+
+
+COPY_ME_SPLITS = [
+    (("<think>\n12\n</think>\n\n34<|im_end|>",), ("12", "34")),
+    (("<think>\n12</think>3</think>4",), ("123", "4")),
+    (("<think>\n12",), ("12", None)),  # cut: no answer, and no tag in the thought
+    (("34",), ("", "34")),
+    (("34<|im_end|>", OFF), ("", "34")),
+    (("12\n</think>\n\n34", ON), ("12", "34")),
+    (("12", ON), ("12", None)),  # the template opened the thought
+    (("12", ON, "what does </think> mean?"), ("12", None)),
+    (("34", "", "what does <think> mean?"), ("", "34")),  # the user's words open nothing
+    (("34", OFF, "<think>"), ("", "34")),
+]
+
+
+@pytest.mark.parametrize(("case", "expected"), COPY_ME_SPLITS)
+def test_copy_me_split(case, expected):
+    """Its split alone, on outputs that need no engine; the helper's says the same."""
     tree = parse(CELLS["copy-me"])
     source = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "split")
     names = {}
     exec(ast.unparse(source), names)
-    tokenizer = checks._tiny_tokenizer()
-
-    def taken_apart(text):
-        ids = tokenizer.encode(text, add_special_tokens=False)
-        return names["split"](SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids, text=text)]), tokenizer)
-
-    assert taken_apart("<think>\n12\n</think>\n\n34<|im_end|>") == ("12", "34")
-    assert taken_apart("<think>\n12</think>3</think>4") == ("123", "4")
-    assert taken_apart("<think>\n12")[1] is None
-    assert taken_apart("34") == ("", "34")
+    tokenizer, output = checks._tiny_tokenizer(), output_of(*case)
+    assert names["split"](output, tokenizer) == expected
+    thinking, answer, _ = engine.split(output, tokenizer)
+    assert ((thinking or "").replace("</think>", ""), answer) == expected

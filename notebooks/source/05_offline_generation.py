@@ -41,8 +41,10 @@ print(models.describe(folder), "| thinking:", models.capabilities(folder).thinki
 # ```python
 # from vllm import LLM
 #
-# llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192)
+# llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192, reasoning_parser="qwen3")
 # ```
+#
+# 最后一个参数告诉引擎思考写到哪里为止，约束输出格式和思考预算（第 06 课）要用；从不思考的 Instruct-2507 不要写它。
 #
 # 课程的 `open_engine` 返回的就是一个 `LLM`，只是按这台机器选好了参数，装不下的模型在读入之前就会告诉你。下面多给两个参数，是为了后面的观察：KV 缓存每块 32 个词元（token），以及允许查看整个词表的概率。
 #
@@ -56,8 +58,10 @@ print(models.describe(folder), "| thinking:", models.capabilities(folder).thinki
 # ```python
 # from vllm import LLM
 #
-# llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192)
+# llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192, reasoning_parser="qwen3")
 # ```
+#
+# The last argument tells the engine where a thought ends, which constrained output and the thinking budget of lesson 06 need; leave it out for Instruct-2507, which never thinks.
 #
 # What `open_engine` of this course returns is such an `LLM`, with parameters chosen for this machine; a model that does not fit is refused before it is read. The two arguments below are for watching: blocks of 32 tokens in the KV cache, and probabilities of the whole vocabulary on request.
 #
@@ -98,7 +102,7 @@ direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_
 # %% [markdown] lang="zh" key="params-text"
 # 采样的值和停止词元都来自模型文件夹里的 `generation_config.json`，所以不必像旧教程那样手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在，vLLM 会直接拒绝。要写也该按名字向分词器查。
 #
-# 但默认的 `max_tokens` 只有 16，思考才开头就断了。上面写 `max_tokens=None`：用完上下文里剩下的空间为止（环境变量 `COURSE_MAX_TOKENS` 可以设一个上限）。旧教程给 4096 甚至 1024：真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。
+# 但默认的 `max_tokens` 只有 16，思考才开头就断了。上面写 `max_tokens=None`：用完上下文里剩下的空间为止（环境变量 `COURSE_MAX_TOKENS` 可以设一个上限）。旧教程给 4096 甚至 1024：真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。要放得下这么多，引擎的上下文也得够长：写 `max_model_len=40960`（Qwen3-8B 的上限），或者写 -1，让 vLLM 取内存放得下的最长；`open_engine` 默认只取 8192。
 #
 # 一旦自己建了 `SamplingParams`，文件里的采样值就不再起作用，要写全。Qwen 对两种模式各有一套建议：
 #
@@ -106,6 +110,8 @@ direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_
 # |---|---|---|---|---|---|
 # | 思考 | 0.6 | 0.95 | 20 | 0 | 0 |
 # | 非思考 | 0.7 | 0.8 | 20 | 0 | 1.5 |
+#
+# `presence_penalty` 从已经写出过的词元的分数里减去这个数，好让模型少说重复的话；模型卡提醒，给得太高会混进别的语言。
 #
 # 思考时不要用贪心解码（`temperature=0`）：模型卡明确警告它会变差，还会无休止地重复。旧教程非思考时漏掉了 `presence_penalty`，思考时又常写 `temperature=0`。
 #
@@ -116,7 +122,7 @@ direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_
 # %% [markdown] lang="en" key="params-text"
 # The sampling values and the stop tokens come from `generation_config.json` in the model's folder. So there is no need to write `stop_token_ids=[151645, 151643]` by hand as older tutorials do: in another vocabulary those ids do not exist, and vLLM refuses them. If you want some, ask the tokenizer by name.
 #
-# But `max_tokens` is 16 by default, which cuts a thought at its first words. Above, `max_tokens=None` means: as much as the context has room for (the environment variable `COURSE_MAX_TOKENS` caps it). Older tutorials give 4096 or even 1024: real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768.
+# But `max_tokens` is 16 by default, which cuts a thought at its first words. Above, `max_tokens=None` means: as much as the context has room for (the environment variable `COURSE_MAX_TOKENS` caps it). Older tutorials give 4096 or even 1024: real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768. To have room for that the engine needs a context to match: `max_model_len=40960`, the most that Qwen3-8B has, or -1, with which vLLM takes the longest that fits the memory; `open_engine` takes 8192 unless told.
 #
 # Once you build your own `SamplingParams`, the file's sampling values no longer apply, so write all of them. Qwen gives one set of advice for each mode:
 #
@@ -124,6 +130,8 @@ direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_
 # |---|---|---|---|---|---|
 # | thinking | 0.6 | 0.95 | 20 | 0 | 0 |
 # | non-thinking | 0.7 | 0.8 | 20 | 0 | 1.5 |
+#
+# `presence_penalty` is subtracted from the score of every token that has already been written, so that the model repeats itself less; too high a value may mix languages, the model card warns.
 #
 # Do not use greedy decoding (`temperature=0`) with thinking: the model card warns that it gets worse and may repeat itself without end. Older tutorials leave out `presence_penalty` without thinking, and often write `temperature=0` with it.
 #
@@ -139,7 +147,8 @@ who = [{"role": "user", "content": "你是谁？"}]
 for output in (thoughtful, quick):
     print(repr(output.outputs[0].text), "| stopped because:", output.outputs[0].finish_reason)
     print("    thinking:", split(output).thinking, "\n    answer:  ", split(output).answer)
-assert split(thoughtful).finished == (thoughtful.outputs[0].finish_reason != "length")
+_, tag, behind = thoughtful.outputs[0].text.rpartition("</think>")
+assert not tag or split(thoughtful).answer == behind.strip()
 
 # %% [markdown] lang="zh" key="template-text"
 # 读输出：Qwen3 默认会思考，输出先是 `<think>` 到 `</think>`，然后才是答案；`split` 按词元编号把两段分开，没想完就被截断时，答案是 `None`（第 06 课细讲）。第二个回答里没有思考。
@@ -255,22 +264,22 @@ for name, request in requests.items():
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[-1]}")
 
 # %% [markdown] lang="zh" key="blocks-text"
-# 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。vLLM 0.19（驱动 570 到 579 用的那一代）更宽：温度 3 和词表之外的停止编号也不报错。中途按“中断内核”也没关系：引擎丢掉这一批，照样能用。
+# 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。`unknown role` 那一行也是 `open_engine` 加的检查：vLLM 自己不报错，模板把这条消息悄悄丢掉，你自己的程序要自己查。vLLM 0.19（驱动 570 到 579 用的那一代）更宽：温度 3 和词表之外的停止编号也不报错。中途按“中断内核”也没关系，这同样是 `open_engine` 做的：等这一步走完，丢掉这一批，引擎照样能用；直接用 `LLM` 没有这层保护。
 #
 # ## PagedAttention：KV 缓存按块分配
 #
-# 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。开头相同的提示词还能共用同一批块，这叫前缀缓存。
+# 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。
 #
-# 下面三个请求有同样的系统消息。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：哪些块是共用的？
+# 下面三个请求有同样的系统消息。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：每个请求都有自己的一份系统消息，还是别的样子？最后一块会填满吗？
 
 # %% [markdown] lang="en" key="blocks-text"
-# How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either: the engine drops the batch and stays usable.
+# How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. The line on `unknown role` is a check of `open_engine` too: vLLM raises nothing and the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either, and that again is the work of `open_engine`: it lets the step end, drops the batch, and the engine stays usable; a plain `LLM` has no such guard.
 #
 # ## PagedAttention: the KV cache is given out in blocks
 #
-# Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order. Prompts that begin alike can even share blocks: that is prefix caching.
+# Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order.
 #
-# The three requests below share a system message. Instead of calling `llm.chat` we push the engine step by step, stop half way and look at the block tables in the scheduler's hands. Guess first: which blocks are shared?
+# The three requests below share a system message. Instead of calling `llm.chat` we push the engine step by step, stop half way and look at the block tables in the scheduler's hands. Guess first: does each request hold its own copy of the system message? And is its last block full?
 
 
 # %% key="blocks"
@@ -298,18 +307,18 @@ assert all(len(blocks) == -(-lengths[name] // cache.block_size) for name, blocks
 plots.block_tables(tables, lengths, cache.block_size)
 
 # %% [markdown] lang="zh" key="blocks-read"
-# 读图：上面一排是缓存里的块，数字是块的编号；下面一行是一个请求的块表，从左到右就是词元的次序，颜色填到哪里，块就用到哪里。灰色的块装着共同的系统消息，三个请求指着同一份；后面的块各归各，编号不必相连。浪费最多是每个请求最后一块里的空格。
+# 读图：上面一排是缓存里的块，数字是块的编号；下面一行是一个请求的块表，从左到右就是词元的次序，颜色填到哪里，块就用到哪里。灰色的块装着共同的系统消息，三个请求指着同一份：开头相同的提示词共用同一批块，这叫**前缀缓存**。后面的块各归各，编号不必相连。浪费最多是每个请求最后一块里的空格。
 #
 # GPU 上 vLLM 默认每块 16 个词元；CPU 版默认 128 个，所以这里特意改小，好让图里有东西可看。
 #
-# **选读。** 前缀缓存省下多少，不用猜：每个输出都报告 `num_cached_tokens`。只有填满的块才能共用，所以它总是块大小的整数倍。
+# **选读。** 前缀缓存省下多少，每个输出都报告：`num_cached_tokens`。先猜一猜：同一个问题问第二遍，整段提示词都不用再算吗？
 
 # %% [markdown] lang="en" key="blocks-read"
-# How to read it: the upper row is the cache, its numbers are block ids; each row below is a request's block table, in the order of its tokens, and a block is coloured as far as it is used. The grey blocks hold the common system message, and three requests point to one copy; behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block.
+# How to read it: the upper row is the cache, its numbers are block ids; each row below is a request's block table, in the order of its tokens, and a block is coloured as far as it is used. The grey blocks hold the common system message, and three requests point to one copy: prompts that begin alike share blocks, which is called **prefix caching**. Behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block.
 #
 # On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128, which is why they are smaller here on purpose, to have something to see.
 #
-# **Extra.** There is no need to guess what prefix caching saves: every output reports `num_cached_tokens`. Only full blocks can be shared, so it is always a multiple of the block size.
+# **Extra.** What prefix caching saves, every output reports as `num_cached_tokens`. Guess first: when the same question comes again, is nothing of its prompt computed anew?
 
 # %% key="prefix" tags=["extra"]
 llm.reset_prefix_cache()
@@ -321,11 +330,15 @@ for question in ("37×46=?", "37×46=?", "你是谁？"):
 assert output.num_cached_tokens > 0
 
 # %% [markdown] lang="zh" key="timeline-text"
+# 读输出：不是。只有填满的块才能共用，所以 `num_cached_tokens` 总是块大小的整数倍，末尾没填满的那块每次重算。
+#
 # ## 连续批处理：谁先完，谁先走
 #
 # 传统的批处理凑齐一批，一起开始，等最长的那个结束，才换下一批。vLLM 在每一步都重新安排：有请求完成，等着的立刻补上。下面一次交上 12 道题，每 4 道里有一道要想得久，并假装只有 4 个位子（真实的引擎有几百个）。先猜一猜：和“凑 4 个一批”比，能省几成的步数？
 
 # %% [markdown] lang="en" key="timeline-text"
+# How to read it: not quite. Only full blocks can be shared, so `num_cached_tokens` is always a multiple of the block size, and the last block, which is not full, is computed every time.
+#
 # ## Continuous batching: who is done leaves
 #
 # Classic batching fills a batch, starts it together and waits for the longest before the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and we pretend that there are only 4 places (a real engine has hundreds). Guess first: what share of the steps does that save, compared with batches of 4?
@@ -353,17 +366,18 @@ finally:
 in_order = [spans[str(number)] for number in range(len(spans))]
 longest = [max(last + 1 - first for first, last in in_order[at : at + 4]) for at in range(0, len(in_order), 4)]
 print(f"continuous batching: {step} steps | batches of 4, each as long as its longest: {sum(longest)} steps")
+print(f"saved: {1 - step / sum(longest):.0%} of the steps")
 plots.timeline(in_order, 4)
 
 # %% [markdown] lang="zh" key="timeline-read"
-# 读图：一行是一个请求，灰色在等，蓝色在跑。看每条蓝色的右端：那一步刚结束，下面就有一条开始。没有人陪着最长的请求空等。请求的长短越悬殊，省得越多。
+# 读图：一行是一个请求，灰色在等，蓝色在跑。看每条蓝色的右端：那一步刚结束，下面就有一条开始。没有人陪着最长的请求空等。省下的比例打印在图的上面；请求的长短越悬殊，省得越多。
 #
 # ## 一道题，还是一批题
 #
 # 先猜一猜：64 道题一起算，每秒生成的词元是一道题时的多少倍？这里只数词元、不看答案，所以用贪心解码，并写满同样的长度，好让每一种做法的工作量相等。
 
 # %% [markdown] lang="en" key="timeline-read"
-# How to read it: a row is a request, grey is waiting, blue is running. Look at the right ends: a step after one of them another request starts. Nobody waits for the longest. The more the lengths differ, the more is saved.
+# How to read it: a row is a request, grey is waiting, blue is running. Look at the right ends: a step after one of them another request starts. Nobody waits for the longest. The share that is saved is printed above the figure; the more the lengths differ, the larger it is.
 #
 # ## One problem, or a batch
 #
@@ -391,17 +405,17 @@ count = max(1, min(cases, int(60 * speed["vLLM, one"] / length)))
 print(f"one at a time, {count} problems would take about {count * length / speed['vLLM, one']:.1f} s")
 speed[f"vLLM, batch of {count}"] = measure(with_vllm, count)
 for name, value in speed.items():
-    print(f"{name:22} {value:8.0f} tokens/s")
+    print(f"{name:22} {value:8.0f} tokens/s, {value / speed['vLLM, one']:.0f} times one")
 
 # %% [markdown] lang="zh" key="position-text"
-# 和 transformers 的比较放在本课的末尾，那时引擎已经关上：内存里一次只放一个模型。
+# 读输出：倍数在行末。它离题数越近，说明并在一起的请求越不互相拖累；为什么能这样，本课末尾算给你看。和 transformers 的比较也放在那里，那时引擎已经关上：内存里一次只放一个模型。
 #
 # ## 采样在做什么
 #
 # 模型每一步给词表里的每个词元一个分数，采样参数决定从哪些里面、按什么比例抽。要看清楚，得找一个**开放**的位置：接下来有好几种合理的写法。讲故事正合适。先猜一猜：下面两段文字的下一个词元，各有几种可能？
 
 # %% [markdown] lang="en" key="position-text"
-# The comparison with transformers comes at the end of the lesson, when the engine is closed: one model in memory at a time.
+# How to read it: the factor is at the end of the line. The closer it is to the number of problems, the less they hold each other up; why that can be is computed at the end of the lesson. The comparison with transformers comes there too, when the engine is closed: one model in memory at a time.
 #
 # ## What sampling does
 #
@@ -422,9 +436,13 @@ for start, logprobs in positions.items():
     assert abs(sum(torch.tensor(entry.logprob).exp() for entry in logprobs.values()) - 1) < 0.01
 
 # %% [markdown] lang="zh" key="settings-text"
+# 读输出：第一段后面像样的有三种，第二段有五种，其余两千多个词元加起来几乎为零（真实的模型，候选要多得多）。
+#
 # 四个参数依次作用。**温度**先把所有分数除以它：小于 1，差距拉大；大于 1，差距抹平。**min-p** 去掉不到最大概率某个比例的词元，**top-k** 只留最好的 k 个，**top-p** 从最好的数起，累计概率够了就停。剩下的重新归一，再抽。先猜一猜：按 Qwen 的两套建议，上面第一段文字后面各剩几个词元？
 
 # %% [markdown] lang="en" key="settings-text"
+# How to read it: three sensible ways on from the first text and five from the second; the other two thousand and more tokens have next to nothing (a real model has many more candidates).
+#
 # Four parameters act in turn. **Temperature** divides all scores: below 1 differences grow, above 1 they fade. **min-p** drops tokens that are less likely than some fraction of the likeliest, **top-k** keeps the best k, and **top-p** counts from the best until their probabilities add up to enough. What is left is renormalised and drawn from. Guess first: with each of Qwen's two sets of advice, how many tokens are left after the first text above?
 
 # %% key="settings"
@@ -458,19 +476,19 @@ axes[0].set_ylabel("probability")
 figure
 
 # %% [markdown] lang="zh" key="settings-read"
-# 读图：浅色是模型给的概率，深色是采样真正用的概率；只画最好的 6 个，`␣` 是空格，标题里是词表中还可能被抽到的个数。非思考的建议更窄：温度更高，但 top-p 更小，尾巴先被剪掉。温度 2 不剪任何词元，只把机会分给尾巴，胡话就是这么混进来的；所以高温要配 min-p 或 top-p。
+# 读图：浅色是模型给的概率，深色是采样真正用的概率；只画最好的 6 个，`␣` 是空格，标题里是词表中还可能被抽到的个数。非思考的建议更窄：温度虽高一点，但 top-p 更小，剪得更多。温度 2 不剪任何词元，只把机会分给尾巴，胡话就是这么混进来的；所以高温要配 min-p 或 top-p。
 #
 # **选读。** 这是按公式算的，vLLM 真是这样抽的吗？让它抽 400 次，数一数。
 
 # %% [markdown] lang="en" key="settings-read"
-# How to read it: light is the model's probability, dark what sampling uses; only the best 6 are drawn, `␣` is a space, and the title counts all tokens of the vocabulary that can still be drawn. The advice without thinking is the narrower one: a higher temperature, but a smaller top-p, so the tail goes first. Temperature 2 cuts nothing and hands chances to the tail; that is how nonsense gets in, and why a high temperature wants min-p or top-p beside it.
+# How to read it: light is the model's probability, dark what sampling uses; only the best 6 are drawn, `␣` is a space, and the title counts all tokens of the vocabulary that can still be drawn. The advice without thinking is the narrower one: its temperature is a little higher, but its top-p is smaller and cuts more. Temperature 2 cuts nothing and hands chances to the tail; that is how nonsense gets in, and why a high temperature wants min-p or top-p beside it.
 #
 # **Extra.** This was computed by formula. Does vLLM really draw like that? Let it draw 400 times, and count.
 
 # %% key="draws" tags=["extra"]
 from collections import Counter
 
-draws = 400
+draws, edge = 400, 0.05 if torch.cuda.is_available() else 0  # bf16 on a GPU: a token at the line may fall either way
 for name, chosen in settings.items():
     params = SamplingParams(n=draws, max_tokens=1, **chosen)
     [output] = llm.generate([texts[0]], params, use_tqdm=False)
@@ -479,7 +497,7 @@ for name, chosen in settings.items():
     pairs = [(drawn[token] / draws, expected[place].item()) for place, (token, _) in enumerate(entries)]
     shown = "  ".join(f"{real:.2f} / {formula:.2f}" for real, formula in pairs[:3])
     print(f"{name:14} drawn / by formula: {shown}")
-    assert all(formula > 0 or real == 0 for real, formula in pairs)  # what was cut never comes
+    assert all(formula > 0 or real <= edge for real, formula in pairs)  # what was cut never comes
     assert max(abs(real - formula) for real, formula in pairs) < 0.12  # almost five standard deviations
 
 # %% [markdown] lang="zh" key="explorer-text"
@@ -493,7 +511,23 @@ from helpers.explorer import SamplingExplorer
 
 SamplingExplorer(positions, model=folder.name)
 
+# %% [markdown] lang="zh" key="explorer-answer-text"
+# 试过了再看：下面在两段文字上各试三种剪法，数一数剩下几个词元。先猜一猜：哪一种换了位置还对？
+
+# %% [markdown] lang="en" key="explorer-answer-text"
+# Try it before you read on. Here are three cuts on both texts, with the number of tokens left. Guess first: which of them is still right at the other position?
+
+# %% key="explorer-answer" tags=["extra"]
+for name, chosen in {"min-p 0.1": {"min_p": 0.1}, "top-k 3": {"top_k": 3}, "top-p 0.8": {"top_p": 0.8}}.items():
+    left = {}
+    for start, found in positions.items():
+        scores = torch.tensor([sorted((entry.logprob for entry in found.values()), reverse=True)])  # (1, vocab)
+        left[start] = int((next_token(scores, temperature=2, **chosen) > 0).sum())
+    print(f"temperature 2, {name}: {left}")
+
 # %% [markdown] lang="zh" key="ex2-text"
+# 读输出：是 min-p。它的门槛跟着第一名走，两处都恰好留下像样的那几个，留下的相对比例也不变；top-k 要先知道该留几个，换个位置就不对；温度 2 之后尾巴变厚，top-p 还留着一大片。
+#
 # ### 练习 2 ★★☆（8 分钟，选读）：写出 top-p
 #
 # `logits` 是 `(batch, vocab)`。把累计概率够 `top_p` 之后的词元设成负无穷，位置不变。越过门槛的那一个要留下：`top_p=0.5` 而第一名有 0.6，就留第一名。
@@ -505,6 +539,8 @@ SamplingExplorer(positions, model=folder.name)
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text"
+# How to read it: min-p. Its line moves with the best token, so at both positions just the sensible ones stay, in their old proportions; top-k has to know their number beforehand and is wrong at the other position; and with the tail fattened by temperature 2, top-p leaves a crowd of it.
+#
 # ### Exercise 2 ★★☆ (8 minutes, extra): write top-p
 #
 # `logits` is `(batch, vocab)`. Set to minus infinity all tokens behind the point where the probabilities add up to `top_p`, in their old places. The one that crosses the line stays: with `top_p=0.5` and a first token of 0.6, that one is kept.
@@ -544,12 +580,12 @@ checks.exercise_05_2(top_p_filter)
 # With `logprobs=k` each token comes with its own log-probability and those of the k best. Guess first: when the tiny model works out `37×46` without thinking, at which digit does it hesitate?
 
 # %% key="logprobs" tags=["extra"]
-watch = SamplingParams(temperature=0, max_tokens=limit, logprobs=3)
+watch = SamplingParams(temperature=0, max_tokens=min(limit or 60, 60), logprobs=3)
 figure, axes = plots.figure(1, 2, height=2.0, sharey=True, width_ratios=[1, 3])
 for ax, enabled in zip(axes, (False, True), strict=True):
     [output] = llm.generate([render("37×46=?", enable_thinking=enabled)], watch, use_tqdm=False)
     one = output.outputs[0]
-    chosen = [step[token] for token, step in zip(one.token_ids, one.logprobs, strict=True)][:60]
+    chosen = [step[token] for token, step in zip(one.token_ids, one.logprobs, strict=True)]
     ax.bar(range(len(chosen)), [torch.tensor(entry.logprob).exp() for entry in chosen], color="#77aadd")
     labels = [plots.printable(entry.decoded_token.encode()) for entry in chosen]
     ax.set_xticks(range(len(chosen)), labels, rotation=90, fontsize=7)
@@ -572,6 +608,8 @@ figure
 # When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice` and `guided_json` are gone. Guess first: the form is guaranteed, but is the content right?
 
 # %% key="structured" tags=["extra"]
+import re
+
 from vllm.sampling_params import StructuredOutputsParams
 
 schema = {"type": "object", "properties": {"product": {"type": "integer"}}, "required": ["product"]}
@@ -587,16 +625,22 @@ for question, constraint in constraints.items():
     print(question, constraint, "→", " ".join(text.split()))
     if "choice" in constraint:
         assert text in constraint["choice"]
+form = StructuredOutputsParams(**constraints["37×46=?"])
+params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit, structured_outputs=form)
+[output] = llm.generate([render("37×46=?")], params, use_tqdm=False)
+print("with thinking:", split(output))
+if split(output).thinking and split(output).finished:
+    assert re.fullmatch(r"37×46=\d{4}", split(output).answer)
 
 # %% [markdown] lang="zh" key="close-text"
-# 读输出：格式都合格，内容不一定。小模型没学过 JSON，逼它写，它就随手填一个数；输出里的空白也可能很怪（这里合并了），所以先 `json.loads` 再比较，并且留够 `max_tokens`，不然 JSON 会断在半路。思考开着时，约束从 `</think>` 之后才开始。
+# 读输出：格式都合格，内容不一定。小模型没学过 JSON，逼它写，它就随手填一个数；输出里的空白也可能很怪（这里合并了），所以先 `json.loads` 再比较，并且留够 `max_tokens`，不然 JSON 会断在半路。思考开着时，约束从 `</think>` 之后才开始，所以能先想，再按格式答对（最后一行）；这要引擎带着 `reasoning_parser="qwen3"`（`open_engine` 会加上），没有它，约束从第一个词元就生效，思考根本写不出来。
 #
 # ## 释放引擎
 #
 # vLLM 没有公开的关闭方法，`del llm` 也常常不够：笔记本的 `Out[]` 可能还拿着它。`close_engine()` 清空引擎，把内存还给系统；写成 `with open_engine() as llm:` 则会自动关闭。
 
 # %% [markdown] lang="en" key="close-text"
-# How to read it: the forms are right, the contents need not be. The tiny model never learned JSON, and forced to write it, it puts in some number; the whitespace may be odd too (it is joined here), so use `json.loads` before you compare, and leave enough `max_tokens`, or the JSON breaks off. With thinking on, the constraint begins after `</think>`.
+# How to read it: the forms are right, the contents need not be. The tiny model never learned JSON, and forced to write it, it puts in some number; the whitespace may be odd too (it is joined here), so use `json.loads` before you compare, and leave enough `max_tokens`, or the JSON breaks off. With thinking on, the constraint begins after `</think>`, so the model can think first and then be right, in form (last line); that takes an engine with `reasoning_parser="qwen3"` (`open_engine` adds it). Without it the constraint holds from the first token, and no thought can be written.
 #
 # ## Release the engine
 #
@@ -636,6 +680,8 @@ few = max(1, min(count, int(10 * measure(with_transformers, 1) / length)))  # te
 speed["transformers, one by one"] = measure(lambda number: [with_transformers(1) for _ in range(number)], few)
 speed[f"transformers, batch of {count}"] = measure(with_transformers, count)
 model = None  # gives its memory back
+in_vllm, in_transformers = speed[f"vLLM, batch of {count}"], speed[f"transformers, batch of {count}"]
+print(f"batches of {count}: vLLM has {in_vllm / in_transformers:.1f} times the tokens/s of transformers")
 figure, ax = plots.figure(height=1.8)
 bars = ax.barh(range(len(speed)), speed.values(), color=["#4477aa" if "vLLM" in name else "#dddddd" for name in speed])
 ax.bar_label(bars, fmt="%.0f", padding=4)
@@ -644,34 +690,42 @@ ax.invert_yaxis()
 figure
 
 # %% [markdown] lang="zh" key="bandwidth-text"
-# 读图：成批远远快过一道一道来，这是最大的差别。vLLM 和 transformers 的成批生成在同一个量级，差多少随机器和负载变：这个模型小得几乎不用读权重，时间花在每一步的 Python 里；题目又写得一样长，transformers 也没有空等的损失。别从这张图推断真正的 Qwen3。
+# 读图：成批远远快过一道一道来，这是最大的差别。两家都成批，vLLM 快几倍，打印在图的上面，这个数随机器和负载变：这个模型小得几乎不用读权重，时间花在每一步的 Python 里；题目又写得一样长，transformers 也没有空等的损失。别从这张图推断真正的 Qwen3。
 #
-# 真正的差别在哪里，可以算出来。每生成一步，至少要把全部权重读一遍，再加上每个请求的 KV 缓存；除以显存带宽，就是速度的上限。以 Qwen3-8B 和一张 24 GB、[每秒 1008 GB](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf) 的 RTX 4090 为例，每个请求 1024 个词元。先猜一猜：上限随并发怎样涨？什么先用完？
+# 真正的差别在哪里，可以算出来。每生成一步，至少要把权重读一遍（输入嵌入除外，那张表只查几行），再加上每个请求的 KV 缓存；除以显存带宽，就是速度的上限。以 Qwen3-8B 和一张 24 GB、[每秒 1008 GB](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf) 的 RTX 4090 为例，每个请求 1024 个词元。先猜一猜：上限随并发怎样涨？什么先用完？
 
 # %% [markdown] lang="en" key="bandwidth-text"
-# How to read it: a batch is far faster than one at a time, and that is the main difference. vLLM and a batch in transformers are of the same order, and by how much they differ changes with machine and load: this model is so small that reading its weights hardly counts, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting. Do not conclude from this to a real Qwen3.
+# How to read it: a batch is far faster than one at a time, and that is the main difference. How many times faster vLLM is when both have a batch is printed above the figure, and changes with machine and load: this model is so small that reading its weights hardly counts, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting. Draw no conclusion about a real Qwen3 from it.
 #
-# Where a real one differs can be computed. Each step reads at least all weights once, and the KV cache of every request; divided by the memory bandwidth this bounds the speed. Take Qwen3-8B and an RTX 4090 with 24 GB and [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf), and 1024 tokens a request. Guess first: how does the bound grow with the number of requests, and what runs out first?
+# Where a real one differs can be computed. Each step reads at least all weights once (but for the input embedding, a table in which only a few rows are looked up), and the KV cache of every request; divided by the memory bandwidth this bounds the speed. Take Qwen3-8B and an RTX 4090 with 24 GB and [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf), and 1024 tokens a request. Guess first: how does the bound grow with the number of requests, and what runs out first?
 
 # %% key="bandwidth" tags=["extra"]
 config = models.CATALOGUE["Qwen/Qwen3-8B"].config
 bandwidth, context = 1008e9, 1024
-weights, kv_cache = models.weight_bytes(config), context * models.kv_bytes_per_token(config)
-fit = models.fits(config, 24e9, context)
+table = (
+    0 if config["tie_word_embeddings"] else 2 * config["vocab_size"] * config["hidden_size"]
+)  # bytes, input embedding
+read, kv_cache = models.weight_bytes(config) - table, context * models.kv_bytes_per_token(config)
+fit = models.fits(config, 24 * 2**30, context)
 most = int((fit.usable - fit.weights - fit.other) / kv_cache)
 at_once = range(1, most + 1)
-bound = [requests * bandwidth / (weights + requests * kv_cache) for requests in at_once]
+bound = [requests * bandwidth / (read + requests * kv_cache) for requests in at_once]
 figure, ax = plots.figure(height=2.6)
 ax.plot(at_once, bound, color="#4477aa", label="all at once")
 ax.axhline(bound[0], color="#bb4400", linestyle="--", label=f"one by one: {bound[0]:.0f} tokens/s")
 ax.axvline(most, color="#555555", linewidth=1)
 ax.text(most - 0.2, bound[-1] / 3, f"{most} requests:\nmemory is full", ha="right")
-ax.set(xlabel="requests at once", ylabel="tokens/s, upper bound", ylim=(0, None), title="Qwen3-8B in bf16 on 24 GB")
+ax.set(
+    xlabel="requests at once",
+    ylabel="tokens/s, upper bound",
+    ylim=(0, None),
+    title="Qwen3-8B in bf16 on 24 GiB, computed",
+)
 ax.legend(loc="upper left")
 figure
 
 # %% [markdown] lang="zh" key="recap"
-# 读图：蓝线是算出来的上限，没有在 GPU 上跑过。读一遍权重本来只得一个词元，并在一起就得好几十个，所以几乎成正比；先用完的是显存。这正是 PagedAttention 要紧的地方：预留整段上下文的做法，同样的显存只放得下几个请求。
+# 读图：蓝线是算出来的上限，没有在 GPU 上跑过。读一遍权重本来只得一个词元，并在一起就得三十多个，所以几乎成正比；先用完的是显存。这正是 PagedAttention 要紧的地方：预留整段上下文的做法，同样的显存只放得下几个请求。
 #
 # ## 小结
 #
@@ -715,7 +769,7 @@ figure
 # 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在笔记本里它只定义函数，不打开引擎。
 
 # %% [markdown] lang="en" key="recap"
-# How to read it: the blue line is a computed bound; it was not run on a GPU. Reading the weights once gives one token for one request and dozens for a batch, so the bound is almost proportional; memory runs out first. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
+# How to read it: the blue line is a computed bound; it was not run on a GPU. Reading the weights once gives one token for one request and more than thirty for a batch, so the bound is almost proportional; memory runs out first. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
 #
 # ## Recap
 #
@@ -774,13 +828,20 @@ DIRECT = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0, "presence
 
 def split(output, tokenizer):
     """(thinking, answer) of one output; a thought that was cut has no answer, None."""
-    ids, end = list(output.outputs[0].token_ids), tokenizer.convert_tokens_to_ids("</think>")
-    begin = tokenizer.convert_tokens_to_ids("<think>")
+    turn, begin, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<think>", "</think>"])
+    prompt, ids = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
+    opening = prompt[len(prompt) - prompt[::-1].index(turn) :]  # 2507 Thinking's template writes <think> there
     if end in ids:
-        place = len(ids) - ids[::-1].index(end)
-        parts = [token for token in ids[:place] if token not in (begin, end)], ids[place:]
-        return tuple(tokenizer.decode(part, skip_special_tokens=True).strip() for part in parts)
-    return (output.outputs[0].text, None) if begin in ids else ("", output.outputs[0].text.strip())
+        place = len(ids) - 1 - ids[::-1].index(end)
+        parts = ids[:place], ids[place + 1 :]
+    else:
+        thought = begin in ids or (begin in opening and end not in opening)
+        parts = (ids, None) if thought else ([], ids)
+    texts = [
+        tokenizer.decode([token for token in part or [] if token not in (begin, end)], skip_special_tokens=True).strip()
+        for part in parts
+    ]
+    return texts[0], None if parts[1] is None else texts[1]
 
 
 def ask(llm, questions, thinking=True, max_tokens=None):
@@ -792,7 +853,7 @@ def ask(llm, questions, thinking=True, max_tokens=None):
 
 
 if __name__ == "__main__" and "get_ipython" not in globals():  # as a script; a notebook decides for itself
-    llm = LLM(model=MODEL, max_model_len=-1)  # once, for all questions
+    llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3")  # once; no parser for Instruct-2507
     for thought, answer in ask(llm, ["给我一个关于大模型的简短介绍。", "你是谁？"]):
         print(f"thinking: {thought}\nanswer: {answer}\n")
     print("without thinking:", ask(llm, ["你是谁？"], thinking=False)[0][1])

@@ -23,6 +23,7 @@
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
 
 # %% key="setup"
+import math
 import os
 import re
 import time
@@ -86,12 +87,13 @@ pairs = {
     "ensure_thinking=False": (render(ask), render(ask, ensure_thinking=False)),
     "/no_think": (render(ask), render([user("37×46=? /no_think")])),
     "a thought in the history": (render(plain), render(with_thought)),
-    "the same, as reasoning_content": (
-        render(plain),
-        render([plain[0], assistant("1702", reasoning_content="…"), plain[2]]),
-    ),
     "history, thinking off": (render(plain), render(plain, enable_thinking=False)),
-    "last message from the assistant": (render(ask), render(plain[:2], prompt=False)),
+    "last message from the assistant": (render(ask), last := render(plain[:2], prompt=False)),
+    "the same with reasoning_content": (
+        last,
+        render([plain[0], assistant("1702", reasoning_content="37×40=1480")], prompt=False),
+    ),
+    "the same with reasoning": (last, render([plain[0], assistant("1702", reasoning="37×40=1480")], prompt=False)),
 }
 for case, (before, after) in pairs.items():
     lines = difflib.ndiff(before.splitlines(keepends=True), after.splitlines(keepends=True))
@@ -105,22 +107,24 @@ assert pairs["a thought in the history"][0] == pairs["a thought in the history"]
 #
 # - **硬开关**在末尾预填一个空的思考块；参数名拼错（旧教程的 `ensure_thinking`）什么也不变。
 # - **软开关**只是用户消息里的几个字，模板原样抄下：是模型在训练中学会了照办，模板一无所知。
-# - **历史里的思考会被去掉**，写成 `<think>` 或放进 `reasoning_content` 都一样。键名必须是 `reasoning_content`：vLLM 返回的字段如今叫 `reasoning`，原样塞回消息，模板不认。
+# - **历史里的思考会被去掉**：后面又有了新问题，就一点不留。
 # - 关着思考聊多轮，旧的轮次里**没有**空思考块，和当时真正的提示词对不上：前缀缓存从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。
-# - 最后一条是 assistant 时，模板会替它补上空思考块。
+# - 最后一条是 assistant 时，模板会替它补上空思考块；消息里另外带着思考，就写那份思考。
+# - 直接调用 `apply_chat_template` 时，键名是 `reasoning_content`（模板只认它），写成 `reasoning` 没有反应；`llm.chat` 和服务器收的键名却是 `reasoning`，由 vLLM 换成模板认得的名字。
 #
-# **选读。** 还有一种情形：模型调用工具时，一次思考会跨好几条消息。先猜一猜：工具结果回来之后，之前的思考还在吗？
+# **选读。** 还有一种情形：模型调用工具时，一次思考会跨好几条消息。先猜一猜：工具结果回来之后，之前的思考还在吗？同一段对话交给 `llm.chat`，两个键名各会怎样？
 
 # %% [markdown] lang="en" key="cases-read"
 # How to read it, from the top:
 #
 # - The **hard switch** writes an empty think block at the end; a misspelt name (`ensure_thinking` of older tutorials) changes nothing.
 # - The **soft switch** is a few characters in the user's message, copied as they are: the model learned in training to obey them, the template knows nothing of it.
-# - **Thoughts in the history are dropped**, whether written as `<think>` or passed as `reasoning_content`. The key must be `reasoning_content`: the field that vLLM returns is called `reasoning` by now, and put back into a message under that name the template does not see it.
+# - **Thoughts in the history are dropped**: once another question has come, nothing of them is left.
 # - With thinking off over several turns, old turns have **no** empty think block, unlike the prompts of their time: the prefix cache breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)).
-# - If the last message is the assistant's, the template adds an empty think block to it.
+# - If the last message is the assistant's, the template adds an empty think block to it, or the thought that came with the message.
+# - When you call `apply_chat_template` yourself, the key is `reasoning_content`, the only one that the template knows; `reasoning` does nothing. `llm.chat` and the server take the key `reasoning` instead, and vLLM hands it to the template under the name that it knows.
 #
-# **Extra.** One more case: when the model calls tools, one thought spans several messages. Guess first: once the tool's result is back, is the earlier thought still there?
+# **Extra.** One more case: when the model calls tools, one thought spans several messages. Guess first: once the tool's result is back, is the earlier thought still there? And what becomes of either key in `llm.chat`?
 
 # %% key="tools" tags=["extra"]
 call = {"function": {"name": "calculator", "arguments": {"expression": "37*46"}}}
@@ -131,9 +135,15 @@ chain = [
 ]
 print(render(chain))
 assert "用计算器算" in render(chain) and "用计算器算" not in render([*chain, assistant("1702"), user("再加 10 呢？")])
+call["type"] = "function"
+for key in ("reasoning", "reasoning_content"):
+    messages = [chain[0], assistant("", tool_calls=[call]) | {key: "用计算器算 37*46。"}, chain[2]]
+    [output] = llm.chat(messages, SamplingParams(max_tokens=1), use_tqdm=False)
+    print(f"llm.chat, {key}: the thought is in the prompt: {'用计算器算' in output.prompt}")
+    assert ("用计算器算" in output.prompt) == (key == "reasoning")
 
 # %% [markdown] lang="zh" key="cut-text"
-# 读输出：还在。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具；工具结果装在 `<tool_response>` 里，算不上新问题。等用户问了下一个问题，前面的思考才全部去掉。`content` 要写空字符串 `""`，写 `None` 会报错。
+# 读输出：还在。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具；工具结果装在 `<tool_response>` 里，算不上新问题。等用户问了下一个问题，前面的思考才全部去掉。交给 `llm.chat` 时，键名要用 `reasoning`。直接渲染时，`content` 要写空字符串 `""`，写 `None` 会报错。
 #
 # ## 把思考和答案分开
 #
@@ -142,7 +152,7 @@ assert "用计算器算" in render(chain) and "用计算器算" not in render([*
 # 我们故意截断一次。先猜一猜：下面两种截法，`split` 各给出什么？
 
 # %% [markdown] lang="en" key="cut-text"
-# How to read it: it is. From the last real question on, thoughts are kept, or the model would forget why it called the tool; the tool's result stands in `<tool_response>` and is no new question. Only the user's next question drops them all. Write `content` as the empty string `""`; `None` is an error.
+# How to read it: it is. From the last real question on, thoughts are kept, or the model would forget why it called the tool; the tool's result stands in `<tool_response>` and is no new question. Only the user's next question drops them all. For `llm.chat` the key is `reasoning`. When you render yourself, write `content` as the empty string `""`; `None` is an error.
 #
 # ## Keep thinking and answer apart
 #
@@ -215,7 +225,7 @@ checks.exercise_06_1(split_ids)
 # Both can be there at once. Guess first: if `enable_thinking=False` meets `/think`, who wins? And with thinking switched off softly, is there still a `<think>` in the output?
 
 # %% key="switch"
-for question in ("你是谁？", "你是谁？ /no_think", "你是谁？ /no_think /think"):
+for question in ("你是谁？", "你是谁？ /no_think", "你是谁？ /no_think /think", "你是谁？<think>"):
     for enabled in (True, False):
         [output] = llm.chat(
             [user(question)],
@@ -230,7 +240,7 @@ for question in ("你是谁？", "你是谁？ /no_think", "你是谁？ /no_thi
 # %% [markdown] lang="zh" key="switch-read"
 # 读输出：硬开关关掉，就再没有思考，`/think` 也叫不回来，因为空思考块已经写在提示词里。软开关关掉时，模型自己写一个**空的**思考块，所以程序照样要拆。两个软开关挤在一条消息里，小模型没有学过，输出不足为凭；Qwen3 在多轮对话里[听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。软开关要模型配合，硬开关不用：程序里用硬开关，软开关留给聊天的用户。
 #
-# 旧教程还有一招：在用户消息的末尾写 `<think>`。那个位置属于用户的话，不是模型的话，模型要么不理，要么写出缺了开头标签的半个思考块。想替模型开头，要写在 assistant 的位置上。
+# 旧教程还有一招：在用户消息的末尾写 `<think>`（最后两行）。那个位置属于用户的话，不是模型的话：小模型写出一个缺了开头标签的思考块，万一在 `</think>` 之前被截断，程序就分不清那是思考还是答案；关着思考，它不起作用。想替模型开头，要写在 assistant 的位置上。
 #
 # ## 思考预算
 #
@@ -239,7 +249,7 @@ for question in ("你是谁？", "你是谁？ /no_think", "你是谁？ /no_thi
 # %% [markdown] lang="en" key="switch-read"
 # How to read it: the hard switch off means no thought, and `/think` does not bring it back, because the empty think block already stands in the prompt. Switched off softly, the model writes an **empty** think block itself, so a program still has to split. Two soft switches in one message are something the tiny model never learned, so do not read much into that output; over several turns Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B). The soft switch needs the model's cooperation, the hard one does not: use the hard one in programs and leave the soft one to people who chat.
 #
-# Older tutorials have one more trick: `<think>` at the end of the user's message. That place belongs to the user's words and not to the model's; a model ignores it, or writes half a think block that lacks its opening tag. To begin for the model, write in the assistant's place.
+# Older tutorials have one more trick: `<think>` at the end of the user's message (the last two lines). That place belongs to the user's words and not to the model's: the tiny model writes a think block that lacks its opening tag, and if that is cut before `</think>` a program cannot tell a thought from an answer; with thinking off it has no effect. To begin for the model, write in the assistant's place.
 #
 # ## A thinking budget
 #
@@ -281,20 +291,20 @@ for name, closing in closings.items():
     print(f"{name}: {second.outputs[0].text!r}")
 
 # %% [markdown] lang="zh" key="problems-text"
-# 读输出：小模型没见过那句英文，一读就糊涂了，只补标签才行；真正的 Qwen3 读得懂，报告说这种本事没有专门训练过，是自己冒出来的。小模型却是专门训练的：它的训练数据里，30% 的思考被随机截断。
+# 读输出：小模型没见过那句英文，一读就糊涂了，不肯答题；只补标签，至少肯答题，只是答错了：32 个词元还差最后几步。真正的 Qwen3 读得懂，报告说这种本事没有专门训练过，是自己冒出来的。小模型却是专门训练的：它的训练数据里，30% 的思考被随机截断。
 #
 # ## 实验：思考换来多少正确率，花掉多少词元
 #
-# 下面的题目，小模型在训练时一道也没见过（操作数留出，见模型卡）：三分之二是连加，三分之一是两位数乘法，思考长短不一。先量一小批，估计全部要多久，再决定题数；`COURSE_CASES` 可以设上限。
+# 下面的题目，小模型在训练时一道也没见过（操作数留出，见模型卡）：三分之二是连加，三分之一是两位数乘法，思考长短不一。先量一小批，估计全部要多久，再决定题数：小模型最多跑 50 秒，真实的模型最多 15 分钟（`room` 可以改）；`COURSE_CASES` 可以设上限。
 #
 # 先猜一猜，写下来：不思考对几成？思考到一半的长度呢？贪心解码和温度 0.6，谁高？
 
 # %% [markdown] lang="en" key="problems-text"
-# How to read it: the tiny model never saw that English sentence and loses its way; the tag alone works. A real Qwen3 understands it, and the report calls the ability emergent: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random.
+# How to read it: the tiny model never saw that English sentence, loses its way and gives no result; with the tag alone it at least answers, though wrongly: 32 tokens leave out the last steps. A real Qwen3 understands it, and the report calls the ability emergent: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random.
 #
 # ## The experiment: what thinking buys in accuracy and costs in tokens
 #
-# The tiny model saw none of these problems in training (they are held out by their operands, see its card): two thirds are long sums, one third products of two-digit numbers, with thoughts of different lengths. A first small batch is timed, the whole is estimated, and that decides the number of problems; `COURSE_CASES` sets an upper limit.
+# The tiny model saw none of these problems in training (they are held out by their operands, see its card): two thirds are long sums, one third products of two-digit numbers, with thoughts of different lengths. A first small batch is timed, the whole is estimated, and that decides the number of problems: 50 seconds at most for the tiny model, 15 minutes for a real one (change `room` if you like); `COURSE_CASES` sets an upper limit.
 #
 # Write down your guesses first: what share is right without thinking, and with half the length of thought? Which is better, greedy decoding or temperature 0.6?
 
@@ -323,14 +333,21 @@ seconds = (time.perf_counter() - start) / len(trial)
 thoughts = [len(output.outputs[0].token_ids) for output in trial]
 budgets = sorted({max(1, round(max(thoughts) * part / 8)) for part in (1, 2, 3, 4, 5, 6)})
 runs = 2 * (len(budgets) + 2)
-count = max(1, min(most, int(50 / (runs * seconds))))  # at most 50 seconds
+room = 50 if models.is_bundled(folder) else 900  # seconds
+count = max(1, min(most, int(room / (runs * seconds))))
 print(f"{runs} runs of {count} problems: about {runs * count * seconds:.0f} s | budgets: {budgets}")
+if count < 30:
+    print(f"Only {count} problems: the intervals will be too wide to tell much. A faster machine or more room helps.")
 
 # %% [markdown] lang="zh" key="experiment-text"
 # 判分只看 `</think>` 之后的最后一个数。正确率带 95% 的置信区间（[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：几十道题的差别，很可能只是运气。
+#
+# 两种做法答的是同一批题，比的时候不必看区间重不重叠，可以**逐题配对**：都对、都错的题分不出高下，只数“只有甲对”和“只有乙对”的题。要是两者一样好，这些题应当像抛硬币一样对半分；符号检验算的 p 值，就是纯靠运气偏成这样或更偏的概率，小于 0.05 才值得当真。
 
 # %% [markdown] lang="en" key="experiment-text"
 # What counts is the last number behind `</think>`. Accuracies come with a 95% confidence interval ([Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)): a difference over some dozens of problems may well be luck.
+#
+# Two ways that answered the same problems need no look at whether intervals overlap; they can be **paired**, problem by problem. Those that both got right or both got wrong decide nothing; count those that only the first got right, and only the second. Were the ways equally good, these would fall like a coin; the p-value of the sign test is the probability that luck alone splits them so unevenly or more, and below 0.05 it deserves to be taken seriously.
 
 
 # %% key="experiment"
@@ -346,17 +363,28 @@ def wilson(right, total, z=1.96):
     return middle - half, middle + half
 
 
-measured = {}
+def sign_test(first, second):
+    """p-value of so uneven a split, or a more uneven one, between problems that only one way got right."""
+    total = first + second
+    return min(1, 2 * sum(math.comb(total, k) for k in range(min(first, second) + 1)) / 2**total)
+
+
+measured, verdicts = {}, {}
 for name, sampling in (("greedy", greedy), ("temperature 0.6", recommended)):
     for budget in ("off", *budgets, None):
         cut = budget if isinstance(budget, int) else None
         outputs = run(problems[:count], sampling, cut, thinking=budget != "off")
         right = [is_right(out, problem.result) for out, problem in zip(outputs, problems, strict=False)]
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / count
-        measured[name, budget] = sum(right) / count, tokens
+        measured[name, budget], verdicts[name, budget] = (sum(right) / count, tokens), right
         low, high = wilson(sum(right), count)
         right = f"right {sum(right) / count:4.0%} [{low:4.0%}, {high:4.0%}]"
         print(f"{name:15} budget {budget!s:4} {right} {tokens:4.0f} tokens")
+for one, other in ((("greedy", None), ("greedy", "off")), (("greedy", None), ("temperature 0.6", None))):
+    pairs = list(zip(verdicts[one], verdicts[other], strict=True))
+    first, second = (sum(pair == only for pair in pairs) for only in ((True, False), (False, True)))
+    ways = [f"{name}, budget {budget}" for name, budget in (one, other)]
+    print(f"only {ways[0]} right: {first}, only {ways[1]} right: {second}, p = {sign_test(first, second):.2g}")
 if models.is_bundled(folder) and count >= 40:
     assert measured["greedy", None][0] > measured["greedy", "off"][0] + 0.3
 
@@ -385,10 +413,10 @@ figure
 # %% [markdown] lang="zh" key="experiment-read"
 # 读图：左边横轴是预算（`none` 是不设上限），竖线是置信区间，点线是不思考；右边换成实际花掉的词元，空心是不思考。小模型身上能看到四件事：
 #
-# - 想完，几乎全对；不想，不到两成。差别远远大于误差。
+# - 想完，几乎全对；不想，不到两成。逐题配对，只有不想才对的题几乎没有，p 值小得可以不计。
 # - 曲线不是均匀上升的。预算太小，等于白想：词元多花了，正确率和不想一样。
 # - 每道题需要的长度不同，平均曲线是许多“台阶”叠起来的：一道题给够了，就从猜变成对。
-# - 贪心和 0.6 的区间互相重叠，这个实验分不出高下；真正的 Qwen3 思考时贪心会出事，小模型的思考太短，看不到。
+# - 想完时贪心和 0.6 比：只有一种做法对的题至多寥寥几道，p 值远大于 0.05，这个实验分不出高下；真正的 Qwen3 思考时贪心会出事，小模型的思考太短，看不到。
 #
 # **这个小模型的数据就是为了显出这种差别而造的**：思考里写着中间结果，30% 被截断。它说明机制，不说明 Qwen3 有多强。真正的 Qwen3-8B，报告里的数字是（[技术报告](https://arxiv.org/abs/2505.09388)表 17、18、23）：
 #
@@ -402,7 +430,7 @@ figure
 # | IFEval（听从格式要求） | 85.0 | 83.0 |
 # | RULER 平均（长文检索） | 84.4 | 89.1 |
 #
-# 要推好几步的，差距大；靠知识和照办的，差距小；长文检索，思考反而**更差**。报告猜测思考内容会干扰检索。报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。
+# 竞赛数学、编程和逻辑题得益最多，多 34.7 到 58.1 分；本来就做得好的 MATH-500 和知识题 MMLU-Redux 也多了 10.0 和 8.0 分；听从格式要求只多 2.0 分；长文检索，思考反而**更差**，少 4.7 分，报告猜测思考内容会干扰检索。报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。
 #
 # ### 练习 2 ★★☆（8 分钟）：选一个预算
 #
@@ -417,10 +445,10 @@ figure
 # %% [markdown] lang="en" key="experiment-read"
 # How to read it: on the left against the budget (`none` is no limit), with confidence intervals, and dotted lines for no thinking; on the right against the tokens really spent, hollow for no thinking. Four things to see in the tiny model:
 #
-# - With whole thoughts almost everything is right, without fewer than two in ten. The difference is far larger than the error.
+# - With whole thoughts almost everything is right, without fewer than two in ten. Paired, there is hardly a problem that only "no thinking" got right, and the p-value is next to nothing.
 # - The curve does not rise evenly. A budget that is too small is wasted: more tokens, and no more right answers than without.
 # - Each problem needs its own length, and the average curve is many steps laid on each other: a problem that gets enough turns from guessed to right.
-# - The intervals of greedy and 0.6 overlap, this experiment cannot tell them apart; a real Qwen3 gets into trouble when it thinks greedily, but the thoughts of a tiny model are too short to show that.
+# - Whole thoughts, greedy against 0.6: at most a handful of problems were right in only one way, the p-value is far above 0.05, and this experiment cannot tell them apart; a real Qwen3 gets into trouble when it thinks greedily, but the thoughts of a tiny model are too short to show that.
 #
 # **The tiny model's data was built to show this difference**: thoughts hold the intermediate results, and 30% of them are cut. It explains a mechanism and says nothing about how good Qwen3 is. For the real Qwen3-8B the report gives (tables 17, 18 and 23 of the [technical report](https://arxiv.org/abs/2505.09388)):
 #
@@ -434,7 +462,7 @@ figure
 # | IFEval (following a required form) | 85.0 | 83.0 |
 # | RULER average (retrieval in long texts) | 84.4 | 89.1 |
 #
-# Where several steps must be worked out the gap is wide; for knowledge and for doing as told it is narrow; in long-text retrieval thinking is **worse**, and the report supposes that thoughts interfere with retrieval. Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand.
+# Contest mathematics, programming and logic gain most, 34.7 to 58.1 points; MATH-500, where the model was good already, and the knowledge of MMLU-Redux still gain 10.0 and 8.0; following a required form gains only 2.0; in long-text retrieval thinking is **worse**, by 4.7 points, and the report supposes that thoughts interfere with retrieval. Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand.
 #
 # ### Exercise 2 ★★☆ (8 minutes): choose a budget
 #
@@ -465,12 +493,12 @@ checks.exercise_06_2(choose_budget, accuracy)
 # %% [markdown] lang="zh" key="recall-text"
 # ## 什么时候不该思考（选读）
 #
-# 背下来的东西，多想没有用。先猜一猜：问首都，思考和不思考各对几成？各花多少词元？
+# 有的题没有中间步骤可算，只能靠记得。先猜一猜：问首都，思考和不思考各对几成？各花多少词元？
 
 # %% [markdown] lang="en" key="recall-text"
 # ## When not to think (extra)
 #
-# What is known by heart gains nothing from a thought. Guess first: asked for capitals, what share is right with and without thinking, and at how many tokens?
+# Some questions have no steps to work out, one knows the answer or does not. Guess first: asked for capitals, what share is right with and without thinking, and at how many tokens?
 
 # %% key="recall" tags=["extra"]
 capitals = data["texts"]()["capitals"]["pairs"][:most]
@@ -484,18 +512,18 @@ for enabled in (True, False):
     print(f"thinking {enabled!s:5}: {right} of {len(outputs)} right, {tokens:.0f} tokens each")
 
 # %% [markdown] lang="zh" key="history-text"
-# 读输出：一样对，词元却多花了。不该思考的还有：抽取和分类，格式转换，要马上出第一个字的聊天，长文检索；以及你会逐条核对、错了重来也便宜的活。判断的办法就是本课的办法：拿自己的题，两种模式各跑一遍，看区间。
+# 读输出：一样对，词元却多花了。真正的 Qwen3 在知识题上倒有得（上表的 MMLU-Redux），可见不能只凭题目的种类下结论。值得先试不思考的有：抽取和分类，格式转换，要马上出第一个字的聊天，长文检索；以及你会逐条核对、错了重来也便宜的活。判断的办法就是本课的办法：拿自己的题，两种模式各跑一遍，逐题配对。
 #
-# ## 多轮对话：思考不要带回去
+# ## 多轮对话：思考要不要带回去？
 #
 # 模板会去掉历史里的思考；可是自己拼提示词的人，常把上一轮的输出原样接回去。先猜一猜：问过几轮之后，两种做法各还能对几成？
 #
 # 下面每段对话先有几轮乘法，最后问“再加 37 呢？”。一种去掉思考（模板的做法），一种原样带回。
 
 # %% [markdown] lang="en" key="history-text"
-# How to read it: as many are right, and more tokens are spent. Also better without thinking: extraction and classification, changes of format, chats whose first word must come at once, retrieval in long texts; and work that you check item by item and can cheaply repeat. The way to decide is that of this lesson: your own problems, both modes, and the intervals.
+# How to read it: as many are right, and more tokens are spent. A real Qwen3 does gain on questions of knowledge (MMLU-Redux in the table above), so the kind of question alone does not decide it. Worth trying without thinking first: extraction and classification, changes of format, chats whose first word must come at once, retrieval in long texts; and work that you check item by item and can cheaply repeat. The way to decide is that of this lesson: your own problems, both modes, paired.
 #
-# ## Several turns: do not send the thoughts back
+# ## Several turns: send the thoughts back?
 #
 # The template drops thoughts from the history; but those who build prompts themselves often append the last output as it was. Guess first: after some turns, what share is still right in each way?
 #
@@ -525,12 +553,12 @@ if models.is_bundled(folder) and len(talks) >= 20:
     assert turns_back[4, "dropped"] > turns_back[4, "sent back"] + 0.3
 
 # %% [markdown] lang="zh" key="history-read"
-# 读输出：带回思考，提示词长了一倍多；小模型只见过去掉思考的历史，带得越多，错得越多，最后全军覆没。真正的 Qwen3 不会这么脆弱，但也是照去掉思考的历史训练的，[模型卡](https://huggingface.co/Qwen/Qwen3-8B)明说：历史里只应有最后的答案。多付的提示词和挤掉的上下文，则哪个模型都躲不开。
+# 读输出：带回思考，提示词长到约两倍甚至更多；小模型训练时只见过去掉思考的历史，带得越多，错得越多，最后全军覆没。真正的 Qwen3 会错多少，本课没有量；[模型卡](https://huggingface.co/Qwen/Qwen3-8B)的建议是历史里只放最后的答案。多付的提示词和挤掉的上下文，则哪个模型都躲不开。
 #
 # ## 释放引擎
 
 # %% [markdown] lang="en" key="history-read"
-# How to read it: with thoughts sent back the prompt is more than twice as long; the tiny model has seen only histories without them, and the more there are, the more it gets wrong, until nothing is left. A real Qwen3 is not that brittle, but it too was trained on histories without thoughts, and its [model card](https://huggingface.co/Qwen/Qwen3-8B) says so: the history should hold the final answers only. The longer prompts, and the context that they use up, are paid by every model.
+# How to read it: with thoughts sent back the prompt is about twice as long, or more; the tiny model saw only histories without them in training, and the more there are, the more it gets wrong, until nothing is left. How much a real Qwen3 would get wrong was not measured here; its [model card](https://huggingface.co/Qwen/Qwen3-8B) recommends that the history hold the final answers only. The longer prompts, and the context that they use up, are paid by every model.
 #
 # ## Release the engine
 
@@ -544,7 +572,7 @@ print("closed:", type(llm).__name__)
 # - 开关都在提示词里：硬开关预填空思考块，软开关是用户的话；拼错的参数名不报错。
 # - 答案在最后一个 `</think>` 之后；思考没写完，就没有答案。
 # - `thinking_token_budget` 到数就断；太小的预算白花词元。
-# - 要推好几步的题，思考换来很多；回忆、检索、照办，换不来什么，甚至更差。
+# - 竞赛数学、编程、逻辑题，思考换来最多；知识题也有得；照格式办几乎没有；长文检索反而更差。
 # - 历史里不带思考；工具调用的那一串例外，模板会处理。
 #
 # ## 自测
@@ -552,7 +580,7 @@ print("closed:", type(llm).__name__)
 # 1. `/no_think` 之后，为什么输出里还有 `<think>`？
 # 2. 输出里没有 `</think>`，`finish_reason` 是 `length`：答案是什么？
 # 3. 预算 16，一道题的思考要 20 个词元，正确率会是完整思考的八成吗？
-# 4. 100 道题对了 60 道，另一种做法对了 65 道：后者更好吗？
+# 4. 同样 100 道题，一种做法对了 60 道，另一种对了 68 道：后者更好吗？还要知道什么？
 # 5. 为什么工具结果回来之后，这一串里的思考要留着？
 #
 # <details><summary>答案</summary>
@@ -560,7 +588,7 @@ print("closed:", type(llm).__name__)
 # 1. 软开关由模型执行：它写一个空的思考块，再答。
 # 2. 没有答案：思考被截断了，加大 `max_tokens`，或给一个预算。
 # 3. 不会成比例。最后几步没写出来，答案多半还是猜的。
-# 4. 说不准：两个 95% 区间大约是 50% 到 69% 和 55% 到 74%，重叠很多。
+# 4. 要逐题配对才知道。只有后者对的 8 道、只有前者对的 0 道：p 约 0.008，后者更好。只有后者对的 28 道、只有前者对的 20 道：p 约 0.31，说不准。
 # 5. 模型还在回答同一个问题，去掉思考，它就忘了为什么要调用。
 #
 # </details>
@@ -586,7 +614,7 @@ print("closed:", type(llm).__name__)
 # - Both switches are in the prompt: the hard one writes an empty think block, the soft one is the user's words; a misspelt name raises nothing.
 # - The answer is what follows the last `</think>`; where a thought is unfinished there is no answer.
 # - `thinking_token_budget` cuts when it is used up; too small a budget is tokens wasted.
-# - Thinking buys much where several steps must be worked out; in recall, retrieval and doing as told it buys little, or harm.
+# - Thinking buys most in contest mathematics, programming and logic, something in knowledge, next to nothing in following a form, and harm in long-text retrieval.
 # - Histories carry no thoughts; a chain of tool calls is the exception, and the template sees to it.
 #
 # ## Test yourself
@@ -594,7 +622,7 @@ print("closed:", type(llm).__name__)
 # 1. Why is there still a `<think>` in the output after `/no_think`?
 # 2. An output has no `</think>`, and its `finish_reason` is `length`: what is the answer?
 # 3. A budget of 16, a thought that takes 20 tokens: will accuracy be eight tenths of that of whole thoughts?
-# 4. Of 100 problems 60 are right, and 65 in another way: is the second better?
+# 4. Of the same 100 problems one way gets 60 right and another 68: is the second better? What else must you know?
 # 5. Once a tool's result is back, why are the thoughts of that chain kept?
 #
 # <details><summary>Answers</summary>
@@ -602,7 +630,7 @@ print("closed:", type(llm).__name__)
 # 1. The model carries out the soft switch: it writes an empty think block and answers.
 # 2. There is none: the thought was cut. Raise `max_tokens`, or set a budget.
 # 3. Not in proportion. With the last steps missing, most answers are still guesses.
-# 4. One cannot tell: the 95% intervals are about 50% to 69% and 55% to 74%, and overlap widely.
+# 4. Only the pairs tell. If 8 are right only in the second way and 0 only in the first, p is about 0.008 and the second is better. If it is 28 against 20, p is about 0.31 and one cannot tell.
 # 5. The model is still at the same question; without its thoughts it forgets why it called the tool.
 #
 # </details>
@@ -641,7 +669,7 @@ class Chat:
         self.messages = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question, thinking=True, budget=None, max_tokens=None):
-        """(thinking, answer); the answer is None, and the history unchanged, if the output was cut while thinking."""
+        """(thinking, answer); a thought that was cut has no answer, None. A cut output leaves the history unchanged."""
         sampling = {"temperature": 0.6, "top_p": 0.95} if thinking else {"temperature": 0.7, "top_p": 0.8}
         if not thinking:
             sampling["presence_penalty"] = 1.5
@@ -649,20 +677,25 @@ class Chat:
         messages = [*self.messages, {"role": "user", "content": question}]
         template = {"enable_thinking": thinking}
         [output] = self.llm.chat(messages, params, chat_template_kwargs=template, use_tqdm=False)
-        thought, answer = self.split(list(output.outputs[0].token_ids), thinking)
-        if answer is not None:
+        thought, answer = self.split(output)
+        if answer is not None and output.outputs[0].finish_reason != "length":
             self.messages = [*messages, {"role": "assistant", "content": answer}]
         return thought, answer
 
-    def split(self, ids, thinking):
-        begin, end = (self.tokenizer.convert_tokens_to_ids(tag) for tag in ("<think>", "</think>"))
-        if end not in ids:
-            cut = thinking and begin in ids
-            text = self.tokenizer.decode([i for i in ids if i != begin], skip_special_tokens=True).strip()
-            return (text, None) if cut else ("", text)
-        place = len(ids) - 1 - ids[::-1].index(end)
-        parts = [i for i in ids[:place] if i != begin], ids[place + 1 :]
-        return tuple(self.tokenizer.decode(part, skip_special_tokens=True).strip() for part in parts)
+    def split(self, output):
+        turn, begin, end = self.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<think>", "</think>"])
+        prompt, ids = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
+        opening = prompt[len(prompt) - prompt[::-1].index(turn) :]  # 2507 Thinking's template writes <think> there
+        if end in ids:
+            place = len(ids) - 1 - ids[::-1].index(end)
+            parts = ids[:place], ids[place + 1 :]
+        else:
+            thought = begin in ids or (begin in opening and end not in opening)
+            parts = (ids, None) if thought else ([], ids)
+        return tuple(part if part is None else self.text(part, (begin, end)) for part in parts)
+
+    def text(self, ids, tags):
+        return self.tokenizer.decode([i for i in ids if i not in tags], skip_special_tokens=True).strip()
 
 
 if __name__ == "__main__" and "get_ipython" not in globals():  # as a script; a notebook decides for itself
