@@ -16,7 +16,9 @@ SETTINGS = {
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # every cell is in the page, not the seen ones
 }
 RAN = re.compile(r"\[\d+\]:")
-ERRORS = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type='application/vnd.jupyter.error']"
+STDERR, ERROR = (f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error"))
+# A progress bar, and the log of the ModelScope client, belong to what a learner watches.
+PROGRESS = re.compile(r"\d+%\|.*|.*\| INFO +\|.*|\s*")
 BROKEN_WIDGETS = re.compile(
     r"Error displaying widget|Loading widget|Failed to load model|not find model", re.IGNORECASE
 )
@@ -132,13 +134,19 @@ class JupyterLab:
         )
 
     def complaints(self, page) -> list[str]:
-        """Outputs of the cells with an error or stderr, widgets that did not load, requests to other machines."""
+        """Outputs with an error or stderr other than progress, widgets that did not load, requests to other machines."""
         widgets = page.locator(".jp-OutputArea-output").all_inner_texts()
-        return (
-            page.locator(f".jp-CodeCell:has({ERRORS}) .jp-Cell-outputWrapper").all_inner_texts()
-            + [text for text in widgets if BROKEN_WIDGETS.search(text)]
-            + page.outside
-        )
+        loud = [
+            cell.locator(".jp-Cell-outputWrapper").inner_text()
+            for cell in page.locator(f".jp-CodeCell:has({ERROR}), .jp-CodeCell:has({STDERR})").all()
+            if cell.locator(ERROR).count()
+            or any(
+                not PROGRESS.fullmatch(line)
+                for text in cell.locator(STDERR).all_inner_texts()
+                for line in text.splitlines()
+            )
+        ]
+        return loud + [text for text in widgets if BROKEN_WIDGETS.search(text)] + page.outside
 
     def close(self, page):
         """Closes the page and ends every kernel."""

@@ -618,14 +618,16 @@ plots.expert_load(trace)
 # **Extra.** This trace comes from the course's reference model. transformers and vLLM are two other implementations: do their routers choose the same experts? Guess first: what share differs? (A real model is too large to hold twice, so this cell runs on the tiny one only.)
 
 # %% key="engines" tags=["extra"]
+from helpers import machine
 from helpers.engine import open_engine
 
 if models.is_bundled(folder):
     token_ids = trace.token_ids.tolist()
     reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     others = [routing.capture_transformers(reference, tokenizer, token_ids)]
-    with open_engine(folder, enable_prefix_caching=False, enforce_eager=True, dtype="float32") as llm:
-        others.append(routing.capture_vllm(llm, token_ids))
+    if any(map(machine.installed, machine.ENGINES)):  # the client set has no vLLM
+        with open_engine(folder, enable_prefix_caching=False, enforce_eager=True, dtype="float32") as llm:
+            others.append(routing.capture_vllm(llm, token_ids))
     for other in others:
         same, difference = routing.agreement(trace, other)
         print(f"{other.provenance['captured_with']}: {same:.1%} equal sets of experts, weights within {difference:.0e}")
