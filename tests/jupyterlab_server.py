@@ -134,7 +134,7 @@ class JupyterLab:
         )
 
     def complaints(self, page) -> list[str]:
-        """Outputs with an error or stderr other than progress, widgets that did not load, requests to other machines."""
+        """Outputs with an error or stderr beside progress, widgets that did not load, requests to other machines."""
         widgets = page.locator(".jp-OutputArea-output").all_inner_texts()
         loud = [
             cell.locator(".jp-Cell-outputWrapper").inner_text()
