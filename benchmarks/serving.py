@@ -134,7 +134,8 @@ def lesson_client(server: Server, prompts: list[str]):
     """``measure`` of lesson 08, on these prompts."""
     cells = {cell.key: cell for cell in read_lesson(ROOT / "notebooks/source/08_serving_under_load.py").cells}
     fixed = {"model": server.model, "max_tokens": OUTPUT, "temperature": 0.6, "extra_body": {"ignore_eos": True}}
-    names = {"asyncio": asyncio, "time": time, "client": client_for(server), "fixed": fixed, "prompts": prompts}
+    names = {"asyncio": asyncio, "time": time, "client": client_for(server), "fixed": fixed}
+    names["new_prompts"] = lambda count: prompts[:count]
     exec(cells["measure"].text["en"], names)
     return names["measure"]
 

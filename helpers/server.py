@@ -5,6 +5,7 @@ starts and ends nothing, caps the concurrency at ``COURSE_CONCURRENCY`` (default
 room's.
 """
 
+import importlib.util
 import ipaddress
 import json
 import math
@@ -120,6 +121,18 @@ class Server:
         self._secret = {"VLLM_API_KEY": api_key} if api_key else {}
         self._arguments = ["serve", str(folder), *_flags(options)]
         self._vllm = Path(sys.executable).with_name("vllm")
+
+    @staticmethod
+    def knows(option: str) -> bool:
+        """Whether the installed vLLM's engine has this option (``max_num_queued_reqs``: 0.32 has it, 0.19 not).
+
+        Read from the source of vLLM's ``EngineArgs``, whose fields are these options: importing it takes 10 s. False
+        without vLLM, as in the client set.
+        """
+        if not (found := importlib.util.find_spec("vllm")):
+            return False
+        source = Path(found.origin).with_name("engine") / "arg_utils.py"
+        return bool(re.search(rf"^    {re.escape(option)}:", source.read_text(encoding="utf-8"), re.MULTILINE))
 
     def __enter__(self):
         return self.start()
@@ -427,9 +440,9 @@ def _is_loopback(host: str) -> bool:
 def _check_binding(host: str, api_key: str | None) -> None:
     if not _is_loopback(host) and not api_key:
         raise CourseError(
-            f"绑定 {host}，能连到这台机器的人就都能用它：加上 api_key=…，或去掉 host，用 SSH 隧道访问。",
-            f"On {host} anyone who reaches this machine can use it: add api_key=..., or leave host out and use an SSH "
-            "tunnel.",
+            f"绑定 {host}，能连到这台机器的人就都能用它：加上 api_key=…（只管 /v1），最好去掉 host，用 SSH 隧道访问。",
+            f"On {host} anyone who reaches this machine can use it: add api_key=... (it guards /v1 only), or better "
+            "leave host out and use an SSH tunnel.",
         )
 
 

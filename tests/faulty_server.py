@@ -13,9 +13,9 @@ def chat(content="ok", **message):
     return document({"message": message, "text": content or "", "index": 0, "finish_reason": finish})
 
 
-def cut():
-    """A chat completion whose thought was cut: no content."""
-    return document({"message": {"role": "assistant", "content": None}, "index": 0, "finish_reason": "length"})
+def cut(content=None):
+    """A chat completion that was cut: in its thought, without content, or in its answer."""
+    return document({"message": {"role": "assistant", "content": content}, "index": 0, "finish_reason": "length"})
 
 
 def document(choice):
@@ -68,7 +68,7 @@ class FaultyServer:
     """Answers POST requests with ``replies`` in their order, the last one for ever; ``bodies`` holds what was asked."""
 
     def __init__(self, *replies, models=("m",)):
-        self.replies, self.bodies, self.now, self.most = list(replies), [], 0, 0
+        self.replies, self.bodies, self.paths, self.now, self.most = list(replies), [], [], 0, 0
         self._lock, outer = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -82,6 +82,7 @@ class FaultyServer:
                 self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with outer._lock:
                     outer.bodies.append(self.body)
+                    outer.paths.append(self.path)
                     reply = outer.replies.pop(0) if len(outer.replies) > 1 else outer.replies[0]
                     outer.now += 1
                     outer.most = max(outer.most, outer.now)

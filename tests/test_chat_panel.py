@@ -1,6 +1,7 @@
 """The chat panel: streams, stops, and shows whatever a model writes as text, in a real browser too."""
 
 import json
+import threading
 import time
 
 import nbformat
@@ -93,6 +94,33 @@ def test_stop_ends_the_stream_and_the_panel_stays_usable():
         assert shown.turns[-1]["text"] == "fine" and len(shown.turns) == 4
         shown._receive(shown, {"type": "clear"}, [])
         assert shown.turns == []
+
+
+def test_stop_ends_a_stream_in_which_nothing_comes():
+    released = threading.Event()
+
+    def stalls(handler):
+        handler.start_events()
+        handler.event(json.dumps({"id": "c", "choices": [{"index": 0, "delta": {"content": "half"}}]}))
+        released.wait(600)
+
+    with FaultyServer(stalls) as server:
+        shown = panel(server)
+        shown.ask("?")
+        wait_until(lambda: shown.turns[1]["text"])
+        shown.stop()
+        shown.wait(60)
+        released.set()
+    assert not shown.busy and (shown.turns[1]["text"], shown.turns[1]["state"]) == ("half", "stopped")
+
+
+def test_the_page_is_not_sent_every_piece():
+    with FaultyServer(stream(*[{"content": "x"}] * 500)) as server:
+        shown, sent = panel(server), []
+        shown.observe(sent.append, "turns")
+        shown.ask("?")
+        shown.wait(60)
+    assert shown.turns[1]["text"] == "x" * 500 and len(sent) < 250
 
 
 def test_nothing_behind_the_address_is_shown():

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import httpx
 import openai
 import pytest
+import workshop_proxy
 from conftest import ROOT
 from faulty_server import ENGINE_DEAD, FaultyServer, chat, cut, drop, page, status, stream
 from lesson_source import read_lesson
@@ -265,6 +267,22 @@ def test_the_lesson_shows_curl_for_every_endpoint():
 
 
 @pytest.mark.slow
+def test_the_key_is_no_door(running):
+    """The lesson says that one endpoint generates without a key, and what the course's proxy does about it."""
+    body = {"model": running.model, "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 64}
+    root = running.base_url.removesuffix("/v1")
+    assert httpx.post(f"{root}/v1/chat/completions", json=body).status_code == 401
+    assert httpx.post(f"{root}/invocations", json=body, timeout=60).json()["usage"]["completion_tokens"] > 0
+    proxy = workshop_proxy.Proxy(root, {"table": "secret"}, log=None)
+    with workshop_proxy.running(proxy) as address:
+        for key, expected in (("secret", 404), ("wrong", 401)):
+            answer = httpx.post(
+                f"{address.removesuffix('/v1')}/invocations", json=body, headers={"Authorization": f"Bearer {key}"}
+            )
+            assert answer.status_code == expected
+
+
+@pytest.mark.slow
 def test_the_taught_trap_of_an_unknown_role(running):
     """The lesson says that the message is dropped, which only the number of prompt tokens tells."""
     client = openai.OpenAI(base_url=running.base_url, api_key=running.api_key)
@@ -306,18 +324,36 @@ def test_a_reply_that_is_no_json(copied):
         ):
             with pytest.raises(RuntimeError, match="does not answer like an OpenAI server: '<html>Welcome"):
                 call(copied(key, server))
+        with pytest.raises(RuntimeError, match="/tokenize does not answer like vLLM: 200 '<html>Welcome"):
+            copied("copy-complete", server).render(QUESTION)
         with pytest.raises(RuntimeError, match="ended early"):
             copied("copy-stream", server).stream_chat(QUESTION)
         with pytest.raises(RuntimeError, match="ended early"):
             copied("copy-tools", server).answer_with_tools("?")
 
 
+@pytest.mark.parametrize("ending", ["/v1", "/v1/"])
+def test_the_template_is_rendered_beside_v1(ending, copied, monkeypatch):
+    def told(document):
+        return lambda handler: handler.reply(200, json.dumps(document | {"path": handler.path}))
+
+    with FaultyServer(told({"tokens": [1, 2]}), told({"prompt": "rendered"}), status(404)) as server:
+        names = copied("copy-complete", server)
+        names.render.__globals__["BASE_URL"] = server.base_url.removesuffix("/v1") + ending
+        assert names.render(QUESTION, enable_thinking=False) == "rendered"
+        assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
+        assert server.bodies[1]["tokens"] == [1, 2] and server.paths == ["/tokenize", "/detokenize"]
+        with pytest.raises(RuntimeError, match="/tokenize does not answer like vLLM: 404"):
+            names.render(QUESTION)
+
+
 def test_a_failed_turn_leaves_the_history_as_it_was(copied):
-    with FaultyServer(chat("hello"), cut(), status(400), chat("bye")) as server:
+    with FaultyServer(chat("hello"), cut(), cut("half"), status(400), chat("bye")) as server:
         talk = copied("copy-chat", server).Chat(system="be short")
         assert talk.ask("hi", thinking=False) == (None, "hello")
-        with pytest.raises(RuntimeError, match="cut before an answer"):
-            talk.ask("more")
+        for _ in range(2):  # no answer, and half of one
+            with pytest.raises(RuntimeError, match=r"no whole answer \(finish_reason length\)"):
+                talk.ask("more")
         with pytest.raises(openai.BadRequestError):
             talk.ask("more")
         assert talk.ask("and?") == (None, "bye")

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import openai
 import pytest
 from conftest import ROOT
-from faulty_server import FaultyServer, chat, drop, page, status
+from faulty_server import FaultyServer, chat, cut, drop, page, status
 from lesson_source import parse, read_lesson
 
 from helpers import checks, models
@@ -187,7 +187,14 @@ def test_what_may_pass_is_tried_again(fault, batch):
 
 @pytest.mark.parametrize(
     ("fault", "error"),
-    [(status(400), openai.BadRequestError), (status(404), openai.NotFoundError), (page, RuntimeError)],
+    [
+        (status(400), openai.BadRequestError),
+        (status(404), openai.NotFoundError),
+        (status(409), openai.ConflictError),
+        (page, RuntimeError),
+        (cut(), RuntimeError),
+        (cut("half"), RuntimeError),
+    ],
 )
 def test_what_stays_wrong_is_tried_once_and_harms_no_other(fault, error, batch):
     with FaultyServer(fault, chat("fine")) as server:
@@ -248,7 +255,7 @@ def test_the_arithmetic_of_the_limit_is_that_of_the_helpers():
     for sequences, fits in ((34, True), (35, False)):
         found = models.fits(config, 23.5 * models.GIB, context=1024, sequences=sequences)
         assert found.fits == fits
-    assert 60 < names["bound"](1) < 62 and names["bound"](34) < 34 * names["bound"](1)
+    assert 65 < names["bound"](1) < 67 and names["bound"](34) < 34 * names["bound"](1)
 
 
 def test_sampling_is_sent_with_every_request():

@@ -162,6 +162,26 @@ def test_options_become_flags_and_none_leaves_one_out(checkpoint):
     assert "--tool-call-parser" not in words and "--max-model-len 64" in text
 
 
+@pytest.mark.slow
+def test_an_option_of_the_installed_vllm_is_known():
+    fields = "from vllm.engine.arg_utils import EngineArgs as E; print(*E.__dataclass_fields__)"
+    fields = subprocess.run([sys.executable, "-c", fields], capture_output=True, text=True, check=True).stdout.split()
+    asked = ["max_num_seqs", "max_num_queued_reqs", "kv_cache_memory_bytes", "no_such_option", "max_num", "model"]
+    assert [Server.knows(name) for name in asked] == [name in fields for name in asked]
+    assert Server.knows("max_num_seqs") and not Server.knows("max_num")
+
+
+def test_an_option_is_looked_up_in_the_source(monkeypatch, tmp_path):
+    source = tmp_path / "vllm" / "engine" / "arg_utils.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("class EngineArgs:\n    max_num_seqs: int | None = None\n")  # as in 0.19
+    (tmp_path / "vllm" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Server.knows("max_num_seqs") and not Server.knows("max_num_queued_reqs")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not Server.knows("max_num_seqs")
+
+
 def test_the_model_is_named_after_its_folder_or_its_hub_id(checkpoint):
     assert Server(checkpoint).model == "Qwen3-8B"
     assert Server(checkpoint.parent.parent / "snapshots" / "master", served_model_name="mine").model == "mine"

@@ -1,6 +1,9 @@
 """The chat panel: talk to a server from a notebook, with streaming, thoughts folded away and a stop button."""
 
+import contextlib
+import socket
 import threading
+import time
 
 import anywidget
 import traitlets
@@ -8,6 +11,7 @@ import traitlets
 from helpers.explorer import page
 
 JAVASCRIPT = page.javascript("chat")
+PAUSE = 0.1  # seconds between two updates of the page: each sends all turns
 SAMPLING = {  # Qwen's advice with and without thinking
     True: {"temperature": 0.6, "top_p": 0.95},
     False: {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5},
@@ -58,7 +62,7 @@ class ChatPanel(anywidget.AnyWidget):
 
     def __init__(self, client, model: str):
         super().__init__(model=model)
-        self._client, self._stopping, self._thread = client, threading.Event(), None
+        self._client, self._stopping, self._thread, self._open = client, threading.Event(), None, None
         self.on_msg(self._receive)
 
     def __repr__(self) -> str:
@@ -76,8 +80,11 @@ class ChatPanel(anywidget.AnyWidget):
         self._thread.start()
 
     def stop(self) -> None:
-        """End the reply that is being read; the server stops generating it."""
+        """End the reply that is being read, even while nothing comes; the server stops generating it."""
         self._stopping.set()
+        with contextlib.suppress(AttributeError, KeyError, OSError):  # no stream, or not a socket's, or over already
+            network = self._open.response.extensions["network_stream"]
+            network.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # closing would not wake who reads it
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the reply is complete."""
@@ -102,17 +109,17 @@ class ChatPanel(anywidget.AnyWidget):
         try:
             turn["state"] = self._stream(history, thinking, turn)
         except Exception as error:  # whatever ends a stream is shown in the panel, not in a thread that nobody sees
-            turn["state"] = f"{type(error).__name__}: {error}"
+            turn["state"] = "stopped" if self._stopping.is_set() else f"{type(error).__name__}: {error}"
         self.turns = [*self.turns[:-1], turn]
         self.busy = False
 
     def _stream(self, history, thinking, turn):
         extra = {"top_k": 20, "min_p": 0, "chat_template_kwargs": {"enable_thinking": thinking}}
-        finished = None
+        finished, shown = None, 0.0
         with self._client.chat.completions.create(
             model=self.model, messages=history, stream=True, **SAMPLING[thinking], extra_body=extra
-        ) as stream:
-            for chunk in stream:
+        ) as self._open:
+            for chunk in self._open:
                 for choice in chunk.choices:
                     delta, finished = choice.delta, choice.finish_reason or finished
                     turn["thought"] += (
@@ -121,7 +128,10 @@ class ChatPanel(anywidget.AnyWidget):
                     turn["text"] += delta.content or ""
                 if self._stopping.is_set():
                     return "stopped"  # leaving the block closes the connection, and vLLM drops the request
-                self.turns = [*self.turns[:-1], dict(turn)]
+                if time.monotonic() - shown >= PAUSE:
+                    self.turns, shown = [*self.turns[:-1], dict(turn)], time.monotonic()
+        if self._stopping.is_set():
+            return "stopped"
         if finished is None:
             raise ConnectionError("the stream ended early")
         return "cut" if finished == "length" else "done"

@@ -35,7 +35,7 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None  # None: as many tok
 # %% [markdown] lang="zh" key="start-text"
 # ## 启动服务器
 #
-# 兼容 OpenAI 接口的是 vLLM 的服务器，不是 Qwen3 本身：换一个模型，接口不变。下一格先打印一行命令，把它粘到课程根目录的终端里，得到的是同一个服务器；然后等它加载完模型。笔记本的内核一结束，服务器也跟着结束。
+# 兼容 OpenAI 接口的是 vLLM 的服务器，不是 Qwen3 本身：换一个模型，接口不变。下一格先打印一行命令，然后等它加载完模型。笔记本的内核一结束，服务器也跟着结束。想在课程根目录的终端里再开一个同样的，先 `export API_KEY=…`（密钥自己定），再把命令粘过去，`--port` 换一个数：原来的端口已经被笔记本里的占着。
 #
 # | 参数 | 做什么 | 旧教程怎么写，为什么不行了 |
 # |---|---|---|
@@ -47,8 +47,13 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None  # None: as many tok
 # | `--reasoning-parser qwen3` | 把思考从答案里拆出来 | `deepseek_r1`：关掉思考时会把整个答案当成思考 |
 # | 已删除：`--enable-reasoning` | | 它从来不是思考的开关，只管拆分；从 0.10 起写了就启动失败 |
 # | `--enable-auto-tool-choice` `--tool-call-parser hermes` | 认出工具调用；Qwen3 用 `hermes` 格式 | |
+# | `--enforce-eager` | 不编译计算图；在 CPU 上编译要好几分钟，课程只在 CPU 上加它 | |
+# | `--kv-cache-memory-bytes` | KV 缓存占多少字节；在 CPU 上会一次全部占用，所以课程给得少；在 GPU 上不写，由 vLLM 按显存算 | |
+# | `--structured-outputs-config` | 结构化输出用哪个后端；`disable_any_whitespace` 让 JSON 里没有多余的空白 | |
 # | `VLLM_API_KEY` | 客户端必须出示的密钥；写在环境变量里，因为命令行谁都能用 `ps` 看到 | “密钥随便填”：只在服务器没设密钥时才对 |
 # | `VLLM_USE_MODELSCOPE` | 让 vLLM 自己去 ModelScope 下载 | 模型已在本地文件夹时用不着 |
+#
+# 命令前面的另外几个环境变量只为这门课：少开一个进程、不发送使用统计、不打印 torch 的警告、小模型只用一个线程。
 #
 # 模板是模型自带的文件；真正的 Qwen3 把它放在 `tokenizer_config.json` 里，没有单独的文件，下一格就不加 `--chat-template`。
 #
@@ -57,7 +62,7 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None  # None: as many tok
 # %% [markdown] lang="en" key="start-text"
 # ## Start the server
 #
-# What is compatible with OpenAI's API is vLLM's server, not Qwen3: with another model the API stays the same. The next cell first prints a command; paste it into a terminal at the root of the course and you get the same server. Then it waits until the model is loaded. When the notebook's kernel ends, so does the server.
+# What is compatible with OpenAI's API is vLLM's server, not Qwen3: with another model the API stays the same. The next cell first prints a command, then waits until the model is loaded. When the notebook's kernel ends, so does the server. For another one like it in a terminal at the root of the course, say `export API_KEY=…` first (a key of your own), then paste the command with another `--port`: the notebook's server holds the old one.
 #
 # | Flag | What it does | What older tutorials write, and why that fails now |
 # |---|---|---|
@@ -69,8 +74,13 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None  # None: as many tok
 # | `--reasoning-parser qwen3` | takes the thought out of the answer | `deepseek_r1`: with thinking off it takes the whole answer for a thought |
 # | removed: `--enable-reasoning` | | it never switched thinking on, it only split; since 0.10 the server refuses to start with it |
 # | `--enable-auto-tool-choice` `--tool-call-parser hermes` | recognises tool calls; Qwen3 writes them in the `hermes` format | |
+# | `--enforce-eager` | compiles no graphs; on a CPU that takes minutes, and only there does the course set it | |
+# | `--kv-cache-memory-bytes` | the bytes of the KV cache; a CPU takes them all at once, so the course gives few; on a GPU leave it out, and vLLM reckons it from the card's memory | |
+# | `--structured-outputs-config` | the backend of structured output; `disable_any_whitespace` keeps needless whitespace out of JSON | |
 # | `VLLM_API_KEY` | the key that clients have to show; in the environment, because `ps` shows a command line to every user | "any key will do": true only as long as the server has none |
 # | `VLLM_USE_MODELSCOPE` | lets vLLM download from ModelScope by itself | not needed for a model in a local folder |
+#
+# The other environment variables in front of the command are for this course only: one process less, no usage statistics, no warnings of torch's, one thread for a small model.
 #
 # The template is a file of the model's; the real Qwen3 keeps it inside `tokenizer_config.json`, and then the next cell leaves `--chat-template` out.
 #
@@ -95,7 +105,7 @@ os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server
 #
 # `/v1/models` 这样的路径叫端点（endpoint）；端口（port）是另一回事，是网址里冒号后面的那个数。上一格把地址、密钥和模型名放进了环境变量 `BASE_URL`、`API_KEY`、`MODEL`，下面的 curl 在普通终端里也是这样写。
 #
-# 先猜一猜：请求里的模型名写成文件夹路径，行不行？
+# 先猜一猜：请求里的模型名写成文件夹路径，行不行？（“报错”一节会试。）
 
 # %% [markdown] lang="en" key="models-text"
 # The tiny model has 4 MB of weights; nearly all the time went into importing vLLM. A real model reads many GB more, and on a GPU it also compiles, so a first start often takes minutes. Counting seconds is therefore no way to wait: ask `/health`, as the course's `start()` does.
@@ -104,7 +114,7 @@ os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server
 #
 # A path such as `/v1/models` is an endpoint; a port is something else, the number behind the colon in an address. The last cell put address, key and model name into the environment variables `BASE_URL`, `API_KEY` and `MODEL`; a plain terminal would use curl in just this way.
 #
-# Guess first: may a request name the model by its folder?
+# Guess first: may a request name the model by its folder? (The section on errors tries it.)
 
 # %% key="models"
 from openai import OpenAI
@@ -389,16 +399,22 @@ if server.is_bundled:
 # %% key="stream"
 import time
 
+
+def stream(max_tokens):
+    return client.chat.completions.create(
+        model=server.model,
+        messages=messages,
+        max_tokens=max_tokens,
+        **thinking,
+        extra_body=extra,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+
+
+list(stream(2))  # the first stream of all is slower, so it is not timed
 arrived, start = [], time.perf_counter()
-for chunk in client.chat.completions.create(
-    model=server.model,
-    messages=messages,
-    max_tokens=limit,
-    **thinking,
-    extra_body=extra,
-    stream=True,
-    stream_options={"include_usage": True},
-):
+for chunk in stream(limit):
     for choice in chunk.choices:
         for field, text in (("reasoning", reasoning_of(choice.delta)), ("content", choice.delta.content)):
             if text:
@@ -593,18 +609,22 @@ for name, constraint in {
         model=server.model, messages=messages, max_tokens=64, temperature=0.7, top_p=0.8, seed=0, **constraint
     )
     print(f"{name:14} {reply.choices[0].message.content!r}")
-    if name == "regex":
-        assert re.fullmatch(r"\d{4}", reply.choices[0].message.content)
+    well_formed = {
+        "choice": lambda text: text in ("1702", "1802"),
+        "regex": lambda text: re.fullmatch(r"\d{4}", text),
+        "JSON": lambda text: isinstance(json.loads(text)["product"], int),
+    }.get(name, bool)  # of guided_choice nothing is certain
+    assert well_formed(reply.choices[0].message.content)
 
 # %% [markdown] lang="zh" key="logprobs-text"
-# 格式都对，数却未必：约束管得住形状，管不住真假。思考模式下，约束从 `</think>` 之后才开始，可以先想再填表。
+# 前三行格式都对，数却未必：约束管得住形状，管不住真假。最后一行的 `guided_choice` 没有起作用，也没有报错：回答不在给出的选项里。思考模式下，约束从 `</think>` 之后才开始，可以先想再填表。
 #
 # ## 对数概率（选读）
 #
 # `logprobs=True` 给出每个词元的对数概率，`top_logprobs` 再给出几个竞争者。先猜一猜：一个小故事里，模型在哪些地方拿不定主意？
 
 # %% [markdown] lang="en" key="logprobs-text"
-# Well-formed they all are, but the number may be wrong: a constraint governs shape and not truth. In thinking mode it begins after `</think>`, so the model can think first and fill in the form afterwards.
+# The first three are well-formed, but the number may be wrong: a constraint governs shape and not truth. `guided_choice` in the last line did nothing and raised nothing: the reply is none of the choices given. In thinking mode it begins after `</think>`, so the model can think first and fill in the form afterwards.
 #
 # ## Log-probabilities (extra)
 #
@@ -683,11 +703,11 @@ if not server.attached:
 # | `Starting vLLM … server` | 监听的地址：看见 `0.0.0.0` 就要想到密钥和防火墙 |
 # | `Application startup complete` | 可以发请求了 |
 # | `"POST … HTTP/1.1" 200 OK` | 一次请求，状态码在最后；客户端的地址在最前 |
-# | `Avg generation throughput` | 每 10 秒一行：吞吐量，`Running` 和 `Waiting` 是正在算和在排队的请求数，然后是 KV 缓存的占用和前缀缓存的命中率 |
+# | `Avg generation throughput` | 每 10 秒一行，运行不到 10 秒时还没有：吞吐量，`Running` 和 `Waiting` 是正在算和在排队的请求数，然后是 KV 缓存的占用和前缀缓存的命中率 |
 #
 # ## 密钥管什么，不管什么（选读）
 #
-# 先猜一猜：下面几次请求，哪些会被拒绝？
+# 先猜一猜：下面几次请求，哪些会被拒绝？没有密钥，能让模型替你写字吗？
 
 # %% [markdown] lang="en" key="key-text"
 # | In the log | Meaning |
@@ -696,11 +716,11 @@ if not server.attached:
 # | `Starting vLLM … server` | the address it listens on: at a `0.0.0.0`, think of key and firewall |
 # | `Application startup complete` | it takes requests now |
 # | `"POST … HTTP/1.1" 200 OK` | one request, its status last, the client's address first |
-# | `Avg generation throughput` | a line every 10 seconds: throughput, then `Running` and `Waiting`, the requests being computed and those in the queue, then how full the KV cache is and how often the prefix cache was hit |
+# | `Avg generation throughput` | a line every 10 seconds, so none in the first 10: throughput, then `Running` and `Waiting`, the requests being computed and those in the queue, then how full the KV cache is and how often the prefix cache was hit |
 #
 # ## What a key protects, and what not (extra)
 #
-# Guess first: which of these requests will be refused?
+# Guess first: which of these requests will be refused? And can anyone without a key make the model write?
 
 # %% key="key" tags=["extra"]
 refused = {}
@@ -708,23 +728,28 @@ for path, key in (("/v1/models", server.api_key), ("/v1/models", "wrong"), ("/he
     answer = httpx.get(root + path, headers={"Authorization": f"Bearer {key}"} if key else {})
     refused[path, key] = answer.status_code == 401
     print(f"{path:11} {'right' if key == server.api_key else key or 'no':5} key -> {answer.status_code}")
-answer = httpx.post(f"{root}/tokenize", json={"model": server.model, "prompt": "37×46=?"})
-print(f"/tokenize   no    key -> {answer.status_code}")
+for path in ("/v1/chat/completions", "/tokenize", "/invocations"):
+    body = {"model": server.model, "messages": messages, "max_tokens": 32, **thinking, **off}
+    answer = httpx.post(root + path, json=body, timeout=60)
+    print(f"{path} no key -> {answer.status_code} {answer.text[:60]}")
+    refused[path, ""] = answer.status_code == 401
+written = answer.json()["choices"][0]["message"]["content"] if answer.is_success else None
+print("/invocations wrote", repr(written))
 if not server.attached:
-    assert list(refused.values()) == [False, True, False, False]
+    assert list(refused.values()) == [False, True, False, False, True, False, False] and written
 
 # %% [markdown] lang="zh" key="remote-text"
-# 密钥只管 `/v1` 下面的端点：`/metrics`、`/tokenize`、`/version` 谁都能读。它也不加密：走 http 时，密钥和对话都是明文；它不分用户，不限次数。要给别人用，前面得有一层做 https 和限流的反向代理，只放行 `/v1`。
+# 密钥只管 `/v1` 这样的几个开头（[源码](https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/middleware/authenticate.py)）。别的路径谁都能用：`/metrics`、`/tokenize`、`/version` 能读，而 `/invocations` 不要密钥就**替任何人生成**。所以密钥不是门：服务器只监听 `127.0.0.1`，要给别人用，前面得有一层只放行 `/v1`、做 https 和限流的反向代理。密钥也不加密：走 http 时，密钥和对话都是明文；它不分用户，不限次数。
 #
 # ## 从另一台电脑调用（选读）
 #
-# 首选 SSH 隧道：服务器仍只监听 `127.0.0.1`，不必开放端口，传输是加密的。在**你自己的电脑**上运行（用户、主机、端口照平台给的写），没有任何输出是正常的，窗口要一直开着：
+# 首选 SSH 隧道：服务器仍只监听 `127.0.0.1`，不必开放端口，传输是加密的。在**你自己的电脑**上运行（用户、主机、`-p` 的端口照平台给的写，第二个 8000 换成服务器的端口，本课里是 `server.port`）。它不打印任何东西，这是正常的；窗口要一直开着：
 #
 # ```text
 # ssh -N -L 8000:127.0.0.1:8000 -p 22 用户@主机
 # ```
 #
-# 有的教程写 `-CNg`：不要加 `-g`，它会让局域网里的任何人都能用你的隧道。隧道通了，把 `BASE_URL` 设成 `http://127.0.0.1:8000/v1`，下面的命令在自己的电脑上就能用（`MODEL` 和 `API_KEY` 也要设好）：
+# 有的教程写 `-CNg`：不要加 `-g`，它会让局域网里的任何人都能用你的隧道。隧道通了，把 `BASE_URL` 设成 `http://127.0.0.1:8000/v1`，下面的命令在自己的电脑上就能用（`MODEL` 和 `API_KEY` 也要设好；Windows 上在 WSL 或 Git Bash 里运行）：
 #
 # ```bash
 # curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @- <<EOF
@@ -741,26 +766,27 @@ if not server.attached:
 # EOF
 # ```
 #
-# 在 AutoDL 上，另一个办法是“自定义服务”：它只映射 6006（和 6008）端口，要求服务监听所有地址，于是全世界都能连上，**必须**设密钥。课程的 `Server(host="0.0.0.0", port=6006, api_key=...)` 就是这样启动的，没有密钥会被拒绝；在普通终端里是：
+# 在 AutoDL 上，另一个办法是“自定义服务”：它只映射 6006（和 6008）端口，要求监听所有地址，于是全世界都能连上。不要让 vLLM 自己站在那里，设了密钥也不行：`/invocations` 还开着。让 vLLM 留在 `127.0.0.1`，把课程的代理放在 6006，它只放行 `/v1`，要密钥，密钥由它打印。在课程根目录的两个终端里：
 #
 # ```text
-# VLLM_API_KEY=你的密钥 vllm serve 模型文件夹 --host 0.0.0.0 --port 6006 --served-model-name Qwen3-8B --reasoning-parser qwen3
+# .venv/bin/vllm serve 模型文件夹 --host 127.0.0.1 --port 8000 --served-model-name Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
+# .venv/bin/python tools/workshop_proxy.py --tables 1 --host 0.0.0.0 --port 6006
 # ```
 #
-# 这两种办法本课都没有实际跑过：这里没有第二台电脑，也没有 AutoDL。
+# 隧道和自定义服务本课都没有实际跑过：这里没有第二台电脑，也没有 AutoDL。
 
 # %% [markdown] lang="en" key="remote-text"
-# The key covers the endpoints below `/v1` only: `/metrics`, `/tokenize` and `/version` are open to everyone. Nor does it encrypt: over http, key and conversation travel in the clear; it knows no users and no limits. To let others in, put a reverse proxy in front that does https and rate limits, and let it pass `/v1` alone.
+# The key covers a few beginnings such as `/v1` ([source](https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/middleware/authenticate.py)). All other paths are open to everyone: `/metrics`, `/tokenize` and `/version` can be read, and `/invocations` **generates for anybody** without a key. So a key is no door: let the server listen on `127.0.0.1` only, and to let others in, put a reverse proxy in front that passes `/v1` alone, with https and rate limits. Nor does the key encrypt: over http, key and conversation travel in the clear; it knows no users and no limits.
 #
 # ## Call it from another computer (extra)
 #
-# First choice is an SSH tunnel: the server goes on listening on `127.0.0.1` only, no port is opened, the way is encrypted. Run it on **your own computer** (user, host and port as your provider gives them); it prints nothing, which is fine, and its window has to stay open:
+# First choice is an SSH tunnel: the server goes on listening on `127.0.0.1` only, no port is opened, the way is encrypted. Run it on **your own computer** (user, host and the port after `-p` as your provider gives them; for the second 8000 the server's port, in this lesson `server.port`). It prints nothing, which is fine, and its window has to stay open:
 #
 # ```text
 # ssh -N -L 8000:127.0.0.1:8000 -p 22 user@host
 # ```
 #
-# Some tutorials write `-CNg`: leave `-g` out, it opens your tunnel to everyone in the local network. Once the tunnel stands, set `BASE_URL` to `http://127.0.0.1:8000/v1`, and these commands work on your own computer (with `MODEL` and `API_KEY` set too):
+# Some tutorials write `-CNg`: leave `-g` out, it opens your tunnel to everyone in the local network. Once the tunnel stands, set `BASE_URL` to `http://127.0.0.1:8000/v1`, and these commands work on your own computer (with `MODEL` and `API_KEY` set too; on Windows in WSL or Git Bash):
 #
 # ```bash
 # curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @- <<EOF
@@ -777,13 +803,14 @@ if not server.attached:
 # EOF
 # ```
 #
-# On AutoDL the other way is its "custom service": it maps ports 6006 (and 6008) only and wants the service on all addresses, so the whole world can connect and a key is a **must**. The course's `Server(host="0.0.0.0", port=6006, api_key=...)` starts it like that and refuses without a key; in a plain terminal:
+# On AutoDL the other way is its "custom service": it maps ports 6006 (and 6008) only and wants all addresses listened on, so the whole world can connect. Do not let vLLM itself stand there, even with a key: `/invocations` stays open. Leave vLLM on `127.0.0.1` and put the course's proxy on 6006; it passes `/v1` alone, asks for a key, and prints the one to use. In two terminals at the root of the course:
 #
 # ```text
-# VLLM_API_KEY=your-key vllm serve MODEL_FOLDER --host 0.0.0.0 --port 6006 --served-model-name Qwen3-8B --reasoning-parser qwen3
+# .venv/bin/vllm serve MODEL_FOLDER --host 127.0.0.1 --port 8000 --served-model-name Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
+# .venv/bin/python tools/workshop_proxy.py --tables 1 --host 0.0.0.0 --port 6006
 # ```
 #
-# Neither way was run for this lesson: there was no second computer here, and no AutoDL.
+# Neither the tunnel nor the custom service was run for this lesson: there was no second computer here, and no AutoDL.
 
 # %% [markdown] lang="zh" key="panel-text"
 # ## 聊天面板（选读）
@@ -815,7 +842,7 @@ import openai
 
 good = {"model": server.model, "messages": messages, "max_tokens": 8, **thinking}
 for name, change in {
-    "wrong model": {"model": "qwen3"},
+    "folder path": {"model": model.root},
     "too long": {"messages": [{"role": "user", "content": "1+" * model.max_model_len}]},
     "max_tokens": {"max_tokens": 10**6},
     "temperature": {"temperature": 3},
@@ -831,7 +858,7 @@ answer = httpx.post(f"{server.base_url}/chat/completions", content='{"model": }'
 print(f"bad JSON: {answer.status_code} {answer.text}")
 
 # %% [markdown] lang="zh" key="copy-text"
-# 不认识的角色被悄悄接受：模板不认识它，整条消息就没有了，看 `prompt_tokens` 才发现得了。其余的报错都说得很清楚：读完那一句，再改请求。状态码的规律：400 是请求不对，401 是密钥，404 是模型名或路径（网址漏了 `/v1` 也是它），500 和 503 是服务器出了事。重试只对最后一种有意义。
+# 不认识的角色被悄悄接受：模板不认识它，整条消息就没有了，看 `prompt_tokens` 才发现得了。其余的报错都说得很清楚：读完那一句，再改请求。状态码的规律：400 是请求不对，401 是密钥，404 是模型名或路径（网址漏了 `/v1` 也是它），500 和 503 是服务器出了事。值得重试的只有 500 和以上、429（请求太多）、408（超时）和连接失败。
 #
 # ## 可以直接拿走的代码（选读）
 #
@@ -840,7 +867,7 @@ print(f"bad JSON: {answer.status_code} {answer.text}")
 # 第一份：补全客户端，先渲染模板再续写。
 
 # %% [markdown] lang="en" key="copy-text"
-# The unknown role is accepted without a word: the template does not know it and drops the message, and only `prompt_tokens` gives it away. The others say what is wrong: read the sentence, then change the request. As for status codes: 400 is a wrong request, 401 the key, 404 the model's name or the path (an address without its `/v1`, too), 500 and 503 trouble in the server. Only for the last kind does it help to try again.
+# The unknown role is accepted without a word: the template does not know it and drops the message, and only `prompt_tokens` gives it away. The others say what is wrong: read the sentence, then change the request. As for status codes: 400 is a wrong request, 401 the key, 404 the model's name or the path (an address without its `/v1`, too), 500 and 503 trouble in the server. Trying again helps only with 500 and above, 429 (too many requests), 408 (a timeout) and a failed connection.
 #
 # ## Code to take away (extra)
 #
@@ -861,11 +888,19 @@ client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMP
 
 def render(messages, **template):
     """The prompt that the server's chat template makes of messages; vLLM only."""
-    root = BASE_URL.removesuffix("/v1")
-    body = {"model": MODEL, "messages": messages, "chat_template_kwargs": template}
-    ids = httpx.post(f"{root}/tokenize", json=body, timeout=60).raise_for_status().json()["tokens"]
-    answer = httpx.post(f"{root}/detokenize", json={"model": MODEL, "tokens": ids}, timeout=60)
-    return answer.raise_for_status().json()["prompt"]
+    body = {"messages": messages, "chat_template_kwargs": template}
+    return ask_vllm("/detokenize", tokens=ask_vllm("/tokenize", **body)["tokens"])["prompt"]
+
+
+def ask_vllm(path, **body):
+    """The reply of an endpoint of vLLM's own, which lies beside /v1: a proxy may not let it through."""
+    root = BASE_URL.rstrip("/").removesuffix("/v1")
+    answer = httpx.post(root + path, json={"model": MODEL, **body}, timeout=60)
+    try:
+        return answer.raise_for_status().json()
+    except (httpx.HTTPStatusError, ValueError) as error:
+        said = f"{answer.status_code} {answer.text[:200]!r}"
+        raise RuntimeError(f"{root}{path} does not answer like vLLM: {said}") from error
 
 
 def complete(prompt, max_tokens=1024):
@@ -917,10 +952,10 @@ class Chat:
         )
         if not getattr(reply, "choices", None):
             raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
-        message = reply.choices[0].message
+        message, finished = reply.choices[0].message, reply.choices[0].finish_reason
         thought = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
-        if message.content is None:
-            raise RuntimeError(f"cut before an answer ({reply.choices[0].finish_reason}): raise max_tokens")
+        if finished != "stop" or message.content is None:
+            raise RuntimeError(f"no whole answer (finish_reason {finished}): raise max_tokens")
         answer = message.content.strip()
         self.messages = [*messages, {"role": "assistant", "content": answer}]  # only after success
         return thought, answer
@@ -1122,13 +1157,13 @@ except openai.APIConnectionError as error:
 # - 思考在 `reasoning`（旧名 `reasoning_content`），答案在 `content`；答案是 `None` 就是没想完。
 # - 关掉思考：`chat_template_kwargs` 里的 `enable_thinking`，名字写错没有人提醒；采样参数每次都发。
 # - 流要看到 `finish_reason` 才算完整；状态码 200 和 `[DONE]` 都不作数。
-# - 工具由你的程序执行，参数当作陌生人的输入；密钥只管 `/v1`，不加密。
+# - 工具由你的程序执行，参数当作陌生人的输入；密钥只管 `/v1`，不加密，`/invocations` 不要密钥也生成：前面要有只放行 `/v1` 的代理。
 #
 # ## 自测
 #
 # 1. 为什么同一个问题，两个端点的 `prompt_tokens` 不同？
 # 2. `content` 是 `None`，可能是哪两种情况？怎样区分？
-# 3. 服务器设了密钥，别人还能读到什么？
+# 3. 服务器设了密钥，没有密钥的人还能做什么？
 # 4. 怎样在流式输出里得到 `usage`？会给读流的程序带来什么麻烦？
 # 5. 为什么把工具的错误发回给模型，而不是让程序停下？
 #
@@ -1136,7 +1171,7 @@ except openai.APIConnectionError as error:
 #
 # 1. 对话端点先套模板，多出角色和换行等词元；补全端点原样使用。
 # 2. 思考被截断（`finish_reason` 是 `length`），或只调用了工具（`tool_calls`）。
-# 3. `/metrics`、`/tokenize`、`/version` 等 `/v1` 以外的端点；走 http 时还有线路上的一切。
+# 3. 读 `/metrics`、`/tokenize`、`/version`，用 `/invocations` 让模型生成；走 http 时还能偷看线路上的一切。
 # 4. 加上 `stream_options` 的 `include_usage`；最后一段的 `choices` 是空的。
 # 5. 模型常能改正参数再试一次；圈数有上限，不会没完没了。
 #
@@ -1163,13 +1198,13 @@ except openai.APIConnectionError as error:
 # - The thought is in `reasoning` (formerly `reasoning_content`), the answer in `content`; an answer of `None` means that it never came to one.
 # - Thinking off: `enable_thinking` in `chat_template_kwargs`, and nobody warns of a misspelling; send sampling parameters every time.
 # - A stream is whole once a `finish_reason` came; neither status 200 nor `[DONE]` proves it.
-# - Your program executes the tools and takes their arguments for a stranger's input; a key covers `/v1` only and encrypts nothing.
+# - Your program executes the tools and takes their arguments for a stranger's input; a key covers `/v1` only and encrypts nothing, and `/invocations` generates without one: a proxy that passes `/v1` alone belongs in front.
 #
 # ## Test yourself
 #
 # 1. Why do the two endpoints count different `prompt_tokens` for one question?
 # 2. `content` is `None`: which two cases are there, and how do you tell them apart?
-# 3. The server has a key. What can others still read?
+# 3. The server has a key. What can people without it still do?
 # 4. How do you get `usage` in a stream, and what trouble does it make for the reader?
 # 5. Why send a tool's error back to the model instead of stopping?
 #
@@ -1177,7 +1212,7 @@ except openai.APIConnectionError as error:
 #
 # 1. The chat endpoint applies the template first, which adds tokens for roles and line breaks; completions takes the text as it stands.
 # 2. The thought was cut (`finish_reason` is `length`), or only a tool was called (`tool_calls`).
-# 3. The endpoints outside `/v1`, such as `/metrics`, `/tokenize` and `/version`; and over http, everything on the wire.
+# 3. Read `/metrics`, `/tokenize` and `/version`, and let the model generate by `/invocations`; over http, also watch everything on the wire.
 # 4. With `include_usage` in `stream_options`; the last chunk then has no `choices`.
 # 5. A model can often correct its arguments and try again; the limit on rounds keeps it from going on for ever.
 #
