@@ -727,11 +727,11 @@ refused = {}
 for path, key in (("/v1/models", server.api_key), ("/v1/models", "wrong"), ("/health", ""), ("/metrics", "")):
     answer = httpx.get(root + path, headers={"Authorization": f"Bearer {key}"} if key else {})
     refused[path, key] = answer.status_code == 401
-    print(f"{path:11} {'right' if key == server.api_key else key or 'no':5} key -> {answer.status_code}")
+    print(f"{path:20} {'right' if key == server.api_key else key or 'no':5} key -> {answer.status_code}")
 for path in ("/v1/chat/completions", "/tokenize", "/invocations"):
     body = {"model": server.model, "messages": messages, "max_tokens": 32, **thinking, **off}
     answer = httpx.post(root + path, json=body, timeout=60)
-    print(f"{path} no key -> {answer.status_code} {answer.text[:60]}")
+    print(f"{path:20} no    key -> {answer.status_code} {answer.text[:50]}")
     refused[path, ""] = answer.status_code == 401
 written = answer.json()["choices"][0]["message"]["content"] if answer.is_success else None
 print("/invocations wrote", repr(written))
