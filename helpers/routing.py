@@ -421,7 +421,7 @@ def expert_off(model, layer: int, expert: int):
 
 
 def written_losses(model, traces) -> np.ndarray:
-    """Cross-entropy in nats of a model of ``helpers/qwen.py`` on every token after the prompts of the traces, (tokens,).
+    """Cross-entropy in nats of a model of ``helpers/qwen.py`` on every token after the traces' prompts, (tokens,).
 
     The text itself is given: each token is predicted from the true ones before it.
     """

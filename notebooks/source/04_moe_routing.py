@@ -407,7 +407,7 @@ batch = torch.logspace(0, 11, 200, base=2)  # tokens
 needed = int((128 * (1 - (1 - 8 / 128) ** torch.arange(100)) >= 0.9 * 128).nonzero()[0])  # the first that reaches 90 %
 assert needed == 36
 axes[1].plot(needed, 0.9 * 128, "o", color="#4477aa")
-axes[1].text(needed * 0.8, 0.9 * 128, f"90 % at {needed} tokens", color="#4477aa", ha="right", va="center")
+axes[1].text(needed, 140, f"90 % at {needed} tokens", color="#4477aa", va="bottom")
 axes[1].loglog(batch, 8 * batch, ":", color="#bb4400")
 axes[1].loglog(batch, 128 * (1 - (1 - 8 / 128) ** batch), color="#4477aa")
 axes[1].text(40, 1500, "calls when looping over tokens", color="#bb4400", ha="right")
@@ -467,7 +467,7 @@ assert off > 0.2
 #
 # ## 总参数与激活参数
 #
-# 名字里的 30B-A3B 是两个数（B 是十亿）：一共约 30B，即 300 亿参数；每个词元激活（用到）约 3B，即 30 亿。两者只差没被选中的专家。
+# 名字里的 30B-A3B 是两个数（B 是十亿）：一共约 30B，即三百亿参数；每个词元激活（用到）约 3B，即三十亿。两者只差没被选中的专家。
 #
 # ### 练习 3 ★☆☆（5 分钟，选读）：专家有多少参数
 #
@@ -546,9 +546,8 @@ for place, (name, config) in enumerate(configs.items()):
         config["num_experts"] * expert / total,
         config["moe_intermediate_size"] / config["hidden_size"],
     )
-    print(
-        f"{name:<22} {total / 1e9:>8.2f} {active / 1e9:>9.2f} {active / total:>7.1%} {experts_share:>15.1%} {width:>22.3f}"
-    )
+    print(f"{name:<22} {total / 1e9:>8.2f} {active / 1e9:>9.2f} {active / total:>7.1%}", end=" ")
+    print(f"{experts_share:>15.1%} {width:>22.3f}")
     ax.barh(place, total / 1e9, color="#dddddd", label=None if place else "all parameters")
     ax.barh(place, active / 1e9, color="#4477aa", label=None if place else "used for one token")
 ax.set(yticks=range(len(configs)), yticklabels=configs, xlabel="parameters, billions")
@@ -819,14 +818,14 @@ figure
 # %% [markdown] lang="zh" key="training-read"
 # 读图：左边两格是同一层八个专家的份额，一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；右边是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
 #
-# 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步，两次都更偏，最高到 0.7 以上。后来只有带着损失的那次走向均衡（最后 100 步在 0.11 以下），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
+# 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步，两次都更偏，最高到 0.7 以上。后来只有带着损失的那次走向均衡（最后 100 步合起来算，各层都不超过 0.11），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
 #
 # 也要看到另一面：这份记录里没有“所有词元挤进一个专家”，训练损失到这时也只差一点。一般认为均衡的好处在大模型上：不浪费参数，多卡时也没有一张卡特别忙；这里看不出来。这是一个教学用的小模型，各一次训练，一个种子。
 
 # %% [markdown] lang="en" key="training-read"
 # How to read it: the two panels on the left are the shares of the eight experts of one layer, one colour each, stacked from below, in the layer that is least balanced at the end of `off`; on the right are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
 #
-# The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse in both, to above 0.7. Then only the training with the loss becomes balanced (the last 100 steps are below 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
+# The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse in both, to above 0.7. Then only the training with the loss becomes balanced (over the last 100 steps taken together, no layer is above 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
 #
 # Look at the other side too: this record has no "all tokens crowd into one expert", and so far the training loss differs only a little. Balance is commonly held to pay in large models, where it wastes no parameters and leaves no card busier than the others; nothing of that can be seen here. This is a tiny teaching model, one training each, one seed.
 
@@ -872,12 +871,12 @@ for name, values in found.items():
 plots.association(found, corpus.layers)
 
 # %% [markdown] lang="zh" key="association-read"
-# 读图：蓝色是训练好的模型，橙色是没训练过的（竖线从最小到最大的种子），灰色是打乱之后（竖线到 95% 分位）。能归功于训练的，至多是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也不是 0，和打乱的差不多高，因为相同的词元本来就走相同的路，词元又不多。许多“专家分工”的热图少了这样的基线。
+# 读图：蓝色是训练好的模型，橙色是没训练过的（竖线从最小到最大的种子），灰色是打乱之后（竖线到 95% 分位）。能归功于训练的，至多是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也不是 0，比打乱的还高一些，因为相同的词元本来就走相同的路，词元又不多。许多“专家分工”的热图少了这样的基线。
 #
 # 相关还不是因果。要知道一个专家**有什么用**，办法很直接：关掉它，词元改去下一个专家，看谁的预测变差了。下面把 32 个专家（4 层 × 8 个）逐个关掉，量模型自己写的那些词元的损失涨了多少（nat，只算它写的，不算提示词）。先猜一猜：被选得最多的专家，关掉之后损失涨得最多吗？
 
 # %% [markdown] lang="en" key="association-read"
-# How to read it: blue is the trained model, orange the untrained one (the line runs from the lowest seed to the highest), grey the permuted classes (the line ends at the 95% quantile). Training can claim at most how far blue rises above orange, not blue itself: a router that has learned nothing is not at 0 but about as high as the permuted classes, since equal tokens go equal ways and there are not many tokens. Many heat maps of "expert specialisation" lack such a baseline.
+# How to read it: blue is the trained model, orange the untrained one (the line runs from the lowest seed to the highest), grey the permuted classes (the line ends at the 95% quantile). Training can claim at most how far blue rises above orange, not blue itself: a router that has learned nothing is not at 0 but even somewhat above the permuted classes, since equal tokens go equal ways and there are not many tokens. Many heat maps of "expert specialisation" lack such a baseline.
 #
 # Association is not cause. To find out what an expert **is good for**, switch it off: its tokens go to the next best expert, and we see whose prediction suffers. The next cell switches off 32 experts (4 layers × 8), one at a time, and measures by how much the loss rises on the tokens that the model wrote itself (nats; the prompts do not count). Guess first: does the loss rise most for the experts that are chosen most?
 
@@ -898,17 +897,16 @@ rise = np.stack([change[..., written == name].mean(axis=-1) for name in present]
 
 for place, layer in enumerate(layers):
     tokens_of, harm = load[place, busiest[place]], change[place].mean(axis=-1)
-    busy, hurts = [
-        f"{busiest[place, i]} ({tokens_of[i]} tokens, {harm[i]:+.2f})" for i in (tokens_of.argmax(), harm.argmax())
-    ]
-    print(f"layer {layer}: busiest expert {busy}, most harm without {hurts}")
-read = [
-    (repr("".join(t.texts[i - 4 : i])), repr(t.texts[i])) for t in traces for i in range(t.prompt_length, len(t.texts))
-]
+    for what, i in (("busiest expert", tokens_of.argmax()), ("most harm without", harm.argmax())):
+        print(f"layer {layer}: {what} {busiest[place, i]} ({tokens_of[i]} tokens, {harm[i]:+.2f})")
+ends = [(t.texts, i) for t in traces for i in range(t.prompt_length, len(t.texts))]  # where each written token stands
 for index, place, column in zip(*np.unravel_index(rise.argsort(axis=None)[:-4:-1], rise.shape), strict=True):
-    worst = np.where(written == present[index], change[place, column], -np.inf).argmax()
-    what = f"{present[index]} +{rise[index, place, column]:.2f} without expert {busiest[place, column]} of layer {layers[place]}"
-    print(f"{what}; worst after {read[worst][0]}: {read[worst][1]} +{change[place, column, worst]:.1f}")
+    name, without = present[index], f"without expert {busiest[place, column]} of layer {layers[place]}"
+    worst = np.where(written == name, change[place, column], -np.inf).argmax()
+    texts, i = ends[worst]
+    print(f"{name} {without}: {rise[index, place, column]:+.2f};", end=" ")
+    print(f"worst for {texts[i]!r} after {''.join(texts[max(0, i - 6) : i])!r}: {change[place, column, worst]:+.1f}")
+
 plots.rise_without_expert(rise, present, layers, busiest)
 
 # %% [markdown] lang="zh" key="causal-read"
@@ -916,7 +914,7 @@ plots.rise_without_expert(rise, present, layers, busiest)
 #
 # 大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且多半只红在一两行。小模型里最红的三格，图上面列了伤得最重的词元：第 0 层专家 3 的空白 1.12，是 `<think>` 后面的换行（英文也涨 0.29）；第 2 层专家 6 的数字 0.51，是算到一半的乘积和进位；第 1 层专家 2 的运算符 0.51，是把 46 拆成 40+6 的那个加号。
 #
-# 被选得最多的，关掉之后并不伤得最重：第 1 层的专家 0 是那一层最忙的，286 个词元，关掉几乎没有影响；第 0 层的专家 3 只有 151 个词元，八个里排第六，关掉却伤得最重。
+# 被选得最多的，关掉之后不一定伤得最重：第 1 层的专家 0 是那一层最忙的，286 个词元，关掉几乎没有影响；第 0 层的专家 3 只有 151 个词元，八个里排第六，关掉却伤得最重。
 #
 # **选读。** 把两件事画在一起：横轴是一个专家参与预测某类词元的比例，纵轴是关掉它之后这一类的损失涨了多少。先猜一猜：这些点会排成一条线吗？关掉一个专家，没有用到它的预测也会变差吗？
 
@@ -925,7 +923,7 @@ plots.rise_without_expert(rise, present, layers, busiest)
 #
 # Most cells are white: switch one off, and others can stand in. A few are deep red, mostly in one or two rows. For the three reddest of the tiny model, the lines above the figure name the token that suffers most: blanks, 1.12 without expert 3 of layer 0, are the new line after `<think>` (English rises by 0.29 too); digits, 0.51 without expert 6 of layer 2, are products and carries half-way through; operators, 0.51 without expert 2 of layer 1, are the plus that takes 46 apart into 40+6.
 #
-# The most chosen is not the one whose loss hurts most: expert 0 of layer 1 is the busiest there, with 286 tokens, and hardly matters; expert 3 of layer 0 has only 151, the sixth of eight, and hurts most.
+# The most chosen need not be the one that hurts most when it is gone: expert 0 of layer 1 is the busiest there, with 286 tokens, and hardly matters; expert 3 of layer 0 has only 151, the sixth of eight, and hurts most.
 #
 # **Extra.** Both in one picture: on the x axis, how often an expert takes part in predicting a class of tokens; on the y axis, how much the loss of that class rises without it. Guess first: do the points form a line? And do predictions that never used the expert suffer too?
 
@@ -947,12 +945,11 @@ for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
     near = [t for t in ax.texts if abs(t.xy[0] - x) < 0.3 and abs(t.xy[1] - y) < 0.08]  # labels go under one another
     shift = (-7 if right else 7, 6 - 13 * len(near))
     ax.annotate(text, (x, y), xytext=shift, textcoords="offset points", ha="right" if right else "left")
-    used, here = took[place, column], written == present[index]
-    groups = [change[place, column][here & group] for group in (used, ~used)]
-    print(
-        f"{text}:",
-        ", ".join(f"{n} {len(g)} times, rise {g.mean():.2f}" for n, g in zip(("used", "not used"), groups) if len(g)),
-    )
+    print(text, end=":")
+    for name, group in (("used", took[place, column]), ("not used", ~took[place, column])):
+        of_class = change[place, column][group & (written == present[index])]
+        print(f" {name} {len(of_class)} times" + (f", rise {of_class.mean():.2f};" if len(of_class) else ""), end="")
+    print()
 ax.set(xlabel="share of the class's predictions that the expert took part in", ylabel="loss rises by, nats")
 ax.set(xlim=(-0.01, 1.02))
 ax.legend(loc="upper left", ncols=2)
