@@ -278,7 +278,10 @@ def token_losses(model, rows: list[list[int]]) -> np.ndarray:
 
 
 def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarray]]:
-    """Association of experts with token classes, the busiest expert, and what each class loses without each expert."""
+    """Association of experts with token classes, the busiest expert, and what each class loses without each expert.
+
+    All tokens count, those of the prompts too.
+    """
     import torch
     from train_tiny_models import build_model
     from transformers import AutoTokenizer
@@ -289,7 +292,7 @@ def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarr
     rows = routed_text(tokenizer, n)
     trace = routing.concatenate([routing.capture_reference(model, tokenizer, row) for row in rows])
     random_trace = routing.concatenate([routing.capture_transformers(untrained, tokenizer, row) for row in rows])
-    association = routing.class_association(trace, random_trace, permutations=20)
+    association = routing.class_association(trace, [random_trace])
     found = []
     for name in ("trained", "untrained", "permuted"):
         by_layer = association[name].reshape(-1, len(trace.layers)).mean(0)

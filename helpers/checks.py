@@ -664,12 +664,20 @@ def exercise_04_4(load_balancing_loss):
     chosen = probabilities.topk(2).indices
     f, p = torch.bincount(chosen.flatten(), minlength=4) / 40, probabilities.mean(0)
     expected = 4 * (f * p).sum()
-    result = answer(load_balancing_loss, router_logits, 2, start=start)
+    given = router_logits.clone().requires_grad_()
+    with torch.enable_grad():
+        result = answer(load_balancing_loss, given, 2, start=start)
     if isinstance(result, int | float):
         raise Hint(
             "应该返回张量，才能求梯度：不要用 .item()。", "a tensor is wanted, for its gradient: do without .item()."
         )
     if same_tensor(result, expected):
+        if not result.requires_grad:
+            raise Hint(
+                "数值对了，可是梯度断了：不要用 .detach()、.item()、torch.tensor(...) 或 torch.no_grad()。",
+                "the value is right, but its gradient is lost: do without .detach(), .item(), torch.tensor(...) and "
+                "torch.no_grad().",
+            )
         return
     of_chosen = torch.zeros_like(probabilities).scatter(1, chosen, probabilities.gather(1, chosen)).mean(0)
     usual = (

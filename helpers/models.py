@@ -46,8 +46,19 @@ def course_model() -> Path:
 
 
 def course_moe_model() -> Path:
-    """Folder of the mixture-of-experts model of lesson 04; ``COURSE_MOE_MODEL`` as in :func:`course_model`."""
-    return chosen(MOE_VARIABLE).folder
+    """Folder of the mixture-of-experts model of lesson 04; ``COURSE_MOE_MODEL`` as in :func:`course_model`.
+
+    Raises CourseError if it is no Qwen3-MoE.
+    """
+    folder = chosen(MOE_VARIABLE).folder
+    if (kind := read_config(folder).get("model_type")) != "qwen3_moe":
+        raise CourseError(
+            f"第 04 课要一个 Qwen3-MoE，{folder.name} 是 {kind}：把 {MOE_VARIABLE} 改成 qwen3-moe-tiny 或 "
+            "Qwen/Qwen3-30B-A3B。",
+            f"Lesson 04 needs a Qwen3-MoE, and {folder.name} is {kind}: set {MOE_VARIABLE} to qwen3-moe-tiny or "
+            "Qwen/Qwen3-30B-A3B.",
+        )
+    return folder
 
 
 def chosen(variable: str) -> Choice:

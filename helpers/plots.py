@@ -215,6 +215,7 @@ def _routing_row(ax, trace, first, last):
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
     for tick, column in zip(ax.get_xticklabels(), columns, strict=True):
+        tick.set_rotation(90 if len(tick.get_text()) > 1 else 0)
         tick.set_color("#222222" if column < trace.prompt_length else "#0055aa")
     if first < trace.prompt_length < last or first == trace.prompt_length:
         ax.axvline(trace.prompt_length - 0.5, color="#0055aa", linewidth=1.5)
@@ -253,12 +254,20 @@ def expert_load(trace: routing.RoutingTrace):
 
 
 def association(found: dict[str, np.ndarray], layers):
-    """Bars of what :func:`helpers.routing.class_association` found, for every layer beside its baselines."""
+    """Bars of what :func:`helpers.routing.class_association` found, for every layer beside its baselines.
+
+    A baseline is the mean of its draws; the line on it ends at their 95 % quantile (permuted) or spans all (untrained).
+    """
     colours = {"trained": "#4477aa", "untrained": "#ee8866", "permuted": "#dddddd"}
     drawn, ax = figure(height=2.4)
     for shift, name in enumerate(name for name in colours if name in found):
-        by_layer = found[name].reshape(-1, len(layers)).mean(axis=0)
-        ax.bar(np.arange(len(layers)) + 0.27 * (shift - 1), by_layer, width=0.25, color=colours[name], label=name)
+        draws = found[name].reshape(-1, len(layers))
+        low, by_layer = draws.min(axis=0) if name == "untrained" else draws.mean(axis=0), draws.mean(axis=0)
+        high = np.quantile(draws, 0.95, axis=0) if name == "permuted" else draws.max(axis=0)
+        ends = None if name == "trained" else (by_layer - low, (high - by_layer).clip(0))
+        label = {"untrained": f"untrained ({len(draws)} seeds)", "permuted": "permuted (to 95 %)"}.get(name, name)
+        x = np.arange(len(layers)) + 0.27 * (shift - 1)
+        ax.bar(x, by_layer, width=0.25, color=colours[name], label=label, yerr=ends, ecolor="#555555", capsize=2)
     ax.set_xticks(range(len(layers)), layers)
     ax.set(xlabel="layer", title="token class and heaviest expert: normalised mutual information")
     ax.set_ylim(0, 1.35 * max(found["trained"]))
@@ -278,7 +287,7 @@ def rise_without_expert(rise: np.ndarray, classes, layers, experts):
             if value >= 0.05:
                 colour = "white" if value > rise.max() / 2 else "black"
                 ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
-        ax.set_xticks(range(rise.shape[2]), experts[place], fontsize=8)
+        ax.set_xticks(range(rise.shape[2]), experts[place], fontsize=8, rotation=90 if np.max(experts) >= 100 else 0)
         ax.set_title(f"layer {layers[place]}")
     axes[0, 0].set_yticks(range(len(classes)), classes)
     drawn.supxlabel("expert that is switched off", fontsize=9)

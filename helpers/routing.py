@@ -310,6 +310,8 @@ def capture_vllm(llm, prompt, max_new_tokens=0) -> RoutingTrace:
     """
     import vllm
 
+    from helpers.engine import on_cpu
+
     settings = llm.llm_engine.vllm_config
     if settings.cache_config.enable_prefix_caching or not settings.model_config.enforce_eager:
         raise CourseError(
@@ -328,7 +330,9 @@ def capture_vllm(llm, prompt, max_new_tokens=0) -> RoutingTrace:
     _require_experts(logits)
     routed = {layer: _routed(rows, config.num_experts_per_tok, config.norm_topk_prob) for layer, rows in logits.items()}
     written = list(request.outputs[0].token_ids)
-    about = _provenance(tokenizer, f"vLLM {vllm.__version__} (CPU)", settings.model_config.dtype, True)
+    about = _provenance(
+        tokenizer, f"vLLM {vllm.__version__} ({'CPU' if on_cpu() else 'GPU'})", settings.model_config.dtype, True
+    )
     return _trace(tokenizer, token_ids + written[:-1], len(token_ids), routed, config.num_experts, about)
 
 
@@ -414,6 +418,23 @@ def expert_off(model, layer: int, expert: int):
         yield
     finally:
         hook.remove()
+
+
+def written_losses(model, traces) -> np.ndarray:
+    """Cross-entropy in nats of a model of ``helpers/qwen.py`` on every token after the traces' prompts, (tokens,).
+
+    The text itself is given: each token is predicted from the true ones before it.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    values = []
+    with torch.inference_mode():
+        for trace in traces:
+            ids = torch.tensor(trace.token_ids, dtype=torch.long, device=model.embed_tokens.weight.device)
+            logits = model(ids[None])[0, trace.prompt_length - 1 : -1].float()  # (written tokens, vocab)
+            values.append(F.cross_entropy(logits, ids[trace.prompt_length :], reduction="none").cpu())
+    return torch.cat(values).numpy()
 
 
 @contextlib.contextmanager
@@ -559,24 +580,27 @@ def co_activation(trace: RoutingTrace, layer: int) -> np.ndarray:
     return chosen.T @ chosen
 
 
-def class_association(trace: RoutingTrace, untrained: RoutingTrace | None = None, permutations=200, seed=0):
+def class_association(trace: RoutingTrace, untrained=(), permutations=200, seed=0):
     """How far the class of a token tells its heaviest expert, as normalised mutual information per layer.
 
-    Returns a dict: ``trained`` (layers,), ``permuted`` (permutations, layers) with the classes shuffled, which is what
-    chance gives on so few tokens, and ``untrained`` (layers,) for a trace of the same text through random weights: a
-    router that knows nothing still sends equal tokens to equal experts. Only what exceeds both was learned.
+    Returns a dict: ``trained`` (layers,); ``permuted`` (permutations, layers), with the classes dealt out anew to the
+    distinct tokens, every occurrence of a token keeping one class, which is what chance gives on so few of them; and
+    ``untrained`` (traces, layers) for traces of the same text through random weights: a router that knows nothing
+    still sends equal tokens to equal experts. At most what exceeds both was learned.
     """
     classes = np.array([TOKEN_CLASSES.index(token_class(text)) for text in trace.texts])
+    _, first, occurrence = np.unique(trace.token_ids, return_index=True, return_inverse=True)
     draw = np.random.default_rng(seed)
-    shuffled = [draw.permutation(classes) for _ in range(permutations)]
+    shuffled = [draw.permutation(classes[first])[occurrence] for _ in range(permutations)]
 
     def per_layer(labels, routing):
         return np.array([normalized_mutual_information(labels, layer) for layer in routing.expert_ids[:, :, 0]])
 
     found = {"trained": per_layer(classes, trace), "permuted": np.array([per_layer(row, trace) for row in shuffled])}
-    if untrained is not None:
-        _require_same_tokens(trace, untrained)
-        found["untrained"] = per_layer(classes, untrained)
+    for other in untrained:
+        _require_same_tokens(trace, other)
+    if untrained:
+        found["untrained"] = np.array([per_layer(classes, other) for other in untrained])
     return found
 
 
@@ -653,7 +677,7 @@ def recorded_path(model: str) -> Path:
     return models.ROOT / "assets" / "recorded" / name / "routing.npz"
 
 
-def record(model: str, questions=QUESTIONS, output: Path | None = None) -> Path:
+def record(model: str, questions=QUESTIONS, output: Path | None = None, max_new_tokens=256) -> Path:
     """Record a conversation with ``model`` (as :func:`helpers.models.find_checkpoint` takes it); returns the file.
 
     A bundled model runs in float32, any other in the dtype of its files, on the GPU if there is one.
@@ -666,7 +690,8 @@ def record(model: str, questions=QUESTIONS, output: Path | None = None) -> Path:
     folder = models.find_checkpoint(model)
     output = Path(output or recorded_path(model))
     dtype = torch.float32 if models.is_bundled(folder) else None
-    trace = capture_conversation(load_model(folder, dtype), AutoTokenizer.from_pretrained(folder), questions)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    trace = capture_conversation(load_model(folder, dtype), tokenizer, questions, max_new_tokens)
     output.parent.mkdir(parents=True, exist_ok=True)
     # A hub's cache calls the folder "master", so the name comes from what the user typed.
     replace(trace, provenance=trace.provenance | {"model": Path(model).name}).save(output)
@@ -677,10 +702,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.routing", description="Record the routing of a model.")
     parser.add_argument("model", nargs="?", default=models.DEFAULTS[models.MOE_VARIABLE], help="folder, hub id or name")
     parser.add_argument("--questions", nargs="+", default=QUESTIONS, help="asked one after the other")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="of each answer, its thinking included")
     parser.add_argument("--output", type=Path, help="an .npz file; default: in assets, where lesson 04 finds it")
     options = parser.parse_args(arguments)
     try:
-        path = record(options.model, options.questions, options.output)
+        path = record(options.model, options.questions, options.output, options.max_new_tokens)
     except CourseError as error:
         print(error, file=sys.stderr)
         return 1

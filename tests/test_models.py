@@ -46,6 +46,10 @@ def test_variable_wins_over_settings_and_these_over_the_default(model, tmp_path,
 
 def test_use_keeps_the_other_choice_and_writes_nothing_for_what_is_not_there(model, tmp_path, monkeypatch):
     models.use(str(model), models.MOE_VARIABLE)
+    with pytest.raises(CourseError, match="needs a Qwen3-MoE, and model is qwen3: set COURSE_MOE_MODEL"):
+        models.course_moe_model()
+    config = models.read_config(model) | {"model_type": "qwen3_moe"}
+    (model / "config.json").write_text(json.dumps(config))
     models.use("qwen3-tiny")
     before = models.SETTINGS.read_text()
     assert before.count("\n") == 2 and 'course_model = "qwen3-tiny"' in before

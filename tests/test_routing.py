@@ -363,12 +363,41 @@ def test_association_stands_beside_chance():
     pieces = [b"7", "好".encode()] * 32
     by_class = [[0, 2], [1, 2]] * 32  # layer 0: the class decides the first expert; layer 1: it does not
     trace = make_trace([by_class, [[0, 1], [0, 1], [1, 0], [1, 0]] * 16], pieces)
-    untrained = make_trace([[[0, 1]] * 64] * 2, pieces)
-    found = routing.class_association(trace, untrained, permutations=50)
+    trace = replace(trace, token_ids=np.arange(64))  # every token occurs once
+    untrained = replace(make_trace([[[0, 1]] * 64] * 2, pieces), token_ids=np.arange(64))
+    found = routing.class_association(trace, [untrained, trace], permutations=50)
     assert found["trained"] == pytest.approx([1, 0], abs=1e-9)
     assert found["permuted"].shape == (50, 2) and found["permuted"][:, 0].mean() < 0.1
-    assert found["untrained"].tolist() == [0, 0]  # one expert for all tokens tells nothing
+    assert found["untrained"][0].tolist() == [0, 0]  # one expert for all tokens tells nothing
+    assert np.array_equal(found["untrained"][1], found["trained"])
     assert np.array_equal(found["permuted"], routing.class_association(trace, permutations=50)["permuted"])
+    assert "untrained" not in routing.class_association(trace, permutations=1)
+    refused(routing.class_association, trace, [replace(untrained, token_ids=np.arange(1, 65))], word="different tokens")
+
+
+def test_a_permutation_keeps_every_occurrence_of_a_token_in_one_class():
+    """Two tokens, two classes: to swap them changes nothing, so chance is as high as the routing itself."""
+    pieces = [b"7", "好".encode()] * 32
+    trace = replace(make_trace([[[0, 2], [1, 2]] * 32], pieces), token_ids=np.array([5, 9] * 32))
+    found = routing.class_association(trace, permutations=20)
+    assert found["permuted"] == pytest.approx(np.ones((20, 1)))
+
+
+def test_losses_of_what_the_model_wrote(answered):
+    """The last written tokens are the likeliest ones; the first loss belongs to the first token after the prompt."""
+    import torch
+
+    from helpers import qwen
+
+    model = qwen.load_model(models.find_checkpoint("qwen3-moe-tiny"), dtype=torch.float32)
+    losses = routing.written_losses(model, [answered, answered])
+    ids, start = torch.tensor(answered.token_ids.astype(int)), answered.prompt_length
+    written = len(ids) - start
+    assert losses.shape == (2 * written,) and np.array_equal(losses[:written], losses[written:])
+    with torch.inference_mode():
+        probabilities = model(ids[None])[0].log_softmax(-1)
+    expected = [-probabilities[place - 1, ids[place]].item() for place in range(start, len(ids))]
+    assert losses[:written] == pytest.approx(expected, abs=1e-4)
 
 
 def test_agreement():

@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 亲手写出路由器和混合专家层，证明它和 transformers 相等；算出 30B-A3B 的总参数和激活参数；看见自己的一句话里，每个词元在每一层去了哪些专家；写出负载均衡损失；分清“常被选中”和“离不开” |
 # | 先修 | 第 03 课的前馈网络；知道 softmax |
-# | 时间 | 主线 35 分钟；标着“选读”的再加 40 分钟，跳过不影响后面 |
+# | 时间 | 主线 35 分钟；标着“选读”的再加 60 分钟，跳过不影响后面 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；换成真正的 Qwen3-30B-A3B 要一张 80 GB 的 GPU |
 # | 模型 | 课程自带的 `qwen3-moe-tiny`，或 `COURSE_MOE_MODEL` 指定的模型 |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | write the router and the mixture-of-experts layer and prove them equal to transformers; work out total and active parameters of 30B-A3B; see which experts each token of your own sentence took, in every layer; write the load-balancing loss; tell "often chosen" from "needed" |
 # | Prerequisites | the feed-forward network of lesson 03; you know softmax |
-# | Time | 35 minutes for the main path; 40 more for what is marked "extra" and can be skipped |
+# | Time | 35 minutes for the main path; 60 more for what is marked "extra" and can be skipped |
 # | Hardware | any Linux CPU with 4 GB of memory; the real Qwen3-30B-A3B needs a GPU with 80 GB |
 # | Model | the bundled `qwen3-moe-tiny`, or the one that `COURSE_MOE_MODEL` names |
 
@@ -43,7 +43,7 @@ print(models.describe(folder, models.MOE_VARIABLE))
 #             └→ 选中的专家 × 权重 ──┴→ 相加
 # ```
 #
-# 好处只有一句话：参数多了，每个词元的计算量却不变。没有人规定哪个专家管什么；每个词元、每一层都重新选一次，分工（如果有）是训练中自己长出来的。注意力、RMSNorm、残差连接和稠密的 Qwen3 完全相同，第 03 课已经验证过。
+# 好处一句话就能说完：参数多了，每个词元的计算量却不变。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个；本课的小模型有 4 层，每层 8 个专家，每个词元用 2 个。没有人规定哪个专家管什么；每个词元、每一层都重新选一次，分工（如果有）是训练中自己长出来的。其余部分和稠密的 Qwen3 相同；其中注意力在第 03 课比较过。
 #
 # 先取一份真实的输入：把一道题交给模型，记下进入第一层混合专家的隐藏状态。先猜一猜：路由器的输出，形状里有没有 `batch` 这一维？
 
@@ -58,7 +58,7 @@ print(models.describe(folder, models.MOE_VARIABLE))
 #                 └→ chosen expert × weight ──┴→ sum
 # ```
 #
-# The gain fits in one sentence: more parameters, at the same work for each token. Nobody decides which expert is for what; every token chooses anew in every layer, and a division of labour, if there is one, grows in training. Attention, RMSNorm and residual connections are those of the dense Qwen3, as lesson 03 checked.
+# The gain fits in one sentence: more parameters, at the same work for each token. Qwen3-30B-A3B has 128 experts in every layer, of which a token uses 8; the tiny model of this lesson has 4 layers with 8 experts each, and a token uses 2. Nobody decides which expert is for what; every token chooses anew in every layer, and a division of labour, if there is one, grows in training. Everything else is as in the dense Qwen3; for attention, lesson 03 checked it.
 #
 # We start with a real input: the model reads a problem, and we keep the hidden states that enter its first mixture of experts. Guess first: does the shape of the router's output have a `batch` in it?
 
@@ -67,6 +67,9 @@ import transformers
 
 transformers.utils.logging.disable_progress_bar()
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+# zh: 再次运行时，先放掉旧模型：内存里不放两份
+# en: on a second run, let go of the old model first: memory never holds two
+model = None
 model = qwen.load_model(folder, dtype=torch.float32 if models.is_bundled(folder) else None)
 question = [{"role": "user", "content": "37×46=?"}]
 prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
@@ -110,6 +113,7 @@ chosen_probabilities, chosen = probabilities.topk(top_k)
 weights = torch.zeros_like(scores).index_copy(0, chosen, chosen_probabilities / chosen_probabilities.sum())
 
 figure, axes = plots.figure(1, 3, height=2.3)
+axes[1].sharey(axes[2])
 colors = ["#4477aa" if expert in chosen else "#cccccc" for expert in range(len(scores))]
 steps = {"router logits": scores, "softmax over all experts": probabilities, f"top {top_k}, renormalised": weights}
 for ax, (title, values) in zip(axes, steps.items(), strict=True):
@@ -121,9 +125,9 @@ print("token:", repr(tokenizer.decode(input_ids[0, row])), "| experts:", chosen.
 figure
 
 # %% [markdown] lang="zh" key="router-read"
-# 读图：一个词元在第一层的三步，一根柱是一个专家，蓝色的被选中。左边的分数有正有负；中间加起来是 1，没选中的也占了一份；右边只剩选中的，重新加到 1。蓝柱之间的比例，中间和右边相同。
+# 读图：一个词元在第一层的三步，一根柱是一个专家，蓝色的被选中。左边的分数有正有负；中间加起来是 1，没选中的也占了一份；右边只剩选中的，重新加到 1。中间和右边用同一把尺子：蓝柱变高了，彼此的比例没有变，因为第 3 步把它们除以同一个数。
 #
-# 为什么相同？softmax 的分母对所有专家都一样，除以选中者之和时正好约掉：
+# 重新归一化还有另一种看法。把专家 $i$ 的分数记作 $z_i$：softmax 的分母对所有专家都一样，除以选中者之和时正好约掉：
 #
 # $$\frac{e^{z_i} / \sum_j e^{z_j}}{\sum_{c \in \text{chosen}} e^{z_c} / \sum_j e^{z_j}} = \frac{e^{z_i}}{\sum_{c \in \text{chosen}} e^{z_c}}$$
 #
@@ -140,9 +144,9 @@ figure
 # </details>
 
 # %% [markdown] lang="en" key="router-read"
-# How to read it: the three steps for one token in the first layer; a bar is an expert, the blue ones are chosen. Scores on the left are positive or negative; in the middle everything adds up to 1, and the experts that were not chosen hold a part of it; on the right only the chosen are left and add up to 1 again. The proportions between the blue bars are the same in the middle and on the right.
+# How to read it: the three steps for one token in the first layer; a bar is an expert, the blue ones are chosen. Scores on the left are positive or negative; in the middle everything adds up to 1, and the experts that were not chosen hold a part of it; on the right only the chosen are left and add up to 1 again. Middle and right have one scale: the blue bars grow and keep their proportions, since step 3 divides them by the same number.
 #
-# Why? The denominator of a softmax is the same for all experts and cancels out when we divide by the sum of the chosen:
+# There is another way to see this. Let $z_i$ be the score of expert $i$: the denominator of the softmax is the same for all experts and cancels out when we divide by the sum of the chosen:
 #
 # $$\frac{e^{z_i} / \sum_j e^{z_j}}{\sum_{c \in \text{chosen}} e^{z_c} / \sum_j e^{z_j}} = \frac{e^{z_i}}{\sum_{c \in \text{chosen}} e^{z_c}}$$
 #
@@ -174,10 +178,10 @@ def choose_experts(router_logits, top_k):  # noqa: F811
 checks.exercise_04_1(choose_experts)
 
 # %% [markdown] lang="zh" key="route-text"
-# 下面是全课要用的路由函数：多一个开关 `norm_topk_prob`，softmax 用 float32 做，因为 bfloat16 分不清接近的分数。先猜一猜：开关关着时，权重的和是多少？
+# 下面是全课要用的路由函数：多一个开关 `norm_topk_prob`，softmax 用 float32 做：真正的模型里分数是 bfloat16，概率不必再丢一次精度，transformers 也这样做。先猜一猜：开关关着时，权重的和是多少？
 
 # %% [markdown] lang="en" key="route-text"
-# This is the routing function for the rest of the lesson. It adds the switch `norm_topk_prob`, and its softmax runs in float32, since bfloat16 cannot tell close scores apart. Guess first: with the switch off, what do the weights add up to?
+# This is the routing function for the rest of the lesson. It adds the switch `norm_topk_prob`, and its softmax runs in float32: in a real model the scores are bfloat16, and the probabilities need not lose digits a second time; transformers does the same. Guess first: with the switch off, what do the weights add up to?
 
 
 # %% key="route" save="helpers/qwen.py::route"
@@ -193,17 +197,19 @@ def route(router_logits, top_k, norm_topk_prob):
 routing_weights, expert_ids = route(router_logits, top_k, norm_topk_prob=True)
 over_the_chosen = router_logits.float().gather(-1, expert_ids).softmax(dim=-1)  # (tokens, top_k)
 torch.testing.assert_close(routing_weights, over_the_chosen)
+in_the_model = model.layers[0].mlp.router(tokens)[1]  # the ids that the model's own router chose, (tokens, top_k)
+assert (expert_ids.sort().values == in_the_model.sort().values).float().mean() > 0.95
 raw_weights, raw_ids = route(router_logits, top_k, norm_topk_prob=False)
 assert raw_ids.equal(expert_ids) and (raw_weights.sum(dim=-1) < 1).all()
 print("switch off, the weights of a token add up to:", [round(s, 2) for s in raw_weights.sum(dim=-1).tolist()])
 
 # %% [markdown] lang="zh" key="axis-text"
-# 每个词元加出来的都小于 1，各不相同：没选中的专家带走了剩下的部分，这一层对不同词元的输出也就有大有小。Qwen1.5-MoE 和 Qwen2-MoE 的开关是关着的，Qwen3-MoE 是开着的。开关不影响选谁。
+# 每个词元加出来的都小于 1，各不相同：没选中的专家带走了剩下的部分，这一层对不同词元的输出也就有大有小。Qwen1.5-MoE 和 Qwen2-MoE 的开关是关着的（[Qwen1.5-MoE-A2.7B 的配置](https://huggingface.co/Qwen/Qwen1.5-MoE-A2.7B/blob/main/config.json)），Qwen3-MoE 是开着的（[30B-A3B 的配置](https://huggingface.co/Qwen/Qwen3-30B-A3B/blob/main/config.json)）。开关不影响选谁。
 #
 # **选读。** 旧教程里常见 `F.softmax(router_logits, dim=1)`，还说路由器的输出是三维的 `(batch, seq, num_experts)`。先猜一猜：两句话放在一起，softmax 是沿着哪个方向做的？
 
 # %% [markdown] lang="en" key="axis-text"
-# For every token it is less than 1, and never the same: the experts that were not chosen keep the rest, so this layer speaks louder for some tokens than for others. The switch is off in Qwen1.5-MoE and Qwen2-MoE and on in Qwen3-MoE. It has no influence on who is chosen.
+# For every token it is less than 1, and never the same: the experts that were not chosen keep the rest, so this layer speaks louder for some tokens than for others. The switch is off in Qwen1.5-MoE and Qwen2-MoE ([configuration of Qwen1.5-MoE-A2.7B](https://huggingface.co/Qwen/Qwen1.5-MoE-A2.7B/blob/main/config.json)) and on in Qwen3-MoE ([that of 30B-A3B](https://huggingface.co/Qwen/Qwen3-30B-A3B/blob/main/config.json)). It has no influence on who is chosen.
 #
 # **Extra.** Older tutorials have `F.softmax(router_logits, dim=1)` and say that the router gives three dimensions, `(batch, seq, num_experts)`. Guess first: if both were true, along which direction would the softmax run?
 
@@ -220,7 +226,7 @@ for name, scores, dim in (("flat, dim=1", flat, 1), ("3-D, dim=1", stacked, 1), 
 #
 # 路由定了，接下来要算。最直接的写法是对每个词元、每个选中的专家各算一次，可是这样矩阵乘法又多又小。反过来，对每个专家，把选了它的词元收到一起，一次算完，再加回各自的位置。
 #
-# `torch.where(expert_ids == expert)` 给出两串编号：先是**词元**，后是它的**名次**（第几个选的）。加回去用 `index_add_`：一个词元要从几个专家那里各收一份，不能互相覆盖。
+# `torch.where(expert_ids == expert)` 给出两串编号：先是**词元**，后是**名次**（slot：这个专家是该词元的第几选择，也就是 `expert_ids` 的列号，从 0 开始）。加回去用 `index_add_`：一个词元要从几个专家那里各收一份，不能互相覆盖。
 #
 # ### 练习 2 ★★☆（10 分钟，选读）：遍历专家
 #
@@ -228,7 +234,7 @@ for name, scores, dim in (("flat, dim=1", flat, 1), ("3-D, dim=1", stacked, 1), 
 #
 # <details><summary>提示</summary>
 #
-# 从 `torch.zeros_like(tokens)` 开始。一个专家的输出要乘 `routing_weights[token, slot, None]`，最后的 `None` 让权重对得上 `hidden` 那一维。
+# 从 `torch.zeros_like(tokens)` 开始。一个专家的输出要乘 `routing_weights[token, slot, None]`，最后的 `None` 让权重对得上 `hidden` 那一维。`output.index_add_(0, token, rows)` 把 `rows` 的每一行加到 `token` 指定的那一行上。
 #
 # </details>
 
@@ -239,7 +245,7 @@ for name, scores, dim in (("flat, dim=1", flat, 1), ("3-D, dim=1", stacked, 1), 
 #
 # The routing is settled; now the work. The direct way is one call for each token and each of its experts, but that means many small matrix products. The other way round: for each expert, gather the tokens that chose it, run them at once, and add the results back where they belong.
 #
-# `torch.where(expert_ids == expert)` gives two lists: first the **token**, then the **slot** (its first choice, its second, ...). Adding back is `index_add_`: a token receives a share from several experts, and none may overwrite another.
+# `torch.where(expert_ids == expert)` gives two lists: first the **token**, then the **slot**, which choice of the token this expert is: the column in `expert_ids`, from 0. Adding back is `index_add_`: a token receives a share from several experts, and none may overwrite another.
 #
 # ### Exercise 2 ★★☆ (10 minutes, extra): loop over the experts
 #
@@ -247,7 +253,7 @@ for name, scores, dim in (("flat, dim=1", flat, 1), ("3-D, dim=1", stacked, 1), 
 #
 # <details><summary>Hint</summary>
 #
-# Start from `torch.zeros_like(tokens)`. What an expert returns is multiplied by `routing_weights[token, slot, None]`; the `None` at the end lines the weights up with `hidden`.
+# Start from `torch.zeros_like(tokens)`. What an expert returns is multiplied by `routing_weights[token, slot, None]`; the `None` at the end lines the weights up with `hidden`. `output.index_add_(0, token, rows)` adds each row of `rows` to the row that `token` names.
 #
 # </details>
 
@@ -270,7 +276,7 @@ def run_experts(tokens, routing_weights, expert_ids, experts):  # noqa: F811
 checks.exercise_04_2(run_experts)
 
 # %% [markdown] lang="zh" key="block-text"
-# 现在写出整个混合专家层，名字照着检查点里的权重取。一个专家就是第 03 课的 SwiGLU 前馈网络，只是窄一些（`moe_intermediate_size`）。小心两个像名字：专家里的 `gate_proj` 是 SwiGLU 的阀门，层里的 `gate` 是路由器。
+# 现在写出整个混合专家层，名字照着检查点里的权重取。一个专家就是第 03 课的 SwiGLU 前馈网络，只是窄一些（`moe_intermediate_size`）。有两个名字很像，别弄混：专家里的 `gate_proj` 是 SwiGLU 的阀门，层里的 `gate` 是路由器。
 #
 # 循环只走**被选中**的专家，没人选的不算：读完一大段提示词，几乎所有专家都会轮到；可是逐个生成词元时，128 个里只用 8 个。
 
@@ -312,10 +318,10 @@ class SparseMoeBlock(nn.Module):
 
 
 # %% [markdown] lang="zh" key="block-check-text"
-# 验证：把模型里每一层的混合专家换成我们的，装上检查点里的权重（严格加载，名字一个不能多，一个不能少），同一道题的 logits 必须和换之前相等。先猜一猜：会差多少？
+# 验证：手头的模型来自 `helpers/qwen.py`，那里的混合专家层为了快，写法不同。把每一层都换成我们的，装上检查点里的权重，再算同一道题。三处说明：`checkpoint_views` 按检查点文件里的名字列出参考模型的张量；`meta` 设备上建出的层只有形状，不占内存；`assign=True` 直接采用给它的张量，不复制。加载是严格的，名字一个不能多，一个不能少。先猜一猜：两种写法算出的 logits 会一位不差，还是差在最后几位？
 
 # %% [markdown] lang="en" key="block-check-text"
-# The check: put our layer in the place of every mixture of experts of the model, with the weights of the checkpoint (a strict load: no name too many, none missing); for the same problem, the logits must be those from before. Guess first: by how much will they differ?
+# The check: the model at hand comes from `helpers/qwen.py`, whose layer is written differently, for speed. Put ours in the place of every one, with the weights of the checkpoint, and run the same problem. Three notes: `checkpoint_views` lists the tensors of the reference under the names of the checkpoint's file; a layer built on the `meta` device has shapes only and takes no memory; `assign=True` takes the given tensors as they are, without a copy. The load is strict: no name too many, none missing. Guess first: will the logits of the two be equal in every digit, or differ in the last few?
 
 # %% key="block-check"
 stored = qwen.checkpoint_views(model.config, model.state_dict(), packed=False)  # tensors by their names in the file
@@ -333,14 +339,15 @@ for layer, original in zip(model.layers, originals, strict=True):
     layer.mlp = original
 print(f"{len(names)} tensors a layer; relative difference of the logits: {difference:.1e}")
 assert difference < (1e-5 if model.embed_tokens.weight.dtype == torch.float32 else 5e-2)
+del stored, names, originals, layer, original  # they would keep a model alive that is no longer needed
 
 # %% [markdown] lang="zh" key="layouts-text"
-# 只剩浮点误差：你写的层就是 Qwen3-MoE 的层。
+# 读输出：在这次运行里连一位都不差，因为两种写法按同样的顺序相加；换一种设备或精度，最后几位可能不同。你写的层就是 Qwen3-MoE 的层。
 #
 # **选读。** 再和 transformers 的层比。检查点文件里每个专家是三个单独的矩阵，transformers 4.x 在内存里也是这样：`ModuleList` 加一个线性层 `gate`；5.x 把一层的专家叠成两个大张量，`gate` 换成 `Qwen3MoeTopKRouter`，返回三样东西。照着旧教程写 `block.experts[0]` 会报错。先猜一猜：叠起来的 `gate_up_proj` 是几维？
 
 # %% [markdown] lang="en" key="layouts-text"
-# Only rounding is left: the layer you wrote is the layer of Qwen3-MoE.
+# How to read it: in this run not a digit differs, since both add in the same order; on another device or in another precision the last digits may. The layer you wrote is the layer of Qwen3-MoE.
 #
 # **Extra.** Now beside the layer of transformers. In the checkpoint's file every expert is three matrices of its own, and in the memory of transformers 4.x too: a `ModuleList` and a linear layer `gate`. 5.x stacks the experts of a layer into two large tensors, and `gate` is a `Qwen3MoeTopKRouter` that returns three things. Follow an older tutorial to `block.experts[0]`, and you meet an error. Guess first: how many dimensions does the stacked `gate_up_proj` have?
 
@@ -381,12 +388,12 @@ print("expert 3: slots", idx.tolist(), "of tokens", top_x.tolist())
 # %% [markdown] lang="zh" key="hits-text"
 # 读输出：`gate` 依次返回 logits、权重、编号，词元都摊平了；专家是三维张量，第一维是专家。最后一行是旧代码里的 `expert_mask`：它转置过，所以 `torch.where` 先给名次，后给词元，和我们的 `expert_ids == expert` 相反。
 #
-# **选读。** 为什么要遍历专家？先猜一猜：128 个专家选 8 个，一批有多少个词元时，九成专家会被用到？
+# **选读。** 为什么要遍历专家？先猜一猜：128 个专家选 8 个，一起计算的词元要有多少个（可以来自许多用户的请求），九成专家才会被用到？
 
 # %% [markdown] lang="en" key="hits-text"
 # How to read it: `gate` returns logits, weights and ids, for tokens on one pile; the experts are tensors of three dimensions, the first of which is the expert. The last line is the `expert_mask` of older code: it is transposed, so `torch.where` gives the slot first and then the token, the reverse of our `expert_ids == expert`.
 #
-# **Extra.** Why loop over experts? Guess first: with 8 of 128 experts for each token, how many tokens does it take until nine experts in ten are in use?
+# **Extra.** Why loop over experts? Guess first: with 8 of 128 experts for each token, how many tokens must be computed together, perhaps of many users, until nine experts in ten are in use?
 
 # %% key="hits" tags=["extra"]
 figure, axes = plots.figure(1, 2, height=3.4, width_ratios=[1, 1.5])
@@ -397,26 +404,31 @@ axes[0].set(yticks=range(len(labels)), yticklabels=labels, xlabel="expert", titl
 figure.colorbar(image, ax=axes[0])
 
 batch = torch.logspace(0, 11, 200, base=2)  # tokens
+needed = int((128 * (1 - (1 - 8 / 128) ** torch.arange(100)) >= 0.9 * 128).nonzero()[0])  # the first that reaches 90 %
+assert needed == 36
+axes[1].plot(needed, 0.9 * 128, "o", color="#4477aa")
+axes[1].text(needed, 140, f"90 % at {needed} tokens", color="#4477aa", va="bottom")
 axes[1].loglog(batch, 8 * batch, ":", color="#bb4400")
 axes[1].loglog(batch, 128 * (1 - (1 - 8 / 128) ** batch), color="#4477aa")
 axes[1].text(40, 1500, "calls when looping over tokens", color="#bb4400", ha="right")
 axes[1].text(2000, 95, "calls when looping over experts\n= experts in use", color="#4477aa", ha="right", va="top")
-axes[1].set(xlabel="tokens in the batch", title="8 of 128 experts, chosen at random")
+axes[1].set(xlabel="tokens computed together", title="8 of 128 experts, chosen at random")
 axes[1].set(xticks=[1, 8, 64, 512], xticklabels=[1, 8, 64, 512], yticks=[8, 128, 1024, 8192])
 axes[1].set_yticklabels([8, 128, 1024, 8192])
 used = len(expert_ids.unique())
 print(f"here: {len(tokens)} tokens x {top_k} = {len(tokens) * top_k} calls over tokens, {used} over experts")
+print(f"experts in use: {len(expert_ids[0].unique())} for the first token alone, {used} for the whole prompt")
 figure
 
 # %% [markdown] lang="zh" key="hits-read"
-# 读图：左边一行一个词元，一列一个专家，颜色是权重；遍历专家就是一列一列地算。右边横轴是一批里的词元数：遍历词元的调用次数（点线）随词元数一路上涨，遍历专家的（实线）最多 128 次，每次的矩阵还更大。“几乎每个专家都会被用到”只在预填充长提示词时成立：36 个词元左右就用到九成；一个一个生成时只有 8 个。真正的路由不是随机的，会比这条线低一些。
+# 读图：左边一行一个词元，一列一个专家，颜色是权重；遍历专家就是一列一列地算。右边横轴是一起计算的词元数：遍历词元的调用次数（点线）随词元数一路上涨，遍历专家的（实线）最多 128 次，每次的矩阵还更大。“几乎每个专家都会被用到”要一起算的词元够多：一次读完长提示词（这一步叫预填充），或者同时服务许多用户；圆点是 36 个词元，用到九成。只有一个用户、一个一个生成时，只有 8 个。真正的路由不是随机的，会比这条线低一些。
 #
 # ## 共享专家：Qwen2-MoE 有，Qwen3-MoE 没有（选读）
 #
 # Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。旧教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。先猜一猜：漏掉它，输出会差多少？
 
 # %% [markdown] lang="en" key="hits-read"
-# How to read it: on the left a row is a token and a column an expert, coloured by weight; looping over experts goes column by column. On the right, the batch grows along the axis: calls over tokens (dotted) rise with it, calls over experts (solid) stop at 128, and each has a larger matrix. "Almost every expert is in use" holds for the prefill of a long prompt only: about 36 tokens reach nine in ten, while a token that is generated alone uses 8. Real routing is not random and stays somewhat below this line.
+# How to read it: on the left a row is a token and a column an expert, coloured by weight; looping over experts goes column by column. On the right, more tokens are computed together along the axis: calls over tokens (dotted) rise with them, calls over experts (solid) stop at 128, and each has a larger matrix. "Almost every expert is in use" needs many tokens at once: a long prompt read in one go (this step is called prefill), or many users served together; the dot is 36 tokens, with nine in ten experts in use. For one user, one generated token at a time, it is 8. Real routing is not random and stays somewhat below this line.
 #
 # ## The shared expert: Qwen2-MoE has one, Qwen3-MoE has none (extra)
 #
@@ -437,6 +449,7 @@ class Qwen2SparseMoeBlock(SparseMoeBlock):
         return super().forward(hidden_states) + valve * self.shared_expert(hidden_states)
 
 
+torch.manual_seed(1)
 config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=40, experts_implementation="eager")
 theirs, ours = modeling_qwen2_moe.Qwen2MoeSparseMoeBlock(config), Qwen2SparseMoeBlock(config)
 for parameter in theirs.parameters():
@@ -445,12 +458,16 @@ ours.load_state_dict(unpacked(theirs))
 expected = theirs(x)
 torch.testing.assert_close(ours(x), expected, atol=1e-5, rtol=1e-5)
 without_valve = SparseMoeBlock.forward(ours, x) + ours.shared_expert(x)
-print(f"equal; without the valve the output is off by {(without_valve - expected).norm() / expected.norm():.0%}")
+off = ((without_valve - expected).norm() / expected.norm()).item()
+print(f"random weights: equal; without the valve the output is off by {off:.0%}")
+assert off > 0.2
 
 # %% [markdown] lang="zh" key="sizes-text"
+# 读输出：权重是随机的，所以百分比本身不代表哪个真正的模型；它说明的是，漏掉阀门不是舍入误差，而是另一个函数。
+#
 # ## 总参数与激活参数
 #
-# 名字里的 30B-A3B 是两个数：一共约 30B（十亿）参数，每个词元激活（用到）约 3B。两者只差没被选中的专家。
+# 名字里的 30B-A3B 是两个数（B 是十亿）：一共约 30B，即三百亿参数；每个词元激活（用到）约 3B，即三十亿。两者只差没被选中的专家。
 #
 # ### 练习 3 ★☆☆（5 分钟，选读）：专家有多少参数
 #
@@ -463,9 +480,11 @@ print(f"equal; without the valve the output is off by {(without_valve - expected
 # </details>
 
 # %% [markdown] lang="en" key="sizes-text"
+# How to read it: the weights are random, so the percentage is that of no real model; it shows that to leave out the valve is no matter of rounding but another function.
+#
 # ## Total and active parameters
 #
-# The name 30B-A3B holds two numbers: about 30B (billion) parameters in all, of which a token activates (uses) about 3B. The two differ by the experts that were not chosen.
+# The name 30B-A3B holds two numbers (B is a billion): about 30B parameters in all, of which a token activates (uses) about 3B. The two differ by the experts that were not chosen.
 #
 # ### Exercise 3 ★☆☆ (5 minutes, extra): how many parameters are in the experts
 #
@@ -493,10 +512,10 @@ def expert_parameters(config):  # noqa: F811
 checks.exercise_04_3(expert_parameters)
 
 # %% [markdown] lang="zh" key="sizes-question"
-# 把它算到每个模型上；总数用 transformers 在不占内存的 `meta` 设备上建出模型来核对。先猜一猜：30B-A3B 里，专家占全部参数的几成？没有共享专家的 30B-A3B，比有共享专家的 Qwen1.5-MoE-A2.7B 每个词元算得少吗？
+# 把它算到每个模型上；总数用 transformers 在不占内存的 `meta` 设备上建出模型来核对。表里有两个更早的模型带**共享专家**：每层多一个，每个词元都经过它，不由路由器选。先猜一猜：30B-A3B 里，专家占全部参数的几成？没有共享专家的 30B-A3B，比有共享专家的 Qwen1.5-MoE-A2.7B 每个词元算得少吗？
 
 # %% [markdown] lang="en" key="sizes-question"
-# Now for every model; to check the totals, transformers builds each on the `meta` device, which takes no memory. Guess first: what share of 30B-A3B is experts? And does 30B-A3B, without a shared expert, compute less for a token than Qwen1.5-MoE-A2.7B, which has one?
+# Now for every model; to check the totals, transformers builds each on the `meta` device, which takes no memory. Two older models in the table have a **shared expert**: one more in each layer, which every token passes through without a choice of the router. Guess first: what share of 30B-A3B is experts? And does 30B-A3B, without a shared expert, compute less for a token than Qwen1.5-MoE-A2.7B, which has one?
 
 # %% key="sizes"
 common = {"vocab_size": 151936, "tie_word_embeddings": False, "model_type": "qwen2_moe"}
@@ -514,16 +533,21 @@ configs = {
 }  # fmt: skip
 configs |= {name: models.CATALOGUE[f"Qwen/{name}"].config for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")}
 figure, ax = plots.figure(height=2.3)
-print("                        total B  active B  active  experts' share")
+print("                        total B  active B  active  experts' share  expert width / hidden")
 for place, (name, config) in enumerate(configs.items()):
     expert = 3 * config["hidden_size"] * config["moe_intermediate_size"] * config["num_hidden_layers"]
     total = models.parameters(config)
     active = total - (config["num_experts"] - config["num_experts_per_tok"]) * expert
     with torch.device("meta"):
         built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
-    assert built.num_parameters() == total and active == models.parameters(config, active=True)
-    experts_share = config["num_experts"] * expert / total
-    print(f"{name:<22} {total / 1e9:>8.2f} {active / 1e9:>9.2f} {active / total:>7.1%} {experts_share:>15.1%}")
+    in_experts = sum(weight.numel() for name, weight in built.named_parameters() if ".experts." in name)
+    assert built.num_parameters() == total and in_experts == config["num_experts"] * expert
+    experts_share, width = (
+        config["num_experts"] * expert / total,
+        config["moe_intermediate_size"] / config["hidden_size"],
+    )
+    print(f"{name:<22} {total / 1e9:>8.2f} {active / 1e9:>9.2f} {active / total:>7.1%}", end=" ")
+    print(f"{experts_share:>15.1%} {width:>22.3f}")
     ax.barh(place, total / 1e9, color="#dddddd", label=None if place else "all parameters")
     ax.barh(place, active / 1e9, color="#4477aa", label=None if place else "used for one token")
 ax.set(yticks=range(len(configs)), yticklabels=configs, xlabel="parameters, billions")
@@ -532,41 +556,53 @@ ax.legend(loc="center right")
 figure
 
 # %% [markdown] lang="zh" key="sizes-read"
-# 读图：灰条是全部参数，蓝条是一个词元用到的（两个词嵌入矩阵都算在内，和模型卡一样）。30B-A3B 的 30.5B 和 3.3B，235B-A22B 的 235B 和 22B，都与[模型卡](https://huggingface.co/Qwen/Qwen3-30B-A3B)相符。三件事值得记住：
+# 读图：灰条是全部参数，蓝条是一个词元用到的（词嵌入和输出矩阵都算在内，和模型卡一样）。算出来的 30.53B 和 3.35B，对应 [30B-A3B 的模型卡](https://huggingface.co/Qwen/Qwen3-30B-A3B)上的 30.5B 和 3.3B（后者是截断，不是四舍五入）；235B 和 22B 与 [235B-A22B 的模型卡](https://huggingface.co/Qwen/Qwen3-235B-A22B)相符。三件事值得记住：
 #
-# - 显存看总数：没选中的专家也要装进去。算得快慢看激活的数，外加每一步要读多少不同的专家。
-# - “去掉共享专家，所以更快”不成立：30B-A3B 没有共享专家，激活参数却比有的 Qwen1.5-MoE-A2.7B 多。快慢由激活参数决定，[技术报告](https://arxiv.org/abs/2505.09388)只说去掉了它，没有说更快。
-# - 两个 Qwen3 激活的比例是 11.0% 和 9.4%，前两个模型是 18.8% 和 24.8%：专家更多、更窄，选得更细。
+# - 显存看总数：没选中的专家也要装进去。算得快慢主要看激活的数，还要看每一步要读多少不同的专家。
+# - “去掉共享专家，所以更快”不成立：30B-A3B 没有共享专家，激活参数却比带共享专家的 Qwen1.5-MoE-A2.7B 还多。快慢主要由激活参数决定，[技术报告](https://arxiv.org/abs/2505.09388)只说去掉了它，没有说更快。
+# - 两个 Qwen3 激活的比例是 11.0% 和 9.4%，前两个模型是 18.8% 和 24.8%。专家更多；每个专家的宽度与 `hidden_size` 之比是 0.375，前两个是 0.688 和 0.714：相对更窄，选得更细。
 #
 # ## 看见路由
 #
-# 现在看一段真正的对话：一问一答用中文，一问一答用英文，最后是一道算术题，模型边想边答。`RoutingTrace` 记下它读到的每个词元在每一层选了谁、权重多少。先猜一猜：数字、汉字和英文，会去不同的专家吗？第一层和最后一层，哪一层更分明？
+# 现在看一段真正的对话：一问一答用中文，一问一答用英文，最后是一道算术题，模型边想边答。`RoutingTrace` 记下它读到的每个词元在每一层选了谁、权重多少。先猜一猜：数字、汉字和英文，会去不同的专家吗？哪一层最分明？
 
 # %% [markdown] lang="en" key="sizes-read"
-# How to read it: grey is all parameters, blue those that one token uses (both embedding matrices counted, as on the model cards). 30.5B and 3.3B for 30B-A3B, 235B and 22B for 235B-A22B agree with the [model card](https://huggingface.co/Qwen/Qwen3-30B-A3B). Three things are worth keeping:
+# How to read it: grey is all parameters, blue those that one token uses (embedding and output matrix counted, as on the model cards). 30.53B and 3.35B are the 30.5B and 3.3B on the [card of 30B-A3B](https://huggingface.co/Qwen/Qwen3-30B-A3B), which cuts the second instead of rounding it; 235B and 22B agree with the [card of 235B-A22B](https://huggingface.co/Qwen/Qwen3-235B-A22B). Three things are worth keeping:
 #
-# - GPU memory goes by the total: experts that are not chosen must be there too. Speed goes by the active number, and by how many different experts a step has to read.
-# - "No shared expert, therefore faster" does not hold: 30B-A3B has none, and more active parameters than Qwen1.5-MoE-A2.7B, which has one. The active parameters decide; the [report](https://arxiv.org/abs/2505.09388) says that it was dropped, and claims no speed.
-# - The two Qwen3 activate 11.0% and 9.4%, the two models before them 18.8% and 24.8%: more and narrower experts, a finer choice.
+# - GPU memory goes by the total: experts that are not chosen must be there too. Speed goes mainly by the active number, and also by how many different experts a step has to read.
+# - "No shared expert, therefore faster" does not hold: 30B-A3B has none, and more active parameters than Qwen1.5-MoE-A2.7B, which has one. Mainly the active parameters decide; the [report](https://arxiv.org/abs/2505.09388) says that it was dropped, and claims no speed.
+# - The two Qwen3 activate 11.0% and 9.4%, the two models before them 18.8% and 24.8%. There are more experts, and the width of one over `hidden_size` is 0.375, against 0.688 and 0.714: relatively narrower, a finer choice.
 #
 # ## See the routing
 #
-# Now a real conversation: a question and an answer in Chinese, the same in English, then a sum, which the model thinks through. `RoutingTrace` keeps, for every token that it read, the experts and weights in each layer. Guess first: will digits, Chinese and English go to different experts? And which layer is more clear-cut, the first or the last?
+# Now a real conversation: a question and an answer in Chinese, the same in English, then a sum, which the model thinks through. `RoutingTrace` keeps, for every token that it read, the experts and weights in each layer. Guess first: will digits, Chinese and English go to different experts? And in which layer most clearly?
 
 # %% key="map"
+import numpy as np
+
 trace = routing.capture_conversation(model, tokenizer, ["什么是 MoE？", "What does the router do?", "37×46=?"])
 print("".join(trace.texts))
-plots.routing_map(trace, tokens=max(1, 16 // len(trace.layers)) * plots.TOKENS_PER_ROW)
+kinds = np.array([routing.token_class(text) for text in trace.texts])
+for layer, heaviest in zip(trace.layers[:8], trace.expert_ids[:, :, 0], strict=False):  # (tokens,)
+    counts = {name: np.bincount(heaviest[kinds == name]) for name in ("CJK", "Latin", "digit") if name in kinds}
+    most = [f"{name} to {count.argmax()} ({count.max()} of {count.sum()})" for name, count in counts.items()]
+    print(f"layer {layer}, most often:", ", ".join(most))
+shown = max(1, 16 // len(trace.layers)) * plots.TOKENS_PER_ROW  # all of a short text, or the start of the last answer
+plots.routing_map(trace, max(0, min(trace.prompt_length - 10, len(trace.texts) - shown)), shown)
 
 # %% [markdown] lang="zh" key="map-read"
-# 读图：一列一个词元，一行一层。格子里的数字和颜色是权重最大的专家，填得多高，权重就多大；蓝字和蓝线之后是模型自己写的。`␣` 是空格，`↵` 是换行。同一个字在不同的地方会选不同的专家：进入这一层的不只是这个字，还有注意力带来的上文。
+# 读图：一列一个词元，一行一层。格子里的数字和颜色是权重最大的专家，填得多高，权重就多大；蓝字和蓝线之后是模型自己写的。`␣` 是空格，`↵` 是换行。
 #
-# 下面是同一份轨迹，可以动手点：点一个词元，看它在这一层的专家和权重；左右键换词元，上下键换层；点一个专家，只突出选了它的词元；“路由的熵”显示路由器有多犹豫。
+# 图上面的几行数了每一类词元最常去的专家。第 1 层把三类分得最开：汉字多半去专家 0，英文多半去 3，数字多半去 7 和 2。第 0 层的数字全去专家 1，汉字和英文却大多都去 6。同一个字在不同的地方也会选不同的专家：“什么是”和“MoE 是”里的两个“是”，第 0、1 层相同，第 2、3 层不同，因为进入这一层的不只是这个字，还有注意力带来的上文。
+#
+# 下面是同一份轨迹，可以动手点（没有运行内核时，例如在网页上读，看到的是一张静态图：左边是一个词元在每一层的专家和权重，右边是其中一层的负载）：点一个词元，看它在这一层的专家和权重；左右键换词元，上下键换层；点一个专家，只突出选了它的词元；“路由的熵”显示路由器有多犹豫。
 
 # %% [markdown] lang="en" key="map-read"
-# How to read it: a column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line. The same character takes other experts in other places: what enters a layer is more than the character, for attention has brought in the text before it.
+# How to read it: a column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line.
 #
-# Below is the same trace to play with: click a token for its experts and weights in this layer; left and right change the token, up and down the layer; click an expert to highlight the tokens that took it; "routing entropy" shows how undecided the router was.
+# The lines above the figure count where each class of tokens goes most often. Layer 1 tells all three apart best: Chinese mostly to expert 0, English mostly to 3, digits mostly to 7 and 2. In layer 0 all digits go to expert 1, but Chinese and English mostly share 6. The same character takes other experts in other places, too: the 是 of “什么是” and that of “MoE 是” agree in layers 0 and 1 and differ in layers 2 and 3, since what enters a layer is more than the character: attention has brought in the text before it.
+#
+# Below is the same trace to play with (without a running kernel, as on a web page, it is a static picture: on the left the experts of one token and their weights in every layer, on the right the load of one layer): click a token for its experts and weights in this layer; left and right change the token, up and down the layer; click an expert to highlight the tokens that took it; "routing entropy" shows how undecided the router was.
 
 # %% key="explorer"
 from helpers.explorer import RoutingExplorer
@@ -608,35 +644,35 @@ print("never used:", routing.never_used(load).round(2))
 plots.expert_load(trace)
 
 # %% [markdown] lang="zh" key="load-read"
-# 读图：每格一层，柱高是选了这个专家的词元数，虚线是完全均衡。基尼系数为 0 表示人人一样多，越接近 1 越集中。一段短文不均衡很正常；训练要的是在大量文字上均衡，见下一节。
+# 读图：每格一层，柱高是选了这个专家的词元数，虚线是完全均衡。基尼系数为 0 表示人人一样多，越接近 1 越集中；变异系数是标准差除以平均值，0 也表示人人一样多。一段短文不均衡很正常；训练要的是在大量文字上均衡，见下一节。
 #
-# **选读。** 这份轨迹是从课程的参考模型里采集的。transformers 和 vLLM 是另外两套代码，它们的路由器会选同样的专家吗？先猜一猜：不同的有几成？（真正的模型太大，不同时装两份，这一格只在小模型上运行。）
+# **选读。** 这份轨迹是从课程的参考模型里采集的。transformers 和 vLLM 是另外两套代码，它们的路由器会选同样的专家吗？先猜一猜：会有不同吗？（真正的模型太大，不同时装两份；这个钩子要 CPU 版的 vLLM。所以这一格只在小模型和 CPU 版上运行。）
 
 # %% [markdown] lang="en" key="load-read"
-# How to read it: one panel a layer; a bar is the number of tokens that took this expert, the dashed line is perfect balance. A Gini coefficient of 0 means equal shares, towards 1 they pile up. A short text is never in balance, and need not be; training wants balance over a great deal of text, see the next section.
+# How to read it: one panel a layer; a bar is the number of tokens that took this expert, the dashed line is perfect balance. A Gini coefficient of 0 means equal shares, towards 1 they pile up; the coefficient of variation is the standard deviation over the mean, and 0 means equal shares too. A short text is never in balance, and need not be; training wants balance over a great deal of text, see the next section.
 #
-# **Extra.** This trace comes from the course's reference model. transformers and vLLM are two other implementations: do their routers choose the same experts? Guess first: what share differs? (A real model is too large to hold twice, so this cell runs on the tiny one only.)
+# **Extra.** This trace comes from the course's reference model. transformers and vLLM are two other implementations: do their routers choose the same experts? Guess first: will any differ? (A real model is too large to hold twice, and this hook wants vLLM for CPU, so the cell runs on the tiny model and there only.)
 
 # %% key="engines" tags=["extra"]
-from helpers import machine
-from helpers.engine import open_engine
+from helpers.engine import on_cpu, open_engine
 
-if models.is_bundled(folder):
+if models.is_bundled(folder) and on_cpu():
     token_ids = trace.token_ids.tolist()
     reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     others = [routing.capture_transformers(reference, tokenizer, token_ids)]
-    if any(map(machine.installed, machine.ENGINES)):  # the client set has no vLLM
-        with open_engine(folder, enable_prefix_caching=False, enforce_eager=True, dtype="float32") as llm:
-            others.append(routing.capture_vllm(llm, token_ids))
+    with open_engine(folder, enable_prefix_caching=False, enforce_eager=True, dtype="float32") as llm:
+        others.append(routing.capture_vllm(llm, token_ids))
     for other in others:
         same, difference = routing.agreement(trace, other)
         print(f"{other.provenance['captured_with']}: {same:.1%} equal sets of experts, weights within {difference:.0e}")
         assert same >= 0.99 and difference <= 1e-2
 
 # %% [markdown] lang="zh" key="balance-text"
+# 读输出：三套代码选了同样的专家。权重的差是 0，因为轨迹把权重存成 float16，比它的舍入还小的差看不见。这里都用 float32 计算；用 bf16，两个专家的分数几乎相等时，可能换人。
+#
 # ## 谁来保证均衡
 #
-# 路由器自己会走极端：得分高的专家被选得多，也就训练得多，得分更高；没人选的永远学不到东西。训练时加一项**负载均衡损失**来拉住它（[Switch Transformer](https://arxiv.org/abs/2101.03961)）：
+# [Shazeer 等](https://arxiv.org/abs/1701.06538)在大模型上观察到，路由器自己会走极端：得分高的专家被选得多，也就训练得多，得分更高；没人选的学不到东西。训练时加一项**负载均衡损失**来拉住它（[Switch Transformer](https://arxiv.org/abs/2101.03961)）：
 #
 # $$L = N \sum_{i=1}^{N} f_i \, p_i$$
 #
@@ -653,9 +689,11 @@ if models.is_bundled(folder):
 # </details>
 
 # %% [markdown] lang="en" key="balance-text"
+# How to read it: the three choose the same experts. The weights differ by 0, since a trace keeps them as float16 and anything below its rounding is out of sight. All computed in float32 here; in bf16, two experts with nearly equal scores may change places.
+#
 # ## What keeps the load balanced
 #
-# A router left to itself goes to extremes: experts with high scores are chosen more, so they learn more and score higher; those that nobody chooses never learn a thing. A **load-balancing loss** in training holds it back ([Switch Transformer](https://arxiv.org/abs/2101.03961)):
+# [Shazeer et al.](https://arxiv.org/abs/1701.06538) observed in large models that a router left to itself goes to extremes: experts with high scores are chosen more, so they learn more and score higher; those that nobody chooses learn nothing. A **load-balancing loss** in training holds it back ([Switch Transformer](https://arxiv.org/abs/2101.03961)):
 #
 # $$L = N \sum_{i=1}^{N} f_i \, p_i$$
 #
@@ -690,34 +728,31 @@ def load_balancing_loss(router_logits, top_k):  # noqa: F811
 checks.exercise_04_4(load_balancing_loss)
 
 # %% [markdown] lang="zh" key="global-text"
-# **选读。** 在哪些词元上统计 $f$，大有讲究。transformers 在一次前向计算里统计，并且把所有层混在一起。Qwen3 的报告用的是**全局批次**的损失（[Qiu 等，2025](https://arxiv.org/abs/2501.11873)）：$f$ 在许多微批次之间同步。一个微批次往往只有几句同一类的话，在它里面要求均衡，等于不许专家分工。
+# **选读。** 在哪些词元上统计 $f$，大有讲究。一次更新要用的数据太多，放不进一张卡，就切成许多**微批次**（micro-batch），轮流或分到多张卡上计算。一个微批次往往只有几句同一类的话。可以在每个微批次里各算各的损失，也可以像 Qwen3 的报告那样，用**全局批次**的损失（[Qiu 等，2025](https://arxiv.org/abs/2501.11873)）：$f$ 在所有微批次之间同步，等于把它们的词元放在一起数。（$p$ 是平均，不同步也一样。）
 #
-# 看一个极端的例子：两个微批次，一个全是算术，一个全是文字；两个专家，各管一类，分得清清楚楚。先猜一猜：微批次的损失和全局的损失，哪个说它均衡？
+# 看一个极端的例子：两个微批次，一个全是算术，一个全是文字；两个专家，各管一类。先猜一猜：两种损失分别是多少？1 是完全均衡，2 是最坏。哪一种会逼着专家放弃分工？
 
 # %% [markdown] lang="en" key="global-text"
-# **Extra.** It matters over which tokens $f$ is counted. transformers counts within one forward pass, with all layers thrown together. Qwen3's report uses the **global-batch** loss ([Qiu et al., 2025](https://arxiv.org/abs/2501.11873)), in which $f$ is synchronised over many micro-batches. A micro-batch is often a few sentences of one kind, and to demand balance inside it is to forbid a division of labour.
+# **Extra.** It matters over which tokens $f$ is counted. The data of one update does not fit on a card, so it is cut into many **micro-batches**, computed one after the other or on many cards. A micro-batch is often a few sentences of one kind. The loss can be that of each micro-batch by itself; or, as in Qwen3's report, that of the **global batch** ([Qiu et al., 2025](https://arxiv.org/abs/2501.11873)), with $f$ synchronised over all micro-batches, which is to count their tokens together. ($p$ is a mean and comes out the same without.)
 #
-# An extreme example: two micro-batches, one all arithmetic, one all prose; two experts, one for each kind, neatly divided. Guess first: which loss calls this balanced, that of the micro-batches or the global one?
+# An extreme example: two micro-batches, one all arithmetic, one all prose; two experts, one for each kind. Guess first: how large are the two losses, if 1 is perfect balance and 2 the worst? Which of them forces the experts to give up their division of labour?
 
 
 # %% key="global" tags=["extra"]
-def frequency_and_probability(router_logits, top_k):
-    probabilities = router_logits.float().softmax(dim=-1)
-    chosen = probabilities.topk(top_k, dim=-1).indices.flatten()
-    return torch.bincount(chosen, minlength=probabilities.shape[-1]) / len(probabilities), probabilities.mean(dim=0)
+from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 
 def both_losses(micro_batches, top_k):
-    frequencies, means = zip(*(frequency_and_probability(batch, top_k) for batch in micro_batches), strict=True)
-    frequencies, means = torch.stack(frequencies), torch.stack(means)  # (micro-batches, num_experts)
-    per_batch = means.shape[-1] * (frequencies * means).sum(-1).mean()
-    return per_batch, means.shape[-1] * (frequencies.mean(0) * means).sum(-1).mean()
+    """The mean of the losses of the micro-batches, and the loss of all their tokens together."""
+    num_experts = micro_batches[0].shape[-1]
+    alone = [load_balancing_loss_func((batch,), num_experts, top_k) for batch in micro_batches]
+    return torch.stack(alone).mean(), load_balancing_loss_func((torch.cat(micro_batches),), num_experts, top_k)
 
 
 arithmetic, prose = torch.tensor([4.0, -4.0]).repeat(100, 1), torch.tensor([-4.0, 4.0]).repeat(100, 1)
 micro, overall = both_losses([arithmetic, prose], top_k=1)
-print(f"neatly divided:   micro-batch loss {micro:.2f}, global-batch loss {overall:.2f} (balanced: 1, worst: 2)")
-pooled = transformers.models.qwen3_moe.modeling_qwen3_moe.load_balancing_loss_func((arithmetic, prose), 2, 1)
+print(f"one expert each: micro-batch loss {micro:.2f}, global-batch loss {overall:.2f} (balanced: 1, worst: 2)")
+pooled = load_balancing_loss_func((arithmetic, prose), 2, 1)
 print(f"transformers, the two given as two layers: {pooled:.2f}: it pools layers")
 
 texts = (
@@ -729,37 +764,48 @@ batches = []
 for text in texts:
     with routing.recording({0: model.layers[0].mlp.router}) as outputs:
         model(tokenizer(text, return_tensors="pt").input_ids.to(input_ids.device))
-    batches.append(outputs[0][0][2].cpu())  # router logits, (tokens, num_experts)
+    batches.append(outputs[0][0][2].float().cpu())  # router logits, (tokens, num_experts)
 micro, overall = both_losses(batches, top_k)
 print(f"this model, layer 0: micro-batch loss {micro:.2f}, global-batch loss {overall:.2f} (balanced: {top_k})")
 
 # %% [markdown] lang="zh" key="training-text"
-# 读输出：微批次的损失几乎取到最坏的值，全局的损失说它完全均衡，这正是我们想要的分工。第二行是一个陷阱：transformers 把所有层混在一起统计，两层各自一边倒、方向相反，在它看来也是均衡的。最后一行是手头的模型：每段话偏爱自己的专家，微批次的损失就比全局的高。
+# 读输出：微批次的损失几乎取到最坏的值，它会逼着每个专家什么都学一点；全局的损失说它完全均衡，分工可以留下。第二行是一个陷阱：transformers 把所有层混在一起统计，两层各自一边倒、方向相反，在它看来也是均衡的。最后一行是手头的模型：每段话偏爱自己的专家，微批次的损失就比全局的高。用 transformers 训练时还要留意：默认不加这一项，要设 `output_router_logits=True` 并给出 `labels`，系数 `router_aux_loss_coef` 默认 0.001；批次里有填充时，要给 `attention_mask`，否则填充也算数。
 #
-# 没有这一项会怎样？下面是 `qwen3-moe-tiny` 的两次训练记录，同样的数据、同样的初始权重，一次带着负载均衡损失（$f$ 取最近许多步的平均），一次不带。先猜一猜：不带的那次，会有专家“饿死”吗？语言建模的损失会差很多吗？
+# 训练时不加负载均衡损失，会怎样？下面是 `qwen3-moe-tiny` 的两次训练记录，同样的数据、同样的初始权重，一次不带负载均衡损失（`off`），一次带着（`on`，$f$ 取最近许多步的平均）。不均衡的程度用**基尼系数**量：0 表示八个专家一样多，越接近 1 越集中。先猜一猜：刚开始时均衡吗？不带的那次，会有专家“饿死”吗？语言建模的损失会差很多吗？
 
 # %% [markdown] lang="en" key="training-text"
-# How to read it: the micro-batch loss is almost at its worst, the global one calls it perfectly balanced, which is the division of labour we want. The second line is a trap: transformers counts all layers together, so two layers that lean to opposite sides look balanced to it. The last line is the model at hand: each text favours experts of its own, so the micro-batch loss is above the global one.
+# How to read it: the micro-batch loss is almost at its worst, and would force every expert to learn a bit of everything; the global one calls it perfectly balanced, and the division of labour may stay. The second line is a trap: transformers counts all layers together, so two layers that lean to opposite sides look balanced to it. The last line is the model at hand: each text favours experts of its own, so the micro-batch loss is above the global one. Mind also, when you train with transformers: by default the term is left out; it takes `output_router_logits=True` and `labels`, its coefficient `router_aux_loss_coef` is 0.001 by default, and if the batch is padded, pass `attention_mask`, or padding counts too.
 #
-# What happens without this loss? Below is the record of two trainings of `qwen3-moe-tiny`, with the same data and the same initial weights, one with the load-balancing loss ($f$ being an average over many recent steps), one without. Guess first: without it, will some experts starve? And will the loss of the language model be much worse?
+# What happens in training without a load-balancing loss? Below is the record of two trainings of `qwen3-moe-tiny`, with the same data and the same initial weights, one without the load-balancing loss (`off`), one with it (`on`, $f$ being an average over many recent steps). How uneven the load is, the **Gini coefficient** says: 0 if the eight experts get the same, towards 1 as it piles up. Guess first: is the load even at the start? Without the loss, will some experts starve? And will the loss of the language model be much worse?
 
 # %% key="training"
-import numpy as np
-
 folder_of_traces = models.ROOT / "assets" / "traces"
 runs = {name: np.load(folder_of_traces / f"moe_balance_{name}.npz") for name in ("off", "on")}
 length = len(runs["off"]["step"])  # the training without it was stopped here
+step = runs["off"]["step"]
+
+
+def shares(run):
+    """Shares of the tokens from one record to the next, (records, layers, experts), from the running average kept."""
+    average = run["load"][:length].astype(float)
+    average = np.concatenate([np.full_like(average[:1], 1 / average.shape[-1]), average])
+    keep = np.full((length, 1, 1), 0.9**5)  # a step keeps 0.9 of the average; there are 5 steps to a record,
+    keep[0] = 0.9  # but 1 before the first
+    return ((average[1:] - keep * average[:-1]) / (1 - keep)).clip(0)
+
+
+loads = {name: shares(run) for name, run in runs.items()}
+layer = int(routing.gini(loads["off"][-20:].mean(0)).argmax())  # where "off" is least balanced in the end
 figure, axes = plots.figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
-layer = int(routing.gini(runs["off"]["load"][length - 1].astype(float)).argmax())
-for ax, (name, run), color in zip(axes[:2], runs.items(), ("#bb4400", "#4477aa"), strict=True):
-    step, load = run["step"][:length], run["load"][:length].astype(float)  # load: (steps, layers, experts), shares
+for ax, (name, load), color in zip(axes[:2], loads.items(), ("#bb4400", "#4477aa"), strict=True):
     ax.stackplot(step, load[:, layer].T, colors=plots.EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
     ax.set(title=f"balancing loss {name}: layer {layer}", xlabel="step", xlim=(0, step[-1]), ylim=(0, 1))
-    axes[2].plot(step, routing.gini(load), color=color, linewidth=1)[0].set_label(name)
-    axes[3].plot(step, run["loss"][:length], color=color, linewidth=1, label=name)
-    last = load[-1]
-    print(f"{name:<4}Gini by layer {routing.gini(last).round(2)}, least used expert by layer {last.min(1).round(3)}")
-    print(f"    loss, mean of the last 100 steps: {run['loss'][length - 20 : length].mean():.3f}")
+    gini, last = routing.gini(load), load[-20:].mean(0)
+    axes[2].plot(step, gini, color=color, linewidth=1)[0].set_label(name)
+    axes[3].plot(step, runs[name]["loss"][:length], color=color, linewidth=1, label=name)
+    print(f"{name:<4}Gini by layer: first step {gini[0].round(2)}, highest {gini.max(0).round(2)}")
+    print(f"    last 100 steps: Gini {routing.gini(last).round(2)}, least used expert {last.min(1).round(3)}, "
+          f"loss {runs[name]['loss'][length - 20 : length].mean():.3f}")  # fmt: skip
 axes[0].set_ylabel("share of the tokens")
 axes[2].set(title="Gini, a line per layer", xlabel="step", ylim=(0, 1))
 axes[3].set(title="loss, nats per token", xlabel="step", yscale="log", yticks=[0.2, 0.5, 1, 2, 5])
@@ -770,34 +816,38 @@ for ax in axes[2:]:
 figure
 
 # %% [markdown] lang="zh" key="training-read"
-# 读图：左边两格是同一层八个专家的份额，一种颜色一个专家，从下到上叠起来；右边是每一层的基尼系数和训练损失，每 5 步一点。两次训练在最初几十步都冲向少数几个专家；带着损失的，一百多步之后回到均衡，不带的一直偏着，有的专家几乎分不到词元。
+# 读图：左边两格是同一层八个专家的份额，一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；右边是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
 #
-# 也要看到另一面：没有传说中的“所有词元挤进一个专家”，训练损失到这时也只差一点。任务这么小，几个专家就够用了；均衡的好处在大模型上才看得出来：不浪费参数，多卡时也不会有一张卡特别忙。这是一个教学用的小模型，各一次训练，一个种子。
+# 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步，两次都更偏，最高到 0.7 以上。后来只有带着损失的那次走向均衡（最后 100 步合起来算，各层都不超过 0.11），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
+#
+# 也要看到另一面：这份记录里没有“所有词元挤进一个专家”，训练损失到这时也只差一点。一般认为均衡的好处在大模型上：不浪费参数，多卡时也没有一张卡特别忙；这里看不出来。这是一个教学用的小模型，各一次训练，一个种子。
 
 # %% [markdown] lang="en" key="training-read"
-# How to read it: the two panels on the left are the shares of the eight experts of one layer, one colour each, stacked from below; on the right are the Gini coefficient of every layer and the training loss, a point every 5 steps. In the first tens of steps both trainings rush to a few experts; with the loss they come back to balance after a hundred steps or so, without it they stay lopsided, and some experts get next to nothing.
+# How to read it: the two panels on the left are the shares of the eight experts of one layer, one colour each, stacked from below, in the layer that is least balanced at the end of `off`; on the right are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
 #
-# Look at the other side too: there is no "all tokens crowd into one expert" as folklore has it, and so far the training loss differs only a little. The task is so small that a few experts are enough; balance pays in large models, where it wastes no parameters and leaves no card busier than the others. This is a tiny teaching model, one training each, one seed.
+# The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse in both, to above 0.7. Then only the training with the loss becomes balanced (over the last 100 steps taken together, no layer is above 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
+#
+# Look at the other side too: this record has no "all tokens crowd into one expert", and so far the training loss differs only a little. Balance is commonly held to pay in large models, where it wastes no parameters and leaves no card busier than the others; nothing of that can be seen here. This is a tiny teaching model, one training each, one seed.
 
 # %% [markdown] lang="zh" key="association-text"
 # ## 专长：相关与因果
 #
-# 专家有专长吗？先量相关：知道一个词元的类别（数字、运算符、汉字……），能猜中它权重最大的专家到什么程度？归一化互信息为 0 表示无关，为 1 表示完全确定。单独一个数字说明不了什么，要有两条基线：
+# 专家有专长吗？先量相关：知道一个词元的类别（数字、运算符、汉字……），能在多大程度上猜出它权重最大的专家？归一化互信息为 0 表示无关，为 1 表示完全确定。单独一个数字说明不了什么，要有两条基线：
 #
-# - **打乱**：把类别随机重排，看看碰巧能有多高。
-# - **没训练过的模型**：权重全是随机的，但同一个词元进去，分数总差不多，自然去同样的专家。
+# - **打乱**：把类别在不同的词元之间随机重排，同一个词元的每次出现类别相同，看看碰巧能有多高。
+# - **没训练过的模型**：权重和训练开始前一样随机，但同一个词元进去，分数总差不多，自然去同样的专家。换 5 个随机种子。
 #
-# 先猜一猜：没训练过的路由器，得分是多少？
+# 先猜一猜：没训练过的模型，互信息离 0 近，还是离训练好的近？
 
 # %% [markdown] lang="en" key="association-text"
 # ## Specialisation: association and cause
 #
 # Do experts specialise? First measure the association: how well does the class of a token (digit, operator, Chinese, ...) tell its heaviest expert? Normalised mutual information is 0 if they have nothing to do with each other and 1 if one settles the other. A single number says little; it needs two baselines:
 #
-# - **Permuted**: the classes are shuffled, to see how high chance gets.
-# - **An untrained model**: all weights are random, but the same token always gets similar scores, so it goes to the same experts by itself.
+# - **Permuted**: the classes are dealt out anew to the distinct tokens, every occurrence of a token keeping one class, to see how high chance gets.
+# - **An untrained model**: weights as random as before the training, but the same token always gets similar scores, so it goes to the same experts by itself. With 5 random seeds.
 #
-# Guess first: how high does an untrained router score?
+# Guess first: is the mutual information of an untrained model closer to 0 or to that of the trained one?
 
 # %% key="association"
 questions = [
@@ -805,113 +855,152 @@ questions = [
     "What is MoE?", "What does the router do?", "Tell me a story.", "Who are you?",
 ]  # fmt: skip
 traces = [routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160) for text in questions]
-corpus, untrained = routing.concatenate(traces), None
-if models.is_bundled(folder):  # a real model is too large to be held twice
-    torch.manual_seed(0)
+corpus, untrained = routing.concatenate(traces), []
+for seed in range(5 if models.is_bundled(folder) else 0):  # a real model is too large to be held twice
+    torch.manual_seed(seed)
     fresh = qwen.QwenModel(model.config).requires_grad_(False)
+    for weight in fresh.parameters():
+        if weight.dim() > 1:
+            nn.init.normal_(weight, std=0.02)  # initializer_range of config.json
     rows = [routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False) for t in traces]
-    untrained = routing.concatenate(rows)
+    untrained.append(routing.concatenate(rows))
 found = routing.class_association(corpus, untrained)
 for name, values in found.items():
-    print(f"{name:<10}", values.reshape(-1, len(corpus.layers)).mean(axis=0).round(3))
+    values = values.reshape(-1, len(corpus.layers))  # (draws, layers)
+    print(f"{name:<10} mean {values.mean(0).round(3)}, 95 % quantile {np.quantile(values, 0.95, axis=0).round(3)}")
 plots.association(found, corpus.layers)
 
 # %% [markdown] lang="zh" key="association-read"
-# 读图：蓝色是训练好的模型，橙色是没训练过的，灰色是打乱之后。真正学到的是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也有一截，因为相同的词元本来就走相同的路。许多“专家分工”的热图少了这条橙色的基线。
+# 读图：蓝色是训练好的模型，橙色是没训练过的（竖线从最小到最大的种子），灰色是打乱之后（竖线到 95% 分位）。能归功于训练的，至多是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也不是 0，比打乱的还高一些，因为相同的词元本来就走相同的路，词元又不多。许多“专家分工”的热图少了这样的基线。
 #
-# 相关还不是因果。要知道一个专家**有什么用**，办法很直接：关掉它，词元改去下一个专家，看谁的预测变差了。下面把 32 个专家逐个关掉，量模型自己写的那些词元的损失涨了多少（nat，只算它写的，不算提示词）。先猜一猜：被选得最多的专家，关掉之后损失涨得最多吗？
+# 相关还不是因果。要知道一个专家**有什么用**，办法很直接：关掉它，词元改去下一个专家，看谁的预测变差了。下面把 32 个专家（4 层 × 8 个）逐个关掉，量模型自己写的那些词元的损失涨了多少（nat，只算它写的，不算提示词）。先猜一猜：被选得最多的专家，关掉之后损失涨得最多吗？
 
 # %% [markdown] lang="en" key="association-read"
-# How to read it: blue is the trained model, orange the untrained one, grey the shuffled classes. What was learned is how far blue rises above orange, not blue itself: a router that has learned nothing already scores something, since equal tokens go equal ways. Many heat maps of "expert specialisation" lack the orange baseline.
+# How to read it: blue is the trained model, orange the untrained one (the line runs from the lowest seed to the highest), grey the permuted classes (the line ends at the 95% quantile). Training can claim at most how far blue rises above orange, not blue itself: a router that has learned nothing is not at 0 but even somewhat above the permuted classes, since equal tokens go equal ways and there are not many tokens. Many heat maps of "expert specialisation" lack such a baseline.
 #
-# Association is not cause. To find out what an expert **is good for**, switch it off: its tokens go to the next best expert, and we see whose prediction suffers. The next cell switches off 32 experts, one at a time, and measures by how much the loss rises on the tokens that the model wrote itself (nats; the prompts do not count). Guess first: does the loss rise most for the experts that are chosen most?
+# Association is not cause. To find out what an expert **is good for**, switch it off: its tokens go to the next best expert, and we see whose prediction suffers. The next cell switches off 32 experts (4 layers × 8), one at a time, and measures by how much the loss rises on the tokens that the model wrote itself (nats; the prompts do not count). Guess first: does the loss rise most for the experts that are chosen most?
 
 # %% key="causal"
-device, classes = input_ids.device, routing.TOKEN_CLASSES
-
-
-def losses_of_written_tokens():
-    values = []
-    for t in traces:
-        ids, start = torch.tensor(t.token_ids, dtype=torch.long, device=device), t.prompt_length
-        values.append(F.cross_entropy(model(ids[None])[0, start - 1 : -1].float(), ids[start:], reduction="none"))
-    return torch.cat(values).cpu().numpy()
-
-
 written = np.array([routing.token_class(text) for t in traces for text in t.texts[t.prompt_length :]])
-present = [name for name in classes if (written == name).sum() >= 20]
-layers = corpus.layers[:4]  # of a real model, four layers and the eight busiest experts in each
-busiest = np.sort((-routing.expert_load(corpus)).argsort(axis=-1)[:, :8])
-before = losses_of_written_tokens()
-rise = np.zeros((len(present), len(layers), busiest.shape[1]))
+present = [name for name in routing.TOKEN_CLASSES if (written == name).sum() >= 20]
+# zh: 真正的模型层数多：均匀地取四层，每层取最忙的八个专家
+# en: a real model has many layers: take four, spread evenly, and the eight busiest experts in each
+places = np.unique(np.linspace(0, len(corpus.layers) - 1, 4).round().astype(int))
+layers, load = [corpus.layers[place] for place in places], routing.expert_load(corpus)[places]
+busiest = np.sort((-load).argsort(axis=-1)[:, :8])
+before = routing.written_losses(model, traces)  # (written tokens,)
+change = np.zeros((*busiest.shape, len(before)))
+for place, column in np.ndindex(busiest.shape):
+    with routing.expert_off(model, layers[place], busiest[place, column]):
+        change[place, column] = routing.written_losses(model, traces) - before
+rise = np.stack([change[..., written == name].mean(axis=-1) for name in present])  # (classes, layers, experts)
+
 for place, layer in enumerate(layers):
-    for column, expert in enumerate(busiest[place]):
-        with routing.expert_off(model, layer, expert):
-            change = losses_of_written_tokens() - before
-        rise[:, place, column] = [change[written == name].mean() for name in present]
+    tokens_of, harm = load[place, busiest[place]], change[place].mean(axis=-1)
+    for what, i in (("busiest expert", tokens_of.argmax()), ("most harm without", harm.argmax())):
+        print(f"layer {layer}: {what} {busiest[place, i]} ({tokens_of[i]} tokens, {harm[i]:+.2f})")
+ends = [(t.texts, i) for t in traces for i in range(t.prompt_length, len(t.texts))]  # where each written token stands
+for index, place, column in zip(*np.unravel_index(rise.argsort(axis=None)[:-4:-1], rise.shape), strict=True):
+    name, without = present[index], f"without expert {busiest[place, column]} of layer {layers[place]}"
+    worst = np.where(written == name, change[place, column], -np.inf).argmax()
+    texts, i = ends[worst]
+    print(f"{name} {without}: {rise[index, place, column]:+.2f};", end=" ")
+    print(f"worst for {texts[i]!r} after {''.join(texts[max(0, i - 6) : i])!r}: {change[place, column, worst]:+.1f}")
 
 plots.rise_without_expert(rise, present, layers, busiest)
 
 # %% [markdown] lang="zh" key="causal-read"
-# 读图：一格一层，一列是关掉的专家，一行是受影响的词元类别，颜色和数字是损失涨了多少（不到 0.05 的不写）。大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且多半只红在一行：在小模型里，第 2 层的专家 6 只伤数字，第 1 层的专家 2 只伤运算符；第 0 层的专家 3 伤得最重的是空白，其次是英文。
+# 读图：一格一层，一列是关掉的专家，颜色和数字是损失涨了多少（不到 0.05 的不写）。一行是**被预测**的词元的类别：`digit` 数字，`operator` 运算符，`CJK` 汉字，`Latin` 英文，`special` 对话标记，`space` 空格和换行，`other` 标点等；负责预测它的，是读到它前面那些词元时的路由。
 #
-# **选读。** 把两件事画在一起：横轴是一个专家参与预测某类词元的比例，纵轴是关掉它之后这一类的损失涨了多少。先猜一猜：这些点会排成一条线吗？
+# 大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且多半只红在一两行。小模型里最红的三格，图上面列了伤得最重的词元：第 0 层专家 3 的空白 1.12，是 `<think>` 后面的换行（英文也涨 0.29）；第 2 层专家 6 的数字 0.51，是算到一半的乘积和进位；第 1 层专家 2 的运算符 0.51，是把 46 拆成 40+6 的那个加号。
+#
+# 被选得最多的，关掉之后不一定伤得最重：第 1 层的专家 0 是那一层最忙的，286 个词元，关掉几乎没有影响；第 0 层的专家 3 只有 151 个词元，八个里排第六，关掉却伤得最重。
+#
+# **选读。** 把两件事画在一起：横轴是一个专家参与预测某类词元的比例，纵轴是关掉它之后这一类的损失涨了多少。先猜一猜：这些点会排成一条线吗？关掉一个专家，没有用到它的预测也会变差吗？
 
 # %% [markdown] lang="en" key="causal-read"
-# How to read it: one panel a layer, a column is the expert switched off, a row the class of tokens that suffers, colour and number the rise of their loss (below 0.05 it is not written). Most cells are white: switch one off, and others can stand in. A few are deep red, mostly in one row only: in the tiny model, expert 6 of layer 2 hurts digits and nothing else, expert 2 of layer 1 operators and nothing else; expert 3 of layer 0 hurts blanks most, then English.
+# How to read it: one panel a layer, a column is the expert switched off, colour and number the rise of the loss (below 0.05 it is not written). A row is the class of the token **that is predicted**: `digit`, `operator`, `CJK` (Chinese), `Latin` (English), `special` (marks of the conversation), `space` (blanks and new lines), `other` (punctuation and the like); what predicts it is the routing of the tokens before it.
 #
-# **Extra.** Both in one picture: on the x axis, how often an expert takes part in predicting a class of tokens; on the y axis, how much the loss of that class rises without it. Guess first: do the points form a line?
+# Most cells are white: switch one off, and others can stand in. A few are deep red, mostly in one or two rows. For the three reddest of the tiny model, the lines above the figure name the token that suffers most: blanks, 1.12 without expert 3 of layer 0, are the new line after `<think>` (English rises by 0.29 too); digits, 0.51 without expert 6 of layer 2, are products and carries half-way through; operators, 0.51 without expert 2 of layer 1, are the plus that takes 46 apart into 40+6.
+#
+# The most chosen need not be the one that hurts most when it is gone: expert 0 of layer 1 is the busiest there, with 286 tokens, and hardly matters; expert 3 of layer 0 has only 151, the sixth of eight, and hurts most.
+#
+# **Extra.** Both in one picture: on the x axis, how often an expert takes part in predicting a class of tokens; on the y axis, how much the loss of that class rises without it. Guess first: do the points form a line? And do predictions that never used the expert suffer too?
 
 # %% key="scatter" tags=["extra"]
 # zh: 预测下一个词元的，是读到它前一个词元时选中的专家
 # en: the experts that predict a token are those chosen on reading the token before it
 predicting = [t.expert_ids[:, t.prompt_length - 1 : -1] for t in traces]
-predicting = np.concatenate(predicting, axis=1)[: len(layers)]  # (layers, written tokens, top_k)
-share = np.zeros_like(rise)
-for place, column in np.ndindex(busiest[: len(layers)].shape):
-    took = (predicting[place] == busiest[place, column]).any(axis=-1)
-    share[:, place, column] = [took[written == name].mean() for name in present]
+predicting = np.concatenate(predicting, axis=1)[places]  # (layers, written tokens, top_k)
+took = (predicting[:, None] == busiest[:, :, None, None]).any(axis=-1)  # (layers, experts, written tokens)
+share = np.stack([took[..., written == name].mean(axis=-1) for name in present])
 
 figure, ax = plots.figure(height=3.2)
 for index, name in enumerate(present):
     ax.scatter(share[index], rise[index], s=22, alpha=0.8, color=f"C{index}", label=name)
-for flat in {*rise.argsort(axis=None)[-3:], share.argmax()}:
+for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
     index, place, column = np.unravel_index(flat, rise.shape)
-    x, y = share[index, place, column], rise[index, place, column]
-    text = f"{present[index]}: layer {layers[place]}, expert {busiest[place, column]}"
-    side, shift = ("left", 7) if x < 0.5 else ("right", -7)
-    ax.annotate(text, (x, y), xytext=(shift, 6), textcoords="offset points", ha=side)
+    x, y, low = share[index, place, column], rise[index, place, column], 0
+    text, right = f"{present[index]}: layer {layers[place]}, expert {busiest[place, column]}", x > 0.5
+    near = [t for t in ax.texts if abs(t.xy[0] - x) < 0.3 and abs(t.xy[1] - y) < 0.08]  # labels go under one another
+    shift = (-7 if right else 7, 6 - 13 * len(near))
+    ax.annotate(text, (x, y), xytext=shift, textcoords="offset points", ha="right" if right else "left")
+    print(text, end=":")
+    for name, group in (("used", took[place, column]), ("not used", ~took[place, column])):
+        of_class = change[place, column][group & (written == present[index])]
+        print(f" {name} {len(of_class)} times" + (f", rise {of_class.mean():.2f};" if len(of_class) else ""), end="")
+    print()
 ax.set(xlabel="share of the class's predictions that the expert took part in", ylabel="loss rises by, nats")
 ax.set(xlim=(-0.01, 1.02))
 ax.legend(loc="upper left", ncols=2)
-print("correlation over all points:", np.corrcoef(share.flatten(), rise.flatten())[0, 1].round(2))
 figure
 
 # %% [markdown] lang="zh" key="scatter-read"
-# 读图：一点是一类词元和一个专家，标出的是损失涨得最多的三个和用得最多的一个。点并不排成一条线：有的专家参与了某一类的全部预测，关掉它，损失几乎不动；有的只参与一小部分，关掉它却伤得很重。频率图告诉你词元去了哪里，不告诉你那里发生了什么。
+# 读图：一点是一类词元和一个专家，标出的是损失涨得最多的三个和用得最多的一个。点并不排成一条线：有的专家参与了某一类的全部预测，关掉它，损失几乎不动；有的只参与一小部分，关掉它却伤得很重。打印的几行把后者拆开：损失几乎全涨在用到它的那些预测上，没有用到它的不受影响。一类的平均值把两种预测混在一起。频率图告诉你词元去了哪里，不告诉你那里发生了什么。
 #
-# **选读。** 数字是平均值，再看一眼后果：关掉对数字最要紧的那个专家，模型还会乘法吗？别的题呢？
+# **选读。** 损失只是数字，再看一眼后果：关掉对数字最要紧的那个专家，模型还会乘法吗？加法呢？讲故事呢？
 
 # %% [markdown] lang="en" key="scatter-read"
-# How to read it: a point is a class of tokens and an expert; named are the three with the largest rise and the one used most. The points form no line: some experts take part in all predictions of a class, and the loss hardly moves without them; some take part in few, and hurt badly when they are gone. A map of frequencies tells you where tokens went, not what happened there.
+# How to read it: a point is a class of tokens and an expert; named are the three with the largest rise and the one used most. The points form no line: some experts take part in all predictions of a class, and the loss hardly moves without them; some take part in few, and hurt badly when they are gone. The printed lines take the latter apart: nearly all of the rise is in the predictions that used the expert, and those that did not are left alone. The mean of a class mixes the two. A map of frequencies tells you where tokens went, not what happened there.
 #
-# **Extra.** These are averages, so look at a consequence: without the expert that matters most for digits, can the model still multiply? And what about other questions?
+# **Extra.** A loss is only a number, so look at a consequence: without the expert that matters most for digits, can the model still multiply? Add? Tell a story?
 
 # %% key="consequence" tags=["extra"]
+import contextlib
+import operator
+
 digits = rise[present.index("digit" if "digit" in present else present[0])]
 place, column = np.unravel_index(digits.argmax(), digits.shape)
 layer, expert = layers[place], int(busiest[place, column])
-for text in ("37×46=?", "123+456=?", "讲个故事。"):
-    whole = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
-    with routing.expert_off(model, layer, expert):
-        without = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
-    for name, t in (("all experts", whole), (f"without expert {expert} of layer {layer}", without)):
-        print(f"{text:<9}{name:<28}", " ".join("".join(t.texts[t.prompt_length :]).split()))
+cases = 20 if models.is_bundled(folder) else 1
+problems = {
+    "product": ("×", operator.mul, np.random.default_rng(0).integers(12, 99, (cases, 2))),
+    "sum": ("+", operator.add, np.random.default_rng(1).integers(100, 999, (cases, 2))),
+}
+
+
+def answer(text):
+    read_tokens = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
+    return "".join(read_tokens.texts[read_tokens.prompt_length :])
+
+
+def right_answers(sign, of, pairs):
+    return sum(answer(f"{a}{sign}{b}=?").endswith(f"={of(a, b)}") for a, b in pairs.tolist())
+
+
+right, stories = {}, {}
+for name in ("all experts", f"without expert {expert} of layer {layer}"):
+    with routing.expert_off(model, layer, expert) if "without" in name else contextlib.nullcontext():
+        right[name] = {kind: right_answers(*problem) for kind, problem in problems.items()}
+        print(f"{name}: right of {cases} each:", right[name])
+        print("   ", " ".join(answer("37×46=?").split()))
+        stories[name] = answer("讲个故事。")
+        print("   ", " ".join(stories[name].split()))
 
 # %% [markdown] lang="zh" key="recorded-text"
-# 读输出：在这个小模型里，少了这一个专家，乘法的步骤照样列得出来，乘积却算错了；加法和回答问题不受影响。试着把 `layer` 和 `expert` 换成别的。
+# 读输出：在这个小模型里，少了这一个专家，解题的步骤照样列得出来，可是算术坏了：20 道乘法几乎全错，三位数加法也大多算错（它列出的部分积和进位就已经不对）；讲的故事一个字也没有变。试着把 `layer` 和 `expert` 换成别的。
 #
-# 请记住它的限度：一个小模型，十几段它自己写的话，一次只关一个；别的专家会顶上来，所以“关掉没事”不等于“没有用”。
+# 请记住它的限度：一个小模型，十几段它自己写的话，一次只关一个；别的专家会顶上来，所以“关掉没事”不等于“没有用”。这些话是它逐个挑概率最大的词元写成的，损失本来就接近 0，只会涨、不会降，关掉之后变好的情形在这里看不到。
 #
 # ## 真正的 Qwen3-30B-A3B（选读）
 #
@@ -919,15 +1008,15 @@ for text in ("37×46=?", "123+456=?", "讲个故事。"):
 #
 # ```bash
 # python -m helpers.download Qwen/Qwen3-30B-A3B
-# python -m helpers.routing Qwen/Qwen3-30B-A3B
+# python -m helpers.routing Qwen/Qwen3-30B-A3B --max-new-tokens 2048
 # ```
 #
-# 它把同样的三个问题交给模型，轨迹存到 `assets/recorded/Qwen3-30B-A3B/routing.npz`，下一格就在同一个浏览器里打开它。vLLM 在 GPU 上也能返回专家编号（`enable_return_routed_experts=True`，没有权重），对应 `routing.capture_vllm_gpu`。这两条路都还没有在 GPU 上跑过。
+# 它把同样的三个问题交给模型，轨迹存到 `assets/recorded/Qwen3-30B-A3B/routing.npz`，下一格用上面那种可以点的图打开它。真正的模型想得长得多，所以每个回答留了 2048 个词元。vLLM 在 GPU 上也能返回专家编号（`enable_return_routed_experts=True`，没有权重），对应 `routing.capture_vllm_gpu`。这两条路都还没有在 GPU 上跑过。
 
 # %% [markdown] lang="en" key="recorded-text"
-# How to read it: in this tiny model, without that one expert, the steps of the product are still laid out, but the products are wrong; sums and questions are not affected. Try other values for `layer` and `expert`.
+# How to read it: in this tiny model, without that one expert, the steps are still laid out, but arithmetic breaks: of 20 products nearly all are wrong, and most sums of three digits too (the partial products and carries that it writes down are wrong already); the story has not changed by a character. Try other values for `layer` and `expert`.
 #
-# Mind its limits: one tiny model, a dozen texts that it wrote itself, one expert off at a time; others stand in, so "no harm without it" does not mean "of no use".
+# Mind its limits: one tiny model, a dozen texts that it wrote itself, one expert off at a time; others stand in, so "no harm without it" does not mean "of no use". It wrote these texts by taking the likeliest token each time, so their losses are close to 0 and can rise but not fall: a change for the better cannot be seen here.
 #
 # ## The real Qwen3-30B-A3B (extra)
 #
@@ -935,10 +1024,10 @@ for text in ("37×46=?", "123+456=?", "讲个故事。"):
 #
 # ```bash
 # python -m helpers.download Qwen/Qwen3-30B-A3B
-# python -m helpers.routing Qwen/Qwen3-30B-A3B
+# python -m helpers.routing Qwen/Qwen3-30B-A3B --max-new-tokens 2048
 # ```
 #
-# It asks the model the same three questions and saves the trace as `assets/recorded/Qwen3-30B-A3B/routing.npz`, which the next cell opens in the same explorer. On a GPU vLLM can report expert ids too (`enable_return_routed_experts=True`, without weights), which is `routing.capture_vllm_gpu`. Neither way has been run on a GPU yet.
+# It asks the model the same three questions and saves the trace as `assets/recorded/Qwen3-30B-A3B/routing.npz`, which the next cell opens in an explorer like the one above. A real model thinks far longer, hence room for 2048 tokens in each answer. On a GPU vLLM can report expert ids too (`enable_return_routed_experts=True`, without weights), which is `routing.capture_vllm_gpu`. Neither way has been run on a GPU yet.
 
 # %% key="recorded" tags=["extra"]
 from IPython.display import display
@@ -948,6 +1037,16 @@ for file in files:
     display(RoutingExplorer(routing.RoutingTrace.load(file)))
 if not files:
     print("recorded from a real Qwen3: not recorded yet")
+
+# %% key="release" tags=["extra"]
+# zh: 放掉模型，给下一格的代码腾出内存
+# en: let go of the models and make room for the code of the next cell
+import gc
+
+model = fresh = reference = weight = hook = None
+gc.collect()
+if torch.cuda.is_available():
+    torch.cuda.empty_cache()
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
@@ -963,7 +1062,7 @@ if not files:
 # 1. `norm_topk_prob` 从真改成假，会改变选中的专家吗？会改变输出吗？
 # 2. 30B-A3B 每步只用 3.3B 参数，为什么还要 57 GiB 显存？
 # 3. 一个批次里有两句话，路由器的输出是几维？一句话的路由会受另一句影响吗？
-# 4. 负载均衡损失里，梯度从哪里走？为什么不能只用次数？
+# 4. （选读）负载均衡损失里，梯度从哪里走？为什么不能只用次数？
 # 5. 一张热图显示某专家处理了九成的数字，能说它“负责算术”吗？还要看什么？
 #
 # <details><summary>答案</summary>
@@ -988,10 +1087,10 @@ if not files:
 # | 代码片段里没有 top-k、归一化和掩码 | 缺了就跑不起来，完整的在这里 | `route`、`SparseMoeBlock` |
 # | 从不提 `norm_topk_prob` | Qwen3 为真，Qwen1.5/2-MoE 为假 | `route` 下面打印的和 |
 # | `idx, top_x = torch.where(expert_mask[...])` 是词元和名次 | 反了：那里的掩码转置过，`idx` 是名次，`top_x` 是词元；`expert_ids == expert` 没有转置，先词元后名次 | 和 transformers 的对比的最后几行 |
-# | 几乎每个专家都会被用到 | 长提示词才是；逐个生成时只用 8 个 | 调用次数的图 |
+# | 几乎每个专家都会被用到 | 一起算的词元够多才是；一个用户逐个生成时只用 8 个 | 调用次数的图 |
 # | `ModuleList` 加线性的 `gate` | 只在 transformers 4.x；5.x 是叠起来的张量和 `Qwen3MoeTopKRouter` | 和 transformers 的对比 |
 # | 不解释 `gate_proj` 和 `gate` | 前者是 SwiGLU 的阀门（外面有 SiLU），后者是路由器 | `Expert`、`SparseMoeBlock` |
-# | 去掉共享专家所以更快 | 快慢看激活参数 | 参数表 |
+# | 去掉共享专家所以更快 | 快慢主要看激活参数 | 参数表 |
 # | 直接加 `shared_expert_output` | 先乘 sigmoid 阀门；共享专家不在路由的名单里 | `Qwen2SparseMoeBlock` |
 #
 # ## 常见错误
@@ -1000,7 +1099,7 @@ if not files:
 # |---|---|---|
 # | 输出整体偏小，文字还通顺 | `norm_topk_prob` 用了默认的假 | 从 `config.json` 读 |
 # | `'Qwen3MoeExperts' object is not subscriptable` | 用 4.x 的写法 `experts[0]` | 5.x 取 `experts.gate_up_proj[0]` |
-# | 批量大小一变，结果就变 | softmax 做在了词元的方向上 | `dim=-1` |
+# | 同一句里别的词元一变，这个词元的路由也变 | softmax 做在了词元的方向上 | `dim=-1` |
 # | 每个词元只得到一个专家的结果 | 用赋值代替了累加 | `index_add_` |
 # | `There is no trace` 或 `no complete routing trace` | 轨迹文件不在，或没有下载完整 | 重新采集，或重新下载 |
 # | vLLM 采集到的词元少了一段 | 前缀缓存命中的词元不再经过路由器 | `enable_prefix_caching=False` |
@@ -1023,7 +1122,7 @@ if not files:
 # 1. Turn `norm_topk_prob` from true to false: are other experts chosen? Does the output change?
 # 2. 30B-A3B uses 3.3B parameters a step. Why does it take 57 GiB of GPU memory?
 # 3. A batch holds two sentences. How many dimensions does the router's output have, and does one sentence influence the routing of the other?
-# 4. Where does the gradient of the load-balancing loss flow, and why are counts alone not enough?
+# 4. (Extra) Where does the gradient of the load-balancing loss flow, and why are counts alone not enough?
 # 5. A heat map shows that one expert gets nine in ten digits. Is it "in charge of arithmetic"? What else must you look at?
 #
 # <details><summary>Answers</summary>
@@ -1048,10 +1147,10 @@ if not files:
 # | snippets without top-k, renormalisation and mask | they do not run; the complete code is here | `route`, `SparseMoeBlock` |
 # | no word of `norm_topk_prob` | true in Qwen3, false in Qwen1.5/2-MoE | the sums printed below `route` |
 # | `idx, top_x = torch.where(expert_mask[...])` are token and slot | the reverse: that mask is transposed, so `idx` is the slot and `top_x` the token; `expert_ids == expert` is not, hence token, then slot | the last lines beside transformers |
-# | nearly every expert is used | for long prompts; a token generated alone uses 8 | the figure of calls |
+# | nearly every expert is used | when many tokens are computed together; one generated alone uses 8 | the figure of calls |
 # | `ModuleList` and a linear `gate` | transformers 4.x only; 5.x has stacked tensors and `Qwen3MoeTopKRouter` | the layer beside transformers |
 # | `gate_proj` and `gate` left unexplained | the first is SwiGLU's valve (with a SiLU around it), the second the router | `Expert`, `SparseMoeBlock` |
-# | faster for want of a shared expert | the active parameters decide | the table of parameters |
+# | faster for want of a shared expert | mainly the active parameters decide | the table of parameters |
 # | add `shared_expert_output` as it is | through a sigmoid valve first; the shared expert is none of the routed ones | `Qwen2SparseMoeBlock` |
 #
 # ## Common errors
@@ -1060,7 +1159,7 @@ if not files:
 # |---|---|---|
 # | outputs too small, text still fluent | `norm_topk_prob` left at its default, false | read it from `config.json` |
 # | `'Qwen3MoeExperts' object is not subscriptable` | `experts[0]`, as in 4.x | in 5.x take `experts.gate_up_proj[0]` |
-# | results change with the size of the batch | the softmax runs over tokens | `dim=-1` |
+# | the routing of a token changes with the other tokens of its sentence | the softmax runs over tokens | `dim=-1` |
 # | every token has the result of one expert only | assignment instead of a sum | `index_add_` |
 # | `There is no trace` or `no complete routing trace` | the file is not there, or only a part of it | capture or download it again |
 # | tokens are missing from a capture in vLLM | tokens in the prefix cache do not pass the router again | `enable_prefix_caching=False` |
