@@ -18,7 +18,7 @@ SETTINGS = {
 RAN = re.compile(r"\[\d+\]:")
 STDERR, ERROR = (f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error"))
 # A progress bar, and the log of the ModelScope client, belong to what a learner watches.
-PROGRESS = re.compile(r"\d+%\|.*|.*\| INFO +\|.*|\s*")
+PROGRESS = re.compile(r"\s*\d+%\|.*|.*\| INFO +\|.*|\s*")
 BROKEN_WIDGETS = re.compile(
     r"Error displaying widget|Loading widget|Failed to load model|not find model", re.IGNORECASE
 )

@@ -375,7 +375,7 @@ assert loss < 0.1
 #
 # ## 损失曲线和专家负载
 #
-# 下图是 MoE 小模型训练时自己记下的：`tools/train_tiny_models.py qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家分到的词元份额。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
+# 下图是 MoE 小模型训练时自己记下的：`tools/train_tiny_models.py qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家分到的词元份额（滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
 #
 # **选读。** 先看损失。先猜一猜：3,800 步里，损失是匀速往下走，还是先快后慢？
 
@@ -384,7 +384,7 @@ assert loss < 0.1
 #
 # ## Loss curves and expert load
 #
-# The next figure is what the training of the tiny MoE wrote down itself: `tools/train_tiny_models.py qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of tokens that each expert got. A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
+# The next figure is what the training of the tiny MoE wrote down itself: `tools/train_tiny_models.py qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of tokens that each expert got (a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
 #
 # **Extra.** The loss first. Guess: over 3,800 steps, does it fall evenly, or fast and then slowly?
 
@@ -426,7 +426,7 @@ for row, (name, label) in zip(axes, (("on", "with balance"), ("off", "without"))
     print(f"{label:<13} busiest over equal share {busiest.round(2)}  smallest share {(100 * rarest).round(2)} %")
     print(f"{'':<13} loss, last 50 steps: {logs[name]['loss'][length - 10 : length].mean():.3f}")
 figure.supxlabel("step", fontsize=9)
-figure.supylabel("share of the routed tokens", fontsize=9)
+figure.supylabel("share of the routed tokens, running average", fontsize=9)
 figure
 
 # %% [markdown] lang="zh" key="load-read"
@@ -619,8 +619,6 @@ machine.require_vllm()  # for all that follows
 # Guess first: as the budget grows from 0, does the share of right answers rise steadily, or jump somewhere?
 
 # %% key="cap-offline"
-from vllm import SamplingParams
-
 from helpers.engine import close_engine, open_engine, split
 
 cap_folder = models.course_model()
@@ -631,7 +629,8 @@ recommended = {"temperature": 0.6, "top_p": 0.95}
 measured = []
 llm = open_engine()
 for budget in budgets:
-    params = SamplingParams(**recommended, top_k=20, max_tokens=limit, thinking_token_budget=budget)
+    params = llm.get_default_sampling_params()  # vLLM's SamplingParams, with the values of generation_config.json
+    params.max_tokens, params.thinking_token_budget = limit, budget
     outputs = llm.chat(conversations, params, use_tqdm=False)
     right = [is_right(split(output).answer, wanted) for output, (_, wanted) in zip(outputs, prompts, strict=True)]
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / cases
