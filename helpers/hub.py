@@ -36,6 +36,12 @@ class Request(NamedTuple):
     status: int
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a client that went away is no news
+            super().handle_error(request, client_address)
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers the list of a model's files, and a file or a range of it; anything else is 404."""
 
@@ -56,8 +62,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.send_json(200, self.listing(files, query.get("Root", "").strip("/")))
         if (path := query.get("FilePath", "")) not in files:  # only listed files, so no path leads out of the folder
             return self.send_json(404, NOT_FOUND)
-        with contextlib.suppress(ConnectionError):  # the client went away
-            self.send_file(path, self.hub.folders[found[1]] / path, files[path]["Size"])
+        self.send_file(path, self.hub.folders[found[1]] / path, files[path]["Size"])
 
     def listing(self, files: dict[str, dict], root: str) -> dict:
         chosen = [entry for path, entry in files.items() if not root or path.startswith(root + "/")]
@@ -117,7 +122,7 @@ class Hub:
     def __enter__(self) -> "Hub":
         self._end = contextlib.ExitStack()
         scratch = self._end.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-hub-"))
-        server = self._end.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), partial(self.handler, self)))
+        server = self._end.enter_context(_Server(("127.0.0.1", 0), partial(self.handler, self)))
         self.cache = Path(self.cache or Path(scratch, "cache"))
         self.url = f"http://127.0.0.1:{server.server_port}"
         no_proxy = ",".join(

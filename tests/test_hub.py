@@ -1,8 +1,12 @@
 """helpers.hub: the real ModelScope client, as a library and on the command line, against the rehearsal hub."""
 
 import os
+import socket
+import struct
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -141,3 +145,16 @@ def test_ranges(wanted, status, content_range, part, files, model):
 )
 def test_only_what_is_listed_is_served(path, files):
     assert get(files + path)[0] == 404
+
+
+def test_a_client_that_breaks_off_leaves_no_traceback(model, capfd):
+    with hub.Hub({"course/toy-0.1": model}) as rehearsal:
+        before = set(threading.enumerate())
+        client = socket.create_connection(("127.0.0.1", int(rehearsal.url.rpartition(":")[2])))
+        client.sendall(b"GET /api/v1/models/course/toy-0.1/repo/files HTTP/1.1\r\nHost: hub\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+        client.close()
+        while set(threading.enumerate()) - before:  # the thread that answers
+            time.sleep(0.01)
+    assert capfd.readouterr().err == ""
