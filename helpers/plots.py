@@ -262,9 +262,11 @@ def association(found: dict[str, np.ndarray], layers):
     drawn, ax = figure(height=2.4)
     for shift, name in enumerate(name for name in colours if name in found):
         draws = found[name].reshape(-1, len(layers))
-        low, by_layer = draws.min(axis=0) if name == "untrained" else draws.mean(axis=0), draws.mean(axis=0)
-        high = np.quantile(draws, 0.95, axis=0) if name == "permuted" else draws.max(axis=0)
-        ends = None if name == "trained" else (by_layer - low, (high - by_layer).clip(0))
+        by_layer, ends = draws.mean(axis=0), None
+        if name == "untrained":
+            ends = by_layer - draws.min(axis=0), draws.max(axis=0) - by_layer
+        elif name == "permuted":
+            ends = 0 * by_layer, (np.quantile(draws, 0.95, axis=0) - by_layer).clip(0)
         label = {"untrained": f"untrained ({len(draws)} seeds)", "permuted": "permuted (to 95 %)"}.get(name, name)
         x = np.arange(len(layers)) + 0.27 * (shift - 1)
         ax.bar(x, by_layer, width=0.25, color=colours[name], label=label, yerr=ends, ecolor="#555555", capsize=2)

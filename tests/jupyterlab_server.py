@@ -135,16 +135,15 @@ class JupyterLab:
 
     def complaints(self, page) -> list[str]:
         """Outputs with an error or stderr beside progress, widgets that did not load, requests to other machines."""
+
+        def stderr(cell):
+            return [line for text in cell.locator(STDERR).all_inner_texts() for line in text.splitlines()]
+
         widgets = page.locator(".jp-OutputArea-output").all_inner_texts()
         loud = [
             cell.locator(".jp-Cell-outputWrapper").inner_text()
             for cell in page.locator(f".jp-CodeCell:has({ERROR}), .jp-CodeCell:has({STDERR})").all()
-            if cell.locator(ERROR).count()
-            or any(
-                not PROGRESS.fullmatch(line)
-                for text in cell.locator(STDERR).all_inner_texts()
-                for line in text.splitlines()
-            )
+            if cell.locator(ERROR).count() or not all(map(PROGRESS.fullmatch, stderr(cell)))
         ]
         return loud + [text for text in widgets if BROKEN_WIDGETS.search(text)] + page.outside
 

@@ -40,8 +40,8 @@ def test_block_runs_alone(lesson, code, tmp_path, request):
     folder = models.find_checkpoint("qwen3-tiny")
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "OPENAI_"))}
     # Without a size, vLLM for CPU takes 92 % of all memory for its KV cache.
-    variables |= engine.environment(folder) | {"VLLM_CPU_KVCACHE_SPACE": "1", "MPLBACKEND": "Agg"}
-    variables |= {"TORCH_COMPILE_DISABLE": "1"}
+    on_a_cpu = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCH_COMPILE_DISABLE": "1"}
+    variables |= engine.environment(folder) | on_a_cpu | {"MPLBACKEND": "Agg"}
     variables |= {"COURSE_MODEL": str(folder), "COURSE_MOE_MODEL": str(models.find_checkpoint("qwen3-moe-tiny"))}
     if "BASE_URL" in code:
         running = request.getfixturevalue("server")
