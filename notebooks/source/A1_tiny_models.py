@@ -625,7 +625,6 @@ cap_folder = models.course_model()
 print(models.describe(cap_folder))
 budgets = (0, 16, 32, 48, 64, 80, None) if models.is_bundled(cap_folder) else (0, 256, 1024, 4096, None)
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
-recommended = {"temperature": 0.6, "top_p": 0.95}
 measured = []
 llm = open_engine()
 for budget in budgets:
@@ -705,7 +704,7 @@ with Server() as server:
     def ask(messages):
         start = time.perf_counter()
         reply = client.chat.completions.create(
-            model=server.model, messages=messages, max_tokens=limit, **recommended, extra_body=extra
+            model=server.model, messages=messages, max_tokens=limit, temperature=0.6, top_p=0.95, extra_body=extra
         )
         return reply.choices[0].message.content, reply.usage.completion_tokens, time.perf_counter() - start
 
