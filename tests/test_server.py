@@ -177,6 +177,7 @@ def test_an_option_is_looked_up_in_the_source(monkeypatch, tmp_path):
     source.write_text("class EngineArgs:\n    max_num_seqs: int | None = None\n")  # as in 0.19
     (tmp_path / "vllm" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)  # find_spec answers from a loaded module, not from the path
     assert Server.knows("max_num_seqs") and not Server.knows("max_num_queued_reqs")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not Server.knows("max_num_seqs")
