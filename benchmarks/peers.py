@@ -1,4 +1,4 @@
-"""What the benchmarks against other implementations share: the peer, installed apart, and the line on the machine."""
+"""What the benchmarks against others share: what they need more, installed apart, and the line on the machine."""
 
 import os
 import platform
@@ -11,13 +11,15 @@ from helpers.models import ROOT
 
 PEERS = ROOT / "build" / "peers"
 LLMS_FROM_SCRATCH = "llms-from-scratch==1.0.19"
+# `vllm bench serve` reads a file of prompts with pandas, which vLLM does not require.
+PANDAS = ("pandas==2.3.3", "python-dateutil==2.9.0.post0", "pytz==2025.2", "tzdata==2025.2", "six==1.17.0")
 
 
-def install_peers() -> None:
-    """Put llms-from-scratch on the import path, from ``build/peers``; the environment stays as it is."""
-    if not (PEERS / "llms_from_scratch").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", PEERS, LLMS_FROM_SCRATCH]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+def install_peers(package: str = "llms_from_scratch", *requirements: str) -> None:
+    """Put a package on the import path, from ``build/peers``; the environment stays as it is."""
+    if not (PEERS / package).exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", PEERS]
+        subprocess.run(command + list(requirements or (LLMS_FROM_SCRATCH,)), check=True, stdout=sys.stderr)
     sys.path.append(str(PEERS))
 
 

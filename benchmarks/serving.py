@@ -27,6 +27,7 @@ from statistics import median
 import psutil
 from jupyter_client.manager import start_new_kernel
 from openai import AsyncOpenAI
+from peers import PANDAS, PEERS, install_peers
 
 from helpers.models import ROOT, course_model
 from helpers.server import Server
@@ -130,14 +131,15 @@ async def replies(server: Server, requests: int) -> list[tuple]:
 # ---------------------------------------------------------------------------------------------- client
 
 
-def lesson_client(server: Server, prompts: list[str]):
-    """``measure`` of lesson 08, on these prompts."""
+async def lesson_client(server: Server, prompts: list[str]) -> float:
+    """Tokens/s of ``measure`` of lesson 08, on these prompts."""
     cells = {cell.key: cell for cell in read_lesson(ROOT / "notebooks/source/08_serving_under_load.py").cells}
     fixed = {"model": server.model, "max_tokens": OUTPUT, "temperature": 0.6, "extra_body": {"ignore_eos": True}}
-    names = {"asyncio": asyncio, "time": time, "client": client_for(server), "fixed": fixed}
-    names["new_prompts"] = lambda count: prompts[:count]
-    exec(cells["measure"].text["en"], names)
-    return names["measure"]
+    async with client_for(server) as client:
+        names = {"asyncio": asyncio, "time": time, "client": client, "fixed": fixed}
+        names["new_prompts"] = lambda count: prompts[:count]
+        exec(cells["measure"].text["en"], names)
+        return (await names["measure"](CONCURRENCY, len(prompts)))["tokens/s"]
 
 
 def bench(server: Server, file: Path, count: int) -> dict:
@@ -149,7 +151,7 @@ def bench(server: Server, file: Path, count: int) -> dict:
         command += ["--custom-output-len", str(OUTPUT), "--skip-chat-template", "--disable-shuffle", "--no-oversample"]
         command += ["--num-prompts", str(count), "--max-concurrency", str(CONCURRENCY), "--ignore-eos"]
         command += ["--temperature", "0.6", "--save-result", "--result-dir", folder]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": str(PEERS)}
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
@@ -158,21 +160,25 @@ def bench(server: Server, file: Path, count: int) -> dict:
 
 def against_bench(server: Server, repeats: int, count: int = 512) -> list[tuple]:
     prompts = [" ".join(str(random.Random(n).randrange(10, 99)) for _ in range(PROMPT // 3)) for n in range(count)]
+    install_peers("pandas", *PANDAS)
     ours, theirs = [], []
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts)
         file.flush()
 
-        async def one() -> float:
-            return (await lesson_client(server, prompts)(CONCURRENCY, count))["tokens/s"]
+        def one() -> float:
+            return asyncio.run(lesson_client(server, prompts))
 
-        asyncio.run(one())  # warm; now the prefix cache holds these prompts for both
-        for _ in range(repeats):
-            ours.append(asyncio.run(one()))
+        def other() -> float:
             result = bench(server, Path(file.name), count)
             if result["completed"] != count or result["total_output_tokens"] != count * OUTPUT:
                 raise RuntimeError(f"bench completed {result['completed']} of {count}")
-            theirs.append(result["output_throughput"])
+            return result["output_throughput"]
+
+        one()  # warm; now the prefix cache holds these prompts for both
+        for repeat in range(repeats):
+            for client, speeds in ((one, ours), (other, theirs))[:: -1 if repeat % 2 else 1]:
+                speeds.append(client())
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     return [
         ("lesson 08's client", f"{median(ours):.0f}", ""),

@@ -19,14 +19,6 @@ PAGES = {lang: (ROOT / "docs" / page[0]).read_text(encoding="utf-8") for lang, p
 BLOCKS = BLOCK.findall(PAGES["en"])
 
 
-def cases():
-    """Each block, marked slow if it needs an engine or a server."""
-    for position, (lesson, code) in enumerate(BLOCKS):
-        slow = re.search(r"\bvllm\b|BASE_URL", code)
-        name = f"{lesson}-{position}"
-        yield pytest.param(lesson, code, id=name, marks=[pytest.mark.slow] if slow else [])
-
-
 @pytest.fixture(scope="module")
 def server():
     with pytest.MonkeyPatch.context() as patch:
@@ -35,8 +27,11 @@ def server():
             yield running
 
 
-@pytest.mark.parametrize(("lesson", "code"), list(cases()))
-def test_block_runs_alone(lesson, code, tmp_path, request):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code", [pytest.param(code, id=f"{lesson}-{place}") for place, (lesson, code) in enumerate(BLOCKS)]
+)
+def test_block_runs_alone(code, tmp_path, request):
     folder = models.find_checkpoint("qwen3-tiny")
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "OPENAI_"))}
     # Without a size, vLLM for CPU takes 92 % of all memory for its KV cache.

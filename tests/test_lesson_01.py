@@ -131,12 +131,14 @@ def test_the_text_states_what_the_calculator_computes():
 # ---------------------------------------------------------------------------------------------- where it runs
 
 
+@pytest.mark.slow
 def test_runs_in_2_gb_without_torch_and_network(tmp_path):
     report = run_lesson("01_environment", tmp_path)
     assert report["heavy"] == [] and sum(report["peaks"]) < 2 * GIB
     assert "largest that fits: 38752" in report["printed"]["fits"]
 
 
+@pytest.mark.slow
 def test_runs_in_no_gpu_mode(tmp_path):
     """nvidia-smi that exits with 0 and lists nothing, as users of AutoDL's no-GPU mode report."""
     (tmp_path / "bin").mkdir()

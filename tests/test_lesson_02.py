@@ -176,6 +176,7 @@ def test_the_text_states_how_long_the_header_of_8b_is(tmp_path):
 # ---------------------------------------------------------------------------------------------- where it runs
 
 
+@pytest.mark.slow
 def test_runs_in_2_gb_without_torch_and_network(tmp_path):
     before = models.SETTINGS.read_bytes() if models.SETTINGS.exists() else None
     report = run_lesson("02_model_download", tmp_path, HOME=str(tmp_path / "home"))
@@ -189,6 +190,7 @@ def test_runs_in_2_gb_without_torch_and_network(tmp_path):
     assert not (tmp_path / "home" / ".cache" / "modelscope").exists(), "the lesson left something behind"
 
 
+@pytest.mark.slow
 def test_runs_where_the_chosen_model_is_not_downloaded_yet(tmp_path):
     printed = run_lesson("02_model_download", tmp_path, HOME=str(tmp_path), COURSE_MODEL="Qwen/Qwen3-8B")["printed"]
     assert "Qwen/Qwen3-8B is not on disk" in printed["setup"] and "model.safetensors" in printed["files"]

@@ -226,6 +226,7 @@ def run_copy_me(tmp_path, **variables):
     )
 
 
+@pytest.mark.slow
 def test_copy_me_cell_runs_alone(tmp_path):
     folder = models.find_checkpoint("qwen3-tiny")
     done = run_copy_me(tmp_path, COURSE_MODEL=str(folder))

@@ -249,6 +249,7 @@ def test_a_broken_block_would_be_noticed(lesson):
 # ---------------------------------------------------------------------------------------------- what the text says
 
 
+@pytest.mark.slow
 def test_the_text_says_what_its_cells_find(lesson):
     """Sentences of the lesson about the tiny model that a retraining could make wrong."""
     names = dict(vars(lesson))
@@ -418,6 +419,7 @@ def run_copy_me(tmp_path, **variables):
     )
 
 
+@pytest.mark.slow
 def test_copy_me_cell_runs_alone(tmp_path):
     done = run_copy_me(tmp_path, COURSE_MOE_MODEL=str(models.find_checkpoint("qwen3-moe-tiny")))
     assert done.returncode == 0, done.stderr

@@ -224,6 +224,7 @@ def test_every_copy_me_cell_is_tested():
     assert COPY_ME == ["copy-complete", "copy-chat", "copy-stream", "copy-tools"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", COPY_ME)
 def test_copy_me_cell_says_when_nothing_is_behind_the_address(key, tmp_path):
     done = run_alone(CELLS[key], tmp_path, BASE_URL=NOWHERE)

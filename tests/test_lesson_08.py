@@ -143,6 +143,7 @@ def test_copy_me_cell_runs_alone(tmp_path):
         assert "37×46=" in first and "vLLM" in second and "stream" in third.lower() and "3/3" in done.stderr
 
 
+@pytest.mark.slow
 def test_copy_me_cell_says_when_nothing_is_behind_the_address(tmp_path):
     done = run_alone(tmp_path, BASE_URL=NOWHERE)
     assert done.returncode == 0 and done.stdout.count("APIConnectionError") == 3

@@ -223,6 +223,7 @@ def run_copy_me(tmp_path, **variables):
     return subprocess.run(command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_copy_me_cell_says_when_there_is_no_server(tmp_path):
     done = run_copy_me(tmp_path, BASE_URL="http://127.0.0.1:9/v1")
     assert done.returncode == 0 and done.stdout.startswith("No server at http://127.0.0.1:9/v1"), done.stderr
