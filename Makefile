@@ -20,11 +20,11 @@ env:  ## 建立环境；已就绪时立即返回 · make the environment; instan
 run: env  ## 运行全部课程 · run every lesson
 	@$(PYTHON) tools/run_lessons.py
 
-test: env  ## 全部测试 · every test
-	@$(PYTHON) -m pytest $(ARGS)
+test: test-fast  ## 全部测试 · every test
+	@$(PYTHON) -m pytest -m "slow or network" $(ARGS)
 
 test-fast: env  ## 不启动 vLLM、不联网的测试 · tests that start no vLLM and need no network
-	@$(PYTHON) -m pytest -m "not slow and not network" $(ARGS)
+	@$(PYTHON) -m pytest -n logical --dist loadfile -m "not slow and not network" $(ARGS)
 
 lab: env  ## 打开 JupyterLab · open JupyterLab
 	@$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
