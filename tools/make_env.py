@@ -118,9 +118,14 @@ def holds_other_set(folder: Path, dependency_set: machine.DependencySet) -> bool
 
 
 def drop_half_written(folder: Path) -> None:
-    """Forgets packages that a killed pip left half written (RECORD comes last), which it would take for installed."""
+    """Forgets packages that a killed pip left half written, which it would take for installed.
+
+    The last thing that pip does is to replace the wheel's RECORD by one that lists its own INSTALLER and the commands.
+    """
     for package in folder.glob("lib/python3*/site-packages/*.dist-info"):
-        if (folder / "pyvenv.cfg").exists() and not (package / "RECORD").exists():
+        record = package / "RECORD"
+        whole = record.exists() and "/INSTALLER," in record.read_text(encoding="utf-8")
+        if (folder / "pyvenv.cfg").exists() and not whole:
             shutil.rmtree(package)
 
 
