@@ -26,6 +26,7 @@ const MEMORY_CSS = `
 .rx-legend i { display:inline-block; width:11px; height:11px; border-radius:3px; margin-right:6px; border:1px solid rgba(0,0,0,.25); }
 .rx-narrow { display:none; }
 @media (max-width:720px) { .rx-mark { display:none; } .rx-narrow { display:inline; } }
+.rx .rx-note { margin:12px 0 0; }
 .rx-facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(210px,1fr)); gap:12px; margin:12px 0 0; }
 .rx-fact { font-size:19px; font-weight:650; font-variant-numeric:tabular-nums; display:flex; flex-wrap:wrap; align-items:center; gap:2px 8px; }
 .rx .rx-largest { font-size:12.5px; font-weight:400; padding:2px 8px; margin-left:auto; }

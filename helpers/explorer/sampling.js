@@ -20,7 +20,7 @@ const SAMPLING_CSS = `
 .rx svg text.sx-gone { fill:var(--muted); opacity:.6; }
 .sx-numbers { margin:0; font-variant-numeric:tabular-nums; }
 .sx-numbers dt { color:var(--muted); font-size:12.5px; margin-top:8px; }
-.sx-numbers dd { margin:0; font-size:15px; font-weight:600; }
+.rx .sx-numbers dd[class] { margin:0; font-size:15px; font-weight:600; }
 .sx-draw { margin-top:14px; }
 .rx th:first-child, .rx td:first-child { text-align:left; white-space:pre; }
 `;
