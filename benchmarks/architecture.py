@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from peers import install_peers, versions
+from peers import install_peer, versions
 
 from helpers.models import BUNDLED, ROOT
 from helpers.qwen import load_model
@@ -195,7 +195,7 @@ def main():
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    install_peers()
+    install_peer("llms_from_scratch")
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

@@ -18,7 +18,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from peers import install_peers, versions
+from peers import install_peer, versions
 
 from helpers import models, routing
 from helpers.qwen import QwenConfig, SparseMoeBlock
@@ -169,23 +169,23 @@ def capture_cost(repeats):
     """
     block = our_block(torch.bfloat16)
     torch.set_num_threads(1)
+
+    def passes(inputs):
+        for hidden_states in inputs:
+            block(hidden_states)
+
+    def recorded(inputs):
+        with routing.recording({0: block.router}) as outputs:
+            passes(inputs)
+        routing._routed(torch.cat([logits for _, _, logits in outputs[0]]), TOP_K, True)
+
     for count in TOKENS:
-        hidden_states = torch.randn(1, count, HIDDEN).to(torch.bfloat16)
-
-        def passes(hidden_states, steps=64 if count == 1 else 1):
-            for _ in range(steps):
-                block(hidden_states)
-
-        def recorded(hidden_states, passes=passes):
-            with routing.recording({0: block.router}) as outputs:
-                passes(hidden_states)
-            routing._routed(torch.cat([logits for _, _, logits in outputs[0]]), TOP_K, True)
-
-        passes(hidden_states)
+        inputs = [torch.randn(1, count, HIDDEN).to(torch.bfloat16) for _ in range(64 if count == 1 else 1)]
+        passes(inputs)
         costs = []
         for repeat in range(repeats):
             order = (passes, recorded) if repeat % 2 else (recorded, passes)
-            times = {call: seconds(call, hidden_states) for call in order}
+            times = {call: seconds(call, inputs) for call in order}
             costs.append(times[recorded] / times[passes] - 1)
         spread = f"{min(costs):+.1%} to {max(costs):+.1%}; at most 5 %"
         print(f"| capture, {count} tokens, bf16, 1 thread | {median(costs):+.1%} ({spread}) |")
@@ -277,7 +277,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments = parser.parse_args()
-    install_peers()
+    install_peer("llms_from_scratch")
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

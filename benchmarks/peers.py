@@ -11,15 +11,18 @@ from helpers.models import ROOT
 
 PEERS = ROOT / "build" / "peers"
 LLMS_FROM_SCRATCH = "llms-from-scratch==1.0.19"
-# `vllm bench serve` reads a file of prompts with pandas, which vLLM does not require.
-PANDAS = ("pandas==2.3.3", "python-dateutil==2.9.0.post0", "pytz==2025.2", "tzdata==2025.2", "six==1.17.0")
+# By import name. `vllm bench serve` reads a file of prompts with pandas, which vLLM does not require.
+NEEDED = {
+    "llms_from_scratch": [LLMS_FROM_SCRATCH],
+    "pandas": ["pandas==2.3.3", "python-dateutil==2.9.0.post0", "pytz==2025.2", "tzdata==2025.2", "six==1.17.0"],
+}
 
 
-def install_peers(package: str = "llms_from_scratch", *requirements: str) -> None:
-    """Put a package on the import path, from ``build/peers``; the environment stays as it is."""
+def install_peer(package: str) -> None:
+    """Put a package of ``NEEDED`` on the import path, from ``build/peers``; the environment stays as it is."""
     if not (PEERS / package).exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", PEERS]
-        subprocess.run(command + list(requirements or (LLMS_FROM_SCRATCH,)), check=True, stdout=sys.stderr)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", PEERS, *NEEDED[package]]
+        subprocess.run(command, check=True, stdout=sys.stderr)
     sys.path.append(str(PEERS))
 
 

@@ -27,7 +27,7 @@ from statistics import median
 import psutil
 from jupyter_client.manager import start_new_kernel
 from openai import AsyncOpenAI
-from peers import PANDAS, PEERS, install_peers
+from peers import PEERS, install_peer
 
 from helpers.models import ROOT, course_model
 from helpers.server import Server
@@ -142,8 +142,8 @@ async def lesson_client(server: Server, prompts: list[str]) -> float:
         return (await names["measure"](CONCURRENCY, len(prompts)))["tokens/s"]
 
 
-def bench(server: Server, file: Path, count: int) -> dict:
-    """The result of `vllm bench serve` on the prompts in ``file``."""
+def bench(server: Server, file: str, count: int) -> float:
+    """Tokens/s of `vllm bench serve` on the prompts in ``file``."""
     with tempfile.TemporaryDirectory() as folder:
         command = [Path(sys.executable).with_name("vllm"), "bench", "serve", "--backend", "openai"]
         command += ["--base-url", server.base_url.removesuffix("/v1"), "--model", server.model]
@@ -155,30 +155,29 @@ def bench(server: Server, file: Path, count: int) -> dict:
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
-        return json.loads(next(Path(folder).glob("*.json")).read_text())
+        result = json.loads(next(Path(folder).glob("*.json")).read_text())
+    if result["completed"] != count or result["total_output_tokens"] != count * OUTPUT:
+        raise RuntimeError(f"bench completed {result['completed']} of {count}")
+    return result["output_throughput"]
 
 
 def against_bench(server: Server, repeats: int, count: int = 512) -> list[tuple]:
     prompts = [" ".join(str(random.Random(n).randrange(10, 99)) for _ in range(PROMPT // 3)) for n in range(count)]
-    install_peers("pandas", *PANDAS)
+    install_peer("pandas")
     ours, theirs = [], []
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts)
         file.flush()
 
-        def one() -> float:
-            return asyncio.run(lesson_client(server, prompts))
-
-        def other() -> float:
-            result = bench(server, Path(file.name), count)
-            if result["completed"] != count or result["total_output_tokens"] != count * OUTPUT:
-                raise RuntimeError(f"bench completed {result['completed']} of {count}")
-            return result["output_throughput"]
-
-        one()  # warm; now the prefix cache holds these prompts for both
-        for repeat in range(repeats):
-            for client, speeds in ((one, ours), (other, theirs))[:: -1 if repeat % 2 else 1]:
+        runs = [
+            (ours, lambda: asyncio.run(lesson_client(server, prompts))),
+            (theirs, lambda: bench(server, file.name, count)),
+        ]
+        runs[0][1]()  # warm; now the prefix cache holds these prompts for both
+        for _ in range(repeats):
+            for speeds, client in runs:
                 speeds.append(client())
+            runs.reverse()
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     return [
         ("lesson 08's client", f"{median(ours):.0f}", ""),
