@@ -20,8 +20,8 @@ env:  ## 建立环境；已就绪时立即返回 · make the environment; instan
 run: env  ## 运行全部课程 · run every lesson
 	@$(PYTHON) tools/run_lessons.py
 
-test: test-fast  ## 全部测试 · every test
-	@$(PYTHON) -m pytest -m "slow or network" $(ARGS)
+test: $(if $(ARGS),env,test-fast)  ## 全部测试 · every test
+	@$(PYTHON) -m pytest $(or $(ARGS),-m "slow or network")
 
 test-fast: env  ## 不启动 vLLM、不联网的测试 · tests that start no vLLM and need no network
 	@$(PYTHON) -m pytest -n logical --dist loadfile -m "not slow and not network" $(ARGS)

@@ -122,10 +122,11 @@ def drop_half_written(folder: Path) -> None:
 
     The last thing that pip does is to replace the wheel's RECORD by one that lists its own INSTALLER and the commands.
     """
+    if not (folder / "pyvenv.cfg").exists():
+        return
     for package in folder.glob("lib/python3*/site-packages/*.dist-info"):
         record = package / "RECORD"
-        whole = record.exists() and "/INSTALLER," in record.read_text(encoding="utf-8")
-        if (folder / "pyvenv.cfg").exists() and not whole:
+        if not record.exists() or "/INSTALLER," not in record.read_text(encoding="utf-8"):
             shutil.rmtree(package)
 
 
