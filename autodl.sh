@@ -61,8 +61,14 @@ else
 fi
 
 say "5/5 自检 Self-test"
-run "$PYTHON" tools/autodl.py selftest
-run "$PYTHON" -m helpers.machine
+passed=1
+run "$PYTHON" tools/autodl.py selftest || passed=
+run "$PYTHON" -m helpers.machine || passed=
 echo
+if [ -z "$passed" ]; then
+  echo "自检没有全部通过：请看上面的说明。无卡模式下这是正常的，装好的都留着，带卡开机后再运行一次 bash autodl.sh。"
+  echo "The self-test did not pass as a whole, see above. In no-GPU mode that is normal: what is installed stays, run bash autodl.sh again with the GPU."
+  exit 1
+fi
 echo "在 JupyterLab 里打开 notebooks/zh/01_environment.ipynb，右上角把内核换成 Qwen3 in Notebooks；JupyterLab 已经开着时先刷新网页。"
 echo "In JupyterLab, open notebooks/en/01_environment.ipynb and choose the kernel Qwen3 in Notebooks at the top right; reload the page first if JupyterLab was open."

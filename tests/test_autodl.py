@@ -61,6 +61,25 @@ def test_elsewhere_it_says_so(tmp_path):
     assert "+ " not in done.stdout
 
 
+@pytest.mark.parametrize("failing", ["selftest", "helpers.machine", "nothing"])
+def test_a_self_test_that_fails_is_told_at_the_end(failing, tmp_path):
+    """Commands that install nothing; one of the two checks fails, as the pre-flight check does in no-GPU mode."""
+    for place in ("console", "venv"):
+        folder = tmp_path / place / "bin"
+        folder.mkdir(parents=True)
+        for name in ("python", "python3", "python3.12"):
+            (folder / name).write_text(f'#!/bin/sh\n[ "$2" != {failing} ]\n')
+            (folder / name).chmod(0o755)
+    done = run(tmp_path, VENV=str(tmp_path / "venv"))
+    assert [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("+ ")][-2:] == [
+        "selftest",
+        "helpers.machine",
+    ]
+    failed = failing != "nothing"
+    assert done.returncode == failed and ("run bash autodl.sh again with the GPU" in done.stdout) == failed
+    assert ("choose the kernel" in done.stdout) != failed
+
+
 @pytest.mark.parametrize(
     ("gib", "disk", "model"),
     [
