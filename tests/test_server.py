@@ -1,5 +1,6 @@
 """helpers/server.py and its guard: the server answers, says why it cannot start, and never outlives its notebook."""
 
+import contextlib
 import json
 import math
 import os
@@ -39,7 +40,7 @@ def processes():
     found = []
     yield found
     for process in found:
-        if process.is_running():
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
 
 
@@ -49,9 +50,24 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
     end = time.monotonic() + PATIENCE
-    while alive := [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]:
+    while alive := [process for process in processes if is_alive(process)]:
         assert time.monotonic() < end, f"still alive: {alive}"
         time.sleep(0.05)
+
+
+def named(processes: list[psutil.Process], name: str) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):  # a helper that ended meanwhile
+            found += [process] if process.name() == name else []
+    return found
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two questions
+        return False
 
 
 def is_free(port: int) -> bool:
@@ -88,16 +104,17 @@ def test_the_guard_ends_the_rest_when_the_command_ends(processes):
 
 
 def test_the_guard_ends_the_command_when_one_of_its_engine_processes_dies(processes):
-    engine = "(printf VLLM::Engine > /proc/$BASHPID/comm; echo ready; while :; do sleep 1; done)"
+    name = 'import time; open("/proc/self/comm", "w").write("VLLM::Engine")'
+    engine = shlex.join([sys.executable, "-c", f'{name}; print("ready", flush=True); time.sleep(600)'])
     guard = start_guard(["bash", "-c", f"trap '' TERM; {engine} & {engine} & wait; sleep 600"])
     assert guard.stdout.readline() == b"ready\n"  # the second engine
     time.sleep(3)  # the guard looks twice a second; what it has not seen alive, it cannot miss
     processes += descendants(guard.pid)
-    first, second = (process for process in processes if process.name() == "VLLM::Engine")
+    first, _ = named(processes, "VLLM::Engine")
     assert guard.poll() is None
     first.kill()
     guard.wait(PATIENCE)
-    wait_until_gone([second, *processes])
+    wait_until_gone(processes)
 
 
 def test_the_guard_obeys_sigterm(stubborn, processes):
@@ -506,7 +523,7 @@ def test_kill_9_of_one_server_process_ends_all(victim, processes):
     killed = Server()
     killed.start()
     processes += descendants(killed._guard.pid)
-    [process] = [process for process in processes if process.name() == victim]
+    [process] = named(processes, victim)
     process.kill()
     killed._guard.wait(PATIENCE)
     wait_until_gone(processes)
@@ -528,7 +545,7 @@ def test_kill_9_of_the_kernel_ends_the_server(kernel, processes):
     reply = client.execute_interactive("from helpers.server import Server\nserver = Server()\nserver.start()")
     assert reply["content"]["status"] == "ok"
     processes += descendants(manager.provisioner.pid)
-    assert {"vllm", "VLLM::EngineCore"} <= {process.name() for process in processes}
+    assert named(processes, "vllm") and named(processes, "VLLM::EngineCore")
     os.kill(manager.provisioner.pid, signal.SIGKILL)
     wait_until_gone(processes)
 
@@ -537,7 +554,7 @@ def test_kill_9_of_the_kernel_ends_the_server(kernel, processes):
 def test_an_interrupt_of_the_notebook_while_the_server_starts_ends_it(kernel, processes):
     manager, client = kernel
     asked = client.execute("from helpers.server import Server\nServer().start()")
-    while "vllm" not in {process.name() for process in processes}:
+    while not named(processes, "vllm"):
         time.sleep(0.2)
         processes[:] = descendants(manager.provisioner.pid)
     manager.interrupt_kernel()
@@ -634,7 +651,7 @@ def test_the_end_of_the_launcher_in_mid_stream_ends_all(how, loaded):
 @pytest.mark.parametrize("victim", ["vllm", "VLLM::EngineCore"])
 def test_a_server_process_killed_in_mid_stream_ends_all(victim, loaded):
     launcher, processes, port = loaded
-    next(process for process in processes if process.name() == victim).kill()
+    named(processes, victim)[0].kill()
     wait_until_gone(processes)
     assert is_free(port)
     assert launcher.wait(PATIENCE) != 0 and "Error" in launcher.stderr.read()  # no client took half a text for all
