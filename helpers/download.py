@@ -6,6 +6,7 @@ went wrong and what to do. Whatever was downloaded stays: running it again goes 
 """
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import json
@@ -145,7 +146,7 @@ def _present(folder: Path, files: dict[str, list]) -> int:
     total = 0
     for path, (size, _) in files.items():
         for file in (folder / path, folder / f"{path}.incomplete"):
-            if file.is_file():
+            with contextlib.suppress(FileNotFoundError):  # not there, or renamed by another process just now
                 total += min(size, file.stat().st_size)
                 break
     return total

@@ -91,7 +91,8 @@ def open_engine(model: str | Path | None = None, **options):
     except BaseException:
         _clean_up()
         raise
-    engine.llm_engine.step = _in_one_piece(engine.llm_engine)
+    for name in ("add_request", "step"):
+        setattr(engine.llm_engine, name, _in_one_piece(engine.llm_engine, getattr(engine.llm_engine, name)))
     _opened = weakref.ref(engine)
     return engine
 
@@ -306,28 +307,27 @@ def _abort(llm_engine) -> None:
     llm_engine.abort_request(list(llm_engine.output_processor.request_states), internal=True)
 
 
-def _in_one_piece(llm_engine):
-    """``llm_engine.step``, which an interrupt cannot cut in two: it takes effect after the step and drops the batch.
+def _in_one_piece(llm_engine, method):
+    """A method of ``llm_engine`` that an interrupt cannot cut in two: it takes effect afterwards and drops the batch.
 
-    An exception between scheduling and bookkeeping would leave requests that the next batch trips over.
+    An exception between queueing, scheduling and bookkeeping would leave requests that the next batch trips over.
     """
-    step = llm_engine.step
 
-    def whole_step():
+    def whole(*arguments, **options):
         if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
-            return step()
+            return method(*arguments, **options)
         interrupts = []
         before = signal.signal(signal.SIGINT, lambda *signal_and_frame: interrupts.append(signal_and_frame))
         try:
-            outputs = step()
+            result = method(*arguments, **options)
         finally:
             signal.signal(signal.SIGINT, before)
         if interrupts:
             _abort(llm_engine)
             raise KeyboardInterrupt
-        return outputs
+        return result
 
-    return whole_step
+    return whole
 
 
 class _Closed:

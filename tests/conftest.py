@@ -10,6 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
+# What the shell of a developer may hold and no test expects; a proxy cannot reach this machine's 127.0.0.1.
+for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "VLLM_API_KEY"):
+    os.environ.pop(name, None)
+local = ["127.0.0.1,localhost", os.environ.get("no_proxy") or os.environ.get("NO_PROXY")]
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, local))
 LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "zh").glob("*.ipynb"))
 
 TOY = """\

@@ -81,7 +81,12 @@ class JupyterLab:
 
     def __exit__(self, *exc_info):
         self.server.terminate()
-        self.server.wait(60)
+        try:
+            self.server.wait(60)
+        except subprocess.TimeoutExpired:
+            self.server.kill()
+            self.server.wait()
+            raise
 
     def ask(self, path: str, method: str = "GET"):
         """The answer of the server's REST interface."""

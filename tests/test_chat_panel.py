@@ -238,11 +238,12 @@ def test_in_a_real_jupyterlab(browser, tmp_path):
         page.wait_for_selector(".cx")
         page.locator(".cx textarea").fill("hi")
         page.locator(".cx textarea").press("Enter")
-        wait_until(lambda: page.locator(".cx-text").last.text_content() == HOSTILE)
-        assert page.locator(".cx-thought").last.text_content() == HOSTILE
+        wait_until(lambda: page.locator(".cx-text").nth(1).text_content() == HOSTILE)
+        assert page.locator(".cx-thought").nth(1).text_content() == HOSTILE
+        wait_until(lambda: page.locator(".cx-send").inner_text() == LABELS["en"]["send"])  # Enter does nothing before
         page.locator(".cx textarea").fill("for ever")
         page.locator(".cx textarea").press("Enter")
-        wait_until(lambda: page.locator(".cx-text").last.text_content().startswith(HOSTILE))
+        wait_until(lambda: page.locator(".cx-text").nth(3).text_content().startswith(HOSTILE))  # the second answer
         page.locator(".cx-send").click()  # the stop button
         wait_until(lambda: page.locator(".cx-state").last.text_content() == LABELS["en"]["stopped"])
         wait_until(lambda: server.now == 0)

@@ -256,7 +256,9 @@ FULL_DISK = """
             answers.append(str(error))
     thread = threading.Thread(target=attempt)
     thread.start()
-    while not list(disk.rglob("*.incomplete")):
+    def held():
+        return [path.stat().st_size for path in disk.rglob("model-*.incomplete")]
+    while len(held()) < 2 or min(held()) < int(sys.argv[4]):
         time.sleep(0.05)
     with open(disk / "other data", "wb", buffering=0) as filler:  # another program takes the rest of the disk
         try:
@@ -282,7 +284,7 @@ def test_disk_that_fills_up_on_the_way(hub, model, tmp_path):
     event = threading.Event()
     hub.faults["pause"] = {SHARDS[0]: event, SHARDS[1]: event}
     (tmp_path / "disk").mkdir()
-    process = run(FULL_DISK, tmp_path / "disk", NAME, tmp_path / "go", prefix=namespace)
+    process = run(FULL_DISK, tmp_path / "disk", NAME, tmp_path / "go", str(SHARD_BYTES // 4), prefix=namespace)
     while not (tmp_path / "go").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)

@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from jupyterlab_server import JupyterLab, screenshot, wait_until
+from jupyterlab_server import JupyterLab, screenshot
 
 from helpers import models, routing
 from helpers.explorer import RoutingExplorer
@@ -261,11 +261,16 @@ def test_a_trace_without_weights(trace, open_page):
 
 def test_play_walks_through_the_text(trace, open_page):
     page = open_page(trace).page
-    page.locator(".rx-play").click()
+    page.clock.install()
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
     pressed = page.locator(".rx-chip[aria-pressed=true]")
-    wait_until(lambda: int(pressed.get_attribute("data-token")) >= 2)  # a busy machine may not see each step
+    page.locator(".rx-play").click()
+    page.clock.run_for(800)  # a step is 400 ms
+    assert pressed.get_attribute("data-token") == "2"
     page.locator(".rx-play").click()
     assert page.locator(".rx-play").inner_text() == LABELS["en"]["play"]
+    page.clock.run_for(4000)
+    assert pressed.get_attribute("data-token") == "2"
 
 
 # ---------------------------------------------------------------------------------------------- in JupyterLab
@@ -327,8 +332,11 @@ def test_lesson_04_in_a_real_jupyterlab(tmp_path, browser):
         shown = page.locator(".rx")
         assert shown.count() == 1 and LABELS["zh"]["title"] in shown.inner_text()  # by the notebook's folder
         shown.scroll_into_view_if_needed()
-        text, chip = (shown.locator(part).bounding_box() for part in (".rx-text", ".rx-chip[aria-pressed=true]"))
-        assert text["y"] <= chip["y"] and chip["y"] + chip["height"] <= text["y"] + text["height"]
+        assert shown.evaluate("""root => {
+            const [text, chip] = [".rx-text", ".rx-chip[aria-pressed=true]"].map(
+                (part) => root.querySelector(part).getBoundingClientRect());
+            return text.top <= chip.top && chip.bottom <= text.bottom;
+        }""")
         screenshot(shown, "lesson-light-zh")
         shown.locator("button[value=en]").click()
         assert_shows(page, wanted, wanted.prompt_length + 2, 0)

@@ -80,6 +80,7 @@ def page(browser, tmp_path):
     SamplingExplorer(POSITIONS, model="qwen3-tiny").to_html(tmp_path / "page.html", lang="en")
     context, errors, requests = browser.new_context(), [], []
     opened = context.new_page()
+    opened.set_default_timeout(120_000)
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("request", lambda request: requests.append(request.url))
     opened.goto((tmp_path / "page.html").as_uri())
@@ -169,6 +170,7 @@ def test_dark_and_narrow(browser, tmp_path):
     SamplingExplorer(POSITIONS).to_html(tmp_path / "page.html")
     context = browser.new_context(color_scheme="dark", viewport={"width": 420, "height": 900})
     opened = context.new_page()
+    opened.set_default_timeout(120_000)
     opened.goto((tmp_path / "page.html").as_uri())
     assert opened.locator(".rx").get_attribute("data-theme") == "dark"
     assert opened.evaluate("document.documentElement.scrollWidth") <= 420

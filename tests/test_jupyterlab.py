@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import nbformat
 import pytest
 from conftest import LESSONS, ROOT
-from jupyterlab_server import JupyterLab, screenshot
+from jupyterlab_server import JupyterLab, screenshot, wait_until
 
 pytestmark = pytest.mark.slow
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "course.toml", "__pycache__", "*.egg-info", ".*_cache")
@@ -69,10 +69,16 @@ def saved_pictures(lab, notebook: str) -> int:
 
 def assert_page_is_sound(lab, page, notebook: str, pictures: int):
     page.wait_for_function("() => [...document.querySelectorAll('.jp-OutputArea img')].every((i) => i.complete)")
-    seen = page.evaluate(LOOK)
+    looks = [None]
+
+    def is_settled() -> bool:  # text, links and formulas are drawn whether or not the kernel is ready
+        looks.append(page.evaluate(LOOK))
+        return looks[-1] == looks[-2] and bool(looks[-1]["links"])
+
+    wait_until(is_settled)
+    seen = looks[-1]
     assert (seen["broken"], seen["missing"], seen["formulas"]) == ([], "", [])
     assert seen["pictures"] >= pictures
-    assert seen["links"]
     for link in dict.fromkeys(seen["links"]):
         address = urlsplit(link)
         if link.startswith(lab.address) and address.path.startswith("/files/"):
@@ -148,6 +154,7 @@ def test_these_checks_see_what_is_wrong(lab, browser):
     page = lab.open(browser, path)
     try:
         lab.run_all(page)
+        wait_until(lambda: len(lab.complaints(page)) >= 2)
         stderr, error = lab.complaints(page)
         assert "careful" in stderr and "printed before\n" in error and "ZeroDivisionError" in error
         page.wait_for_selector("mjx-container")

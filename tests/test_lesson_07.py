@@ -272,14 +272,13 @@ def test_the_key_is_no_door(running):
     """The lesson says that one endpoint generates without a key, and what the course's proxy does about it."""
     body = {"model": running.model, "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 64}
     root = running.base_url.removesuffix("/v1")
-    assert httpx.post(f"{root}/v1/chat/completions", json=body).status_code == 401
+    assert httpx.post(f"{root}/v1/chat/completions", json=body, timeout=60).status_code == 401
     assert httpx.post(f"{root}/invocations", json=body, timeout=60).json()["usage"]["completion_tokens"] > 0
     proxy = workshop_proxy.Proxy(root, {"table": "secret"}, log=None)
     with workshop_proxy.running(proxy) as address:
         for key, expected in (("secret", 404), ("wrong", 401)):
-            answer = httpx.post(
-                f"{address.removesuffix('/v1')}/invocations", json=body, headers={"Authorization": f"Bearer {key}"}
-            )
+            url, headers = f"{address.removesuffix('/v1')}/invocations", {"Authorization": f"Bearer {key}"}
+            answer = httpx.post(url, json=body, headers=headers, timeout=60)
             assert answer.status_code == expected
 
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -204,15 +205,14 @@ def test_what_stays_wrong_is_tried_once_and_harms_no_other(fault, error, batch):
 
 
 def test_attempts_have_an_end_and_a_timeout(batch):
-    def sleep(handler):
-        time.sleep(0.5)
-
     with FaultyServer(status(503)) as server:
         [result] = batch(server, ["?"], attempts=3)
         assert isinstance(result, openai.InternalServerError) and len(server.bodies) == 3
-    with FaultyServer(sleep) as server:
-        [result] = batch(server, ["?"], attempts=2, timeout=0.1)
+    released = threading.Event()
+    with FaultyServer(lambda handler: released.wait(60)) as server:
+        [result] = batch(server, ["?"], attempts=2, timeout=1)
         assert isinstance(result, openai.APITimeoutError) and len(server.bodies) == 2
+        released.set()
 
 
 # ---------------------------------------------------------------------------------------------- what the text shows
@@ -233,6 +233,7 @@ def test_the_commands_that_were_not_run_are_understood_by_the_installed_vllm():
     assert len(shown) == 10 and any("--nnodes" in line for line in shown)
     code = """
 import sys
+import threading
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 parser = make_arg_parser(FlexibleArgumentParser())

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -221,7 +220,8 @@ def levels(checks, name):
 def test_preflight_names_each_problem_with_its_remedy(nvidia_smi, linux):
     nvidia_smi(None)
     good = machine.preflight(seen(linux))
-    assert {check.level for check in good} == {"ok"}
+    of_this_machine = ("Port", "System disk")  # 8000 may be taken, the disk for temporary files full
+    assert {check.level for check in good if check.name not in of_this_machine} == {"ok"}
 
     bad = machine.preflight(seen(linux, system="Darwin", python=(3, 8, 18), memory=2 * 2**30, disk=0, data_disk=0))
     assert levels(bad, "System") == levels(bad, "Python") == ["problem"]
@@ -323,8 +323,11 @@ def test_preflight_command_agrees_with_json_and_imports_nothing_heavy():
         [sys.executable, "-m", "helpers.machine"], capture_output=True, text=True, cwd=machine.ROOT
     )
     assert as_text.returncode == as_json.returncode
+    changing = ("System disk", "Data disk", "Port", "GPU memory in use")  # other programs run meanwhile
     for check in report["checks"]:
-        assert any(line.startswith(check["level"]) and check["fact"] in line for line in as_text.stdout.splitlines())
+        level, fact = ("", "") if check["name"] in changing else (check["level"], check["fact"])
+        lines = [line for line in as_text.stdout.splitlines() if check["name"] in line]
+        assert any(line.startswith(level) and fact in line for line in lines)
 
 
 def line(checks, name):
@@ -333,7 +336,7 @@ def line(checks, name):
 
 
 def process(root, pid, command="python", session=None, opened=()):
-    """A running process in a root folder's /proc."""
+    """A running process in a root folder's /proc; the tests' numbers are above any that Linux gives."""
     folder = root / f"proc/{pid}"
     (folder / "fd").mkdir(parents=True)
     (folder / "cmdline").write_text(f"{command}\0-f\0x\0")
@@ -357,25 +360,25 @@ def test_mig_slices_are_shown(nvidia_smi, linux):
 
 
 def test_who_holds_gpu_memory_is_named_by_notebook(nvidia_smi, linux):
-    process(linux, 111, session="/root/course/05_offline_generation.ipynb")
-    process(linux, 222, command="/usr/bin/blender")
-    use = gpu_xml((21000, 24564, {111: 20000, 222: None, os.getpid(): 500}, ()))
+    process(linux, 5000111, session="/root/course/05_offline_generation.ipynb")
+    process(linux, 5000222, command="/usr/bin/blender")
+    use = gpu_xml((21000, 24564, {5000111: 20000, 5000222: None, os.getpid(): 500}, ()))
     nvidia_smi("driver 580", use)
     found = line(machine.preflight(machine.look(linux), linux), "GPU memory in use")
     assert found.level == "warning"
-    assert found.fact == "21000 MiB, 05_offline_generation.ipynb (pid 111, 20000 MiB), blender (pid 222)"
-    with pytest.raises(CourseError, match=r"21000 of 24564 MiB of GPU 0 .*05_offline_generation.ipynb \(pid 111"):
+    assert found.fact == "21000 MiB, 05_offline_generation.ipynb (pid 5000111, 20000 MiB), blender (pid 5000222)"
+    with pytest.raises(CourseError, match=r"21000 of 24564 MiB of GPU 0 .*05_offline_generation.ipynb \(pid 5000111"):
         machine.refuse_busy_gpu(root=linux)
 
 
 def test_in_a_container_the_open_device_file_tells(nvidia_smi, linux):
     nvidia_smi("driver 580", gpu_xml((21000, 24564, {}, ())))
-    process(linux, 111, session="/root/06_thinking.ipynb", opened=["/dev/null", "/dev/nvidia0"])
-    process(linux, 222, opened=["/dev/null", "/dev/nvidiactl"])
+    process(linux, 5000111, session="/root/06_thinking.ipynb", opened=["/dev/null", "/dev/nvidia0"])
+    process(linux, 5000222, opened=["/dev/null", "/dev/nvidiactl"])
     users = machine.gpu_users(machine.gpu_use(), linux)
-    assert [(user.pid, user.notebook, user.memory) for user in users] == [(111, "06_thinking.ipynb", None)]
-    process(linux, 333, command="vllm", opened=["/dev/nvidia1"])
-    with pytest.raises(CourseError, match="06_thinking.ipynb .pid 111., vllm .pid 333."):
+    assert [(user.pid, user.notebook, user.memory) for user in users] == [(5000111, "06_thinking.ipynb", None)]
+    process(linux, 5000333, command="vllm", opened=["/dev/nvidia1"])
+    with pytest.raises(CourseError, match="06_thinking.ipynb .pid 5000111., vllm .pid 5000333."):
         machine.refuse_busy_gpu(root=linux)
 
 
@@ -548,7 +551,7 @@ def test_a_real_jupyter_names_its_notebooks(tmp_path, monkeypatch):
         pids = [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
-            if re.search(f"kernel-{kernel}", path.read_text(errors="replace"))
+            if f"kernel-{kernel}" in machine._read(path)
         ]
         users = machine.gpu_users(machine.GpuUse(pids=tuple((pid, None) for pid in pids)))
         assert [user.notebook for user in users] == ["07_lesson.ipynb"]

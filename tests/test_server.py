@@ -20,6 +20,7 @@ import pytest
 import run_lessons
 from faulty_server import FaultyServer, chat, page, status
 from jupyter_client.manager import start_new_kernel
+from jupyterlab_server import wait_until
 
 from helpers import CourseError, models
 from helpers.server import HOST, Server, reasoning_flags
@@ -131,11 +132,12 @@ import os, subprocess, sys, time
 guard = subprocess.Popen({[sys.executable, "-IS", str(GUARD), *stubborn]!r}, stdin=subprocess.PIPE,
                          start_new_session=True)
 if os.fork() == 0:
+    print("forked", flush=True)
     time.sleep(600)
 time.sleep(600)
 """
     kernel = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    assert kernel.stdout.readline() == b"ready\n"
+    assert {kernel.stdout.readline() for _ in range(2)} == {b"ready\n", b"forked\n"}
     processes += descendants(kernel.pid)
     fork = [process for process in processes if process.cmdline() == psutil.Process(kernel.pid).cmdline()]
     assert len(fork) == 1
@@ -275,7 +277,10 @@ def test_it_serves_the_model_under_its_name_on_this_machine_only(running):
 
     client = OpenAI(base_url=running.base_url, api_key="EMPTY")
     assert [model.id for model in client.models.list()] == [running.model] == [models.course_model().name]
-    listening = [c.laddr for p in descendants(os.getpid()) for c in p.net_connections("inet") if c.status == "LISTEN"]
+    listening = []
+    for process in descendants(os.getpid()):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a helper that ended meanwhile
+            listening += [c.laddr for c in process.net_connections("inet") if c.status == "LISTEN"]
     assert (HOST, running.port) in listening
     assert {address.ip for address in listening} == {HOST}
 
@@ -312,11 +317,11 @@ def test_metrics_count_what_was_generated(running):
 
 @pytest.mark.slow
 def test_the_log_can_be_read_while_the_server_writes_it(running):
-    lines = running.log_tail(5).splitlines()
-    assert len(lines) == 5 and running.log_tail(5).splitlines() == lines
+    before = running.log_tail(10**6)
+    assert "Application startup complete" in before and len(running.log_tail(5).splitlines()) == 5
     urllib.request.urlopen(f"{running.base_url}/models").read()
-    assert "GET /v1/models" in running.log_tail(1)
-    assert "Application startup complete" in running.log_tail(10**6)
+    after = running.log_tail(10**6)  # vLLM may have said something of its own in between
+    assert after.startswith(before) and "GET /v1/models" in after[len(before) :]
 
 
 @pytest.mark.slow
@@ -449,7 +454,7 @@ def test_a_lesson_on_a_shared_server_stays_within_its_bounds(name, running, tmp_
         ended.set()
         counting.join()
     assert 0 < most[0] <= 2
-    assert running.metrics()["num_requests_running"] == 0
+    wait_until(lambda: running.metrics()["num_requests_running"] == 0)
 
 
 # --- start-up that fails
@@ -554,7 +559,9 @@ def test_kill_9_of_the_kernel_ends_the_server(kernel, processes):
 def test_an_interrupt_of_the_notebook_while_the_server_starts_ends_it(kernel, processes):
     manager, client = kernel
     asked = client.execute("from helpers.server import Server\nServer().start()")
+    end = time.monotonic() + PATIENCE
     while not named(processes, "vllm"):
+        assert time.monotonic() < end
         time.sleep(0.2)
         processes[:] = descendants(manager.provisioner.pid)
     manager.interrupt_kernel()
@@ -672,10 +679,7 @@ def test_clients_that_leave_in_mid_stream_leave_nothing_running(running):
     assert running.metrics()["num_requests_running"] > 0
     for stream in streams:
         stream.close()
-    end = time.monotonic() + PATIENCE
-    while running.metrics()["num_requests_running"]:
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    wait_until(lambda: running.metrics()["num_requests_running"] == 0)
 
 
 @pytest.mark.slow
@@ -705,5 +709,7 @@ def test_a_key_guards_the_api_and_nothing_else():
                 codes[path] = error.code
         assert codes == {"/v1/models": 401, "/health": 200, "/metrics": 200, "/version": 200}
         processes = [psutil.Process(guarded._guard.pid), *descendants(guarded._guard.pid)]
-        assert not any("a key" in " ".join(process.cmdline()) for process in processes)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):  # a helper that ended meanwhile
+                assert "a key" not in " ".join(process.cmdline())
         assert "a key" not in guarded.log_tail(10**6)

@@ -24,6 +24,7 @@ from helpers.server import Server
 
 KEYS = {"table-1": "key-one", "table-2": "key-two"}
 HEADERS = {"Authorization": "Bearer key-one"}
+CLIENT = {"trust_env": False, "timeout": 60}  # a proxy cannot reach this machine's 127.0.0.1
 
 
 class Upstream:
@@ -115,7 +116,7 @@ def test_who_may_go_where(method, path, headers, status, base_url, upstream):
 
 
 def test_neither_key_nor_cookie_reaches_the_server(base_url, upstream, lines):
-    httpx.get(f"{base_url}/models", headers=HEADERS | {"Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"}, trust_env=False)
+    httpx.get(f"{base_url}/models", headers=HEADERS | {"Cookie": "a=b", "X-Forwarded-For": "1.2.3.4"}, **CLIENT)
     [(_, _, headers, _)] = upstream.seen
     assert not {"authorization", "cookie", "x-forwarded-for"} & set(headers)
     wait_until(lambda: lines)
@@ -123,7 +124,7 @@ def test_neither_key_nor_cookie_reaches_the_server(base_url, upstream, lines):
 
 
 def test_a_stream_arrives_piece_by_piece(base_url, upstream):
-    with httpx.stream("POST", f"{base_url}/chat/completions", headers=HEADERS, json={}, trust_env=False) as reply:
+    with httpx.stream("POST", f"{base_url}/chat/completions", headers=HEADERS, json={}, **CLIENT) as reply:
         pieces = reply.iter_text()
         assert next(pieces) == "data: 0\n\n"  # the server waits for `go` before the second
         assert reply.headers["content-type"].startswith("text/event-stream")
@@ -133,13 +134,13 @@ def test_a_stream_arrives_piece_by_piece(base_url, upstream):
 
 def test_a_laptop_that_leaves_frees_its_place_and_the_server(base_url, upstream):
     def open_stream():
-        return httpx.stream("POST", f"{base_url}/chat/completions", headers=HEADERS, json={}, trust_env=False)
+        return httpx.stream("POST", f"{base_url}/chat/completions", headers=HEADERS, json={}, **CLIENT)
 
     with open_stream() as first, open_stream() as second:
         assert first.status_code == second.status_code == 200
         with open_stream() as third:
             assert third.status_code == 429
-        other = httpx.get(f"{base_url}/models", headers={"Authorization": "Bearer key-two"}, trust_env=False)
+        other = httpx.get(f"{base_url}/models", headers={"Authorization": "Bearer key-two"}, **CLIENT)
         assert other.status_code == 200  # another table is not held up
     assert upstream.left.wait(30)
 
@@ -151,12 +152,13 @@ def test_a_laptop_that_leaves_frees_its_place_and_the_server(base_url, upstream)
 
 
 def test_too_large_a_request_and_a_server_that_is_down(base_url, upstream, lines):
-    big = httpx.post(f"{base_url}/completions", headers=HEADERS, content=b"x" * 1001, trust_env=False)
+    big = httpx.post(f"{base_url}/completions", headers=HEADERS, content=b"x" * 1001, **CLIENT)
     assert big.status_code == 413 and upstream.seen == []
-    with socket.create_server(("127.0.0.1", 0)) as closed:
+    with socket.socket() as closed:  # bound, so that nobody else gets it; it does not listen
+        closed.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    with running(Proxy(nowhere, KEYS, log=lines.append)) as address:
-        reply = httpx.get(f"{address}/models", headers=HEADERS, trust_env=False)
+        with running(Proxy(nowhere, KEYS, log=lines.append)) as address:
+            reply = httpx.get(f"{address}/models", headers=HEADERS, **CLIENT)
     assert reply.status_code == 502 and "instructor" in reply.text and "502" in lines[-1]
 
 
