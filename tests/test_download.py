@@ -258,7 +258,7 @@ FULL_DISK = """
     thread.start()
     def held():
         return [path.stat().st_size for path in disk.rglob("model-*.incomplete")]
-    while len(held()) < 2 or min(held()) < int(sys.argv[4]):
+    while thread.is_alive() and (len(held()) < 2 or min(held()) < int(sys.argv[4])):
         time.sleep(0.05)
     with open(disk / "other data", "wb", buffering=0) as filler:  # another program takes the rest of the disk
         try:
