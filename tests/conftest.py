@@ -17,6 +17,9 @@ local = ["127.0.0.1,localhost", os.environ.get("no_proxy") or os.environ.get("NO
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, local))
 LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "zh").glob("*.ipynb"))
 
+# A test without warnings; a file that another test left open may be found while it runs, and is not its fault.
+NO_WARNING = pytest.mark.filterwarnings("error", "default::pytest.PytestUnraisableExceptionWarning")
+
 TOY = """\
 # %% [markdown] lang="zh" key="title"
 # # 99 · 玩具

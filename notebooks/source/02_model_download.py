@@ -313,13 +313,14 @@ begun, half = broken / "model.safetensors.incomplete", (folder / "model.safetens
 code = "from modelscope_hub.compat import snapshot_download; snapshot_download('course/qwen3-tiny')"
 with PausingHub(cache=broken_cache):
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (begun.exists() and begun.stat().st_size == half):
+    while process.poll() is None and not (begun.exists() and begun.stat().st_size > half - 2**17):
         time.sleep(0.05)
     process.kill()
     process.wait()
+have = begun.stat().st_size  # about half: what the client still held in memory is lost
 for file in sorted(broken.iterdir()):
     print(f"{file.stat().st_size:>9,}  {file.name}")
-assert begun.stat().st_size == half and not (broken / "model.safetensors").exists()
+assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists()
 
 # %% [markdown] lang="zh" key="resume-text"
 # 读输出：没写完的文件都叫 `.incomplete`，所以半个模型不会冒充整个。在真正的 hub 上下载时，按笔记本的 ■ 键中断，留下的也是它。
@@ -339,7 +340,7 @@ with hub.Hub(cache=broken_cache) as rehearsal:
     resumed = download.download("course/qwen3-tiny")
 [request] = [request for request in rehearsal.requests if request.path == "model.safetensors"]
 print(f"GET {request.path}, {request.range}: {request.status}")
-assert request.range == f"bytes={half}-" and models.broken_files(resumed) == []
+assert request.range == f"bytes={have}-" and models.broken_files(resumed) == []
 
 # %% [markdown] lang="zh" key="corrupt-text"
 # 读输出：`local_files_only=True` 真的收下了半个模型，因为它只看文件夹是不是空的；课程的检查说得出缺什么。`Range: bytes=N-` 请服务器从第 N 个字节接着发，206 表示它照办了。已经下载的一半没有浪费。断网后同一条命令再运行一次就行，不要先删文件夹。

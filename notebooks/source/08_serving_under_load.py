@@ -425,6 +425,7 @@ except openai.APITimeoutError as error:
 start = time.perf_counter()
 if server.attached:
     print("others use this server: when ours ended cannot be told from its metrics")
+    await asyncio.sleep(1)  # long enough for it to notice that we left, before we ask for more
 else:
     while server.metrics()["num_requests_running"]:
         await asyncio.sleep(0.02)
