@@ -5,6 +5,7 @@ shows is a copy of the course. SCREENSHOTS=folder keeps a picture of each page.
 """
 
 import json
+import re
 import shutil
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from jupyterlab_server import JupyterLab, screenshot, wait_until
 
 pytestmark = pytest.mark.slow
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "course.toml", "__pycache__", "*.egg-info", ".*_cache")
+FORMULA = re.compile(r"\$[^$\n]+\$")
 
 # Pictures, links, and the characters that no installed font has: they look like one that no font can have.
 LOOK = """() => {
@@ -34,6 +36,7 @@ LOOK = """() => {
     pictures: pictures.length,
     broken: pictures.filter((picture) => !picture.naturalWidth).map((picture) => picture.alt || "picture"),
     missing: characters.filter((character) => drawn(character) === box).join(""),
+    drawn: panel.querySelectorAll("mjx-container").length,
     formulas: [...panel.querySelectorAll("mjx-merror, math [mathcolor=red]")].map((node) => node.textContent),
     links: [...panel.querySelectorAll(".jp-RenderedMarkdown a[href]")].map((link) => link.href),
   };
@@ -67,13 +70,19 @@ def saved_pictures(lab, notebook: str) -> int:
     return sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
 
 
+def prose(lab, notebook: str) -> str:
+    """The text of a notebook without what is code in it."""
+    cells = nbformat.read(lab.folder / notebook, as_version=4).cells
+    return re.sub(r"`+[^`]*`+", "", "\n".join(cell.source for cell in cells if cell.cell_type == "markdown"))
+
+
 def assert_page_is_sound(lab, page, notebook: str, pictures: int):
     page.wait_for_function("() => [...document.querySelectorAll('.jp-OutputArea img')].every((i) => i.complete)")
-    looks = [None]
+    looks, has_formulas = [None], bool(FORMULA.search(prose(lab, notebook)))
 
     def is_settled() -> bool:  # text, links and formulas are drawn whether or not the kernel is ready
         looks.append(page.evaluate(LOOK))
-        return looks[-1] == looks[-2] and bool(looks[-1]["links"])
+        return looks[-1] == looks[-2] and bool(looks[-1]["links"]) and bool(looks[-1]["drawn"]) == has_formulas
 
     wait_until(is_settled)
     seen = looks[-1]
