@@ -39,6 +39,11 @@ def run_lesson(name: str, folder: Path, **variables: str) -> dict:
     return json.loads(report.read_text())
 
 
+def own_memory(field: str) -> int:
+    """A field of this process's /proc status, bytes: VmHWM is its peak, RssAnon what is no page of a file."""
+    return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
 def stay_local(event, arguments):
     if event == "socket.connect" and isinstance(arguments[1], tuple) and not arguments[1][0].startswith("127."):
         raise PermissionError(f"a lesson connects to {arguments[1]}")
@@ -58,8 +63,7 @@ def main(name: str, report: str) -> None:
             assert result.success, (cell.id, result.error_in_exec or result.error_before_exec)
             printed[cell.id] = captured.stdout
     # Linux hands a parent's ru_maxrss down to what it starts; VmHWM begins anew.
-    own = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-    peaks = [1024 * own, 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]
+    peaks = [own_memory("VmHWM"), 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]
     heavy = [module for module in HEAVY if module in sys.modules]
     Path(report).write_text(json.dumps({"printed": printed, "peaks": peaks, "heavy": heavy}))
 

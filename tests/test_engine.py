@@ -3,18 +3,17 @@
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from lesson_code import own_memory
 
 from helpers import CourseError, engine, models
 
@@ -313,7 +312,7 @@ def test_an_interrupt_while_a_request_is_queued_leaves_the_engine_usable(llm, mo
 @pytest.mark.slow
 def test_closing_gives_the_memory_back_and_the_next_engine_opens(llm):
     def resident():  # MiB, without the pages of files, which the system may take back at any time
-        return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**10
+        return own_memory("RssAnon") / 2**20
 
     engine.close_engine()  # the fixture's; every test below this one in the file opens its own
     before = resident()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -220,8 +221,7 @@ def levels(checks, name):
 def test_preflight_names_each_problem_with_its_remedy(nvidia_smi, linux):
     nvidia_smi(None)
     good = machine.preflight(seen(linux))
-    of_this_machine = ("Port", "System disk")  # 8000 may be taken, the disk for temporary files full
-    assert {check.level for check in good if check.name not in of_this_machine} == {"ok"}
+    assert {check.level for check in good} == {"ok"}
 
     bad = machine.preflight(seen(linux, system="Darwin", python=(3, 8, 18), memory=2 * 2**30, disk=0, data_disk=0))
     assert levels(bad, "System") == levels(bad, "Python") == ["problem"]
@@ -323,11 +323,11 @@ def test_preflight_command_agrees_with_json_and_imports_nothing_heavy():
         [sys.executable, "-m", "helpers.machine"], capture_output=True, text=True, cwd=machine.ROOT
     )
     assert as_text.returncode == as_json.returncode
-    changing = ("System disk", "Data disk", "Port", "GPU memory in use")  # other programs run meanwhile
     for check in report["checks"]:
-        level, fact = ("", "") if check["name"] in changing else (check["level"], check["fact"])
-        lines = [line for line in as_text.stdout.splitlines() if check["name"] in line]
-        assert any(line.startswith(level) and fact in line for line in lines)
+        fact, text = check["fact"], as_text.stdout
+        if check["name"] in ("System disk", "Data disk"):  # other programs write meanwhile
+            fact, text = (re.sub(r"[\d.]+ GiB", "some GiB", words) for words in (fact, text))
+        assert any(line.startswith(check["level"]) and fact in line for line in text.splitlines())
 
 
 def line(checks, name):

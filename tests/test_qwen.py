@@ -165,7 +165,7 @@ def test_agrees_with_transformers_4_57(tmp_path):
     overlay, root = tmp_path / "overlay", Path(__file__).parent.parent
     wanted = ["transformers==4.57.6", "tokenizers==0.22.2", "huggingface_hub==0.36.2"]
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", overlay, *wanted]
-    subprocess.run(install, check=True)
+    subprocess.run(install, check=True, timeout=300)
     script = (
         "import sys, transformers; from test_qwen import MODEL_TYPES, write_reference\n"
         "assert transformers.__version__.startswith('4.57.')\n"

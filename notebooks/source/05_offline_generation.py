@@ -488,7 +488,7 @@ figure
 # %% key="draws" tags=["extra"]
 from collections import Counter
 
-draws = 400
+draws, edge = 400, 0.05 if torch.cuda.is_available() else 0  # bf16 on a GPU: a token at the line may fall either way
 for name, chosen in settings.items():
     params = SamplingParams(n=draws, max_tokens=1, **chosen)
     [output] = llm.generate([texts[0]], params, use_tqdm=False)
@@ -497,7 +497,7 @@ for name, chosen in settings.items():
     pairs = [(drawn[token] / draws, expected[place].item()) for place, (token, _) in enumerate(entries)]
     shown = "  ".join(f"{real:.2f} / {formula:.2f}" for real, formula in pairs[:3])
     print(f"{name:14} drawn / by formula: {shown}")
-    assert sum(real > 0 for real, formula in pairs if formula == 0) <= 1  # what was cut never comes; at the line, maybe
+    assert all(formula > 0 or real <= edge for real, formula in pairs)  # what was cut never comes
     assert max(abs(real - formula) for real, formula in pairs) < 0.12  # almost five standard deviations
 
 # %% [markdown] lang="zh" key="explorer-text"
