@@ -3,15 +3,21 @@
 Importing this package is cheap: torch, transformers, vllm and modelscope are imported by the functions that use them.
 """
 
+from helpers.language import say
+
 
 class CourseError(Exception):
-    """Something a learner can put right, said in one Chinese and one English sentence that name the remedy.
+    """Something a learner can put right: ``zh`` and ``en`` hold one sentence each that names the remedy.
 
-    In a notebook only the two sentences are shown, without the traceback.
+    Its text is in the page's language. In a notebook only that is shown, without the traceback.
     """
 
     def __init__(self, zh: str, en: str):
-        super().__init__(f"{zh}\n{en}")
+        super().__init__(zh, en)
+        self.zh, self.en = zh, en
+
+    def __str__(self) -> str:
+        return say(self.zh, self.en)
 
     def _render_traceback_(self) -> list[str]:  # IPython calls this in place of its own formatter
         return str(self).splitlines()

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from helpers import CourseError, models
+from helpers.language import say
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -50,8 +51,8 @@ def download(model_id: str, revision: str = "master", folder: str | Path | None 
         if models.broken_files(folder):
             raise failure from error
         verify(folder)
-        zh, en = str(failure).splitlines()
-        print(f"{zh}\n{en}\n改用磁盘上的完整副本：\nUsing the complete copy on disk: {folder}", file=sys.stderr)
+        copy = say(f"改用磁盘上的完整副本：{folder}", f"Using the complete copy on disk: {folder}")
+        print(failure, copy, sep="\n", file=sys.stderr)
         return folder
     if broken := models.broken_files(folder):
         raise CourseError(

@@ -387,7 +387,7 @@ def _check_support(machine: Machine, have: DependencySet | None) -> Check:
     try:
         refuse_unsupported(machine, have or SETS["cpu"])
     except CourseError as error:
-        return Check("problem", "系统", "System", fact, *str(error).splitlines())
+        return Check("problem", "系统", "System", fact, error.zh, error.en)
     return Check("ok", "系统", "System", fact)
 
 
@@ -459,7 +459,7 @@ def _check_model(machine: Machine) -> Check:
     try:
         choice = models.chosen(models.MODEL_VARIABLE)
     except CourseError as error:
-        return Check("problem", *names, "无 none", *str(error).splitlines())
+        return Check("problem", *names, "无 none", error.zh, error.en)
     weights = sum(file.stat().st_size for file in choice.folder.glob("*.safetensors"))
     fact = f"{choice.folder.name}, {weights / 1e6:,.0f} MB"
     cards = [gpu.memory * 2**20 for gpu in machine.gpus if gpu.memory]

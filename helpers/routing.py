@@ -147,7 +147,7 @@ class RoutingTrace:
                 f"没有路由轨迹 {path}：请检查文件名。", f"There is no trace {path}: check its name."
             ) from None
         except CourseError as error:
-            raise CourseError(*(f"{path}: {line}" for line in str(error).splitlines())) from None
+            raise CourseError(f"{path}: {error.zh}", f"{path}: {error.en}") from None
         except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise a dozen different kinds
             raise CourseError(
                 f"{path} 不是完整的路由轨迹（{type(error).__name__}）：请重新采集或重新下载。",

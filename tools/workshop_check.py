@@ -173,7 +173,7 @@ def main() -> int:
                 clients, rounds = int(os.environ.get("CLIENTS", 30)), int(os.environ.get("ROUNDS", 2))
                 check_room(report, base_url, keys, clients, rounds)
     except CourseError as error:
-        report.line("problem", "服务器 Server", "", *str(error).splitlines())
+        report.line("problem", "服务器 Server", "", error.zh, error.en)
     if report.problems:
         print("还不行：先处理 problem 行。\nNot yet: see the problem lines.")
         return 1

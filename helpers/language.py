@@ -1,0 +1,29 @@
+"""The language of the page that a learner reads: ``zh``, ``en``, or None where nobody said, which means both.
+
+A kernel starts in its notebook's folder, and lessons lie in folders named ``zh`` and ``en``; ``COURSE_LANG`` overrides.
+"""
+
+import os
+from pathlib import Path
+
+LANGUAGES = ("zh", "en")
+
+
+def read_language() -> str | None:
+    """What ``COURSE_LANG`` says, else the name of the working folder; None if neither is a language of the course."""
+    chosen = os.environ.get("COURSE_LANG", "").strip().lower()
+    if chosen in LANGUAGES:
+        return chosen
+    try:
+        folder = Path.cwd().name
+    except OSError:  # the working folder may have been deleted
+        return None
+    return folder if folder in LANGUAGES else None
+
+
+LANGUAGE = read_language()  # once: a cell that changes the folder does not change the page
+
+
+def say(zh: str, en: str) -> str:
+    """The text in the page's language; where that is unknown both, one below the other."""
+    return {"zh": zh, "en": en}.get(LANGUAGE, f"{zh}\n{en}")
