@@ -1,0 +1,418 @@
+"""The model in the page, ``helpers/explorer/qwen``: is it right, and how fast? Prints Markdown, in about ten minutes:
+``.venv/bin/python benchmarks/page.py``.
+
+All of it runs in a real Chromium that can reach nothing but this repository's files. Right means equal to the real
+tokenizer, the real chat template and helpers/qwen.py in float32, and for a part of the prompts to transformers. A token
+or a choice of experts that differs counts where the reference's margin exceeds ``MARGIN``; below it is a tie.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from urllib.parse import urlsplit
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+import tiny_data  # noqa: E402
+
+from helpers import models, qwen, routing  # noqa: E402
+
+MODELS = ("qwen3-tiny", "qwen3-moe-tiny")
+MARGIN = 1e-4  # in logits
+QUESTION = [{"role": "user", "content": "37×46=?"}]
+SERVED = {"/qwen/": ROOT / "helpers" / "explorer" / "qwen", "/models/": models.BUNDLED}
+PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><script type="module">
+import { QwenError } from "/qwen/errors.js";
+import { loadModel } from "/qwen/model.js";
+import { Tokenizer } from "/qwen/tokenizer.js";
+import { renderChat } from "/qwen/chat.js";
+import { distribution, generate, sample, seededRandom } from "/qwen/sample.js";
+
+const get = (name, file) => fetch(`/models/${name}/${file}`), kept = {}, loaded = {};
+const files = async (name) => kept[name] ??= {
+  weights: await (await get(name, "model.safetensors")).arrayBuffer(),
+  config: await (await get(name, "config.json")).json(),
+  tokenizer: await (await get(name, "tokenizer.json")).json(),
+  generation: await (await get(name, "generation_config.json")).json(),
+};
+const load = async (name) => {
+  const { weights, config, tokenizer, generation } = await files(name);
+  return loaded[name] ??= {
+    model: loadModel(weights, config), tokenizer: new Tokenizer(tokenizer), stopIds: generation.eos_token_id,
+  };
+};
+// What is written behind `ids`, the logit of each token, and per position and layer the experts and their weights.
+const greedy = async (name, ids, expertOff) => {
+  const { model, stopIds } = await load(name), routed = [], logits = [], written = [];
+  const router = (layer, routerLogits, expertIds, weights) => routed.push([...expertIds, ...weights]);
+  for (const id of generate(model, ids, { stopIds, expertOff, hooks: { router }, maxNewTokens: 300 })) {
+    written.push(id);
+    logits.push(model.logits[id]);
+  }
+  return { written, logits, routed };
+};
+const timed = (work) => {
+  const start = performance.now(), result = work();
+  return [(performance.now() - start) / 1e3, result];
+};
+const answer = async (name, ids, expertOff = null) => {
+  const { model, stopIds } = await load(name), tokens = generate(model, ids, { stopIds, expertOff });
+  const [first] = timed(() => tokens.next()), [rest, others] = timed(() => [...tokens]);
+  return { first, speed: others.length / rest, text: others.join() };
+};
+const sweep = async (name, ids) => {
+  const { model, stopIds } = await load(name), written = [];
+  const [seconds] = timed(() => {
+    for (let layer = 0; layer < model.config.num_hidden_layers; layer++)
+      for (let expert = 0; expert < model.config.num_experts; expert++)
+        written.push([...generate(model, ids, { stopIds, expertOff: [layer, expert] })].join());
+  });
+  const usual = [...generate(model, ids, { stopIds })].join();
+  return { seconds, unchanged: written.filter((tokens) => tokens === usual).length };
+};
+const calibrate = () => timed(() => { let sum = 0; for (let i = 1; i < 3e7; i++) sum += 1 / i; return sum; })[0];
+Object.assign(window, { QwenError, loadModel, Tokenizer, renderChat, distribution, generate, sample, seededRandom,
+  files, load, greedy, answer, sweep, calibrate });
+</script>"""
+
+
+def open_engine(browser):
+    """A page with the engine's functions as globals, and none of the network."""
+
+    def serve(route):
+        path = urlsplit(route.request.url).path
+        for prefix, folder in SERVED.items():
+            if path.startswith(prefix) and (folder / path.removeprefix(prefix)).is_file():
+                return route.fulfill(path=folder / path.removeprefix(prefix))
+        if path == "/":
+            return route.fulfill(body=PAGE, content_type="text/html")
+        return route.abort()
+
+    context = browser.new_context(offline=True)
+    context.route("**/*", serve)
+    page = context.new_page()
+    page.goto("http://page.test/")
+    page.wait_for_function("window.load !== undefined")
+    return page
+
+
+def run(page, code: str, *arguments):
+    """What the body of an async function returns in the page; ``a`` is the list of the arguments.
+
+    All goes as JSON in ASCII, which keeps lone surrogates, and is faster than Playwright's own way with lists.
+    """
+    wrapped = f"async (given) => JSON.stringify(await (async (a) => {{ {code} }})(JSON.parse(given)) ?? null)"
+    return json.loads(page.evaluate(wrapped, json.dumps(arguments)))
+
+
+# ---------------------------------------------------------------------------------------------- what it is asked
+
+ALPHABET = [
+    *" \n\t\r\x00\x0b\x0c\x1c\x7f\x85\xa0\u1680\u2003\u2028\u202f\u3000\ufeff",  # what is space and what is not
+    *"aZéßſKıİœÅ",
+    "e\u0301",
+    *"中国们〇々〆。，！？「」、",
+    *"0179²½९٣Ⅷ①㊀",
+    *"!?.,-_'\"<>|/\\{}[]()*+^$#@~`&%;:=×÷−…—",
+    *"\u200b\u200c\u200d\u2060\u00ad\u202e\u202d\u2066\u2069\u200f",  # zero width, right to left
+    *"אבעربि์กけカ한🙂🇨🇳👍🏽𠀀𝔘",
+    "👩‍👩‍👧",
+    *"\ud83d\ude00\ud800\udfff",  # halves of surrogate pairs, which meet by chance
+    *("<think>", "</think>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool_call>", "<|im_", "think>"),
+    *(" the", "user", "assistant", "37×46=?", "  ", "\n\n", "'s", "人工智能", "Qwen3", "</script>", "<!--", "&amp;"),
+]
+
+
+def texts(number: int = 500, seed: int = 0) -> list[str]:
+    """Half of them what people write, half drawn from ``ALPHABET``; some hold surrogates that pair with no other."""
+    rng = random.Random(seed)
+    found = ["", " ", "</script>", "<|im_end|>", "\ud83d", "\ude00\ud83d", "x" * 999, " " * 99, "\u202e" * 9, "𠀀" * 99]
+    while len(found) < number // 2:
+        sample = tiny_data.draw(rng)
+        found += [sample.thought, sample.answer, *(message["content"] for message in sample.messages)]
+    found = found[: number // 2]
+    return found + ["".join(rng.choices(ALPHABET, k=rng.randint(1, 60))) for _ in range(number - len(found))]
+
+
+def well_formed(text: str) -> str:
+    """The text as UTF-8 can hold it: with U+FFFD for each surrogate that belongs to no pair."""
+    paired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return re.sub("[\ud800-\udfff]", "\ufffd", paired)
+
+
+def prompts(number: int = 200, seed: int = 0) -> list[list[dict]]:
+    """Conversations of the kind that the tiny models know, up to the last question, without tools."""
+    rng, found = random.Random(seed), []
+    while len(found) < number:
+        sample = tiny_data.draw(rng)
+        if not sample.tools and all(message["role"] != "tool" for message in sample.messages):
+            found.append(sample.messages)
+    return found
+
+
+def conversations() -> list[list[dict]]:
+    """Every way in which the template treats a turn: system prompts, thoughts old and new, and what looks like them."""
+    thought = "<think>\n 46=40+6\n\n</think>\n\n\n1702"
+    replies = [
+        {"content": "1702"},
+        {"content": thought},
+        {"content": "1702\n", "reasoning_content": "\n46=40+6\n"},
+        {"content": "1702", "reasoning_content": ""},
+        {"content": "\n\n a <think>b</think> c <think>d</think>\n\ne"},
+        {"content": "no opening</think>x"},
+        {"content": "<think>no end"},
+        {"content": ""},
+    ]
+    assistant = [{"role": "assistant", **reply} for reply in replies]
+    system, user = (
+        {"role": "system", "content": "你是助手。\n"},
+        {"role": "user", "content": "37×46=? <|im_end|> </script>"},
+    )
+    result = {"role": "user", "content": "<tool_response>\n1702\n</tool_response>"}
+    known = [[user], [system, user], [user, user], [user, system, user], [system], [{**user, "content": ""}], [result]]
+    for reply in assistant:
+        known += [
+            [user, reply, user],
+            [system, user, reply],
+            [user, reply],
+            [user, reply, reply],
+            [reply, user],
+            [reply],
+        ]
+        known += [[user, reply, result], [user, reply, result, reply], [system, user, reply, user, reply, user]]
+    return known
+
+
+# ---------------------------------------------------------------------------------------------- against the reference
+
+
+@dataclass
+class Comparison:
+    """What the page computed, beside a reference that was given the page's own tokens."""
+
+    tokens: int = 0
+    different: list[str] = field(default_factory=list)
+    ties: list[str] = field(default_factory=list)
+    choices: int = 0  # a token in a layer with experts
+    logit_difference: float = 0.0  # the largest, over the tokens written
+    weight_difference: float = 0.0  # the largest, over choices of the same experts
+
+    def note(self, what: str, margin: float) -> None:
+        (self.different if margin > MARGIN else self.ties).append(f"{what}, margin {margin:.1e}")
+
+    def add(self, reference, config, prompt: list[int], reply: dict) -> None:
+        """reference(ids): logits (seq, vocab) and router logits (layers, seq, experts), or None without experts."""
+        ids = prompt + reply["written"][:-1]
+        logits, router_logits = reference(ids)
+        written, (best, second) = logits[len(prompt) - 1 :], logits[len(prompt) - 1 :].topk(2).values.T
+        chosen = torch.tensor(reply["written"])
+        self.tokens += len(chosen)
+        for place in (written.argmax(-1) != chosen).nonzero()[:, 0].tolist():
+            self.note(f"token {place} of {ids[: len(prompt)]}", float(best[place] - second[place]))
+        apart = (written.gather(-1, chosen[:, None])[:, 0] - torch.tensor(reply["logits"])).abs().max()
+        self.logit_difference = max(self.logit_difference, float(apart))
+        if router_logits is None:
+            return
+        top_k = config.num_experts_per_tok
+        routed = torch.tensor(reply["routed"]).view(len(ids), -1, 2 * top_k).transpose(0, 1)  # (layers, seq, 2 * top_k)
+        weights, expert_ids = qwen.route(router_logits, top_k, config.norm_topk_prob)  # (layers, seq, top_k) each
+        same = (routed[..., :top_k] == expert_ids).all(-1)  # (layers, seq)
+        ordered = router_logits.sort(descending=True).values[..., : top_k + 1]
+        margins = (ordered[..., :-1] - ordered[..., 1:]).amin(-1)
+        self.choices += same.numel()
+        for layer, place in (~same).nonzero().tolist():
+            self.note(f"experts of token {place} of {ids} in layer {layer}", float(margins[layer, place]))
+        apart = (routed[..., top_k:] - weights)[same].abs().max()
+        self.weight_difference = max(self.weight_difference, float(apart))
+
+
+def reference(model):
+    """``Comparison.add``'s view of a model of helpers/qwen.py."""
+    routers = {n: layer.mlp.router for n, layer in enumerate(model.layers) if hasattr(layer.mlp, "router")}
+
+    def forward(ids):
+        with torch.inference_mode(), routing.recording(routers) as outputs:
+            logits = model(torch.tensor([ids]))[0]
+        return logits, torch.stack([rows[0][2] for rows in outputs.values()]) if routers else None
+
+    return forward
+
+
+def transformers_reference(folder: Path):
+    """``Comparison.add``'s view of the model in transformers, float32."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    options = {"output_router_logits": True} if model.config.model_type == "qwen3_moe" else {}
+
+    def forward(ids):
+        with torch.inference_mode():
+            output = model(torch.tensor([ids]), **options)
+        return output.logits[0], torch.stack(output.router_logits) if options else None
+
+    return forward
+
+
+def compare(page, name: str, conversations_asked, thinking: bool, against, tokenizer) -> Comparison:
+    """Let the page answer greedily, and compare every token and every choice of experts."""
+    found, config = Comparison(), qwen.read_config(models.BUNDLED / name)
+    for messages in conversations_asked:
+        ids = tokenizer.encode(render(tokenizer, messages, thinking), add_special_tokens=False)
+        found.add(against, config, ids, run(page, "return greedy(...a)", name, ids))
+    return found
+
+
+def render(tokenizer, messages, thinking, add_generation_prompt=True) -> str:
+    options = {"add_generation_prompt": add_generation_prompt, "enable_thinking": thinking}
+    return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+
+# ---------------------------------------------------------------------------------------------- figures
+
+
+def alike(page, tokenizers) -> list[str]:
+    """Rows on token ids and rendered prompts."""
+    written, rows = texts(), []
+    for name, tokenizer in tokenizers.items():
+        encode = "const { tokenizer } = await load(a[0]); return a[1].map((text) => tokenizer.encode(text));"
+        found = run(page, encode, name, written)
+        wanted = [tokenizer.encode(well_formed(text), add_special_tokens=False) for text in written]
+        equal = sum(map(list.__eq__, found, wanted))
+        rows.append(f"| {name}: ids of {len(written)} texts equal to transformers' tokenizer | {equal} | all |")
+        asked = conversations() + prompts()
+        for thinking in (True, False):
+            found = run(page, "return a[0].map((m) => renderChat(m, { thinking: a[1] }))", asked, thinking)
+            equal = sum(
+                text == render(tokenizer, messages, thinking) for text, messages in zip(found, asked, strict=True)
+            )
+            title = f"{name}: {len(asked)} rendered prompts equal to jinja's, thinking {'on' if thinking else 'off'}"
+            rows.append(f"| {title} | {equal} | all |")
+    return rows
+
+
+def numerics(page, tokenizers, number: int, few: int) -> list[str]:
+    rows = []
+    for name, tokenizer in tokenizers.items():
+        folder = models.BUNDLED / name
+        ours = reference(qwen.load_model(folder, torch.float32, "cpu"))
+        for against, forward, asked in (
+            ("helpers/qwen.py", ours, prompts(number)),
+            ("transformers", transformers_reference(folder), prompts(few)),
+        ):
+            for thinking in (True, False):
+                found = compare(page, name, asked, thinking, forward, tokenizer)
+                title = f"{name} | {'on' if thinking else 'off'} | {against} | {len(asked)}"
+                counts = f"{found.tokens} | {found.choices} | {len(found.different)} | {len(found.ties)}"
+                rows.append(f"| {title} | {counts} | {found.logit_difference:.1e} | {found.weight_difference:.1e} |")
+                for line in found.different + found.ties:
+                    print(f"{name}, {against}: {line}", file=sys.stderr)
+    return rows
+
+
+def spread(values, digits=0) -> str:
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def speeds(page, tokenizers, repeats: int) -> list[str]:
+    """Alternating: each model in the page, transformers on the same question, the sweep; then the same slowed down."""
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    ids = {n: t.encode(render(t, QUESTION, True), add_special_tokens=False) for n, t in tokenizers.items()}
+    moe = MODELS[1]
+    thirty = (ids[moe] * 3)[:30]
+    peers = {
+        name: AutoModelForCausalLM.from_pretrained(models.BUNDLED / name, dtype=torch.float32).eval() for name in MODELS
+    }
+
+    def with_transformers(name):
+        start, prompt = time.perf_counter(), torch.tensor([ids[name]])
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        written = peers[name].generate(prompt, max_new_tokens=100, **greedy).shape[1] - prompt.shape[1]
+        return written / (time.perf_counter() - start)
+
+    ours, theirs = {name: [] for name in MODELS}, {name: [] for name in MODELS}
+    swept, first, factors, unchanged = {1: [], 4: []}, {1: [], 4: []}, [], set()
+    session = page.context.new_cdp_session(page)
+    for repeat in range(repeats + 1):  # the first warms up
+        for name in MODELS:
+            speed = run(page, "return answer(...a)", name, ids[name])["speed"]
+            speed_there = with_transformers(name)
+            if repeat:
+                ours[name].append(speed)
+                theirs[name].append(speed_there)
+        times = {}
+        for slower in (1, 4):
+            session.send("Emulation.setCPUThrottlingRate", {"rate": slower})
+            times[slower] = run(page, "return calibrate()")
+            begun = run(page, "return answer(...a)", moe, thirty)["first"]
+            done = run(page, "return sweep(...a)", moe, ids[moe])
+            if repeat:
+                first[slower].append(1e3 * begun)
+                swept[slower].append(done["seconds"])
+                unchanged.add(done["unchanged"])
+        session.send("Emulation.setCPUThrottlingRate", {"rate": 1})
+        factors.append(times[4] / times[1])
+    rows = []
+    for name in MODELS:
+        ratio = spread([a / b for a, b in zip(ours[name], theirs[name], strict=True)], 1)
+        wanted = "at least 1000" if name == moe else ""
+        rows.append(f"| {name}: decode, tokens/s | {spread(ours[name])} | {wanted} |")
+        rows.append(f"| {name}: the same question in transformers, one thread, tokens/s | {spread(theirs[name])} | |")
+        rows.append(f"| {name}: page / transformers, pairwise | {ratio} | |")
+    rows += [
+        f"| first token of a 30-token prompt, ms | {spread(first[1])} | |",
+        f"| ... slowed down | {spread(first[4])} | under 300 |",
+        f"| 32 experts off in turn, one answer each, s | {spread(swept[1], 1)} | under 2.5 |",
+        f"| ... slowed down | {spread(swept[4], 1)} | under 12 |",
+        f"| a fixed loop, slowed down / not | {spread(factors[1:], 1)} | 4 |",
+        f"| experts without which the answer stays the same | {', '.join(map(str, sorted(unchanged)))} of 32 | |",
+    ]
+    return rows
+
+
+@contextlib.contextmanager
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def main() -> None:
+    from transformers import AutoTokenizer
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=10, help="of each speed (%(default)s); 0: none")
+    parser.add_argument("--prompts", type=int, default=200, help="against helpers/qwen.py (%(default)s)")
+    parser.add_argument("--few", type=int, default=20, help="prompts against transformers (%(default)s)")
+    options = parser.parse_args()
+    tokenizers = {name: AutoTokenizer.from_pretrained(models.BUNDLED / name) for name in MODELS}
+    with chromium() as browser:
+        page = open_engine(browser)
+        print(f"{platform.machine()}, {os.cpu_count()} CPUs, Chromium {browser.version}, torch {torch.__version__}.\n")
+        print("| what | measured | wanted |\n|---|---|---|", *alike(page, tokenizers), sep="\n", flush=True)
+        if options.repeats:
+            print(*speeds(page, tokenizers, options.repeats), sep="\n", flush=True)
+        print("\n| model | thinking | against | prompts | tokens | choices | different | ties | logits | weights |")
+        print("|-|-|-|-|-|-|-|-|-|-|", *numerics(page, tokenizers, options.prompts, options.few), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
