@@ -119,8 +119,9 @@ def run(page, code: str, *arguments):
 
 # ---------------------------------------------------------------------------------------------- what it is asked
 
+SPACES = " \n\t\r\x00\x0b\x0c\x1c\x7f\x85\xa0\u1680\u180e\u2003\u2028\u202f\u3000\ufeff"  # and what only looks so
 ALPHABET = [
-    *" \n\t\r\x00\x0b\x0c\x1c\x7f\x85\xa0\u1680\u2003\u2028\u202f\u3000\ufeff",  # what is space and what is not
+    *SPACES,
     *"aZéßſKıİœÅ",
     "e\u0301",
     *"中国们〇々〆。，！？「」、",
@@ -139,6 +140,7 @@ def texts(number: int = 500, seed: int = 0) -> list[str]:
     """Half of them what people write, half drawn from ``ALPHABET``; some hold surrogates that pair with no other."""
     rng = random.Random(seed)
     found = ["", " ", "</script>", "<|im_end|>", "\ud83d", "\ude00\ud83d", "x" * 999, " " * 99, "\u202e" * 9, "𠀀" * 99]
+    found += [f"a    {space}{end}" for space in SPACES for end in ("", "b", "\n")]
     while len(found) < number // 2:
         sample = tiny_data.draw(rng)
         found += [sample.thought, sample.answer, *(message["content"] for message in sample.messages)]

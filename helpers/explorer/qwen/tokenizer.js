@@ -60,10 +60,10 @@ export class Tokenizer {
     this.specialNames = new RegExp(`(${names.map((name) => name.replace(/[^\w<>]/g, "\\$&")).join("|")})`);
   }
 
-  /** Token ids. A lone surrogate, no UTF-8, counts as U+FFFD. Throws text-too-long for a word beyond LONGEST_PIECE. */
+  /** Token ids; a lone surrogate counts as U+FFFD. Throws text-too-long for a word or a gap beyond LONGEST_PIECE. */
   encode(text) {
     const cut = (pieces, pattern) => pieces.flatMap((piece) => piece.split(pattern)).filter(Boolean);
-    return text.replace(/\p{Surrogate}/gu, "\uFFFD").split(this.specialNames).flatMap((part) => {
+    return text.split(this.specialNames).flatMap((part) => {
       if (this.special.has(part)) return this.special.get(part);
       return this.separators.reduce(cut, [this.normalise(part)]).flatMap((piece) => this.merged(piece));
     });
