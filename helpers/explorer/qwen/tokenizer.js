@@ -5,6 +5,7 @@
  *     const tokenizer = new Tokenizer(json);              // tokenizer.json as an object
  *     const ids = tokenizer.encode("37×46=?<|im_end|>");  // special tokens by name, as transformers takes them
  *     tokenizer.decode(ids);  tokenizer.special.get("</think>");  tokenizer.bytes[ids[0]];
+ * Characters new in Unicode 17, which the original does not know as letters, may be cut otherwise than there.
  */
 
 import { QwenError } from "./errors.js";
@@ -18,7 +19,7 @@ function byteAlphabet() {
   return Array.from({ length: 256 }, (_, byte) => [String.fromCodePoint(isPrintable(byte) ? byte : next++), byte]);
 }
 
-/** Splits a text and keeps the separators: a pattern of tokenizer.json, whose \s is another set than JavaScript's. */
+/** Splits a text and keeps the separators: a pattern of tokenizer.json, whose \s is not JavaScript's. */
 function separator(pattern) {
   const spelling = { "\\s": "\\p{White_Space}", "\\S": "\\P{White_Space}", "\\p{Han}": "\\p{Script=Han}" };
   return new RegExp(`(${pattern.replace(/\\p\{Han\}|\\./g, (part) => spelling[part] ?? part)})`, "u");
