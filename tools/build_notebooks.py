@@ -88,9 +88,11 @@ def build(root: Path, names: list[str]) -> None:
     for lesson in lessons:
         recordings = {lang: recorded_outputs(notebook_path(root, lesson, lang), lesson) for lang in LANGUAGES}
         files |= built_files(root, lesson, recordings)
-        dates = {lang: recorded and recorded["date"] for lang, (_, recorded) in recordings.items()}
-        states = [f"{lang} {'outputs of ' + date if date else 'not run'}" for lang, date in dates.items()]
-        print(f"{lesson.name}: {', '.join(states)}")
+        states = {lang: recorded["date"] if recorded else None for lang, (_, recorded) in recordings.items()}
+        texts = [f"outputs of {date}" if date else "not run" for date in states.values()]
+        if len(set(texts)) > 1:
+            texts = [f"{lang} {text}" for lang, text in zip(states, texts, strict=True)]
+        print(f"{lesson.name}: {', '.join(dict.fromkeys(texts))}")
     if names == lesson_names(root):
         files |= shared_pages(root, lessons)
     write_all(files)
