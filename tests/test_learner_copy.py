@@ -131,6 +131,19 @@ def change_setup(cells, notebook):
     cells["setup"].source += "  # mine"
 
 
+def make_setup_raw(cells, notebook):
+    for part in ("outputs", "execution_count"):
+        del cells["setup"][part]
+    cells["setup"].cell_type = "raw"
+
+
+def drop_keys(cells, notebook):
+    """As programs that know only format 4.4 save it."""
+    notebook.nbformat_minor = 4
+    for cell in notebook.cells:
+        del cell["id"]
+
+
 # ---- a copy of every lesson
 
 
@@ -256,8 +269,10 @@ def test_solutions_are_carried_and_the_old_file_stays(copied):
         lambda cells, notebook: notebook.cells.insert(0, notebook.cells.pop(1)),
         lambda cells, notebook: cells["ex1"].update(cell_type="markdown", source="how?"),
         lambda cells, notebook: notebook.metadata.pop("course"),
+        make_setup_raw,
+        drop_keys,
     ],
-    ids=["note", "code", "removed", "moved", "no-code", "no-record"],
+    ids=["note", "code", "removed", "moved", "no-code", "no-record", "other-kind", "no-keys"],
 )
 def test_every_kind_of_touch_keeps_the_old_file(change, copied):
     copied.edit(change)
@@ -268,6 +283,15 @@ def test_every_kind_of_touch_keeps_the_old_file(change, copied):
     fresh, rebuilt = copied.copy.read_bytes(), copied.copy.unlink()
     copied.update()
     assert rebuilt is None and copied.copy.read_bytes() == fresh  # nothing of the old one is in the new one
+
+
+def test_what_the_newer_lesson_says_too_is_no_change_of_the_learner(copied):
+    copied.edit(lambda cells, notebook: cells["setup"].update(source='print("hi")'))
+    copied.upstream('print("hello")', 'print("hi")')
+    assert "zh/99_toy" not in copied.update()  # nothing is newer
+    copied.upstream("## 为什么", "## 为何")
+    said = copied.update()
+    assert "99_toy.old.ipynb。" in said and "带过来" not in said and "其他改动" not in said
 
 
 def test_no_old_file_is_ever_overwritten(copied):
@@ -542,11 +566,11 @@ def test_solved_updated_and_opened_again_in_jupyterlab(tmp_path, browser):
         shutil.copytree(ROOT / folder, course / folder, ignore=shutil.ignore_patterns("__pycache__"))
     source, copy = course / "notebooks" / "source" / f"{name}.py", course / "my" / "zh" / f"{name}.ipynb"
     solution = next(cell.text["zh"] for cell in read_lesson(source).cells if cell.key == "ex1-solution")
-    variables = {"PYTHONPATH": str(course), "COURSE_LANG": "zh"}
+    variables = {"PYTHONPATH": str(course)}  # and no COURSE_LANG: the kernel's folder says which language it is
 
     def run(*command: str) -> str:
-        command = [sys.executable, *command]
-        return subprocess.run(command, cwd=course, env=os.environ | variables, text=True, stdout=-1, check=True).stdout
+        own = os.environ | variables | {"COURSE_LANG": "zh"}
+        return subprocess.run([sys.executable, *command], cwd=course, env=own, text=True, stdout=-1, check=True).stdout
 
     def saved() -> dict:
         return {cell.id: cell for cell in nbformat.read(copy, as_version=4).cells}

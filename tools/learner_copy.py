@@ -19,7 +19,7 @@ from lesson_source import LANGUAGES, notebook_text, other_language
 
 from helpers import CourseError
 from helpers.language import say
-from helpers.progress import LESSON, came_as, exercises, read_copy, read_notebook, text_hash, texts
+from helpers.progress import came_as, exercises, read_copy, read_notebook, text_hash, texts
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -151,7 +151,7 @@ def dropped(folder: Path, lessons: list[Path]) -> list[tuple[str, str]]:
     """What there is to say of copies whose lesson the course no longer has; they stay as they are."""
     said, names = [], {lesson.name for lesson in lessons}
     for copy in sorted(folder.glob("*.ipynb")):
-        if copy.name in names or not LESSON.fullmatch(copy.stem):
+        if copy.name in names:
             continue
         try:
             course = read_notebook(copy).metadata.get("course", {})
