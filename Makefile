@@ -29,7 +29,7 @@ test-fast: env  ## 不启动 vLLM、不联网的测试 · tests that start no vL
 lab: env  ## 在 JupyterLab 里打开你自己的课程 my/ · open your own copy of the lessons, my/, in JupyterLab
 	@$(PYTHON) tools/lab.py
 
-kernel: env  ## 把内核注册给别处的 JupyterLab（如 AutoDL 控制台） · the kernel for a JupyterLab elsewhere (AutoDL's console)
+kernel: env  ## 给别处的 JupyterLab（如 AutoDL 控制台）：内核，和你自己的课程 my/ · for a JupyterLab elsewhere (AutoDL's console): the kernel, and my/
 	@python3 tools/make_env.py --kernel
 
 notebooks: env  ## 由 notebooks/source 生成中英文笔记本 · build both languages from notebooks/source
