@@ -73,7 +73,10 @@ def exercises(notebook) -> dict:
 
 
 def says_solved(check, exercise) -> bool:
-    """Whether the saved output of a check says so, and the exercise's cell was not run again after it."""
+    """Whether the saved output of a check says so, and the exercise's cell was not run again after it.
+
+    An edit that was not run leaves no trace in a saved notebook.
+    """
     lines = [line for output in check.get("outputs", []) for line in str(output.get("text", "")).splitlines()]
     return not SOLVED.isdisjoint(lines) and (check.execution_count or 0) >= (exercise.execution_count or 0)
 

@@ -27,7 +27,8 @@ def main(arguments: list[str]) -> int:
     sys.path.pop(0)  # this folder, whose module names are none of JupyterLab's business
     from jupyterlab.labapp import main as jupyterlab
 
-    return jupyterlab([*OPTIONS, *(["--allow-root"] if is_root else []), *arguments])
+    jupyterlab([*OPTIONS, *(["--allow-root"] if is_root else []), *arguments])
+    return 0
 
 
 if __name__ == "__main__":
