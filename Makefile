@@ -26,10 +26,10 @@ test: $(if $(ARGS),env,test-fast)  ## 全部测试 · every test
 test-fast: env  ## 不启动 vLLM、不联网的测试 · tests that start no vLLM and need no network
 	@$(PYTHON) -m pytest -n logical --dist loadfile -m "not slow and not network" $(ARGS)
 
-lab: env  ## 打开 JupyterLab · open JupyterLab
-	@$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+lab: env  ## 在 JupyterLab 里打开你自己的课程 my/ · open your own copy of the lessons, my/, in JupyterLab
+	@$(PYTHON) tools/lab.py
 
-kernel: env  ## 把内核注册给别处的 JupyterLab（如 AutoDL 控制台） · the kernel for a JupyterLab elsewhere (AutoDL's console)
+kernel: env  ## 给别处的 JupyterLab（如 AutoDL 控制台）：内核，和你自己的课程 my/ · for a JupyterLab elsewhere (AutoDL's console): the kernel, and my/
 	@python3 tools/make_env.py --kernel
 
 notebooks: env  ## 由 notebooks/source 生成中英文笔记本 · build both languages from notebooks/source

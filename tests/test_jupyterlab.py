@@ -15,7 +15,9 @@ from conftest import LESSONS, ROOT
 from jupyterlab_server import JupyterLab, screenshot, wait_until
 
 pytestmark = pytest.mark.slow
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "course.toml", "__pycache__", "*.egg-info", ".*_cache")
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", "build", "my", "course.toml", "__pycache__", "*.egg-info", ".*_cache"
+)
 FORMULA = re.compile(r"\$[^$\n]+\$")
 
 # Pictures, links, and the characters that no installed font has: they look like one that no font can have.

@@ -226,17 +226,21 @@ def choose_lessons(names: list[str], arguments: list[str]) -> list[str]:
     return [lesson for lesson in names if not wanted or {lesson, lesson.split("_")[0]} & set(wanted)]
 
 
+def other_language(name: str, lang: str) -> str:
+    """The link to the same lesson in the other language."""
+    return f"[English](../en/{name}.ipynb)" if lang == "zh" else f"[中文](../zh/{name}.ipynb)"
+
+
 def head_line(name: str, lang: str, recorded: dict | None) -> str:
     """The line under the title: the other language, and where the outputs come from."""
     versions = ", ".join(f"{package} {version}" for package, version in (recorded or {}).get("versions", {}).items())
     if lang == "zh":
-        link, unrun = f"[English](../en/{name}.ipynb)", "**未运行**：这一版代码还没有录制输出"
-        run = "输出录制于 {date}，{device}，{versions}"
+        unrun, run = "**未运行**：这一版代码还没有录制输出", "输出录制于 {date}，{device}，{versions}"
     else:
-        link, unrun = f"[中文](../zh/{name}.ipynb)", "**Not run**: no outputs have been recorded for this code"
+        unrun = "**Not run**: no outputs have been recorded for this code"
         run = "Outputs recorded on {date}, {device}, {versions}"
     status = run.format(date=recorded["date"], device=recorded["device"], versions=versions) if recorded else unrun
-    return f"{link} · {status}"
+    return f"{other_language(name, lang)} · {status}"
 
 
 def build_notebook(lesson: Lesson, lang: str, outputs: dict | None = None, recorded: dict | None = None):
