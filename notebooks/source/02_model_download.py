@@ -711,7 +711,7 @@ if CHOICE:
     models.use(CHOICE)
     print(models.describe())
 else:
-    print(say("CHOICE 是空的：没有下载，也没有写入", "CHOICE is empty: nothing downloaded or written"))
+    print(say("CHOICE 是空的，什么也没有做", "CHOICE is empty, nothing was done"))
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读

@@ -87,7 +87,8 @@ for ax, (name, vector) in zip(axes, normed.items(), strict=True):
     mean, rms = f"{vector.mean():.2f}", f"{vector.pow(2).mean().sqrt():.2f}"
     ax.bar(range(64), vector, width=1.0, color="#77aadd")
     ax.axhline(vector.mean(), color="#bb4400", linewidth=1.5)
-    ax.set_title(say(f"{name}：平均值 {mean}，均方根 {rms}", f"{name}: mean {mean}, RMS {rms}"))
+    title = say("{}：平均值 {}，均方根 {}", "{}: mean {}, RMS {}")
+    ax.set_title(title.format(name, mean, rms))
     ax.set_xlabel(say("分量", "component"))
 figure
 
@@ -213,8 +214,8 @@ for pair, ax in enumerate(axes[:3]):
     for position, angle in enumerate(angles):
         ax.text(1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center")
     ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
-    step = f"{inv_freq[pair]:.2f}"
-    ax.set_title(say(f"第 {pair} 对：每步 {step} rad", f"pair {pair}: {step} rad a step"))
+    title = say("第 {} 对：每步 {:.2f} rad", "pair {}: {:.2f} rad a step")
+    ax.set_title(title.format(pair, inv_freq[pair]))
 
 query, key = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(1))
 distances, curves = torch.arange(64), []
@@ -528,8 +529,9 @@ def count_parameters(config):
     # en: Qwen3 has the weights of QK-norm, Qwen2 the biases of q, k and v
     qwen3 = config["model_type"] == "qwen3"
     attention += 2 * head_dim if qwen3 else width + 2 * kv_width
-    layer = attention + 3 * hidden * config["intermediate_size"] + 2 * hidden  # SwiGLU, RMSNorm
+    swiglu, norms = 3 * hidden * config["intermediate_size"], 2 * hidden
     matrices = 1 if config["tie_word_embeddings"] else 2
+    layer = attention + swiglu + norms
     return config["num_hidden_layers"] * layer + matrices * config["vocab_size"] * hidden + hidden
 
 
@@ -585,7 +587,7 @@ for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
             built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
         assert built.num_parameters() == count_parameters(config)
     ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 3300))
-    ax.set_xlabel(say("KV 缓存，每个词元的 KiB（bf16）", "KV cache, KiB per token in bf16"))
+    ax.set_xlabel(say("KV 缓存，每个词元的 KiB", "KV cache, KiB per token"))
 axes[0].legend(loc="lower right")
 figure
 
@@ -729,7 +731,8 @@ greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None,
 expected = reference.generate(input_ids, attention_mask=torch.ones_like(input_ids), **greedy)
 assert tokens.equal(expected)
 print(tokenizer.decode(tokens[0]))
-print("new tokens:", tokens.shape[1] - input_ids.shape[1], "| equal:", tokens.equal(expected))
+print("new tokens:", tokens.shape[1] - input_ids.shape[1])
+print("equal:", tokens.equal(expected))
 
 # %% [markdown] lang="zh" key="names-text"
 # 到这里，你手里的就是 Qwen3：结构、加载、生成，全是上面看得见的代码。这份代码只求看得懂：float32、CPU、没有填充和缓存，`load` 只读一个权重文件，并且要 `config.json` 里直接写着 `rope_theta`；`helpers/qwen.py` 没有这些限制。答案来自教学用的小模型，它只见过很少的数据，不代表真正的 Qwen3。
