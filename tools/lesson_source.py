@@ -20,8 +20,8 @@ Attributes of a cell:
 - ``tags=["..."]``: ``extra`` (may be skipped; everything else is core), ``no-output`` (its outputs are not recorded),
   ``copy-me`` (complete in itself: no import from helpers, settings come from ``os.environ``),
   ``exercise`` (a stub that returns ``...``) and ``solution`` (kept here, left out of the notebooks); ``varies`` (the
-  numbers in its output differ from run to run, or from language to language: timings, sampling; those of all other
-  cells are equal in both recordings) and ``raw`` (its output is what a tool or a model itself wrote: a log, JSON, an
+  numbers in its output differ from run to run: timings, memory, sampling; those of all other cells are equal in the
+  recordings of both languages) and ``raw`` (its output is what a tool or a model itself wrote: a log, JSON, an
   exception, an answer; all other outputs are in the page's language). A cell may need both.
 - ``save="helpers/qwen.py::RMSNorm"``: the cell defines ``RMSNorm`` with exactly the syntax tree it has in that file.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
-from lesson_source import choose_lessons, notebook_text
+from lesson_source import LANGUAGES, choose_lessons, notebook_text
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
 
@@ -62,10 +62,12 @@ def execute(
     environment: dict[str, str] | None = None,
     timeout: int = CELL_TIMEOUT,
     progress: Callable[[int, int, str], None] = lambda number, total, key: None,
+    before: str = "",
 ) -> None:
     """Runs all cells of ``notebook`` in place, in a fresh kernel that starts in ``folder`` and always ends.
 
-    ``progress(number, total, key)`` is called before each code cell; ``timeout`` is in seconds, for one cell. Raises
+    ``progress(number, total, key)`` is called before each code cell; ``timeout`` is in seconds, for one cell;
+    ``before`` is a line of Python that the kernel runs before the first cell and does not count. Raises
     CellFailed at the first cell that fails (``notebook`` then holds the outputs up to it), KeyboardInterrupt on Ctrl-C.
     """
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -83,6 +85,7 @@ def execute(
         coalesce_streams=True,
         on_cell_execute=start,
         resources={"metadata": {"path": str(folder)}},
+        extra_arguments=[f"--IPKernelApp.exec_lines={before}"] if before else [],
     )
     with tempfile.TemporaryFile() as log:  # what the kernel says outside of cells, wanted only when it dies
         try:
@@ -163,9 +166,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("lessons", nargs="*", help="lesson numbers; default: $LESSONS, else all")
     parser.add_argument("--root", type=Path, default=ROOT, help="repository root")
+    parser.add_argument("--lang", choices=LANGUAGES, default="zh", help="which notebooks (%(default)s)")
     parser.add_argument("--timeout", type=int, default=CELL_TIMEOUT, help="seconds for one cell (%(default)s)")
     options = parser.parse_args(arguments)
-    folder = options.root / "notebooks" / "zh"
+    folder = options.root / "notebooks" / options.lang
     try:
         lessons = choose_lessons(sorted(path.stem for path in folder.glob("*.ipynb")), options.lessons)
         models.course_model()
