@@ -1036,7 +1036,7 @@ for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
         print(f" | {label} {len(of_class)}{mean}", end="")
     print()
 ax.set_xlabel(say("这一类的预测里，用到专家的比例", "share of predictions that use it"))
-ax.set_ylabel(say("损失涨了多少，nat", "loss rises by, nats"))
+ax.set_ylabel(say("损失增加，nat", "loss rises by, nats"))
 ax.set(xlim=(-0.01, 1.02))
 ax.legend(loc="upper left", ncols=2)
 figure
