@@ -135,7 +135,7 @@ def test_the_text_states_what_the_calculator_computes():
 def test_runs_in_2_gb_without_torch_and_network(tmp_path):
     report = run_lesson("01_environment", tmp_path)
     assert report["heavy"] == [] and sum(report["peaks"]) < 2 * GIB
-    assert "largest that fits: 38752" in report["printed"]["fits"]
+    assert "max_context: 38752" in report["printed"]["fits"]
 
 
 @pytest.mark.slow
@@ -146,8 +146,8 @@ def test_runs_in_no_gpu_mode(tmp_path):
     fake.write_text("#!/bin/sh\nexit 0\n")
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     report = run_lesson("01_environment", tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    assert "none (nvidia-smi: empty)" in report["printed"]["look"]
-    assert "no-GPU mode" in report["printed"]["preflight"]
+    assert "GPU: None | nvidia-smi: empty" in report["printed"]["look"]
+    assert "无卡模式" in report["printed"]["preflight"]
 
 
 # ---------------------------------------------------------------------------------------------- copy-me

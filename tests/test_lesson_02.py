@@ -194,7 +194,7 @@ def test_runs_in_2_gb_without_torch_and_network(tmp_path):
 @pytest.mark.slow
 def test_runs_where_the_chosen_model_is_not_downloaded_yet(tmp_path):
     printed = run_lesson("02_model_download", tmp_path, HOME=str(tmp_path), COURSE_MODEL="Qwen/Qwen3-8B")["printed"]
-    assert "Qwen/Qwen3-8B is not on disk" in printed["setup"] and "model.safetensors" in printed["files"]
+    assert "Qwen/Qwen3-8B 不在磁盘上" in printed["setup"] and "model.safetensors" in printed["files"]
 
 
 def choose(choice):

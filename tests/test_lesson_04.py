@@ -11,7 +11,7 @@ import torch
 from conftest import NO_WARNING, ROOT
 from lesson_source import read_lesson
 
-from helpers import CourseError, checks, models, plots, qwen, routing
+from helpers import CourseError, checks, language, models, plots, qwen, routing
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "04_moe_routing.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -250,8 +250,9 @@ def test_a_broken_block_would_be_noticed(lesson):
 
 
 @pytest.mark.slow
-def test_the_text_says_what_its_cells_find(lesson):
+def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
     """Sentences of the lesson about the tiny model that a retraining could make wrong."""
+    monkeypatch.setattr(language, "LANGUAGE", "zh")  # the prompt for a story is in the page's language
     names = dict(vars(lesson))
     for key in ("map", "training", "association", "causal", "scatter", "consequence"):
         exec(CELLS[key], names)
@@ -289,7 +290,10 @@ def test_the_text_says_what_its_cells_find(lesson):
 
     everything, less = names["right"].values()
     assert everything == {"product": 20, "sum": 20} and less["product"] <= 4 and less["sum"] <= 8, "arithmetic breaks"
-    assert len(set(names["stories"].values())) == 1, "the story is not affected"
+    with routing.expert_off(lesson.model, names["layer"], names["expert"]):
+        english = names["answer"]("Tell me a story.")
+    for stories in (names["stories"].values(), [names["answer"]("Tell me a story."), english]):
+        assert len(stories) == 2 and len(set(stories)) == 1, "the story is not affected"
 
     gini = {name: routing.gini(load) for name, load in names["loads"].items()}
     assert np.abs(gini["off"][0] - gini["on"][0]).max() < 0.01, "the same start"
@@ -368,7 +372,7 @@ def test_a_real_model_is_recorded_where_the_lesson_looks(tmp_path, monkeypatch, 
     assert routing.recorded_path("Qwen/Qwen3-30B-A3B") == tmp_path / "assets/recorded/Qwen3-30B-A3B/routing.npz"
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    names = {"models": models, "routing": routing, "RoutingExplorer": RoutingExplorer}
+    names = {"models": models, "routing": routing, "RoutingExplorer": RoutingExplorer, "say": language.say}
     exec(CELLS["recorded"], names)
     assert "not recorded yet" in capsys.readouterr().out and shown == []
     assert routing.main([str(tmp_path / "Qwen3-30B-A3B"), "--questions", "3+4=?"]) == 0
