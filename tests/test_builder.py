@@ -29,7 +29,8 @@ def keep_outputs(course, outputs: list[dict]) -> None:
     versions = {"Python": "3.11.7", "torch": "2.13.0+cpu"}
     recorded = {"code_hash": lesson.code_hash, "date": "2026-01-31", "device": "CPU", "versions": versions}
     entry = (2, [nbformat.from_dict(output) for output in outputs])
-    build_notebooks.write_all(build_notebooks.built_files(course.root, lesson, {"answer": entry}, recorded))
+    recordings = {lang: ({"answer": entry}, recorded) for lang in ("zh", "en")}
+    build_notebooks.write_all(build_notebooks.built_files(course.root, lesson, recordings))
 
 
 def stream(text: str, name: str = "stdout") -> dict:

@@ -21,7 +21,7 @@ import run_lessons
 from faulty_server import FaultyServer, chat, page, status
 from jupyter_client.manager import start_new_kernel
 
-from helpers import CourseError, models
+from helpers import CourseError, language, models
 from helpers.server import HOST, Server, reasoning_flags
 
 GUARD = models.ROOT / "helpers" / "_guard.py"
@@ -347,7 +347,8 @@ def attach(monkeypatch):
 
 
 @pytest.mark.slow
-def test_attached_it_uses_the_server_and_leaves_it_alone(running, attach, capsys):
+def test_attached_it_uses_the_server_and_leaves_it_alone(running, attach, capsys, monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", "en")
     attach(running.base_url + "/")
     before = descendants(os.getpid())
     with Server(max_num_seqs=8) as shared:

@@ -60,9 +60,10 @@ def recorded_outputs(path: Path, lesson: Lesson) -> tuple[dict, dict | None]:
     return outputs, recorded
 
 
-def built_files(root: Path, lesson: Lesson, outputs: dict, recorded: dict | None) -> dict[Path, str]:
+def built_files(root: Path, lesson: Lesson, recordings: dict[str, tuple[dict, dict | None]]) -> dict[Path, str]:
+    """Both notebooks; ``recordings``: by language, what :func:`recorded_outputs` returns."""
     return {
-        notebook_path(root, lesson, lang): notebook_text(build_notebook(lesson, lang, outputs, recorded))
+        notebook_path(root, lesson, lang): notebook_text(build_notebook(lesson, lang, *recordings[lang]))
         for lang in LANGUAGES
     }
 
@@ -85,9 +86,13 @@ def build(root: Path, names: list[str]) -> None:
     """`make notebooks`."""
     files, lessons = {}, read_lessons(root, names)
     for lesson in lessons:
-        outputs, recorded = recorded_outputs(notebook_path(root, lesson, "zh"), lesson)
-        files |= built_files(root, lesson, outputs, recorded)
-        print(f"{lesson.name}: {'outputs of ' + recorded['date'] if recorded else 'not run'}")
+        recordings = {lang: recorded_outputs(notebook_path(root, lesson, lang), lesson) for lang in LANGUAGES}
+        files |= built_files(root, lesson, recordings)
+        states = {lang: recorded["date"] if recorded else None for lang, (_, recorded) in recordings.items()}
+        texts = [f"outputs of {date}" if date else "not run" for date in states.values()]
+        if len(set(texts)) > 1:
+            texts = [f"{lang} {text}" for lang, text in zip(states, texts, strict=True)]
+        print(f"{lesson.name}: {', '.join(dict.fromkeys(texts))}")
     if names == lesson_names(root):
         files |= shared_pages(root, lessons)
     write_all(files)
@@ -101,10 +106,10 @@ def record(root: Path, names: list[str]) -> None:
     files = {}
     for lesson in read_lessons(root, names):
         try:
-            outputs, recorded = run_bundled(lesson, root)
+            recordings = {lang: run_bundled(lesson, root, lang) for lang in LANGUAGES}
         except CellFailed as error:
             raise LessonError([f"{lesson.name}: cell '{error.key}' failed, so nothing is recorded:\n{error}"]) from None
-        files |= built_files(root, lesson, outputs, recorded)
+        files |= built_files(root, lesson, recordings)
         show(f"{lesson.name}  recorded", last=True)
     if problems := [problem for path, text in files.items() for problem in check_text(root, path, text)]:
         raise LessonError(problems)
@@ -122,10 +127,10 @@ def check(root: Path) -> None:
     for lesson in lessons:
         problems += check_lesson(lesson, root)
         notes += warnings(lesson)
-        outputs, recorded = recorded_outputs(notebook_path(root, lesson, "zh"), lesson)
-        if not recorded:
+        recordings = {lang: recorded_outputs(notebook_path(root, lesson, lang), lesson) for lang in LANGUAGES}
+        if not all(recorded for _, recorded in recordings.values()):
             notes.append(f"{lesson.name}: not run; make record LESSONS={lesson.name[:2]} adds its outputs.")
-        files |= built_files(root, lesson, outputs, recorded)
+        files |= built_files(root, lesson, recordings)
     for path, text in files.items():
         problems += check_text(root, path, text)
     for path, text in (files | shared_pages(root, lessons)).items():

@@ -19,7 +19,10 @@ Attributes of a cell:
   outputs and test messages keep pointing at the same cell when its text changes.
 - ``tags=["..."]``: ``extra`` (may be skipped; everything else is core), ``no-output`` (its outputs are not recorded),
   ``copy-me`` (complete in itself: no import from helpers, settings come from ``os.environ``),
-  ``exercise`` (a stub that returns ``...``) and ``solution`` (kept here, left out of the notebooks).
+  ``exercise`` (a stub that returns ``...``) and ``solution`` (kept here, left out of the notebooks); ``varies`` (the
+  numbers in its output differ from run to run: timings, memory, sampling; those of all other cells are equal in the
+  recordings of both languages) and ``raw`` (its output is what a tool or a model itself wrote: a log, JSON, an
+  exception, an answer; all other outputs are in the page's language). A cell may need both.
 - ``save="helpers/qwen.py::RMSNorm"``: the cell defines ``RMSNorm`` with exactly the syntax tree it has in that file.
 
 Fixed keys: the first cell is ``title``, its first line the lesson's only ``# `` heading; ``setup`` has at most 8 lines.
@@ -48,7 +51,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from helpers import CourseError
 
 LANGUAGES = ("zh", "en")
-TAGS = {"copy-me", "exercise", "extra", "no-output", "solution"}
+TAGS = {"copy-me", "exercise", "extra", "no-output", "raw", "solution", "varies"}
 ATTRIBUTES = {"key", "lang", "save", "tags", "lines_to_next_cell"}  # the last is a note that jupytext makes
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME = re.compile(r"[A-Z0-9]\d_[a-z0-9_]+")

@@ -62,10 +62,12 @@ def execute(
     environment: dict[str, str] | None = None,
     timeout: int = CELL_TIMEOUT,
     progress: Callable[[int, int, str], None] = lambda number, total, key: None,
+    before: str = "",
 ) -> None:
     """Runs all cells of ``notebook`` in place, in a fresh kernel that starts in ``folder`` and always ends.
 
-    ``progress(number, total, key)`` is called before each code cell; ``timeout`` is in seconds, for one cell. Raises
+    ``progress(number, total, key)`` is called before each code cell; ``timeout`` is in seconds, for one cell;
+    ``before`` is a line of Python that the kernel runs before the first cell and does not count. Raises
     CellFailed at the first cell that fails (``notebook`` then holds the outputs up to it), KeyboardInterrupt on Ctrl-C.
     """
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -83,6 +85,7 @@ def execute(
         coalesce_streams=True,
         on_cell_execute=start,
         resources={"metadata": {"path": str(folder)}},
+        extra_arguments=[f"--IPKernelApp.exec_lines={before}"] if before else [],
     )
     with tempfile.TemporaryFile() as log:  # what the kernel says outside of cells, wanted only when it dies
         try:
