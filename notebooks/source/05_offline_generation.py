@@ -250,7 +250,7 @@ assert by_template.prompt == rendered["enable_thinking"] or switch not in tokeni
 # %% [markdown] lang="en" key="wrong-text"
 # **Extra.** What happens to a wrong request? Guess first: which of these five raises nothing and still does not do what you asked?
 
-# %% key="wrong" tags=["extra", "raw"]
+# %% key="wrong" tags=["extra", "raw", "varies"]
 import warnings
 
 context = llm.model_config.max_model_len
