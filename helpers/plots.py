@@ -3,6 +3,8 @@
 Every function that draws returns a matplotlib ``Figure``; a cell that ends with one shows it.
 """
 
+import re
+
 import numpy as np
 
 from helpers import models, routing
@@ -10,6 +12,7 @@ from helpers.language import say
 from helpers.models import GIB, ROOT
 
 CHINESE_FONT = ROOT / "assets" / "fonts" / "NotoSansSC-subset.ttf"
+WORD = re.compile(r"[^\W\d_]{2}|[\u4e00-\u9fff]")
 WIDTH = 10  # inches: the text width of a notebook
 
 # Paul Tol's "light" scheme, made for cells with black text and readable without colour vision. More than eight experts
@@ -46,12 +49,15 @@ def figure(rows=1, columns=1, height=3.0, **options):
 
 
 def labels(drawn) -> list[str]:
-    """What a figure says in words: titles, axes, legends and notes, each once. Numbers and signs alone are left out."""
+    """What a figure says in words: titles, axes, legends and notes, each once; numbers, signs, single letters are none.
+
+    The order is that of matplotlib's tree.
+    """
     from matplotlib.text import Text
 
     drawn.draw_without_rendering()  # or labels that a formatter makes would still be empty
     texts = [text.get_text().strip() for text in drawn.findobj(Text) if text.get_visible()]
-    return [text for text in dict.fromkeys(texts) if any(map(str.isalpha, text))]
+    return [text for text in dict.fromkeys(texts) if WORD.search(text)]
 
 
 def keep_labels() -> None:

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 # What the shell of a developer may hold and no test expects; a proxy cannot reach this machine's 127.0.0.1.
-for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "VLLM_API_KEY"):
+for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "COURSE_LANG", "VLLM_API_KEY"):
     os.environ.pop(name, None)
 local = ["127.0.0.1,localhost", os.environ.get("no_proxy") or os.environ.get("NO_PROXY")]
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, local))
@@ -43,7 +43,7 @@ import sys
 # %% key="answer"
 # zh: 只有中文版有这一行
 # en: only the English notebook has this line
-answer = 6 * 7  # not a language comment
+answer = 6 * 7  # one comment
 print(answer)
 """
 

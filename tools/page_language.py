@@ -5,8 +5,8 @@
 
 Foreign are three or more consecutive Latin words, or four or more Chinese characters, in prose, comments, text outputs
 and figure labels. Free are code, links, the terms of assets/terms.csv, the names in assets/names.txt, and the outputs
-of cells tagged ``raw``: what a tool or a model itself wrote. A number, a punctuation mark, an identifier, a path or
-two blanks (columns of a table) end a run of words; an abbreviation (GPU) neither counts nor ends it.
+of cells tagged ``raw``: what a tool or a model itself wrote. A number, a punctuation mark, a path or two blanks
+(columns of a table) end a run of words; terms, names, identifiers and abbreviations (GPU) neither count nor end it.
 
 Beside that, :func:`unequal_numbers` compares the recordings of both languages.
 """
@@ -37,23 +37,26 @@ NO_PROSE = re.compile(
 )
 BREAK = re.compile(r"[^\x20-\x7e’]|[,;:!?()\[\]{}|\"“”<>=]|\.(?=\s|$)|\s{2,}|\n")
 WORD = re.compile(r"(?:[A-Za-z]?[a-z]+(?:['’][a-z]+)?|I|A)(?:-[A-Za-z]?[a-z]+)*")
-ABBREVIATION = re.compile(r"[A-Z]+s?")
+NEUTRAL = re.compile(r"[A-Z]+s?|[\w-]*_[\w-]*")
 CHINESE = re.compile(rf"[\u4e00-\u9fff]{{{CHARACTERS},}}")
 NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d+(?:[.,]\d+)*")
 
 
 def known_words(root: Path) -> dict[str, re.Pattern]:
-    """What may stand on a page of the other language: terms and names, by the language they are written in."""
+    """What may stand on a page of the other language: terms and names, by the language they are written in.
+
+    Only those that are long enough to be taken for a passage: "answer" within a sentence does not hide it.
+    """
     from lesson_checks import read_terms
 
     terms, names = read_terms(root / "assets" / "terms.csv"), root / "assets" / "names.txt"
     listed = names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
-    known = {lang: [row[lang] for row in terms] for lang in LANGUAGES}
-    known["en"] += [name for line in listed if (name := line.partition("#")[0].strip())]
-    longest_first = {lang: sorted(words, key=len, reverse=True) for lang, words in known.items()}
+    zh = [row["zh"] for row in terms if len(row["zh"]) >= CHARACTERS]
+    en = [row["en"] for row in terms] + [name for line in listed if (name := line.partition("#")[0].strip())]
+    en = [name for name in en if len(re.split(r"[ -]", name)) >= WORDS]
     return {
-        lang: re.compile(pattern.format("|".join(map(re.escape, longest_first[lang])) or "(?!)"), re.IGNORECASE)
-        for lang, pattern in (("zh", "(?:{})"), ("en", r"\b(?:{})s?\b"))
+        lang: re.compile(pattern.format("|".join(map(re.escape, sorted(words, key=len, reverse=True))) or "(?!)"), re.I)
+        for lang, words, pattern in (("zh", zh, "(?:{})"), ("en", en, r"\b(?:{})s?\b"))
     }
 
 
@@ -62,12 +65,13 @@ def foreign(text: str, lang: str, known: dict[str, re.Pattern]) -> list[str]:
     if lang == "en":
         return CHINESE.findall(known["zh"].sub("\n", text))
     found = []
-    for part in BREAK.split(known["en"].sub("\n", text.replace("*", ""))):
+    text = known["en"].sub(lambda name: name[0].replace(" ", "_"), text.replace("*", ""))
+    for part in BREAK.split(text):
         run, count = [], 0
         for token in [*part.split(), ""]:
             if WORD.fullmatch(token):
                 count += 1
-            elif not ABBREVIATION.fullmatch(token):
+            elif not NEUTRAL.fullmatch(token):
                 if count >= WORDS:
                     found.append(" ".join(run))
                 run, count = [], 0
@@ -107,6 +111,12 @@ def output_texts(output: dict) -> list[str]:
     return [*said, *labels]
 
 
+def _is_silent(output: dict) -> bool:
+    """Whether an output shows a picture without its labels, which :func:`helpers.plots.keep_labels` writes."""
+    pictures = [kind for kind in output.get("data", {}) if kind.startswith("image/")]
+    return bool(pictures) and "labels" not in output["metadata"].get("course", {})
+
+
 def check_page(notebook, lang: str, known: dict[str, re.Pattern]) -> list[str]:
     """Everything on a page that is in the other language: one sentence each, with the cell and the remedy."""
     other = {"zh": "English", "en": "Chinese"}[lang]
@@ -123,6 +133,8 @@ def check_page(notebook, lang: str, known: dict[str, re.Pattern]) -> list[str]:
                 for output in ([] if raw else cell.outputs)
                 for text in output_texts(output)
             ]
+        if any(_is_silent(output) for output in cell.get("outputs", [])):
+            problems.append(f"cell '{cell.id}': a figure does not say which labels it has; record the lesson again.")
         for where, text, remedy in said:
             problems += [
                 f"cell '{cell.id}': {where} says \"{passage}\" in {other}; {remedy}."

@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
-from lesson_source import choose_lessons, notebook_text
+from lesson_source import LANGUAGES, choose_lessons, notebook_text
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
 
@@ -166,9 +166,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("lessons", nargs="*", help="lesson numbers; default: $LESSONS, else all")
     parser.add_argument("--root", type=Path, default=ROOT, help="repository root")
+    parser.add_argument("--lang", choices=LANGUAGES, default="zh", help="which notebooks (%(default)s)")
     parser.add_argument("--timeout", type=int, default=CELL_TIMEOUT, help="seconds for one cell (%(default)s)")
     options = parser.parse_args(arguments)
-    folder = options.root / "notebooks" / "zh"
+    folder = options.root / "notebooks" / options.lang
     try:
         lessons = choose_lessons(sorted(path.stem for path in folder.glob("*.ipynb")), options.lessons)
         models.course_model()
