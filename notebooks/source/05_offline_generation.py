@@ -236,13 +236,14 @@ checks.exercise_05_1(non_thinking_prompt)
 # **Extra.** A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal token by token. The template can be replaced too: the argument `chat_template` takes its full text, and the server has `--chat-template` for a file. Below one condition in it is changed, which gives a template that never thinks, whatever a call forgets to pass.
 
 # %% key="off" tags=["extra", "raw"]
-[by_hand] = llm.generate([rendered["enable_thinking"]], direct, use_tqdm=False)
+off = rendered["enable_thinking"]
+[by_hand] = llm.generate([off], direct, use_tqdm=False)
 assert by_hand.prompt_token_ids == quick.prompt_token_ids
 switch = "enable_thinking is defined and enable_thinking is false"
 never = tokenizer.chat_template.replace(switch, "true")
 [by_template] = llm.chat(who, direct, use_tqdm=False, chat_template=never)
 print(switch in tokenizer.chat_template, repr(by_template.prompt))
-assert by_template.prompt == rendered["enable_thinking"] or switch not in tokenizer.chat_template
+assert by_template.prompt == off or switch not in tokenizer.chat_template
 
 # %% [markdown] lang="zh" key="wrong-text"
 # **选读。** 问错了会怎样？先猜一猜下面五个请求里，哪一个不会报错，却不是你要的。
@@ -306,8 +307,8 @@ system = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 10) for b in range(a, 1
 steps = SamplingParams(max_tokens=min(limit or 60, 60), ignore_eos=True)
 for question in ("37×46=?", "23×31=?", "5!=?"):
     engine.add_request(question, render(question, system), steps)
-    # zh: 先走一步：第二个请求到来之前，第一个的提示词已在缓存里
-    # en: one step, and the first prompt is in the cache before the second request arrives
+    # zh: 先走一步：第二个请求来之前，第一个的提示词已在缓存里
+    # en: one step, and the first prompt is cached before the second request arrives
     engine.step()
 for _ in range(steps.max_tokens // 2):
     engine.step()
@@ -338,10 +339,10 @@ llm.reset_prefix_cache()
 one = SamplingParams(max_tokens=1)
 for question in ("37×46=?", "37×46=?", "5!=?"):
     [output] = llm.generate([render(question, system)], one, use_tqdm=False)
-    tokens = len(output.prompt_token_ids)
-    print(f"{question:8} {tokens} tokens | num_cached_tokens: {output.num_cached_tokens}")
-    assert output.num_cached_tokens % cache.block_size == 0
-assert output.num_cached_tokens > 0
+    tokens, cached = len(output.prompt_token_ids), output.num_cached_tokens
+    print(f"{question:8} {tokens} tokens | num_cached_tokens: {cached}")
+    assert cached % cache.block_size == 0
+assert cached > 0
 
 # %% [markdown] lang="zh" key="timeline-text"
 # 读输出：不是。只有填满的块才能共用，所以 `num_cached_tokens` 总是块大小的整数倍，末尾没填满的那块每次重算。
@@ -740,7 +741,8 @@ config = models.CATALOGUE["Qwen/Qwen3-8B"].config
 bandwidth, context = 1008e9, 1024
 # zh: 输入嵌入的字节数；和输出共用一张表时，这张表照样要读
 # en: bytes of the input embedding; a table shared with the output is read all the same
-table = 0 if config["tie_word_embeddings"] else 2 * config["vocab_size"] * config["hidden_size"]
+embedding = 2 * config["vocab_size"] * config["hidden_size"]
+table = 0 if config["tie_word_embeddings"] else embedding
 read, kv_cache = models.weight_bytes(config) - table, context * models.kv_bytes_per_token(config)
 fit = models.fits(config, 24 * 2**30, context)
 most = int((fit.usable - fit.weights - fit.other) / kv_cache)
@@ -748,7 +750,8 @@ at_once = range(1, most + 1)
 bound = [requests * bandwidth / (read + requests * kv_cache) for requests in at_once]
 figure, ax = plots.figure(height=2.6)
 ax.plot(at_once, bound, color="#4477aa", label=say("一起算", "all at once"))
-one_by_one = say(f"一个接一个：{bound[0]:.0f} tokens/s", f"one by one: {bound[0]:.0f} tokens/s")
+rate = f"{bound[0]:.0f} tokens/s"
+one_by_one = say(f"一个接一个：{rate}", f"one by one: {rate}")
 ax.axhline(bound[0], color="#bb4400", linestyle="--", label=one_by_one)
 ax.axvline(most, color="#555555", linewidth=1)
 full = say(f"{most} 个请求：\n显存满了", f"{most} requests:\nmemory is full")

@@ -144,7 +144,8 @@ chain = [
     {"role": "tool", "content": "1702"},
 ]
 print(render(chain))
-assert thought in render(chain) and thought not in render([*chain, assistant("1702"), plus])
+later = [*chain, assistant("1702"), plus]
+assert thought in render(chain) and thought not in render(later)
 call["type"] = "function"
 for key in ("reasoning", "reasoning_content"):
     messages = [chain[0], assistant("", tool_calls=[call]) | {key: thought}, chain[2]]
@@ -245,7 +246,8 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
             chat_template_kwargs={"enable_thinking": enabled},
             use_tqdm=False,
         )
-        print(f"{ending:17} enable_thinking={enabled!s:5} → {output.outputs[0].text[:60]!r}")
+        text = output.outputs[0].text[:60]
+        print(f"{ending:17} enable_thinking={enabled!s:5} → {text!r}")
         if not enabled and models.is_bundled(folder):
             assert split(output).thinking is None
 
@@ -273,7 +275,7 @@ for budget in (0, 8, 16, 32, 64, None):
     [output] = llm.chat(ask, params, use_tqdm=False)
     thinking, answer, _ = split(output)
     tokens = len(output.outputs[0].token_ids)
-    print(f"budget {budget!s:4} → {tokens:2} tokens, answer {answer!r}, thought {thinking!r}")
+    print(f"budget {budget!s:4} → {tokens:2} tokens | {answer!r} | {thinking!r}")
 
 # %% [markdown] lang="zh" key="budget-read"
 # 读输出：预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案还是猜的：思考的价值在最后那几步。答案本身要写多长，仍由 `max_tokens` 管。
@@ -352,7 +354,8 @@ runs = 2 * (len(budgets) + 2)
 room = 50 if models.is_bundled(folder) else 900  # s
 count = max(1, min(most, int(room / (runs * seconds))))
 estimate = f"{runs * count * seconds:.0f} s"
-print(say(f"{runs} 轮，每轮 {count} 道题，约需", f"{runs} runs of {count} problems, about"), estimate)
+plan = say(f"{runs} 轮，每轮 {count} 道题，约需", f"{runs} runs of {count} problems, about")
+print(plan, estimate)
 print("budgets:", budgets)
 if count < 30:
     print(
@@ -410,12 +413,12 @@ for name, sampling in (("greedy", greedy), ("sampled", recommended)):
         low, high = wilson(sum(right), count)
         share = f"{sum(right) / count:4.0%} [{low:4.0%}, {high:4.0%}]"
         print(f"{share} {tokens:4.0f} tokens | budget {budget!s:4} | {names[name]}")
-whole = ("greedy", None)
+whole, alone = ("greedy", None), say("只有它答对：", "only this one right:")
 for other in (("greedy", "off"), ("sampled", None)):
     pairs = list(zip(verdicts[whole], verdicts[other], strict=True))
     first, second = (sum(pair == only for pair in pairs) for only in ((True, False), (False, True)))
     for (name, budget), number in ((whole, first), (other, second)):
-        print(say("只有它答对：", "only this one right:"), number, f"| budget {budget} | {names[name]}")
+        print(alone, number, f"| budget {budget} | {names[name]}")
     print(f"p = {sign_test(first, second):.2g}")
 if models.is_bundled(folder) and count >= 40:
     assert measured["greedy", None][0] > measured["greedy", "off"][0] + 0.3
@@ -575,7 +578,10 @@ for enabled in (True, False):
 # %% key="history" tags=["varies"]
 talks = [[data["draw_problem"]("product", draw, test=True) for _ in range(4)] for _ in range(min(count, 40))]
 plus = user(say("再加 37 呢？", "What if I add 37?"))
-ways = {"dropped": say("去掉思考", "thoughts dropped"), "sent": say("带回思考", "thoughts sent back")}
+ways = {
+    "dropped": say("去掉思考", "thoughts dropped"),
+    "sent": say("带回思考", "thoughts sent back"),
+}
 turns_back = {}
 print(say("轮数 | 答对 | 提示词的词元", "turns | right | tokens of the prompt"))
 for rounds in (1, 2, 4):

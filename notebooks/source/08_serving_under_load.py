@@ -155,8 +155,8 @@ for level in levels:
     # zh: 别的程序只会让它变慢，所以留最快的一次
     # en: other programs can only slow it down, so the fastest run is kept
     best = curves[level] = max(runs, key=lambda run: run["tokens/s"])
-    shown = " | ".join(f"{name} {1000 * best[name]:6.1f} ms" for name in ("first", "between", "whole"))
-    print(f"{level:3} | {best['tokens/s']:6.0f} tokens/s | {shown}")
+    parts = [f"{name} {1000 * best[name]:6.1f} ms" for name in ("first", "between", "whole")]
+    print(f"{level:3} | {best['tokens/s']:6.0f} tokens/s", *parts, sep=" | ")
 
 # %% [markdown] lang="zh" key="limit-text"
 # ## 一张 24 GB 的卡，上限在哪里
@@ -461,7 +461,7 @@ else:
     while server.metrics()["num_requests_running"]:
         await asyncio.sleep(0.02)
     seconds = f"{time.perf_counter() - start:.2f} s"
-    print(say("num_requests_running 回到 0，用了", "num_requests_running is 0 after"), seconds)
+    print(say("没有请求在运行了，用了", "nothing runs any more after"), seconds)
 
 # %% [markdown] lang="zh" key="pressure-text"
 # ## 背压：队伍满了就拒绝
@@ -490,7 +490,8 @@ async def crowd(client, at_once, count=96):
     refused = [result for result in results if isinstance(result, openai.InternalServerError)]
     # zh: 同时发的、重试次数：答上的 + 被拒绝的
     # en: sent at once, retries: answered + refused
-    print(f"{at_once}, max_retries={client.max_retries}: {count - len(refused)} + {len(refused)}")
+    answered = count - len(refused)
+    print(f"{at_once}, max_retries={client.max_retries}: {answered} + {len(refused)}")
     print(*refused[:1])
     return len(refused)
 
@@ -622,8 +623,8 @@ async def ask_all(questions, concurrency=8, attempts=6, pause=0.5, timeout=120):
 
 
 if __name__ == "__main__":
-    # zh: 笔记本里写 `await ask_all(...)` 就行；另开一个线程，在笔记本和脚本里都能用
-    # en: in a notebook `await ask_all(...)` will do; a thread of its own works there and in a script
+    # zh: 笔记本里写 `await ask_all(...)` 就行；另开线程，则笔记本和脚本里都能用
+    # en: in a notebook `await ask_all(...)` will do; a thread works there and in a script
     with ThreadPoolExecutor(1) as pool:
         job = ask_all(["37×46=?", "17+25+8=?", "5!=?"], concurrency=2, attempts=2)
         for answer in pool.submit(asyncio.run, job).result():
@@ -689,9 +690,10 @@ for name, memory, tp, pp in (
     kv = models.kv_bytes_per_token(config) * max(1, heads // tp) / heads / pp
     weights = models.weight_bytes(config) / (tp * pp)
     room = 0.98 * memory * models.GIB * models.GPU_SHARE - weights - 1.5 * models.GIB
-    tokens = f"{room / kv:9,.0f}" if room > 0 else say("装不下", "does not fit")
+    tokens = f"{room / kv:9,.0f}" if room > 0 else say("   装不下", "does not fit")
     cards = f"TP {tp} × PP {pp}, {memory} GB"
-    print(f"{name:10} {cards:18} {weights / models.GIB:9.1f} GiB {kv / 1024:17.0f} KiB {tokens:>18}")
+    weights = f"{weights / models.GIB:9.1f} GiB"
+    print(f"{name:10} {cards:18} {weights} {kv / 1024:17.0f} KiB       {tokens}")
 
 # %% [markdown] lang="zh" key="tp-text"
 # 这是算术，不是测量：每张卡按标称显存的 98% 可见、vLLM 用其中 92%、另留 1.5 GiB 计算。Qwen3-32B 有 8 个 KV 头，TP 取 4 时每张卡放 2 个，装得下。Qwen3-235B-A22B 在 8 张 80 GB 的卡上装得下；换成 48 GB 的卡就要两台机器，也就是再加一倍的流水线。它只有 4 个 KV 头，TP 取 8 时每张卡仍各存 1 个：KV 缓存只除以 4。

@@ -589,8 +589,8 @@ live = {}
 for with_thought in (True, False):
     start = time.perf_counter()
     live[with_thought] = train_live(with_thought)
-    loss = live[with_thought][1][-1]
-    print(f"with_thought={with_thought!s:5} {time.perf_counter() - start:.0f} s, loss {loss:.3f}")
+    seconds, loss = time.perf_counter() - start, live[with_thought][1][-1]
+    print(f"with_thought={with_thought!s:5} {seconds:.0f} s, loss {loss:.3f}")
 
 
 # %% key="live-exam" tags=["extra"]
