@@ -18,6 +18,7 @@ from faulty_server import FaultyServer, chat, cut, drop, page, status
 from lesson_source import parse, read_lesson
 
 from helpers import checks, models
+from helpers.language import say
 from helpers.server import Server
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "08_serving_under_load.py")
@@ -250,7 +251,7 @@ for line in sys.stdin:
 
 def test_the_arithmetic_of_the_limit_is_that_of_the_helpers():
     """The cell's own arithmetic against helpers.models.fits, which reckons the other way round."""
-    names = {"models": models}
+    names = {"models": models, "say": say}
     exec(CELLS["limit"], names)
     config = models.CATALOGUE["Qwen/Qwen3-8B"].config
     assert names["fitting"] == 34
