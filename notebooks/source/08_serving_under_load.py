@@ -201,6 +201,8 @@ def bound(n):
 print(say("权重：", "weights:"), f"{weights / 1e9:.1f} GB")
 print(say("留给 KV 缓存：", "left for the KV cache:"), f"{room / models.GIB:.1f} GiB")
 print(say("装得下的请求：", "requests that fit:"), fitting)
+# zh: 同时的请求数，吞吐量的上限，一个词元至少要多久
+# en: requests at once, bound of the throughput, shortest time a token
 for n in (1, 8, fitting):
     print(f"{n:3} | <= {bound(n):4.0f} tokens/s | {1000 * n / bound(n):.1f} ms")
 
@@ -488,11 +490,11 @@ async def crowd(client, at_once, count=96):
 
     results = await asyncio.gather(*map(ask, new_prompts(count)), return_exceptions=True)
     refused = [result for result in results if isinstance(result, openai.InternalServerError)]
-    # zh: 同时发的、重试次数：答上的 + 被拒绝的
-    # en: sent at once, retries: answered + refused
-    answered = count - len(refused)
-    print(f"{at_once}, max_retries={client.max_retries}: {answered} + {len(refused)}")
-    print(*refused[:1])
+    good, bad = count - len(refused), len(refused)
+    told = say(f"答上 {good} 个，拒绝 {bad} 个", f"{good} answered, {bad} refused")
+    print(f"at_once={at_once}, max_retries={client.max_retries}: {told}")
+    if refused:
+        print(refused[0])
     return len(refused)
 
 
