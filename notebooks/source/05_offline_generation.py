@@ -25,7 +25,6 @@
 # %% key="setup"
 import json
 import os
-import time
 
 from helpers import checks, models, plots
 from helpers.engine import close_engine, open_engine, split
@@ -402,6 +401,8 @@ plots.timeline(in_order, 4)
 # Guess first: with 64 problems computed together, how many times the tokens per second of a single one? Only tokens count here and not answers, so it decodes greedily and always writes the full length: the same work whatever the method.
 
 # %% key="batch" tags=["varies"]
+import time
+
 length = min(limit or 64, 64)
 fixed = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
 prompts = [render(question) for question in questions]
