@@ -55,6 +55,6 @@ def test_the_lessons_run_on_it_unedited(lesson, wide_model):
     assert "qwen3-wide (Qwen3ForCausalLM)" in cells["setup"].outputs[0].text
     printed = "".join(output.get("text", "") for cell in cells.values() for output in cell.outputs)
     if lesson.startswith("05"):
-        assert "4096 tokens, prompt and output together" in printed and "vLLM, batch of 4 " in printed
+        assert "context: 4096 tokens" in printed and "vLLM, batch=4 " in printed
     else:
-        assert "runs of 4 problems: about" in printed
+        assert "轮，每轮 4 道题，约需" in printed
