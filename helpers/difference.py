@@ -56,7 +56,7 @@ def difference(given, wanted) -> Difference | None:
     kind, zh, en = next((row for row in KINDS if isinstance(wanted, row[0])), (type(wanted), "", type(wanted).__name__))
     if not isinstance(given, kind):
         if isinstance(wanted, tuple):
-            zh, en = f" {len(wanted)} 样", f"a tuple of {len(wanted)}"
+            zh, en = f" {len(wanted)} 样", f"{len(wanted)} things"
         return _of_kinds(given, zh or en, en)
     if isinstance(wanted, dict):
         return _of_dicts(given, wanted)
@@ -76,7 +76,8 @@ def of_values(given, wanted) -> Difference:
 
 def _of_kinds(given, zh: str, en: str) -> Difference:
     name = type(given).__name__
-    return Difference(f"应该返回{zh}，得到的是 {name}。", f"{en} is wanted, this is {name}.")
+    verb = "are" if en.endswith("s") else "is"
+    return Difference(f"应该返回{zh}，得到的是 {name}。", f"{en} {verb} wanted, this is {name}.")
 
 
 def _of_dicts(given: dict, wanted: dict) -> Difference | None:
@@ -113,7 +114,7 @@ def _of_tensors(given, wanted, torch) -> Difference | None:
     if given.is_floating_point() != wanted.is_floating_point():
         have, want = given.dtype, wanted.dtype
         return Difference(f"类型应该是 {want}，得到的是 {have}。", f"the dtype should be {want}, it is {have}.")
-    have, want = given.detach().double(), wanted.detach().double()
+    have, want = given.detach().cpu().double(), wanted.detach().cpu().double()
     if (have.isnan() > want.isnan()).any():
         return Difference("结果里有 NaN：是不是除以了 0？", "there is NaN in the result: is something divided by 0?")
     far = ~torch.isclose(have, want, rtol=1e-5, atol=1e-5)

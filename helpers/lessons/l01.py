@@ -125,7 +125,7 @@ ex3 = Exercise(
     right=kv_bytes_per_card,
     cases={
         f"Qwen3-{size}, {gpus} GPU": (CONFIGS[size], gpus)
-        for size, gpus in (("8B", 1), ("8B", 2), ("8B", 8), ("30B-A3B", 8), ("0.6B", 16))
+        for size, gpus in (("8B", 1), ("8B", 2), ("8B", 8), ("30B-A3B", 8), ("0.6B", 16), ("0.6B", 2))
     },
     start=("每张卡上的头数 = KV 头数 // gpus，但至少 1；再乘 2 × 层数 × head_dim × 2 字节。",
            "heads on a card: KV heads // gpus, but at least 1; times 2 x layers x head_dim x 2 bytes."),

@@ -105,10 +105,10 @@ def is_whole(path, start=8, end=max, metadata=False, careful=True, broken=False,
     return fits(size, start + length + end(entry["data_offsets"][1] for entry in header.values()))
 
 
-ALL_COUNTED = (
-    "完整的文件应该返回 True：有没有算上前 8 个字节和 JSON？结束位置取最大的，不是最后一项的。",
-    "a whole file gives True: are the 8 bytes and the JSON counted? Take the largest end, not the last entry's.",
-)
+EXACTLY = ("多出 4 个字节的文件应该返回 False：正好才算，用 ==，不用 >=。",
+           "a file with 4 bytes too many gives False: exactly right means ==, not >=.")  # fmt: skip
+ALL_COUNTED = ("完整的文件应该返回 True：有没有算上前 8 个字节和 JSON？",
+               "a whole file gives True: are the 8 bytes and the JSON counted?")  # fmt: skip
 CUT_HEADER = ("文件头被截断、只剩 40 个字节的文件要返回 False，现在是 {given}。",
               "a file cut in its header, of which 40 bytes are left, gives False, not {given}.")  # fmt: skip
 
@@ -116,7 +116,8 @@ ex2 = Exercise(
     right=is_whole,
     cases={
         "model.safetensors": (WHOLE,),
-        **{f"model.safetensors {extra:+}": (safetensors(extra=extra),) for extra in (-1, -60, 4)},
+        # 24: what the end of the last entry falls short of the largest.
+        **{f"model.safetensors {extra:+}": (safetensors(extra=extra),) for extra in (-1, -60, -8, -24, 4)},
         **{f"model.safetensors[:{left}]": (WHOLE[:left],) for left in (40, 8, 3, 0)},
         "502.html": (b"<!DOCTYPE html><title>502 Bad Gateway</title>",),
     },
@@ -125,7 +126,11 @@ ex2 = Exercise(
            "the right size is 8 + the length of the JSON + the largest data_offsets[1]."),
     mistakes=[
         (partial(is_whole, start=0), *ALL_COUNTED),
-        (partial(is_whole, end=lambda ends: list(ends)[-1]), *ALL_COUNTED),
+        (lambda path: is_whole(path, end=lambda ends: max(ends) - int.from_bytes(path.read_bytes()[:8], "little")),
+         *ALL_COUNTED),
+        (partial(is_whole, end=lambda ends: list(ends)[-1]),
+         "完整的文件应该返回 True：结束位置取最大的，不是最后一项的。",
+         "a whole file gives True: take the largest end, not the last entry's."),
         *[
             (partial(is_whole, metadata=True, careful=careful, broken=broken), *NO_TENSOR)
             for careful, broken in ((True, False), (False, False), (False, None))
@@ -134,16 +139,10 @@ ex2 = Exercise(
         *[(partial(is_whole, careful=careful, broken=True), *CUT_HEADER) for careful in (True, False)],
         (partial(is_whole, careful=False),
          "根本不是 safetensors 的文件要返回 False：它前 8 个字节的“长度”大得惊人，先和文件的大小比，再读。",
-         "a file that is no safetensors at all, with a gigantic length in front, gives False: compare that length "
+         "a file that is no safetensors at all, with a gigantic length in its 8 bytes, gives False: compare the length "
          "with the file's size before you read."),
-        *[
-            (
-                partial(is_whole, fits=lambda size, end: size >= end, careful=careful),
-                "多出 4 个字节的文件应该返回 False：正好才算，用 ==，不用 >=。",
-                "a file with 4 bytes too many gives False: exactly right means ==, not >=.",
-            )
-            for careful in (True, False)
-        ],
+        *[(partial(is_whole, fits=lambda size, end: size >= end, careful=careful), *EXACTLY)
+          for careful in (True, False)],
         (Path.exists, "少了 1 个字节的文件应该返回 False。", "a file short of 1 bytes gives False."),
     ],
 )  # fmt: skip

@@ -10,11 +10,8 @@ from helpers.check import Exercise
 
 
 # ---------------------------------------------------------------------------------------------- exercise 1
-def verdict(held_out, count):
+def verdict(held_out):
     """The first fault of a choice of questions, with its figures; any choice without a fault is right."""
-    if count == 3:
-        held_out(1, 2, 3)
-        return ("none",)
     pairs = [(a, b) for a in range(10, 100) for b in range(a, 100)]
     found, again = ({pair: bool(held_out(*pair)) for pair in pairs} for _ in range(2))
     if found != again:
@@ -24,15 +21,19 @@ def verdict(held_out, count):
         return ("hash",)
     if any(bool(held_out(b, a)) != kept for (a, b), kept in found.items()):
         return ("order",)
-    share = sum(found.values()) / len(found)
-    if not 0.09 < share < 0.16:
+    if not 0.09 < (share := sum(found.values()) / len(found)) < 0.16:
         return "share", share
     kinds = {("number", n): [kept for pair, kept in found.items() if n in pair] for n in range(10, 100)}
     for ((a, b), kept), modulus in product(found.items(), range(2, 11)):
         for name, value in (("a+b", a + b), ("a×b", a * b), ("a-b", b - a)):
             kinds.setdefault((name, modulus, value % modulus), []).append(kept)
-    most = [kind for kind, kept in kinds.items() if sum(kept) > len(kept) / 2]
-    return most[0] if most else ("none",)
+    if most := [kind for kind, kept in kinds.items() if sum(kept) > len(kept) / 2]:
+        return most[0]
+    try:
+        held_out(1, 2, 3)
+    except TypeError as error:
+        return "three", error
+    return ("none",)
 
 
 def held_out(*operands):
@@ -47,7 +48,7 @@ PATTERN = (
 
 ex1 = Exercise(
     right=held_out,
-    cases=[(2,), (3,)],
+    cases=[()],
     ask=verdict,
     same=lambda given, wanted: given[0] == wanted[0],
     start=(
@@ -68,10 +69,10 @@ ex1 = Exercise(
          "和 {given[1]} 有关的题几乎全被留出，模型就没见过这个数；要打散，用摘要。",
          "nearly all with {given[1]} is held out, so the model never meets it; a digest scatters them."),
         (lambda *operands: sum(operands) % 8 == 0, *PATTERN),
-        (lambda *operands: operands[0] * operands[1] % 9 == 1, *PATTERN),
+        (lambda *operands: operands[0] * operands[1] % 7 == 3, *PATTERN),
         (lambda *operands: abs(operands[0] - operands[1]) % 8 == 3, *PATTERN),
-        (lambda a, b: held_out(a, b), "一道题可以有三个操作数：收下任意几个，写 *operands。（{given.error}）",
-         "a question may have three operands: take any number, as *operands. ({given.error})"),
+        (lambda a, b: held_out(a, b), "一道题可以有三个操作数：收下任意几个，写 *operands。（{given[1]}）",
+         "a question may have three operands: take any number, as *operands. ({given[1]})"),
     ],
 )  # fmt: skip
 
@@ -129,10 +130,9 @@ def loss_cases():
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    load = torch.rand(6, generator=generator)
-    probabilities = torch.randn(40, 6, generator=generator).mul(2).softmax(dim=-1)
-    uniform = torch.full((4,), 0.25), torch.full((3, 4), 0.25)
-    return {"6 experts": (load / load.sum(), probabilities), "4 experts": uniform}
+    load, logits = torch.rand(6, generator=generator), 2 * torch.randn(40, 6, generator=generator)
+    even = torch.full((4,), 0.25), torch.full((3, 4), 0.25)
+    return {"load (6)": (load / load.sum(), logits.softmax(dim=-1)), "load (4)": even}
 
 
 ex3 = Exercise(

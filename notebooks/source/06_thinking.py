@@ -23,13 +23,12 @@
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
 
 # %% key="setup"
-import math
 import os
-import re
 import time
 
-from helpers import checks, models, plots
+from helpers import models, plots
 from helpers.engine import close_engine, open_engine, split
+from helpers.lessons import l06
 
 folder = models.course_model()
 print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
@@ -212,7 +211,7 @@ def split_ids(token_ids, think, end):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_06_1(split_ids)
+l06.ex1.check(split_ids)
 
 # %% [markdown] lang="zh" key="switch-text"
 # ## 硬开关和软开关
@@ -351,6 +350,10 @@ if count < 30:
 
 
 # %% key="experiment"
+import math
+import re
+
+
 def is_right(output, result):
     found = re.findall(r"\d+", (split(output).answer or "").replace(",", ""))
     return found[-1:] == [str(result)]
@@ -488,7 +491,7 @@ def choose_budget(accuracy, share):  # noqa: F811
 
 # %% key="ex2-check"
 accuracy = {budget: measured["greedy", budget][0] for budget in (*budgets, None)}
-checks.exercise_06_2(choose_budget, accuracy)
+l06.ex2.check(choose_budget, accuracy)
 
 # %% [markdown] lang="zh" key="recall-text"
 # ## 什么时候不该思考（选读）

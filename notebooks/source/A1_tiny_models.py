@@ -21,12 +21,12 @@
 # | Model | the two bundled tiny models; only the capstone follows `COURSE_MODEL`, a real one to try is Qwen3-8B (24 GB GPU), which was not run on a GPU |
 
 # %% key="setup"
-import os
 import random
 import re
 import site
 
-from helpers import checks, machine, models, plots
+from helpers import machine, models, plots
+from helpers.lessons import lA1
 
 site.addsitedir(str(models.ROOT / "tools"))  # the scripts that made the models: tools/ is no package
 import tiny_data
@@ -162,7 +162,7 @@ def held_out(*operands):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_A1_1(held_out)
+lA1.ex1.check(held_out)
 
 # %% [markdown] lang="zh" key="tokenizer-text"
 # ## 分词器
@@ -332,7 +332,7 @@ def make_targets(ids, start, silent):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_A1_2(make_targets)
+lA1.ex2.check(make_targets)
 
 # %% [markdown] lang="zh" key="loss-text"
 # ## 损失说明什么
@@ -479,7 +479,7 @@ def balancing_loss(load, probabilities):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_A1_3(balancing_loss)
+lA1.ex3.check(balancing_loss)
 
 # %% [markdown] lang="zh" key="live-text"
 # ## 现场训练一个（选读）
@@ -515,6 +515,8 @@ prompt, reply, expected = make_sum(random.Random(5), with_thought=True)
 print(tokenizer.decode(prompt + reply))
 
 # %% key="live-train" tags=["extra"]
+import os
+
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
@@ -593,6 +595,8 @@ figure
 # Step one: put your own questions into `prompts`, each as (question, the last number that should occur). The default is 40 held-out long sums and products; with too few, the share of right answers is luck. The environment variable `COURSE_CASES` changes their number, in the notebook `os.environ["COURSE_CASES"] = "100"`.
 
 # %% key="cap-prompts"
+import os
+
 rng, cases = random.Random(2), int(os.environ.get("COURSE_CASES", 40))
 drawn = [tiny_data.arithmetic(("chain", "product")[i % 2], rng, test=True, form="formula") for i in range(cases)]
 number = re.compile(r"-?\d+")
@@ -679,7 +683,7 @@ def choose_budget(measured, allowed_loss):  # noqa: F811
 
 
 # %% key="ex4-check"
-checks.exercise_A1_4(choose_budget)
+lA1.ex4.check(choose_budget)
 
 # %% [markdown] lang="zh" key="cap-serve-text"
 # 第三、四步：用选好的预算上线，从客户端把所有题同时发出去，测三件事：对了多少，每个答案多少词元，等了多久。练习还没做时，这里先用 64。`thinking_token_budget` 不是 OpenAI 的参数，放进 `extra_body`。
@@ -729,7 +733,7 @@ ax.plot(report["tokens"], 100 * report["right"], "*", markersize=15, color="#bb4
 title = f"{cap_folder.name}: right answers, % (the number at a point is its budget)"
 ax.set(title=title, xlabel="tokens an answer", ylim=(-5, 108))
 ax.legend(loc="lower right")
-checks.capstone_A1(measured, report, choose_budget)
+lA1.capstone.check(lambda: (measured, report, choose_budget))
 figure
 
 # %% [markdown] lang="zh" key="recap"
