@@ -9,7 +9,8 @@ import pytest
 import run_lessons
 from conftest import ROOT
 
-from helpers import checks, models
+from helpers import models
+from helpers.lessons.l05 import tiny_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +41,7 @@ def test_it_has_the_shape_of_06b(wide_model):
     config = models.read_config(wide_model)
     assert (config["hidden_size"], config["num_attention_heads"], config["head_dim"]) == (1024, 16, 128)
     assert not models.is_bundled(wide_model) and models.capabilities(wide_model).thinking == "switch"
-    assert checks._tiny_tokenizer().vocab_size <= config["vocab_size"]
+    assert tiny_tokenizer().vocab_size <= config["vocab_size"]
 
 
 @pytest.mark.parametrize("lesson", ["05_offline_generation", "06_thinking"])

@@ -26,8 +26,9 @@ import os
 import subprocess
 import sys
 
-from helpers import CourseError, checks, machine, models, plots
+from helpers import CourseError, machine, models, plots
 from helpers.language import say
+from helpers.lessons import l01
 
 print(models.describe())
 
@@ -257,7 +258,7 @@ def dependency_set(driver):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_01_1(dependency_set)
+l01.ex1.check(dependency_set)
 
 # %% [markdown] lang="zh" key="pin-text"
 # ## 先装 torch，再装 vLLM？
@@ -454,7 +455,7 @@ def largest_context(card, weights, per_token, limit):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_01_2(largest_context)
+l01.ex2.check(largest_context)
 
 # %% [markdown] lang="zh" key="quant-text"
 # ## 你的卡能不能用 FP8、AWQ（选读）
@@ -534,7 +535,7 @@ def kv_bytes_per_card(config, gpus):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_01_3(kv_bytes_per_card)
+l01.ex3.check(kv_bytes_per_card)
 
 # %% [markdown] lang="zh" key="model-text"
 # ## 课程用的是哪个模型

@@ -25,8 +25,9 @@ from pathlib import Path
 
 from modelscope_hub.compat import snapshot_download
 
-from helpers import CourseError, checks, download, hub, models
+from helpers import CourseError, download, hub, models
 from helpers.language import say
+from helpers.lessons import l02
 
 try:
     print(models.describe())
@@ -261,7 +262,7 @@ def count_parameters(path):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_02_1(count_parameters)
+l02.ex1.check(count_parameters)
 
 # %% [markdown] lang="zh" key="config-text"
 # **选读。** 第 01 课由 `config.json` 算过参数量。先猜：文件里数出来的和算出来的会一样吗？
@@ -442,7 +443,7 @@ def is_whole(path):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_02_2(is_whole)
+l02.ex2.check(is_whole)
 
 # %% [markdown] lang="zh" key="ex3-text"
 # ### 练习 3 ★★☆（8 分钟，选读）：缺了哪几片
@@ -473,7 +474,7 @@ def missing_shards(folder):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_02_3(missing_shards)
+l02.ex3.check(missing_shards)
 
 # %% [markdown] lang="zh" key="vllm-text"
 # ## 让 vLLM 自己下载？（选读）

@@ -25,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import checks, models, plots
+from helpers import models, plots
 from helpers.language import say
+from helpers.lessons import l03
 
 # zh: 矩阵这么小，多用一个线程反而更慢
 # en: for matrices this small a second thread costs more than it brings
@@ -130,7 +131,7 @@ def rms_norm(x, weight, eps):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_03_1(rms_norm)
+l03.ex1.check(rms_norm)
 
 # %% [markdown] lang="zh" key="rmsnorm-text"
 # 下面是全课要用的 RMSNorm。它比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，每一次舍入都会丢掉精度；transformers 也这样做。
@@ -364,7 +365,7 @@ class Qwen2Attention(nn.Module):
 #
 # ### 练习 2 ★★☆（8 分钟）：把 QK 归一化放对地方
 #
-# 补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, heads, seq, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 交给 `apply_rope`。
+# 补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 已经配好这个次序，交给 `apply_rope`。
 #
 # <details><summary>提示</summary>
 #
@@ -398,7 +399,7 @@ class Qwen2Attention(nn.Module):
 #
 # ### Exercise 2 ★★☆ (8 minutes): put QK-norm in the right place
 #
-# Complete the function so that query and key are ready for their dot products. `query` is `(batch, heads, seq, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` go to `apply_rope`.
+# Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` fit this order and go to `apply_rope`.
 #
 # <details><summary>Hint</summary>
 #
@@ -418,7 +419,7 @@ def prepare(query, key, q_norm, k_norm, cos, sin):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_03_2(prepare)
+l03.ex2.check(prepare)
 
 # %% [markdown] lang="zh" key="qwen3-attention-text"
 # 用类来写，Qwen3 的注意力就是 Qwen2 的注意力改三处：去掉偏置，加两个归一化，取出 q、k、v 时用上它们。每个归一化只有 `head_dim` 个参数，由这一层所有的头共用。
@@ -629,7 +630,7 @@ def kv_bytes_per_token(config):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_03_3(kv_bytes_per_token)
+l03.ex3.check(kv_bytes_per_token)
 
 # %% [markdown] lang="zh" key="assemble-text"
 # ## 装起来

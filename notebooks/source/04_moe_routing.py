@@ -24,8 +24,9 @@
 import torch
 import torch.nn.functional as F
 
-from helpers import checks, models, plots, qwen, routing
+from helpers import models, plots, qwen, routing
 from helpers.language import say
+from helpers.lessons import l04
 
 folder = models.course_moe_model()
 if models.is_bundled(folder):
@@ -184,7 +185,7 @@ def choose_experts(router_logits, top_k):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_04_1(choose_experts)
+l04.ex1.check(choose_experts)
 
 # %% [markdown] lang="zh" key="route-text"
 # 下面是全课要用的路由函数：多一个开关 `norm_topk_prob`，softmax 用 float32 做：真正的模型里分数是 bfloat16，概率不必再丢一次精度，transformers 也这样做。先猜一猜：开关关着时，权重的和是多少？
@@ -287,7 +288,7 @@ def run_experts(tokens, routing_weights, expert_ids, experts):  # noqa: F811
 
 
 # %% key="ex2-check" tags=["extra"]
-checks.exercise_04_2(run_experts)
+l04.ex2.check(run_experts)
 
 # %% [markdown] lang="zh" key="block-text"
 # 现在写出整个混合专家层，名字照着检查点里的权重取。一个专家就是第 03 课的 SwiGLU 前馈网络，只是窄一些（`moe_intermediate_size`）。有两个名字很像，别弄混：专家里的 `gate_proj` 是 SwiGLU 的阀门，层里的 `gate` 是路由器。
@@ -547,7 +548,7 @@ def expert_parameters(config):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_04_3(expert_parameters)
+l04.ex3.check(expert_parameters)
 
 # %% [markdown] lang="zh" key="sizes-question"
 # 把它算到每个模型上；总数用 transformers 在不占内存的 `meta` 设备上建出模型来核对。表里有两个更早的模型带**共享专家**：每层多一个，每个词元都经过它，不由路由器选。先猜一猜：30B-A3B 里，专家占全部参数的几成？没有共享专家的 30B-A3B，比有共享专家的 Qwen1.5-MoE-A2.7B 每个词元算得少吗？
@@ -773,7 +774,7 @@ def load_balancing_loss(router_logits, top_k):  # noqa: F811
 
 
 # %% key="ex4-check" tags=["extra"]
-checks.exercise_04_4(load_balancing_loss)
+l04.ex4.check(load_balancing_loss)
 
 # %% [markdown] lang="zh" key="global-text"
 # **选读。** 在哪些词元上统计 $f$，大有讲究。一次更新要用的数据太多，放不进一张卡，就切成许多**微批次**（micro-batch），轮流或分到多张卡上计算。一个微批次往往只有几句同一类的话。可以在每个微批次里各算各的损失，也可以像 Qwen3 的报告那样，用**全局批次**的损失（[Qiu 等，2025](https://arxiv.org/abs/2501.11873)）：$f$ 在所有微批次之间同步，等于把它们的词元放在一起数。（$p$ 是平均，不同步也一样。）

@@ -26,9 +26,10 @@
 import json
 import os
 
-from helpers import checks, models, plots
+from helpers import models, plots
 from helpers.engine import close_engine, open_engine, split
 from helpers.language import say
+from helpers.lessons import l05
 
 folder = models.course_model()
 print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
@@ -226,7 +227,7 @@ def non_thinking_prompt(system, question):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_05_1(non_thinking_prompt)
+l05.ex1.check(non_thinking_prompt)
 
 # %% [markdown] lang="zh" key="off-text"
 # **选读。** 自己渲染好的文本交给 `llm.generate`，和 `llm.chat` 走的是同一条路，提示词的词元完全一样。模板也能换：`chat_template` 参数收模板的全文，服务器上对应 `--chat-template` 文件。下面把模板里的条件改掉，得到一个永不思考的模板；做法要写进模板，不靠每次调用都记得传参数。
@@ -598,7 +599,7 @@ def top_p_filter(logits, top_p):  # noqa: F811
 
 
 # %% key="ex2-check" tags=["extra"]
-checks.exercise_05_2(top_p_filter)
+l05.ex2.check(top_p_filter)
 
 # %% [markdown] lang="zh" key="logprobs-text"
 # ## 模型有多大把握（选读）

@@ -26,9 +26,10 @@
 import os
 import time
 
-from helpers import checks, models, plots
+from helpers import models, plots
 from helpers.engine import close_engine, open_engine, split
 from helpers.language import say
+from helpers.lessons import l06
 
 folder = models.course_model()
 print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
@@ -224,7 +225,7 @@ def split_ids(token_ids, think, end):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_06_1(split_ids)
+l06.ex1.check(split_ids)
 
 # %% [markdown] lang="zh" key="switch-text"
 # ## 硬开关和软开关
@@ -530,7 +531,7 @@ def choose_budget(accuracy, share):  # noqa: F811
 
 # %% key="ex2-check"
 accuracy = {budget: measured["greedy", budget][0] for budget in (*budgets, None)}
-checks.exercise_06_2(choose_budget, accuracy)
+l06.ex2.check(choose_budget, accuracy)
 
 # %% [markdown] lang="zh" key="recall-text"
 # ## 什么时候不该思考（选读）

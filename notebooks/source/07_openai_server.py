@@ -26,8 +26,9 @@
 import json
 import os
 
-from helpers import checks, models, plots
+from helpers import models, plots
 from helpers.language import say
+from helpers.lessons import l07
 from helpers.server import Server
 
 print(models.describe())
@@ -362,7 +363,7 @@ def non_thinking_request(model, question):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_07_1(non_thinking_request)
+l07.ex1.check(non_thinking_request)
 
 # %% [markdown] lang="zh" key="turns-text"
 # ## 多轮对话（选读）
@@ -492,7 +493,7 @@ def read_stream(chunks):  # noqa: F811
 
 
 # %% key="ex2-check" tags=["extra"]
-checks.exercise_07_2(read_stream)
+l07.ex2.check(read_stream)
 
 # %% [markdown] lang="zh" key="tools-text"
 # ## 工具调用
@@ -596,7 +597,7 @@ def join_tool_calls(deltas):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_07_3(join_tool_calls)
+l07.ex3.check(join_tool_calls)
 
 # %% [markdown] lang="zh" key="structured-text"
 # ## 结构化输出（选读）

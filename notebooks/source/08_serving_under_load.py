@@ -27,8 +27,9 @@ import asyncio
 import os
 import time
 
-from helpers import checks, engine, models, plots
+from helpers import engine, models, plots
 from helpers.language import say
+from helpers.lessons import l08
 from helpers.server import Server
 
 print(models.describe())
@@ -274,7 +275,7 @@ def latency_doubles(curves):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_08_1(latency_doubles)
+l08.ex1.check(latency_doubles)
 found = latency_doubles({level: curve["whole"] for level, curve in curves.items()})
 print("in the measurement above:", "?" if found is ... else found)
 
@@ -545,7 +546,7 @@ def worth_a_retry(status):  # noqa: F811
 
 
 # %% key="ex2-check" tags=["extra"]
-checks.exercise_08_2(worth_a_retry)
+l08.ex2.check(worth_a_retry)
 
 # %% [markdown] lang="zh" key="copy-text"
 # ## 可以直接拿走的代码（选读）
@@ -828,7 +829,7 @@ def requests_that_fit(config, weights, memory, tp, context):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_08_3(requests_that_fit)
+l08.ex3.check(requests_that_fit)
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结

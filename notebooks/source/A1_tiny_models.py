@@ -24,8 +24,9 @@
 import random
 import site
 
-from helpers import checks, machine, models, plots
+from helpers import machine, models, plots
 from helpers.language import LANGUAGE, say
+from helpers.lessons import lA1
 
 # zh: 造出小模型的几个脚本；tools/ 不是一个包
 # en: the scripts that made the models; tools/ is no package
@@ -172,7 +173,7 @@ def held_out(*operands):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_A1_1(held_out)
+lA1.ex1.check(held_out)
 
 # %% [markdown] lang="zh" key="tokenizer-text"
 # ## 分词器
@@ -357,7 +358,7 @@ def make_targets(ids, start, silent):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_A1_2(make_targets)
+lA1.ex2.check(make_targets)
 
 # %% [markdown] lang="zh" key="loss-text"
 # ## 损失说明什么
@@ -520,7 +521,7 @@ def balancing_loss(load, probabilities):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_A1_3(balancing_loss)
+lA1.ex3.check(balancing_loss)
 
 # %% [markdown] lang="zh" key="live-text"
 # ## 现场训练一个（选读）
@@ -740,7 +741,7 @@ def choose_budget(measured, allowed_loss):  # noqa: F811
 
 
 # %% key="ex4-check"
-checks.exercise_A1_4(choose_budget)
+lA1.ex4.check(choose_budget)
 
 # %% [markdown] lang="zh" key="cap-serve-text"
 # 第三、四步：用选好的预算上线，从客户端把所有题同时发出去，测三件事：对了多少，每个答案多少词元，等了多久。练习还没做时，这里先用 64。`thinking_token_budget` 不是 OpenAI 的参数，放进 `extra_body`。
@@ -792,7 +793,7 @@ title = say("正确率，%（点旁的数是预算）", "right answers, % (the n
 xlabel = say("平均每个答案的词元数", "tokens an answer")
 ax.set(title=f"{cap_folder.name}: {title}", xlabel=xlabel, ylim=(-5, 108))
 ax.legend(loc="lower right")
-checks.capstone_A1(measured, report, choose_budget)
+lA1.capstone.check(lambda: (measured, report, choose_budget))
 figure
 
 # %% [markdown] lang="zh" key="recap"
