@@ -18,7 +18,8 @@ from conftest import LESSONS, ROOT
 from jupyterlab_server import RAN, TOKEN, JupyterLab, screenshot, wait_until
 from lesson_source import head_line, read_lesson
 
-from helpers import CourseError, checks, language, progress
+from helpers import CourseError, language, progress
+from helpers.lessons import l01
 
 SOURCE = """\
 # %% [markdown] lang="zh" key="title"
@@ -430,7 +431,7 @@ def test_what_jupyterlab_saves_meanwhile_is_carried_too(copied, monkeypatch):
 
 def printed(solution, capsys) -> str:
     """What a real check says of a solution."""
-    checks.exercise_01_1(solution)
+    l01.ex1.check(solution)
     return capsys.readouterr().out
 
 

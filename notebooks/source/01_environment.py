@@ -26,8 +26,7 @@ import os
 import subprocess
 import sys
 
-from helpers import CourseError, machine, models, plots
-from helpers.language import say
+from helpers import CourseError, machine, models, plots, say
 from helpers.lessons import l01
 
 print(models.describe())

@@ -25,8 +25,7 @@ from pathlib import Path
 
 from modelscope_hub.compat import snapshot_download
 
-from helpers import CourseError, download, hub, models
-from helpers.language import say
+from helpers import CourseError, download, hub, models, say
 from helpers.lessons import l02
 
 try:

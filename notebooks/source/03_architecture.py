@@ -25,8 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import models, plots
-from helpers.language import say
+from helpers import models, plots, say
 from helpers.lessons import l03
 
 # zh: 矩阵这么小，多用一个线程反而更慢

@@ -24,8 +24,7 @@
 import torch
 import torch.nn.functional as F
 
-from helpers import models, plots, qwen, routing
-from helpers.language import say
+from helpers import models, plots, qwen, routing, say
 from helpers.lessons import l04
 
 folder = models.course_moe_model()

@@ -26,9 +26,8 @@
 import json
 import os
 
-from helpers import models, plots
+from helpers import models, plots, say
 from helpers.engine import close_engine, open_engine, split
-from helpers.language import say
 from helpers.lessons import l05
 
 folder = models.course_model()

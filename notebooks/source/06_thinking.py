@@ -26,9 +26,8 @@
 import os
 import time
 
-from helpers import models, plots
+from helpers import models, plots, say
 from helpers.engine import close_engine, open_engine, split
-from helpers.language import say
 from helpers.lessons import l06
 
 folder = models.course_model()

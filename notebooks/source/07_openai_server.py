@@ -26,8 +26,7 @@
 import json
 import os
 
-from helpers import models, plots
-from helpers.language import say
+from helpers import models, plots, say
 from helpers.lessons import l07
 from helpers.server import Server
 

@@ -27,8 +27,7 @@ import asyncio
 import os
 import time
 
-from helpers import engine, models, plots
-from helpers.language import say
+from helpers import engine, models, plots, say
 from helpers.lessons import l08
 from helpers.server import Server
 
