@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, said
 from lesson_code import run_lesson
 from lesson_source import read_lesson
 
@@ -21,14 +21,6 @@ EXERCISES = {
     "ex2": (checks.exercise_01_2, "largest_context"),
     "ex3": (checks.exercise_01_3, "kv_bytes_per_card"),
 }
-
-
-def said(capsys, check, solution) -> str:
-    capsys.readouterr()
-    assert check(solution) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
 
 
 @pytest.mark.parametrize("key", EXERCISES)

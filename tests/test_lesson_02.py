@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, said
 from faulty_hub import SHARDS, SHORT, FaultyHub, write_model
 from lesson_code import run_lesson
 from lesson_source import read_lesson
@@ -24,14 +24,6 @@ EXERCISES = {
     "ex2": (checks.exercise_02_2, "is_whole"),
     "ex3": (checks.exercise_02_3, "missing_shards"),
 }
-
-
-def said(capsys, check, solution) -> str:
-    capsys.readouterr()
-    assert check(solution) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
 
 
 @pytest.mark.parametrize("key", EXERCISES)

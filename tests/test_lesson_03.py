@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
+from conftest import ROOT, said
 from lesson_source import parse, read_lesson
 
 from helpers import checks, models, qwen
@@ -28,14 +28,6 @@ def lesson():
     for key in ("setup", *keys, "ex1-solution", "ex2-solution", "ex3-solution"):
         exec(CELLS[key], names)
     return SimpleNamespace(**names)
-
-
-def said(capsys, check, solution) -> str:
-    capsys.readouterr()
-    assert check(solution) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
 
 
 # ---------------------------------------------------------------------------------------------- exercises

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import NO_WARNING, ROOT
+from conftest import NO_WARNING, ROOT, said
 from lesson_source import read_lesson
 
 from helpers import CourseError, checks, models, plots, qwen, routing
@@ -26,14 +26,6 @@ def lesson():
     for key in ("ex1", "ex2", "ex3", "ex4"):
         exec(CELLS[f"{key}-solution"], names)
     return SimpleNamespace(**names)
-
-
-def said(capsys, check, solution) -> str:
-    capsys.readouterr()
-    assert check(solution) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
 
 
 # ---------------------------------------------------------------------------------------------- exercises

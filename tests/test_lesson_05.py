@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, said
 from lesson_source import parse, read_lesson
 
 from helpers import checks, engine, models
@@ -22,14 +22,6 @@ def solution(key):
     names = {"torch": torch}
     exec(CELLS[f"{key}-solution"], names)
     return names
-
-
-def said(capsys, check, *solutions) -> str:
-    capsys.readouterr()
-    assert check(*solutions) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
 
 
 @pytest.mark.parametrize(

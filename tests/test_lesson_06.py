@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, said
 from lesson_source import parse, read_lesson
-from test_lesson_05 import COPY_ME_SPLITS, cpu_environment, output_of, said
+from test_lesson_05 import COPY_ME_SPLITS, cpu_environment, output_of
 
 from helpers import checks, models
 

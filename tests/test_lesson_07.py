@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 import workshop_proxy
-from conftest import ROOT
+from conftest import ROOT, said
 from faulty_server import ENGINE_DEAD, FaultyServer, chat, cut, drop, page, status, stream
 from lesson_source import read_lesson
 
@@ -24,14 +24,6 @@ CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "cod
 PROSE = {(cell.key, lang): cell.text[lang] for cell in LESSON.cells if cell.kind == "markdown" for lang in ("zh", "en")}
 COPY_ME = [cell.key for cell in LESSON.cells if "copy-me" in cell.tags]
 NOWHERE = "http://127.0.0.1:9/v1"
-
-
-def said(capsys, check, solution) -> str:
-    capsys.readouterr()
-    assert check(solution) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
 
 
 # ---------------------------------------------------------------------------------------------- exercises

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import openai
 import pytest
-from conftest import ROOT
+from conftest import ROOT, said
 from faulty_server import FaultyServer, chat, cut, drop, page, status
 from lesson_source import parse, read_lesson
 
@@ -24,14 +24,6 @@ LESSON = read_lesson(ROOT / "notebooks" / "source" / "08_serving_under_load.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
 PROSE = {(cell.key, lang): cell.text[lang] for cell in LESSON.cells if cell.kind == "markdown" for lang in ("zh", "en")}
 NOWHERE = "http://127.0.0.1:9/v1"
-
-
-def said(capsys, check, solution) -> str:
-    capsys.readouterr()
-    assert check(solution) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
 
 
 # ---------------------------------------------------------------------------------------------- exercises

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, said
 from lesson_source import read_lesson
 
 from helpers import checks, models
@@ -22,14 +22,6 @@ EXERCISES = {
     "ex3": (checks.exercise_A1_3, "balancing_loss"),
     "ex4": (checks.exercise_A1_4, "choose_budget"),
 }
-
-
-def said(capsys, check, *arguments) -> str:
-    capsys.readouterr()
-    assert check(*arguments) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
 
 
 def solution(key):
