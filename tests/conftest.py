@@ -70,7 +70,7 @@ def pytest_report_header() -> str:
 TIMEOUTS = {"large": 1800, "slow": 900}  # seconds, the slowest tier first; pyproject.toml has that of the fast one
 WITH_SERVER = {"test_client", "test_copy_me", "test_lesson_07", "test_lesson_08", "test_lesson_A1", "test_server"}
 WITH_SERVER |= {"test_workshop"}
-APART = {"test_lessons"}  # by what stands in brackets: a lesson
+LESSON_FILES = {"test_lesson_01": "01_environment", "test_lesson_02": "02_model_download"}  # what they look at
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:
     os.environ["TEST_RUN"] = uuid.uuid4().hex  # marks what this run starts, however deep
@@ -88,13 +88,15 @@ def pytest_collection_modifyitems(items):
 
 
 def work_unit(nodeid: str) -> str:
-    """Tests with the same one stay in a worker, since they share what they start: a file's, those with a server's, a
-    lesson's."""
+    """Tests with the same one stay in a worker, since they share what they start: a server, the run of a lesson, else
+    what their file has in common."""
     file, _, test = nodeid.partition("::")
-    name = Path(file).stem
+    name, parameters = Path(file).stem, test.partition("[")[2].removesuffix("]")
     if name in WITH_SERVER:
         return "server"
-    return f"{name} {test.partition('[')[2]}" if name in APART else name
+    if name in LESSON_FILES or name == "test_lessons" and parameters in LESSONS:
+        return f"run of {LESSON_FILES.get(name, parameters)}"
+    return name
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -217,6 +219,26 @@ def guarded_server():
 
     with Server("qwen3-tiny", api_key="a key") as running:
         yield running
+
+
+def languages(name: str) -> tuple[str, str]:
+    """The language in which `make test` runs this lesson, Chinese for odd numbers, and the other one."""
+    return ("zh", "en") if int(name[:2].lstrip("A")) % 2 else ("en", "zh")
+
+
+@pytest.fixture(scope="session")
+def lesson_runs(tmp_path_factory):
+    """``lesson_runs(name)``: how :func:`lesson_code.run_lesson` went. Each lesson runs once."""
+    from lesson_code import run_lesson
+
+    done = {}
+
+    def run(name: str):
+        if name not in done:
+            done[name] = run_lesson(name, tmp_path_factory.mktemp(name), languages(name)[0])
+        return done[name]
+
+    return run
 
 
 def said(capsys, check, *solutions) -> str:

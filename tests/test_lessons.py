@@ -1,13 +1,11 @@
 """Every lesson runs in a real kernel, vLLM and server included; and the runner tells the truth about failures."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from copy import deepcopy
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,74 +14,44 @@ import build_notebooks
 import nbformat
 import pytest
 import record
-import run_lessons
-from conftest import LESSONS, ROOT, TOY
+from conftest import LESSONS, ROOT, TOY, languages
+from lesson_code import run_lesson
 
 from helpers import models
 
 pytestmark = pytest.mark.slow
-AGAIN = "-again"
 
 
 # --- the lessons
 
 
-@pytest.fixture(scope="session")
-def lesson_runs():
-    """``lesson_runs(name)``: the lesson's notebook after a run of all its cells, twice in one kernel, and the failure.
-
-    Each lesson runs once per session; what ran is saved in build/run.
-    """
-    done = {}
-
-    def run(name: str) -> tuple[nbformat.NotebookNode, run_lessons.CellFailed | None]:
-        if name not in done:
-            source = ROOT / "notebooks" / "zh" / f"{name}.ipynb"
-            notebook = nbformat.read(source, as_version=4)
-            second = deepcopy(notebook.cells)
-            for cell in second:
-                cell.id += AGAIN
-            notebook.cells += second
-            failure = None
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
-            try:
-                run_lessons.execute(notebook, source.parent, environment)
-            except run_lessons.CellFailed as error:
-                failure = error
-            folder = ROOT / "build" / "run"
-            folder.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, folder / f"{name}_twice.ipynb")
-            done[name] = notebook, failure
-        return done[name]
-
-    return run
-
-
 @pytest.mark.parametrize("name", LESSONS)
 def test_lesson_runs(name, lesson_runs):
-    notebook, failure = lesson_runs(name)
-    assert failure is None or failure.key.endswith(AGAIN), f"cell {failure.key}: {failure}"
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and not cell.id.endswith(AGAIN)]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-
-
-@pytest.mark.parametrize("name", LESSONS)
-def test_lesson_runs_twice_in_one_kernel(name, lesson_runs):
-    notebook, failure = lesson_runs(name)
+    """In one of its languages; without vLLM, if it needs none."""
+    notebook, failure = lesson_runs(name).notebook, lesson_runs(name).failure
     assert failure is None, f"cell {failure.key}: {failure}"
-    assert notebook.cells[-1].id.endswith(AGAIN)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_recorded_outputs_come_from_the_cells_that_print(name, lesson_runs):
     """The committed outputs stand at the same cells as a fresh run's (their text may differ between machines)."""
-    recorded = nbformat.read(ROOT / "notebooks" / "zh" / f"{name}.ipynb", as_version=4)
+    recorded = nbformat.read(ROOT / "notebooks" / languages(name)[0] / f"{name}.ipynb", as_version=4)
     assert recorded.metadata.course.recorded, f"{name} has no recorded outputs: make record LESSONS={name[:2]}"
-    fresh = {cell.id: cell for cell in lesson_runs(name)[0].cells}
+    fresh = {cell.id: cell for cell in lesson_runs(name).notebook.cells}
     for cell in recorded.cells:
         if cell.cell_type == "code" and "no-output" not in cell.metadata.get("tags", []):
             printed = [output for output in fresh[cell.id].outputs if output.get("name") != "stderr"]
             assert bool(cell.outputs) == bool(printed), cell.id
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_runs_twice_in_one_kernel(name, tmp_path):
+    """In its other language, with vLLM there."""
+    failure = run_lesson(name, tmp_path, languages(name)[1], twice=True).failure
+    assert failure is None, f"cell {failure.key}: {failure}"
 
 
 # --- the runner, on toys
