@@ -160,6 +160,14 @@ def test_it_is_vllms_own_llm_in_this_process(llm):
 
 
 @pytest.mark.slow
+def test_the_kv_cache_holds_as_many_tokens_as_computed(llm):
+    """As vLLM reports it; tests/test_routing.py does so for the mixture of experts."""
+    cache, config = llm.llm_engine.vllm_config.cache_config, models.read_config(models.course_model())
+    size = engine.sized_options(models.course_model())["kv_cache_memory_bytes"]
+    assert cache.num_gpu_blocks == size // (models.kv_bytes_per_token(config) * cache.block_size) > 0
+
+
+@pytest.mark.slow
 def test_a_second_engine_is_refused_and_the_first_still_works(llm):
     with pytest.raises(CourseError, match="close_engine"):
         engine.open_engine()

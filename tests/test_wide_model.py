@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from helpers import checks, models
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.large
 
 
 @pytest.fixture(scope="module")
