@@ -1,5 +1,6 @@
 """Every lesson runs in a real kernel, vLLM and server included; and the runner tells the truth about failures."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -14,8 +15,10 @@ import build_notebooks
 import nbformat
 import pytest
 import record
+import run_lessons
 from conftest import LESSONS, ROOT, TOY, languages
 from lesson_code import run_lesson
+from processes import PATIENCE
 
 from helpers import models
 
@@ -166,16 +169,83 @@ def test_an_error_for_learners_has_no_traceback(built):
     assert run(course).stderr.strip().endswith("99_toy, cell c1:\n先下载。")
 
 
-def test_ctrl_c_ends_the_kernel(built):
-    course = built("99_toy", "import os\n\nprint(os.getpid(), file=open('pid', 'w'))", "import time\n\ntime.sleep(60)")
-    process = subprocess.Popen(command(course), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "cell 4/4" not in process.stdout.readline():
+SLEEPS = """\
+import os, signal, time
+
+{before}
+try:
+    print(os.getpid(), file=open("{name}", "w"), flush=True)
+    time.sleep(600)
+finally:
+    print(file=open("{name} closed", "w"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_kernels(number, built):
+    """Of both lessons that run; the cell of one hears of it, the other's does not; a third never starts."""
+    built("97_hears", SLEEPS.format(name="hears", before=""))
+    built("98_deaf", SLEEPS.format(name="deaf", before="signal.signal(signal.SIGINT, signal.SIG_IGN)"))
+    course = built("99_toy", "print(file=open('toy', 'w'))")
+    folder = course.root / "notebooks" / "zh"
+    line = command(course, "--jobs", "2")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pids = [folder / name for name in ("hears", "deaf")]
+    while not all(path.exists() and path.read_text().strip() for path in pids):
         assert process.poll() is None
-    time.sleep(1)  # the line is printed just before the cell starts
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "Interrupted" in error and "Traceback" not in error
-    assert not is_alive(int((course.root / "notebooks" / "zh" / "pid").read_text()))
+    assert not any(is_alive(int(path.read_text())) for path in pids)
+    assert (folder / "hears closed").exists() and not (folder / "toy").exists()
+
+
+MEETS = """\
+import time
+from pathlib import Path
+
+Path("{here}").touch()
+while not Path("{there}").exists():
+    time.sleep(0.1)
+"""
+
+
+def test_two_lessons_run_at_a_time_and_one_that_measures_alone(built):
+    """Two wait for each other; the one that measures finds both done. The table is in order."""
+    built("08_toy", "from pathlib import Path\n\nassert Path('end of one').exists() and Path('end of two').exists()")
+    built("98_one", MEETS.format(here="one", there="two"), "Path('end of one').touch()")
+    course = built("99_two", MEETS.format(here="two", there="one"), "Path('end of two').touch()")
+    done = run(course, "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ")[0] for line in done.stdout.strip().splitlines()[-4:]]
+    assert rows == ["08_toy", "98_one", "99_toy", "99_two"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "memory", "variables", "jobs"),
+    [
+        ({"cores": 2}, 8, {}, 2),
+        ({"cores": 1}, 8, {}, 1),
+        ({"cores": 2}, 4, {}, 1),
+        ({"cores": 2, "memory": 4 * models.GIB}, 8, {}, 1),  # a container's
+        ({"cores": 8, "gpus": ("a card",)}, 64, {}, 1),
+        ({"cores": 2}, 8, {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, 1),
+        ({"cores": 2}, 8, {"COURSE_MODEL": "other"}, 1),
+        ({"cores": 2}, 8, {"COURSE_MOE_MODEL": "other"}, 1),
+    ],
+)
+def test_how_many_lessons_run_at_a_time(seen, memory, variables, jobs, tmp_path, monkeypatch):
+    shutil.copytree(models.BUNDLED / "qwen3-tiny", tmp_path / "other")
+    here = dataclasses.replace(run_lessons.machine.look(), **{"memory": 64 * models.GIB, "gpus": ()} | seen)
+    monkeypatch.setattr(run_lessons.machine, "look", lambda: here)
+    available = SimpleNamespace(available=memory * models.GIB)
+    monkeypatch.setattr(run_lessons.psutil, "virtual_memory", lambda: available)
+    for name in ("COURSE_MODEL", "COURSE_MOE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(tmp_path / value) if value == "other" else value)
+    assert run_lessons.lessons_at_once() == jobs
 
 
 def test_two_recordings_are_equal(built, monkeypatch):
