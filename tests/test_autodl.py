@@ -112,7 +112,7 @@ def test_two_runs(tmp_path):
     assert not (ROOT / "course.toml").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.network
 def test_console_and_kernel_in_environments_of_their_own(tmp_path, browser):
     """AutoDL's console runs JupyterLab from conda's base, where the course installs only the widgets' front-ends."""

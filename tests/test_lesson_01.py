@@ -34,10 +34,10 @@ def test_the_text_states_what_the_calculator_computes():
 
 
 @pytest.mark.slow
-def test_runs_in_2_gb_without_torch_and_network(tmp_path):
-    report = run_lesson("01_environment", tmp_path)
-    assert report["heavy"] == [] and sum(report["peaks"]) < 2 * GIB
-    assert "max_context: 38752" in report["printed"]["fits"]
+def test_runs_in_2_gb_without_torch_and_network(lesson_runs):
+    ran = lesson_runs("01_environment")
+    assert ran.report["heavy"] == [] and sum(ran.report["peaks"]) < 2 * GIB
+    assert "max_context: 38752" in ran.printed["fits"]
 
 
 @pytest.mark.slow
@@ -47,9 +47,10 @@ def test_runs_in_no_gpu_mode(tmp_path):
     fake = tmp_path / "bin" / "nvidia-smi"
     fake.write_text("#!/bin/sh\nexit 0\n")
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    report = run_lesson("01_environment", tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    assert "GPU: None | nvidia-smi: empty" in report["printed"]["look"]
-    assert "无卡模式" in report["printed"]["preflight"]
+    ran = run_lesson("01_environment", tmp_path, PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert ran.failure is None
+    assert "GPU: None | nvidia-smi: empty" in ran.printed["look"]
+    assert "无卡模式" in ran.printed["preflight"]
 
 
 # ---------------------------------------------------------------------------------------------- copy-me

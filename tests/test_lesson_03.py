@@ -110,12 +110,8 @@ def run_copy_me(tmp_path, **variables):
 
 
 @pytest.mark.slow
-def test_copy_me_cell_runs_alone(tmp_path):
+def test_copy_me_cell_says_what_a_checkpoint_lacks(tmp_path):
     folder = models.find_checkpoint("qwen3-tiny")
-    done = run_copy_me(tmp_path, COURSE_MODEL=str(folder))
-    assert done.returncode == 0, done.stderr
-    assert "Qwen3ForCausalLM" in done.stdout and "QKV bias: False" in done.stdout and "QK-norm:  True" in done.stdout
-    assert f"{models.kv_bytes_per_token(models.read_config(folder)) / 1024:g} KiB a token" in done.stdout
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_bytes((folder / "config.json").read_bytes())
     done = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path / "half"))

@@ -274,10 +274,7 @@ def run_copy_me(tmp_path, **variables):
 
 
 @pytest.mark.slow
-def test_copy_me_cell_runs_alone(tmp_path):
-    done = run_copy_me(tmp_path, COURSE_MOE_MODEL=str(models.find_checkpoint("qwen3-moe-tiny")))
-    assert done.returncode == 0, done.stderr
-    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [f"layer {layer}" for layer in range(4)]
+def test_copy_me_cell_says_when_there_are_no_experts(tmp_path):
     done = run_copy_me(tmp_path, COURSE_MOE_MODEL=str(models.find_checkpoint("qwen3-tiny")))
     assert done.returncode == 0 and "has no experts: it is a dense model." in done.stdout
     done = run_copy_me(tmp_path)

@@ -1,9 +1,6 @@
 """Lesson 05: its sampling is vLLM's, its copy-me cell stands alone."""
 
 import ast
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +8,7 @@ import torch
 from conftest import ROOT
 from lesson_source import parse, read_lesson
 
-from helpers import engine, models
+from helpers import engine
 from helpers.lessons.l05 import tiny_tokenizer
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "05_offline_generation.py")
@@ -51,31 +48,6 @@ def test_the_lessons_order_is_vllms(chosen):
     found = names["next_token"](logits, temperature, top_k, top_p, min_p)
     assert torch.equal(found > 0, expected > 0)
     torch.testing.assert_close(found, expected)
-
-
-def cpu_environment(**variables):
-    """Only environment variables make a script for a GPU run on a CPU: one process, a small cache, nothing compiled."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
-    return environment | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "TORCH_COMPILE_DISABLE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "OMP_NUM_THREADS": "1",
-        **variables,
-    }
-
-
-@pytest.mark.slow
-def test_copy_me_cell_runs_alone(tmp_path):
-    script = tmp_path / "vllm_model.py"
-    script.write_text(CELLS["copy-me"], encoding="utf-8")
-    environment = cpu_environment(COURSE_MODEL=str(models.find_checkpoint("qwen3-tiny")))
-    done = subprocess.run([sys.executable, "-I", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    thought, answer = done.stdout.split("thinking: ")[1].split("\nanswer: ")
-    assert "1480+222" in thought and answer == "37×46=1702\n\n" and "<think>" not in done.stdout
-    assert done.stdout.split("without thinking: ")[1].startswith("37×46=")
 
 
 OFF, ON = "<think>\n\n</think>\n\n", "<think>\n"  # what a template may write at the beginning of the last turn

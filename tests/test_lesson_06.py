@@ -3,24 +3,16 @@
 import ast
 import itertools
 import math
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
 from lesson_source import parse, read_lesson
-from test_lesson_05 import COPY_ME_SPLITS, cpu_environment, output_of
+from test_lesson_05 import COPY_ME_SPLITS, output_of
 
-from helpers import models
 from helpers.lessons.l05 import tiny_tokenizer
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "06_thinking.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
-CUT = """
-    for tokens in (8, 50):
-        chat = Chat(llm)
-        print("cut", chat.ask("37×46=?", max_tokens=tokens), len(chat.messages), "messages")
-"""
 
 
 def test_the_interval_is_wilsons():
@@ -54,18 +46,3 @@ def test_copy_me_split(case, expected):
     chat = names["Chat"].__new__(names["Chat"])
     chat.tokenizer = tiny_tokenizer()
     assert chat.split(output_of(*case)) == expected
-
-
-@pytest.mark.slow
-def test_copy_me_cell_runs_alone(tmp_path):
-    script = tmp_path / "thinking.py"
-    script.write_text(CELLS["copy-me"] + CUT, encoding="utf-8")
-    environment = cpu_environment(COURSE_MODEL=str(models.find_checkpoint("qwen3-tiny")))
-    done = subprocess.run([sys.executable, "-I", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "answer: '23×31=713'" in done.stdout and "713+10=723" in done.stdout
-    assert "4 messages, thoughts in them: False" in done.stdout
-    assert done.stdout.split("with a budget: ")[1].startswith("('46=40+6\\n37×40=1', '37×46=")  # cut there
-    within, behind = (line for line in done.stdout.splitlines() if line.startswith("cut "))
-    assert within.endswith(", None) 0 messages") and "<think>" not in within
-    assert behind.endswith("=1702', '37×') 0 messages")  # a whole thought, half an answer

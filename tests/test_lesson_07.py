@@ -16,8 +16,6 @@ from conftest import ROOT
 from faulty_server import ENGINE_DEAD, FaultyServer, chat, cut, drop, page, status, stream
 from lesson_source import read_lesson
 
-from helpers.server import Server
-
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "07_openai_server.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
 PROSE = {(cell.key, lang): cell.text[lang] for cell in LESSON.cells if cell.kind == "markdown" for lang in ("zh", "en")}
@@ -26,12 +24,6 @@ NOWHERE = "http://127.0.0.1:9/v1"
 
 
 # ---------------------------------------------------------------------------------------------- with a real server
-
-
-@pytest.fixture(scope="module")
-def running():
-    with Server(api_key="a key") as started:
-        yield started
 
 
 def settings(server):
@@ -44,26 +36,6 @@ def run_alone(code, tmp_path, **variables):
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     command = [sys.executable, "-I", "copied.py"]
     return subprocess.run(command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("key", "output"),
-    [
-        ("copy-complete", r"\('.+', True\)"),
-        ("copy-chat", r"1702.*\n\(None, '.*1712'\)"),
-        ("copy-stream", r"1480.*1702"),
-        ("copy-tools", r"699678"),
-    ],
-)
-def test_copy_me_cell_runs_alone(key, output, running, tmp_path):
-    done = run_alone(CELLS[key], tmp_path, **settings(running))
-    assert done.returncode == 0, done.stderr
-    assert re.search(output, done.stdout, re.DOTALL), done.stdout
-
-
-def test_every_copy_me_cell_is_tested():
-    assert COPY_ME == ["copy-complete", "copy-chat", "copy-stream", "copy-tools"]
 
 
 @pytest.mark.slow
@@ -85,13 +57,18 @@ def shell_lines():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("command", "key"), list(shell_lines()))
-def test_the_curl_lines_work_as_they_stand(command, key, running):
+def test_the_curl_lines_work_as_they_stand(command, key, guarded_server):
     if key:
-        names = {"json": json, "server": running, "limit": None, "messages": [{"role": "user", "content": "1+1=?"}]}
+        names = {
+            "json": json,
+            "server": guarded_server,
+            "limit": None,
+            "messages": [{"role": "user", "content": "1+1=?"}],
+        }
         exec(next(line for line in CELLS["completions-curl"].splitlines() if line.startswith("sampling")), names)
         exec("\n".join(line for line in CELLS[key].splitlines() if line.startswith("body")), names)
         command = command.replace("{body}", names.get("body", ""))
-    environment = {"PATH": os.environ["PATH"]} | settings(running)
+    environment = {"PATH": os.environ["PATH"]} | settings(guarded_server)
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
     if '"stream": true' in command:
         events = [line.removeprefix("data: ") for line in done.stdout.splitlines() if line]
@@ -110,10 +87,10 @@ def test_the_lesson_shows_curl_for_every_endpoint():
 
 
 @pytest.mark.slow
-def test_the_key_is_no_door(running):
+def test_the_key_is_no_door(guarded_server):
     """The lesson says that one endpoint generates without a key, and what the course's proxy does about it."""
-    body = {"model": running.model, "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 64}
-    root = running.base_url.removesuffix("/v1")
+    body = {"model": guarded_server.model, "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 64}
+    root = guarded_server.base_url.removesuffix("/v1")
     assert httpx.post(f"{root}/v1/chat/completions", json=body, timeout=60).status_code == 401
     assert httpx.post(f"{root}/invocations", json=body, timeout=60).json()["usage"]["completion_tokens"] > 0
     proxy = workshop_proxy.Proxy(root, {"table": "secret"}, log=None)
@@ -125,13 +102,13 @@ def test_the_key_is_no_door(running):
 
 
 @pytest.mark.slow
-def test_the_taught_trap_of_an_unknown_role(running):
+def test_the_taught_trap_of_an_unknown_role(guarded_server):
     """The lesson says that the message is dropped, which only the number of prompt tokens tells."""
-    client = openai.OpenAI(base_url=running.base_url, api_key=running.api_key)
+    client = openai.OpenAI(base_url=guarded_server.base_url, api_key=guarded_server.api_key)
     counts = {}
     for role in ("user", "boss"):
         messages = [{"role": role, "content": "37×46=?"}]
-        reply = client.chat.completions.create(model=running.model, messages=messages, max_tokens=1)
+        reply = client.chat.completions.create(model=guarded_server.model, messages=messages, max_tokens=1)
         counts[role] = reply.usage.prompt_tokens
     assert counts["boss"] == 3 < counts["user"]
 

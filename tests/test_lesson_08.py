@@ -19,7 +19,6 @@ from lesson_source import parse, read_lesson
 
 from helpers import models
 from helpers.language import say
-from helpers.server import Server
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "08_serving_under_load.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -35,15 +34,6 @@ def run_alone(tmp_path, **variables):
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     command = [sys.executable, "-I", "copied.py"]
     return subprocess.run(command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True)
-
-
-@pytest.mark.slow
-def test_copy_me_cell_runs_alone(tmp_path):
-    with Server() as server:
-        done = run_alone(tmp_path, BASE_URL=server.base_url, MODEL=server.model)
-        assert done.returncode == 0, done.stderr
-        first, second, third = done.stdout.splitlines()
-        assert "37×46=" in first and "17+25+8=" in second and "5!=" in third and "3/3" in done.stderr
 
 
 @pytest.mark.slow

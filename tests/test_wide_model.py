@@ -12,7 +12,7 @@ from conftest import ROOT
 from helpers import models
 from helpers.lessons.l05 import tiny_tokenizer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.large
 
 
 @pytest.fixture(scope="module")
