@@ -53,7 +53,7 @@ def test_the_lessons_run_on_it_unedited(lesson, wide_model):
     run_lessons.execute(notebook, ROOT / "notebooks" / "zh", environment)
     print(f"{lesson}: {time.monotonic() - start:.0f} s")
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
-    assert "qwen3-wide (Qwen3ForCausalLM)" in cells["setup"].outputs[0].text
+    assert "qwen3-wide（Qwen3ForCausalLM）" in cells["setup"].outputs[0].text
     printed = "".join(output.get("text", "") for cell in cells.values() for output in cell.outputs)
     if lesson.startswith("05"):
         assert "context: 4096 tokens" in printed and "vLLM, batch=4 " in printed

@@ -471,7 +471,7 @@ for start, logprobs in positions.items():
 from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
 
 
-# zh: 依 vLLM 的次序：温度、min-p、top-k、top-p；logprobs 的形状是 (1, vocab)
+# zh: 按 vLLM 的次序：温度、min-p、top-k、top-p；logprobs 的形状是 (1, vocab)
 # en: in vLLM's order: temperature, min-p, top-k, top-p; logprobs is (1, vocab)
 def next_token(logprobs, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     logits = keep_min_p(logprobs / temperature, min_p) if min_p else logprobs / temperature

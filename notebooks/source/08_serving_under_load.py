@@ -187,7 +187,7 @@ config = models.CATALOGUE["Qwen/Qwen3-8B"].config
 weights, per_token, bandwidth = models.weight_bytes(config), models.kv_bytes_per_token(config), 384 * 21e9 / 8
 room = 23.5 * models.GIB * models.GPU_SHARE - weights - 1.5 * models.GIB
 fitting = int(room // (1024 * per_token))
-# zh: 每步要读的字节：除了输入嵌入，全部权重
+# zh: 一步要读的字节：除输入嵌入以外的全部权重
 # en: bytes that a step reads: all weights but the input embedding
 read = weights - 2 * config["vocab_size"] * config["hidden_size"]
 
@@ -463,7 +463,7 @@ else:
     while server.metrics()["num_requests_running"]:
         await asyncio.sleep(0.02)
     seconds = f"{time.perf_counter() - start:.2f} s"
-    print(say("没有请求在运行了，用了", "nothing runs any more after"), seconds)
+    print(say("running 回到 0，用了", "running is back at 0 after"), seconds)
 
 # %% [markdown] lang="zh" key="pressure-text"
 # ## 背压：队伍满了就拒绝
@@ -499,7 +499,7 @@ async def crowd(client, at_once, count=96):
 
 
 if server.attached:
-    print(say("别人也在用这台服务器：不去挤。", "others use this server: no crowd"))
+    print(say("别人也在用这台服务器：这里不做。", "others use this server: not done here"))
 elif not bounded:
     print(say("这个 vLLM 没有 --max-num-queued-reqs。", "this vLLM has no --max-num-queued-reqs"))
 else:
@@ -687,7 +687,7 @@ for name, memory, tp, pp in (
 ):
     config = models.CATALOGUE[f"Qwen/Qwen3-{name}"].config
     heads = config["num_key_value_heads"]
-    # zh: 一个头绝不切开
+    # zh: 一个头不会再切开
     # en: a head is never cut
     kv = models.kv_bytes_per_token(config) * max(1, heads // tp) / heads / pp
     weights = models.weight_bytes(config) / (tp * pp)
