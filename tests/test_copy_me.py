@@ -23,7 +23,7 @@ KV = models.kv_bytes_per_token(models.read_config(models.find_checkpoint("qwen3-
 
 # What a block prints about the tiny models, in this order; one that is not here has to print something.
 PRINTED = {
-    "03-0": [r"Qwen3ForCausalLM", f"{KV:g} KiB a token", r"QKV bias: False", r"QK-norm:  True"],
+    "03-0": [r"Qwen3ForCausalLM", r"QKV bias: False", r"QK-norm:  True", f"{KV:g} KiB a token"],
     "04-0": [r"^layer 0:", r"^layer 1:", r"^layer 2:", r"^layer 3:[^\n]*$"],
     "05-0": [r"\A(?!.*<think>)", r"^thinking: .*1480\+222", r"^answer: 37×46=1702$", r"^without thinking: 37×46="],
     "06-0": [
