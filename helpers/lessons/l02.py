@@ -186,10 +186,10 @@ HALF = ".incomplete 只是半个文件，那一片也算缺少。", ".incomplete
 ex3 = Exercise(
     right=missing_shards,
     cases={
-        "weight_map": (INDEX, *NAMES[:2], f"{NAMES[2]}.incomplete"),
-        "weight_map, nothing missing": (INDEX, *NAMES),
-        "no index, no model.safetensors": ("config.json",),
-        "model.safetensors": (SINGLE,),
+        f"{INDEX}, 2/4": (INDEX, *NAMES[:2], f"{NAMES[2]}.incomplete"),
+        f"{INDEX}, 4/4": (INDEX, *NAMES),
+        "config.json": ("config.json",),
+        f"config.json, {SINGLE}": ("config.json", SINGLE),
     },
     ask=in_folder,
     start=("weight_map 的值是文件名：去重，留下不存在的，排序。",

@@ -174,7 +174,7 @@ ex4 = Exercise(
     right=choose_budget,
     cases={
         **{f"allowed_loss={loss}": (ROWS, loss) for loss in (0.1, 0.02, 0.0, 1.0)},
-        "allowed_loss=0.1, no None": (ROWS[1:], 0.1),
+        "allowed_loss=0.1, budget=0, 48, 64, 32": (ROWS[1:], 0.1),
     },
     start=("最好的 right 减去 allowed_loss 是及格线；及格的里面按 tokens 取最小。",
            "the best right less allowed_loss is the line; of those above it, take the smallest by tokens."),
