@@ -3,12 +3,13 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+
+from helpers.server import _free_port
 
 TOKEN = "secret"
 SETTINGS = {
@@ -59,9 +60,7 @@ class JupyterLab:
         self.log = state / "server.log"
 
     def __enter__(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = _free_port()
         self.address = f"http://127.0.0.1:{port}"
         command = [self.python, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
         with self.log.open("w") as log:
