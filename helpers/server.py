@@ -5,12 +5,14 @@ starts and ends nothing, caps the concurrency at ``COURSE_CONCURRENCY`` (default
 room's.
 """
 
+import contextlib
 import importlib.util
 import ipaddress
 import json
 import math
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -458,9 +460,12 @@ def _check_binding(host: str, api_key: str | None) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+    """A free port, below those that Linux hands out itself (from 32768 on): vLLM takes it only 15 s later."""
+    while True:
+        port = 20000 + secrets.randbelow(12768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def _check_port(host: str, port: int) -> None:

@@ -124,12 +124,6 @@ def pytest_timeout_set_timer(item, settings):
     return done
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error):
-    if error:  # the worker crashed; what it started did not
-        end_all({"TEST_RUN": os.environ["TEST_RUN"], "PYTEST_XDIST_WORKER": node.gateway.id})
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     return _without_skip((yield))

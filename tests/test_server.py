@@ -119,6 +119,17 @@ def test_several_workers_are_several_processes(checkpoint, monkeypatch):
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in two and "VLLM_CPU_OMP_THREADS_BIND='0|1'" in two
 
 
+def test_its_port_is_free_and_none_that_linux_hands_out_meanwhile(checkpoint, monkeypatch):
+    """A server takes its port long after it was chosen. One that is taken already is passed over."""
+    first = Server(checkpoint).port
+    drawn = iter([first - 20000, *range(12768)])
+    monkeypatch.setattr("helpers.server.secrets.randbelow", lambda n: next(drawn))
+    with socket.socket() as taken:
+        taken.bind((HOST, first))
+        second = Server(checkpoint).port
+    assert second != first and 20000 <= min(first, second) <= max(first, second) < 32768
+
+
 def test_a_wrong_path_is_refused(tmp_path):
     with pytest.raises(CourseError, match="config.json"):
         Server(tmp_path)

@@ -82,10 +82,16 @@ def test_what_shares_a_start_stays_in_one_worker(tmp_path):
         name, _, worker = line.split()
         workers["server" if name in ("server", "workshop") else name].add(worker)
     assert [len(found) for found in workers.values()] == [1, 1, 1]
-    assert conftest.work_unit("tests/test_lessons.py::test_a[08_x]") == conftest.work_unit(
-        "test_lessons.py::test_b[08_x]"
+    [runs, outputs, small, other] = map(
+        conftest.work_unit,
+        [
+            "tests/test_lessons.py::test_lesson_runs[01_environment]",
+            "tests/test_lessons.py::test_outputs[01_environment]",
+            "tests/test_lesson_01.py::test_runs_in_2_gb",
+            "tests/test_lessons.py::test_lesson_runs[02_model_download]",
+        ],
     )
-    assert conftest.work_unit("test_lessons.py::test_a[08_x]") != conftest.work_unit("test_lessons.py::test_a[07_x]")
+    assert runs == outputs == small != other
 
 
 @pytest.mark.parametrize(
