@@ -713,7 +713,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     trace = RoutingTrace.load(path)
     layers, tokens, size = len(trace.layers), len(trace.token_ids), f"{path.stat().st_size / 1e3:.0f} kB"
-    print(f"{path}:", say(f"{layers} 层，{tokens} 个词元，{size}", f"{layers} layers, {tokens} tokens, {size}"))
+    zh, en = f"{layers} 层，{tokens} 个词元，{size}", f"{layers} layers, {tokens} tokens, {size}"
+    print(say(f"{path}：{zh}", f"{path}: {en}"))
     return 0
 
 

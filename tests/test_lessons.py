@@ -195,7 +195,8 @@ def test_a_cell_that_hangs_or_ends_the_kernel(code, reason, built):
 
 def test_an_error_for_learners_has_no_traceback(built):
     course = built("99_toy", "from helpers import CourseError\n\nraise CourseError('先下载。', 'Download first.')")
-    assert run(course).stderr.strip().endswith("99_toy, cell c1:\n先下载。\nDownload first.")
+    assert run(course).stderr.strip().endswith("99_toy, cell c1:\n先下载。")  # in the page's language
+    assert run(course, "--lang", "en").stderr.strip().endswith("99_toy, cell c1:\nDownload first.")
 
 
 def test_ctrl_c_ends_the_kernel(built):
