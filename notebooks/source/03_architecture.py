@@ -87,8 +87,11 @@ for ax, (name, vector) in zip(axes, normed.items(), strict=True):
     mean, rms = f"{vector.mean():.2f}", f"{vector.pow(2).mean().sqrt():.2f}"
     ax.bar(range(64), vector, width=1.0, color="#77aadd")
     ax.axhline(vector.mean(), color="#bb4400", linewidth=1.5)
-    title = say("{}：平均值 {}，均方根 {}", "{}: mean {}, RMS {}")
-    ax.set_title(title.format(name, mean, rms))
+    title = say(
+        f"{name}：平均值 {mean}，均方根 {rms}",
+        f"{name}: mean {mean}, RMS {rms}",
+    )
+    ax.set_title(title)
     ax.set_xlabel(say("分量", "component"))
 figure
 
@@ -214,8 +217,8 @@ for pair, ax in enumerate(axes[:3]):
     for position, angle in enumerate(angles):
         ax.text(1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center")
     ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
-    title = say("第 {} 对：每步 {:.2f} rad", "pair {}: {:.2f} rad a step")
-    ax.set_title(title.format(pair, inv_freq[pair]))
+    step = f"{inv_freq[pair]:.2f} rad"
+    ax.set_title(say(f"第 {pair} 对：每步 {step}", f"pair {pair}: {step} a step"))
 
 query, key = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(1))
 distances, curves = torch.arange(64), []
@@ -587,7 +590,7 @@ for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
             built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
         assert built.num_parameters() == count_parameters(config)
     ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 3300))
-    ax.set_xlabel(say("KV 缓存，每个词元的 KiB", "KV cache, KiB per token"))
+    ax.set_xlabel(say("KV 缓存，KiB/词元，bf16", "KV cache, KiB/token, bf16"))
 axes[0].legend(loc="lower right")
 figure
 

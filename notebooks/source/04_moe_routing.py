@@ -448,14 +448,20 @@ axes[1].set_xlabel(say("一起计算的词元数", "tokens computed together"))
 axes[1].set_title(say("128 个专家，随机选 8 个", "8 of 128 experts, chosen at random"))
 axes[1].set(xticks=[1, 8, 64, 512], xticklabels=[1, 8, 64, 512], yticks=[8, 128, 1024, 8192])
 axes[1].set_yticklabels([8, 128, 1024, 8192])
-used = len(expert_ids.unique())
-calls = say("遍历词元 {} 次，遍历专家 {} 次", "calls: {} over tokens, {} over experts")
-print(calls.format(len(tokens) * top_k, used))
-in_use = say(
-    "第一个词元用到 {} 个专家，整段用到 {} 个",
-    "experts in use: {} for the first token, {} for the whole prompt",
+calls, used = len(tokens) * top_k, len(expert_ids.unique())
+first = len(expert_ids[0].unique())
+print(
+    say(
+        f"遍历词元 {calls} 次，遍历专家 {used} 次",
+        f"calls: {calls} over tokens, {used} over experts",
+    )
 )
-print(in_use.format(len(expert_ids[0].unique()), used))
+print(
+    say(
+        f"第一个词元用到 {first} 个专家，整段用到 {used} 个",
+        f"experts in use: {first} for the first token, {used} for all",
+    )
+)
 figure
 
 # %% [markdown] lang="zh" key="hits-read"
@@ -632,7 +638,7 @@ kinds = np.array([routing.token_class(text) for text in trace.texts])
 for layer, heaviest in zip(trace.layers[:8], trace.expert_ids[:, :, 0], strict=False):  # (tokens,)
     counts = {name: np.bincount(heaviest[kinds == name]) for name in ("CJK", "Latin", "digit") if name in kinds}
     most = [f"{name} {n.argmax()} ({n.max()}/{n.sum()})" for name, n in counts.items()]
-    print(f"{say('第 {} 层', 'layer {}').format(layer)}: {', '.join(most)}")
+    print(f"{say(f'第 {layer} 层', f'layer {layer}')}: {', '.join(most)}")
 # zh: 文字短就全画，否则画最后一个回答的开头
 # en: all of a short text, or the start of the last answer
 shown = max(1, 16 // len(trace.layers)) * plots.TOKENS_PER_ROW
@@ -856,8 +862,11 @@ layer = int(routing.gini(loads["off"][-20:].mean(0)).argmax())
 figure, axes = plots.figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
 for ax, (name, load), color in zip(axes[:2], loads.items(), ("#bb4400", "#4477aa"), strict=True):
     ax.stackplot(step, load[:, layer].T, colors=plots.EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
-    title = say("均衡损失 {}：第 {} 层", "balancing loss {}: layer {}")
-    ax.set_title(title.format(name, layer))
+    title = say(
+        f"均衡损失 {name}：第 {layer} 层",
+        f"balancing loss {name}: layer {layer}",
+    )
+    ax.set_title(title)
     ax.set(xlim=(0, step[-1]), ylim=(0, 1))
     gini, last = routing.gini(load), load[-20:].mean(0)
     axes[2].plot(step, gini, color=color, linewidth=1)[0].set_label(name)
@@ -965,14 +974,14 @@ for place, layer in enumerate(layers):
     tokens_of, harm = load[place, busiest[place]], change[place].mean(axis=-1)
     # zh: 括号里是它的词元数，和关掉它之后损失涨了多少
     # en: in brackets its tokens, and the rise of the loss without it
-    two = []
-    for i in (tokens_of.argmax(), harm.argmax()):
-        two.append(f"{busiest[place, i]} ({tokens_of[i]}, {harm[i]:+.2f})")
-    line = say(
-        "第 {} 层：最忙的专家 {}，关掉后伤得最重的 {}",
-        "layer {}: busiest expert {}, most harm without {}",
+    two = tokens_of.argmax(), harm.argmax()
+    busy, worst = (f"{busiest[place, i]} ({tokens_of[i]}, {harm[i]:+.2f})" for i in two)
+    print(
+        say(
+            f"第 {layer} 层：最忙的专家 {busy}，关掉后伤得最重的 {worst}",
+            f"layer {layer}: busiest expert {busy}, most harm without {worst}",
+        )
     )
-    print(line.format(layer, *two))
 # zh: 模型写的每个词元在哪里
 # en: where each written token stands
 ends = [(t.texts, i) for t in traces for i in range(t.prompt_length, len(t.texts))]
@@ -980,8 +989,10 @@ for index, place, column in zip(*np.unravel_index(rise.argsort(axis=None)[:-4:-1
     name, layer, expert = present[index], layers[place], busiest[place, column]
     worst = np.where(written == name, change[place, column], -np.inf).argmax()
     texts, i = ends[worst]
-    off = say("{0}，没有第 {1} 层的专家 {2}", "{0} without expert {2} of layer {1}")
-    off = off.format(name, layer, expert)
+    off = say(
+        f"{name}，没有第 {layer} 层的专家 {expert}",
+        f"{name} without expert {expert} of layer {layer}",
+    )
     context = "".join(texts[max(0, i - 6) : i])
     print(f"{off}: {rise[index, place, column]:+.2f}", end="; ")
     print(f"{context!r} -> {texts[i]!r} {change[place, column, worst]:+.1f}")
@@ -1021,8 +1032,11 @@ for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
     index, place, column = np.unravel_index(flat, rise.shape)
     x, y, low = share[index, place, column], rise[index, place, column], 0
     name, right = present[index], x > 0.5
-    text = say("{}：第 {} 层，专家 {}", "{}: layer {}, expert {}")
-    text = text.format(name, layers[place], busiest[place, column])
+    layer, expert = layers[place], busiest[place, column]
+    text = say(
+        f"{name}：第 {layer} 层，专家 {expert}",
+        f"{name}: layer {layer}, expert {expert}",
+    )
     # zh: 挨得近的标签上下错开
     # en: labels that are close go under one another
     near = [t for t in ax.texts if abs(t.xy[0] - x) < 0.3 and abs(t.xy[1] - y) < 0.08]
@@ -1075,10 +1089,13 @@ def right_answers(sign, of, pairs):
 
 
 right, stories = {}, {}
-without = say("没有第 {0} 层的专家 {1}", "without expert {1} of layer {0}")
+without = say(
+    f"没有第 {layer} 层的专家 {expert}",
+    f"without expert {expert} of layer {layer}",
+)
 for name, switch in (
     (say("全部专家", "all experts"), contextlib.nullcontext()),
-    (without.format(layer, expert), routing.expert_off(model, layer, expert)),
+    (without, routing.expert_off(model, layer, expert)),
 ):
     with switch:
         right[name] = {kind: right_answers(*problem) for kind, problem in problems.items()}
