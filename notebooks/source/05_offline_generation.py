@@ -537,7 +537,7 @@ for name, chosen in settings.items():
 # %% [markdown] lang="en" key="explorer-text"
 # **Extra.** Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. A task: at temperature 2, which single parameter cuts the nonsense and changes the rest least?
 
-# %% key="explorer" tags=["extra"]
+# %% key="explorer" tags=["extra", "raw"]
 from helpers.explorer import SamplingExplorer
 
 SamplingExplorer(positions, model=folder.name)

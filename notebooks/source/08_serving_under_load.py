@@ -325,8 +325,11 @@ figure, axes = plots.figure(1, 2, height=2.6)
 for name, style in (("running", "-"), ("waiting", "--")):
     axes[0].step(moments, [values[f"num_requests_{name}"] for _, values in samples], style, where="post", label=name)
 axes[0].axhline(32, color="#222222", linewidth=0.8)
-title = say(f"请求数（{after.scope}）", f"requests ({after.scope})")
-axes[0].set(xlabel=say("秒", "seconds"), title=f"{title} | --max-num-seqs")
+title = say(
+    f"请求数（{after.scope}）；横线：--max-num-seqs",
+    f"requests ({after.scope}); line: --max-num-seqs",
+)
+axes[0].set(xlabel=say("秒", "seconds"), title=title)
 axes[0].legend()
 axes[1].step(moments, [100 * values["kv_cache_usage_perc"] for _, values in samples], where="post", color="#bb4400")
 axes[1].set(xlabel=say("秒", "seconds"), title=say("KV 缓存占用，%", "KV cache in use, %"), ylim=0)
