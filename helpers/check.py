@@ -30,9 +30,9 @@ class Mistake(NamedTuple):
 class Exercise:
     """A task that a function solves.
 
-    right: a solution. cases: the arguments of each case, as a list of tuples, or a dictionary if they need names, or a
-    function that makes them. start: the hint for a stub, in Chinese and English. mistakes: as ``Mistake``, the first
-    that fits counts. same: whether two answers are alike. ask: what is to be compared of a solution in a case.
+    right: a solution. cases: the arguments of each case, in a list, or in a dictionary where they need a short name, or
+    a function that makes them. start: the hint for a stub, in Chinese and in English. mistakes: rows of ``Mistake``.
+    same: whether two answers are alike. ask: runs a solution on a case, and gives what is compared.
     """
 
     right: Callable
@@ -75,9 +75,9 @@ class Exercise:
         if not wrong:
             return CHANGED if changed else None
         (name, case), given, right = wrong[0]
-        for mistake, *texts in self.mistakes:
-            if self.answers_like(mistake, cases, answers):
-                return tuple(text.format(case=case, given=given, wanted=right) for text in texts)
+        for mistake in map(Mistake._make, self.mistakes):
+            if self.answers_like(mistake.wrong, cases, answers):
+                return tuple(text.format(case=case, given=given, wanted=right) for text in (mistake.zh, mistake.en))
         return self.general(name, given, right, solution)
 
     def general(self, name: str, given, wanted, solution: Callable) -> tuple[str, str]:

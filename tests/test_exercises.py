@@ -142,7 +142,9 @@ def faults(exercise: Exercise) -> list[str]:
         return all(equal(exercise.same, *pair) for pair in zip(some, others, strict=True))
 
     right = answers(exercise.right)
-    found = [
+    made = exercise.cases() if callable(exercise.cases) else exercise.cases
+    found = [] if len(made) == len(cases) else ["two cases have one name"]
+    found += [
         f"right raises {answer!r} for {name}"
         for name, answer in zip(cases, right, strict=True)
         if type(answer) is Raised
@@ -311,6 +313,13 @@ def test_an_authors_faults_are_found(mistakes, right, fault):
     """What ``test_every_mistake_gets_its_own_hint_and_right_gets_none`` would say of a room with such an exercise."""
     found = faults(toy(mistakes=mistakes, **({"right": right} if right else {})))
     assert (found == []) if fault is None else any(fault in sentence for sentence in found), found
+
+
+def test_cases_that_look_alike_in_short_need_names():
+    long, other = list(range(50)), list(range(49)) + [0]
+    assert faults(toy(cases=[(long,), (other,)])) == ["two cases have one name"]
+    named = Exercise(toy().right, {"a": (long,), "b": (other,)}, toy().start)
+    assert faults(named) == []
 
 
 def test_two_mistakes_that_only_one_case_tells_apart_need_that_case():
