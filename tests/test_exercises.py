@@ -378,15 +378,19 @@ def test_the_timer_of_others_goes_on(capsys):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_no_timer_is_left_behind(capsys, monkeypatch):
+@pytest.fixture
+def no_timer():
+    """The timer of the test's own timeout is set aside."""
+    others = signal.setitimer(signal.ITIMER_REAL, 0)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, *others)
+
+
+def test_no_timer_is_left_behind(no_timer, capsys, monkeypatch):
     monkeypatch.setattr(attempt, "SECONDS", 0.1)
     handler = signal.getsignal(signal.SIGALRM)
-    others = signal.setitimer(signal.ITIMER_REAL, 0)  # that of this test's own timeout
-    try:
-        said(capsys, toy(), loops)
-        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0) and signal.getsignal(signal.SIGALRM) == handler
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *others)
+    said(capsys, toy(), loops)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0) and signal.getsignal(signal.SIGALRM) == handler
 
 
 def test_beside_the_main_thread_it_checks_without_a_timer():
@@ -520,7 +524,7 @@ def test_a_function_of_another_shape_than_the_lessons_own(capsys):
     assert "a: item 2: the shape should be (), it is (2, 3)." in printed
 
 
-def test_ctrl_c_passes(capsys):
+def test_ctrl_c_passes(no_timer):
     def interrupted(numbers):
         raise KeyboardInterrupt
 

@@ -199,7 +199,8 @@ def test_the_balance_records_start_alike():
 # ---------------------------------------------------------------------------------------------- recording
 
 
-def test_the_recorded_trace_is_what_its_command_makes(tmp_path, capsys):
+def test_the_recorded_trace_is_what_its_command_makes(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", "en")
     output = tmp_path / "trace.npz"
     assert routing.main(["--output", str(output)]) == 0
     said = capsys.readouterr().out
