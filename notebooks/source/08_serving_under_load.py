@@ -276,7 +276,7 @@ def latency_doubles(curves):  # noqa: F811
 # %% key="ex1-check" tags=["extra"]
 l08.ex1.check(latency_doubles)
 found = latency_doubles({level: curve["whole"] for level, curve in curves.items()})
-print("in the measurement above:", "?" if found is ... else found)
+print(say("上面的测量里：", "in the measurement above:"), "?" if found is ... else found)
 
 # %% [markdown] lang="zh" key="watch-text"
 # ## 看服务器怎么排
