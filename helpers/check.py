@@ -13,7 +13,10 @@ from helpers import attempt
 from helpers.difference import SHORT, Raised, alike, difference, of_values
 from helpers.language import say
 
-NOTHING = "函数什么也没有返回：最后要写 return。", "the function returns nothing: it needs a return."
+NOTHING = (
+    "函数只返回 None：缺了 return，还是太早就返回了？",
+    "the function returns nothing but None: is a return missing, or does one come too early?",
+)
 CHANGED = "函数改动了传给它的数据：先复制一份，再改那一份。", "the function changes what it is given: change a copy."
 TOO_LONG = "{} 秒还没有算完：有没有停不下来的循环？", "not done after {} seconds: is there a loop that never ends?"
 

@@ -22,7 +22,7 @@ from helpers import attempt, check, checks, lessons, models
 from helpers import language as page_language
 from helpers.check import Exercise, equal
 from helpers.difference import Raised
-from helpers.lessons import l01, l02, l03, l04, l05, l06, l07, lA1
+from helpers.lessons import balance, l01, l02, l03, l04, l05, l06, l07, lA1
 
 SOURCES = {path.name[:2]: path for path in sorted((ROOT / "notebooks" / "source").glob("*.py"))}
 ROOMS = {
@@ -197,9 +197,9 @@ OTHERS = [
     ("l04.ex2", lambda *case: l04.run_experts(*case)[:4], "output: the shape should be (5, 3), it is (4, 3)"),
     ("l04.ex2", lambda *case: 1.0, "output: a tensor is wanted, this is float"),
     ("l04.ex3", lambda config: (28991029248, 1811939328), "Qwen3-235B-A22B: (227096395776, 14193524736) is wanted"),
-    ("l04.ex4", lambda *case: torch.tensor(l04.load_balancing_loss(*case).item()), "its gradient is lost"),
-    ("l04.ex4", torch.no_grad()(l04.load_balancing_loss), "its gradient is lost"),
-    ("l04.ex4", lambda *case: l04.load_balancing_loss(*case) + 1, "loss: the values differ"),
+    ("l04.ex4", lambda *case: torch.tensor(balance.load_balancing_loss(*case).item()), "its gradient is lost"),
+    ("l04.ex4", torch.no_grad()(balance.load_balancing_loss), "its gradient is lost"),
+    ("l04.ex4", lambda *case: balance.load_balancing_loss(*case) + 1, "loss: the values differ"),
     ("l05.ex1", lambda system, question: 3, "a text is wanted, this is int"),
     ("l05.ex1", lambda system, question: l05.written(system, question, think="<think>\n</think>\n\n"), "only newlines"),
     ("l05.ex2", lambda logits, top_p: logits, "at [0, 0] it should be -inf"),
@@ -491,7 +491,7 @@ for cell in (
 @pytest.mark.parametrize(
     ("solution", "hint"),
     [
-        (lambda numbers: None, "the function returns nothing: it needs a return. double each number."),
+        (lambda numbers: None, " ".join((check.NOTHING[1], "double each number."))),
         (lambda numbers: ..., "double each number."),
         (lambda numbers: [...], "double each number."),
         (lambda numbers: "24", "a list is wanted, this is str."),
@@ -528,9 +528,13 @@ def test_ctrl_c_passes(no_timer):
     def interrupted(numbers):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        toy().check(interrupted)
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    others = signal.setitimer(signal.ITIMER_REAL, 0)  # that of this test's own timeout
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            toy().check(interrupted)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *others)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def dependency_set(driver, newest=580, oldest=570, number=int, none="cpu", old="
     return "gpu" if major >= newest else "cu12" if major >= oldest else old
 
 
-DRIVERS = "595.71.05", "580.65.06", "579.99", "570.124.06", "535.183.01", "1000.10", None
+DRIVERS = "595.71.05", "580.65.06", "579.99", "570.124.06", "535.183.01", "96.43.20", "1000.10", None
 FILES = {"gpu": "requirements.txt", "cu12": "requirements-cu12.txt", "cpu": "requirements-cpu.txt"}
 JUST_ENOUGH = "{case[0]} 刚好够：用 >=，不用 >。", "{case[0]} is just new enough: use >=, not >."
 AS_TEXT = "文字比较里 '1000' 小于 '580'：先变成整数。", "as text '1000' is below '580': make it an integer first."
@@ -39,6 +39,13 @@ ex1 = Exercise(
         (partial(dependency_set, number=str, newest="580", oldest="570", none="too old"), *AS_TEXT),
         (partial(dependency_set, old="cpu"), "机器有 GPU，只是驱动太旧：悄悄改用 CPU 会让人一直等下去，要说出来。",
          "there is a GPU with an old driver: say so; taking the CPU in silence leaves people waiting."),
+        (partial(dependency_set, oldest=0), "比 570 还旧的，cu12 那一组也不能用：返回 'too old'。",
+         "a driver older than 570 will not do for cu12 either: return 'too old'."),
+        (partial(dependency_set, newest=10**6), "580 以上的也大于 570，于是成了 'cu12'：先和 580 比，再和 570 比。",
+         "580 and above are above 570 too, and end as 'cu12': compare with 580 first, then with 570."),
+        (lambda driver: dependency_set(driver and str(int(driver[:3]))),
+         "第一段不一定是三位数：不取前三个字符，用 split(\".\")[0]。",
+         "the first part need not have three digits: use split(\".\")[0] instead of the first three characters."),
         (lambda driver: dependency_set(driver.split(".")[0]), *NO_DRIVER),
         (lambda driver: FILES.get(name := dependency_set(driver), name), *FILE_NAME),
         (lambda driver: "requirements.txt", *FILE_NAME),
@@ -61,6 +68,7 @@ def sizes(size):
 NO_LIMIT, NO_FLOOR = 10**7, -(10**9)
 NO_WEIGHTS = "忘了减去权重。", "the weights are not subtracted."
 BLOCKS = "这是块数：再乘 16 才是词元数。", "these are blocks: times 16 gives tokens."
+OF_THE_CARD = "92% 说的是整张卡，不是减掉别的之后剩下的。", "it is 92% of the card, not of what is left of it."
 WHOLE_BLOCKS = "只有整块能用：向下取到 16 的倍数。", "only whole blocks count: round down to a multiple of 16."
 ROUND_DOWN = "最后那一块装不下：向下取，不向上取。", "the last block has no room: round down, not up."
 NOT_BELOW_0 = ("16 GiB 的卡连权重都放不下，应该是 0，得到的是 {given}。",
@@ -83,6 +91,8 @@ ex2 = Exercise(
         (partial(largest_context, other=0), "还要留 1.5 GiB 给其余开销。", "1.5 GiB are for the rest."),
         (partial(largest_context, other=1.5e9), "1.5 GiB 是 1.5 * 2**30 字节，不是 1.5e9。",
          "1.5 GiB are 1.5 * 2**30 bytes, not 1.5e9."),
+        (partial(largest_context, weighs=0.92), *OF_THE_CARD),
+        (partial(largest_context, weighs=0.92, other=0.92 * 1.5 * GIB), *OF_THE_CARD),
         (partial(largest_context, weighs=0), *NO_WEIGHTS),
         (lambda card, weights, per_token, limit: int(0.92 * card / per_token), *NO_WEIGHTS),
         (lambda *case: largest_context(*case) // 16, *BLOCKS),
@@ -107,6 +117,10 @@ ex2 = Exercise(
 
 def kv_bytes_per_card(config, gpus, heads="num_key_value_heads", head_dim=models.head_dim, both=2, least=1):
     return both * config["num_hidden_layers"] * max(least, config[heads] // gpus) * head_dim(config) * 2
+
+
+def on_one_card(config, **changes):
+    return kv_bytes_per_card(config | changes, 1)
 
 
 def divided_width(config):
@@ -139,6 +153,14 @@ ex3 = Exercise(
         (partial(kv_bytes_per_card, heads="num_attention_heads"), *KV_HEADS),
         (lambda config, gpus: kv_bytes_per_card(config, 1, heads="num_attention_heads"), *KV_HEADS),
         (lambda config, gpus: 4 * models.kv_bytes_per_token(config), *KV_HEADS),
+        (lambda config, gpus: kv_bytes_per_card(config | {"num_hidden_layers": 1}, gpus), "这只是一层的：还要乘层数。",
+         "this is one layer: times the layers."),
+        (lambda config, gpus: on_one_card(config, num_key_value_heads=max(1, gpus // config["num_key_value_heads"])),
+         "除反了：每张卡上的头数是 KV 头数 // gpus。",
+         "this divides the wrong way round: a card holds KV heads // gpus heads."),
+        (lambda config, gpus: on_one_card(config, num_hidden_layers=max(1, config["num_hidden_layers"] // gpus)),
+         "张量并行分的是头，不是层：每张卡都有全部的层。",
+         "tensor parallelism divides heads, not layers: every card has all layers."),
         (partial(kv_bytes_per_card, head_dim=divided_width),
          "head_dim 要直接读，不能用 hidden_size / heads 算：8B 碰巧对，别的尺寸不对。",
          "read head_dim, it is not hidden_size / heads: that is right for 8B by luck, and wrong for other sizes."),

@@ -42,14 +42,18 @@ def on_file(solution, content):
 # ---------------------------------------------------------------------------------------------- exercise 1
 
 
-def header_of(path, metadata=False):
+def header_of(path, metadata=False, order="little"):
     with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header = json.loads(file.read(int.from_bytes(file.read(8), order)))
     return header if metadata else {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
-def count(path, of=lambda entry: math.prod(entry["shape"]), metadata=False):
-    return sum(of(entry) for entry in header_of(path, metadata).values())
+def numbers(entry):
+    return math.prod(entry["shape"])
+
+
+def count(path, of=numbers, metadata=False, order="little"):
+    return sum(of(entry) for entry in header_of(path, metadata, order).values())
 
 
 def size(entry):
@@ -71,13 +75,19 @@ ex1 = Exercise(
         (partial(count, of=lambda entry: 1), "这是张量的个数。", "this counts tensors."),
         (lambda path: len(header_of(path, True)), "这是 JSON 的条目数。", "this counts the entries of the JSON."),
         (partial(count, of=lambda entry: sum(entry["shape"])), *PRODUCT),
-        (partial(count, of=lambda entry: math.prod(entry["shape"]) * bool(entry["shape"])), *EMPTY_SHAPE),
+        (partial(count, of=lambda entry: numbers(entry) * bool(entry["shape"])), *EMPTY_SHAPE),
         (partial(count, of=size), "这是字节数：不同类型的参数占的字节数不同，用 shape 算。",
          "these are bytes, which differ by dtype: use shape."),
         (lambda path: count(path, of=size) // 2, "这是字节数的一半，只有 bf16 才对；用 shape 算。",
          "half of the bytes is right for bf16 only: use shape."),
         (lambda path: path.stat().st_size // 2, "文件里还有文件头，也不是每种类型都占 2 字节。",
          "the file has a header too, and not every dtype takes 2 bytes."),
+        (lambda path: count(TINY), "每个文件都得到同一个数：打开 path，不要用上面那一格的 header。",
+         "every file gets the same number: open path instead of using the header of the cell above."),
+        (partial(count, order="big"), "长度读错了：字节序是小端，int.from_bytes(..., \"little\")。",
+         "the length is misread: its bytes are little-endian, int.from_bytes(..., \"little\")."),
+        (lambda path: numbers(next(iter(header_of(path).values()))), "只算了第一个张量：return 要写在循环之后。",
+         "this counts the first tensor only: return after the loop."),
         (lambda path: json.loads(path.read_bytes()[8:]), "JSON 只有前 8 个字节说的那么长，后面是权重：只读那么多。",
          "the JSON is as long as the first 8 bytes say, and weights follow: read no more than that."),
     ],
@@ -87,13 +97,13 @@ ex1 = Exercise(
 # ---------------------------------------------------------------------------------------------- exercise 2
 
 
-def is_whole(path, start=8, end=max, metadata=False, careful=True, broken=False, fits=lambda size, end: size == end):
+def is_whole(path, start=8, end=max, metadata=False, careful=True, broken=False, fits=int.__eq__, offset=1):
     """With a header that cannot be read: ``broken``, or the exception if that is None."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if careful and 8 + length > size:
-            return broken
+            return bool(broken)
         try:
             header = json.loads(file.read(length))
         except ValueError:
@@ -102,7 +112,7 @@ def is_whole(path, start=8, end=max, metadata=False, careful=True, broken=False,
             return broken
     if not metadata:
         header.pop("__metadata__", None)
-    return fits(size, start + length + end(entry["data_offsets"][1] for entry in header.values()))
+    return fits(size, start + length + end(entry["data_offsets"][offset] for entry in header.values()))
 
 
 EXACTLY = ("多出 4 个字节的文件应该返回 False：正好才算，用 ==，不用 >=。",
@@ -116,10 +126,11 @@ ex2 = Exercise(
     right=is_whole,
     cases={
         "model.safetensors": (WHOLE,),
-        # 24: what the end of the last entry falls short of the largest.
-        **{f"model.safetensors {extra:+}": (safetensors(extra=extra),) for extra in (-1, -60, -8, -24, 4)},
+        # 24: what the end of the last entry falls short of the largest; 4: how far the last start is from the end.
+        **{f"model.safetensors {extra:+}": (safetensors(extra=extra),) for extra in (-1, -60, -8, -24, -4, 4)},
         **{f"model.safetensors[:{left}]": (WHOLE[:left],) for left in (40, 8, 3, 0)},
         "502.html": (b"<!DOCTYPE html><title>502 Bad Gateway</title>",),
+        "9 + <!DOCTYPE": ((9).to_bytes(8, "little") + b"<!DOCTYPE",),
     },
     ask=on_file,
     start=("正好的大小 = 8 + JSON 的长度 + 最大的 data_offsets[1]。",
@@ -131,6 +142,14 @@ ex2 = Exercise(
         (partial(is_whole, end=lambda ends: list(ends)[-1]),
          "完整的文件应该返回 True：结束位置取最大的，不是最后一项的。",
          "a whole file gives True: take the largest end, not the last entry's."),
+        (partial(is_whole, offset=0), "data_offsets 是开始和结束：要最大的结束位置 data_offsets[1]。",
+         "data_offsets are a start and an end: take the largest end, data_offsets[1]."),
+        (partial(is_whole, broken=None), "JSON 读不出来时要返回 False，不要报错：接住 json.loads 的 ValueError。",
+         "where the JSON cannot be read, return False and raise nothing: catch the ValueError of json.loads."),
+        *[(partial(is_whole, fits=lambda size, end: True, careful=careful),
+           "只看了文件头：后面的张量少了字节，也要返回 False。",
+           "only the header is checked: a file whose tensors are short of bytes gives False too.")
+          for careful in (True, False)],
         *[
             (partial(is_whole, metadata=True, careful=careful, broken=broken), *NO_TENSOR)
             for careful, broken in ((True, False), (False, False), (False, None))
@@ -181,6 +200,8 @@ ONCE = "同一片出现了多次：先放进集合去重。", "a shard appears m
 TENSORS = "这些是张量名（键），要的是文件名（值）。", "these are tensors (keys); the file names are the values."
 THERE = "已经在的也列出来了：只要不存在的。", "files that are there are listed too: only the missing ones."
 NO_INDEX = "没有索引时不要报错：应有的是 model.safetensors。", "without the index, expect model.safetensors."
+PRESENT = "条件反了：这些是已经在的，要的是不存在的。", "the wrong way round: these are there; list the missing ones."
+NOTHING_MISSING = "model.safetensors 在，什么都不缺。", "model.safetensors is there, so nothing is missing."
 HALF = ".incomplete 只是半个文件，那一片也算缺少。", ".incomplete is half a file: that shard is missing too."
 
 ex3 = Exercise(
@@ -206,6 +227,7 @@ ex3 = Exercise(
                     ({"result": sorted}, ONCE),
                     ({"names": dict.keys}, TENSORS),
                     ({"choose": lambda folder, names: names}, THERE),
+                    ({"choose": lambda folder, names: {*names} - {*absent(folder, names)}}, PRESENT),
                     ({"choose": lambda folder, names: [n for n in names if not list(folder.glob(n + "*"))]}, HALF),
                 ),
             )
@@ -214,7 +236,7 @@ ex3 = Exercise(
         (partial(missing_shards, alone=()),
          "没有索引也没有 model.safetensors，应该返回 ['model.safetensors']，得到的是 {given}。",
          "with neither an index nor model.safetensors, ['model.safetensors'] is wanted, not {given}."),
-        (lambda folder: missing_shards(folder, alone=()) or [SINGLE], "model.safetensors 在，什么都不缺。",
-         "model.safetensors is there, so nothing is missing."),
+        (lambda folder: missing_shards(folder, alone=()) or [SINGLE], *NOTHING_MISSING),
+        (lambda folder: missing_shards(folder) if (folder / INDEX).is_file() else [SINGLE], *NOTHING_MISSING),
     ],
 )  # fmt: skip

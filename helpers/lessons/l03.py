@@ -80,6 +80,7 @@ ex1 = Exercise(
         ],
         (partial(rms_norm, square=lambda x: x.pow(2).mean()), *LAST),
         (partial(rms_norm, square=lambda x: x.pow(2).mean(0, keepdim=True)), *LAST),
+        (partial(rms_norm, square=lambda x: x.pow(2).mean(1, keepdim=True)), *LAST),
         (partial(rms_norm, square=lambda x: x.pow(2).mean(-1)), *LAST),
         (partial(rms_norm, root=outside), *EPS),
         (partial(rms_norm, root=lambda square, eps: square.sqrt()), *EPS),
@@ -120,12 +121,15 @@ def prepare_cases():
     from helpers.qwen import RMSNorm, rope_frequencies, rope_tables
 
     generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(1, 5, 6, 8, generator=generator), torch.randn(1, 5, 2, 8, generator=generator)
     norms = RMSNorm(8, 1e-6), RMSNorm(8, 1e-6)
     for norm in norms:
         norm.weight = torch.nn.Parameter(torch.rand(8, generator=generator) + 0.5, requires_grad=False)
-    tables = rope_tables(torch.arange(5)[None], rope_frequencies(8, 1e4))  # each (batch, 1, seq, head_dim)
-    return {"query, key": (query, key, *norms, *(table.transpose(1, 2) for table in tables))}
+    cases = {}
+    for seq, heads, kv_heads in ((5, 6, 2), (4, 4, 1)):  # with 4 and 4, a transposed query still fits cos and sin
+        query, key = (torch.randn(1, seq, n, 8, generator=generator) for n in (heads, kv_heads))
+        tables = rope_tables(torch.arange(seq)[None], rope_frequencies(8, 1e4))  # each (batch, 1, seq, head_dim)
+        cases[f"query {tuple(query.shape)}"] = query, key, *norms, *(table.transpose(1, 2) for table in tables)
+    return cases
 
 
 def hint_of(name, steps):
@@ -140,6 +144,21 @@ def hint_of(name, steps):
     return f"{name} 还没有旋转。", f"{name} is not rotated yet."
 
 
+def turned(query, key, *rest):
+    return prepare(query.transpose(1, 2), key.transpose(1, 2), *rest)
+
+
+def repeated(*case):
+    query, key = prepare(*case)
+    return query, key.repeat_interleave(query.shape[2] // key.shape[2], dim=2)
+
+
+def scaled(*case):
+    query, key = prepare(*case)
+    return query / query.shape[-1] ** 0.5, key
+
+
+NOT_TURNED = ("形状已经对得上 cos 和 sin：不要转置。", "the shapes fit cos and sin as they are: do not transpose.")
 OWN_NORM = "query 要用 q_norm。", "query takes q_norm."
 EACH_HEAD = ("每个头各自归一化，只在最后一维上，不是把所有的头放在一起。",
              "each head is normed by itself, over the last dimension alone, not all heads together.")  # fmt: skip
@@ -163,6 +182,11 @@ ex2 = Exercise(
         (lambda q, k, q_norm, k_norm, *t: prepare(q, k, k_norm, q_norm, *t), *OWN_NORM),
         (lambda q, k, q_norm, k_norm, *t: prepare(q, k, all_heads(q_norm), k_norm, *t), *EACH_HEAD),
         (lambda q, k, q_norm, k_norm, *t: prepare(q, k, all_heads(q_norm), all_heads(k_norm), *t), *EACH_HEAD),
+        (turned, *NOT_TURNED),
+        (lambda *case: tuple(x.transpose(1, 2) for x in turned(*case)), *NOT_TURNED),
+        (scaled, "除以 head_dim 的平方根是点积的事，这里还没有到。",
+         "the division by the root of head_dim belongs to the dot product, which comes later."),
+        (repeated, "KV 头不用重复：那是点积的事。", "the KV heads are not repeated here: the dot product does that."),
         (lambda *case: prepare(*case)[0], "应该返回两个张量：return query, key。",
          "two tensors are wanted: return query, key."),
     ],
@@ -172,8 +196,8 @@ ex2 = Exercise(
 # ---------------------------------------------------------------------------------------------- exercise 3
 
 
-def kv_bytes(config, both=2, heads="num_key_value_heads", head_dim=models.head_dim, layers="num_hidden_layers"):
-    return both * config.get(layers, 1) * config[heads] * head_dim(config) * 2
+def kv_bytes(config, both=2, heads="num_key_value_heads", head_dim=models.head_dim, layers="num_hidden_layers", size=2):
+    return both * config.get(layers, 1) * config[heads] * head_dim(config) * size
 
 
 HALF = ("只有一半：键和值都要存，每个数 2 字节。",
@@ -192,5 +216,13 @@ ex3 = Exercise(
         (partial(kv_bytes, heads="num_attention_heads"), "缓存里只有 KV 头，不是全部注意力头。",
          "the cache holds the KV heads, not all attention heads."),
         (partial(kv_bytes, layers="one layer"), "这只是一层的：还要乘层数。", "this is one layer: times the layers."),
+        (partial(kv_bytes, size=4), "每个数占 2 字节（bf16），不是 4 字节。", "a number takes 2 bytes (bf16), not 4."),
+        (lambda config: kv_bytes(config) / 1024, "要的是字节数：不用除以 1024。",
+         "bytes are wanted: do not divide by 1024."),
+        (lambda config: kv_bytes(config) * 40960 / 2**30, "这是 40,960 个词元占的 GiB；要返回的是一个词元占的字节数。",
+         "these are the GiB of 40,960 tokens; return the bytes of one token."),
+        (lambda config: 4 * config["num_hidden_layers"] * config["hidden_size"],
+         "键的宽度是 num_key_value_heads × head_dim，不是 hidden_size。",
+         "keys are num_key_value_heads × head_dim wide, not hidden_size."),
     ],
 )  # fmt: skip

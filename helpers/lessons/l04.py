@@ -6,6 +6,7 @@ from itertools import product
 from helpers import models
 from helpers.check import Exercise
 from helpers.difference import alike
+from helpers.lessons import balance
 
 EXPERTS = 4  # in exercise 2
 
@@ -19,9 +20,13 @@ def seeded():
 # ---------------------------------------------------------------------------------------------- exercise 1
 
 
-def choose_experts(router_logits, top_k, scores=lambda logits: logits.softmax(-1), normed=True, largest=True):
+def each_token(weights):
+    return weights.sum(-1, keepdim=True)
+
+
+def choose_experts(router_logits, top_k, scores=lambda logits: logits.softmax(-1), total=each_token, largest=True):
     weights, ids = scores(router_logits).topk(top_k, largest=largest)
-    return (weights / weights.sum(-1, keepdim=True) if normed else weights), ids
+    return (weights / total(weights) if total else weights), ids
 
 
 def right_route(router_logits, top_k):
@@ -33,7 +38,8 @@ def right_route(router_logits, top_k):
 def router_cases():
     torch, generator = seeded()
     logits = 2 * torch.randn(6, 5, generator=generator)  # as many tokens as no top-k is
-    return {"router_logits (6, 5), top_k=3": (logits, 3), "router_logits (6, 5), top_k=2": (logits, 2)}
+    cases = (logits, 3), (logits, 2), (logits[:3], 3)  # in the last one, a sum that lost its dimension divides as well
+    return {f"router_logits {tuple(logits.shape)}, top_k={top_k}": (logits, top_k) for logits, top_k in cases}
 
 
 OTHER_SCORES = [
@@ -50,10 +56,17 @@ ex1 = Exercise(
     start=("三步：在专家那一维上做 softmax，取 topk，再除以选中的权重之和。",
            "three steps: softmax over the experts, topk, then divide by the sum of the chosen weights."),
     mistakes=[
-        (partial(choose_experts, normed=False), "还差最后一步：每个词元的权重要除以它们的和，加起来才是 1。",
+        (partial(choose_experts, total=None), "还差最后一步：每个词元的权重要除以它们的和，加起来才是 1。",
          "one step is missing: divide the weights of each token by their sum, so that they add up to 1."),
-        *[(partial(choose_experts, scores=scores, normed=normed), *hint)
-          for (scores, *hint), normed in product(OTHER_SCORES, (True, False))],
+        *[(partial(choose_experts, scores=scores, total=total), *hint)
+          for (scores, *hint), total in product(OTHER_SCORES, (each_token, None))],
+        (partial(choose_experts, total=lambda weights: weights.sum(-1)),
+         "求和丢了一维，除法对不上词元：sum 要写 keepdim=True。",
+         "the sum lost its dimension, so the division does not line up with the tokens: sum with keepdim=True."),
+        (partial(choose_experts, total=lambda weights: weights.sum()), "除以了所有词元的总和；每个词元除以自己的和。",
+         "this divides by the sum over all tokens; divide the weights of each token by their own sum."),
+        (lambda *case: tuple(part.flip(-1) for part in right_route(*case)), "次序反了：权重最大的排在最前面。",
+         "the order is wrong: the heaviest comes first."),
         (lambda *case: right_route(*case)[::-1], "顺序反了：先权重，后编号。",
          "the order is the other way round: weights first, then ids."),
         (lambda logits, top_k: (right_route(logits, top_k)[0], right_route(-logits, top_k)[1]),
@@ -119,6 +132,7 @@ def expert_cases():
     return {
         "tokens (5, 3)": (tokens, weights, expert_ids, experts),
         "tokens (2, 3)": (tokens[:2], weights[:2], expert_ids[2:4], experts),
+        "len(experts)=2": (tokens[:3], weights[:3], torch.tensor([[0, 1], [1, 0], [0, 1]]), experts[:2]),
     }
 
 
@@ -148,6 +162,16 @@ ex2 = Exercise(
          "the weight goes to what the expert returns, not to what it is given: an expert is not linear."),
         (partial(run_experts, slots=lambda token, slot: (token[slot < 1], slot[slot < 1])),
          "每个词元只算了第一个专家。", "each token got its first expert only."),
+        (lambda tokens, weights, ids, experts: run_experts(tokens, weights, ids, experts[: ids.shape[1]]),
+         "只循环了 top_k 个专家：要走遍 len(experts) 个。",
+         "the loop takes top_k experts only: go through all len(experts)."),
+        (lambda tokens, weights, ids, experts: run_experts(tokens, weights[[[n] for n in range(len(ids))], ids], ids,
+                                                           experts),
+         "权重按专家编号取了：routing_weights 的第二维是名次，用 slot。",
+         "the weights are looked up by expert: the second dimension of routing_weights is the slot."),
+        (partial(run_experts, rows=lambda expert, rows, weights: expert(rows) * weights[:, 0]),
+         "权重少一维，对不上 hidden：routing_weights[token, slot, None]。",
+         "the weights lack a dimension and meet hidden instead of the rows: routing_weights[token, slot, None]."),
         (partial(run_experts, add=0), "后来的专家盖掉了先前的：用 index_add_ 加，不要赋值。",
          "later experts overwrote earlier ones: add with index_add_ instead of assigning."),
         (partial(run_experts, slots=lambda token, slot: (slot, token)), *TOKEN_FIRST),
@@ -159,9 +183,14 @@ ex2 = Exercise(
 # ---------------------------------------------------------------------------------------------- exercise 3
 
 
-def expert_parameters(config, matrices=3, width="moe_intermediate_size", layers="num_hidden_layers"):
+def expert_parameters(config, matrices=3, width="moe_intermediate_size", layers="num_hidden_layers", used=None):
+    """used: how many experts a token uses, in place of num_experts_per_tok."""
     one = matrices * config["hidden_size"] * config[width] * config.get(layers, 1)
-    return one * config["num_experts"], one * config["num_experts_per_tok"]
+    return one * config["num_experts"], one * (used or config["num_experts_per_tok"])
+
+
+def router_parameters(config):
+    return config["hidden_size"] * config["num_experts"] * config["num_hidden_layers"]
 
 
 ex3 = Exercise(
@@ -179,6 +208,13 @@ ex3 = Exercise(
         (partial(expert_parameters, width="intermediate_size"),
          "intermediate_size 是稠密层的宽度；专家的宽度是 moe_intermediate_size。",
          "intermediate_size is the width of a dense layer; that of an expert is moe_intermediate_size."),
+        *[(wrong, "第二个数是一个词元用到的：每层 num_experts_per_tok 个专家。",
+           "the second number is what a token uses: num_experts_per_tok experts in each layer.") for wrong in (
+            partial(expert_parameters, used=1),
+            lambda config: expert_parameters(config, used=config["num_experts"] - config["num_experts_per_tok"]),
+            lambda config: (expert_parameters(config)[0], expert_parameters(config, layers="one layer")[1]))],
+        (lambda config: tuple(n + router_parameters(config) for n in expert_parameters(config)),
+         "路由器的矩阵不算：只要专家的参数。", "the router's matrix does not count: the experts alone are asked for."),
         (lambda config: expert_parameters(config)[:1] * 2, "一个词元只用到 num_experts_per_tok 个专家。",
          "a token uses num_experts_per_tok of the experts only."),
         (lambda config: expert_parameters(config)[0], "应该返回两个数：全部的，和用到的。",
@@ -189,61 +225,4 @@ ex3 = Exercise(
 
 # ---------------------------------------------------------------------------------------------- exercise 4
 
-
-def load_balancing_loss(logits, top_k, times=None, over=None, mean=True, f="counts", p="all"):
-    """times: in place of the number of experts; over: what the counts are divided by, in place of the tokens."""
-    import torch
-
-    probabilities = logits.softmax(-1)
-    ids = probabilities.topk(top_k).indices
-    counts = torch.bincount(ids.flatten(), minlength=logits.shape[1]) / (over or len(logits))
-    chosen = torch.zeros_like(probabilities).scatter(1, ids, probabilities.gather(1, ids))
-    p = {"all": probabilities, "chosen": chosen}.get(p)
-    p = counts if p is None else p.mean(0) if mean else p.sum(0)
-    return (times or logits.shape[1]) * ((counts if f == "counts" else p) * p).sum()
-
-
-def with_gradient(solution, router_logits, top_k):
-    """The loss, and whether a gradient flows from it."""
-    import torch
-
-    with torch.enable_grad():
-        loss = solution(router_logits.requires_grad_(), top_k)
-    return {"loss": loss, "gradient": getattr(loss, "requires_grad", "no tensor")}
-
-
-def loss_cases():
-    torch, generator = seeded()
-    logits = torch.randn(40, 4, generator=generator) + torch.tensor([1.5, 0.5, 0.0, -1.0])
-    return {"router_logits (40, 4), top_k=2": (logits, 2), "router_logits (9, 4), top_k=1": (logits[:9].clone(), 1)}
-
-
-ex4 = Exercise(
-    right=load_balancing_loss,
-    cases=loss_cases,
-    ask=with_gradient,
-    start=("f 是每个专家被选中的次数除以词元数，p 是 softmax 概率在词元上的平均；返回 专家数 × Σ f·p。",
-           "f: how often each expert is chosen, over the number of tokens; p: the softmax averaged over the tokens; "
-           "return num_experts × Σ f·p."),
-    mistakes=[
-        (partial(load_balancing_loss, times=1), "还要乘专家数。", "times the number of experts."),
-        (lambda logits, top_k: load_balancing_loss(logits, top_k, over=top_k * len(logits)),
-         "f 的和应该是 top_k：除以词元数，不是除以选择的总次数。",
-         "f adds up to top_k: divide by the number of tokens, not by the number of choices."),
-        (partial(load_balancing_loss, over=1), "f 要除以词元数。", "f is divided by the number of tokens."),
-        (partial(load_balancing_loss, over=1, mean=False), "f 和 p 都要除以词元数。",
-         "f and p are both divided by the number of tokens."),
-        (partial(load_balancing_loss, f="p"), "f 要数真正的选择，不能用概率代替。",
-         "f counts the choices made, not the probabilities."),
-        (partial(load_balancing_loss, p="chosen"), "p 是全部专家的概率，没选中的也算。",
-         "p takes the probabilities of all experts, chosen or not."),
-        (partial(load_balancing_loss, p="counts"), "p 是概率的平均，不是次数：次数没有梯度。",
-         "p averages the probabilities: counts have no gradient."),
-        (lambda *case: load_balancing_loss(*case).item(), "应该返回张量，才能求梯度：不要用 .item()。",
-         "a tensor is wanted, for its gradient: do without .item()."),
-        (lambda *case: load_balancing_loss(*case).detach(),
-         "数值对了，可是梯度断了：不要用 .detach()、.item()、torch.tensor(...) 或 torch.no_grad()。",
-         "the value is right, but its gradient is lost: do without .detach(), .item(), torch.tensor(...) and "
-         "torch.no_grad()."),
-    ],
-)  # fmt: skip
+ex4 = balance.of_router

@@ -63,6 +63,9 @@ ex1 = Exercise(
     mistakes=[
         (partial(written, think=""), "这是会思考的提示词：末尾还差空的思考块。",
          "this prompt still thinks: the empty think block is missing."),
+        (lambda system, question: written(system, question + BLOCK, think=""),
+         "思考块写进了用户的一轮：它是 assistant 的一轮的开头，在最后。",
+         "the think block is in the user's turn: it belongs at the end, where the assistant's turn begins."),
         (partial(written, think="<think>\n"), "思考块只开了头：要写成空的，连 </think> 一起。",
          "the think block is only opened: write it empty, </think> included."),
         (partial(written, end="<|im_end|>"), *NEWLINES),
@@ -110,6 +113,22 @@ def in_sorted_order(logits, top_p):
     return keep(ordered, before(ordered) >= top_p)
 
 
+def gathered(logits, top_p):
+    places = logits.sort(dim=-1, descending=True).indices
+    return in_sorted_order(logits, top_p).gather(-1, places)
+
+
+def along_the_batch(logits, top_p):
+    ordered, places = logits.sort(dim=-1, descending=True)
+    probabilities = ordered.softmax(0)
+    return logits.scatter(-1, places, keep(ordered, probabilities.cumsum(0) - probabilities >= top_p))
+
+
+def min_p(logits, top_p):
+    probabilities = logits.softmax(-1)
+    return keep(logits, probabilities < top_p * probabilities.max(-1, keepdim=True).values)
+
+
 def from_the_smallest(logits, top_p):
     ordered, places = logits.sort(dim=-1)
     return logits.scatter(-1, places, keep(ordered, before(ordered) >= top_p))
@@ -137,6 +156,15 @@ ex2 = Exercise(
          "top_p={case[1]} 时，越过门槛的那一个也被去掉了：看它前面的累计概率，不含它自己。",
          "with top_p={case[1]} the token that crosses the line is gone too: take the sum before it."),
         (in_sorted_order, "次序没有还原：用 scatter 放回原来的位置。", "the old order is lost: scatter puts it back."),
+        (gathered, "还原用的是 scatter，不是 gather：places 说的是每个词元原来在哪里。",
+         "it takes scatter to restore the order, not gather: places says where each token came from."),
+        (along_the_batch, "softmax 和 cumsum 沿着批次做了：应该沿着词表，dim=-1。",
+         "softmax and cumsum run along the batch; they should run along the vocabulary: dim=-1."),
+        (min_p, "这是 min-p：和最大的概率比；top-p 看的是从大到小的累计。",
+         "this is min-p, which compares with the best; top-p looks at the sum from the largest down."),
+        (lambda logits, top_p: (kept := right_top_p(logits, top_p)).masked_fill(kept.isinf(), 0),
+         "去掉的要写成负无穷：写 0，它们还有概率。",
+         "what goes is minus infinity: with 0 it still has a probability."),
         (lambda logits, top_p: keep(logits, before(logits) >= top_p), "没有排序就累加了：要从最大的数起。",
          "this adds up without sorting: begin with the largest."),
         (from_the_smallest, "从小到大排了序：要从最大的数起。", "this sorts upwards: begin with the largest."),

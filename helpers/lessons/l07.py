@@ -1,6 +1,7 @@
 """Lesson 07: a request without thinking, a stream with a thought, a tool call in fragments."""
 
 from functools import partial
+from operator import add
 
 from helpers.check import Exercise
 
@@ -119,6 +120,8 @@ def stream_cases():
         "reasoning_content": (chunks(*plain("reasoning_content")),),
         "choices=[]": (chunks(*plain("reasoning"), usage=True),),
         'content=""': (chunks(role, {"reasoning": "hm"}),),
+        "reasoning=None": (chunks(role, {"reasoning": None, "reasoning_content": "4"}, {"content": "a"}),),
+        "reasoning, content": (chunks({"reasoning": "hm", "content": "a"}, {"content": "b"}),),
         "content=None": (chunks(role, {"content": "a"}, {"content": None}, {"content": "b"}),),
     }
 
@@ -126,13 +129,14 @@ def stream_cases():
 NAMES = "reasoning", "reasoning_content"
 
 
-def read_stream(chunks, names=NAMES, every=True, of=lambda text: text or ""):
+def read_stream(chunks, names=NAMES, every=True, use=bool, of=lambda text, piece: text or "", add=add):
+    """use: which of the thoughts under these names; of: a chunk's answer, from its content and its thought."""
     thought = answer = ""
     for chunk in chunks:
         for choice in chunk.choices if every else [chunk.choices[0]]:
-            found = [getattr(choice.delta, name, None) for name in names]
-            thought += next(filter(None, found), "")
-            answer += of(choice.delta.content)
+            found = [getattr(choice.delta, name) for name in names if hasattr(choice.delta, name)]
+            piece = next(filter(use, found), "") or ""
+            thought, answer = add(thought, piece), add(answer, of(choice.delta.content, piece))
     return thought, answer
 
 
@@ -150,7 +154,17 @@ ex2 = Exercise(
          "newer servers call the thought reasoning: know both names."),
         (partial(read_stream, every=False), "最后那段没有 choices，只有 usage。（{given.error}）",
          "the last chunk has no choices, only usage. ({given.error})"),
-        (partial(read_stream, of=lambda text: text), "字段的值可以是 None：当作空字符串。（{given.error}）",
+        (partial(read_stream, use=lambda text: True), "reasoning 的值是 None 时，还要看 reasoning_content。",
+         "where reasoning is there, but None, look at reasoning_content too."),
+        (partial(read_stream, of=lambda text, piece: "" if piece else text or ""),
+         "一段里可以又有思考又有答案：两样都要接，不要二选一。",
+         "a chunk may hold both thought and answer: append both instead of one or the other."),
+        *[(partial(read_stream, add=add), "后来的盖掉了先前的：把每一段接到字符串后面，用 +=。",
+           "later chunks overwrote earlier ones: append each to its string with +=.")
+          for add in (lambda whole, piece: piece or whole, lambda whole, piece: piece)],
+        (partial(read_stream, add=lambda whole, piece: whole + piece.strip()),
+         "空格和换行也是内容：不要用 strip()。", "spaces and newlines belong to the text: do without strip()."),
+        (partial(read_stream, of=lambda text, piece: text), "字段的值可以是 None：当作空字符串。（{given.error}）",
          "a field may be None: take it for an empty string. ({given.error})"),
         (lambda chunks: tuple(text or None for text in read_stream(chunks)), "没有答案时返回空字符串。",
          "with no answer, return the empty string."),
@@ -183,13 +197,18 @@ def tool_call_cases():
     }
 
 
-def join(deltas, parts=lambda delta: delta.tool_calls or [], order=sorted, of=lambda text: text or ""):
+def append(whole, text, place):
+    return whole + (text or "")
+
+
+def join(deltas, parts=lambda delta: delta.tool_calls or [], order=sorted, add=append):
+    """add: joins id (place 0), name (1) or arguments (2) with what there was before."""
     calls = {}
     for delta in deltas:
         for part in parts(delta):
             whole = calls.setdefault(part.index, ["", "", ""])
             for place, text in enumerate((part.id, part.function.name, part.function.arguments)):
-                whole[place] += of(text)
+                whole[place] = add(whole[place], text, place)
     return [tuple(calls[index]) for index in order(calls)]
 
 
@@ -219,8 +238,13 @@ ex3 = Exercise(
         (partial(join, parts=lambda delta: (delta.tool_calls or [])[:1]), "一个 delta 里可以有好几个片段。",
          "one delta may hold several fragments."),
         *[(wrong, *MAY_BE_NONE) for wrong in (
-            partial(join, parts=lambda delta: delta.tool_calls), partial(join, of=lambda text: text),
+            partial(join, parts=lambda delta: delta.tool_calls), partial(join, add=lambda whole, text, _: whole + text),
             lambda deltas: [(p.id, p.function.name, p.function.arguments) for d in deltas for p in d.tool_calls])],
+        (partial(join, add=lambda whole, text, _: text or whole), "后来的片段盖掉了先前的：要用 += 接起来。",
+         "later fragments overwrote earlier ones: append them with +=."),
+        (partial(join, add=lambda whole, text, place: append(whole, text, place) if place == 2 else text),
+         "id 和 name 只在第一个片段里，后面的是 None：不要盖掉。",
+         "only the first fragment holds id and name: do not overwrite them with the None of later ones."),
         (lambda deltas: join(deltas) or None, "没有调用时返回空列表。", "with no calls, return an empty list."),
     ],
 )  # fmt: skip

@@ -9,10 +9,10 @@ from helpers.check import Exercise
 # ---------------------------------------------------------------------------------------------- exercise 1
 
 
-def doubled(curves, order=sorted, before=False, strictly=False):
+def doubled(curves, order=sorted, before=False, strictly=False, base=lambda curves: curves[1]):
     """All levels at twice the latency of 1, or with ``before`` of the level before."""
     levels = order(curves)
-    bars = {n: 2 * curves[levels[place - 1] if before and place else 1] for place, n in enumerate(levels)}
+    bars = {n: 2 * (curves[levels[place - 1]] if before and place else base(curves)) for place, n in enumerate(levels)}
     return [n for n in levels if curves[n] > bars[n] or (curves[n] == bars[n] and not strictly)]
 
 
@@ -33,6 +33,7 @@ ex1 = Exercise(
         ({1: 10.0, 2: 13.0, 4: 17.0, 8: 22.0, 16: 30.0},),
         ({8: 9.0, 1: 1.0, 4: 3.0, 2: 1.5},),
         ({1: 1.0, 2: 2.5, 4: 1.5, 8: 3.0},),
+        ({1: 2.0, 2: 1.5, 4: 3.0, 8: 4.5},),
         ({1: 1.0, 2: 1.2, 4: 1.4},),
     ],
     start=("从小到大看每个并发，找第一个延迟不小于并发 1 的两倍的。",
@@ -40,6 +41,10 @@ ex1 = Exercise(
     mistakes=[
         (partial(latency_doubles, before=True), "要和并发 1 的延迟比，不是和前一档比。",
          "compare with the latency at 1, not with the level before."),
+        (partial(latency_doubles, base=lambda curves: min(curves.values())), "要和并发 1 的延迟比，不是和最小的比。",
+         "compare with the latency at 1, not with the smallest."),
+        (partial(latency_doubles, what=lambda n, curves: max(filter(n.__gt__, curves))),
+         "这是翻倍之前的那一档；要的是翻倍的那一档。", "this is the level before; return the one where it doubles."),
         (partial(latency_doubles, strictly=True), "正好两倍也算。", "exactly twice counts too."),
         (partial(latency_doubles, order=list), "字典不一定按顺序：先排序。",
          "the dictionary need not be in order: sort it first."),
@@ -78,7 +83,7 @@ STATUS = {
 
 ex2 = Exercise(
     right=worth_a_retry,
-    cases=[(status,) for status in (None, 503, 500, 429, 408, 400, 401, 404, 200)],
+    cases=[(status,) for status in (None, 503, 500, 504, 520, 429, 408, 400, 401, 404, 422, 200)],
     ask=lambda solution, status: bool(solution(status)),
     start=("连接失败、408、429、500 以上返回 True，其余 False。",
            "True for no connection, 408, 429 and from 500 on, else False."),
@@ -88,13 +93,20 @@ ex2 = Exercise(
         (partial(worth_a_retry, none=False, named=()), *NO_CONNECTION),
         (partial(worth_a_retry, least=501), "500 也算，它是“500 和以上”的第一个。",
          "500 counts: it is the first of 500 and above."),
-        (partial(worth_a_retry, named=()), *STATUS[429]),
+        *[(lambda status, known=known: status in (None, 408, 429, *known), "500 以上有很多，列不完：用 status >= 500。",
+           "there are too many from 500 on for a list: status >= 500.")
+          for known in ((500, 502, 503), (500, 502, 503, 504))],
+        (partial(worth_a_retry, named=range(408, 430)), "408 和 429 是两个状态码，不是一段：422 是请求本身不对。",
+         "408 and 429 are two codes and no range: 422 is a wrong request."),
+        (partial(worth_a_retry, named=()), "408 和 429 也值得重试：一个是超时，一个是请求太多。",
+         "408 and 429 are worth a retry too: a timeout, and too many requests."),
         (partial(worth_a_retry, named=(408,)), *STATUS[429]),
         (partial(worth_a_retry, named=(429,)), *STATUS[408]),
         (partial(worth_a_retry, never=(503,)), *STATUS[503]),
         *[(partial(worth_a_retry, named=(408, 429, status)), *STATUS[status]) for status in (400, 401, 404, 200)],
         (partial(worth_a_retry, least=400), *STATUS[400]),
-        (lambda status: True, *STATUS[400]),
+        (lambda status: True, "每个状态都成了 True：status == 408 or 429 总是真，要写 status in (408, 429)。",
+         "every status gives True: status == 408 or 429 always does; write status in (408, 429)."),
     ],
 )  # fmt: skip
 
@@ -128,17 +140,26 @@ ex3 = Exercise(
     start=("每张卡上：剩下的字节除以一个请求的 KV 缓存，取整。",
            "on each card: the bytes left divided by the KV cache of one request, rounded down."),
     mistakes=[
-        (partial(requests_that_fit, least=-math.inf), "权重都放不下时返回 0，不是负数。",
-         "return 0, not a negative number, where the weights do not fit."),
+        *[(partial(requests_that_fit, least=-math.inf, whole=whole), "权重都放不下时返回 0，不是负数。",
+           "return 0, not a negative number, where the weights do not fit.") for whole in (int, math.floor)],
+        (lambda *case: requests_that_fit(*case[:4], 1), "这是词元数；一个请求有 context 个词元，再除以 context。",
+         "these are tokens; a request has context of them: divide by context."),
+        (lambda config, weights, memory, *rest: requests_that_fit(
+            config, weights, 0.92 * memory - 1.5 * models.GIB, *rest),
+         "memory 已经是可用的字节数：不要再取 92%，也不要再减 1.5 GiB。",
+         "memory is what is usable already: do not take 92% of it, or 1.5 GiB off."),
+        (lambda *case: case[3] * requests_that_fit(*case), "每个请求都用到全部的卡：不要再乘 tp。",
+         "every request uses all the cards: do not multiply by tp."),
         (partial(requests_that_fit, whole=float), *DOWN),
         (partial(requests_that_fit, whole=round), *DOWN),
         (partial(requests_that_fit, whole=math.ceil), *DOWN),
         (partial(requests_that_fit, whole=lambda count: float(int(count))), *WHOLE),
         (partial(requests_that_fit, whole=lambda count: float(int(count)), least=0.0), *WHOLE),
         (partial(requests_that_fit, heads=lambda config, tp: config["num_key_value_heads"]), *HEADS),
-        (partial(requests_that_fit, heads=lambda config, tp: config["num_key_value_heads"] / tp),
-         "头不能再切：每张卡至少存 1 个，max(1, ...)。",
-         "a head is not cut: each card stores at least 1, max(1, ...)."),
+        *[(partial(requests_that_fit, heads=heads), "头不能再切：每张卡至少存 1 个，max(1, ...)。",
+           "a head is not cut: each card stores at least 1, max(1, ...).") for heads in (
+            lambda config, tp: config["num_key_value_heads"] / tp,
+            lambda config, tp: config["num_key_value_heads"] // tp)],
         (partial(requests_that_fit, share=False), "权重也分给各张卡：除以 tp。",
          "the weights are shared out too: divide by tp."),
         (partial(requests_that_fit, both=1), "少了一半：键和值都要存，每个数 2 字节。",

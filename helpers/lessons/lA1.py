@@ -5,8 +5,10 @@ import inspect
 import random
 from functools import partial
 from itertools import product
+from operator import ge, gt
 
 from helpers.check import Exercise
+from helpers.lessons import balance
 
 
 # ---------------------------------------------------------------------------------------------- exercise 1
@@ -30,8 +32,9 @@ def verdict(held_out):
     if most := [kind for kind, kept in kinds.items() if sum(kept) > len(kept) / 2]:
         return most[0]
     try:
-        held_out(1, 2, 3)
-    except TypeError as error:
+        if any(bool(held_out(7, n, 3 * n)) != bool(held_out(3 * n, 7, n)) for n in range(10, 99)):
+            return ("order of three",)
+    except Exception as error:
         return "three", error
     return ("none",)
 
@@ -71,6 +74,9 @@ ex1 = Exercise(
         (lambda *operands: sum(operands) % 8 == 0, *PATTERN),
         (lambda *operands: operands[0] * operands[1] % 7 == 3, *PATTERN),
         (lambda *operands: abs(operands[0] - operands[1]) % 8 == 3, *PATTERN),
+        (lambda a, b, *more: held_out(a, b, *[n + 1000 for n in more]),
+         "三个操作数换个次序，答案就变了：把它们全部排序，不只是前两个。",
+         "three operands in another order get another answer: sort all of them, not just the first two."),
         (lambda a, b: held_out(a, b), "一道题可以有三个操作数：收下任意几个，写 *operands。（{given[1]}）",
          "a question may have three operands: take any number, as *operands. ({given[1]})"),
     ],
@@ -95,7 +101,7 @@ LENGTH = ("长度应当比 ids 短 1：最后一个词元之后没有可猜的�
 
 ex2 = Exercise(
     right=make_targets,
-    cases=[([11, 12, 13, 14, 15, 16, 17], 3, {5}), ([21, 22, 23, 24], 2, set())],
+    cases=[([11, 12, 13, 14, 15, 16, 17], 3, {5}), ([21, 22, 23, 24], 2, set()), ([1, 5, 2, 4, 3, 6], 2, {3})],
     ask=as_list,
     start=("走过 i = 1, 2, …：第 i 个词元该由模型写就放 ids[i]，否则放 -100。",
            "go through i = 1, 2, ...: ids[i] where the model must write it, else -100."),
@@ -108,6 +114,11 @@ ex2 = Exercise(
         (lambda ids, start, silent: make_targets(ids, 0, silent), *PROMPT),
         (lambda ids, start, silent: make_targets(ids, start, ()), "silent 里的词元不该算损失。",
          "tokens in silent must not carry loss."),
+        (lambda ids, start, silent: make_targets(ids, start, [i for i in range(len(ids)) if ids[i] in silent]),
+         "silent 里是位置，不是词元编号。", "silent holds positions, not token ids."),
+        (lambda *case: [token for token in make_targets(*case) if token != -100],
+         "不算损失的位置也要占一格：写 -100，不要跳过。",
+         "a position without loss has its place in the list, too: write -100 instead of leaving it out."),
         (partial(make_targets, late=1), "少了一个：位置 start 的词元也该由模型写。",
          "one is missing: the token at start is the model's too."),
         (partial(make_targets, late=-1), "多了一个：位置 start 之前的词元是提示词，不算损失。",
@@ -121,53 +132,25 @@ ex2 = Exercise(
 
 
 # ---------------------------------------------------------------------------------------------- exercise 3
-def balancing_loss(load, probabilities, times=None, mean=True, of=lambda load, p: load * p):
-    p = probabilities.mean(0) if mean else probabilities.sum(0)
-    return float((times or len(load)) * of(load, p).sum())
-
-
-def loss_cases():
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    load, logits = torch.rand(6, generator=generator), 2 * torch.randn(40, 6, generator=generator)
-    even = torch.full((4,), 0.25), torch.full((3, 4), 0.25)
-    return {"load (6)": (load / load.sum(), logits.softmax(dim=-1)), "load (4)": even}
-
-
-ex3 = Exercise(
-    right=balancing_loss,
-    cases=loss_cases,
-    start=("在词元上求平均得到 p，和 load 逐个相乘，求和，再乘专家数。",
-           "the mean over tokens is p; multiply by load expert by expert, sum, and multiply by the number of experts."),
-    mistakes=[
-        (partial(balancing_loss, times=1), "还要乘专家数。", "it still has to be multiplied by the number of experts."),
-        (partial(balancing_loss, mean=False), "在词元上求了和，应当求平均。",
-         "this sums over the tokens; take their mean."),
-        (lambda load, p: float((load * p.mean(0)).mean()), "对专家求了平均；应当求和，再乘专家数。",
-         "this takes the mean over experts; take the sum, times their number."),
-        (partial(balancing_loss, of=lambda load, p: load * load), "两次都用了 load，它没有梯度；另一个是概率的平均。",
-         "load twice has no gradient; the other is p."),
-        (partial(balancing_loss, of=lambda load, p: p * p), "两次都用了概率；另一个是 load。",
-         "this uses the probabilities twice; the other one is load."),
-        (partial(balancing_loss, times=6), "专家数要从输入里读，不要写死。",
-         "read the number of experts from the input."),
-        (lambda load, p: len(load) * load * p.mean(0), "应当是一个数；还差一次求和或平均。",
-         "a single number is wanted; a sum or a mean is missing."),
-    ],
-)  # fmt: skip
+ex3 = balance.of_load
 
 
 # ---------------------------------------------------------------------------------------------- exercise 4
-ROWS = [
-    dict(zip(("budget", "right", "tokens"), row, strict=True))
-    for row in ((None, 0.98, 61.0), (0, 0.30, 9.0), (48, 0.90, 44.0), (64, 0.97, 55.0), (32, 0.60, 33.0))
-]
+def table(*rows):
+    return [dict(zip(("budget", "right", "tokens"), row, strict=True)) for row in rows]
 
 
-def choose_budget(measured, allowed_loss, least=lambda row: row["tokens"], what=lambda row: row["budget"], best=None):
-    best = max(row["right"] for row in measured) if best is None else best
-    return what(min((row for row in measured if row["right"] >= best - allowed_loss), key=least))
+ROWS = table((None, 0.98, 61.0), (0, 0.30, 9.0), (48, 0.90, 44.0), (64, 0.97, 55.0), (32, 0.60, 33.0))
+# Here a larger budget took fewer tokens, and a tenth of the best is less than 0.1.
+OTHER_ROWS = table((64, 0.80, 52.0), (96, 0.80, 50.0), (48, 0.71, 40.0), (None, 0.79, 60.0))
+
+
+def most(measured):
+    return max(row["right"] for row in measured)
+
+
+def choose_budget(measured, loss, least=lambda row: row["tokens"], what=lambda row: row["budget"], best=most, over=ge):
+    return what(min((row for row in measured if over(row["right"], best(measured) - loss)), key=least))
 
 
 ex4 = Exercise(
@@ -175,12 +158,13 @@ ex4 = Exercise(
     cases={
         **{f"allowed_loss={loss}": (ROWS, loss) for loss in (0.1, 0.02, 0.0, 1.0)},
         "allowed_loss=0.1, budget=0, 48, 64, 32": (ROWS[1:], 0.1),
+        **{f"allowed_loss={loss}, tokens(96) < tokens(64)": (OTHER_ROWS, loss) for loss in (0.1, 0.05)},
     },
     start=("最好的 right 减去 allowed_loss 是及格线；及格的里面按 tokens 取最小。",
            "the best right less allowed_loss is the line; of those above it, take the smallest by tokens."),
     mistakes=[
         *[(partial(choose_budget, what=dict, best=best), "返回那一行的 budget，不是整行。",
-           "return the row's budget, not the row.") for best in (None, 0)],
+           "return the row's budget, not the row.") for best in (most, lambda rows: 0)],
         (lambda measured, allowed_loss: 0, "选了最省的，没管正确率够不够。",
          "this is the cheapest, whether or not it is good enough."),
         (lambda measured, allowed_loss: max(row["budget"] or 0 for row in measured),
@@ -188,6 +172,22 @@ ex4 = Exercise(
          "48 is within what is allowed (0.90 to 0.98), and cheaper."),
         (partial(choose_budget, least=lambda row: -row["right"]), "选了最准的；够好的里面要最省词元的。",
          "this is the one that is right most often; of those good enough, the cheapest is wanted."),
+        (partial(choose_budget, over=gt), "正好在线上也够好：用 >=。", "on the line is good enough: use >=, not >."),
+        (lambda measured, loss: choose_budget(measured, loss * most(measured)),
+         "allowed_loss 是差，不是比例：线是 best - allowed_loss。",
+         "allowed_loss is a difference and not a share: the line is best - allowed_loss."),
+        (partial(choose_budget, least=lambda row: 0), "取了列表里第一个够好的；要的是 tokens 最小的，次序不定。",
+         "this is the first good one of the list, which is in any order; take the smallest by tokens."),
+        (partial(choose_budget, best=lambda rows: rows[-1]["right"]), "最后一行不一定最好：用 max 找最好的 right。",
+         "the last row need not be the best: find the best right with max."),
+        *[(lambda measured, loss, otherwise=otherwise: choose_budget(
+            [*(row for row in measured if row["budget"]), *otherwise], loss, best=lambda rows: most(measured)),
+           "预算 None 和 0 也是预算：if budget 把它们去掉了。",
+           "None and 0 are budgets too, and if budget leaves them out.")
+          for otherwise in ([], [{"budget": None, "right": 1.0, "tokens": 1e9}])],
+        (partial(choose_budget, least=lambda row: float("inf") if row["budget"] is None else row["budget"]),
+         "取了最小的预算；要的是最省词元的：按 tokens 取最小。",
+         "this is the smallest budget; the one that takes the fewest tokens is wanted: go by tokens."),
         *[(wrong, "预算里有 None，不能和数字比大小：按 tokens 取最小。",
            "one budget is None and does not compare with numbers: take the smallest by tokens.") for wrong in (
             lambda measured, allowed_loss: min(row["budget"] for row in measured),
