@@ -72,8 +72,8 @@ def test_the_guard_ends_the_rest_when_the_command_ends(processes):
 
 
 def test_the_guard_ends_the_command_when_one_of_its_engine_processes_dies(processes):
-    name = 'import time; open("/proc/self/comm", "w").write("VLLM::Engine")'
-    engine = shlex.join([sys.executable, "-c", f'{name}; print("ready", flush=True); time.sleep(600)'])
+    name = 'import os, time; open("/proc/self/comm", "w").write("VLLM::Engine")'
+    engine = shlex.join([sys.executable, "-c", f'{name}; os.write(1, b"ready\\n"); time.sleep(600)'])
     guard = start_guard(["bash", "-c", f"trap '' TERM; {engine} & {engine} & wait; sleep 600"])
     assert guard.stdout.readline() == b"ready\n"  # the second engine
     time.sleep(3)  # the guard looks twice a second; what it has not seen alive, it cannot miss
