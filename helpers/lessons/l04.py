@@ -75,14 +75,14 @@ def weighted(expert, rows, weights):
 
 
 def run_experts(
-    tokens, routing_weights, expert_ids, experts, output=None, slots=lambda *where: where, rows=weighted, add=1
+    tokens, routing_weights, expert_ids, experts, output=None, slots=lambda *where: where, rows=weighted, add=True
 ):
     """output: where to start; rows: of one expert, from its function, its tokens and their weights."""
     output = 0 * tokens if output is None else output
     for expert in range(len(experts)):
         token, slot = slots(*(expert_ids == expert).nonzero(as_tuple=True))
-        result = rows(experts[expert], tokens[token], routing_weights[token, slot, None])
-        output[token] = add * output[token] + result
+        put = output.index_add_ if add else output.index_copy_
+        put(0, token, rows(experts[expert], tokens[token], routing_weights[token, slot, None]))
     return output
 
 
@@ -148,7 +148,7 @@ ex2 = Exercise(
          "the weight goes to what the expert returns, not to what it is given: an expert is not linear."),
         (partial(run_experts, slots=lambda token, slot: (token[slot < 1], slot[slot < 1])),
          "每个词元只算了第一个专家。", "each token got its first expert only."),
-        (partial(run_experts, add=0), "后来的专家盖掉了先前的：用 index_add_ 加，不要赋值。",
+        (partial(run_experts, add=False), "后来的专家盖掉了先前的：用 index_add_ 加，不要赋值。",
          "later experts overwrote earlier ones: add with index_add_ instead of assigning."),
         (partial(run_experts, slots=lambda token, slot: (slot, token)), *TOKEN_FIRST),
         (partial(run_experts, slots=lambda token, slot: (slot, token.clamp(max=1))), *TOKEN_FIRST),
