@@ -88,14 +88,14 @@ def weighted(expert, rows, weights):
 
 
 def run_experts(
-    tokens, routing_weights, expert_ids, experts, output=None, slots=lambda *where: where, rows=weighted, add=1
+    tokens, routing_weights, expert_ids, experts, output=None, slots=lambda *where: where, rows=weighted, add=True
 ):
     """output: where to start; rows: of one expert, from its function, its tokens and their weights."""
     output = 0 * tokens if output is None else output
     for expert in range(len(experts)):
         token, slot = slots(*(expert_ids == expert).nonzero(as_tuple=True))
-        result = rows(experts[expert], tokens[token], routing_weights[token, slot, None])
-        output[token] = add * output[token] + result
+        put = output.index_add_ if add else output.index_copy_
+        put(0, token, rows(experts[expert], tokens[token], routing_weights[token, slot, None]))
     return output
 
 
@@ -172,7 +172,7 @@ ex2 = Exercise(
         (partial(run_experts, rows=lambda expert, rows, weights: expert(rows) * weights[:, 0]),
          "权重少一维，对不上 hidden：routing_weights[token, slot, None]。",
          "the weights lack a dimension and meet hidden instead of the rows: routing_weights[token, slot, None]."),
-        (partial(run_experts, add=0), "后来的专家盖掉了先前的：用 index_add_ 加，不要赋值。",
+        (partial(run_experts, add=False), "后来的专家盖掉了先前的：用 index_add_ 加，不要赋值。",
          "later experts overwrote earlier ones: add with index_add_ instead of assigning."),
         (partial(run_experts, slots=lambda token, slot: (slot, token)), *TOKEN_FIRST),
         (partial(run_experts, slots=lambda token, slot: (slot, token.clamp(max=1))), *TOKEN_FIRST),

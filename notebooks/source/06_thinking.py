@@ -185,7 +185,7 @@ for tokens in (max(1, middle // 2), middle + 3):
 #
 # ### 练习 1 ★★☆（8 分钟）：拆开一个可能被截断的输出
 #
-# `token_ids` 是模型写出的词元编号；`think`、`end` 是 `<think>` 和 `</think>` 的编号。返回 `(thinking, answer)`，各是一个编号列表，没有就是 `None`，都不含两个标签。三种情形：想完了；想到一半；根本没有思考。
+# `token_ids` 是模型写出的词元编号；`think`、`end` 是 `<think>` 和 `</think>` 的编号。返回 `(thinking, answer)`，各是一个编号列表，没有就是 `None`，都不含两个标签；写在思考中间的 `</think>` 除外，它算思考。三种情形：想完了；想到一半；根本没有思考。
 #
 # <details><summary>提示</summary>
 #
@@ -198,7 +198,7 @@ for tokens in (max(1, middle // 2), middle + 3):
 #
 # ### Exercise 1 ★★☆ (8 minutes): take an output apart that may have been cut
 #
-# `token_ids` are the ids that the model wrote; `think` and `end` are those of `<think>` and `</think>`. Return `(thinking, answer)`, two lists of ids, `None` for what there is not, and neither with the two tags. Three cases: a finished thought; half a thought; no thought at all.
+# `token_ids` are the ids that the model wrote; `think` and `end` are those of `<think>` and `</think>`. Return `(thinking, answer)`, two lists of ids, `None` for what there is not, and neither with the two tags, except a `</think>` inside the thought, which belongs to it. Three cases: a finished thought; half a thought; no thought at all.
 #
 # <details><summary>Hint</summary>
 #
