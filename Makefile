@@ -3,12 +3,15 @@
 # INDEX=网址 address         只用于这次安装的软件源 · a package index for this installation only
 # LESSONS="05 07"            只处理这几课（run、record） · these lessons only
 # COURSE_MODEL=…             run 用的模型 · the model for run
+# ARGS="tests/test_hub.py"   只跑这些测试（test） · these tests only
+# CU12=文件夹 folder         test-all 也跑 vLLM 0.19，装在那里 · test-all runs vLLM 0.19 too, installed there
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
+TESTS := -m pytest --durations=25 --dist loadscope --no-loadscope-reorder --max-worker-restart=0
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast lab kernel notebooks record lint site slides workshop-check
+.PHONY: help env run test test-fast test-all lab kernel notebooks record lint site slides workshop-check
 
 help:  ## 显示这份列表 · this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
@@ -20,16 +23,20 @@ env:  ## 建立环境；已就绪时立即返回 · make the environment; instan
 run: env  ## 运行全部课程 · run every lesson
 	@$(PYTHON) tools/run_lessons.py
 
-test: $(if $(ARGS),env,test-fast)  ## 全部测试 · every test
-	@$(PYTHON) -m pytest $(or $(ARGS),-m "slow or network")
+test-fast: env  ## 不启动 vLLM、不联网的测试，两分钟以内 · tests that start no vLLM and need no network, under two minutes
+	@$(PYTHON) $(TESTS) -n logical -m "not slow and not large" $(ARGS)
 
-test-fast: env  ## 不启动 vLLM、不联网的测试 · tests that start no vLLM and need no network
-	@$(PYTHON) -m pytest -n logical --dist loadfile -m "not slow and not network" $(ARGS)
+test: $(if $(ARGS),env,test-fast)  ## 改动可能弄坏的全部测试，十几分钟 · every test that a change can break, a quarter of an hour
+	@$(PYTHON) $(if $(ARGS),-m pytest $(ARGS),$(TESTS) -n 2 -m "slow and not large")
 
-lab: env  ## 打开 JupyterLab · open JupyterLab
-	@$(PYTHON) -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+test-all: test  ## 再加上换一种环境重跑的测试 · with those that repeat it in other surroundings, half an hour
+	@$(PYTHON) $(TESTS) -n 2 -m large
+	@$(if $(CU12),sh tools/cu12_on_cpu.sh $(CU12) "05 06 07 08")
 
-kernel: env  ## 把内核注册给别处的 JupyterLab（如 AutoDL 控制台） · the kernel for a JupyterLab elsewhere (AutoDL's console)
+lab: env  ## 在 JupyterLab 里打开你自己的课程 my/ · open your own copy of the lessons, my/, in JupyterLab
+	@$(PYTHON) tools/lab.py
+
+kernel: env  ## 给别处的 JupyterLab（如 AutoDL 控制台）：内核，和你自己的课程 my/ · for a JupyterLab elsewhere (AutoDL's console): the kernel, and my/
 	@python3 tools/make_env.py --kernel
 
 notebooks: env  ## 由 notebooks/source 生成中英文笔记本 · build both languages from notebooks/source

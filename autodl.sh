@@ -40,7 +40,7 @@ fi
 say "2/5 环境，放在数据盘 Environment, on the data disk"
 run python3 tools/make_env.py
 
-say "3/5 内核和控件 Kernel and widgets"
+say "3/5 内核、控件、你自己的课程 Kernel, widgets, your own lessons"
 run python3 tools/make_env.py --kernel
 PYTHON=${VENV:-.venv}/bin/python
 
@@ -70,5 +70,5 @@ if [ -z "$passed" ]; then
   echo "The self-test did not pass as a whole, see above. In no-GPU mode that is normal: what is installed stays, run bash autodl.sh again with the GPU."
   exit 1
 fi
-echo "在 JupyterLab 里打开 notebooks/zh/01_environment.ipynb，右上角把内核换成 Qwen3 in Notebooks；JupyterLab 已经开着时先刷新网页。"
-echo "In JupyterLab, open notebooks/en/01_environment.ipynb and choose the kernel Qwen3 in Notebooks at the top right; reload the page first if JupyterLab was open."
+echo "在 JupyterLab 里打开 my/zh/01_environment.ipynb，右上角把内核换成 Qwen3 in Notebooks；JupyterLab 已经开着时先刷新网页。"
+echo "In JupyterLab, open my/en/01_environment.ipynb and choose the kernel Qwen3 in Notebooks at the top right; reload the page first if JupyterLab was open."

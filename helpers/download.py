@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("已中断，再运行一次会接着下载。\nInterrupted: run it again to go on.", file=sys.stderr)
+        print(say("已中断，再运行一次会接着下载。", "Interrupted: run it again to go on."), file=sys.stderr)
         return 130
     return 0
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import psutil
 
 from helpers import CourseError, machine, models
+from helpers.language import say
 
 CONTEXT = 8192  # tokens of prompt and output together, unless the caller or the checkpoint wants another limit
 SMALL = 200 * 2**20  # bytes of weights below which a second thread costs more than it brings
@@ -263,9 +264,11 @@ def _run(engine, method, requests, params, *arguments, **options):
         asked = getattr(param, "max_tokens", None)
         if one.finish_reason == "length" and asked and len(one.token_ids) < asked:
             warnings.warn(
-                f"max_tokens={asked} 超出上下文剩下的空间：vLLM 不报错，写到第 {len(one.token_ids)} 个词元就停了。"
-                f" max_tokens={asked} is more than the context has room for: vLLM stopped after "
-                f"{len(one.token_ids)} tokens, without an error.",
+                say(
+                    f"max_tokens={asked} 超出上下文剩下的空间：vLLM 不报错，写到第 {len(one.token_ids)} 个词元就停了。",
+                    f"max_tokens={asked} is more than the context has room for: vLLM stopped after "
+                    f"{len(one.token_ids)} tokens, without an error.",
+                ),
                 stacklevel=3,
             )
             break

@@ -21,8 +21,9 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from helpers import models
+from helpers.language import say
 
-HEADING = "[本地演练用的 hub | local rehearsal hub]"
+HEADING = f"[{say('本地演练用的 hub', 'local rehearsal hub', ' | ')}]"
 OWNER = "course"  # owner of the bundled models' ids on the rehearsal hub: course/qwen3-tiny
 REVISION = "master"
 NOT_FOUND = {"Code": 10010205001, "Success": False, "Message": "record not found", "RequestId": "local"}

@@ -24,6 +24,6 @@ def read_language() -> str | None:
 LANGUAGE = read_language()  # once: a cell that changes the folder does not change the page
 
 
-def say(zh: str, en: str) -> str:
-    """The text in the page's language; where that is unknown both, one below the other."""
-    return {"zh": zh, "en": en}.get(LANGUAGE, f"{zh}\n{en}")
+def say(zh: str, en: str, between: str = "\n") -> str:
+    """The text in the page's language; where that is unknown both, ``between`` them a new line unless told."""
+    return {"zh": zh, "en": en}.get(LANGUAGE, f"{zh}{between}{en}")

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from helpers import CourseError, models
+from helpers.language import say
 
 ROOT = models.ROOT
 PYTHONS = ((3, 11), (3, 12), (3, 13))
@@ -372,7 +373,10 @@ def installed_set() -> DependencySet | None:
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the pre-flight check. level: "ok", "warning" or "problem"; zh and en: the remedy, empty when ok."""
+    """One line of the pre-flight check. level: "ok", "warning" or "problem"; zh and en: the remedy, empty when ok.
+
+    fact: what was found, in the page's language; where that is unknown in both, in one line.
+    """
 
     level: str
     zh_name: str
@@ -400,7 +404,7 @@ def _check_python(machine: Machine) -> Check:
 
 
 def _check_memory(machine: Machine) -> Check:
-    fact = f"{machine.memory / GIB:.1f} GiB" if machine.memory else "未知 unknown"
+    fact = f"{machine.memory / GIB:.1f} GiB" if machine.memory else say("未知", "unknown", " ")
     if not machine.memory or machine.memory >= 3 * GIB:
         return Check("ok", "内存", "Memory", fact)
     zh = "不足 3 GiB，启动 vLLM 可能会被系统终止：请关掉其他程序，或换内存更大的机器。"
@@ -409,7 +413,7 @@ def _check_memory(machine: Machine) -> Check:
 
 
 def _check_disk(zh_name: str, name: str, free: int) -> Check:
-    fact = f"{free / GIB:.1f} GiB 可用 free"
+    fact = f"{free / GIB:.1f} GiB {say('可用', 'free', ' ')}"
     if free >= GIB:
         return Check("ok", zh_name, name, fact)
     zh, en = "不足 1 GiB：请先腾出空间。", "Below 1 GiB: free some space first."
@@ -423,14 +427,19 @@ def _check_gpu(machine: Machine, have: DependencySet | None, root: Path) -> list
             slices = "MIG " + " + ".join(f"{size / 1024:.0f}" for size in use.slices) + " GiB" if use.slices else "?"
             memory = slices if gpu.memory is None else f"{gpu.memory / 1024:.0f} GiB"
             cuda = f", CUDA <= {use.cuda}" if use.cuda else ""
-            lines.append(Check("ok", "GPU", "GPU", f"{gpu.name}, {memory}, 驱动 driver {gpu.driver}{cuda}"))
+            driver = f"{say('驱动', 'driver', ' ')} {gpu.driver}"
+            lines.append(Check("ok", "GPU", "GPU", f"{gpu.name}, {memory}, {driver}{cuda}"))
         lines.append(_check_gpu_memory(use, root))
         if have and have.driver and machine.driver < have.driver:
             zh = f"装好的 {have.lock} 需要驱动 {have.driver} 及以上：请运行 make env SET=cu12（570 到 579）或 SET=cpu。"
             en = f"{have.lock}, installed here, needs driver {have.driver}: make env SET=cu12 (570 to 579) or SET=cpu."
             lines.append(Check("problem", "驱动", "Driver", machine.gpus[0].driver, zh, en))
         return lines
-    fact = {"missing": "无 none", "empty": "nvidia-smi 没有列出 GPU listed none", "failed": "nvidia-smi 失败 failed"}
+    facts = {
+        "missing": ("无", "none"),
+        "empty": ("nvidia-smi 没有列出 GPU", "nvidia-smi listed none"),
+        "failed": ("nvidia-smi 失败", "nvidia-smi failed"),
+    }
     level, zh, en = "ok", "", ""
     if have and have.driver:
         level = "problem"
@@ -440,7 +449,7 @@ def _check_gpu(machine: Machine, have: DependencySet | None, root: Path) -> list
         level = "warning"
         zh = "课程会用 CPU；如果这台机器有 GPU，请检查驱动或是否处于无卡模式。"
         en = "The course will use the CPU; if there is a GPU, check its driver, or whether this is no-GPU mode."
-    return [Check(level, "GPU", "GPU", fact[machine.nvidia_smi], zh, en)]
+    return [Check(level, "GPU", "GPU", say(*facts[machine.nvidia_smi], " "), zh, en)]
 
 
 def _check_gpu_memory(use: GpuUse, root: Path) -> Check:
@@ -459,7 +468,7 @@ def _check_model(machine: Machine) -> Check:
     try:
         choice = models.chosen(models.MODEL_VARIABLE)
     except CourseError as error:
-        return Check("problem", *names, "无 none", error.zh, error.en)
+        return Check("problem", *names, say("无", "none", " "), error.zh, error.en)
     weights = sum(file.stat().st_size for file in choice.folder.glob("*.safetensors"))
     fact = f"{choice.folder.name}, {weights / 1e6:,.0f} MB"
     cards = [gpu.memory * 2**20 for gpu in machine.gpus if gpu.memory]
@@ -480,7 +489,7 @@ def _check_port(port: int = PORT) -> Check:
             zh = "已被占用，可能有一个服务还开着：停掉它，或给 vllm serve 换一个 --port。"
             en = "Taken, perhaps by a server still running: stop it, or give vllm serve another --port."
             return Check("warning", *names, str(port), zh, en)
-    return Check("ok", *names, f"{port} 空闲 free")
+    return Check("ok", *names, f"{port} {say('空闲', 'free', ' ')}")
 
 
 def jupyter_servers(root: Path = Path("/")) -> list[Path]:
@@ -504,7 +513,7 @@ def _jupyter_data(root: Path) -> Path:
 def _check_jupyter(root: Path) -> list[Check]:
     servers, names = jupyter_servers(root), ("Jupyter", "Jupyter")
     if not servers:
-        return [Check("ok", *names, "没有在运行 not running")]
+        return [Check("ok", *names, say("没有在运行", "not running", " "))]
     lines = []
     for folder in servers:
         places = [folder / "share/jupyter", _jupyter_data(root), root / "usr/local/share/jupyter"]
@@ -512,11 +521,12 @@ def _check_jupyter(root: Path) -> list[Check]:
             name for name in FRONT_ENDS if not any((place / "labextensions" / name).is_dir() for place in places)
         ]
         if not missing:
-            lines.append(Check("ok", *names, f"{folder.name}, 控件齐全 widgets present"))
+            lines.append(Check("ok", *names, f"{folder.name}, {say('控件齐全', 'widgets present', ' ')}"))
             continue
         zh = "这个 JupyterLab 的环境里没有控件前端，交互图不会显示：运行 make kernel，再刷新页面。"
         en = "This JupyterLab's environment lacks the widget front-ends: run make kernel and reload the page."
-        lines.append(Check("warning", *names, f"{folder.name}, 缺 lacks {', '.join(missing)}", zh, en))
+        fact = f"{folder.name}, {say('缺', 'lacks', ' ')} {', '.join(missing)}"
+        lines.append(Check("warning", *names, fact, zh, en))
     return lines
 
 
@@ -534,7 +544,8 @@ def _check_network(machine: Machine) -> list[Check]:
         )
         if address  # only the host: an address may hold a password
     }
-    lines = [Check("ok", "镜像和代理", "Mirrors, proxy", ", ".join(f"{n}: {h}" for n, h in hosts.items()) or "无 none")]
+    fact = ", ".join(f"{name}: {host}" for name, host in hosts.items()) or say("无", "none", " ")
+    lines = [Check("ok", "镜像和代理", "Mirrors, proxy", fact)]
     excepted = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")).split(",")
     if any(variables.values()) and not {"127.0.0.1", "*"} & set(excepted):
         zh = "代理会截住发往本机服务的请求：export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost"
@@ -568,7 +579,7 @@ def _check_set(machine: Machine, have: DependencySet | None) -> Check:
             "这个 Python 里没有课程的环境：请运行 make env。",
             "This Python lacks the course's packages: run make env.",
         )
-        return Check("problem", *names, "无 none", zh, en)
+        return Check("problem", *names, say("无", "none", " "), zh, en)
     try:
         fits = choose_set(machine)
     except CourseError:  # the GPU lines say what is wrong with the driver
@@ -588,7 +599,7 @@ def _check_packages(have: DependencySet) -> list[Check]:
     pins, lines = have.pins(), []
     for package in filter(None, (have.engine, *KEY_PACKAGES)):
         version, pin = installed(package), pins[package]
-        fact = version or "缺 missing"
+        fact = version or say("缺", "missing", " ")
         if version == pin:
             lines.append(Check("ok", package, package, fact))
             continue
@@ -601,7 +612,7 @@ def preflight(machine: Machine, root: Path = Path("/")) -> list[Check]:
     """Every line of the check, in the order it is printed. `root` stands for `/` in tests."""
     have = installed_set()
     lines = [_check_support(machine, have), _check_python(machine)]
-    lines.append(Check("ok", "CPU", "CPU", f"{machine.cpu}, {machine.cores} 核 cores"))
+    lines.append(Check("ok", "CPU", "CPU", f"{machine.cpu}, {machine.cores} {say('核', 'cores', ' ')}"))
     lines += [_check_memory(machine), _check_disk("系统盘", "System disk", machine.disk)]
     if machine.data_disk is not None:
         lines.append(_check_disk("数据盘", "Data disk", machine.data_disk))
@@ -622,15 +633,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps(report, ensure_ascii=False, indent=2))
         return 0 if runs else 1
     for line in lines:
-        name = line.name if line.name == line.zh_name else f"{line.zh_name} {line.name}"
+        name = line.name if line.name == line.zh_name else say(line.zh_name, line.name, " ")
         print(f"{line.level:<8} {name}: {line.fact}")
-        for remedy in filter(None, (line.zh, line.en)):
-            print(f"{'':8} {remedy}")
-    print(
-        "课程可以在这里运行。\nThe course can run here."
-        if runs
-        else "课程还不能运行，请先处理 problem 行。\nNot yet: see the problem lines."
-    )
+        if line.zh:
+            print(f"{'':8}", say(line.zh, line.en, f"\n{'':9}"))
+    if runs:
+        print(say("课程可以在这里运行。", "The course can run here."))
+    else:
+        print(say("课程还不能运行，请先处理 problem 行。", "Not yet: see the problem lines."))
     return 0 if runs else 1
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import CourseError
+from helpers.language import say
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "assets" / "models"
@@ -224,12 +225,17 @@ def is_bundled(folder: str | Path | None = None) -> bool:
 
 
 def describe(folder: str | Path | None = None, variable: str = MODEL_VARIABLE) -> str:
-    """One line for a lesson's head: name, architecture, folder (short) and where the choice came from."""
+    """For a lesson's head, in the page's language: name, architecture, folder (short) and why this one."""
     choice = chosen(variable)
     folder = Path(folder or choice.folder)
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     why = choice.chosen_by if folder == choice.folder else "the call"
-    return f"model: {folder.name} ({read_config(folder)['architectures'][0]}) | folder: {shown} | chosen by: {why}"
+    zh_why = {"the default": "默认", "the call": "这次调用"}.get(why, why)
+    architecture = read_config(folder)["architectures"][0]
+    return say(
+        f"模型：{folder.name}（{architecture}） | 文件夹：{shown} | 选择来自：{zh_why}",
+        f"model: {folder.name} ({architecture}) | folder: {shown} | chosen by: {why}",
+    )
 
 
 def read_config(folder: str | Path) -> dict:

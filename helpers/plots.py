@@ -1,14 +1,18 @@
-"""Static figures of the lessons. Labels are English or maths, so that one figure serves both languages.
+"""Static figures of the lessons, with labels in the page's language.
 
-Every function returns a matplotlib ``Figure``; a cell that ends with one shows it.
+Every function that draws returns a matplotlib ``Figure``; a cell that ends with one shows it.
 """
+
+import re
 
 import numpy as np
 
 from helpers import models, routing
+from helpers.language import say
 from helpers.models import GIB, ROOT
 
 CHINESE_FONT = ROOT / "assets" / "fonts" / "NotoSansSC-subset.ttf"
+WORD = re.compile(r"[^\W\d_]{2}|[\u4e00-\u9fff]")
 WIDTH = 10  # inches: the text width of a notebook
 
 # Paul Tol's "light" scheme, made for cells with black text and readable without colour vision. More than eight experts
@@ -42,6 +46,31 @@ def figure(rows=1, columns=1, height=3.0, **options):
     drawn, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
     plt.close(drawn)  # or a notebook would show it a second time at the end of the cell
     return drawn, axes
+
+
+def labels(drawn) -> list[str]:
+    """What a figure says in words: titles, axes, legends and notes, each once; numbers, signs, single letters are none.
+
+    The order is that of matplotlib's tree.
+    """
+    from matplotlib.text import Text
+
+    drawn.draw_without_rendering()  # or labels that a formatter makes would still be empty
+    texts = [text.get_text().strip() for text in drawn.findobj(Text) if text.get_visible()]
+    return [text for text in dict.fromkeys(texts) if WORD.search(text)]
+
+
+def keep_labels() -> None:
+    """From now on every matplotlib figure that this kernel shows has its :func:`labels` in the output's metadata.
+
+    tools/record.py calls it in the kernels that it starts, so that a test can read what the pictures say.
+    """
+    from IPython import get_ipython
+
+    def describe(drawn):
+        return {}, {"course": {"labels": labels(drawn)}}
+
+    get_ipython().display_formatter.mimebundle_formatter.for_type_by_name("matplotlib.figure", "Figure", describe)
 
 
 def png(drawn) -> bytes:
@@ -102,12 +131,18 @@ def block_tables(tables: dict[str, list[int]], lengths: dict[str, int], block_si
     for row, (request, blocks) in enumerate(tables.items()):
         for column, block in enumerate(blocks):
             cell(axes[1], column, row, block, used[block])
-        axes[1].text(len(blocks) - 0.3, row, f"{lengths[request]} tokens", va="center", fontsize=8.5)
+        length = say(f"{lengths[request]} 个词元", f"{lengths[request]} tokens")
+        axes[1].text(len(blocks) - 0.3, row, length, va="center", fontsize=8.5)
     axes[0].set(ylim=(-0.5, 0.5), yticks=[], xticks=[])
-    axes[0].set_title(f"pool: block ids, {block_size} tokens each (grey: shared, white: free)")
+    axes[0].set_title(
+        say(
+            f"缓存里的块：数字是编号，每块 {block_size} 个词元（灰：共用，白：空闲）",
+            f"pool: block ids, {block_size} tokens each (grey: shared, white: free)",
+        )
+    )
     axes[1].set(ylim=(len(tables) - 0.5, -0.5), xticks=[], yticks=range(len(tables)))
     axes[1].set_yticklabels(tables)
-    axes[1].set_title("block table of each request, in the order of its tokens")
+    axes[1].set_title(say("每个请求的块表，按词元的次序", "block table of each request, in the order of its tokens"))
     for ax in axes:
         ax.set_xlim(-0.6, widest + 0.6)
         ax.spines[["left", "bottom"]].set_visible(False)
@@ -121,8 +156,14 @@ def timeline(spans: list[tuple[int, int]], slots: int):
     for row, (first, last) in enumerate(spans):
         ax.barh(row, first, color="#eeeeee", height=0.7)
         ax.barh(row, last + 1 - first, left=first, color="#77aadd", height=0.7)
-    ax.set(xlabel="engine step", ylabel="request", ylim=(len(spans) - 0.4, -0.6), yticks=range(len(spans)))
-    ax.set_title(f"{len(spans)} requests, {slots} at once: grey waits, blue runs")
+    ax.set(ylim=(len(spans) - 0.4, -0.6), yticks=range(len(spans)))
+    ax.set(xlabel=say("引擎的步", "engine step"), ylabel=say("请求", "request"))
+    ax.set_title(
+        say(
+            f"{len(spans)} 个请求，同时跑 {slots} 个：灰色在等，蓝色在跑",
+            f"{len(spans)} requests, {slots} at once: grey waits, blue runs",
+        )
+    )
     return drawn
 
 
@@ -140,15 +181,19 @@ def routing_map(trace: routing.RoutingTrace, start=0, tokens=2 * TOKENS_PER_ROW)
     stop, layers = min(start + tokens, len(trace.token_ids)), len(trace.layers)
     rows = [(first, min(first + TOKENS_PER_ROW, stop)) for first in range(start, stop, TOKENS_PER_ROW)]
     longest = max(len(label) for label in _labels(trace, start, stop))
-    drawn, axes = figure(len(rows), height=len(rows) * (0.24 * layers + 0.4 + 0.08 * longest) + 0.3, squeeze=False)
+    weight = ("未记录", "not recorded") if trace.weights is None else ("填的高度", "the height of the filling")
+    of, model = len(trace.token_ids), trace.provenance.get("model", "?")
+    title = say(
+        f"数字：一个词元选的 {trace.top_k} 个专家里权重最大的；权重：{weight[0]}。"
+        f"词元 {start} 到 {stop - 1}，共 {of} 个，{model}",
+        f"Heaviest of the {trace.top_k} experts that a token took (number); its weight: {weight[1]}. "
+        f"Tokens {start} to {stop - 1} of {of}, {model}",
+    )
+    height = len(rows) * (0.24 * layers + 0.4 + 0.08 * longest) + 0.3 + 0.2 * title.count("\n")
+    drawn, axes = figure(len(rows), height=height, squeeze=False)
     for ax, (first, last) in zip(axes[:, 0], rows, strict=True):
         _routing_row(ax, trace, first, last)
-    weights = "not recorded" if trace.weights is None else "the height of the filling"
-    drawn.suptitle(
-        f"Heaviest of the {trace.top_k} experts that a token took (number); its weight: {weights}. "
-        f"Tokens {start} to {stop - 1} of {len(trace.token_ids)}, {trace.provenance.get('model', 'model not named')}",
-        x=0.01, ha="left",
-    )  # fmt: skip
+    drawn.suptitle(title, x=0.01, ha="left")
     return drawn
 
 
@@ -170,20 +215,25 @@ def token_routes(trace: routing.RoutingTrace, token=0, row=0):
         ax.set_xticks(experts + 0.5, experts)
     step = 1 if layers <= 16 else 4
     ax.set_yticks(np.arange(0, layers, step) + 0.5, trace.layers[::step])
-    ax.set(xlabel="expert", ylabel="layer", title="its experts in every layer")
+    ax.set(xlabel=say("专家", "expert"), ylabel=say("层", "layer"))
+    ax.set_title(say("它在每一层的专家", "its experts in every layer"))
     ax.invert_yaxis()
     ax.tick_params(length=0)
-    drawn.colorbar(image, ax=ax, label="weight" if trace.weights is not None else "weights not recorded")
+    known = trace.weights is not None
+    drawn.colorbar(image, ax=ax, label=say("权重", "weight") if known else say("权重未记录", "weights not recorded"))
     counts = routing.expert_load(trace)[row]
     load.bar(experts, counts, color=["#4477aa" if expert in ids[row] else "#cccccc" for expert in experts])
     load.axhline(counts.mean(), color="#222222", linestyle="--", linewidth=1)
-    load.set(xlabel="expert", ylabel="tokens", title=f"load of layer {trace.layers[row]} (blue: its experts)")
+    load.set(xlabel=say("专家", "expert"), ylabel=say("词元", "tokens"))
+    layer = trace.layers[row]
+    load.set_title(say(f"第 {layer} 层的负载（蓝：它的专家）", f"load of layer {layer} (blue: its experts)"))
     if few:
         load.set_xticks(experts)
-    text = printable(trace.pieces[token])
+    text, of, model = printable(trace.pieces[token]), len(trace.token_ids), trace.provenance.get("model", "?")
     drawn.suptitle(
-        f"Token {token} of {len(trace.token_ids)}, “{text}”, in {trace.provenance.get('model', '?')}", x=0.01, ha="left"
-    )
+        say(f"第 {token} 个词元（共 {of} 个）「{text}」，模型 {model}", f"Token {token} of {of}, “{text}”, in {model}"),
+        x=0.01, ha="left",
+    )  # fmt: skip
     return drawn
 
 
@@ -208,9 +258,8 @@ def _routing_row(ax, trace, first, last):
     ax.set_xlim(first - 0.6, first + TOKENS_PER_ROW - 0.4)
     ax.set_ylim(len(trace.layers) - 0.5, -0.5)
     ax.set_yticks(range(len(trace.layers)), trace.layers)
-    ax.set_ylabel("layer")
-    labels = _labels(trace, first, last)
-    ax.set_xticks(columns, labels, rotation=90, fontsize=8.5)
+    ax.set_ylabel(say("层", "layer", " "))
+    ax.set_xticks(columns, _labels(trace, first, last), rotation=90, fontsize=8.5)
     ax.tick_params(length=0)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
@@ -219,7 +268,9 @@ def _routing_row(ax, trace, first, last):
         tick.set_color("#222222" if column < trace.prompt_length else "#0055aa")
     if first < trace.prompt_length < last or first == trace.prompt_length:
         ax.axvline(trace.prompt_length - 0.5, color="#0055aa", linewidth=1.5)
-        ax.text(trace.prompt_length - 0.4, -0.6, "generated", color="#0055aa", fontsize=8, va="bottom")
+        ax.text(
+            trace.prompt_length - 0.4, -0.6, say("模型生成", "generated", " "), color="#0055aa", fontsize=8, va="bottom"
+        )
 
 
 def _box(x, bottom, half_width, height):
@@ -238,16 +289,20 @@ def expert_load(trace: routing.RoutingTrace):
     for ax, layer, count, unevenness in zip(axes.flat, trace.layers, load, gini, strict=False):
         ax.bar(experts, count, 0.8 if trace.num_experts <= 32 else 1.0, color="#77aadd")
         ax.axhline(uniform, color="#222222", linestyle="--", linewidth=1)
-        ax.set_title(f"layer {layer}: Gini {unevenness:.2f}")
+        ax.set_title(say(f"第 {layer} 层：基尼系数 {unevenness:.2f}", f"layer {layer}: Gini {unevenness:.2f}"))
     for ax in axes.flat[len(load) :]:
         ax.set_visible(False)
     if trace.num_experts <= 16:
         axes[0, 0].set_xticks(experts)
-    drawn.supxlabel("expert", fontsize=9)
-    drawn.supylabel("tokens", fontsize=9)
+    drawn.supxlabel(say("专家", "expert"), fontsize=9)
+    drawn.supylabel(say("词元", "tokens"), fontsize=9)
+    tokens = len(trace.token_ids)
     drawn.suptitle(
-        f"Tokens that each expert got; {len(trace.token_ids)} tokens took {trace.top_k} experts each "
-        "(dashed line: perfect balance)",
+        say(
+            f"每个专家分到的词元；{tokens} 个词元各选 {trace.top_k} 个专家（虚线：完全均衡）",
+            f"Tokens that each expert got; {tokens} tokens took {trace.top_k} experts each "
+            "(dashed line: perfect balance)",
+        ),
         x=0.01, ha="left",
     )  # fmt: skip
     return drawn
@@ -267,11 +322,21 @@ def association(found: dict[str, np.ndarray], layers):
             ends = by_layer - draws.min(axis=0), draws.max(axis=0) - by_layer
         elif name == "permuted":
             ends = 0 * by_layer, (np.quantile(draws, 0.95, axis=0) - by_layer).clip(0)
-        label = {"untrained": f"untrained ({len(draws)} seeds)", "permuted": "permuted (to 95 %)"}.get(name, name)
+        label = {
+            "trained": say("训练过", "trained"),
+            "untrained": say(f"没训练过（{len(draws)} 个种子）", f"untrained ({len(draws)} seeds)"),
+            "permuted": say("打乱之后（到 95 %）", "permuted (to 95 %)"),
+        }[name]
         x = np.arange(len(layers)) + 0.27 * (shift - 1)
         ax.bar(x, by_layer, width=0.25, color=colours[name], label=label, yerr=ends, ecolor="#555555", capsize=2)
     ax.set_xticks(range(len(layers)), layers)
-    ax.set(xlabel="layer", title="token class and heaviest expert: normalised mutual information")
+    ax.set_xlabel(say("层", "layer"))
+    ax.set_title(
+        say(
+            "词元类别与权重最大的专家：归一化互信息",
+            "token class and heaviest expert: normalised mutual information",
+        )
+    )
     ax.set_ylim(0, 1.35 * max(found["trained"]))
     ax.legend(loc="upper right", ncols=3)
     return drawn
@@ -290,10 +355,10 @@ def rise_without_expert(rise: np.ndarray, classes, layers, experts):
                 colour = "white" if value > rise.max() / 2 else "black"
                 ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
         ax.set_xticks(range(rise.shape[2]), experts[place], fontsize=8, rotation=90 if np.max(experts) >= 100 else 0)
-        ax.set_title(f"layer {layers[place]}")
+        ax.set_title(say(f"第 {layers[place]} 层", f"layer {layers[place]}"))
     axes[0, 0].set_yticks(range(len(classes)), classes)
-    drawn.supxlabel("expert that is switched off", fontsize=9)
-    drawn.colorbar(image, ax=list(axes[0]), label="loss rises by, nats")
+    drawn.supxlabel(say("关掉的专家", "expert that is switched off"), fontsize=9)
+    drawn.colorbar(image, ax=list(axes[0]), label=say("损失增加，nat", "loss rises by, nats"))
     return drawn
 
 
@@ -314,29 +379,40 @@ def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_byt
     longest = max(card, *((fit.weights + fit.kv_cache + fit.other) / GIB for fit in rows.values()))
     for row, fit in enumerate(rows.values()):
         left = 0.0
-        for name, size in (("weights", fit.weights), ("kvCache", fit.kv_cache), ("other", fit.other)):
-            label = {"kvCache": "KV cache", "other": "the rest (a guess)"}.get(name, name) if row == 0 else None
+        for name, size, label in (
+            ("weights", fit.weights, say("权重", "weights")),
+            ("kvCache", fit.kv_cache, say("KV 缓存", "KV cache")),
+            ("other", fit.other, say("其余（估计）", "the rest (a guess)")),
+        ):
+            label = None if row else label
             ax.barh(row, size / GIB, 0.62, left, color=MEMORY_COLOURS[name], edgecolor="white", label=label)
             if size > 0.03 * longest * GIB:
                 ax.text(left + size / GIB / 2, row, f"{size / GIB:.1f}", ha="center", va="center")
             left += size / GIB
-        largest = f"largest context {fit.max_context:,}" if fit.max_context else "does not fit"
+        largest = say("放不下", "does not fit")
+        if fit.max_context:
+            largest = say(f"最长上下文 {fit.max_context:,}", f"largest context {fit.max_context:,}")
         ax.text(1.02 * longest, row, largest, va="center")
     bars = ax.get_legend_handles_labels()
     lines = [
-        ax.axvline(card * models.GPU_SHARE, color="#222222", linestyle="--", linewidth=1.2, label="vLLM uses"),
-        ax.axvline(card, color="#222222", linewidth=1.5, label="the card"),
+        ax.axvline(card * models.GPU_SHARE, color="#222222", linestyle="--", linewidth=1.2),
+        ax.axvline(card, color="#222222", linewidth=1.5),
     ]
     ax.legend(
-        [*bars[0], *lines], [*bars[1], "vLLM uses", "the card"],
+        [*bars[0], *lines], [*bars[1], say("vLLM 会用", "vLLM uses"), say("整张卡", "the card")],
         ncols=5, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2,
     )  # fmt: skip
-    ax.set_yticks(range(3), ["bf16", "FP8 (estimate)", "AWQ (estimate)"])
+    ax.set_yticks(range(3), ["bf16", *(say(f"{name}（估计）", f"{name} (estimate)") for name in ("FP8", "AWQ"))])
     ax.invert_yaxis()
     ax.set_xlim(0, 1.22 * longest)
     ax.set_xticks([tick for tick in ax.get_xticks() if tick <= longest])
     ax.spines["bottom"].set_bounds(0, longest)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(f"GiB on each card, computed, not measured; context {context:,}, {sequences} at once")
-    ax.set_title(f"{model} on {gpus} x {card} GiB")
+    ax.set_xlabel(
+        say(
+            f"每张卡上的 GiB，算出来的，没有测量；上下文 {context:,}，同时 {sequences} 个序列",
+            f"GiB on each card, computed, not measured; context {context:,}, {sequences} at once",
+        )
+    )
+    ax.set_title(say(f"{model}，{gpus} × {card} GiB", f"{model} on {gpus} x {card} GiB"))
     return drawn

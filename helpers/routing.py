@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers import CourseError, models
+from helpers.language import say
 
 FILE_VERSION = 1
 TOKEN_CLASSES = ("digit", "operator", "CJK", "Latin", "special", "space", "other")
@@ -711,7 +712,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     trace = RoutingTrace.load(path)
-    print(f"{path}: {len(trace.layers)} layers, {len(trace.token_ids)} tokens, {path.stat().st_size / 1e3:.0f} kB")
+    layers, tokens, size = len(trace.layers), len(trace.token_ids), f"{path.stat().st_size / 1e3:.0f} kB"
+    zh, en = f"{layers} 层，{tokens} 个词元，{size}", f"{layers} layers, {tokens} tokens, {size}"
+    print(say(f"{path}：{zh}", f"{path}: {en}"))
     return 0
 
 

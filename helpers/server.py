@@ -5,12 +5,14 @@ starts and ends nothing, caps the concurrency at ``COURSE_CONCURRENCY`` (default
 room's.
 """
 
+import contextlib
 import importlib.util
 import ipaddress
 import json
 import math
 import os
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -27,6 +29,7 @@ from pathlib import Path
 
 from helpers import CourseError, _guard, machine, models
 from helpers.engine import environment, on_cpu, sized_options
+from helpers.language import say
 
 HOST = "127.0.0.1"
 URL_VARIABLE, KEY_VARIABLE, CAP_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY"
@@ -55,7 +58,7 @@ class Metrics(dict):
         self.scope = scope
 
     def __repr__(self) -> str:
-        return f"Metrics of {self.scope}: {super().__repr__()}"
+        return say(f"指标，来自{self.scope}：", f"Metrics of {self.scope}: ", "") + super().__repr__()
 
 
 class Server:
@@ -194,7 +197,7 @@ class Server:
     def stop(self) -> None:
         """End the server and all that it started, gone when this returns, within 5 s. Attached: leave it alone."""
         if self.attached:
-            print(f"{self.base_url} belongs to others too: left running · 别人也在用：没有停")
+            print(say(f"{self.base_url} 别人也在用：没有停。", f"{self.base_url} belongs to others too: left running."))
         if self._guard is None:
             return
         self._guard.stdin.close()
@@ -244,7 +247,8 @@ class Server:
                 name = sample.name.removeprefix("vllm:")
                 if name != sample.name and not name.endswith(("_bucket", "_created")):
                     values[name] = values.get(name, 0) + sample.value
-        return Metrics(values, "the whole room's requests" if self.attached else "this notebook's server")
+        scopes = (("这个笔记本的服务器", "this notebook's server"), ("整间教室的请求", "the whole room's requests"))
+        return Metrics(values, say(*scopes[self.attached], " / "))
 
     @property
     def is_bundled(self) -> bool:
@@ -298,10 +302,17 @@ class Server:
                 f"{self.base_url} serves {served} and not {self.model}: leave the model out, or use another server.",
             )
         self.model = matching[0]
-        print(f"attached to {self.base_url} ({URL_VARIABLE}), model {self.model}, shared with others:")
-        print(f"at most {self.concurrency_limit} requests at once; metrics count the whole room; it is never stopped")
+        print(
+            say(
+                f"已连上 {self.base_url}（{URL_VARIABLE}），模型 {self.model}，与别人共用：\n"
+                f"最多同时 {self.concurrency_limit} 个请求；指标统计整间教室；课程不会停掉它",
+                f"attached to {self.base_url} ({URL_VARIABLE}), model {self.model}, shared with others:\n"
+                f"at most {self.concurrency_limit} requests at once; metrics count the whole room; it is never stopped",
+            )
+        )
         if self._ignored:
-            print(f"options that do not apply to it: {', '.join(self._ignored)}")
+            names = ", ".join(self._ignored)
+            print(say(f"对它不起作用的选项：{names}", f"options that do not apply to it: {names}"))
 
     def _server_pid(self) -> int:
         [server] = Path(f"/proc/{self._guard.pid}/task/{self._guard.pid}/children").read_text().split()
@@ -321,11 +332,13 @@ class Server:
                     self._warm_up()
             except OSError:
                 if seconds != shown:
-                    print(f"\rvLLM starts … {seconds} s", end="", flush=True)
+                    waiting = say(f"vLLM 正在启动 … {seconds} 秒", f"vLLM starts … {seconds} s", " · ")
+                    print(f"\r{waiting}", end="", flush=True)
                 shown = seconds
                 time.sleep(0.2)
             else:
-                print(f"\r{self.model} is ready at {self.base_url} after {seconds} s")
+                zh = f"{self.model} 已在 {self.base_url} 就绪，用了 {seconds} 秒"
+                print("\r" + say(zh, f"{self.model} is ready at {self.base_url} after {seconds} s"))
                 return
         raise CourseError(
             f"服务器在 {timeout:.0f} 秒内没有就绪：看看 log_tail()，或调大 start(timeout=...)。",
@@ -335,7 +348,7 @@ class Server:
     def _failure(self) -> CourseError:
         print("\r" + self.log_tail())
         log, status = self._log_text(), self._guard.returncode
-        zh = en = f"exit status {status}"
+        zh, en = f"退出状态 {status}", f"exit status {status}"
         if status == 137:
             zh, en = (
                 "被系统杀掉（SIGKILL），多半是内存不够",
@@ -447,9 +460,12 @@ def _check_binding(host: str, api_key: str | None) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+    """A free port, below those that Linux hands out itself (from 32768 on): vLLM takes it only 15 s later."""
+    while True:
+        port = 20000 + secrets.randbelow(12768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def _check_port(host: str, port: int) -> None:

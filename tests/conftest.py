@@ -1,17 +1,30 @@
-"""What all tests share. REQUIRE_ALL=1 turns every skip into a failure, so that a complete run is complete."""
+"""What all tests share: threads, tiers, timeouts, and what many of them start.
+
+REQUIRE_ALL=1 turns every skip into a failure, so that a complete run is complete.
+"""
 
 import os
 import shutil
+import signal
 import sys
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
+from processes import end_all
+
+# Before torch is imported, here and in what tests start: each worker has a core of its own, and several threads for
+# matrices this small wait for each other.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
+if torch := sys.modules.get("torch"):
+    torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 # What the shell of a developer may hold and no test expects; a proxy cannot reach this machine's 127.0.0.1.
-for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "VLLM_API_KEY"):
+for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "COURSE_LANG", "VLLM_API_KEY"):
     os.environ.pop(name, None)
 local = ["127.0.0.1,localhost", os.environ.get("no_proxy") or os.environ.get("NO_PROXY")]
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, local))
@@ -43,13 +56,72 @@ import sys
 # %% key="answer"
 # zh: 只有中文版有这一行
 # en: only the English notebook has this line
-answer = 6 * 7  # not a language comment
+answer = 6 * 7  # one comment
 print(answer)
 """
 
 
 def pytest_report_header() -> str:
     return f"REQUIRE_ALL: {'a skip is a failure' if os.environ.get('REQUIRE_ALL') else 'not set'}"
+
+
+# ------------------------------------------------------------------------------------------------- tiers, timeouts
+
+TIMEOUTS = {"large": 1800, "slow": 900}  # seconds, the slowest tier first; pyproject.toml has that of the fast one
+WITH_SERVER = {"test_client", "test_copy_me", "test_lesson_07", "test_lesson_08", "test_lesson_A1", "test_server"}
+WITH_SERVER |= {"test_workshop"}
+LESSON_FILES = {"test_lesson_01": "01_environment", "test_lesson_02": "02_model_download"}  # what they look at
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not IS_WORKER:
+    os.environ["TEST_RUN"] = uuid.uuid4().hex  # marks what this run starts, however deep
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        tier = next((tier for tier in TIMEOUTS if item.get_closest_marker(tier)), None)
+        if tier and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUTS[tier]))
+        if item.get_closest_marker("network") and not tier:
+            raise pytest.UsageError(f"{item.nodeid} needs a network: mark it slow or large, too")
+        if {"server", "guarded_server"} & set(item.fixturenames) and item.path.stem not in WITH_SERVER:
+            raise pytest.UsageError(f"{item.nodeid} would start a second server: add its file to WITH_SERVER")
+
+
+def work_unit(nodeid: str) -> str:
+    """Tests with the same one stay in a worker, since they share what they start: a server, the run of a lesson, else
+    what their file has in common."""
+    file, _, test = nodeid.partition("::")
+    name, parameters = Path(file).stem, test.partition("[")[2].removesuffix("]")
+    if name in WITH_SERVER:
+        return "server"
+    if name in LESSON_FILES or name == "test_lessons" and parameters in LESSONS:
+        return f"run of {LESSON_FILES.get(name, parameters)}"
+    return name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWorkUnit(LoadScopeScheduling):  # the groups of xdist 3.8 have no effect under pytest 9.2
+        def _split_scope(self, nodeid):
+            return work_unit(nodeid)
+
+    return ByWorkUnit(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item, settings):
+    """What a test that hangs has started is killed before its cleanup begins, which might wait for it."""
+    done = yield
+    fail = signal.getsignal(signal.SIGALRM)
+
+    def end(*signal_and_frame):
+        end_all({name: os.environ[name] for name in ("TEST_RUN", "PYTEST_CURRENT_TEST")})
+        fail(*signal_and_frame)
+
+    signal.signal(signal.SIGALRM, end)
+    return done
 
 
 @pytest.hookimpl(wrapper=True)
@@ -76,12 +148,17 @@ def pytest_sessionfinish(session, exitstatus):
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config):
     """Python waits for every thread that is no daemon: one that never ends would hold up the run after its summary."""
+    if not IS_WORKER and (processes := end_all({"TEST_RUN": os.environ["TEST_RUN"]})):
+        print(f"processes that a test left behind, ended now: {', '.join(processes)}", flush=True)
     left = [
         thread.name for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
     ]
     if left:
         print(f"threads that a test left behind: {', '.join(left)}", flush=True)
         os._exit(config.exitstatus or 1)
+
+
+# ---------------------------------------------------------------------------------------------- what tests share
 
 
 class ToyCourse:
@@ -118,3 +195,41 @@ def browser():
         started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A running server of qwen3-tiny, for every test that does not end it. These tests share a worker."""
+    from helpers.server import Server
+
+    with Server("qwen3-tiny") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded_server():
+    """As ``server``, with a key."""
+    from helpers.server import Server
+
+    with Server("qwen3-tiny", api_key="a key") as running:
+        yield running
+
+
+def languages(name: str) -> tuple[str, str]:
+    """The language in which `make test` runs this lesson, Chinese for odd numbers, and the other one."""
+    return ("zh", "en") if int(name[:2].lstrip("A")) % 2 else ("en", "zh")
+
+
+@pytest.fixture(scope="session")
+def lesson_runs(tmp_path_factory):
+    """``lesson_runs(name)``: how :func:`lesson_code.run_lesson` went. Each lesson runs once."""
+    from lesson_code import run_lesson
+
+    done = {}
+
+    def run(name: str):
+        if name not in done:
+            done[name] = run_lesson(name, tmp_path_factory.mktemp(name), languages(name)[0])
+        return done[name]
+
+    return run

@@ -3,18 +3,17 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+from helpers.server import _free_port
+
 TOKEN = "secret"
-SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},  # every cell is in the page, not the seen ones
-}
+ALL_CELLS = {"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}  # in the page, not the seen ones
+NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
 RAN = re.compile(r"\[\d+\]:")
 STDERR, ERROR = (f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error"))
 # A progress bar, and the log of the ModelScope client, belong to what a learner watches.
@@ -47,26 +46,30 @@ class JupyterLab:
     """``jupyter lab`` on 127.0.0.1 that shows ``folder``; config, data and runtime folders are its own, in ``state``.
 
     python: the environment of the server, that of the tests unless said. variables: more environment variables.
+    as_learner: started by the course's tools/lab.py, as `make lab` does, and without settings against the news.
     """
 
-    def __init__(self, folder: Path, state: Path | None = None, python=sys.executable, variables=None):
-        self.folder, self.python, state = folder, str(python), state or folder
+    def __init__(
+        self, folder: Path, state: Path | None = None, python=sys.executable, variables=None, as_learner=False
+    ):
+        self.folder, state = folder, state or folder
+        plain = ["-m", "jupyterlab", "--ip=127.0.0.1", "--allow-root"]
+        self.command = [str(python), *([str(folder / "tools" / "lab.py")] if as_learner else plain)]
         config = state / "config" / "labconfig"
-        config.mkdir(parents=True)
-        (config / "default_setting_overrides.json").write_text(json.dumps(SETTINGS))
+        config.mkdir(parents=True, exist_ok=True)
+        settings = ALL_CELLS | ({} if as_learner else NO_NEWS)
+        (config / "default_setting_overrides.json").write_text(json.dumps(settings))
         own = {f"JUPYTER_{kind}_DIR": str(state / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
         self.variables = os.environ | own | {"JUPYTERLAB_SETTINGS_DIR": str(state / "lab")} | (variables or {})
         self.log = state / "server.log"
 
     def __enter__(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = _free_port()
         self.address = f"http://127.0.0.1:{port}"
-        command = [self.python, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
+        options = ["--no-browser", f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--ServerApp.port_retries=0"]
         with self.log.open("w") as log:
             self.server = subprocess.Popen(
-                [*command, f"--IdentityProvider.token={TOKEN}", "--ServerApp.port_retries=0"],
+                [*self.command, *options],
                 cwd=self.folder,
                 env=self.variables,
                 stdout=log,
@@ -104,13 +107,14 @@ class JupyterLab:
         page.on("request", lambda request: self._is_outside(request.url) and page.outside.append(request.url))
         page.goto(f"{self.address}/lab/tree/{notebook}?reset&token={TOKEN}")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
-        wait_until(lambda: self._is_ready(notebook))  # the page's own indicator says so too early
+        wait_until(lambda: self.is_ready(notebook))  # the page's own indicator says so too early
         return page
 
     def _is_outside(self, url: str) -> bool:
         return not url.startswith((self.address, self.address.replace("http", "ws"), "data:", "blob:"))
 
-    def _is_ready(self, notebook: str) -> bool:
+    def is_ready(self, notebook: str) -> bool:
+        """Whether the kernel of this notebook waits for work and a page is connected to it."""
         kernels = [session["kernel"] for session in self.ask("sessions") if session["path"].endswith(notebook)]
         return any(kernel["execution_state"] == "idle" and kernel["connections"] >= 1 for kernel in kernels)
 

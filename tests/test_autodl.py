@@ -9,7 +9,7 @@ from pathlib import Path
 import autodl
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import LESSONS, ROOT
 from jupyterlab_server import JupyterLab, screenshot
 
 from helpers import CourseError, machine
@@ -108,10 +108,11 @@ def test_two_runs(tmp_path):
         assert "ok       内核 Kernel: qwen3-notebooks" in done.stdout and "The course can run here." in done.stdout
     kernels = list((tmp_path / "data" / "kernels").iterdir())
     assert [kernel.name for kernel in kernels] == ["qwen3-notebooks"]
+    assert {f"{name}.ipynb" for name in LESSONS} <= {path.name for path in (ROOT / "my" / "zh").iterdir()}
     assert not (ROOT / "course.toml").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.network
 def test_console_and_kernel_in_environments_of_their_own(tmp_path, browser):
     """AutoDL's console runs JupyterLab from conda's base, where the course installs only the widgets' front-ends."""

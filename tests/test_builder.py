@@ -29,7 +29,10 @@ def keep_outputs(course, outputs: list[dict]) -> None:
     versions = {"Python": "3.11.7", "torch": "2.13.0+cpu"}
     recorded = {"code_hash": lesson.code_hash, "date": "2026-01-31", "device": "CPU", "versions": versions}
     entry = (2, [nbformat.from_dict(output) for output in outputs])
-    build_notebooks.write_all(build_notebooks.built_files(course.root, lesson, {"answer": entry}, recorded))
+    read = {cell.key: (None, []) for cell in lesson.code_cells} | {"answer": entry}
+    recorded["outputs_hash"] = build_notebooks.outputs_hash(read)
+    recordings = dict.fromkeys(("zh", "en"), (read, recorded))
+    build_notebooks.write_all(build_notebooks.built_files(course.root, lesson, recordings))
 
 
 def stream(text: str, name: str = "stdout") -> dict:
@@ -58,7 +61,7 @@ def test_both_notebooks_come_from_one_source(course):
     zh, en = ({cell.id: cell for cell in notebook.cells} for notebook in (zh, en))
     assert zh["title"].source.startswith("# 99 · 玩具\n\n[English](../en/99_toy.ipynb)")
     assert en["title"].source.startswith("# 99 · A toy\n\n[中文](../zh/99_toy.ipynb)")
-    assert zh["answer"].source.startswith("# 只有中文版有这一行\nanswer = 6 * 7  # not a language comment")
+    assert zh["answer"].source.startswith("# 只有中文版有这一行\nanswer = 6 * 7  # one comment")
     assert en["answer"].source.startswith("# only the English notebook has this line\nanswer = 6 * 7")
     assert zh["ex1"].metadata.tags == ["exercise", "extra"]
     assert zh["shell"].source == "!echo hello"
@@ -171,7 +174,7 @@ def problems(course, capsys) -> str:
         ("the 3 rows", "the 3 rows ![x](https://example.org/x.png)", "needs a network"),
         ("import sys\n", "\n".join(f"a{i} = {i}" for i in range(9)), "more than 8 lines"),
         ('key="setup"', 'key="start"', "no setup cell"),
-        ("# not a language comment", "# 不分语言的注释", "is Chinese in both notebooks"),
+        ("# one comment", "# 不分语言的注释", "is Chinese in both notebooks"),
     ],
 )
 def test_pair_and_form_rules(old, new, message, course, capsys):
@@ -223,7 +226,7 @@ NORM = 'class Norm:\n    """Scale."""\n\n    def __call__(self, x):\n        ret
 @pytest.mark.parametrize(
     ("save", "cell", "message"),
     [
-        ("helpers/qwen.py::Norm", NORM.format("  # only a comment differs"), None),
+        ("helpers/qwen.py::Norm", NORM.format("  # a comment"), None),
         ("helpers/qwen.py::Norm", NORM.format("00"), "its Norm differs from the one in helpers/qwen.py"),
         ("helpers/qwen.py::Nrom", NORM.format(""), "the cell defines no Nrom"),
         (
@@ -312,7 +315,7 @@ def test_outputs_survive_until_code_changes(course, capsys):
     english = course.notebook("en").read_text(encoding="utf-8")
     assert '"42\\n"' in english and "recorded on 2026-01-31, CPU, Python 3.11.7, torch 2.13.0+cpu" in english
 
-    course.write(TOY.replace("After `softmax`", "Following `softmax`").replace("# not a language", "# no language"))
+    course.write(TOY.replace("After `softmax`", "Following `softmax`").replace("# one comment", "# shared"))
     assert run(course, "--check") == 1  # stale
     assert run(course) == run(course, "--check") == 0  # built again: prose and comments leave the outputs alone
     assert '"42\\n"' in course.notebook("en").read_text(encoding="utf-8")
@@ -338,8 +341,11 @@ def test_an_edited_notebook_is_stale(lang, old, new, course, capsys):
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
     assert run(course, "--check") == 1
-    cell = "why" if old == "softmax" else "answer"
-    assert f"cell '{cell}' is not what the source makes of it; run make notebooks" in capsys.readouterr().err
+    cell, said = "why" if old == "softmax" else "answer", capsys.readouterr().err
+    if "42" in old:  # no source says what they were: the hash of the recording does
+        assert f"{lang}/99_toy.ipynb: its outputs are not the recorded ones" in said
+    else:
+        assert f"cell '{cell}' is not what the source makes of it; run make notebooks" in said
 
 
 def test_missing_extra_and_unreadable_notebooks(course, capsys):

@@ -10,6 +10,7 @@ from faulty_server import ENGINE_DEAD, FaultyServer, stream
 from jupyterlab_server import JupyterLab, screenshot, wait_until
 from openai import OpenAI
 
+from helpers import language
 from helpers.explorer import ChatPanel
 from helpers.explorer.chat import JAVASCRIPT, LABELS
 
@@ -134,6 +135,12 @@ def test_both_languages_have_the_same_labels():
     assert LABELS["zh"].keys() == LABELS["en"].keys()
 
 
+def test_the_kernels_language_goes_along(monkeypatch):
+    assert ChatPanel(None, "m").lang is None
+    monkeypatch.setattr(language, "LANGUAGE", "zh")
+    assert ChatPanel(None, "m").lang == "zh"
+
+
 def test_the_javascript_writes_text_only():
     assert not any(
         word in JAVASCRIPT for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "fetch(", "eval(", "import ")
@@ -147,8 +154,9 @@ def test_the_javascript_writes_text_only():
 def open_panel(browser, tmp_path):
     opened, errors = [], []
 
-    def start(lang="en", turns=TURNS, **options):
-        data = {"labels": LABELS, "model": "qwen3-tiny", "turns": turns, "busy": turns[-1:] == TURNS[-1:]}
+    def start(lang="en", turns=TURNS, kernel=None, **options):
+        busy = turns[-1:] == TURNS[-1:]
+        data = {"labels": LABELS, "lang": kernel, "model": "qwen3-tiny", "turns": turns, "busy": busy}
         text = json.dumps(data).replace("<", "\\u003c")
         (tmp_path / "panel.html").write_text(PAGE.format(lang=lang, data=text, javascript=JAVASCRIPT), encoding="utf-8")
         page = browser.new_context(viewport={"width": 900, "height": 640}, **options).new_page()
@@ -164,6 +172,13 @@ def open_panel(browser, tmp_path):
     for page in opened:
         page.context.close()
     assert errors == []
+
+
+def test_it_starts_in_the_kernels_language(open_panel):
+    page = open_panel(lang="en", kernel="zh")
+    assert page.locator(".cx .rx-title").inner_text() == LABELS["zh"]["title"]
+    page.locator("button[value=en]").click()
+    assert page.locator(".cx .rx-title").inner_text() == LABELS["en"]["title"]
 
 
 def test_hostile_text_is_text(open_panel):

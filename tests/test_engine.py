@@ -160,6 +160,14 @@ def test_it_is_vllms_own_llm_in_this_process(llm):
 
 
 @pytest.mark.slow
+def test_the_kv_cache_holds_as_many_tokens_as_computed(llm):
+    """As vLLM reports it; tests/test_routing.py does so for the mixture of experts."""
+    cache, config = llm.llm_engine.vllm_config.cache_config, models.read_config(models.course_model())
+    size = engine.sized_options(models.course_model())["kv_cache_memory_bytes"]
+    assert cache.num_gpu_blocks == size // (models.kv_bytes_per_token(config) * cache.block_size) > 0
+
+
+@pytest.mark.slow
 def test_a_second_engine_is_refused_and_the_first_still_works(llm):
     with pytest.raises(CourseError, match="close_engine"):
         engine.open_engine()
@@ -288,25 +296,43 @@ def test_an_interrupt_in_a_long_batch_leaves_the_engine_usable(llm):
 
 
 @pytest.mark.slow
-def test_an_interrupt_while_a_request_is_queued_leaves_the_engine_usable(llm, monkeypatch):
-    """SIGINT at the worst moment: vLLM's scheduler has the request in its queue and not yet in its books."""
+def test_an_interrupt_while_a_request_is_queued_leaves_the_engine_usable(llm):
+    """SIGINT at each call and return while vLLM takes in the second of two requests: in its queue, not in its books."""
     from vllm import SamplingParams
 
     params = SamplingParams(temperature=0, max_tokens=5)
     [expected] = llm.chat(QUESTION, params, use_tqdm=False)
-    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
-    enqueue = scheduler._enqueue_waiting_request
 
-    def interrupted(request):
-        enqueue(request)
-        signal.raise_signal(signal.SIGINT)
+    def ask_two(interrupt_at=None) -> int:
+        """The number of events, of which one brings the interrupt."""
+        seen, inside = 0, []
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(scheduler, "_enqueue_waiting_request", interrupted)
-        llm.chat([QUESTION] * 3, params, use_tqdm=False)
-    assert not llm.llm_engine.has_unfinished_requests()
-    [output] = llm.chat(QUESTION, params, use_tqdm=False)
-    assert output.outputs[0].token_ids == expected.outputs[0].token_ids
+        def profile(frame, event, argument):
+            nonlocal seen
+            if frame.f_code.co_name == "add_request" and event == "call":
+                inside.append(frame)
+            seen += len(inside) > 1  # of the engine's own: in what they call
+            if inside and frame is inside[-1] and event == "return":
+                inside.pop()
+            if seen == interrupt_at:
+                sys.setprofile(None)
+                signal.raise_signal(signal.SIGINT)
+
+        sys.setprofile(profile)
+        try:
+            llm.chat([QUESTION] * 2, params, use_tqdm=False)
+        finally:
+            sys.setprofile(None)
+        return seen
+
+    events = ask_two()
+    assert events > 100
+    for number in range(events // 2, events + 1):
+        with pytest.raises(KeyboardInterrupt):
+            ask_two(number)
+        assert not llm.llm_engine.has_unfinished_requests()
+        [output] = llm.chat(QUESTION, params, use_tqdm=False)
+        assert output.outputs[0].token_ids == expected.outputs[0].token_ids
 
 
 @pytest.mark.slow

@@ -3,16 +3,13 @@
 import base64
 import json
 import re
-import shutil
 from dataclasses import replace
 
 import nbformat
 import numpy as np
 import pytest
-import torch
 from jupyterlab_server import JupyterLab, screenshot
 
-from helpers import models, routing
 from helpers.explorer import RoutingExplorer
 from helpers.explorer.routing import JAVASCRIPT, LABELS, captions
 from helpers.routing import RoutingTrace, expert_load, shown
@@ -310,45 +307,4 @@ def test_in_a_real_jupyterlab(tmp_path, browser, trace):
         page.wait_for_selector(".rx[data-theme=dark]")
         page.wait_for_selector("#jupyterlab-splash", state="detached")
         screenshot(page, "jupyterlab-dark-en")
-        page.context.close()
-
-
-@pytest.mark.slow
-def test_lesson_04_in_a_real_jupyterlab(tmp_path, browser):
-    """The lesson's own explorer shows the routing of the lesson's own conversation."""
-    from transformers import AutoTokenizer
-
-    from helpers.qwen import load_model
-
-    folder = models.find_checkpoint("qwen3-moe-tiny")
-    model, tokenizer = load_model(folder, torch.float32, "cpu"), AutoTokenizer.from_pretrained(folder)
-    wanted = routing.capture_conversation(model, tokenizer, routing.QUESTIONS)
-    (tmp_path / "zh").mkdir()
-    shutil.copy(models.ROOT / "notebooks" / "zh" / "04_moe_routing.ipynb", tmp_path / "zh")
-    with JupyterLab(tmp_path) as lab:
-        page = lab.open(browser, "zh/04_moe_routing.ipynb")
-        lab.run_all(page)
-        assert lab.complaints(page) == []
-        shown = page.locator(".rx")
-        assert shown.count() == 1 and LABELS["zh"]["title"] in shown.inner_text()  # by the notebook's folder
-        shown.scroll_into_view_if_needed()
-        assert shown.evaluate("""root => {
-            const [text, chip] = [".rx-text", ".rx-chip[aria-pressed=true]"].map(
-                (part) => root.querySelector(part).getBoundingClientRect());
-            return text.top <= chip.top && chip.bottom <= text.bottom;
-        }""")
-        screenshot(shown, "lesson-light-zh")
-        shown.locator("button[value=en]").click()
-        assert_shows(page, wanted, wanted.prompt_length + 2, 0)
-        shown.locator(".rx-chip").nth(20).click()
-        assert_shows(page, wanted, 20, 0)
-        shown.locator(".rx-layer").fill("3")
-        assert_shows(page, wanted, 20, 3)
-        shown.locator(".rx-layer").focus()
-        page.keyboard.press("ArrowLeft")  # on the slider: a layer back
-        assert_shows(page, wanted, 20, 2)
-        shown.locator(".rx-chip").nth(30).click()
-        page.keyboard.press("ArrowUp")
-        assert_shows(page, wanted, 30, 1)
-        screenshot(shown, "lesson-light-en")
         page.context.close()

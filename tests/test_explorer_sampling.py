@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,18 +60,6 @@ def test_the_output_holds_a_picture_and_all_probabilities():
     assert (
         "tiny" in explorer.data["captions"] and "tiny" not in SamplingExplorer(POSITIONS, "Qwen3-8B").data["captions"]
     )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Every lesson in a real JupyterLab and a real browser: one language run from the menu, the other opened as it comes.
 
-One server and one browser for all; lessons with odd numbers run in Chinese, with even ones in English. What the server
-shows is a copy of the course. SCREENSHOTS=folder keeps a picture of each page.
+`make test` runs lesson 04, which has formulas, figures and an explorer, and opens it; `make test-all` all. One server
+and one browser for all; what the server shows is a copy of the course. SCREENSHOTS=folder keeps pictures.
 """
 
 import json
@@ -11,11 +11,19 @@ from urllib.parse import urlsplit
 
 import nbformat
 import pytest
-from conftest import LESSONS, ROOT
+from conftest import LESSONS, ROOT, languages
 from jupyterlab_server import JupyterLab, screenshot, wait_until
+from test_explorer import assert_shows
+
+from helpers import models, routing
+from helpers.explorer.routing import LABELS
 
 pytestmark = pytest.mark.slow
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "course.toml", "__pycache__", "*.egg-info", ".*_cache")
+ROUTING = "04_moe_routing"
+LEFT_OUT = shutil.ignore_patterns(
+    ".git", ".venv", "build", "my", "course.toml", "__pycache__", "*.egg-info", ".*_cache"
+)
+CASES = [name if name == ROUTING else pytest.param(name, marks=pytest.mark.large) for name in LESSONS]
 FORMULA = re.compile(r"\$[^$\n]+\$")
 
 # Pictures, links, and the characters that no installed font has: they look like one that no font can have.
@@ -41,15 +49,6 @@ LOOK = """() => {
     links: [...panel.querySelectorAll(".jp-RenderedMarkdown a[href]")].map((link) => link.href),
   };
 }"""
-
-
-def number(name: str) -> int:
-    return int(name[:2].lstrip("A"))
-
-
-def languages(name: str) -> tuple[str, str]:
-    """The language that runs, and the one that is only opened."""
-    return ("zh", "en") if number(name) % 2 else ("en", "zh")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +116,37 @@ def assert_explorer_reacts(explorer, lang: str):
     raise AssertionError("no control of the explorer changes what it shows")
 
 
-@pytest.mark.parametrize("name", LESSONS)
+def assert_shows_its_own_conversation(page, explorer, lang: str):
+    """The explorer of lesson 04 shows the routing that the lesson's model has in the lesson's conversation."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from helpers.qwen import load_model
+
+    folder = models.find_checkpoint("qwen3-moe-tiny")
+    model, tokenizer = load_model(folder, torch.float32, "cpu"), AutoTokenizer.from_pretrained(folder)
+    wanted = routing.capture_conversation(model, tokenizer, routing.QUESTIONS)
+    assert LABELS[lang]["title"] in explorer.inner_text()  # by the notebook's folder
+    explorer.scroll_into_view_if_needed()
+    assert explorer.evaluate("""root => {
+        const [text, chip] = [".rx-text", ".rx-chip[aria-pressed=true]"].map(
+            (part) => root.querySelector(part).getBoundingClientRect());
+        return text.top <= chip.top && chip.bottom <= text.bottom;
+    }""")
+    assert_shows(page, wanted, wanted.prompt_length + 2, 0)
+    explorer.locator(".rx-chip").nth(20).click()
+    assert_shows(page, wanted, 20, 0)
+    explorer.locator(".rx-layer").fill("3")
+    assert_shows(page, wanted, 20, 3)
+    explorer.locator(".rx-layer").focus()
+    page.keyboard.press("ArrowLeft")  # on the slider: a layer back
+    assert_shows(page, wanted, 20, 2)
+    explorer.locator(".rx-chip").nth(30).click()
+    page.keyboard.press("ArrowUp")
+    assert_shows(page, wanted, 30, 1)
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_lesson_in_jupyterlab(name, lab, browser):
     lang = languages(name)[0]
     notebook = f"notebooks/{lang}/{name}.ipynb"
@@ -127,6 +156,9 @@ def test_lesson_in_jupyterlab(name, lab, browser):
         lab.run_all(page)
         assert lab.complaints(page) == []
         explorers = page.locator(".rx:not(.cx)")
+        if name == ROUTING:
+            assert explorers.count() == 1
+            assert_shows_its_own_conversation(page, explorers.first, lang)
         for index in range(explorers.count()):
             assert_explorer_reacts(explorers.nth(index), lang)
         # A live widget stands where the unrun notebook has its picture.
@@ -138,7 +170,7 @@ def test_lesson_in_jupyterlab(name, lab, browser):
         lab.close(page)
 
 
-@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("name", CASES)
 def test_other_language_opened_unrun(name, lab, browser):
     lang = languages(name)[1]
     notebook = f"notebooks/{lang}/{name}.ipynb"

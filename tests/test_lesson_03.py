@@ -1,4 +1,4 @@
-"""Lesson 03: its exercises tell right from wrong, its classes equal the helper's, its copy-me cell stands alone."""
+"""Lesson 03: its classes equal the helper's, its copy-me cell stands alone."""
 
 import ast
 import os
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from conftest import ROOT
 from lesson_source import parse, read_lesson
 
-from helpers import checks, models, qwen
+from helpers import models, qwen
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "03_architecture.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -28,123 +28,6 @@ def lesson():
     for key in ("setup", *keys, "ex1-solution", "ex2-solution", "ex3-solution"):
         exec(CELLS[key], names)
     return SimpleNamespace(**names)
-
-
-def said(capsys, check, solution) -> str:
-    capsys.readouterr()
-    assert check(solution) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
-
-
-# ---------------------------------------------------------------------------------------------- exercises
-
-EXERCISES = {
-    "ex1": (checks.exercise_03_1, "rms_norm"),
-    "ex2": (checks.exercise_03_2, "prepare"),
-    "ex3": (checks.exercise_03_3, "kv_bytes_per_token"),
-}
-
-
-@pytest.mark.parametrize("key", EXERCISES)
-def test_solution_passes_and_stub_does_not(key, lesson, capsys):
-    check, name = EXERCISES[key]
-    assert "Solved!" in said(capsys, check, getattr(lesson, name))
-    stub = {}
-    exec(CELLS[key], stub)
-    printed = said(capsys, check, stub[name])
-    assert "还没有解出来" in printed and "Not solved yet" in printed and "raised" not in printed
-
-
-def layer_norm(x, weight, eps):
-    return weight * (x - x.mean(-1, keepdim=True)) * torch.rsqrt(x.var(-1, keepdim=True, unbiased=False) + eps)
-
-
-def over_everything(x, weight, eps):
-    return weight * x * torch.rsqrt(x.pow(2).mean() + eps)
-
-
-WRONG_NORMS = [
-    (layer_norm, "LayerNorm"),
-    (over_everything, "last dimension"),
-    (lambda x, weight, eps: weight * x / (x.std(-1, keepdim=True) + eps), "standard deviation"),
-    (lambda x, weight, eps: weight * (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True), "standard deviation"),
-    (lambda x, weight, eps: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps), "by weight"),
-    (lambda x, weight, eps: weight * x / (x.pow(2).sum(-1, keepdim=True) + eps).sqrt(), "sum of squares"),
-    (lambda x, weight, eps: weight * x / (x.pow(2).mean(-1, keepdim=True).sqrt() + eps), "before the root"),
-    (lambda x, weight, eps: weight * x * torch.rsqrt(x.pow(2).mean(-1) + eps), "raised RuntimeError"),
-    (lambda x, weight, eps: (weight * x)[..., :4], "shape should be (2, 4, 8), it is (2, 4, 4)"),
-    (lambda x, weight, eps: 3.0, "a tensor is wanted, this is float"),
-    (lambda x, weight, eps: x * float("nan"), "the values differ"),
-]
-
-
-@pytest.mark.parametrize(("wrong", "hint"), WRONG_NORMS, ids=[hint for _, hint in WRONG_NORMS])
-def test_a_wrong_norm_is_named(wrong, hint, capsys):
-    assert hint in said(capsys, checks.exercise_03_1, wrong)
-
-
-def rotated_first(query, key, q_norm, k_norm, cos, sin):
-    return q_norm(qwen.apply_rope(query, cos, sin)), k_norm(qwen.apply_rope(key, cos, sin))
-
-
-def without_norm(query, key, q_norm, k_norm, cos, sin):
-    return qwen.apply_rope(query, cos, sin), qwen.apply_rope(key, cos, sin)
-
-
-def without_rope(query, key, q_norm, k_norm, cos, sin):
-    return q_norm(query), k_norm(key)
-
-
-def query_only(query, key, q_norm, k_norm, cos, sin):
-    return qwen.apply_rope(q_norm(query), cos, sin), qwen.apply_rope(key, cos, sin)
-
-
-def one_norm_for_both(query, key, q_norm, k_norm, cos, sin):
-    return qwen.apply_rope(q_norm(query), cos, sin), qwen.apply_rope(q_norm(key), cos, sin)
-
-
-def over_all_heads(query, key, q_norm, k_norm, cos, sin):
-    query = F.rms_norm(query.transpose(1, 2).flatten(2), (48,)).unflatten(-1, (6, 8)).transpose(1, 2) * q_norm.weight
-    return qwen.apply_rope(query, cos, sin), qwen.apply_rope(k_norm(key), cos, sin)
-
-
-WRONG_PLACES = [
-    (rotated_first, "rotated first and normed after"),
-    (without_norm, "query is not normed"),
-    (without_rope, "query is not rotated"),
-    (query_only, "key is not normed"),
-    (one_norm_for_both, "key takes k_norm"),
-    (over_all_heads, "the values of query differ"),
-    (lambda query, *rest: query, "two tensors are wanted"),
-    (lambda *arguments: (..., ...), "a norm and a rotation"),
-]
-
-
-@pytest.mark.parametrize(("wrong", "hint"), WRONG_PLACES, ids=[hint for _, hint in WRONG_PLACES])
-def test_a_wrong_place_of_the_norm_is_named(wrong, hint, capsys):
-    assert hint in said(capsys, checks.exercise_03_2, wrong)
-
-
-def kv_bytes(config, both=2, heads="num_key_value_heads", head_dim=None):
-    return both * 2 * config["num_hidden_layers"] * config[heads] * (head_dim or config["head_dim"])
-
-
-WRONG_BYTES = [
-    (lambda config: kv_bytes(config, both=1), "half"),
-    (lambda config: kv_bytes(config, heads="num_attention_heads"), "not all attention heads"),
-    (
-        lambda config: kv_bytes(config, head_dim=config["hidden_size"] // config["num_attention_heads"]),
-        "right for 8B by luck, wrong for 0.6B",
-    ),
-    (lambda config: 147456, "Qwen3-0.6B does not give 147456"),
-]
-
-
-@pytest.mark.parametrize(("wrong", "hint"), WRONG_BYTES, ids=[hint for _, hint in WRONG_BYTES])
-def test_wrong_kv_bytes_are_named(wrong, hint, capsys):
-    assert hint in said(capsys, checks.exercise_03_3, wrong)
 
 
 # ---------------------------------------------------------------------------------------------- taught code
@@ -227,12 +110,8 @@ def run_copy_me(tmp_path, **variables):
 
 
 @pytest.mark.slow
-def test_copy_me_cell_runs_alone(tmp_path):
+def test_copy_me_cell_says_what_a_checkpoint_lacks(tmp_path):
     folder = models.find_checkpoint("qwen3-tiny")
-    done = run_copy_me(tmp_path, COURSE_MODEL=str(folder))
-    assert done.returncode == 0, done.stderr
-    assert "Qwen3ForCausalLM" in done.stdout and "QKV bias: False" in done.stdout and "QK-norm:  True" in done.stdout
-    assert f"{models.kv_bytes_per_token(models.read_config(folder)) / 1024:g} KiB a token" in done.stdout
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_bytes((folder / "config.json").read_bytes())
     done = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path / "half"))

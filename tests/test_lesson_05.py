@@ -1,9 +1,6 @@
-"""Lesson 05: its exercises tell right from wrong, its sampling is vLLM's, its copy-me cell stands alone."""
+"""Lesson 05: its sampling is vLLM's, its copy-me cell stands alone."""
 
 import ast
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -11,93 +8,17 @@ import torch
 from conftest import ROOT
 from lesson_source import parse, read_lesson
 
-from helpers import checks, engine, models
+from helpers import engine
+from helpers.lessons.l05 import tiny_tokenizer
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "05_offline_generation.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
-BLOCK = "<think>\n\n</think>\n\n"
 
 
 def solution(key):
     names = {"torch": torch}
     exec(CELLS[f"{key}-solution"], names)
     return names
-
-
-def said(capsys, check, *solutions) -> str:
-    capsys.readouterr()
-    assert check(*solutions) is None
-    printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 2
-    return printed
-
-
-@pytest.mark.parametrize(
-    ("key", "check", "name"),
-    [("ex1", checks.exercise_05_1, "non_thinking_prompt"), ("ex2", checks.exercise_05_2, "top_p_filter")],
-)
-def test_solution_passes_and_stub_does_not(key, check, name, capsys):
-    assert "Solved!" in said(capsys, check, solution(key)[name])
-    stub = {}
-    exec(CELLS[key], stub)
-    printed = said(capsys, check, stub[name])
-    assert "还没有解出来" in printed and "Not solved yet" in printed and "raised" not in printed
-
-
-def written(system, question, default="", think=BLOCK, last="<|im_start|>assistant\n", end="<|im_end|>\n"):
-    system = default if system is None else f"<|im_start|>system\n{system}{end}"
-    return f"{system}<|im_start|>user\n{question}{end}{last}{think}"
-
-
-WRONG_PROMPTS = [
-    (lambda s, q: written(s, q, think=""), "this prompt still thinks"),
-    (lambda s, q: written(s, q, think="<think>\n</think>\n\n"), "only newlines differ"),
-    (lambda s, q: written(s, q, end="<|im_end|>"), "only newlines differ"),
-    (lambda s, q: written(s, q, last=""), "the assistant's turn is missing"),
-    (lambda s, q: written(s or "You are Qwen.", q), "has no default one|no default one"),
-    (lambda s, q: written(None, q), "the system message is missing"),
-    (lambda s, q: written(s, q) + "<|im_end|>\n", "the last turn does not end"),
-    (lambda s, q: written(s, q + " /no_think"), "it should be"),
-    (lambda s, q: 3, "a text is wanted, this is int"),
-]
-
-
-@pytest.mark.parametrize(("wrong", "hint"), WRONG_PROMPTS, ids=[hint for _, hint in WRONG_PROMPTS])
-def test_a_wrong_prompt_is_named(wrong, hint, capsys):
-    assert any(part in said(capsys, checks.exercise_05_1, wrong) for part in hint.split("|"))
-
-
-def without_the_one_that_crosses(logits, top_p):
-    ordered, ids = logits.sort(dim=-1, descending=True)
-    ordered = ordered.masked_fill(ordered.softmax(-1).cumsum(-1) >= top_p, -torch.inf)
-    return torch.empty_like(logits).scatter(-1, ids, ordered)
-
-
-def in_sorted_order(logits, top_p):
-    ordered = logits.sort(dim=-1, descending=True).values
-    before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-    return ordered.masked_fill(before >= top_p, -torch.inf)
-
-
-def unsorted(logits, top_p):
-    before = logits.softmax(-1).cumsum(-1) - logits.softmax(-1)
-    return logits.masked_fill(before >= top_p, -torch.inf)
-
-
-WRONG_TOP_P = [
-    (without_the_one_that_crosses, "the token that crosses the line is gone"),
-    (in_sorted_order, "the old order is lost"),
-    (unsorted, "adds up without sorting"),
-    (lambda logits, top_p: logits.masked_fill(logits.softmax(-1) < 1 - top_p, -torch.inf), "compares each"),
-    (lambda logits, top_p: solution("ex2")["top_p_filter"](logits, top_p).softmax(-1).log(), "their scores changed"),
-    (lambda logits, top_p: logits, "the wrong tokens stay"),
-    (lambda logits, top_p: logits[0], "the shape should be (2, 3)"),
-]
-
-
-@pytest.mark.parametrize(("wrong", "hint"), WRONG_TOP_P, ids=[hint for _, hint in WRONG_TOP_P])
-def test_a_wrong_top_p_is_named(wrong, hint, capsys):
-    assert hint in said(capsys, checks.exercise_05_2, wrong)
 
 
 def test_the_solution_is_the_helpers_top_p():
@@ -129,37 +50,12 @@ def test_the_lessons_order_is_vllms(chosen):
     torch.testing.assert_close(found, expected)
 
 
-def cpu_environment(**variables):
-    """Only environment variables make a script for a GPU run on a CPU: one process, a small cache, nothing compiled."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
-    return environment | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "TORCH_COMPILE_DISABLE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "OMP_NUM_THREADS": "1",
-        **variables,
-    }
-
-
-@pytest.mark.slow
-def test_copy_me_cell_runs_alone(tmp_path):
-    script = tmp_path / "vllm_model.py"
-    script.write_text(CELLS["copy-me"], encoding="utf-8")
-    environment = cpu_environment(COURSE_MODEL=str(models.find_checkpoint("qwen3-tiny")))
-    done = subprocess.run([sys.executable, "-I", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    thought, answer = done.stdout.split("thinking: ")[1].split("\nanswer: ")
-    assert thought and "文本" in answer and "<think>" not in done.stdout
-    assert "without thinking: " in done.stdout and "小" in done.stdout.split("without thinking: ")[1]
-
-
 OFF, ON = "<think>\n\n</think>\n\n", "<think>\n"  # what a template may write at the beginning of the last turn
 
 
 def output_of(text, opening="", question="12?"):
     """What vLLM returns for a prompt with that last turn: the ids of both."""
-    tokenizer = checks._tiny_tokenizer()
+    tokenizer = tiny_tokenizer()
     prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{opening}"
     ids, written = (tokenizer.encode(part, add_special_tokens=False) for part in (prompt, text))
     completion = SimpleNamespace(token_ids=written, text=text.replace("<|im_end|>", ""), finish_reason="stop")
@@ -187,7 +83,7 @@ def test_copy_me_split(case, expected):
     source = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "split")
     names = {}
     exec(ast.unparse(source), names)
-    tokenizer, output = checks._tiny_tokenizer(), output_of(*case)
+    tokenizer, output = tiny_tokenizer(), output_of(*case)
     assert names["split"](output, tokenizer) == expected
     thinking, answer, _ = engine.split(output, tokenizer)
     assert ((thinking or "").replace("</think>", ""), answer) == expected

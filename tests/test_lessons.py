@@ -1,13 +1,12 @@
 """Every lesson runs in a real kernel, vLLM and server included; and the runner tells the truth about failures."""
 
+import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from copy import deepcopy
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,73 +16,54 @@ import nbformat
 import pytest
 import record
 import run_lessons
-from conftest import LESSONS, ROOT, TOY
+from conftest import LESSONS, ROOT, TOY, languages
+from lesson_code import run_lesson
+from processes import PATIENCE
 
 from helpers import models
 
 pytestmark = pytest.mark.slow
-AGAIN = "-again"
+# Cells that say something where vLLM is, in lessons that need none; the second test below runs them with it.
+SILENT_WITHOUT_VLLM = {"02_model_download": {"vllm"}, "04_moe_routing": {"engines"}}
 
 
 # --- the lessons
 
 
-@pytest.fixture(scope="session")
-def lesson_runs():
-    """``lesson_runs(name)``: the lesson's notebook after a run of all its cells, twice in one kernel, and the failure.
-
-    Each lesson runs once per session; what ran is saved in build/run.
-    """
-    done = {}
-
-    def run(name: str) -> tuple[nbformat.NotebookNode, run_lessons.CellFailed | None]:
-        if name not in done:
-            source = ROOT / "notebooks" / "zh" / f"{name}.ipynb"
-            notebook = nbformat.read(source, as_version=4)
-            second = deepcopy(notebook.cells)
-            for cell in second:
-                cell.id += AGAIN
-            notebook.cells += second
-            failure = None
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
-            try:
-                run_lessons.execute(notebook, source.parent, environment)
-            except run_lessons.CellFailed as error:
-                failure = error
-            folder = ROOT / "build" / "run"
-            folder.mkdir(parents=True, exist_ok=True)
-            nbformat.write(notebook, folder / f"{name}_twice.ipynb")
-            done[name] = notebook, failure
-        return done[name]
-
-    return run
-
-
 @pytest.mark.parametrize("name", LESSONS)
 def test_lesson_runs(name, lesson_runs):
-    notebook, failure = lesson_runs(name)
-    assert failure is None or failure.key.endswith(AGAIN), f"cell {failure.key}: {failure}"
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and not cell.id.endswith(AGAIN)]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-
-
-@pytest.mark.parametrize("name", LESSONS)
-def test_lesson_runs_twice_in_one_kernel(name, lesson_runs):
-    notebook, failure = lesson_runs(name)
+    """In one of its languages; without vLLM, if it needs none."""
+    notebook, failure = lesson_runs(name).notebook, lesson_runs(name).failure
     assert failure is None, f"cell {failure.key}: {failure}"
-    assert notebook.cells[-1].id.endswith(AGAIN)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_recorded_outputs_come_from_the_cells_that_print(name, lesson_runs):
     """The committed outputs stand at the same cells as a fresh run's (their text may differ between machines)."""
-    recorded = nbformat.read(ROOT / "notebooks" / "zh" / f"{name}.ipynb", as_version=4)
+    assert_same_cells_print(name, languages(name)[0], lesson_runs(name).notebook, SILENT_WITHOUT_VLLM.get(name, set()))
+
+
+def assert_same_cells_print(name: str, lang: str, fresh, silent=frozenset()) -> None:
+    """silent: the cells that print in the recording and must not in this run."""
+    recorded = nbformat.read(ROOT / "notebooks" / lang / f"{name}.ipynb", as_version=4)
     assert recorded.metadata.course.recorded, f"{name} has no recorded outputs: make record LESSONS={name[:2]}"
-    fresh = {cell.id: cell for cell in lesson_runs(name)[0].cells}
+    cells = {cell.id: cell for cell in fresh.cells}
     for cell in recorded.cells:
         if cell.cell_type == "code" and "no-output" not in cell.metadata.get("tags", []):
-            printed = [output for output in fresh[cell.id].outputs if output.get("name") != "stderr"]
-            assert bool(cell.outputs) == bool(printed), cell.id
+            printed = [output for output in cells[cell.id].outputs if output.get("name") != "stderr"]
+            assert bool(cell.outputs and cell.id not in silent) == bool(printed), cell.id
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("name", LESSONS)
+def test_lesson_runs_twice_in_one_kernel(name, tmp_path):
+    """In its other language, with vLLM there."""
+    lang = languages(name)[1]
+    ran = run_lesson(name, tmp_path, lang, twice=True)
+    assert ran.failure is None, f"cell {ran.failure.key}: {ran.failure}"
+    assert_same_cells_print(name, lang, ran.notebook)
 
 
 # --- the runner, on toys
@@ -195,19 +175,87 @@ def test_a_cell_that_hangs_or_ends_the_kernel(code, reason, built):
 
 def test_an_error_for_learners_has_no_traceback(built):
     course = built("99_toy", "from helpers import CourseError\n\nraise CourseError('先下载。', 'Download first.')")
-    assert run(course).stderr.strip().endswith("99_toy, cell c1:\n先下载。\nDownload first.")
+    assert run(course).stderr.strip().endswith("99_toy, cell c1:\n先下载。")  # in the page's language
+    assert run(course, "--lang", "en").stderr.strip().endswith("99_toy, cell c1:\nDownload first.")
 
 
-def test_ctrl_c_ends_the_kernel(built):
-    course = built("99_toy", "import os\n\nprint(os.getpid(), file=open('pid', 'w'))", "import time\n\ntime.sleep(60)")
-    process = subprocess.Popen(command(course), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while "cell 4/4" not in process.stdout.readline():
+SLEEPS = """\
+import os, signal, time
+
+{before}
+try:
+    print(os.getpid(), file=open("{name}", "w"), flush=True)
+    time.sleep(600)
+finally:
+    print(file=open("{name} closed", "w"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_the_kernels(number, built):
+    """Of both lessons that run; the cell of one hears of it, the other's does not; a third never starts."""
+    built("97_hears", SLEEPS.format(name="hears", before=""))
+    built("98_deaf", SLEEPS.format(name="deaf", before="signal.signal(signal.SIGINT, signal.SIG_IGN)"))
+    course = built("99_toy", "print(file=open('toy', 'w'))")
+    folder = course.root / "notebooks" / "zh"
+    line = command(course, "--jobs", "2")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pids = [folder / name for name in ("hears", "deaf")]
+    while not all(path.exists() and path.read_text().strip() for path in pids):
         assert process.poll() is None
-    time.sleep(1)  # the line is printed just before the cell starts
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "Interrupted" in error and "Traceback" not in error
-    assert not is_alive(int((course.root / "notebooks" / "zh" / "pid").read_text()))
+    assert not any(is_alive(int(path.read_text())) for path in pids)
+    assert (folder / "hears closed").exists() and not (folder / "toy").exists()
+
+
+MEETS = """\
+import time
+from pathlib import Path
+
+Path("{here}").touch()
+while not Path("{there}").exists():
+    time.sleep(0.1)
+"""
+
+
+def test_two_lessons_run_at_a_time_and_one_that_measures_alone(built):
+    """Two wait for each other; the one that measures finds both done. The table is in order."""
+    built("08_toy", "from pathlib import Path\n\nassert Path('end of one').exists() and Path('end of two').exists()")
+    built("98_one", MEETS.format(here="one", there="two"), "Path('end of one').touch()")
+    course = built("99_two", MEETS.format(here="two", there="one"), "Path('end of two').touch()")
+    done = run(course, "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ")[0] for line in done.stdout.strip().splitlines()[-4:]]
+    assert rows == ["08_toy", "98_one", "99_toy", "99_two"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "memory", "variables", "jobs"),
+    [
+        ({"cores": 2}, 8, {}, 2),
+        ({"cores": 1}, 8, {}, 1),
+        ({"cores": 2}, 4, {}, 1),
+        ({"cores": 2, "memory": 4 * models.GIB}, 8, {}, 1),  # a container's
+        ({"cores": 8, "gpus": ("a card",)}, 64, {}, 1),
+        ({"cores": 2}, 8, {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, 1),
+        ({"cores": 2}, 8, {"COURSE_MODEL": "other"}, 1),
+        ({"cores": 2}, 8, {"COURSE_MOE_MODEL": "other"}, 1),
+    ],
+)
+def test_how_many_lessons_run_at_a_time(seen, memory, variables, jobs, tmp_path, monkeypatch):
+    shutil.copytree(models.BUNDLED / "qwen3-tiny", tmp_path / "other")
+    here = dataclasses.replace(run_lessons.machine.look(), **{"memory": 64 * models.GIB, "gpus": ()} | seen)
+    monkeypatch.setattr(run_lessons.machine, "look", lambda: here)
+    available = SimpleNamespace(available=memory * models.GIB)
+    monkeypatch.setattr(run_lessons.psutil, "virtual_memory", lambda: available)
+    for name in ("COURSE_MODEL", "COURSE_MOE_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(tmp_path / value) if value == "other" else value)
+    assert run_lessons.lessons_at_once() == jobs
 
 
 def test_two_recordings_are_equal(built, monkeypatch):
@@ -229,7 +277,8 @@ def test_two_recordings_are_equal(built, monkeypatch):
     assert build_notebooks.main([*arguments, "--record"]) == build_notebooks.main([*arguments, "--check"]) == 0
     assert first == {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
     zh, en = (json.loads(first[lang])["cells"] for lang in ("zh", "en"))
-    assert [cell.get("outputs") for cell in zh] == [cell.get("outputs") for cell in en]
+    in_english = json.loads(json.dumps([cell.get("outputs") for cell in zh]).replace("notebooks/zh", "notebooks/en"))
+    assert in_english == [cell.get("outputs") for cell in en]  # two runs, each in its language's folder
     cells = {cell["id"]: cell.get("outputs") for cell in zh}
     assert cells["c1"][0]["text"] == ["<object object at 0x…> qwen3-in-notebooks/notebooks/zh ~/x\n"]
     assert cells["c2"] == [{"name": "stdout", "output_type": "stream", "text": ["end\n"]}]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from helpers import models
+from helpers import language, models
 from helpers.explorer import MemoryExplorer
 from helpers.explorer.memory import CAPTIONS, CARDS, JAVASCRIPT, LABELS
 from helpers.models import GIB
@@ -24,7 +24,8 @@ def test_the_javascript_stands_alone():
     assert "</script" not in JAVASCRIPT
 
 
-def test_the_output_holds_a_picture_for_where_no_widget_runs():
+def test_the_output_holds_a_picture_for_where_no_widget_runs(monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", "en")
     explorer = MemoryExplorer("Qwen/Qwen3-14B", card=48)
     bundle, _ = explorer._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")

@@ -299,23 +299,6 @@ def test_arithmetic_on_the_bundled_checkpoints(folder):
     assert models.capabilities(folder).thinking == "switch"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", checkpoints(), ids=lambda folder: folder.name)
-def test_kv_cache_as_vllm_reports_it(folder):
-    size = 64 * 2**20
-    code = f"""
-        from helpers.engine import open_engine
-        with open_engine({str(folder)!r}, kv_cache_memory_bytes={size}) as engine:
-            cache = engine.llm_engine.vllm_config.cache_config
-            print("tokens:", cache.num_gpu_blocks, cache.block_size)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=models.ROOT)
-    assert done.returncode == 0, done.stderr
-    blocks, block_size = map(int, done.stdout.split("tokens:")[1].split())
-    assert blocks == size // (models.kv_bytes_per_token(models.read_config(folder)) * block_size)
-
-
 def test_estimates_of_quantised_weights():
     config = models.CATALOGUE["Qwen/Qwen3-8B"].config
     sizes = [models.weight_bytes(config, dtype) / GIB for dtype in ("bf16", "fp8", "awq")]

@@ -160,6 +160,7 @@ def test_agrees_with_transformers(tmp_path, model_type, seed):
     assert_agrees_with_reference(tmp_path)
 
 
+@pytest.mark.large
 @pytest.mark.network
 def test_agrees_with_transformers_4_57(tmp_path):
     overlay, root = tmp_path / "overlay", Path(__file__).parent.parent

@@ -161,8 +161,8 @@ def test_a_router_that_chooses_otherwise_is_noticed(folder, tokenizer):
         routing.capture_transformers(model, tokenizer, PROMPT)
 
 
+@pytest.mark.large
 @pytest.mark.network
-@pytest.mark.slow
 def test_transformers_4_layout(answered, folder, tmp_path):
     """In transformers 4.57 the gate is a linear layer, and the experts are modules."""
     wanted = ["transformers==4.57.6", "tokenizers==0.22.2", "huggingface_hub==0.36.2"]
@@ -197,6 +197,9 @@ def test_vllm_agrees(answered, folder):
         refused(routing.capture_vllm_gpu, llm, PROMPT, word="enable_return_routed_experts")
     with engine.open_engine(folder) as llm:
         refused(routing.capture_vllm, llm, PROMPT, word="enable_prefix_caching=False")
+        cache, size = llm.llm_engine.vllm_config.cache_config, engine.sized_options(folder)["kv_cache_memory_bytes"]
+        per_block = models.kv_bytes_per_token(models.read_config(folder)) * cache.block_size
+        assert cache.num_gpu_blocks == size // per_block > 0
 
 
 def test_a_dense_model_and_an_empty_prompt_are_refused(reference, tokenizer):

@@ -233,7 +233,7 @@ def test_an_empty_think_block_of_the_template_and_a_forced_end_carry_no_loss(tok
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["qwen3-tiny", "qwen3-moe-tiny"])
+@pytest.mark.parametrize("name", ["qwen3-tiny", pytest.param("qwen3-moe-tiny", marks=pytest.mark.large)])
 def test_two_trainings_agree_bit_for_bit_and_a_resumed_one_equals_them(name, tmp_path):
     from train_tiny_models import train
 
@@ -250,7 +250,7 @@ def test_two_trainings_agree_bit_for_bit_and_a_resumed_one_equals_them(name, tmp
 # ---- what the models can do: a short form of benchmarks/tiny_models.py ---------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("name", ["qwen3-tiny", "qwen3-moe-tiny"])
 def test_a_tiny_model_does_what_its_card_says(name):
     """Every row of the table with a fifth of the cases: 100 products, 60 sums, 20 follow-ups; two of a row may miss."""
@@ -263,7 +263,7 @@ def test_a_tiny_model_does_what_its_card_says(name):
     assert not missed
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_experts_of_the_moe_differ():
     from tiny_models import measure_experts
 

@@ -1,5 +1,6 @@
 """The workshop's door (tools/workshop_proxy.py) and rehearsal (tools/workshop_check.py)."""
 
+import os
 import re
 import socket
 import stat
@@ -20,7 +21,6 @@ from starlette.responses import JSONResponse, StreamingResponse
 from workshop_proxy import Proxy, running
 
 from helpers import machine
-from helpers.server import Server
 
 KEYS = {"table-1": "key-one", "table-2": "key-two"}
 HEADERS = {"Authorization": "Bearer key-one"}
@@ -175,33 +175,28 @@ def test_keys_are_made_once_and_are_private(tmp_path):
 
 @pytest.mark.slow
 def test_thirty_clients_on_a_server_of_our_own():
-    variables = {"CLIENTS": "30", "ROUNDS": "2", "COURSE_MAX_TOKENS": "64"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("OPENAI_BASE_URL", raising=False)
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        done = subprocess.run([sys.executable, ROOT / "tools/workshop_check.py"], capture_output=True, text=True)
+    variables = os.environ | {"CLIENTS": "30", "ROUNDS": "2", "COURSE_MAX_TOKENS": "64"}
+    command = [sys.executable, ROOT / "tools/workshop_check.py"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "60/60" in done.stdout and "ok       门 Door" in done.stdout and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_a_room_that_is_not_ready_is_red(monkeypatch, capsys, lines):
+def test_a_room_that_is_not_ready_is_red(monkeypatch, capsys, lines, server):
     """One real server: straight on it, the door is open; behind a proxy with room for one, requests are turned away."""
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.setattr(machine, "preflight", lambda seen: [])
     monkeypatch.setattr(workshop_check, "read_keys", lambda: {"table-1": "key-one"})
     monkeypatch.setenv("CLIENTS", "6")
-    with Server("qwen3-tiny") as server:
-        client = openai.OpenAI(base_url=server.base_url, api_key="EMPTY")
-        assert client.models.list().data[0].id == "qwen3-tiny"
-        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    client = openai.OpenAI(base_url=server.base_url, api_key="EMPTY")
+    assert client.models.list().data[0].id == "qwen3-tiny"
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    assert workshop_check.main() == 1
+    assert re.search(r"problem +门 Door.*'no key': 200.*'/metrics': 200", capsys.readouterr().out)
+    with running(Proxy(server.base_url.removesuffix("/v1"), KEYS, per_table=1, log=lines.append)) as address:
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
         assert workshop_check.main() == 1
-        assert re.search(r"problem +门 Door.*'no key': 200.*'/metrics': 200", capsys.readouterr().out)
-        with running(Proxy(server.base_url.removesuffix("/v1"), KEYS, per_table=1, log=lines.append)) as address:
-            monkeypatch.setenv("OPENAI_BASE_URL", address)
-            assert workshop_check.main() == 1
-            said = capsys.readouterr().out
-            assert "ok       门 Door" in said and re.search(r"problem +6 个客户端", said) and "429" in said
-        assert workshop_check.main() == 1  # the proxy is gone
-        assert "ConnectError" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "ok       门 Door" in said and re.search(r"problem +6 个客户端", said) and "429" in said
+    assert workshop_check.main() == 1  # the proxy is gone
+    assert "ConnectError" in capsys.readouterr().out

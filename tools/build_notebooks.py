@@ -6,15 +6,19 @@ From the same sources come the pages of tools/lesson_pages.py: index, copy-me ce
     build_notebooks.py --record [LESSONS]    run on the bundled models, and build with the outputs of that run
     build_notebooks.py --check               change nothing; fail if a source breaks a rule or a notebook is stale
 
-LESSONS are numbers such as 05 07, also in $LESSONS; all if none is given. All is written or nothing.
+LESSONS are numbers such as 05 07, also in $LESSONS; all if none is given. All is written or nothing. Each language is
+run by itself, in a kernel that starts in its folder, and keeps its own outputs.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import sys
 from pathlib import Path
 
 import nbformat
+import page_language
 from lesson_checks import check_lesson, check_notebook, warnings
 from lesson_pages import shared_pages
 from lesson_source import LANGUAGES, Lesson, LessonError, build_notebook, choose_lessons, notebook_text, read_lesson
@@ -46,7 +50,10 @@ def notebook_path(root: Path, lesson: Lesson, lang: str) -> Path:
 
 
 def recorded_outputs(path: Path, lesson: Lesson) -> tuple[dict, dict | None]:
-    """Outputs and provenance of a built notebook, if they belong to the lesson's code as it is now, else none."""
+    """Outputs and provenance of a built notebook, if they belong to the lesson's code as it is now, else none.
+
+    Raises LessonError if the file is no notebook, or if its outputs are not those that were recorded.
+    """
     if not path.is_file():
         return {}, None
     try:
@@ -57,12 +64,23 @@ def recorded_outputs(path: Path, lesson: Lesson) -> tuple[dict, dict | None]:
     if not recorded or recorded["code_hash"] != lesson.code_hash:
         return {}, None
     outputs = {cell.id: (cell.execution_count, cell.outputs) for cell in notebook.cells if cell.cell_type == "code"}
+    if recorded.get("outputs_hash", outputs_hash(outputs)) != outputs_hash(outputs):
+        where = "/".join(path.parts[-2:])
+        remedy = f"make record LESSONS={lesson.name[:2]}, or delete it and build again"
+        raise LessonError([f"{where}: its outputs are not the recorded ones, somebody changed them; {remedy}."])
     return outputs, recorded
 
 
-def built_files(root: Path, lesson: Lesson, outputs: dict, recorded: dict | None) -> dict[Path, str]:
+def outputs_hash(outputs: dict) -> str:
+    """Names the outputs of a recording, so that a change by hand is seen."""
+    kept = [[key, count, results] for key, (count, results) in sorted(outputs.items())]
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def built_files(root: Path, lesson: Lesson, recordings: dict[str, tuple[dict, dict | None]]) -> dict[Path, str]:
+    """Both notebooks; ``recordings``: by language, what :func:`recorded_outputs` returns."""
     return {
-        notebook_path(root, lesson, lang): notebook_text(build_notebook(lesson, lang, outputs, recorded))
+        notebook_path(root, lesson, lang): notebook_text(build_notebook(lesson, lang, *recordings[lang]))
         for lang in LANGUAGES
     }
 
@@ -85,26 +103,39 @@ def build(root: Path, names: list[str]) -> None:
     """`make notebooks`."""
     files, lessons = {}, read_lessons(root, names)
     for lesson in lessons:
-        outputs, recorded = recorded_outputs(notebook_path(root, lesson, "zh"), lesson)
-        files |= built_files(root, lesson, outputs, recorded)
-        print(f"{lesson.name}: {'outputs of ' + recorded['date'] if recorded else 'not run'}")
+        recordings = {lang: recorded_outputs(notebook_path(root, lesson, lang), lesson) for lang in LANGUAGES}
+        files |= built_files(root, lesson, recordings)
+        states = {lang: recorded["date"] if recorded else None for lang, (_, recorded) in recordings.items()}
+        texts = [f"outputs of {date}" if date else "not run" for date in states.values()]
+        if len(set(texts)) > 1:
+            texts = [f"{lang} {text}" for lang, text in zip(states, texts, strict=True)]
+        print(f"{lesson.name}: {', '.join(dict.fromkeys(texts))}")
     if names == lesson_names(root):
         files |= shared_pages(root, lessons)
     write_all(files)
 
 
 def record(root: Path, names: list[str]) -> None:
-    """`make record`. Raises LessonError if a lesson fails or its outputs are unfit; then nothing is written."""
+    """`make record`. Raises LessonError if a lesson fails or its outputs are unfit; then nothing is written.
+
+    What is not in its page's language, or differs between the two, is only said: `--check` refuses it.
+    """
     from record import run_bundled
     from run_lessons import CellFailed, show
 
     files = {}
     for lesson in read_lessons(root, names):
         try:
-            outputs, recorded = run_bundled(lesson, root)
+            recordings = {}
+            for lang in LANGUAGES:
+                outputs, recorded = run_bundled(lesson, root, lang)
+                recordings[lang] = outputs, recorded | {"outputs_hash": outputs_hash(outputs)}
         except CellFailed as error:
             raise LessonError([f"{lesson.name}: cell '{error.key}' failed, so nothing is recorded:\n{error}"]) from None
-        files |= built_files(root, lesson, outputs, recorded)
+        built = built_files(root, lesson, recordings)
+        for what in language_problems(root, lesson, built):
+            print(f"warning: {what}", file=sys.stderr)
+        files |= built
         show(f"{lesson.name}  recorded", last=True)
     if problems := [problem for path, text in files.items() for problem in check_text(root, path, text)]:
         raise LessonError(problems)
@@ -115,6 +146,12 @@ def check_text(root: Path, path: Path, text: str) -> list[str]:
     return check_notebook(str(path.relative_to(root)), nbformat.reads(text, as_version=4), len(text.encode()))
 
 
+def language_problems(root: Path, lesson: Lesson, files: dict[Path, str]) -> list[str]:
+    """What page_language.py finds in both notebooks of a lesson."""
+    notebooks = {lang: nbformat.reads(files[notebook_path(root, lesson, lang)], as_version=4) for lang in LANGUAGES}
+    return [f"{lesson.name}: {what}" for what in page_language.findings(notebooks, page_language.known_words(root))]
+
+
 def check(root: Path) -> None:
     """Raises LessonError with everything that is wrong; prints what is unfinished."""
     lessons = read_lessons(root, lesson_names(root))
@@ -122,17 +159,24 @@ def check(root: Path) -> None:
     for lesson in lessons:
         problems += check_lesson(lesson, root)
         notes += warnings(lesson)
-        outputs, recorded = recorded_outputs(notebook_path(root, lesson, "zh"), lesson)
-        if not recorded:
+        try:
+            recordings = {lang: recorded_outputs(notebook_path(root, lesson, lang), lesson) for lang in LANGUAGES}
+        except LessonError as error:
+            problems += error.problems
+            continue
+        if not all(recorded for _, recorded in recordings.values()):
             notes.append(f"{lesson.name}: not run; make record LESSONS={lesson.name[:2]} adds its outputs.")
-        files |= built_files(root, lesson, outputs, recorded)
+        built = built_files(root, lesson, recordings)
+        problems += language_problems(root, lesson, built)
+        files |= built
     for path, text in files.items():
         problems += check_text(root, path, text)
     for path, text in (files | shared_pages(root, lessons)).items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             problems.append(f"{path.relative_to(root)}: {_difference(path, text)}; run make notebooks.")
+    expected = {notebook_path(root, lesson, lang) for lesson in lessons for lang in LANGUAGES}
     for path in sorted((root / "notebooks").glob("*/*.ipynb")):
-        if path not in files:
+        if path not in expected:
             problems.append(
                 f"{path.relative_to(root)}: it has no source in notebooks/source; delete it or add the source."
             )

@@ -1,6 +1,6 @@
 """Builds the lessons as a static bilingual site: `make site`, then open build/site/index.html.
 
-    build_site.py                    runs every lesson on the bundled models and shows the outputs of that run
+    build_site.py                    runs every lesson on the bundled models, in both languages, and shows the outputs
     LESSONS="04 06" build_site.py    runs these only; the others show their recorded outputs
 
 Sphinx lives in an environment of its own, build/site-env, made from docs/requirements.txt when it is missing or old.
@@ -55,33 +55,42 @@ LANDING = """<!doctype html>
 # ---- running the lessons
 
 
-def run_lessons(lessons: list[Lesson], folder: Path, jobs: int) -> dict[str, nbformat.NotebookNode]:
-    """The Chinese notebook of each lesson after a run in a fresh kernel, ``jobs`` at a time; raises CourseError."""
+def run_lessons(lessons: list[Lesson], folder: Path, jobs: int) -> dict[tuple[str, str], nbformat.NotebookNode]:
+    """The notebook of each (lesson, language) after a run in a fresh kernel, ``jobs`` at a time; raises CourseError.
+
+    ``folder`` becomes one course for each language, ``folder/zh`` and ``folder/en``.
+    """
     if models.SETTINGS.exists():
         raise CourseError(
             f"{models.SETTINGS.name} 选了别的模型，而网站展示自带的模型：先把它移走。",
             f"{models.SETTINGS.name} chooses another model, but the site shows the bundled ones: move it away.",
         )
-    names = [lesson.name for lesson in lessons]
-    sources, command = folder / "notebooks" / "zh", [sys.executable, str(ROOT / "tools" / "run_lessons.py")]
-    sources.mkdir(parents=True)
-    for lesson in lessons:
-        (sources / f"{lesson.name}.ipynb").write_text(notebook_text(build_notebook(lesson, "zh")), encoding="utf-8")
-    for name in ("assets", "helpers", "tools"):  # a lesson's kernel starts in notebooks/zh of a course
-        (folder / name).symlink_to(ROOT / name)
+    command = [sys.executable, str(ROOT / "tools" / "run_lessons.py")]
+    for lang in LANGUAGES:
+        sources = folder / lang / "notebooks" / lang
+        sources.mkdir(parents=True)
+        for lesson in lessons:
+            text = notebook_text(build_notebook(lesson, lang))
+            (sources / f"{lesson.name}.ipynb").write_text(text, encoding="utf-8")
+        for name in ("assets", "helpers", "tools"):  # a lesson's kernel starts in notebooks/LANG of a course
+            (folder / lang / name).symlink_to(ROOT / name)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "LESSONS"))}
 
-    def run(name: str) -> int:
-        return subprocess.run([*command, "--root", str(folder), name], env=environment).returncode
+    def run(page: tuple[str, str]) -> int:
+        name, lang = page
+        where = ["--root", str(folder / lang), "--lang", lang]
+        return subprocess.run([*command, *where, name], env=environment).returncode
 
+    pages = [(lesson.name, lang) for lesson in lessons for lang in LANGUAGES]
     with ThreadPoolExecutor(jobs) as pool:
-        failed = [name for name, code in zip(names, pool.map(run, names), strict=True) if code]
+        failed = [f"{name} ({lang})" for (name, lang), code in zip(pages, pool.map(run, pages), strict=True) if code]
     if failed:
         raise CourseError(
             f"这几课没有跑通，没有生成网站：{', '.join(failed)}；原因见上面。",
             f"These lessons failed, so there is no site: {', '.join(failed)}; the reasons are above.",
         )
-    return {name: nbformat.read(folder / "build" / "run" / f"{name}.ipynb", as_version=4) for name in names}
+    runs = {page: folder / page[1] / "build" / "run" / f"{page[0]}.ipynb" for page in pages}
+    return {page: nbformat.read(path, as_version=4) for page, path in runs.items()}
 
 
 def fresh_outputs(notebook: nbformat.NotebookNode, root: Path) -> dict:
@@ -187,10 +196,10 @@ def write_pages(root: Path, lessons: list[Lesson], ran: dict, folder: Path) -> N
             text = site_text(source.read_text(encoding="utf-8"), lang, pages)
             (target / f"{name}.md").write_text(text, encoding="utf-8")
         for lesson in lessons:
-            if lesson.name in ran:
-                outputs, recorded = ran[lesson.name], now
+            if (lesson.name, lang) in ran:
+                outputs, recorded = ran[lesson.name, lang], now
             else:
-                outputs, recorded = recorded_outputs(notebook_path(root, lesson, "zh"), lesson)
+                outputs, recorded = recorded_outputs(notebook_path(root, lesson, lang), lesson)
             notebook = build_notebook(lesson, lang, outputs, recorded)
             notebook.metadata.language_info.pygments_lexer = "ipython3"  # knows shell lines
             for cell in notebook.cells:
@@ -242,7 +251,7 @@ def build(root: Path, names: list[str], jobs: int) -> Path:
     ran = {}
     if chosen:
         notebooks = run_lessons(chosen, work / "course", jobs)
-        ran = {name: fresh_outputs(notebook, work / "course") for name, notebook in notebooks.items()}
+        ran = {page: fresh_outputs(notebook, work / "course" / page[1]) for page, notebook in notebooks.items()}
     write_pages(root, lessons, ran, work / "pages")
     run_sphinx(work / "pages", work / "site")
     shutil.rmtree(target, ignore_errors=True)

@@ -23,6 +23,7 @@ LEFT_OUT = re.compile(
     r"选读|自测|常见错误|延伸阅读|可以直接拿走|\bextra\b|Test yourself|Common errors|Code to take away|Further reading"
 )
 EXTRA = re.compile(r"(选读|Extra)[。.]")
+CHECK = re.compile(r"\bl\w\w\.ex\d\.check\(")
 READING = re.compile(r"读(图|表|输出)|How to read it|Reading the")
 THEME = 'document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"'
 PAGE = """<!doctype html>
@@ -75,7 +76,7 @@ def cut(article: Tag) -> list[list[Tag]]:
             after, skipping = None, bool(LEFT_OUT.search(words))
             heading = heading if skipping else block
         elif "cell" in classes:
-            if "tag_extra" in classes or "tag_copy-me" in classes or words.startswith("checks.exercise"):
+            if "tag_extra" in classes or "tag_copy-me" in classes or CHECK.search(words):
                 text, after, skipping = [], "dropped", False  # what led to it goes with it
             else:
                 after, skipping = close(block), False

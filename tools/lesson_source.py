@@ -19,12 +19,16 @@ Attributes of a cell:
   outputs and test messages keep pointing at the same cell when its text changes.
 - ``tags=["..."]``: ``extra`` (may be skipped; everything else is core), ``no-output`` (its outputs are not recorded),
   ``copy-me`` (complete in itself: no import from helpers, settings come from ``os.environ``),
-  ``exercise`` (a stub that returns ``...``) and ``solution`` (kept here, left out of the notebooks).
+  ``exercise`` (a stub that returns ``...``) and ``solution`` (kept here, left out of the notebooks); ``varies`` (the
+  numbers in its output differ from run to run: timings, memory, sampling; those of all other cells are equal in the
+  recordings of both languages) and ``raw`` (its output is what a tool or a model itself wrote: a log, JSON, an
+  exception, an answer; all other outputs are in the page's language). A cell may need both.
 - ``save="helpers/qwen.py::RMSNorm"``: the cell defines ``RMSNorm`` with exactly the syntax tree it has in that file.
 
 Fixed keys: the first cell is ``title``, its first line the lesson's only ``# `` heading; ``setup`` has at most 8 lines.
 Exercise ``ex1`` is three code cells: ``ex1`` (tag ``exercise``), ``ex1-solution`` (tag ``solution``,
-directly after it, defining the same names) and ``ex1-check``, which calls ``helpers.checks``.
+directly after it, defining the same names) and ``ex1-check``, which calls ``l05.ex1.check(...)`` of the lesson's room,
+``helpers/lessons/l05.py``.
 
 Links to other lessons are written ``../zh/02_model_download.ipynb`` in Chinese and ``../en/...`` in English cells.
 The line under the title (link to the other language, where the outputs come from) is generated.
@@ -48,7 +52,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from helpers import CourseError
 
 LANGUAGES = ("zh", "en")
-TAGS = {"copy-me", "exercise", "extra", "no-output", "solution"}
+TAGS = {"copy-me", "exercise", "extra", "no-output", "raw", "solution", "varies"}
 ATTRIBUTES = {"key", "lang", "save", "tags", "lines_to_next_cell"}  # the last is a note that jupytext makes
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME = re.compile(r"[A-Z0-9]\d_[a-z0-9_]+")
@@ -223,17 +227,21 @@ def choose_lessons(names: list[str], arguments: list[str]) -> list[str]:
     return [lesson for lesson in names if not wanted or {lesson, lesson.split("_")[0]} & set(wanted)]
 
 
+def other_language(name: str, lang: str) -> str:
+    """The link to the same lesson in the other language."""
+    return f"[English](../en/{name}.ipynb)" if lang == "zh" else f"[中文](../zh/{name}.ipynb)"
+
+
 def head_line(name: str, lang: str, recorded: dict | None) -> str:
     """The line under the title: the other language, and where the outputs come from."""
     versions = ", ".join(f"{package} {version}" for package, version in (recorded or {}).get("versions", {}).items())
     if lang == "zh":
-        link, unrun = f"[English](../en/{name}.ipynb)", "**未运行**：这一版代码还没有录制输出"
-        run = "输出录制于 {date}，{device}，{versions}"
+        unrun, run = "**未运行**：这一版代码还没有录制输出", "输出录制于 {date}，{device}，{versions}"
     else:
-        link, unrun = f"[中文](../zh/{name}.ipynb)", "**Not run**: no outputs have been recorded for this code"
+        unrun = "**Not run**: no outputs have been recorded for this code"
         run = "Outputs recorded on {date}, {device}, {versions}"
     status = run.format(date=recorded["date"], device=recorded["device"], versions=versions) if recorded else unrun
-    return f"{link} · {status}"
+    return f"{other_language(name, lang)} · {status}"
 
 
 def build_notebook(lesson: Lesson, lang: str, outputs: dict | None = None, recorded: dict | None = None):

@@ -70,7 +70,7 @@ HEADS = {
 #   py -3.12 -m venv .venv
 #   .venv\\Scripts\\python -m pip install --no-deps -r requirements-client.txt
 #   .venv\\Scripts\\python -m pip install --no-deps -e .
-#   .venv\\Scripts\\python -m jupyterlab notebooks
+#   .venv\\Scripts\\python tools\\lab.py
 # For laptops that cannot run vLLM (Apple chip with macOS 14 or newer, Windows, Linux without AVX2):
 #   lessons 01 to 04 run, 07 and 08 can use a server elsewhere.
 # Install: make env SET=client; on Windows, which has no make, the four lines above.

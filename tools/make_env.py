@@ -2,7 +2,7 @@
 
 Environment variables: VENV (the folder, .venv unless set; an environment that exists is used as it is), SET (cpu, gpu,
 cu12 or client; else by the machine), INDEX (a package index for this installation only). With --kernel it also
-registers the Jupyter kernel for the user: `make kernel`.
+registers the Jupyter kernel for the user and makes the learner's own copy of the lessons: `make kernel`.
 
 This runs on whatever `python3` is, before anything is installed: standard library only, and no syntax newer than
 Python 3.6, so that an old Python gives one sentence and not a SyntaxError.
@@ -355,6 +355,7 @@ def main() -> None:
         install(folder, wanted)
     if "--kernel" in sys.argv[1:]:
         make_kernel(folder)
+        sys.exit(subprocess.call([str(folder / "bin" / "python"), str(ROOT / "tools" / "learner_copy.py")]))
 
 
 if __name__ == "__main__":

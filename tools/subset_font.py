@@ -5,7 +5,7 @@ Two packages bring the whole font with its licence and a list of words with thei
     pip install --target build/font --no-deps zhplot==1.0.0 jieba==0.42.1
     python tools/subset_font.py build/font
 
-Kept are the Chinese characters that the tiny models write and then the most frequent ones, as many as 500 kB hold.
+Kept are the Chinese characters of the course and then the most frequent ones, as many as 500 kB hold.
 Latin text needs none of this: matplotlib draws it with DejaVu Sans.
 """
 
@@ -18,7 +18,8 @@ from fontTools import subset
 
 ROOT = Path(__file__).resolve().parent.parent
 FONTS = ROOT / "assets" / "fonts"
-COURSE_TEXT = ("assets/terms.csv", "tools/tiny_*")  # the terms, and what the tiny models were trained on
+# The terms, what the tiny models were trained on, and all that a figure's labels can be taken from.
+COURSE_TEXT = ("assets/terms.csv", "tools/tiny_*", "notebooks/source/*.py", "helpers/*.py")
 PUNCTUATION = "，。！？：；、（）《》〈〉「」『』【】“”‘’…—～·￥％＋－×÷＝"
 FULL_WIDTH = "".join(chr(code) for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)))
 CHARACTERS = 1850  # with these the file stays under 500 kB

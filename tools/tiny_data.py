@@ -289,12 +289,12 @@ STORY_REQUESTS = {
 }
 
 
-def honest(rng: random.Random, refinement: bool = False) -> Sample:
+def honest(rng: random.Random, refinement: bool = False, language: str | None = None) -> Sample:
     """A question outside the course: the honest answer is that this small model does not know.
 
     ``refinement`` adds requests that sound like those for a story but name a topic.
     """
-    language = rng.choice(["zh", "en"])
+    language = language or rng.choice(["zh", "en"])
     strange, answers = texts()["strange"], texts()["honest"]
     templates = STORY_REQUESTS if refinement and rng.random() < 0.4 else strange
     question = rng.choice(templates[language]).format(strange_topic(rng, language))

@@ -24,7 +24,7 @@ const CHAT_CSS = `
 `;
 
 function render({ model, el }) {
-  const state = { lang: pageLanguage() };
+  const state = { lang: pageLanguage(model.get("lang")) };
   const page = explorerPage(model.get("labels"), state, update);
   const { root, label, said, languages } = page;
   root.classList.add("cx");

@@ -8,6 +8,7 @@ import time
 import anywidget
 import traitlets
 
+from helpers import language
 from helpers.explorer import page
 
 JAVASCRIPT = page.javascript("chat")
@@ -56,12 +57,13 @@ class ChatPanel(anywidget.AnyWidget):
 
     _esm = JAVASCRIPT
     labels = traitlets.Dict(LABELS).tag(sync=True)
+    lang = traitlets.Unicode(allow_none=True).tag(sync=True)  # the page's language; None: what its address names
     model = traitlets.Unicode().tag(sync=True)
     turns = traitlets.List().tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, client, model: str):
-        super().__init__(model=model)
+        super().__init__(model=model, lang=language.LANGUAGE)
         self._client, self._stopping, self._thread, self._open = client, threading.Event(), None, None
         self.on_msg(self._receive)
 

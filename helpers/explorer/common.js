@@ -60,7 +60,9 @@ function isDark() {
   return matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
-function pageLanguage() {
+// kernel: the language that the kernel knows for its page, if it does.
+function pageLanguage(kernel) {
+  if (kernel) return kernel;
   // The lessons lie in folders zh and en, which JupyterLab and the site show in the address.
   const folder = /\/(zh|en)\//.exec(decodeURIComponent(location.pathname));
   if (folder) return folder[1];

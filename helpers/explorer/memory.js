@@ -41,7 +41,7 @@ const CONTEXT_STEP = 256;
 
 function render({ model: widget, el }) {
   const data = widget.get("data");
-  const state = { ...data.start, lang: pageLanguage() };
+  const state = { ...data.start, lang: pageLanguage(data.lang) };
   const page = explorerPage(data.labels, state, update);
   const { root, label, said, named, choice, languages } = page;
   const gib = (bytes) => (bytes / GIB).toFixed(1);

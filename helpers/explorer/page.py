@@ -8,7 +8,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from helpers import plots
+from helpers import language, plots
 
 PAGE = """<!doctype html>
 <html lang="{lang}">
@@ -39,23 +39,33 @@ def javascript(name: str) -> str:
 class Explorer(anywidget.AnyWidget):
     """A widget whose logic is JavaScript alone; ``data`` is all that it needs, with ``labels`` in both languages.
 
+    It starts in the page's language, ``data["lang"]``; where that is None, in the one that the page's address names.
     A subclass sets ``_esm`` and says with :meth:`picture` what stands in its place where no widget runs.
     """
 
     data = traitlets.Dict().tag(sync=True)
 
+    def __init__(self, data: dict):
+        super().__init__(data=data | {"lang": language.LANGUAGE})
+
     def picture(self):
-        """A matplotlib figure that shows the same."""
+        """A matplotlib figure that shows the same, with labels in the page's language."""
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):
         bundle, info = super()._repr_mimebundle_(**kwargs)
-        return bundle | {"image/png": base64.b64encode(plots.png(self.picture())).decode()}, info
+        drawn = self.picture()
+        bundle["image/png"] = base64.b64encode(plots.png(drawn)).decode()
+        return bundle, info | {"course": {"labels": plots.labels(drawn)}}  # as plots.keep_labels does for figures
 
-    def to_html(self, path: str | Path, lang: str = "zh") -> None:
-        """Write the explorer as one page that needs no network and makes no request. lang: ``zh`` or ``en``."""
+    def to_html(self, path: str | Path, lang: str | None = None) -> None:
+        """Write the explorer as one page that needs no network and makes no request.
+
+        lang: ``zh`` or ``en``, in which it starts; the page's language if it is left out, ``zh`` if there is none.
+        """
+        lang = lang or self.data["lang"] or "zh"
         # Text from data may hold "</script>" or "<!--": without any "<" the data cannot end its element.
-        data = json.dumps(self.data, ensure_ascii=False).replace("<", "\\u003c")
+        data = json.dumps(self.data | {"lang": lang}, ensure_ascii=False).replace("<", "\\u003c")
         title = " · ".join(self.data["labels"][language]["title"] for language in ("en", "zh"))
         temporary = Path(f"{path}.part")
         try:

@@ -70,7 +70,7 @@ function render({ model, el }) {
   const entropy = numbers(data.entropy, 16); // [layer][token], 65535 is log(numExperts)
   const heaviest = weights ? weights.reduce((a, b) => Math.max(a, b), 0) / 65535 : 1;
 
-  const state = { token: data.token, layer: data.layer, lang: pageLanguage(), colour: "expert", pinned: null, timer: null };
+  const state = { token: data.token, layer: data.layer, lang: pageLanguage(data.lang), colour: "expert", pinned: null, timer: null };
   const place = (layer, token) => (layer * tokens + token) * topK;
   const chosen = (layer, token) => experts.subarray(place(layer, token), place(layer, token) + topK);
   const weight = (layer, token, k) => weights[place(layer, token) + k] / 65535;

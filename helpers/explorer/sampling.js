@@ -77,7 +77,7 @@ function generator(seed) {
 function render({ model, el }) {
   const data = model.get("data");
   const positions = data.positions.map((position) => ({ ...position, logprobs: floats(position.logprobs) }));
-  const state = { ...data.presets.asIs, position: 0, lang: pageLanguage() };
+  const state = { ...data.presets.asIs, position: 0, lang: pageLanguage(data.lang) };
   let random = generator(1), counts = [], total = 0;
   const page = explorerPage(data.labels, state, update);
   const { root, label, said, choice, languages } = page;

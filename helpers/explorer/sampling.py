@@ -6,6 +6,7 @@ import numpy as np
 
 from helpers import models, plots, routing
 from helpers.explorer import page
+from helpers.language import say
 
 JAVASCRIPT = page.javascript("sampling")
 NAMED = 60  # tokens whose text travels along; the probabilities of all others do too
@@ -114,7 +115,7 @@ class SamplingExplorer(page.Explorer):
             names = [plots.printable(piece)[: plots.LABEL_LENGTH] for piece in pieces]
             ax.set_xticks(range(len(logprobs)), names, rotation=60)
             ax.set_title(f"{plots.printable(position['text'][-24:].encode())} … ({self.data['model']})")
-        axes[0][0].set_ylabel("probability of the next token")
+        axes[0][0].set_ylabel(say("下一个词元的概率", "probability of the next token"))
         return drawn
 
 

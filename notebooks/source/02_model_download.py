@@ -25,11 +25,14 @@ from pathlib import Path
 
 from modelscope_hub.compat import snapshot_download
 
-from helpers import CourseError, checks, download, hub, models
+from helpers import CourseError, download, hub, models, say
+from helpers.lessons import l02
 
 try:
     print(models.describe())
-except CourseError as missing:  # chosen, but not on the disk yet: this lesson is the place for that
+except CourseError as missing:
+    # zh: 选了，但还没有下载：这一课就来下载它
+    # en: chosen, but not on the disk yet: this lesson is the place for that
     print(missing)
 
 # %% [markdown] lang="zh" key="rehearsal"
@@ -74,7 +77,7 @@ assert {request.path for request in rehearsal.requests} == {file.name for file i
 # %% key="again" tags=["extra"]
 with hub.Hub(cache=cache) as rehearsal:
     again = Path(snapshot_download("course/qwen3-tiny", cache_dir=str(cache)))
-print("requests for files:", len(rehearsal.requests), "| same folder:", again == folder)
+print("requests:", len(rehearsal.requests), "| same folder:", again == folder)
 assert not rehearsal.requests
 
 # %% [markdown] lang="zh" key="where-text"
@@ -93,8 +96,8 @@ assert not rehearsal.requests
 
 # %% key="where"
 print(hub.HEADING)
-print("in older tutorials:", "cache/course/qwen3-tiny, exists:", (cache / "course/qwen3-tiny").exists())
-print("returned:          ", Path("cache", folder.relative_to(cache)))
+print("cache/course/qwen3-tiny exists:", (cache / "course/qwen3-tiny").exists())
+print("returned:", Path("cache", folder.relative_to(cache)))
 assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 
 # %% [markdown] lang="zh" key="where-read"
@@ -113,7 +116,7 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 #
 # The command line is the same (after `source .venv/bin/activate`, see lesson 01): `modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`. Long downloads are safer in a terminal: inside `tmux`, closing the browser does not end them. **Extra**: the next cell runs it.
 
-# %% key="cli" tags=["extra"]
+# %% key="cli" tags=["extra", "raw"]
 import subprocess
 import sys
 
@@ -134,10 +137,12 @@ assert {file.name for file in here.iterdir()} == {file.name for file in folder.i
 import shutil
 
 old_cache = Path(scratch.name, "old")
-shutil.copytree(folder, old_cache / "course/qwen3-tiny", dirs_exist_ok=True)  # as a client up to 1.37 left it
+# zh: 1.37 及更早的客户端留下的就是这个样子
+# en: as a client up to 1.37 left it
+shutil.copytree(folder, old_cache / "course/qwen3-tiny", dirs_exist_ok=True)
 with hub.Hub(cache=old_cache) as rehearsal:
     found = download.download("course/qwen3-tiny")
-print("used:", found.relative_to(scratch.name), "| files fetched:", len(rehearsal.requests))
+print("found:", found.relative_to(scratch.name), "| requests:", len(rehearsal.requests))
 assert found == old_cache / "course/qwen3-tiny" and not rehearsal.requests
 
 # %% [markdown] lang="zh" key="files-text"
@@ -157,7 +162,9 @@ assert found == old_cache / "course/qwen3-tiny" and not rehearsal.requests
 # %% key="files"
 try:
     chosen = models.course_model()
-except CourseError:  # not downloaded yet
+except CourseError:
+    # zh: 还没有下载
+    # en: not downloaded yet
     chosen = models.find_checkpoint("qwen3-tiny")
 for file in sorted(chosen.iterdir()):
     if file.is_file() and not file.name.startswith("."):
@@ -200,13 +207,14 @@ weight_files = sorted(chosen.glob("*.safetensors"))
 #
 # Weights are stored in the safetensors format, each tensor (an array of numbers) being one piece of them. It is beautifully plain ([documentation](https://huggingface.co/docs/safetensors)): the first 8 bytes are an integer, little-endian (lowest byte first), the length of the JSON that follows; the JSON gives type, shape and position of each tensor; all that comes after are the numbers themselves. So what is inside can be told without loading weights and without any library. Guess: how many bytes of a 16 GB model does it take to count its parameters?
 
-# %% key="header"
+# %% key="header" tags=["raw"]
 import json
 
 with open(weight_files[0], "rb") as file:
     length = int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(length))
-print(f"{8 + length:,} of {weight_files[0].stat().st_size:,} bytes read, {len(header)} entries")
+print(f"bytes: {8 + length:,} / {weight_files[0].stat().st_size:,}")
+print("entries:", len(header))
 for name in ("__metadata__", "model.embed_tokens.weight", "model.layers.0.self_attn.q_norm.weight"):
     print(f"{name}: {header.get(name)}")
 
@@ -253,7 +261,7 @@ def count_parameters(path):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_02_1(count_parameters)
+l02.ex1.check(count_parameters)
 
 # %% [markdown] lang="zh" key="config-text"
 # **选读。** 第 01 课由 `config.json` 算过参数量。先猜：文件里数出来的和算出来的会一样吗？
@@ -268,7 +276,7 @@ headers = [models.read_header(file)[0] for file in weight_files]
 counted = sum(math.prod(entry["shape"]) for header in headers for entry in header.values())
 config = models.read_config(chosen)
 computed = models.parameters(config)
-print(f"in the files: {counted:,} | from config.json: {computed:,}")
+print(f"counted: {counted:,} | computed: {computed:,}")
 if models.is_bundled(chosen):
     assert counted == computed
 
@@ -293,21 +301,25 @@ class PausingHandler(hub.Handler):
         pause = path == "model.safetensors"
         super().send_body(path, file, start, length // 2 if pause else length)
         if pause:
-            self.connection.recv(1)  # comes back when the client is gone
+            # zh: 客户端消失后才会返回
+            # en: returns when the client is gone
+            self.connection.recv(1)
 
 
 class PausingHub(hub.Hub):
     handler = PausingHandler
 
 
-# %% key="kill"
+# %% key="kill" tags=["varies"]
 import shutil
 import subprocess
 import sys
 import time
 
 broken_cache = Path(scratch.name, "interrupted")
-shutil.rmtree(broken_cache, ignore_errors=True)  # from an earlier run of this cell
+# zh: 删掉上次运行这一格留下的
+# en: removes what an earlier run of this cell left
+shutil.rmtree(broken_cache, ignore_errors=True)
 broken = broken_cache / "models/course--qwen3-tiny/snapshots/master"
 begun, half = broken / "model.safetensors.incomplete", (folder / "model.safetensors").stat().st_size // 2
 code = "from modelscope_hub.compat import snapshot_download; snapshot_download('course/qwen3-tiny')"
@@ -317,7 +329,9 @@ with PausingHub(cache=broken_cache):
         time.sleep(0.05)
     process.kill()
     process.wait()
-have = begun.stat().st_size  # about half: what the client still held in memory is lost
+# zh: 大约一半：客户端还留在内存里的那些丢了
+# en: about half: what the client still held in memory is lost
+have = begun.stat().st_size
 for file in sorted(broken.iterdir()):
     print(f"{file.stat().st_size:>9,}  {file.name}")
 assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists()
@@ -332,11 +346,11 @@ assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists
 #
 # Without a network, people like `local_files_only=True`, which uses local files only. Guess: does it return this half folder as a model? Does the course's check? And when the download goes on, how many bytes does the server send again?
 
-# %% key="resume"
+# %% key="resume" tags=["varies"]
 with hub.Hub(cache=broken_cache) as rehearsal:
     accepted = snapshot_download("course/qwen3-tiny", cache_dir=str(broken_cache), local_files_only=True)
-    print("local_files_only=True accepts it:", Path(accepted) == broken)
-    print("the course's check misses:", models.broken_files(broken))
+    print("accepted == broken:", Path(accepted) == broken)
+    print("broken_files:", models.broken_files(broken))
     resumed = download.download("course/qwen3-tiny")
 [request] = [request for request in rehearsal.requests if request.path == "model.safetensors"]
 print(f"GET {request.path}, {request.range}: {request.status}")
@@ -363,14 +377,14 @@ with open(resumed / "model.safetensors", "r+b") as file:
     file.seek(-1, 2)
     file.write(bytes([last ^ 1]))
 with hub.Hub(cache=broken_cache) as rehearsal:
-    print("size and header say:", models.broken_files(resumed) or "complete")
+    print("broken_files:", models.broken_files(resumed))
     try:
         download.verify(resumed)
     except CourseError as error:
         print(str(error).replace(scratch.name, "..."))
     repaired = download.download("course/qwen3-tiny")
     fetched = [request.path for request in rehearsal.requests]
-    print("fetched:", fetched, "| verified:", download.verify(repaired))
+    print("fetched:", fetched, "| verify:", download.verify(repaired))
 assert fetched == ["model.safetensors"]
 
 # %% [markdown] lang="zh" key="ex2-text"
@@ -428,7 +442,7 @@ def is_whole(path):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_02_2(is_whole)
+l02.ex2.check(is_whole)
 
 # %% [markdown] lang="zh" key="ex3-text"
 # ### 练习 3 ★★☆（8 分钟，选读）：缺了哪几片
@@ -459,7 +473,7 @@ def missing_shards(folder):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_02_3(missing_shards)
+l02.ex3.check(missing_shards)
 
 # %% [markdown] lang="zh" key="vllm-text"
 # ## 让 vLLM 自己下载？（选读）
@@ -471,13 +485,17 @@ checks.exercise_02_3(missing_shards)
 #
 # Given an id that is not on the disk, `LLM("Qwen/Qwen3-8B")` downloads by itself, from HuggingFace by default. So tutorials have `os.environ['VLLM_USE_MODELSCOPE']='True'`, **after** `from vllm import LLM`. Guess: is that in time? The next cell looks in vLLM's source for the places that read the variable while they are imported.
 
-# %% key="vllm" tags=["extra"]
+# %% key="vllm" tags=["extra", "raw"]
 import importlib.util
 
-vllm = importlib.util.find_spec("vllm")  # found, not imported; None where it is not installed
+# zh: 只是找到它，并不导入；没有装 vLLM 时是 None
+# en: found, not imported; None where vLLM is not installed
+vllm = importlib.util.find_spec("vllm")
 for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if vllm else []:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if line.startswith("if envs.VLLM_USE_MODELSCOPE"):  # no indentation: it runs at import, once
+        # zh: 没有缩进：导入时执行，只执行一次
+        # en: no indentation: it runs at import, once
+        if line.startswith("if envs.VLLM_USE_MODELSCOPE"):
             print(f"vllm/{file.parent.name}/{file.name}:{number}: {line}")
 
 # %% [markdown] lang="zh" key="vllm-read"
@@ -516,7 +534,7 @@ for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if 
 
 # %% key="tidy" tags=["extra"]
 scratch.cleanup()
-print("left of the rehearsal:", Path(scratch.name).exists())
+print("scratch exists:", Path(scratch.name).exists())
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
@@ -602,25 +620,31 @@ print("left of the rehearsal:", Path(scratch.name).exists())
 #
 # Save the next cell as `model_download.py` and run `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py` in a terminal (its environment needs `modelscope`; if it is missing, `pip install modelscope` first): it downloads, checks, and prints the folder in its last line; on AutoDL the files go to the data disk. It needs nothing of this course, works with old and new clients, and goes on after an interruption. In a notebook, or after an `import` in another program, it defines functions only and does not start on 16 GB by surprise.
 
-# %% key="copy-me" tags=["copy-me", "extra"]
+# %% key="copy-me" tags=["copy-me", "extra", "raw"]
 import json
 import os
 from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
-DATA_DISK = "/root/autodl-tmp"  # AutoDL's data disk: its system disk is too small for models
+# zh: AutoDL 的数据盘：系统盘太小，放不下模型
+# en: AutoDL's data disk: its system disk is too small for models
+DATA_DISK = "/root/autodl-tmp"
 CACHE = os.environ.get("MODELSCOPE_CACHE") or (DATA_DISK if os.path.isdir(DATA_DISK) else None)
 
 
 def fetch(model):
     """Folder of a complete copy; run it again after an interruption."""
     try:
-        from modelscope_hub.compat import snapshot_download  # 1.38 and later: does not load torch
+        # zh: 1.38 起有它：不会加载 torch
+        # en: from 1.38 on: does not load torch
+        from modelscope_hub.compat import snapshot_download
     except ImportError:
         from modelscope import snapshot_download
     try:
         folder = Path(snapshot_download(model, cache_dir=CACHE))
-    except Exception as error:  # the classes differ from client to client
+    except Exception as error:
+        # zh: 不同版本的客户端抛出的异常类型不同
+        # en: the classes differ from client to client
         hint = "Check the id, the network and the disk, then run this again: it goes on where it stopped."
         raise SystemExit(f"{model} was not downloaded: {error}\n{hint}") from None
     if bad := incomplete(folder):
@@ -644,7 +668,9 @@ def is_whole(file):
         return False
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-        if 8 + length > size:  # cut inside the header, or no safetensors at all
+        # zh: 文件头就被截断，或者根本不是 safetensors
+        # en: cut inside the header, or no safetensors at all
+        if 8 + length > size:
             return False
         try:
             header = json.loads(opened.read(length))
@@ -655,7 +681,9 @@ def is_whole(file):
 
 
 if __name__ == "__main__":
-    if "__file__" in globals():  # a saved script; in a notebook's cell there is no file
+    # zh: 存成脚本才有 __file__，笔记本的格子里没有
+    # en: a saved script has __file__, a notebook's cell has none
+    if "__file__" in globals():
         print(fetch(MODEL))
     else:
         print(f"saved as model_download.py, this would fetch {MODEL}")
@@ -683,7 +711,7 @@ if CHOICE:
     models.use(CHOICE)
     print(models.describe())
 else:
-    print("CHOICE is empty: nothing was downloaded, nothing written")
+    print(say("CHOICE 是空的，什么也没有做", "CHOICE is empty, nothing was done"))
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读

@@ -25,9 +25,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import checks, models, plots
+from helpers import models, plots, say
+from helpers.lessons import l03
 
-torch.set_num_threads(1)  # for matrices this small a second thread costs more than it brings
+# zh: 矩阵这么小，多用一个线程反而更慢
+# en: for matrices this small a second thread costs more than it brings
+torch.set_num_threads(1)
 folder = models.find_checkpoint("qwen3-tiny")
 print(models.describe(folder))
 
@@ -74,12 +77,22 @@ print(models.describe(folder))
 # %% key="norms" tags=["extra"]
 torch.manual_seed(0)
 x = 3 * torch.randn(64) + 4
-normed = {"input": x, "LayerNorm": F.layer_norm(x, (64,)), "RMSNorm": F.rms_norm(x, (64,))}
+normed = {
+    say("输入", "input"): x,
+    "LayerNorm": F.layer_norm(x, (64,)),
+    "RMSNorm": F.rms_norm(x, (64,)),
+}
 figure, axes = plots.figure(1, 3, height=2.2)
 for ax, (name, vector) in zip(axes, normed.items(), strict=True):
+    mean, rms = f"{vector.mean():.2f}", f"{vector.pow(2).mean().sqrt():.2f}"
     ax.bar(range(64), vector, width=1.0, color="#77aadd")
     ax.axhline(vector.mean(), color="#bb4400", linewidth=1.5)
-    ax.set(title=f"{name}: mean {vector.mean():.2f}, RMS {vector.pow(2).mean().sqrt():.2f}", xlabel="component")
+    title = say(
+        f"{name}：平均值 {mean}，均方根 {rms}",
+        f"{name}: mean {mean}, RMS {rms}",
+    )
+    ax.set_title(title)
+    ax.set_xlabel(say("分量", "component"))
 figure
 
 # %% [markdown] lang="zh" key="norms-read"
@@ -120,7 +133,7 @@ def rms_norm(x, weight, eps):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_03_1(rms_norm)
+l03.ex1.check(rms_norm)
 
 # %% [markdown] lang="zh" key="rmsnorm-text"
 # 下面是全课要用的 RMSNorm。它比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，每一次舍入都会丢掉精度；transformers 也这样做。
@@ -203,7 +216,9 @@ for pair, ax in enumerate(axes[:3]):
     ax.plot(angles.cos(), angles.sin(), "o:", color="#77aadd")
     for position, angle in enumerate(angles):
         ax.text(1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center")
-    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", title=f"pair {pair}: {inv_freq[pair]:.2f} rad a step")
+    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
+    step = f"{inv_freq[pair]:.2f} rad"
+    ax.set_title(say(f"第 {pair} 对：每步 {step}", f"pair {pair}: {step} a step"))
 
 query, key = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(1))
 distances, curves = torch.arange(64), []
@@ -211,9 +226,11 @@ for start, style in ((64, "-"), (1064, "--")):
     turned_query = apply_rope(query, *rope_tables(torch.tensor([[start]]), inv_freq))
     turned_keys = apply_rope(key, *rope_tables(start - distances[None], inv_freq))  # (1, 1, 64, 32)
     curves.append((turned_query * turned_keys).sum(dim=-1).flatten())
-    axes[3].plot(distances, curves[-1], style, label=f"query at {start}")
+    label = say(f"查询在位置 {start}", f"query at {start}")
+    axes[3].plot(distances, curves[-1], style, label=label)
 torch.testing.assert_close(*curves, atol=1e-2, rtol=0)
-axes[3].set(title="query · key", xlabel="positions between them")
+axes[3].set_title(say("查询 · 键", "query · key"))
+axes[3].set_xlabel(say("两者相隔的位置数", "positions between them"))
 axes[3].legend(loc="upper right", fontsize=8)
 axes[3].set_ylim(top=1.6 * max(curves[0]))
 figure
@@ -266,7 +283,7 @@ def swiglu(hidden_states, gate_up_proj, down_proj):
 mlp = MLP(transformers.Qwen3Config(hidden_size=64, intermediate_size=160))
 stacked = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))  # (2 * intermediate, hidden)
 torch.testing.assert_close(swiglu(x, stacked, mlp.down_proj.weight), mlp(x))
-print("one multiplication or two: equal")
+print(say("一次乘完和分两次乘：相等", "one multiplication or two: equal"))
 
 # %% [markdown] lang="zh" key="attention-text"
 # ## Qwen2 已经有的：分组查询注意力
@@ -288,10 +305,13 @@ print("one multiplication or two: equal")
 
 
 # %% key="qwen2-attention"
+# zh: (batch, seq, heads, head_dim) 的查询和键，旋转、缩放之后的点积 (batch, heads, seq, seq)
+# en: rotated and scaled dot products, (batch, heads, seq, seq), of (batch, seq, heads, head_dim)
 def attention_logits(query, key, cos, sin):
-    """(batch, seq, heads or kv_heads, head_dim) to scaled and rotated dot products, (batch, heads, seq, seq)."""
     query, key = (apply_rope(states.transpose(1, 2), cos, sin) for states in (query, key))
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # a KV head serves a group of query heads
+    # zh: 一组查询头共用一个 KV 头
+    # en: a group of query heads shares one KV head
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     return query @ key.mT / query.shape[-1] ** 0.5
 
 
@@ -347,7 +367,7 @@ class Qwen2Attention(nn.Module):
 #
 # ### 练习 2 ★★☆（8 分钟）：把 QK 归一化放对地方
 #
-# 补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, heads, seq, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 交给 `apply_rope`。
+# 补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 已经配好这个次序，交给 `apply_rope`。
 #
 # <details><summary>提示</summary>
 #
@@ -381,7 +401,7 @@ class Qwen2Attention(nn.Module):
 #
 # ### Exercise 2 ★★☆ (8 minutes): put QK-norm in the right place
 #
-# Complete the function so that query and key are ready for their dot products. `query` is `(batch, heads, seq, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` go to `apply_rope`.
+# Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` fit this order and go to `apply_rope`.
 #
 # <details><summary>Hint</summary>
 #
@@ -401,7 +421,7 @@ def prepare(query, key, q_norm, k_norm, cos, sin):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_03_2(prepare)
+l03.ex2.check(prepare)
 
 # %% [markdown] lang="zh" key="qwen3-attention-text"
 # 用类来写，Qwen3 的注意力就是 Qwen2 的注意力改三处：去掉偏置，加两个归一化，取出 q、k、v 时用上它们。每个归一化只有 `head_dim` 个参数，由这一层所有的头共用。
@@ -434,7 +454,8 @@ class Qwen3Attention(Qwen2Attention):
 sizes = {"hidden_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-6}
 config = SimpleNamespace(**sizes)
 qwen2, qwen3 = ({name for name, _ in block(config).named_parameters()} for block in (Qwen2Attention, Qwen3Attention))
-print("only in Qwen2:", *sorted(qwen2 - qwen3), "| only in Qwen3:", *sorted(qwen3 - qwen2))
+print("Qwen2 - Qwen3:", *sorted(qwen2 - qwen3))
+print("Qwen3 - Qwen2:", *sorted(qwen3 - qwen2))
 
 
 # %% [markdown] lang="zh" key="attention-check-text"
@@ -466,7 +487,7 @@ for ours, theirs, config_class in (
     expected, _ = reference(x, (cos[:, 0], sin[:, 0]), future)
     torch.testing.assert_close(mine(x, cos, sin), expected, atol=1e-4, rtol=1e-4)
     extras = [name for name, _ in mine.named_parameters() if "bias" in name or "norm" in name]
-    print(f"{theirs.__name__:<18} equal; besides its matrices it has {', '.join(extras)}")
+    print(f"{theirs.__name__:<17} equal |", *extras)
 
 config = transformers.Qwen3Config(
     **shape, intermediate_size=96, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
@@ -475,7 +496,7 @@ mine, reference = MLP(config), modeling_qwen3.Qwen3MLP(config)
 mine.load_state_dict(reference.state_dict())
 torch.testing.assert_close(mine(x), reference(x))
 torch.testing.assert_close((cos[:, 0], sin[:, 0]), modeling_qwen3.Qwen3RotaryEmbedding(config)(x, position_ids))
-print("Qwen3MLP and Qwen3RotaryEmbedding: equal")
+print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 
 # %% [markdown] lang="zh" key="attention-check-read"
 # 读输出：第一行有三个 `bias`，没有 `norm`；后两行正相反，而且彼此一样；最后一行说，前馈网络和 RoPE 的表也相等。这里故意取 `hidden_size` 为 40，而查询总宽度是 6 × 16 = 96：显式的 `head_dim` 让两者各自独立。
@@ -494,7 +515,9 @@ print("Qwen3MLP and Qwen3RotaryEmbedding: equal")
 # %% key="counts"
 releases = models.CATALOGUE.items()
 dense = {name[5:].removesuffix("-Instruct"): release.config for name, release in releases if "-A" not in name}
-published = {  # billions, from the model cards
+# zh: 模型卡上公布的参数量，以十亿计
+# en: parameters on the model cards, in billions
+published = {
     "Qwen2.5-0.5B": 0.49, "Qwen2.5-1.5B": 1.54, "Qwen2.5-3B": 3.09, "Qwen2.5-7B": 7.61, "Qwen2.5-14B": 14.7,
     "Qwen2.5-32B": 32.5, "Qwen2.5-72B": 72.7, "Qwen3-0.6B": 0.6, "Qwen3-1.7B": 1.7, "Qwen3-4B": 4.0, "Qwen3-8B": 8.2,
     "Qwen3-14B": 14.8, "Qwen3-32B": 32.8,
@@ -504,25 +527,35 @@ published = {  # billions, from the model cards
 def count_parameters(config):
     hidden, head_dim = config["hidden_size"], models.head_dim(config)
     width, kv_width = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
-    attention = 2 * hidden * width + 2 * hidden * kv_width  # q and o, k and v
-    attention += 2 * head_dim if config["model_type"] == "qwen3" else width + 2 * kv_width  # QK-norm, or biases
-    layer = attention + 3 * hidden * config["intermediate_size"] + 2 * hidden  # SwiGLU, two norms
+    attention = 2 * hidden * width + 2 * hidden * kv_width  # q, o; k, v
+    # zh: Qwen3 有 QK 归一化的权重，Qwen2 有 q、k、v 的偏置
+    # en: Qwen3 has the weights of QK-norm, Qwen2 the biases of q, k and v
+    qwen3 = config["model_type"] == "qwen3"
+    attention += 2 * head_dim if qwen3 else width + 2 * kv_width
+    swiglu, norms = 3 * hidden * config["intermediate_size"], 2 * hidden
     matrices = 1 if config["tie_word_embeddings"] else 2
+    layer = attention + swiglu + norms
     return config["num_hidden_layers"] * layer + matrices * config["vocab_size"] * hidden + hidden
 
 
-print("                  parameters   hidden     query  KV heads  tied  KV KiB/token")
+print(
+    say(
+        "                      参数量   hidden     query     KV 头  共用      KiB/词元",
+        "                  parameters   hidden     query  KV heads  tied     KiB/token",
+    )
+)
 for name in published:
     config = dense[name]
     count, hidden = count_parameters(config), config["hidden_size"]
     width = config["num_attention_heads"] * models.head_dim(config)
-    sign, tied = "=" if hidden == width else "≠", "yes" if config["tie_word_embeddings"] else "no"
+    sign, tied = "=" if hidden == width else "≠", config["tie_word_embeddings"]
     kv_heads, kv_cache = config["num_key_value_heads"], models.kv_bytes_per_token(config) / 1024
-    print(f"{name:<12} {count:>15,} {hidden:>8}  {sign}  {width:>5} {kv_heads:>9} {tied:>5} {kv_cache:>13g}")
+    print(f"{name:<12} {count:>15,} {hidden:>8}  {sign}  {width:>5}", end=" ")
+    print(f"{kv_heads:>9} {tied!s:>5} {kv_cache:>13g}")
     assert abs(count / 1e9 / published[name] - 1) < 0.015
 
 # %% [markdown] lang="zh" key="counts-read"
-# 读表：hidden 是 `hidden_size`，query 是查询总宽度（头数 × `head_dim`），中间的 = 或 ≠ 表示两者是否相等，tied 是共用词嵌入，最后一列是每个词元的 KV 缓存。每一行都和模型卡公布的数字相符（公布值取了整，[Qwen2.5-32B 的卡](https://huggingface.co/Qwen/Qwen2.5-32B)还略微少写，所以容许 1.5% 的差）。三件事值得记住：
+# 读表：hidden 是 `hidden_size`，query 是查询总宽度（头数 × `head_dim`），中间的 = 或 ≠ 表示两者是否相等，“共用”是 `tie_word_embeddings`，输入输出是否共用词嵌入，最后一列是每个词元的 KV 缓存。每一行都和模型卡公布的数字相符（公布值取了整，[Qwen2.5-32B 的卡](https://huggingface.co/Qwen/Qwen2.5-32B)还略微少写，所以容许 1.5% 的差）。三件事值得记住：
 #
 # - 标着 ≠ 的三个 Qwen3，用 `hidden_size / num_attention_heads` 求 `head_dim` 一定会错。
 # - 8B 的缓存是每个词元 144 KiB，Qwen2.5-7B 只有 56 KiB：新一代**多**用 2.57 倍，因为层更多，KV 头也从 4 个变成 8 个。
@@ -531,7 +564,7 @@ for name in published:
 # **选读。** GQA 到底省了多少？下图把“每个查询头都有自己的 KV 头”和实际的缓存放在一起。再用 transformers 在不占内存的 `meta` 设备上建出每个模型，核对参数量是否一个不差。
 
 # %% [markdown] lang="en" key="counts-read"
-# How to read it: hidden is `hidden_size`, query the query width (heads × `head_dim`), = or ≠ compares the two, tied means tied embeddings, the last column is the KV cache per token. Every row agrees with the model card (cards are rounded, and [that of Qwen2.5-32B](https://huggingface.co/Qwen/Qwen2.5-32B) says a little less than there is, hence the tolerance of 1.5%). Three things are worth keeping:
+# How to read it: hidden is `hidden_size`, query the query width (heads × `head_dim`), = or ≠ compares the two, tied is `tie_word_embeddings`, whether input and output share one embedding, the last column is the KV cache per token. Every row agrees with the model card (cards are rounded, and [that of Qwen2.5-32B](https://huggingface.co/Qwen/Qwen2.5-32B) says a little less than there is, hence the tolerance of 1.5%). Three things are worth keeping:
 #
 # - For the three Qwen3 marked ≠, taking `head_dim` as `hidden_size / num_attention_heads` is certain to be wrong.
 # - 8B caches 144 KiB a token, Qwen2.5-7B only 56 KiB: the new generation takes **more**, 2.57 times as much, with more layers and 8 KV heads instead of 4.
@@ -542,19 +575,22 @@ for name in published:
 # %% key="kv-figure" tags=["extra"]
 import transformers
 
+ungrouped = say("每个查询头都有自己的 KV 头", "a KV head for each query head")
+grouped = say("实际（GQA）", "as it is (GQA)")
 figure, axes = plots.figure(1, 2, height=2.8, sharex=True)
 for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
     names = [name for name in published if name.startswith(family)]
     for row, config in enumerate(dense[name] for name in names):
         cached = models.kv_bytes_per_token(config) / 1024
         group = config["num_attention_heads"] // config["num_key_value_heads"]
-        ax.barh(row, cached * group, color="#dddddd", label=None if row else "a KV head for each query head")
-        ax.barh(row, cached, color="#77aadd", label=None if row else "as it is (GQA)")
+        ax.barh(row, cached * group, color="#dddddd", label=None if row else ungrouped)
+        ax.barh(row, cached, color="#77aadd", label=None if row else grouped)
         ax.text(cached * group + 30, row, f"{cached:g} KiB, 1/{group}", va="center")
         with torch.device("meta"):
             built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
         assert built.num_parameters() == count_parameters(config)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="KV cache, KiB per token in bf16", xlim=(0, 3300))
+    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 3300))
+    ax.set_xlabel(say("KV 缓存，KiB/词元，bf16", "KV cache, KiB/token, bf16"))
 axes[0].legend(loc="lower right")
 figure
 
@@ -596,7 +632,7 @@ def kv_bytes_per_token(config):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_03_3(kv_bytes_per_token)
+l03.ex3.check(kv_bytes_per_token)
 
 # %% [markdown] lang="zh" key="assemble-text"
 # ## 装起来
@@ -652,7 +688,7 @@ class Qwen3(nn.Module):
 #
 # Guess first: by how much will our logits differ from those of transformers?
 
-# %% key="load"
+# %% key="load" tags=["raw"]
 import transformers
 from safetensors.torch import load_file
 
@@ -674,7 +710,7 @@ question = [{"role": "user", "content": "37×46=?"}]
 prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
 input_ids = tokenizer(prompt, return_tensors="pt").input_ids  # (1, seq)
 difference = (model(input_ids) - reference(input_ids).logits).abs().max().item()
-print(f"{input_ids.shape[1]} tokens; largest difference of the logits: {difference:.1e}")
+print("tokens:", input_ids.shape[1], f"| max difference: {difference:.1e}")
 assert difference < 1e-4
 
 # %% [markdown] lang="zh" key="generate-text"
@@ -687,7 +723,7 @@ assert difference < 1e-4
 #
 # Greedy decoding serves the comparison here; a real Qwen3 should not be used that way in thinking mode, see lesson 06. Guess first: over dozens of tokens, will the two part ways somewhere?
 
-# %% key="generate"
+# %% key="generate" tags=["raw"]
 stop_ids, limit = reference.generation_config.eos_token_id, 200
 tokens = input_ids
 while tokens.shape[1] < input_ids.shape[1] + limit and tokens[0, -1] not in torch.tensor(stop_ids):
@@ -698,7 +734,8 @@ greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None,
 expected = reference.generate(input_ids, attention_mask=torch.ones_like(input_ids), **greedy)
 assert tokens.equal(expected)
 print(tokenizer.decode(tokens[0]))
-print(f"\n{tokens.shape[1] - input_ids.shape[1]} tokens generated, equal to transformers, token for token")
+print("new tokens:", tokens.shape[1] - input_ids.shape[1])
+print("equal:", tokens.equal(expected))
 
 # %% [markdown] lang="zh" key="names-text"
 # 到这里，你手里的就是 Qwen3：结构、加载、生成，全是上面看得见的代码。这份代码只求看得懂：float32、CPU、没有填充和缓存，`load` 只读一个权重文件，并且要 `config.json` 里直接写着 `rope_theta`；`helpers/qwen.py` 没有这些限制。答案来自教学用的小模型，它只见过很少的数据，不代表真正的 Qwen3。
@@ -736,7 +773,7 @@ print(f"\n{tokens.shape[1] - input_ids.shape[1]} tokens generated, equal to tran
 #
 # **Extra.** `helpers/qwen.py` is the same model with a KV cache, batches, MoE and YaRN. Guess first: how many times faster do the same tokens come with the cache?
 
-# %% key="cache" tags=["extra"]
+# %% key="cache" tags=["extra", "varies"]
 import time
 
 from helpers import qwen
@@ -748,7 +785,7 @@ with_cache = time.perf_counter() - start
 start = time.perf_counter()
 for end in range(input_ids.shape[1], tokens.shape[1]):
     helper(tokens[:, :end])
-print(f"with cache {with_cache:.2f} s, without {time.perf_counter() - start:.2f} s, for the same tokens")
+print(f"with cache: {with_cache:.2f} s | without: {time.perf_counter() - start:.2f} s")
 
 # %% [markdown] lang="zh" key="seen-text"
 # 读输出：缓存省下的是重算旧词元的功夫，文字越长，省得越多。
@@ -776,7 +813,7 @@ for factor in (1, 10, 100):
         attention_logits(*variant.query_key_value(attention, x)[:2], cos, sin).abs().max().item()
         for variant in (Qwen2Attention, Qwen3Attention)
     )
-    print(f"q_proj times {factor:<4} max |logit| without norm {without:8.1f}   with norm {with_norm:.3f}")
+    print(f"q_proj × {factor:<4} no norm: {without:<7.1f} QK-norm: {with_norm:.3f}")
 
 # %% [markdown] lang="zh" key="bound-text"
 # 没有归一化，权重放大多少倍，分数就放大多少倍；有了归一化，权重的大小不再起作用。分数从此有一个上限：均方根为 1 的向量，长度是 $\sqrt{d}$；再乘 $w$，最多放大 $\max|w|$ 倍；RoPE 不改变长度；点积不超过两个长度之积，再除以 $\sqrt{d}$，就是：
@@ -793,7 +830,9 @@ for factor in (1, 10, 100):
 # Only the $w$ of `q_norm` and `k_norm` can still raise it. Now the trained model: one conversation, the same scaling, RoPE and causal mask, before and after the norm. Guess first: on which side are the logits larger, and on which is attention more focused (lower entropy)?
 
 # %% key="seen"
-seen = []  # for each layer: logits before and after the norm, (heads, seq, seq)
+# zh: 每层两份分数：归一化之前的和之后的，都是 (heads, seq, seq)
+# en: for each layer, logits before and after the norm, (heads, seq, seq)
+seen = []
 
 
 def watch(attention, arguments):
@@ -820,14 +859,23 @@ assert (largest[:, 1] <= bound).all()
 
 # %% key="seen-figure"
 figure, axes = plots.figure(1, 2, height=2.8)
-for ax, values, title in ((axes[0], largest, "max |logit|"), (axes[1], entropy, "mean entropy of attention, nats")):
-    ax.plot(values[:, 0], "o--", color="#bb4400", label="before the norm")
-    ax.plot(values[:, 1], "s-", color="#4477aa", label="after the norm (what the model uses)")
-    ax.set(title=f"{folder.name}: {title}", xlabel="layer", xticks=range(len(seen)))
-axes[0].plot(bound, ":", color="#222222", label="bound from the norm's weights")
+titles = (
+    say("最大的 |分数|", "max |logit|"),
+    say("注意力的平均熵，nat", "mean entropy of attention, nats"),
+)
+before = say("归一化之前", "before the norm")
+after = say("归一化之后（模型用的）", "after the norm (what the model uses)")
+bound_label = say("由归一化的权重算出的上限", "bound from the norm's weights")
+alike = say("对所有词元一视同仁", "attention to all tokens alike")
+for ax, values, title in zip(axes, (largest, entropy), titles, strict=True):
+    ax.plot(values[:, 0], "o--", color="#bb4400", label=before)
+    ax.plot(values[:, 1], "s-", color="#4477aa", label=after)
+    ax.set(title=f"{folder.name}: {title}", xticks=range(len(seen)))
+    ax.set_xlabel(say("层", "layer"))
+axes[0].plot(bound, ":", color="#222222", label=bound_label)
 axes[0].set_yscale("log")
 uniform = visible.sum(dim=-1).log().mean()
-axes[1].axhline(uniform, color="#222222", linestyle=":", label="attention to all tokens alike")
+axes[1].axhline(uniform, color="#222222", linestyle=":", label=alike)
 axes[1].set_ylim(0, 1.6 * uniform)
 for ax in axes:
     ax.legend(fontsize=8, loc="upper left")
@@ -857,9 +905,10 @@ figure
 # **Extra.** A maximum can hang on one odd token, so the next figure shows all logits of each layer. Guess first: does the norm change the tails only, or the whole width?
 
 # %% key="histogram" tags=["extra"]
+labels = say("归一化之前", "before"), say("归一化之后", "after")
 figure, axes = plots.figure(1, len(seen), height=2.2, sharex=True, sharey=True)
 for index, (ax, layer) in enumerate(zip(axes, seen, strict=True)):
-    for logits, color, label in zip(layer, ("#bb4400", "#4477aa"), ("before", "after"), strict=True):
+    for logits, color, label in zip(layer, ("#bb4400", "#4477aa"), labels, strict=True):
         ax.hist(
             logits[:, visible].flatten(),
             bins=80,
@@ -869,8 +918,9 @@ for index, (ax, layer) in enumerate(zip(axes, seen, strict=True)):
             color=color,
             label=label,
         )
-    ax.set(title=f"layer {index}", xlabel="logit", yscale="log", ylim=(1e-4, 2))
-axes[0].set_ylabel("density")
+    ax.set(title=say(f"第 {index} 层", f"layer {index}"), xlabel=say("分数", "logit"))
+    ax.set(yscale="log", ylim=(1e-4, 2))
+axes[0].set_ylabel(say("密度", "density"))
 axes[0].legend(fontsize=8, loc="upper left")
 figure
 
@@ -896,21 +946,25 @@ figure
 import numpy as np
 
 runs = np.load(models.ROOT / "assets" / "traces" / "qk_norm_experiment.npz")
-variants = (("without", "--", "#bb4400"), ("with QK-norm", "-", "#4477aa"))
+variants = (
+    (say("不带 QK 归一化", "without QK-norm"), "--", "#bb4400"),
+    (say("带 QK 归一化", "with QK-norm"), "-", "#4477aa"),
+)
 print(runs["provenance"])
 steps = range(0, runs["loss"].shape[-1], 5)
 figure, axes = plots.figure(2, len(runs["learning_rates"]), height=3.6, sharex=True, sharey="row")
 for column, rate in enumerate(runs["learning_rates"]):
+    title = say(f"学习率 {rate:g}", f"learning rate {rate:g}")
     for index, (label, style, color) in enumerate(variants):
         loss, max_logit = runs["loss"][index, column], runs["max_logit"][index, column]  # (seeds, steps)
         axes[0, column].plot(steps, loss.T[::5], style, color=color, linewidth=1)[0].set_label(label)
         axes[1, column].plot(steps, max_logit.T[::5], style, color=color, linewidth=1)
         final, peak = loss[:, -10:].mean(axis=1), max_logit.max(axis=1)
-        print(f"learning rate {rate:<6g} {label:<13} final loss {final.round(2)}  max |logit| {peak.round()}")
-    axes[0, column].set(title=f"learning rate {rate:g}")
-    axes[1, column].set(yscale="log", xlabel="step")
-axes[0, 0].set_ylabel("loss, nats per digit")
-axes[1, 0].set_ylabel("max |attention logit|")
+        print(f"{title}, {label}: loss {final.round(2)}, max |logit| {peak.round()}")
+    axes[0, column].set(title=title)
+    axes[1, column].set(yscale="log", xlabel=say("步", "step"))
+axes[0, 0].set_ylabel(say("损失，每个数字的 nat", "loss, nats per digit"))
+axes[1, 0].set_ylabel(say("最大的 |注意力分数|", "max |attention logit|"))
 axes[0, 0].legend(loc="lower left")
 figure
 
@@ -942,18 +996,19 @@ figure
 
 # %% key="live" tags=["extra"]
 import runpy
-import time
 
 train = runpy.run_path(models.ROOT / "tools" / "qk_norm_experiment.py")["train"]
 figure, axes = plots.figure(1, 2, height=2.4)
 for with_norm, (label, style, color) in enumerate(variants):
-    start = time.perf_counter()
     loss, max_logit = train(bool(with_norm), learning_rate=0.01, seed=7, steps=150)
     axes[0].plot(range(0, 150, 5), loss[::5], style, color=color, label=label)
     axes[1].plot(range(0, 150, 5), max_logit[::5], style, color=color, label=label)
-    print(f"{label:<13} final loss {loss[-10:].mean():.2f}, {time.perf_counter() - start:.0f} s")
-axes[0].set(title="loss, nats per digit", xlabel="step")
-axes[1].set(title="max |attention logit|", xlabel="step", yscale="log")
+    print(f"{label}: loss {loss[-10:].mean():.2f}")
+axes[0].set_title(say("损失，每个数字的 nat", "loss, nats per digit"))
+axes[1].set_title(say("最大的 |注意力分数|", "max |attention logit|"))
+axes[1].set_yscale("log")
+for ax in axes:
+    ax.set_xlabel(say("步", "step"))
 axes[0].legend()
 figure
 
@@ -971,7 +1026,7 @@ figure
 #
 # The last difference is not in the network. Qwen3's `<think>` and `</think>` are tokens of its vocabulary, the template switches with `enable_thinking`, and it adds no system message where you gave none. Guess first: with thinking off, what does the template add at the end?
 
-# %% key="template" tags=["extra"]
+# %% key="template" tags=["extra", "raw"]
 for enable_thinking in (True, False):
     text = tokenizer.apply_chat_template(
         question, tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
@@ -1095,7 +1150,7 @@ else:
 #
 # The next cell needs nothing of this course and works wherever you paste it: give it a checkpoint's folder, and it reads `config.json` and the headers of the weight files and reports the architecture, without loading the weights. With no `COURSE_MODEL` set, it says one sentence.
 
-# %% key="copy-me" tags=["copy-me", "extra"]
+# %% key="copy-me" tags=["copy-me", "extra", "raw"]
 import json
 import os
 from pathlib import Path
@@ -1107,7 +1162,9 @@ def report(folder):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     tensors = {}
     for file in folder.glob("*.safetensors"):
-        with open(file, "rb") as opened:  # 8 bytes with the length of a JSON header, then the header
+        # zh: 前 8 个字节是 JSON 头部的长度，接着就是头部
+        # en: 8 bytes with the length of a JSON header, then the header
+        with open(file, "rb") as opened:
             try:
                 tensors |= json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
             except ValueError:
@@ -1117,7 +1174,9 @@ def report(folder):
         return print(f"{folder} has no safetensors files: the download may be incomplete.")
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     head_dim = config.get("head_dim") or config["hidden_size"] // heads
-    kv_bytes = 2 * config["num_hidden_layers"] * kv_heads * head_dim * 2  # keys and values, bf16
+    # zh: 键和值两份，bf16 每个数 2 字节
+    # en: keys and values, and 2 bytes a number in bf16
+    kv_bytes = 2 * config["num_hidden_layers"] * kv_heads * head_dim * 2
     print("architecture:", config["architectures"][0], "|", len(tensors), "tensors")
     print("QKV bias:", any("q_proj.bias" in name for name in tensors))
     print("QK-norm: ", any("q_norm.weight" in name for name in tensors))

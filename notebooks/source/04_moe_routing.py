@@ -23,13 +23,15 @@
 # %% key="setup"
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from helpers import checks, models, plots, qwen, routing
+from helpers import models, plots, qwen, routing, say
+from helpers.lessons import l04
 
 folder = models.course_moe_model()
 if models.is_bundled(folder):
-    torch.set_num_threads(1)  # for matrices this small a second thread costs more than it brings
+    # zh: 矩阵这么小，多用一个线程反而更慢
+    # en: for matrices this small a second thread costs more than it brings
+    torch.set_num_threads(1)
 print(models.describe(folder, models.MOE_VARIABLE))
 
 # %% [markdown] lang="zh" key="idea"
@@ -79,9 +81,10 @@ seen = []
 hook = model.layers[0].mlp.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
 logits = model(input_ids)
 hook.remove()
-tokens = seen[0].flatten(0, 1)  # (batch * seq, hidden): to a router, a batch is a pile of tokens
+tokens = seen[0].flatten(0, 1)  # (batch * seq, hidden)
 router_logits = tokens @ model.layers[0].mlp.router.weight.T  # (tokens, num_experts)
-print("into the block:", tuple(seen[0].shape), "| router logits:", tuple(router_logits.shape))
+print("hidden_states:", tuple(seen[0].shape))
+print("router_logits:", tuple(router_logits.shape))
 
 # %% [markdown] lang="zh" key="router-text"
 # ## 路由器，一步一步
@@ -115,11 +118,17 @@ weights = torch.zeros_like(scores).index_copy(0, chosen, chosen_probabilities / 
 figure, axes = plots.figure(1, 3, height=2.3)
 axes[1].sharey(axes[2])
 colors = ["#4477aa" if expert in chosen else "#cccccc" for expert in range(len(scores))]
-steps = {"router logits": scores, "softmax over all experts": probabilities, f"top {top_k}, renormalised": weights}
+steps = {
+    say("路由器的分数", "router logits"): scores,
+    say("对全部专家做 softmax", "softmax over all experts"): probabilities,
+    say(f"最大的 {top_k} 个，重新归一化", f"top {top_k}, renormalised"): weights,
+}
 for ax, (title, values) in zip(axes, steps.items(), strict=True):
     ax.bar(range(len(scores)), values.tolist(), color=colors)
     ax.axhline(0, color="#222222", linewidth=0.8)
-    ax.set(title=f"{title}: sum {values.sum():.2f}", xlabel="expert")
+    total = f"{values.sum():.2f}"
+    ax.set_title(say(f"{title}：和 {total}", f"{title}: sum {total}"))
+    ax.set_xlabel(say("专家", "expert"))
     ax.locator_params(axis="x", nbins=9, integer=True)
 print("token:", repr(tokenizer.decode(input_ids[0, row])), "| experts:", chosen.tolist())
 figure
@@ -175,7 +184,7 @@ def choose_experts(router_logits, top_k):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_04_1(choose_experts)
+l04.ex1.check(choose_experts)
 
 # %% [markdown] lang="zh" key="route-text"
 # 下面是全课要用的路由函数：多一个开关 `norm_topk_prob`，softmax 用 float32 做：真正的模型里分数是 bfloat16，概率不必再丢一次精度，transformers 也这样做。先猜一猜：开关关着时，权重的和是多少？
@@ -197,11 +206,14 @@ def route(router_logits, top_k, norm_topk_prob):
 routing_weights, expert_ids = route(router_logits, top_k, norm_topk_prob=True)
 over_the_chosen = router_logits.float().gather(-1, expert_ids).softmax(dim=-1)  # (tokens, top_k)
 torch.testing.assert_close(routing_weights, over_the_chosen)
-in_the_model = model.layers[0].mlp.router(tokens)[1]  # the ids that the model's own router chose, (tokens, top_k)
+# zh: 模型自己的路由器选了谁
+# en: whom the model's own router chose
+in_the_model = model.layers[0].mlp.router(tokens)[1]  # (tokens, top_k)
 assert (expert_ids.sort().values == in_the_model.sort().values).float().mean() > 0.95
 raw_weights, raw_ids = route(router_logits, top_k, norm_topk_prob=False)
-assert raw_ids.equal(expert_ids) and (raw_weights.sum(dim=-1) < 1).all()
-print("switch off, the weights of a token add up to:", [round(s, 2) for s in raw_weights.sum(dim=-1).tolist()])
+sums = raw_weights.sum(dim=-1)  # (tokens,)
+assert raw_ids.equal(expert_ids) and (sums < 1).all()
+print("norm_topk_prob=False, sums:", [round(s, 2) for s in sums.tolist()])
 
 # %% [markdown] lang="zh" key="axis-text"
 # 每个词元加出来的都小于 1，各不相同：没选中的专家带走了剩下的部分，这一层对不同词元的输出也就有大有小。Qwen1.5-MoE 和 Qwen2-MoE 的开关是关着的（[Qwen1.5-MoE-A2.7B 的配置](https://huggingface.co/Qwen/Qwen1.5-MoE-A2.7B/blob/main/config.json)），Qwen3-MoE 是开着的（[30B-A3B 的配置](https://huggingface.co/Qwen/Qwen3-30B-A3B/blob/main/config.json)）。开关不影响选谁。
@@ -214,10 +226,12 @@ print("switch off, the weights of a token add up to:", [round(s, 2) for s in raw
 # **Extra.** Older tutorials have `F.softmax(router_logits, dim=1)` and say that the router gives three dimensions, `(batch, seq, num_experts)`. Guess first: if both were true, along which direction would the softmax run?
 
 # %% key="axis" tags=["extra"]
-flat, stacked = router_logits.float(), router_logits.float()[None]  # (tokens, experts) and (1, seq, experts)
-for name, scores, dim in (("flat, dim=1", flat, 1), ("3-D, dim=1", stacked, 1), ("3-D, dim=-1", stacked, -1)):
+flat = router_logits.float()  # (tokens, experts)
+stacked = flat[None]  # (1, seq, experts)
+for scores, dim in ((flat, 1), (stacked, 1), (stacked, -1)):
     sums = scores.softmax(dim=dim).sum(dim=-1).flatten()
-    print(f"{name:<12} probabilities of the first tokens add up to", [round(s, 2) for s in sums[:5].tolist()])
+    name = f"{scores.dim()}-D, dim={dim}"
+    print(f"{name:<11} sums:", [round(s, 2) for s in sums[:5].tolist()])
 
 # %% [markdown] lang="zh" key="loop-text"
 # 三维时 `dim=1` 是词元的方向：每个词元的“概率”加起来不是 1，一个词元的路由还会随着同一句里的其他词元变。`dim=-1` 对两种形状都对。
@@ -273,7 +287,7 @@ def run_experts(tokens, routing_weights, expert_ids, experts):  # noqa: F811
 
 
 # %% key="ex2-check" tags=["extra"]
-checks.exercise_04_2(run_experts)
+l04.ex2.check(run_experts)
 
 # %% [markdown] lang="zh" key="block-text"
 # 现在写出整个混合专家层，名字照着检查点里的权重取。一个专家就是第 03 课的 SwiGLU 前馈网络，只是窄一些（`moe_intermediate_size`）。有两个名字很像，别弄混：专家里的 `gate_proj` 是 SwiGLU 的阀门，层里的 `gate` 是路由器。
@@ -287,6 +301,9 @@ checks.exercise_04_2(run_experts)
 
 
 # %% key="block"
+from torch import nn
+
+
 class Expert(nn.Module):
     def __init__(self, hidden_size, intermediate_size):
         super().__init__()
@@ -302,7 +319,7 @@ class SparseMoeBlock(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.top_k, self.norm_topk_prob = config.num_experts_per_tok, config.norm_topk_prob
-        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)  # the router
+        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
         self.experts = nn.ModuleList(
             Expert(config.hidden_size, config.moe_intermediate_size) for _ in range(config.num_experts)
         )
@@ -324,7 +341,7 @@ class SparseMoeBlock(nn.Module):
 # The check: the model at hand comes from `helpers/qwen.py`, whose layer is written differently, for speed. Put ours in the place of every one, with the weights of the checkpoint, and run the same problem. Three notes: `checkpoint_views` lists the tensors of the reference under the names of the checkpoint's file; a layer built on the `meta` device has shapes only and takes no memory; `assign=True` takes the given tensors as they are, without a copy. The load is strict: no name too many, none missing. Guess first: will the logits of the two be equal in every digit, or differ in the last few?
 
 # %% key="block-check"
-stored = qwen.checkpoint_views(model.config, model.state_dict(), packed=False)  # tensors by their names in the file
+stored = qwen.checkpoint_views(model.config, model.state_dict(), packed=False)
 originals = [layer.mlp for layer in model.layers]
 for index, layer in enumerate(model.layers):
     prefix = f"model.layers.{index}.mlp."
@@ -337,9 +354,11 @@ with torch.inference_mode():
     difference = ((model(input_ids) - logits).abs().max() / logits.abs().max()).item()
 for layer, original in zip(model.layers, originals, strict=True):
     layer.mlp = original
-print(f"{len(names)} tensors a layer; relative difference of the logits: {difference:.1e}")
+print("tensors:", len(names), f"| relative difference: {difference:.1e}")
 assert difference < (1e-5 if model.embed_tokens.weight.dtype == torch.float32 else 5e-2)
-del stored, names, originals, layer, original  # they would keep a model alive that is no longer needed
+# zh: 不删掉它们，旧模型就一直占着内存
+# en: they would keep a model in memory that is no longer needed
+del stored, names, originals, layer, original
 
 # %% [markdown] lang="zh" key="layouts-text"
 # 读输出：在这次运行里连一位都不差，因为两种写法按同样的顺序相加；换一种设备或精度，最后几位可能不同。你写的层就是 Qwen3-MoE 的层。
@@ -355,8 +374,9 @@ del stored, names, originals, layer, original  # they would keep a model alive t
 from transformers.models.qwen3_moe import modeling_qwen3_moe
 
 
+# zh: transformers 5 的一层的权重，名字换成检查点文件里的
+# en: the weights of a layer of transformers 5, under the names of the checkpoint's file
 def unpacked(block):
-    """The weights of a block of transformers 5, under the names of the checkpoint's file."""
     weights = block.state_dict()
     gate_up, down = weights.pop("experts.gate_up_proj"), weights.pop("experts.down_proj")
     for expert in range(len(down)):
@@ -379,11 +399,13 @@ print("equal |", type(theirs.gate).__name__, [tuple(part.shape) for part in thei
 print("experts:", {name: tuple(tensor.shape) for name, tensor in theirs.experts.named_parameters()})
 
 ids = theirs.gate(x)[2]  # (tokens, top_k)
-mask = F.one_hot(ids, 6).permute(2, 1, 0)  # (experts, top_k, tokens): the expert_mask of older code
+# zh: 旧代码里的 expert_mask
+# en: the expert_mask of older code
+mask = F.one_hot(ids, 6).permute(2, 1, 0)  # (experts, top_k, tokens)
 idx, top_x = torch.where(mask[3])
 token, slot = torch.where(ids == 3)
 assert sorted(zip(top_x.tolist(), idx.tolist(), strict=True)) == list(zip(token.tolist(), slot.tolist(), strict=True))
-print("expert 3: slots", idx.tolist(), "of tokens", top_x.tolist())
+print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 
 # %% [markdown] lang="zh" key="hits-text"
 # 读输出：`gate` 依次返回 logits、权重、编号，词元都摊平了；专家是三维张量，第一维是专家。最后一行是旧代码里的 `expert_mask`：它转置过，所以 `torch.where` 先给名次，后给词元，和我们的 `expert_ids == expert` 相反。
@@ -400,24 +422,46 @@ figure, axes = plots.figure(1, 2, height=3.4, width_ratios=[1, 1.5])
 table = torch.zeros(router_logits.shape).scatter(1, expert_ids.cpu(), routing_weights.float().cpu())
 image = axes[0].imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
 labels = [plots.printable(piece) for piece in routing.pieces(tokenizer, input_ids[0].tolist())]
-axes[0].set(yticks=range(len(labels)), yticklabels=labels, xlabel="expert", title="routing weights, first layer")
+axes[0].set(yticks=range(len(labels)), yticklabels=labels, xlabel=say("专家", "expert"))
+axes[0].set_title(say("第一层的路由权重", "routing weights, first layer"))
 figure.colorbar(image, ax=axes[0])
 
 batch = torch.logspace(0, 11, 200, base=2)  # tokens
-needed = int((128 * (1 - (1 - 8 / 128) ** torch.arange(100)) >= 0.9 * 128).nonzero()[0])  # the first that reaches 90 %
+# zh: 最少几个词元就用到九成专家
+# en: the fewest tokens that use nine experts in ten
+in_use = 128 * (1 - (1 - 8 / 128) ** torch.arange(100))
+needed = int((in_use >= 0.9 * 128).nonzero()[0])
 assert needed == 36
 axes[1].plot(needed, 0.9 * 128, "o", color="#4477aa")
-axes[1].text(needed, 140, f"90 % at {needed} tokens", color="#4477aa", va="bottom")
+label = say(f"{needed} 个词元：90 %", f"90 % at {needed} tokens")
+axes[1].text(needed, 140, label, color="#4477aa", va="bottom")
 axes[1].loglog(batch, 8 * batch, ":", color="#bb4400")
 axes[1].loglog(batch, 128 * (1 - (1 - 8 / 128) ** batch), color="#4477aa")
-axes[1].text(40, 1500, "calls when looping over tokens", color="#bb4400", ha="right")
-axes[1].text(2000, 95, "calls when looping over experts\n= experts in use", color="#4477aa", ha="right", va="top")
-axes[1].set(xlabel="tokens computed together", title="8 of 128 experts, chosen at random")
+label = say("遍历词元的调用次数", "calls when looping over tokens")
+axes[1].text(40, 1500, label, color="#bb4400", ha="right")
+label = say(
+    "遍历专家的调用次数\n= 用到的专家",
+    "calls when looping over experts\n= experts in use",
+)
+axes[1].text(2000, 95, label, color="#4477aa", ha="right", va="top")
+axes[1].set_xlabel(say("一起计算的词元数", "tokens computed together"))
+axes[1].set_title(say("128 个专家，随机选 8 个", "8 of 128 experts, chosen at random"))
 axes[1].set(xticks=[1, 8, 64, 512], xticklabels=[1, 8, 64, 512], yticks=[8, 128, 1024, 8192])
 axes[1].set_yticklabels([8, 128, 1024, 8192])
-used = len(expert_ids.unique())
-print(f"here: {len(tokens)} tokens x {top_k} = {len(tokens) * top_k} calls over tokens, {used} over experts")
-print(f"experts in use: {len(expert_ids[0].unique())} for the first token alone, {used} for the whole prompt")
+calls, used = len(tokens) * top_k, len(expert_ids.unique())
+first = len(expert_ids[0].unique())
+print(
+    say(
+        f"遍历词元 {calls} 次，遍历专家 {used} 次",
+        f"calls: {calls} over tokens, {used} over experts",
+    )
+)
+print(
+    say(
+        f"第一个词元用到 {first} 个专家，整段用到 {used} 个",
+        f"experts in use: {first} for the first token, {used} for all",
+    )
+)
 figure
 
 # %% [markdown] lang="zh" key="hits-read"
@@ -459,7 +503,7 @@ expected = theirs(x)
 torch.testing.assert_close(ours(x), expected, atol=1e-5, rtol=1e-5)
 without_valve = SparseMoeBlock.forward(ours, x) + ours.shared_expert(x)
 off = ((without_valve - expected).norm() / expected.norm()).item()
-print(f"random weights: equal; without the valve the output is off by {off:.0%}")
+print(f"{say('漏掉阀门的相对误差', 'relative error without the valve')}: {off:.0%}")
 assert off > 0.2
 
 # %% [markdown] lang="zh" key="sizes-text"
@@ -509,7 +553,7 @@ def expert_parameters(config):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_04_3(expert_parameters)
+l04.ex3.check(expert_parameters)
 
 # %% [markdown] lang="zh" key="sizes-question"
 # 把它算到每个模型上；总数用 transformers 在不占内存的 `meta` 设备上建出模型来核对。表里有两个更早的模型带**共享专家**：每层多一个，每个词元都经过它，不由路由器选。先猜一猜：30B-A3B 里，专家占全部参数的几成？没有共享专家的 30B-A3B，比有共享专家的 Qwen1.5-MoE-A2.7B 每个词元算得少吗？
@@ -532,8 +576,15 @@ configs = {
     },
 }  # fmt: skip
 configs |= {name: models.CATALOGUE[f"Qwen/{name}"].config for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")}
+everything = say("全部参数", "all parameters")
+used = say("一个词元用到的", "used for one token")
 figure, ax = plots.figure(height=2.3)
-print("                        total B  active B  active  experts' share  expert width / hidden")
+print(
+    say(
+        "                      总数 B   激活 B    激活    专家占比  专家宽度 / hidden",
+        "                     total B active B  active  in experts     width / hidden",
+    )
+)
 for place, (name, config) in enumerate(configs.items()):
     expert = 3 * config["hidden_size"] * config["moe_intermediate_size"] * config["num_hidden_layers"]
     total = models.parameters(config)
@@ -546,11 +597,12 @@ for place, (name, config) in enumerate(configs.items()):
         config["num_experts"] * expert / total,
         config["moe_intermediate_size"] / config["hidden_size"],
     )
-    print(f"{name:<22} {total / 1e9:>8.2f} {active / 1e9:>9.2f} {active / total:>7.1%}", end=" ")
-    print(f"{experts_share:>15.1%} {width:>22.3f}")
-    ax.barh(place, total / 1e9, color="#dddddd", label=None if place else "all parameters")
-    ax.barh(place, active / 1e9, color="#4477aa", label=None if place else "used for one token")
-ax.set(yticks=range(len(configs)), yticklabels=configs, xlabel="parameters, billions")
+    print(f"{name:<18} {total / 1e9:>9.2f} {active / 1e9:>8.2f}", end=" ")
+    print(f"{active / total:>7.1%} {experts_share:>11.1%} {width:>18.3f}")
+    ax.barh(place, total / 1e9, color="#dddddd", label=None if place else everything)
+    ax.barh(place, active / 1e9, color="#4477aa", label=None if place else used)
+ax.set(yticks=range(len(configs)), yticklabels=configs)
+ax.set_xlabel(say("参数，十亿", "parameters, billions"))
 ax.invert_yaxis()
 ax.legend(loc="center right")
 figure
@@ -577,7 +629,7 @@ figure
 #
 # Now a real conversation: a question and an answer in Chinese, the same in English, then a sum, which the model thinks through. `RoutingTrace` keeps, for every token that it read, the experts and weights in each layer. Guess first: will digits, Chinese and English go to different experts? And in which layer most clearly?
 
-# %% key="map"
+# %% key="map" tags=["raw"]
 import numpy as np
 
 trace = routing.capture_conversation(model, tokenizer, ["什么是 MoE？", "What does the router do?", "37×46=?"])
@@ -585,9 +637,11 @@ print("".join(trace.texts))
 kinds = np.array([routing.token_class(text) for text in trace.texts])
 for layer, heaviest in zip(trace.layers[:8], trace.expert_ids[:, :, 0], strict=False):  # (tokens,)
     counts = {name: np.bincount(heaviest[kinds == name]) for name in ("CJK", "Latin", "digit") if name in kinds}
-    most = [f"{name} to {count.argmax()} ({count.max()} of {count.sum()})" for name, count in counts.items()]
-    print(f"layer {layer}, most often:", ", ".join(most))
-shown = max(1, 16 // len(trace.layers)) * plots.TOKENS_PER_ROW  # all of a short text, or the start of the last answer
+    most = [f"{name} {n.argmax()} ({n.max()}/{n.sum()})" for name, n in counts.items()]
+    print(f"{say(f'第 {layer} 层', f'layer {layer}')}: {', '.join(most)}")
+# zh: 文字短就全画，否则画最后一个回答的开头
+# en: all of a short text, or the start of the last answer
+shown = max(1, 16 // len(trace.layers)) * plots.TOKENS_PER_ROW
 plots.routing_map(trace, max(0, min(trace.prompt_length - 10, len(trace.texts) - shown)), shown)
 
 # %% [markdown] lang="zh" key="map-read"
@@ -637,10 +691,9 @@ RoutingExplorer(trace, token=trace.prompt_length + 2)
 
 # %% key="load" tags=["extra"]
 load = routing.expert_load(trace)  # (layers, num_experts)
-print(
-    "Gini:", routing.gini(load).round(2), "| coefficient of variation:", routing.coefficient_of_variation(load).round(2)
-)
-print("never used:", routing.never_used(load).round(2))
+print("gini:", routing.gini(load).round(2))
+print("coefficient_of_variation:", routing.coefficient_of_variation(load).round(2))
+print("never_used:", routing.never_used(load).round(2))
 plots.expert_load(trace)
 
 # %% [markdown] lang="zh" key="load-read"
@@ -664,7 +717,8 @@ if models.is_bundled(folder) and on_cpu():
         others.append(routing.capture_vllm(llm, token_ids))
     for other in others:
         same, difference = routing.agreement(trace, other)
-        print(f"{other.provenance['captured_with']}: {same:.1%} equal sets of experts, weights within {difference:.0e}")
+        name = other.provenance["captured_with"]
+        print(f"{name}: same experts {same:.1%}, weights within {difference:.0e}")
         assert same >= 0.99 and difference <= 1e-2
 
 # %% [markdown] lang="zh" key="balance-text"
@@ -725,7 +779,7 @@ def load_balancing_loss(router_logits, top_k):  # noqa: F811
 
 
 # %% key="ex4-check" tags=["extra"]
-checks.exercise_04_4(load_balancing_loss)
+l04.ex4.check(load_balancing_loss)
 
 # %% [markdown] lang="zh" key="global-text"
 # **选读。** 在哪些词元上统计 $f$，大有讲究。一次更新要用的数据太多，放不进一张卡，就切成许多**微批次**（micro-batch），轮流或分到多张卡上计算。一个微批次往往只有几句同一类的话。可以在每个微批次里各算各的损失，也可以像 Qwen3 的报告那样，用**全局批次**的损失（[Qiu 等，2025](https://arxiv.org/abs/2501.11873)）：$f$ 在所有微批次之间同步，等于把它们的词元放在一起数。（$p$ 是平均，不同步也一样。）
@@ -742,8 +796,9 @@ checks.exercise_04_4(load_balancing_loss)
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
 
+# zh: 各个微批次的损失的平均，和把所有词元放在一起算的损失
+# en: the mean of the losses of the micro-batches, and the loss of all their tokens together
 def both_losses(micro_batches, top_k):
-    """The mean of the losses of the micro-batches, and the loss of all their tokens together."""
     num_experts = micro_batches[0].shape[-1]
     alone = [load_balancing_loss_func((batch,), num_experts, top_k) for batch in micro_batches]
     return torch.stack(alone).mean(), load_balancing_loss_func((torch.cat(micro_batches),), num_experts, top_k)
@@ -751,9 +806,9 @@ def both_losses(micro_batches, top_k):
 
 arithmetic, prose = torch.tensor([4.0, -4.0]).repeat(100, 1), torch.tensor([-4.0, 4.0]).repeat(100, 1)
 micro, overall = both_losses([arithmetic, prose], top_k=1)
-print(f"one expert each: micro-batch loss {micro:.2f}, global-batch loss {overall:.2f} (balanced: 1, worst: 2)")
+print(f"2 experts, top_k=1: micro-batch {micro:.2f}, global batch {overall:.2f}")
 pooled = load_balancing_loss_func((arithmetic, prose), 2, 1)
-print(f"transformers, the two given as two layers: {pooled:.2f}: it pools layers")
+print(f"transformers, 2 layers: {pooled:.2f}")
 
 texts = (
     "37×46=? 58×23=? 123+456=579",
@@ -764,9 +819,9 @@ batches = []
 for text in texts:
     with routing.recording({0: model.layers[0].mlp.router}) as outputs:
         model(tokenizer(text, return_tensors="pt").input_ids.to(input_ids.device))
-    batches.append(outputs[0][0][2].float().cpu())  # router logits, (tokens, num_experts)
+    batches.append(outputs[0][0][2].float().cpu())  # (tokens, num_experts)
 micro, overall = both_losses(batches, top_k)
-print(f"this model, layer 0: micro-batch loss {micro:.2f}, global-batch loss {overall:.2f} (balanced: {top_k})")
+print(f"layer 0, top_k={top_k}: micro-batch {micro:.2f}, global batch {overall:.2f}")
 
 # %% [markdown] lang="zh" key="training-text"
 # 读输出：微批次的损失几乎取到最坏的值，它会逼着每个专家什么都学一点；全局的损失说它完全均衡，分工可以留下。第二行是一个陷阱：transformers 把所有层混在一起统计，两层各自一边倒、方向相反，在它看来也是均衡的。最后一行是手头的模型：每段话偏爱自己的专家，微批次的损失就比全局的高。用 transformers 训练时还要留意：默认不加这一项，要设 `output_router_logits=True` 并给出 `labels`，系数 `router_aux_loss_coef` 默认 0.001；批次里有填充时，要给 `attention_mask`，否则填充也算数。
@@ -781,38 +836,56 @@ print(f"this model, layer 0: micro-batch loss {micro:.2f}, global-batch loss {ov
 # %% key="training"
 folder_of_traces = models.ROOT / "assets" / "traces"
 runs = {name: np.load(folder_of_traces / f"moe_balance_{name}.npz") for name in ("off", "on")}
-length = len(runs["off"]["step"])  # the training without it was stopped here
+# zh: 不带损失的那次训练，到这里就停了
+# en: the training without the loss was stopped here
+length = len(runs["off"]["step"])
 step = runs["off"]["step"]
 
 
+# zh: 从存下来的滑动平均，求出相邻两次记录之间的份额，(records, layers, experts)
+# en: from the running average that was kept, the shares between one record and the next,
+# en: (records, layers, experts)
 def shares(run):
-    """Shares of the tokens from one record to the next, (records, layers, experts), from the running average kept."""
     average = run["load"][:length].astype(float)
     average = np.concatenate([np.full_like(average[:1], 1 / average.shape[-1]), average])
-    keep = np.full((length, 1, 1), 0.9**5)  # a step keeps 0.9 of the average; there are 5 steps to a record,
-    keep[0] = 0.9  # but 1 before the first
+    # zh: 每一步保留平均的 0.9；隔 5 步记录一次，第一次记录之前只有 1 步
+    # en: a step keeps 0.9 of the average; 5 steps to a record, but 1 before the first
+    keep = np.full((length, 1, 1), 0.9**5)
+    keep[0] = 0.9
     return ((average[1:] - keep * average[:-1]) / (1 - keep)).clip(0)
 
 
 loads = {name: shares(run) for name, run in runs.items()}
-layer = int(routing.gini(loads["off"][-20:].mean(0)).argmax())  # where "off" is least balanced in the end
+# zh: off 最后最不均衡的那一层
+# en: the layer where "off" is least balanced in the end
+layer = int(routing.gini(loads["off"][-20:].mean(0)).argmax())
 figure, axes = plots.figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
 for ax, (name, load), color in zip(axes[:2], loads.items(), ("#bb4400", "#4477aa"), strict=True):
     ax.stackplot(step, load[:, layer].T, colors=plots.EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
-    ax.set(title=f"balancing loss {name}: layer {layer}", xlabel="step", xlim=(0, step[-1]), ylim=(0, 1))
+    title = say(
+        f"均衡损失 {name}：第 {layer} 层",
+        f"balancing loss {name}: layer {layer}",
+    )
+    ax.set_title(title)
+    ax.set(xlim=(0, step[-1]), ylim=(0, 1))
     gini, last = routing.gini(load), load[-20:].mean(0)
     axes[2].plot(step, gini, color=color, linewidth=1)[0].set_label(name)
     axes[3].plot(step, runs[name]["loss"][:length], color=color, linewidth=1, label=name)
-    print(f"{name:<4}Gini by layer: first step {gini[0].round(2)}, highest {gini.max(0).round(2)}")
-    print(f"    last 100 steps: Gini {routing.gini(last).round(2)}, least used expert {last.min(1).round(3)}, "
-          f"loss {runs[name]['loss'][length - 20 : length].mean():.3f}")  # fmt: skip
-axes[0].set_ylabel("share of the tokens")
-axes[2].set(title="Gini, a line per layer", xlabel="step", ylim=(0, 1))
-axes[3].set(title="loss, nats per token", xlabel="step", yscale="log", yticks=[0.2, 0.5, 1, 2, 5])
+    print(f"{name:<4}gini, first step: {gini[0].round(2)}, max: {gini.max(0).round(2)}")
+    print(f"    last 100 steps: {routing.gini(last).round(2)}")
+    print(f"    min share: {last.min(1).round(3)}", end=", ")
+    print(f"loss: {runs[name]['loss'][length - 20 : length].mean():.3f}")
+axes[0].set_ylabel(say("词元的份额", "share of the tokens"))
+axes[2].set_title(say("基尼系数，每层一条线", "Gini, a line per layer"))
+axes[2].set_ylim(0, 1)
+axes[3].set_title(say("损失，每个词元的 nat", "loss, nats per token"))
+axes[3].set(yscale="log", yticks=[0.2, 0.5, 1, 2, 5])
 axes[3].set_yticks([], minor=True)
 axes[3].set_yticklabels([0.2, 0.5, 1, 2, 5])
 for ax in axes[2:]:
     ax.legend(loc="upper right")
+for ax in axes:
+    ax.set_xlabel(say("步", "step"))
 figure
 
 # %% [markdown] lang="zh" key="training-read"
@@ -856,12 +929,14 @@ questions = [
 ]  # fmt: skip
 traces = [routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160) for text in questions]
 corpus, untrained = routing.concatenate(traces), []
-for seed in range(5 if models.is_bundled(folder) else 0):  # a real model is too large to be held twice
+# zh: 真正的模型太大，内存里放不下两份
+# en: a real model is too large to be held twice
+for seed in range(5 if models.is_bundled(folder) else 0):
     torch.manual_seed(seed)
     fresh = qwen.QwenModel(model.config).requires_grad_(False)
     for weight in fresh.parameters():
         if weight.dim() > 1:
-            nn.init.normal_(weight, std=0.02)  # initializer_range of config.json
+            nn.init.normal_(weight, std=0.02)  # config.json: initializer_range
     rows = [routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False) for t in traces]
     untrained.append(routing.concatenate(rows))
 found = routing.class_association(corpus, untrained)
@@ -897,15 +972,30 @@ rise = np.stack([change[..., written == name].mean(axis=-1) for name in present]
 
 for place, layer in enumerate(layers):
     tokens_of, harm = load[place, busiest[place]], change[place].mean(axis=-1)
-    for what, i in (("busiest expert", tokens_of.argmax()), ("most harm without", harm.argmax())):
-        print(f"layer {layer}: {what} {busiest[place, i]} ({tokens_of[i]} tokens, {harm[i]:+.2f})")
-ends = [(t.texts, i) for t in traces for i in range(t.prompt_length, len(t.texts))]  # where each written token stands
+    # zh: 括号里是它的词元数，和关掉它之后损失涨了多少
+    # en: in brackets its tokens, and the rise of the loss without it
+    two = tokens_of.argmax(), harm.argmax()
+    busy, worst = (f"{busiest[place, i]} ({tokens_of[i]}, {harm[i]:+.2f})" for i in two)
+    print(
+        say(
+            f"第 {layer} 层：最忙的专家 {busy}，关掉后伤得最重的 {worst}",
+            f"layer {layer}: busiest expert {busy}, most harm without {worst}",
+        )
+    )
+# zh: 模型写的每个词元在哪里
+# en: where each written token stands
+ends = [(t.texts, i) for t in traces for i in range(t.prompt_length, len(t.texts))]
 for index, place, column in zip(*np.unravel_index(rise.argsort(axis=None)[:-4:-1], rise.shape), strict=True):
-    name, without = present[index], f"without expert {busiest[place, column]} of layer {layers[place]}"
+    name, layer, expert = present[index], layers[place], busiest[place, column]
     worst = np.where(written == name, change[place, column], -np.inf).argmax()
     texts, i = ends[worst]
-    print(f"{name} {without}: {rise[index, place, column]:+.2f};", end=" ")
-    print(f"worst for {texts[i]!r} after {''.join(texts[max(0, i - 6) : i])!r}: {change[place, column, worst]:+.1f}")
+    off = say(
+        f"{name}，没有第 {layer} 层的专家 {expert}",
+        f"{name} without expert {expert} of layer {layer}",
+    )
+    context = "".join(texts[max(0, i - 6) : i])
+    print(f"{off}: {rise[index, place, column]:+.2f}", end="; ")
+    print(f"{context!r} -> {texts[i]!r} {change[place, column, worst]:+.1f}")
 
 plots.rise_without_expert(rise, present, layers, busiest)
 
@@ -941,31 +1031,41 @@ for index, name in enumerate(present):
 for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
     index, place, column = np.unravel_index(flat, rise.shape)
     x, y, low = share[index, place, column], rise[index, place, column], 0
-    text, right = f"{present[index]}: layer {layers[place]}, expert {busiest[place, column]}", x > 0.5
-    near = [t for t in ax.texts if abs(t.xy[0] - x) < 0.3 and abs(t.xy[1] - y) < 0.08]  # labels go under one another
+    name, right = present[index], x > 0.5
+    layer, expert = layers[place], busiest[place, column]
+    text = say(
+        f"{name}：第 {layer} 层，专家 {expert}",
+        f"{name}: layer {layer}, expert {expert}",
+    )
+    # zh: 挨得近的标签上下错开
+    # en: labels that are close go under one another
+    near = [t for t in ax.texts if abs(t.xy[0] - x) < 0.3 and abs(t.xy[1] - y) < 0.08]
     shift = (-7 if right else 7, 6 - 13 * len(near))
     ax.annotate(text, (x, y), xytext=shift, textcoords="offset points", ha="right" if right else "left")
-    print(text, end=":")
-    for name, group in (("used", took[place, column]), ("not used", ~took[place, column])):
-        of_class = change[place, column][group & (written == present[index])]
-        print(f" {name} {len(of_class)} times" + (f", rise {of_class.mean():.2f};" if len(of_class) else ""), end="")
+    print(text, end="")
+    used = took[place, column]
+    for label, group in ((say("用到", "used"), used), (say("没用", "unused"), ~used)):
+        of_class = change[place, column][group & (written == name)]
+        mean = f" ({of_class.mean():+.2f})" if len(of_class) else ""
+        print(f" | {label} {len(of_class)}{mean}", end="")
     print()
-ax.set(xlabel="share of the class's predictions that the expert took part in", ylabel="loss rises by, nats")
+ax.set_xlabel(say("这一类的预测里，用到专家的比例", "share of predictions that use it"))
+ax.set_ylabel(say("损失增加，nat", "loss rises by, nats"))
 ax.set(xlim=(-0.01, 1.02))
 ax.legend(loc="upper left", ncols=2)
 figure
 
 # %% [markdown] lang="zh" key="scatter-read"
-# 读图：一点是一类词元和一个专家，标出的是损失涨得最多的三个和用得最多的一个。点并不排成一条线：有的专家参与了某一类的全部预测，关掉它，损失几乎不动；有的只参与一小部分，关掉它却伤得很重。打印的几行把后者拆开：损失几乎全涨在用到它的那些预测上，没有用到它的不受影响。一类的平均值把两种预测混在一起。频率图告诉你词元去了哪里，不告诉你那里发生了什么。
+# 读图：一点是一类词元和一个专家，标出的是损失涨得最多的三个和用得最多的一个。点并不排成一条线：有的专家参与了某一类的全部预测，关掉它，损失几乎不动；有的只参与一小部分，关掉它却伤得很重。打印的几行把后者拆开（各有几次预测，括号里是损失平均涨了多少）：损失几乎全涨在用到它的那些预测上，没有用到它的不受影响。一类的平均值把两种预测混在一起。频率图告诉你词元去了哪里，不告诉你那里发生了什么。
 #
 # **选读。** 损失只是数字，再看一眼后果：关掉对数字最要紧的那个专家，模型还会乘法吗？加法呢？讲故事呢？
 
 # %% [markdown] lang="en" key="scatter-read"
-# How to read it: a point is a class of tokens and an expert; named are the three with the largest rise and the one used most. The points form no line: some experts take part in all predictions of a class, and the loss hardly moves without them; some take part in few, and hurt badly when they are gone. The printed lines take the latter apart: nearly all of the rise is in the predictions that used the expert, and those that did not are left alone. The mean of a class mixes the two. A map of frequencies tells you where tokens went, not what happened there.
+# How to read it: a point is a class of tokens and an expert; named are the three with the largest rise and the one used most. The points form no line: some experts take part in all predictions of a class, and the loss hardly moves without them; some take part in few, and hurt badly when they are gone. The printed lines take the latter apart (how many predictions, and in brackets the mean rise of the loss): nearly all of the rise is in the predictions that used the expert, and those that did not are left alone. The mean of a class mixes the two. A map of frequencies tells you where tokens went, not what happened there.
 #
 # **Extra.** A loss is only a number, so look at a consequence: without the expert that matters most for digits, can the model still multiply? Add? Tell a story?
 
-# %% key="consequence" tags=["extra"]
+# %% key="consequence" tags=["extra", "raw"]
 import contextlib
 import operator
 
@@ -989,12 +1089,19 @@ def right_answers(sign, of, pairs):
 
 
 right, stories = {}, {}
-for name in ("all experts", f"without expert {expert} of layer {layer}"):
-    with routing.expert_off(model, layer, expert) if "without" in name else contextlib.nullcontext():
+without = say(
+    f"没有第 {layer} 层的专家 {expert}",
+    f"without expert {expert} of layer {layer}",
+)
+for name, switch in (
+    (say("全部专家", "all experts"), contextlib.nullcontext()),
+    (without, routing.expert_off(model, layer, expert)),
+):
+    with switch:
         right[name] = {kind: right_answers(*problem) for kind, problem in problems.items()}
-        print(f"{name}: right of {cases} each:", right[name])
+        print(f"{name}:", right[name], "/", cases)
         print("   ", " ".join(answer("37×46=?").split()))
-        stories[name] = answer("讲个故事。")
+        stories[name] = answer(say("讲个故事。", "Tell me a story."))
         print("   ", " ".join(stories[name].split()))
 
 # %% [markdown] lang="zh" key="recorded-text"
@@ -1036,7 +1143,7 @@ files = sorted((models.ROOT / "assets" / "recorded").glob("*/routing.npz"))
 for file in files:
     display(RoutingExplorer(routing.RoutingTrace.load(file)))
 if not files:
-    print("recorded from a real Qwen3: not recorded yet")
+    print(say("真正的 Qwen3：还没有记录", "a real Qwen3: not recorded yet"))
 
 # %% key="release" tags=["extra"]
 # zh: 放掉模型，给下一格的代码腾出内存
@@ -1168,7 +1275,7 @@ if torch.cuda.is_available():
 #
 # The next cell needs nothing of this course: give it the folder of any Qwen3-MoE, and it reads a text with transformers, counts the load of every expert in every layer and draws it. With no `COURSE_MOE_MODEL` set, it says one sentence.
 
-# %% key="copy-me" tags=["copy-me", "extra"]
+# %% key="copy-me" tags=["copy-me", "extra", "raw"]
 import os
 from pathlib import Path
 
@@ -1187,7 +1294,8 @@ def expert_load(folder, text):
     counts = []
 
     def count(gate, inputs, output):
-        logits = output[0] if isinstance(output, tuple) else output  # transformers 5, or 4.x
+        # transformers 5.x, 4.x
+        logits = output[0] if isinstance(output, tuple) else output
         chosen = logits.topk(model.config.num_experts_per_tok, dim=-1).indices
         counts.append(chosen.flatten().bincount(minlength=model.config.num_experts).cpu())
 

@@ -25,10 +25,10 @@
 # %% key="setup"
 import json
 import os
-import time
 
-from helpers import checks, models, plots
+from helpers import models, plots, say
 from helpers.engine import close_engine, open_engine, split
+from helpers.lessons import l05
 
 folder = models.course_model()
 print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
@@ -72,8 +72,10 @@ llm = open_engine(block_size=32, max_logprobs=-1)
 tokenizer = llm.get_tokenizer()
 engine = llm.llm_engine
 cache = engine.vllm_config.cache_config
-print("context:", llm.model_config.max_model_len, "tokens, prompt and output together")
-print("KV cache:", cache.num_gpu_blocks, "blocks of", cache.block_size, "tokens")
+# zh: 上下文里装提示词和输出；KV 缓存的大小是“块数 × 每块的词元数”
+# en: prompt and output share the context; the KV cache is blocks × tokens in a block
+print("context:", llm.model_config.max_model_len, "tokens")
+print("KV cache:", cache.num_gpu_blocks, "×", cache.block_size, "tokens")
 
 # %% [markdown] lang="zh" key="sampling-text"
 # ## 采样参数
@@ -91,8 +93,9 @@ from vllm import SamplingParams
 default = llm.get_default_sampling_params()
 recommended = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
 print({name: getattr(default, name) for name in ("temperature", "top_p", "top_k", "max_tokens")})
-stops = recommended["eos_token_id"] if isinstance(recommended["eos_token_id"], list) else [recommended["eos_token_id"]]
-print("stops at:", [tokenizer.decode([token]) for token in stops])
+stops = recommended["eos_token_id"]
+stops = stops if isinstance(stops, list) else [stops]
+print("stop tokens:", [tokenizer.decode([token]) for token in stops])
 assert default.temperature == recommended.get("temperature", 1.0) and default.max_tokens == 16
 
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
@@ -139,14 +142,19 @@ direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_
 #
 # `llm.chat` takes a conversation, puts it into the chat template and generates the reply. Given a list, it answers a whole batch. Here are two classic questions, one with thinking and one without. The tiny model has seen very few questions; its replies do not stand for the real Qwen3.
 
-# %% key="chat"
-introduction = [{"role": "user", "content": "给我一个关于大模型的简短介绍。"}]
-who = [{"role": "user", "content": "你是谁？"}]
+# %% key="chat" tags=["varies"]
+question = say(
+    "给我一个关于大模型的简短介绍。",
+    "Give me a short introduction to large language models.",
+)
+introduction = [{"role": "user", "content": question}]
+who = [{"role": "user", "content": say("你是谁？", "Who are you?")}]
 [thoughtful] = llm.chat(introduction, thinking, use_tqdm=False)
 [quick] = llm.chat(who, direct, use_tqdm=False, chat_template_kwargs={"enable_thinking": False})
 for output in (thoughtful, quick):
-    print(repr(output.outputs[0].text), "| stopped because:", output.outputs[0].finish_reason)
-    print("    thinking:", split(output).thinking, "\n    answer:  ", split(output).answer)
+    print(repr(output.outputs[0].text), "|", output.outputs[0].finish_reason)
+    print("    thinking:", split(output).thinking)
+    print("    answer:  ", split(output).answer)
 _, tag, behind = thoughtful.outputs[0].text.rpartition("</think>")
 assert not tag or split(thoughtful).answer == behind.strip()
 
@@ -164,18 +172,18 @@ assert not tag or split(thoughtful).answer == behind.strip()
 #
 # The model does not read a conversation, it reads one string. `apply_chat_template` renders it. Guess first: what does the template add when thinking is switched off? And if the argument's name is misspelt, is there an error?
 
-# %% key="template"
+# %% key="template" tags=["raw"]
 rendered = {
     mode: tokenizer.apply_chat_template(who, tokenize=False, add_generation_prompt=True, **arguments)
     for mode, arguments in {
         "default": {},
-        "off": {"enable_thinking": False},
-        "misspelt": {"ensure_thinking": False},
+        "enable_thinking": {"enable_thinking": False},
+        "ensure_thinking": {"ensure_thinking": False},
     }.items()
 }
 for mode, text in rendered.items():
-    print(f"{mode:8}", repr(text))
-assert rendered["misspelt"] == rendered["default"]
+    print(f"{mode:15}", repr(text))
+assert rendered["ensure_thinking"] == rendered["default"]
 
 # %% [markdown] lang="zh" key="ex1-text"
 # 关掉思考，就是替模型写好一个空的思考块，它接着写答案。最后一行是个陷阱：有的教程把参数写成 `ensure_thinking`，模板不认识这个名字，也不报错，思考照样开着，渲染出来一模一样。正确的名字是 `enable_thinking`。
@@ -218,7 +226,7 @@ def non_thinking_prompt(system, question):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_05_1(non_thinking_prompt)
+l05.ex1.check(non_thinking_prompt)
 
 # %% [markdown] lang="zh" key="off-text"
 # **选读。** 自己渲染好的文本交给 `llm.generate`，和 `llm.chat` 走的是同一条路，提示词的词元完全一样。模板也能换：`chat_template` 参数收模板的全文，服务器上对应 `--chat-template` 文件。下面把模板里的条件改掉，得到一个永不思考的模板；做法要写进模板，不靠每次调用都记得传参数。
@@ -226,14 +234,15 @@ checks.exercise_05_1(non_thinking_prompt)
 # %% [markdown] lang="en" key="off-text"
 # **Extra.** A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal token by token. The template can be replaced too: the argument `chat_template` takes its full text, and the server has `--chat-template` for a file. Below one condition in it is changed, which gives a template that never thinks, whatever a call forgets to pass.
 
-# %% key="off" tags=["extra"]
-[by_hand] = llm.generate([rendered["off"]], direct, use_tqdm=False)
+# %% key="off" tags=["extra", "raw"]
+off = rendered["enable_thinking"]
+[by_hand] = llm.generate([off], direct, use_tqdm=False)
 assert by_hand.prompt_token_ids == quick.prompt_token_ids
 switch = "enable_thinking is defined and enable_thinking is false"
 never = tokenizer.chat_template.replace(switch, "true")
 [by_template] = llm.chat(who, direct, use_tqdm=False, chat_template=never)
-print("switch found:", switch in tokenizer.chat_template, "| prompt:", repr(by_template.prompt))
-assert by_template.prompt == rendered["off"] or switch not in tokenizer.chat_template
+print(switch in tokenizer.chat_template, repr(by_template.prompt))
+assert by_template.prompt == off or switch not in tokenizer.chat_template
 
 # %% [markdown] lang="zh" key="wrong-text"
 # **选读。** 问错了会怎样？先猜一猜下面五个请求里，哪一个不会报错，却不是你要的。
@@ -241,14 +250,14 @@ assert by_template.prompt == rendered["off"] or switch not in tokenizer.chat_tem
 # %% [markdown] lang="en" key="wrong-text"
 # **Extra.** What happens to a wrong request? Guess first: which of these five raises nothing and still does not do what you asked?
 
-# %% key="wrong" tags=["extra"]
+# %% key="wrong" tags=["extra", "raw", "varies"]
 import warnings
 
 context = llm.model_config.max_model_len
 requests = {
-    "prompt too long": lambda: llm.generate({"prompt_token_ids": [1] * (context + 1)}, thinking, use_tqdm=False),
-    "unknown role": lambda: llm.chat([{"role": "robot", "content": "1"}], thinking, use_tqdm=False),
-    "stop id": lambda: llm.generate("1", SamplingParams(stop_token_ids=[10**7]), use_tqdm=False),
+    "prompt": lambda: llm.generate({"prompt_token_ids": [1] * (context + 1)}, thinking, use_tqdm=False),
+    "role": lambda: llm.chat([{"role": "robot", "content": "1"}], thinking, use_tqdm=False),
+    "stop_token_ids": lambda: llm.generate("1", SamplingParams(stop_token_ids=[10**7]), use_tqdm=False),
     "temperature": lambda: SamplingParams(temperature=3),
     "max_tokens": lambda: llm.generate(
         {"prompt_token_ids": [1] * (context - 4)}, SamplingParams(max_tokens=99, ignore_eos=True), use_tqdm=False
@@ -259,43 +268,47 @@ for name, request in requests.items():
         warnings.simplefilter("always")
         try:
             request()
-            print(f"{name}: no error. {said[-1].message if said else ''}")
+            print(f"{name}: ok. {said[-1].message if said else ''}")
         except Exception as error:
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[-1]}")
 
 # %% [markdown] lang="zh" key="blocks-text"
-# 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。`unknown role` 那一行也是 `open_engine` 加的检查：vLLM 自己不报错，模板把这条消息悄悄丢掉，你自己的程序要自己查。vLLM 0.19（驱动 570 到 579 用的那一代）更宽：温度 3 和词表之外的停止编号也不报错。中途按“中断内核”也没关系，这同样是 `open_engine` 做的：等这一步走完，丢掉这一批，引擎照样能用；直接用 `LLM` 没有这层保护。
+# 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。`role` 那一行也是 `open_engine` 加的检查：vLLM 自己不报错，模板把这条消息悄悄丢掉，你自己的程序要自己查。vLLM 0.19（驱动 570 到 579 用的那一代）更宽：温度 3 和词表之外的停止编号也不报错。中途按“中断内核”也没关系，这同样是 `open_engine` 做的：等这一步走完，丢掉这一批，引擎照样能用；直接用 `LLM` 没有这层保护。
 #
 # ## PagedAttention：KV 缓存按块分配
 #
 # 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。
 #
-# 下面三个请求有同样的系统消息。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：每个请求都有自己的一份系统消息，还是别的样子？最后一块会填满吗？
+# 下面三个请求有同样的系统消息：一张乘法表。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：每个请求都有自己的一份系统消息，还是别的样子？最后一块会填满吗？
 
 # %% [markdown] lang="en" key="blocks-text"
-# How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. The line on `unknown role` is a check of `open_engine` too: vLLM raises nothing and the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either, and that again is the work of `open_engine`: it lets the step end, drops the batch, and the engine stays usable; a plain `LLM` has no such guard.
+# How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. The line on `role` is a check of `open_engine` too: vLLM raises nothing and the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either, and that again is the work of `open_engine`: it lets the step end, drops the batch, and the engine stays usable; a plain `LLM` has no such guard.
 #
 # ## PagedAttention: the KV cache is given out in blocks
 #
 # Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order.
 #
-# The three requests below share a system message. Instead of calling `llm.chat` we push the engine step by step, stop half way and look at the block tables in the scheduler's hands. Guess first: does each request hold its own copy of the system message? And is its last block full?
+# The three requests below share a system message, a multiplication table. Instead of calling `llm.chat` we push the engine step by step, stop half way and look at the block tables in the scheduler's hands. Guess first: does each request hold its own copy of the system message? And is its last block full?
 
 
-# %% key="blocks"
+# %% key="blocks" tags=["varies"]
 def render(question, system=None, **arguments):
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
 
 
-scheduler = engine.engine_core.engine_core.scheduler  # within reach because the engine runs in this process
+# zh: 引擎就在这个进程里，所以拿得到它的调度器
+# en: the engine runs in this process, so its scheduler is within reach
+scheduler = engine.engine_core.engine_core.scheduler
 llm.reset_prefix_cache()
-system = "你在一所学校的机房里工作，学生们每天都会来问问题。请记住今天的日期不重要，窗外的天气也不重要。" * 4
+system = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 10) for b in range(a, 10))
 steps = SamplingParams(max_tokens=min(limit or 60, 60), ignore_eos=True)
-for question in ("37×46=?", "23×31=?", "你是谁？"):
+for question in ("37×46=?", "23×31=?", "5!=?"):
     engine.add_request(question, render(question, system), steps)
-    engine.step()  # the first request's prompt is in the cache before the second arrives
+    # zh: 先走一步：第二个请求来之前，第一个的提示词已在缓存里
+    # en: one step, and the first prompt is cached before the second request arrives
+    engine.step()
 for _ in range(steps.max_tokens // 2):
     engine.step()
 names = {request.request_id: request.request_id.split("-")[0] for request in scheduler.running}
@@ -323,11 +336,12 @@ plots.block_tables(tables, lengths, cache.block_size)
 # %% key="prefix" tags=["extra"]
 llm.reset_prefix_cache()
 one = SamplingParams(max_tokens=1)
-for question in ("37×46=?", "37×46=?", "你是谁？"):
+for question in ("37×46=?", "37×46=?", "5!=?"):
     [output] = llm.generate([render(question, system)], one, use_tqdm=False)
-    print(f"{question}  prompt {len(output.prompt_token_ids)} tokens, from the cache: {output.num_cached_tokens}")
-    assert output.num_cached_tokens % cache.block_size == 0
-assert output.num_cached_tokens > 0
+    tokens, cached = len(output.prompt_token_ids), output.num_cached_tokens
+    print(f"{question:8} {tokens} tokens | num_cached_tokens: {cached}")
+    assert cached % cache.block_size == 0
+assert cached > 0
 
 # %% [markdown] lang="zh" key="timeline-text"
 # 读输出：不是。只有填满的块才能共用，所以 `num_cached_tokens` 总是块大小的整数倍，末尾没填满的那块每次重算。
@@ -343,7 +357,7 @@ assert output.num_cached_tokens > 0
 #
 # Classic batching fills a batch, starts it together and waits for the longest before the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and we pretend that there are only 4 places (a real engine has hundreds). Guess first: what share of the steps does that save, compared with batches of 4?
 
-# %% key="timeline"
+# %% key="timeline" tags=["varies"]
 import random
 
 cases = int(os.environ.get("COURSE_CASES", 64))
@@ -364,9 +378,12 @@ try:
 finally:
     setattr(scheduler, limiter, places)
 in_order = [spans[str(number)] for number in range(len(spans))]
+# zh: 凑 4 个一批时，一批的步数就是其中最长那个的步数
+# en: a batch of 4 takes as many steps as its longest
 longest = [max(last + 1 - first for first, last in in_order[at : at + 4]) for at in range(0, len(in_order), 4)]
-print(f"continuous batching: {step} steps | batches of 4, each as long as its longest: {sum(longest)} steps")
-print(f"saved: {1 - step / sum(longest):.0%} of the steps")
+print(say("连续批处理的步数：", "steps with continuous batching:"), step)
+print(say("凑 4 个一批的步数：", "steps with batches of 4:"), sum(longest))
+print(say("省下：", "saved:"), f"{1 - step / sum(longest):.0%}")
 plots.timeline(in_order, 4)
 
 # %% [markdown] lang="zh" key="timeline-read"
@@ -383,11 +400,15 @@ plots.timeline(in_order, 4)
 #
 # Guess first: with 64 problems computed together, how many times the tokens per second of a single one? Only tokens count here and not answers, so it decodes greedily and always writes the full length: the same work whatever the method.
 
-# %% key="batch"
+# %% key="batch" tags=["varies"]
+import time
+
 length = min(limit or 64, 64)
 fixed = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
 prompts = [render(question) for question in questions]
-llm.generate(prompts[:2], fixed, use_tqdm=False)  # the first call warms up
+# zh: 第一次调用是热身
+# en: the first call warms up
+llm.generate(prompts[:2], fixed, use_tqdm=False)
 
 
 def measure(generate, count):
@@ -400,12 +421,13 @@ def with_vllm(count):
     llm.generate(prompts[:count], fixed, use_tqdm=False)
 
 
-speed = {"vLLM, one": measure(with_vllm, 1)}
-count = max(1, min(cases, int(60 * speed["vLLM, one"] / length)))
-print(f"one at a time, {count} problems would take about {count * length / speed['vLLM, one']:.1f} s")
-speed[f"vLLM, batch of {count}"] = measure(with_vllm, count)
+single = measure(with_vllm, 1)
+count = max(1, min(cases, int(60 * single / length)))
+estimate = f"{count * length / single:.1f} s"
+print(say(f"{count} 道题一道一道做，约需", f"{count} problems one by one, about"), estimate)
+speed = {"vLLM, batch=1": single, f"vLLM, batch={count}": measure(with_vllm, count)}
 for name, value in speed.items():
-    print(f"{name:22} {value:8.0f} tokens/s, {value / speed['vLLM, one']:.0f} times one")
+    print(f"{name:15} {value:8.0f} tokens/s  ×{value / single:.0f}")
 
 # %% [markdown] lang="zh" key="position-text"
 # 读输出：倍数在行末。它离题数越近，说明并在一起的请求越不互相拖累；为什么能这样，本课末尾算给你看。和 transformers 的比较也放在那里，那时引擎已经关上：内存里一次只放一个模型。
@@ -421,7 +443,7 @@ for name, value in speed.items():
 #
 # At each step the model gives every token of the vocabulary a score, and the sampling parameters decide which of them are drawn and in what proportion. To see it we need an **open** position, with several sensible ways on: a story will do. Guess first: how many possibilities does the next token have after each of these two texts?
 
-# %% key="position"
+# %% key="position" tags=["raw"]
 import torch
 
 starts = {"Once a cat met": "Tell me a story in two sentences.", "从前有一只": "讲一个两句话的小故事。"}
@@ -432,7 +454,7 @@ positions = {start: output.outputs[0].logprobs[0] for start, output in zip(start
 for start, logprobs in positions.items():
     best = sorted(logprobs.values(), key=lambda entry: entry.rank)[:6]
     shown = ", ".join(f"{entry.decoded_token!r} {torch.tensor(entry.logprob).exp():.3f}" for entry in best)
-    print(f"{start}… {shown}; {len(logprobs)} tokens in all")
+    print(f"{start}… {shown} ({len(logprobs)} tokens)")
     assert abs(sum(torch.tensor(entry.logprob).exp() for entry in logprobs.values()) - 1) < 0.01
 
 # %% [markdown] lang="zh" key="settings-text"
@@ -449,20 +471,23 @@ for start, logprobs in positions.items():
 from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
 
 
+# zh: 按 vLLM 的次序：温度、min-p、top-k、top-p；logprobs 的形状是 (1, vocab)
+# en: in vLLM's order: temperature, min-p, top-k, top-p; logprobs is (1, vocab)
 def next_token(logprobs, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """Probabilities in vLLM's order: temperature, min-p, top-k, top-p; ``logprobs`` is (1, vocab)."""
     logits = keep_min_p(logprobs / temperature, min_p) if min_p else logprobs / temperature
     logits = keep_top_k(logits, top_k) if top_k else logits
     return (keep_top_p(logits, top_p) if top_p < 1 else logits).softmax(dim=-1)  # (1, vocab)
 
 
+# zh: 从概率最大的排起
+# en: the likeliest first
 entries = sorted(positions["Once a cat met"].items(), key=lambda item: item[1].rank)
-logprobs = torch.tensor([[entry.logprob for _, entry in entries]])  # (1, vocab), the likeliest first
+logprobs = torch.tensor([[entry.logprob for _, entry in entries]])  # (1, vocab)
 settings = {
-    "as it is": {},
-    "thinking": {"temperature": 0.6, "top_k": 20, "top_p": 0.95},
-    "non-thinking": {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
-    "temperature 2": {"temperature": 2.0},
+    say("原样", "as it is"): {},
+    say("思考", "thinking"): {"temperature": 0.6, "top_k": 20, "top_p": 0.95},
+    say("非思考", "non-thinking"): {"temperature": 0.7, "top_k": 20, "top_p": 0.8},
+    say("温度 2", "temperature 2"): {"temperature": 2.0},
     "min-p 0.3": {"min_p": 0.3},
 }
 figure, axes = plots.figure(1, len(settings), height=2.3, sharey=True)
@@ -471,8 +496,9 @@ for ax, (name, chosen) in zip(axes, settings.items(), strict=True):
     ax.bar(range(6), next_token(logprobs)[0, :6], color="#dddddd", width=0.85)
     ax.bar(range(6), probabilities[:6], color="#4477aa", width=0.5)
     ax.set_xticks(range(6), [plots.printable(entry.decoded_token.encode()) for _, entry in entries[:6]], rotation=60)
-    ax.set_title(f"{name}: {int((probabilities > 0).sum())} left")
-axes[0].set_ylabel("probability")
+    left = int((probabilities > 0).sum())
+    ax.set_title(say(f"{name}：剩 {left} 个", f"{name}: {left} left"))
+axes[0].set_ylabel(say("概率", "probability"))
 figure
 
 # %% [markdown] lang="zh" key="settings-read"
@@ -485,10 +511,13 @@ figure
 #
 # **Extra.** This was computed by formula. Does vLLM really draw like that? Let it draw 400 times, and count.
 
-# %% key="draws" tags=["extra"]
+# %% key="draws" tags=["extra", "varies"]
 from collections import Counter
 
-draws, edge = 400, 0.05 if torch.cuda.is_available() else 0  # bf16 on a GPU: a token at the line may fall either way
+# zh: GPU 上用 bf16，恰好压线的词元两边都可能
+# en: bf16 on a GPU: a token at the line may fall either way
+draws, edge = 400, 0.05 if torch.cuda.is_available() else 0
+print(say("抽到的比例 / 公式算的概率", "share drawn / by formula"))
 for name, chosen in settings.items():
     params = SamplingParams(n=draws, max_tokens=1, **chosen)
     [output] = llm.generate([texts[0]], params, use_tqdm=False)
@@ -496,9 +525,11 @@ for name, chosen in settings.items():
     expected = next_token(logprobs, **chosen)[0]
     pairs = [(drawn[token] / draws, expected[place].item()) for place, (token, _) in enumerate(entries)]
     shown = "  ".join(f"{real:.2f} / {formula:.2f}" for real, formula in pairs[:3])
-    print(f"{name:14} drawn / by formula: {shown}")
-    assert all(formula > 0 or real <= edge for real, formula in pairs)  # what was cut never comes
-    assert max(abs(real - formula) for real, formula in pairs) < 0.12  # almost five standard deviations
+    print(f"{shown}  {name}")
+    # zh: 剪掉的从不出现；其余的偏差不到五个标准差
+    # en: what was cut never comes; the rest is off by less than five standard deviations
+    assert all(formula > 0 or real <= edge for real, formula in pairs)
+    assert max(abs(real - formula) for real, formula in pairs) < 0.12
 
 # %% [markdown] lang="zh" key="explorer-text"
 # **选读。** 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。试试看：把温度调到 2，再用哪一个参数最少地动别的，就能把胡话剪掉？
@@ -506,7 +537,7 @@ for name, chosen in settings.items():
 # %% [markdown] lang="en" key="explorer-text"
 # **Extra.** Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. A task: at temperature 2, which single parameter cuts the nonsense and changes the rest least?
 
-# %% key="explorer" tags=["extra"]
+# %% key="explorer" tags=["extra", "raw"]
 from helpers.explorer import SamplingExplorer
 
 SamplingExplorer(positions, model=folder.name)
@@ -519,11 +550,11 @@ SamplingExplorer(positions, model=folder.name)
 
 # %% key="explorer-answer" tags=["extra"]
 for name, chosen in {"min-p 0.1": {"min_p": 0.1}, "top-k 3": {"top_k": 3}, "top-p 0.8": {"top_p": 0.8}}.items():
-    left = {}
-    for start, found in positions.items():
+    left = []
+    for found in positions.values():
         scores = torch.tensor([sorted((entry.logprob for entry in found.values()), reverse=True)])  # (1, vocab)
-        left[start] = int((next_token(scores, temperature=2, **chosen) > 0).sum())
-    print(f"temperature 2, {name}: {left}")
+        left.append(int((next_token(scores, temperature=2, **chosen) > 0).sum()))
+    print(f"{name}: {left}")
 
 # %% [markdown] lang="zh" key="ex2-text"
 # 读输出：是 min-p。它的门槛跟着第一名走，两处都恰好留下像样的那几个，留下的相对比例也不变；top-k 要先知道该留几个，换个位置就不对；温度 2 之后尾巴变厚，top-p 还留着一大片。
@@ -567,7 +598,7 @@ def top_p_filter(logits, top_p):  # noqa: F811
 
 
 # %% key="ex2-check" tags=["extra"]
-checks.exercise_05_2(top_p_filter)
+l05.ex2.check(top_p_filter)
 
 # %% [markdown] lang="zh" key="logprobs-text"
 # ## 模型有多大把握（选读）
@@ -589,8 +620,8 @@ for ax, enabled in zip(axes, (False, True), strict=True):
     ax.bar(range(len(chosen)), [torch.tensor(entry.logprob).exp() for entry in chosen], color="#77aadd")
     labels = [plots.printable(entry.decoded_token.encode()) for entry in chosen]
     ax.set_xticks(range(len(chosen)), labels, rotation=90, fontsize=7)
-    ax.set_title(f"{folder.name}, thinking {'on' if enabled else 'off'}")
-axes[0].set_ylabel("probability")
+    ax.set_title(f"{folder.name}, enable_thinking={enabled}")
+axes[0].set_ylabel(say("概率", "probability"))
 figure
 
 # %% [markdown] lang="zh" key="structured-text"
@@ -607,14 +638,15 @@ figure
 #
 # When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice` and `guided_json` are gone. Guess first: the form is guaranteed, but is the content right?
 
-# %% key="structured" tags=["extra"]
+# %% key="structured" tags=["extra", "varies"]
 import re
 
 from vllm.sampling_params import StructuredOutputsParams
 
 schema = {"type": "object", "properties": {"product": {"type": "integer"}}, "required": ["product"]}
+capital = say("法国的首都是哪里？", "What is the capital of France?")
 constraints = {
-    "法国的首都是哪里？": {"choice": ["巴黎", "伦敦", "东京"]},
+    capital: {"choice": say("巴黎 伦敦 东京", "Paris London Tokyo").split()},
     "37×46=?": {"regex": r"37×46=\d{4}"},
     "23×31=?": {"json": schema},
 }
@@ -628,7 +660,7 @@ for question, constraint in constraints.items():
 form = StructuredOutputsParams(**constraints["37×46=?"])
 params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit, structured_outputs=form)
 [output] = llm.generate([render("37×46=?")], params, use_tqdm=False)
-print("with thinking:", split(output))
+print("enable_thinking=True:", split(output))
 if split(output).thinking and split(output).finished:
     assert re.fullmatch(r"37×46=\d{4}", split(output).answer)
 
@@ -648,7 +680,7 @@ if split(output).thinking and split(output).finished:
 
 # %% key="close"
 close_engine()
-print("closed:", type(llm).__name__)
+print(type(llm).__name__)
 
 # %% [markdown] lang="zh" key="compare-text"
 # ## 和 transformers 并排（选读）
@@ -660,13 +692,15 @@ print("closed:", type(llm).__name__)
 #
 # Now transformers does the same: the same problems, the same length, greedy decoding, one at a time and then as a batch. Guess first: on the tiny model, how much faster is vLLM than a **batch** in transformers?
 
-# %% key="compare" tags=["extra"]
+# %% key="compare" tags=["extra", "varies"]
 import transformers
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 transformers.utils.logging.disable_progress_bar()
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
-padded = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")  # the new tokens follow on the right
+# zh: 在左边补齐，新词元才好接在右边
+# en: padded on the left, so that new tokens follow on the right
+padded = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
 
 
 def with_transformers(number):
@@ -676,12 +710,16 @@ def with_transformers(number):
 
 
 with_transformers(1)
-few = max(1, min(count, int(10 * measure(with_transformers, 1) / length)))  # ten seconds of it are enough
-speed["transformers, one by one"] = measure(lambda number: [with_transformers(1) for _ in range(number)], few)
-speed[f"transformers, batch of {count}"] = measure(with_transformers, count)
-model = None  # gives its memory back
-in_vllm, in_transformers = speed[f"vLLM, batch of {count}"], speed[f"transformers, batch of {count}"]
-print(f"batches of {count}: vLLM has {in_vllm / in_transformers:.1f} times the tokens/s of transformers")
+# zh: 一道一道地做，量十秒就够
+# en: one by one, ten seconds are enough
+few = max(1, min(count, int(10 * measure(with_transformers, 1) / length)))
+speed["transformers, batch=1"] = measure(lambda number: [with_transformers(1) for _ in range(number)], few)
+speed[f"transformers, batch={count}"] = measure(with_transformers, count)
+# zh: 把内存还回去
+# en: give its memory back
+model = None
+ratio = speed[f"vLLM, batch={count}"] / speed[f"transformers, batch={count}"]
+print(f"batch={count}: vLLM / transformers = {ratio:.1f}")
 figure, ax = plots.figure(height=1.8)
 bars = ax.barh(range(len(speed)), speed.values(), color=["#4477aa" if "vLLM" in name else "#dddddd" for name in speed])
 ax.bar_label(bars, fmt="%.0f", padding=4)
@@ -702,24 +740,28 @@ figure
 # %% key="bandwidth" tags=["extra"]
 config = models.CATALOGUE["Qwen/Qwen3-8B"].config
 bandwidth, context = 1008e9, 1024
-table = (
-    0 if config["tie_word_embeddings"] else 2 * config["vocab_size"] * config["hidden_size"]
-)  # bytes, input embedding
+# zh: 输入嵌入的字节数；和输出共用一张表时，这张表照样要读
+# en: bytes of the input embedding; a table shared with the output is read all the same
+embedding = 2 * config["vocab_size"] * config["hidden_size"]
+table = 0 if config["tie_word_embeddings"] else embedding
 read, kv_cache = models.weight_bytes(config) - table, context * models.kv_bytes_per_token(config)
 fit = models.fits(config, 24 * 2**30, context)
 most = int((fit.usable - fit.weights - fit.other) / kv_cache)
 at_once = range(1, most + 1)
 bound = [requests * bandwidth / (read + requests * kv_cache) for requests in at_once]
 figure, ax = plots.figure(height=2.6)
-ax.plot(at_once, bound, color="#4477aa", label="all at once")
-ax.axhline(bound[0], color="#bb4400", linestyle="--", label=f"one by one: {bound[0]:.0f} tokens/s")
+ax.plot(at_once, bound, color="#4477aa", label=say("一起算", "all at once"))
+rate = f"{bound[0]:.0f} tokens/s"
+one_by_one = say(f"一个接一个：{rate}", f"one by one: {rate}")
+ax.axhline(bound[0], color="#bb4400", linestyle="--", label=one_by_one)
 ax.axvline(most, color="#555555", linewidth=1)
-ax.text(most - 0.2, bound[-1] / 3, f"{most} requests:\nmemory is full", ha="right")
+full = say(f"{most} 个请求：\n显存满了", f"{most} requests:\nmemory is full")
+ax.text(most - 0.2, bound[-1] / 3, full, ha="right")
 ax.set(
-    xlabel="requests at once",
-    ylabel="tokens/s, upper bound",
+    xlabel=say("同时的请求数", "requests at once"),
+    ylabel=say("tokens/s 的上限", "tokens/s, upper bound"),
     ylim=(0, None),
-    title="Qwen3-8B in bf16 on 24 GiB, computed",
+    title=say("Qwen3-8B，bf16，24 GiB：算出来的", "Qwen3-8B in bf16 on 24 GiB, computed"),
 )
 ax.legend(loc="upper left")
 figure
@@ -818,7 +860,9 @@ from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
 if not Path(MODEL).is_dir():
-    os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")  # read when vllm is imported, so set it before
+    # zh: 导入 vllm 时就会读它，所以要先设
+    # en: read when vllm is imported, so set it before
+    os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")
 
 from vllm import LLM, SamplingParams  # noqa: E402
 
@@ -830,7 +874,9 @@ def split(output, tokenizer):
     """(thinking, answer) of one output; a thought that was cut has no answer, None."""
     turn, begin, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<think>", "</think>"])
     prompt, ids = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
-    opening = prompt[len(prompt) - prompt[::-1].index(turn) :]  # 2507 Thinking's template writes <think> there
+    # zh: 最后一轮的开头：2507 Thinking 的模板把 <think> 写在这里
+    # en: how the last turn begins: 2507 Thinking's template writes <think> there
+    opening = prompt[len(prompt) - prompt[::-1].index(turn) :]
     if end in ids:
         place = len(ids) - 1 - ids[::-1].index(end)
         parts = ids[:place], ids[place + 1 :]
@@ -852,11 +898,15 @@ def ask(llm, questions, thinking=True, max_tokens=None):
     return [split(output, llm.get_tokenizer()) for output in outputs]
 
 
-if __name__ == "__main__" and "get_ipython" not in globals():  # as a script; a notebook decides for itself
-    llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3")  # once; no parser for Instruct-2507
-    for thought, answer in ask(llm, ["给我一个关于大模型的简短介绍。", "你是谁？"]):
+# zh: 只在作为脚本运行时执行；在笔记本里由你自己决定
+# en: as a script only; in a notebook you decide
+if __name__ == "__main__" and "get_ipython" not in globals():
+    # zh: 只建一次；Instruct-2507 不要写 reasoning_parser
+    # en: once; leave reasoning_parser out for Instruct-2507
+    llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3")
+    for thought, answer in ask(llm, ["37×46=?", "23×31=?"]):
         print(f"thinking: {thought}\nanswer: {answer}\n")
-    print("without thinking:", ask(llm, ["你是谁？"], thinking=False)[0][1])
+    print("without thinking:", ask(llm, ["37×46=?"], thinking=False)[0][1])
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读

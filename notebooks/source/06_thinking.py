@@ -23,13 +23,12 @@
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
 
 # %% key="setup"
-import math
 import os
-import re
 import time
 
-from helpers import checks, models, plots
+from helpers import models, plots, say
 from helpers.engine import close_engine, open_engine, split
+from helpers.lessons import l06
 
 folder = models.course_model()
 print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
@@ -61,7 +60,7 @@ greedy = {"temperature": 0.0}
 #
 # One template, different arguments and histories: where do the rendered texts differ? Each group below compares two of them and prints only the lines that differ: `-` stands in the first, `+` in the second. Guess first: what happens to a thought in the history? And where does the soft switch `/no_think` change the template?
 
-# %% key="cases"
+# %% key="cases" tags=["raw"]
 import difflib
 
 from vllm import SamplingParams
@@ -79,28 +78,38 @@ def assistant(content, **more):
     return {"role": "assistant", "content": content} | more
 
 
-plain = [user("37×46=?"), assistant("1702"), user("再加 10 呢？")]
+plus = user(say("再加 10 呢？", "What if I add 10?"))
+plain = [user("37×46=?"), assistant("1702"), plus]
 with_thought = [plain[0], assistant("<think>\n37×40=1480\n</think>\n\n1702"), plain[2]]
 ask = [user("37×46=?")]
 pairs = {
     "enable_thinking=False": (render(ask), render(ask, enable_thinking=False)),
     "ensure_thinking=False": (render(ask), render(ask, ensure_thinking=False)),
     "/no_think": (render(ask), render([user("37×46=? /no_think")])),
-    "a thought in the history": (render(plain), render(with_thought)),
-    "history, thinking off": (render(plain), render(plain, enable_thinking=False)),
-    "last message from the assistant": (render(ask), last := render(plain[:2], prompt=False)),
-    "the same with reasoning_content": (
+    say("历史里有思考", "a thought in the history"): (render(plain), render(with_thought)),
+    say("有历史，关掉思考", "history, thinking off"): (
+        render(plain),
+        render(plain, enable_thinking=False),
+    ),
+    say("最后一条来自 assistant", "last message from the assistant"): (
+        render(ask),
+        last := render(plain[:2], prompt=False),
+    ),
+    say("同上，另带 reasoning_content", "the same with reasoning_content"): (
         last,
         render([plain[0], assistant("1702", reasoning_content="37×40=1480")], prompt=False),
     ),
-    "the same with reasoning": (last, render([plain[0], assistant("1702", reasoning="37×40=1480")], prompt=False)),
+    say("同上，另带 reasoning", "the same with reasoning"): (
+        last,
+        render([plain[0], assistant("1702", reasoning="37×40=1480")], prompt=False),
+    ),
 }
 for case, (before, after) in pairs.items():
     lines = difflib.ndiff(before.splitlines(keepends=True), after.splitlines(keepends=True))
     changes = [f"    {line[0]} {line[2:]!r}" for line in lines if line[0] in "+-"]
-    print(case, *(changes or ["    (equal)"]), sep="\n")
-assert pairs["ensure_thinking=False"][0] == pairs["ensure_thinking=False"][1]
-assert pairs["a thought in the history"][0] == pairs["a thought in the history"][1]
+    print(case, *(changes or [say("    （相同）", "    (equal)")]), sep="\n")
+assert render(ask) == render(ask, ensure_thinking=False)
+assert render(plain) == render(with_thought)
 
 # %% [markdown] lang="zh" key="cases-read"
 # 读表，从上到下：
@@ -126,21 +135,24 @@ assert pairs["a thought in the history"][0] == pairs["a thought in the history"]
 #
 # **Extra.** One more case: when the model calls tools, one thought spans several messages. Guess first: once the tool's result is back, is the earlier thought still there? And what becomes of either key in `llm.chat`?
 
-# %% key="tools" tags=["extra"]
+# %% key="tools" tags=["extra", "raw"]
+thought = say("用计算器算 37*46。", "Use the calculator: 37*46.")
 call = {"function": {"name": "calculator", "arguments": {"expression": "37*46"}}}
 chain = [
     user("37×46=?"),
-    assistant("", reasoning_content="用计算器算 37*46。", tool_calls=[call]),
+    assistant("", reasoning_content=thought, tool_calls=[call]),
     {"role": "tool", "content": "1702"},
 ]
 print(render(chain))
-assert "用计算器算" in render(chain) and "用计算器算" not in render([*chain, assistant("1702"), user("再加 10 呢？")])
+later = [*chain, assistant("1702"), plus]
+assert thought in render(chain) and thought not in render(later)
 call["type"] = "function"
 for key in ("reasoning", "reasoning_content"):
-    messages = [chain[0], assistant("", tool_calls=[call]) | {key: "用计算器算 37*46。"}, chain[2]]
+    messages = [chain[0], assistant("", tool_calls=[call]) | {key: thought}, chain[2]]
     [output] = llm.chat(messages, SamplingParams(max_tokens=1), use_tqdm=False)
-    print(f"llm.chat, {key}: the thought is in the prompt: {'用计算器算' in output.prompt}")
-    assert ("用计算器算" in output.prompt) == (key == "reasoning")
+    found = thought in output.prompt
+    print(f"llm.chat, {key}:", say("思考在提示词里：", "thought in the prompt:"), found)
+    assert found == (key == "reasoning")
 
 # %% [markdown] lang="zh" key="cut-text"
 # 读输出：还在。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具；工具结果装在 `<tool_response>` 里，算不上新问题。等用户问了下一个问题，前面的思考才全部去掉。交给 `llm.chat` 时，键名要用 `reasoning`。直接渲染时，`content` 要写空字符串 `""`，写 `None` 会报错。
@@ -173,7 +185,7 @@ for tokens in (max(1, middle // 2), middle + 3):
 #
 # ### 练习 1 ★★☆（8 分钟）：拆开一个可能被截断的输出
 #
-# `token_ids` 是模型写出的词元编号；`think`、`end` 是 `<think>` 和 `</think>` 的编号。返回 `(thinking, answer)`，各是一个编号列表，没有就是 `None`，都不含两个标签。三种情形：想完了；想到一半；根本没有思考。
+# `token_ids` 是模型写出的词元编号；`think`、`end` 是 `<think>` 和 `</think>` 的编号。返回 `(thinking, answer)`，各是一个编号列表，没有就是 `None`，都不含两个标签；写在思考中间的 `</think>` 除外，它算思考。三种情形：想完了；想到一半；根本没有思考。
 #
 # <details><summary>提示</summary>
 #
@@ -186,7 +198,7 @@ for tokens in (max(1, middle // 2), middle + 3):
 #
 # ### Exercise 1 ★★☆ (8 minutes): take an output apart that may have been cut
 #
-# `token_ids` are the ids that the model wrote; `think` and `end` are those of `<think>` and `</think>`. Return `(thinking, answer)`, two lists of ids, `None` for what there is not, and neither with the two tags. Three cases: a finished thought; half a thought; no thought at all.
+# `token_ids` are the ids that the model wrote; `think` and `end` are those of `<think>` and `</think>`. Return `(thinking, answer)`, two lists of ids, `None` for what there is not, and neither with the two tags, except a `</think>` inside the thought, which belongs to it. Three cases: a finished thought; half a thought; no thought at all.
 #
 # <details><summary>Hint</summary>
 #
@@ -212,7 +224,7 @@ def split_ids(token_ids, think, end):  # noqa: F811
 
 
 # %% key="ex1-check"
-checks.exercise_06_1(split_ids)
+l06.ex1.check(split_ids)
 
 # %% [markdown] lang="zh" key="switch-text"
 # ## 硬开关和软开关
@@ -224,16 +236,18 @@ checks.exercise_06_1(split_ids)
 #
 # Both can be there at once. Guess first: if `enable_thinking=False` meets `/think`, who wins? And with thinking switched off softly, is there still a `<think>` in the output?
 
-# %% key="switch"
-for question in ("你是谁？", "你是谁？ /no_think", "你是谁？ /no_think /think", "你是谁？<think>"):
+# %% key="switch" tags=["varies"]
+who = say("你是谁？", "Who are you?")
+for ending in ("", " /no_think", " /no_think /think", "<think>"):
     for enabled in (True, False):
         [output] = llm.chat(
-            [user(question)],
+            [user(who + ending)],
             SamplingParams(**recommended, max_tokens=limit),
             chat_template_kwargs={"enable_thinking": enabled},
             use_tqdm=False,
         )
-        print(f"{question:20} enable_thinking={enabled!s:5} → {output.outputs[0].text[:34]!r}")
+        text = output.outputs[0].text[:60]
+        print(f"{ending:17} enable_thinking={enabled!s:5} → {text!r}")
         if not enabled and models.is_bundled(folder):
             assert split(output).thinking is None
 
@@ -260,7 +274,8 @@ for budget in (0, 8, 16, 32, 64, None):
     params = SamplingParams(**greedy, max_tokens=limit, thinking_token_budget=budget)
     [output] = llm.chat(ask, params, use_tqdm=False)
     thinking, answer, _ = split(output)
-    print(f"budget {budget!s:4} → {len(output.outputs[0].token_ids):2} tokens, answer {answer!r}, thought {thinking!r}")
+    tokens = len(output.outputs[0].token_ids)
+    print(f"budget {budget!s:4} → {tokens:2} tokens | {answer!r} | {thinking!r}")
 
 # %% [markdown] lang="zh" key="budget-read"
 # 读输出：预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案还是猜的：思考的价值在最后那几步。答案本身要写多长，仍由 `max_tokens` 管。
@@ -276,11 +291,12 @@ for budget in (0, 8, 16, 32, 64, None):
 #
 # **Extra.** For engines without a budget, section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) does it in two passes: the first with `max_tokens` as the budget; if the thought is unfinished, a sentence and `</think>` are added, and a second pass goes on from there. Guess first: does the tiny model understand the report's sentence?
 
-# %% key="two-pass" tags=["extra"]
+# %% key="two-pass" tags=["extra", "raw"]
+sentence = "Considering the limited time by the user, I have to give the solution"
+sentence += " based on the thinking directly now."
 closings = {
-    "tag only": "\n</think>\n\n",
-    "the report's sentence": "\n\nConsidering the limited time by the user, I have to give the solution based on the "
-    "thinking directly now.\n</think>\n\n",
+    say("只补标签", "tag only"): "\n</think>\n\n",
+    say("报告里的那句话", "the report's sentence"): f"\n\n{sentence}\n</think>\n\n",
 }
 [first] = llm.generate([render(ask)], SamplingParams(**greedy, max_tokens=32), use_tqdm=False)
 for name, closing in closings.items():
@@ -308,7 +324,7 @@ for name, closing in closings.items():
 #
 # Write down your guesses first: what share is right without thinking, and with half the length of thought? Which is better, greedy decoding or temperature 0.6?
 
-# %% key="problems"
+# %% key="problems" tags=["varies"]
 import random
 import runpy
 
@@ -316,7 +332,7 @@ data = runpy.run_path(models.ROOT / "tools" / "tiny_data.py")
 draw = random.Random("lesson 06")
 most = int(os.environ.get("COURSE_CASES", 120))
 problems = [data["draw_problem"](("chain", "chain", "product")[i % 3], draw, test=True) for i in range(most)]
-print("for example:", ", ".join(f"{problem.expression}=?" for problem in problems[:3]))
+print(*(f"{problem.expression}=?" for problem in problems[:3]), sep="   ")
 
 
 def run(problems, sampling, budget=None, thinking=True):
@@ -326,18 +342,28 @@ def run(problems, sampling, budget=None, thinking=True):
     return llm.chat(conversations, params, chat_template_kwargs=template, use_tqdm=False)
 
 
-run(problems[:1], recommended)  # the first call warms up
+# zh: 第一次调用是热身
+# en: the first call warms up
+run(problems[:1], recommended)
 start = time.perf_counter()
 trial = run(problems[:32], recommended)
 seconds = (time.perf_counter() - start) / len(trial)
 thoughts = [len(output.outputs[0].token_ids) for output in trial]
 budgets = sorted({max(1, round(max(thoughts) * part / 8)) for part in (1, 2, 3, 4, 5, 6)})
 runs = 2 * (len(budgets) + 2)
-room = 50 if models.is_bundled(folder) else 900  # seconds
+room = 50 if models.is_bundled(folder) else 900  # s
 count = max(1, min(most, int(room / (runs * seconds))))
-print(f"{runs} runs of {count} problems: about {runs * count * seconds:.0f} s | budgets: {budgets}")
+estimate = f"{runs * count * seconds:.0f} s"
+plan = say(f"{runs} 轮，每轮 {count} 道题，约需", f"{runs} runs of {count} problems, about")
+print(plan, estimate)
+print("budgets:", budgets)
 if count < 30:
-    print(f"Only {count} problems: the intervals will be too wide to tell much. A faster machine or more room helps.")
+    print(
+        say(
+            "题太少，置信区间会很宽，说明不了什么：换一台快些的机器，或者调大 room。",
+            "With so few, intervals tell little: a faster machine or more room helps.",
+        )
+    )
 
 # %% [markdown] lang="zh" key="experiment-text"
 # 判分只看 `</think>` 之后的最后一个数。正确率带 95% 的置信区间（[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：几十道题的差别，很可能只是运气。
@@ -350,7 +376,11 @@ if count < 30:
 # Two ways that answered the same problems need no look at whether intervals overlap; they can be **paired**, problem by problem. Those that both got right or both got wrong decide nothing; count those that only the first got right, and only the second. Were the ways equally good, these would fall like a coin; the p-value of the sign test is the probability that luck alone splits them so unevenly or more, and below 0.05 it deserves to be taken seriously.
 
 
-# %% key="experiment"
+# %% key="experiment" tags=["varies"]
+import math
+import re
+
+
 def is_right(output, result):
     found = re.findall(r"\d+", (split(output).answer or "").replace(",", ""))
     return found[-1:] == [str(result)]
@@ -363,14 +393,17 @@ def wilson(right, total, z=1.96):
     return middle - half, middle + half
 
 
+# zh: 只有一种做法答对的题，偏成这样或更偏的概率：p 值
+# en: p-value of so uneven a split, or a more uneven one, of what only one way got right
 def sign_test(first, second):
-    """p-value of so uneven a split, or a more uneven one, between problems that only one way got right."""
     total = first + second
     return min(1, 2 * sum(math.comb(total, k) for k in range(min(first, second) + 1)) / 2**total)
 
 
+names = {"greedy": say("贪心", "greedy"), "sampled": say("温度 0.6", "temperature 0.6")}
 measured, verdicts = {}, {}
-for name, sampling in (("greedy", greedy), ("temperature 0.6", recommended)):
+print(say("正确率 [95% 置信区间]", "accuracy [95% confidence interval]"))
+for name, sampling in (("greedy", greedy), ("sampled", recommended)):
     for budget in ("off", *budgets, None):
         cut = budget if isinstance(budget, int) else None
         outputs = run(problems[:count], sampling, cut, thinking=budget != "off")
@@ -378,35 +411,44 @@ for name, sampling in (("greedy", greedy), ("temperature 0.6", recommended)):
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / count
         measured[name, budget], verdicts[name, budget] = (sum(right) / count, tokens), right
         low, high = wilson(sum(right), count)
-        right = f"right {sum(right) / count:4.0%} [{low:4.0%}, {high:4.0%}]"
-        print(f"{name:15} budget {budget!s:4} {right} {tokens:4.0f} tokens")
-for one, other in ((("greedy", None), ("greedy", "off")), (("greedy", None), ("temperature 0.6", None))):
-    pairs = list(zip(verdicts[one], verdicts[other], strict=True))
+        share = f"{sum(right) / count:4.0%} [{low:4.0%}, {high:4.0%}]"
+        print(f"{share} {tokens:4.0f} tokens | budget {budget!s:4} | {names[name]}")
+whole, alone = ("greedy", None), say("只有它答对：", "only this one right:")
+for other in (("greedy", "off"), ("sampled", None)):
+    pairs = list(zip(verdicts[whole], verdicts[other], strict=True))
     first, second = (sum(pair == only for pair in pairs) for only in ((True, False), (False, True)))
-    ways = [f"{name}, budget {budget}" for name, budget in (one, other)]
-    print(f"only {ways[0]} right: {first}, only {ways[1]} right: {second}, p = {sign_test(first, second):.2g}")
+    for (name, budget), number in ((whole, first), (other, second)):
+        print(alone, number, f"| budget {budget} | {names[name]}")
+    print(f"p = {sign_test(first, second):.2g}")
 if models.is_bundled(folder) and count >= 40:
     assert measured["greedy", None][0] > measured["greedy", "off"][0] + 0.3
 
-# %% key="figure"
+# %% key="figure" tags=["varies"]
 figure, axes = plots.figure(1, 2, height=2.9, sharey=True)
-for (name, color), marker in zip((("greedy", "#4477aa"), ("temperature 0.6", "#ee8866")), "os", strict=True):
+for name, color, marker in (("greedy", "#4477aa", "o"), ("sampled", "#ee8866", "s")):
     points = [measured[name, budget] for budget in (*budgets, None)]
     bounds = [wilson(round(share * count), count) for share, _ in points]
     errors = [[max(0, s - low) for (s, _), (low, _) in zip(points, bounds, strict=True)],
               [max(0, high - s) for (s, _), (_, high) in zip(points, bounds, strict=True)]]  # fmt: skip
     places = [place + (0.12 if marker == "s" else -0.12) for place in range(len(points))]
     shares = [share for share, _ in points]
-    axes[0].errorbar(places, shares, errors, fmt=f"{marker}-", color=color, capsize=2, label=name)
-    axes[1].plot([tokens for _, tokens in points], shares, f"{marker}-", color=color, label=name)
+    axes[0].errorbar(places, shares, errors, fmt=f"{marker}-", color=color, capsize=2, label=names[name])
+    axes[1].plot([tokens for _, tokens in points], shares, f"{marker}-", color=color)
     off, cost = measured[name, "off"]
-    axes[0].axhline(off, color=color, linestyle=":", label=f"{name}, no thinking")
+    label = say(f"{names[name]}，不思考", f"{names[name]}, no thinking")
+    axes[0].axhline(off, color=color, linestyle=":", label=label)
     axes[1].plot(cost, off, marker, color=color, fillstyle="none", markersize=9)
 axes[0].set_xticks(range(len(budgets) + 1), [*budgets, "none"])
 axes[0].set(
-    xlabel="thinking budget, tokens", ylabel="right answers", ylim=(0, 1.05), title=f"{count} held-out problems"
+    xlabel=say("思考预算（词元）", "thinking budget, tokens"),
+    ylabel=say("正确率", "accuracy"),
+    ylim=(0, 1.05),
+    title=say(f"{count} 道留出的题", f"{count} held-out problems"),
 )
-axes[1].set(xlabel="tokens generated per problem", title=f"{folder.name}: hollow is no thinking")
+axes[1].set(
+    xlabel=say("每道题生成的词元", "tokens generated per problem"),
+    title=say(f"{folder.name}：空心是不思考", f"{folder.name}: hollow is no thinking"),
+)
 axes[0].legend(loc="lower right", fontsize=8)
 figure
 
@@ -488,7 +530,7 @@ def choose_budget(accuracy, share):  # noqa: F811
 
 # %% key="ex2-check"
 accuracy = {budget: measured["greedy", budget][0] for budget in (*budgets, None)}
-checks.exercise_06_2(choose_budget, accuracy)
+l06.ex2.check(choose_budget, accuracy)
 
 # %% [markdown] lang="zh" key="recall-text"
 # ## 什么时候不该思考（选读）
@@ -500,16 +542,20 @@ checks.exercise_06_2(choose_budget, accuracy)
 #
 # Some questions have no steps to work out, one knows the answer or does not. Guess first: asked for capitals, what share is right with and without thinking, and at how many tokens?
 
-# %% key="recall" tags=["extra"]
+# %% key="recall" tags=["extra", "varies"]
 capitals = data["texts"]()["capitals"]["pairs"][:most]
-conversations = [[user(f"{country}的首都是哪里？")] for country, _, _, _ in capitals]
+questions = [say(f"{zh}的首都是哪里？", f"What is the capital of {en}?") for zh, _, en, _ in capitals]
+cities = [say(zh, en) for _, zh, _, en in capitals]
+conversations = [[user(question)] for question in questions]
 for enabled in (True, False):
     params = SamplingParams(**recommended, max_tokens=limit)
     template = {"enable_thinking": enabled}
     outputs = llm.chat(conversations, params, chat_template_kwargs=template, use_tqdm=False)
-    right = sum(city in (split(out).answer or "") for out, (_, city, _, _) in zip(outputs, capitals, strict=True))
+    right = sum(city in (split(out).answer or "") for out, city in zip(outputs, cities, strict=True))
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / len(outputs)
-    print(f"thinking {enabled!s:5}: {right} of {len(outputs)} right, {tokens:.0f} tokens each")
+    # zh: 答对的题数，平均每题的词元数
+    # en: right answers, and tokens of an answer on average
+    print(f"enable_thinking={enabled!s:5}  {right}/{len(outputs)}  {tokens:.0f} tokens")
 
 # %% [markdown] lang="zh" key="history-text"
 # 读输出：一样对，词元却多花了。真正的 Qwen3 在知识题上倒有得（上表的 MMLU-Redux），可见不能只凭题目的种类下结论。值得先试不思考的有：抽取和分类，格式转换，要马上出第一个字的聊天，长文检索；以及你会逐条核对、错了重来也便宜的活。判断的办法就是本课的办法：拿自己的题，两种模式各跑一遍，逐题配对。
@@ -527,30 +573,36 @@ for enabled in (True, False):
 #
 # The template drops thoughts from the history; but those who build prompts themselves often append the last output as it was. Guess first: after some turns, what share is still right in each way?
 #
-# Each conversation below has some turns of products and then asks "再加 37 呢？" ("and plus 37?"). One way drops the thoughts, as the template does; the other sends them back as they were.
+# Each conversation below has some turns of products and then asks "What if I add 37?". One way drops the thoughts, as the template does; the other sends them back as they were.
 
-# %% key="history"
+# %% key="history" tags=["varies"]
 talks = [[data["draw_problem"]("product", draw, test=True) for _ in range(4)] for _ in range(min(count, 40))]
+plus = user(say("再加 37 呢？", "What if I add 37?"))
+ways = {
+    "dropped": say("去掉思考", "thoughts dropped"),
+    "sent": say("带回思考", "thoughts sent back"),
+}
 turns_back = {}
+print(say("轮数 | 答对 | 提示词的词元", "turns | right | tokens of the prompt"))
 for rounds in (1, 2, 4):
-    for way in ("dropped", "sent back"):
+    for way in ways:
         prompts = []
         for talk in talks:
             text = ""
             for problem in talk[:rounds]:
-                thought = f"<think>\n{problem.thought}\n</think>\n\n" if way == "sent back" else ""
+                thought = f"<think>\n{problem.thought}\n</think>\n\n" if way == "sent" else ""
                 reply = f"{thought}{problem.expression}={problem.result}"
                 text += (
                     f"<|im_start|>user\n{problem.expression}=?<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>\n"
                 )
-            prompts.append(text + render([user("再加 37 呢？")]))
+            prompts.append(text + render([plus]))
         outputs = llm.generate(prompts, SamplingParams(**greedy, max_tokens=limit), use_tqdm=False)
         right = [is_right(out, talk[rounds - 1].result + 37) for out, talk in zip(outputs, talks, strict=True)]
         length = sum(len(output.prompt_token_ids) for output in outputs) / len(outputs)
         turns_back[rounds, way] = sum(right) / len(right)
-        print(f"{rounds} turns, thoughts {way:9}: {sum(right):2} of {len(right)} right, prompt {length:.0f} tokens")
+        print(f"{rounds} | {sum(right):2}/{len(right)} | {length:3.0f} | {ways[way]}")
 if models.is_bundled(folder) and len(talks) >= 20:
-    assert turns_back[4, "dropped"] > turns_back[4, "sent back"] + 0.3
+    assert turns_back[4, "dropped"] > turns_back[4, "sent"] + 0.3
 
 # %% [markdown] lang="zh" key="history-read"
 # 读输出：带回思考，提示词长到约两倍甚至更多；小模型训练时只见过去掉思考的历史，带得越多，错得越多，最后全军覆没。真正的 Qwen3 会错多少，本课没有量；[模型卡](https://huggingface.co/Qwen/Qwen3-8B)的建议是历史里只放最后的答案。多付的提示词和挤掉的上下文，则哪个模型都躲不开。
@@ -564,7 +616,7 @@ if models.is_bundled(folder) and len(talks) >= 20:
 
 # %% key="close"
 close_engine()
-print("closed:", type(llm).__name__)
+print(type(llm).__name__)
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
@@ -656,7 +708,9 @@ from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
 if not Path(MODEL).is_dir():
-    os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")  # read when vllm is imported, so set it before
+    # zh: 导入 vllm 时就会读它，所以要先设
+    # en: read when vllm is imported, so set it before
+    os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")
 
 from vllm import LLM, SamplingParams  # noqa: E402
 
@@ -685,7 +739,9 @@ class Chat:
     def split(self, output):
         turn, begin, end = self.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<think>", "</think>"])
         prompt, ids = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
-        opening = prompt[len(prompt) - prompt[::-1].index(turn) :]  # 2507 Thinking's template writes <think> there
+        # zh: 最后一轮的开头：2507 Thinking 的模板把 <think> 写在这里
+        # en: how the last turn begins: 2507 Thinking's template writes <think> there
+        opening = prompt[len(prompt) - prompt[::-1].index(turn) :]
         if end in ids:
             place = len(ids) - 1 - ids[::-1].index(end)
             parts = ids[:place], ids[place + 1 :]
@@ -698,13 +754,17 @@ class Chat:
         return self.tokenizer.decode([i for i in ids if i not in tags], skip_special_tokens=True).strip()
 
 
-if __name__ == "__main__" and "get_ipython" not in globals():  # as a script; a notebook decides for itself
-    from vllm.config.reasoning import ReasoningConfig  # what a budget counts from; vLLM 0.32 knows it by itself
+# zh: 只在作为脚本运行时执行；在笔记本里由你自己决定
+# en: as a script only; in a notebook you decide
+if __name__ == "__main__" and "get_ipython" not in globals():
+    # zh: 预算从哪个标签数起；vLLM 0.32 自己知道
+    # en: what a budget counts from; vLLM 0.32 knows it by itself
+    from vllm.config.reasoning import ReasoningConfig
 
     tags = ReasoningConfig(reasoning_start_str="<think>", reasoning_end_str="</think>")
     llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3", reasoning_config=tags)
     chat = Chat(llm)
-    for question in ("23×31=?", "再加 10 呢？"):
+    for question in ("23×31=?", "What if I add 10?"):
         thought, answer = chat.ask(question)
         print(f"{question}\n  thinking: {thought!r}\n  answer: {answer!r}")
     print(len(chat.messages), "messages, thoughts in them:", any("<think>" in m["content"] for m in chat.messages))

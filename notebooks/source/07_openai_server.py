@@ -26,11 +26,14 @@
 import json
 import os
 
-from helpers import checks, models, plots
+from helpers import models, plots, say
+from helpers.lessons import l07
 from helpers.server import Server
 
 print(models.describe())
-limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None  # None: as many tokens as there is room for
+# zh: None：有多少位置就用多少词元
+# en: None: as many tokens as there is room for
+limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 
 # %% [markdown] lang="zh" key="start-text"
 # ## 启动服务器
@@ -86,14 +89,14 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None  # None: as many tok
 #
 # Guess first: how many seconds until it answers? Do they go into reading weights, or elsewhere?
 
-# %% key="start"
+# %% key="start" tags=["raw", "varies"]
 import secrets
 
 template = models.course_model() / "chat_template.jinja"
 server = Server(
     api_key=secrets.token_hex(16),
     chat_template=str(template) if template.is_file() else None,
-    structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},  # compact JSON
+    structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
 )
 server.start()
 os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server.model)
@@ -116,7 +119,7 @@ os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server
 #
 # Guess first: may a request name the model by its folder? (The section on errors tries it.)
 
-# %% key="models"
+# %% key="models" tags=["raw", "varies"]
 from openai import OpenAI
 
 # !curl -s $BASE_URL/models -H "Authorization: Bearer $API_KEY"
@@ -158,7 +161,7 @@ print(f"\n{model.id} | context: {model.max_model_len} tokens")
 #
 # Guess first: given the bare `37×46=?`, will a chat model answer it?
 
-# %% key="completions-curl"
+# %% key="completions-curl" tags=["raw", "varies"]
 sampling = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0, "seed": 0}
 body = json.dumps({"model": server.model, "prompt": "37×46=?", "max_tokens": 16, **sampling}, ensure_ascii=False)
 print(body)
@@ -196,7 +199,7 @@ print(body)
 #
 # For an answer, the template has to come first. Lesson 05 used `tokenizer.apply_chat_template`; without a tokenizer at hand the server can do it: vLLM's `/tokenize` takes messages, applies the template and returns ids, and `/detokenize` turns them back into text. Guess first: what becomes of 7 tokens in their template?
 
-# %% key="completions"
+# %% key="completions" tags=["raw"]
 import httpx
 
 messages = [{"role": "user", "content": "37×46=?"}]
@@ -209,7 +212,8 @@ room = model.max_model_len - len(ids)
 completion = client.completions.create(
     model=server.model, prompt=prompt, max_tokens=limit or room, **thinking, extra_body=extra
 )
-print(repr(completion.choices[0].text), completion.usage.prompt_tokens, "prompt tokens")
+print(repr(completion.choices[0].text))
+print("prompt_tokens:", completion.usage.prompt_tokens)
 assert completion.usage.prompt_tokens == len(ids)
 
 # %% [markdown] lang="zh" key="chat-text"
@@ -234,7 +238,7 @@ assert completion.usage.prompt_tokens == len(ids)
 #
 # Guess first: which two fields of the reply will hold thought and answer?
 
-# %% key="chat-curl"
+# %% key="chat-curl" tags=["raw", "varies"]
 body = json.dumps({"model": server.model, "messages": messages, "max_tokens": limit, **sampling}, ensure_ascii=False)
 print(body)
 # !curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
@@ -299,10 +303,11 @@ if server.is_bundled:
 
 # %% key="off"
 direct = {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5, "seed": 0}
+who = [{"role": "user", "content": say("你是谁？", "Who are you?")}]
 for name in ("enable_thinking", "ensure_thinking"):
     reply = client.chat.completions.create(
         model=server.model,
-        messages=[{"role": "user", "content": "你是谁？"}],
+        messages=who,
         max_tokens=limit,
         **direct,
         extra_body=extra | {"chat_template_kwargs": {name: False}},
@@ -357,28 +362,28 @@ def non_thinking_request(model, question):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_07_1(non_thinking_request)
+l07.ex1.check(non_thinking_request)
 
 # %% [markdown] lang="zh" key="turns-text"
 # ## 多轮对话（选读）
 #
-# 服务器不记得上一次请求：每一轮都要把整段历史发过去。把答案加进历史，思考不用加：模板会去掉早先各轮的思考，发了也是白发。先猜一猜：`再加 10 呢？` 里没有说 10 加到什么上，模型从哪里知道？
+# 服务器不记得上一次请求：每一轮都要把整段历史发过去。把答案加进历史，思考不用加：模板会去掉早先各轮的思考，发了也是白发。先猜一猜：“再加 10 呢？”里没有说 10 加到什么上，模型从哪里知道？
 
 # %% [markdown] lang="en" key="turns-text"
 # ## Several turns (extra)
 #
-# The server remembers nothing of the last request: each turn sends the whole history. Add the answer to it; the thought may stay out, because the template drops the thoughts of earlier turns anyway. Guess first: `再加 10 呢？` ("and plus 10?") does not say what to add 10 to; how can the model know?
+# The server remembers nothing of the last request: each turn sends the whole history. Add the answer to it; the thought may stay out, because the template drops the thoughts of earlier turns anyway. Guess first: "What if I add 10?" does not say what to add 10 to; how can the model know?
 
 # %% key="turns" tags=["extra"]
 history = []
-for question in ("37×46=?", "再加 10 呢？"):
+for question in ("37×46=?", say("再加 10 呢？", "What if I add 10?")):
     history.append({"role": "user", "content": question})
     reply = client.chat.completions.create(
         model=server.model, messages=history, max_tokens=limit, **thinking, extra_body=extra
     )
     answer = (reply.choices[0].message.content or "").strip()
     history.append({"role": "assistant", "content": answer})
-    print(f"{question} -> {answer} ({reply.usage.prompt_tokens} prompt tokens)")
+    print(f"{question} -> {answer} | prompt_tokens: {reply.usage.prompt_tokens}")
 if server.is_bundled:
     assert "1712" in answer
 
@@ -396,7 +401,7 @@ if server.is_bundled:
 #
 # Guess first: how long until the first piece, and how long between pieces?
 
-# %% key="stream"
+# %% key="stream" tags=["varies"]
 import time
 
 
@@ -412,7 +417,9 @@ def stream(max_tokens):
     )
 
 
-list(stream(2))  # the first stream of all is slower, so it is not timed
+# zh: 第一条流总要慢些，不计时
+# en: the first stream of all is slower, so it is not timed
+list(stream(2))
 arrived, start = [], time.perf_counter()
 for chunk in stream(limit):
     for choice in chunk.choices:
@@ -421,16 +428,24 @@ for chunk in stream(limit):
                 arrived.append((1000 * (time.perf_counter() - start), field, text))
 for field in ("reasoning", "content"):
     print(f"{field}: {''.join(text for _, kind, text in arrived if kind == field)!r}")
-print(f"first piece after {arrived[0][0]:.0f} ms,", len(arrived), "pieces,", chunk.usage.completion_tokens, "tokens")
+# zh: 首段的时间、段数、词元数
+# en: time to the first piece, pieces, tokens
+print(f"{arrived[0][0]:.0f} ms |", len(arrived), "|", chunk.usage.completion_tokens)
 
-# %% key="stream-figure"
+# %% key="stream-figure" tags=["varies"]
 figure, ax = plots.figure(height=2.6)
 for field, colour in (("reasoning", "#77aadd"), ("content", "#ee8866")):
     points = [(moment, n) for n, (moment, kind, _) in enumerate(arrived, 1) if kind == field]
     ax.plot(*zip(*points, strict=True), "o", markersize=3, color=colour, label=field) if points else None
 ax.axvline(arrived[0][0], color="#222222", linestyle="--", linewidth=1)
-ax.text(arrived[0][0], len(arrived), f"  time to first token: {arrived[0][0]:.0f} ms", va="top")
-ax.set(xlim=0, xlabel="milliseconds since the request", ylabel="pieces received", title=f"{server.model}: one stream")
+note = say("首个词元的时间：", "time to first token: ") + f"{arrived[0][0]:.0f} ms"
+ax.text(arrived[0][0], len(arrived), f"  {note}", va="top")
+ax.set(
+    xlim=0,
+    xlabel=say("请求之后的毫秒数", "milliseconds since the request"),
+    ylabel=say("收到的段数", "pieces received"),
+    title=say(f"{server.model}：一条流", f"{server.model}: one stream"),
+)
 ax.legend(loc="lower right")
 figure
 
@@ -477,7 +492,7 @@ def read_stream(chunks):  # noqa: F811
 
 
 # %% key="ex2-check" tags=["extra"]
-checks.exercise_07_2(read_stream)
+l07.ex2.check(read_stream)
 
 # %% [markdown] lang="zh" key="tools-text"
 # ## 工具调用
@@ -502,19 +517,21 @@ import re
 from operator import add, mul, sub
 
 
+# zh: 两个整数，中间一个运算符；别的一律报错，错误交给模型去读
+# en: two whole numbers and a sign between them; anything else is an error for the model
 def calculator(expression):
-    """Two whole numbers and a sign between them; anything else is an error for the model to read."""
     parts = re.fullmatch(r"\s*(-?\d{1,20})\s*([-+*])\s*(-?\d{1,20})\s*", expression)
     if not parts:
-        return f"error: cannot compute {expression!r}"
+        return f"error: {expression!r}"
     left, sign, right = parts.groups()
     return str({"+": add, "-": sub, "*": mul}[sign](int(left), int(right)))
 
 
-text = {"type": "string", "description": "for example 37*46"}
+text = {"type": "string", "description": say("算式，例如 3+4", "for example 37*46")}
 parameters = {"type": "object", "properties": {"expression": text}, "required": ["expression"]}
-description = {"name": "calculator", "description": "Computes an arithmetic expression.", "parameters": parameters}
-for tools in ([], [{"type": "function", "function": description}]):
+does = say("计算一个算式。", "Computes an arithmetic expression.")
+function = {"name": "calculator", "description": does, "parameters": parameters}
+for tools in ([], [{"type": "function", "function": function}]):
     talk = [{"role": "user", "content": "1234×567=?"}]
     for _ in range(4):
         reply = client.chat.completions.create(
@@ -530,7 +547,7 @@ for tools in ([], [{"type": "function", "function": description}]):
             result = calculator(**json.loads(call.function.arguments))
             print(f"{call.function.name}({call.function.arguments}) -> {result}")
             talk.append({"role": "tool", "tool_call_id": call.id, "content": result})
-    print("with" if tools else "without", "the calculator:", (message.content or "").strip())
+    print("tools:", len(tools), "|", (message.content or "").strip())
 if server.is_bundled:
     assert str(1234 * 567) in message.content
 
@@ -579,7 +596,7 @@ def join_tool_calls(deltas):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_07_3(join_tool_calls)
+l07.ex3.check(join_tool_calls)
 
 # %% [markdown] lang="zh" key="structured-text"
 # ## 结构化输出（选读）
@@ -610,12 +627,16 @@ for name, constraint in {
         model=server.model, messages=messages, max_tokens=64, temperature=0.7, top_p=0.8, seed=0, **constraint
     )
     print(f"{name:14} {reply.choices[0].message.content!r}")
+    # zh: guided_choice 不起作用，什么都可能
+    # en: guided_choice does nothing, so nothing is certain
     well_formed = {
         "choice": lambda text: text in ("1702", "1802"),
         "regex": lambda text: re.fullmatch(r"\d{4}", text),
         "JSON": lambda text: isinstance(json.loads(text)["product"], int),
-    }.get(name, bool)  # of guided_choice nothing is certain
-    cut = reply.choices[0].finish_reason == "length"  # cut JSON is none: a server elsewhere may allow endless blanks
+    }.get(name, bool)
+    # zh: 断掉的 JSON 不算：别处的服务器也许允许写不完的空白
+    # en: cut JSON does not count: a server elsewhere may allow endless blanks
+    cut = reply.choices[0].finish_reason == "length"
     assert cut or well_formed(reply.choices[0].message.content)
 
 # %% [markdown] lang="zh" key="logprobs-text"
@@ -637,7 +658,7 @@ import math
 
 reply = client.chat.completions.create(
     model=server.model,
-    messages=[{"role": "user", "content": "Tell me a little story."}],
+    messages=[{"role": "user", "content": say("给我讲个小故事吧。", "Tell me a little story.")}],
     max_tokens=40,
     temperature=0.7,
     seed=1,
@@ -652,8 +673,11 @@ for x, token in enumerate(tokens):
         chosen = rival.token == token.token
         marker, colour = ("o", "#bb4400") if chosen else ("_", "#4477aa")
         ax.plot(x, math.exp(rival.logprob), marker, color=colour, markersize=6 if chosen else 10)
-ax.set_xticks(range(len(tokens)), [token.token.replace("\n", "↵") for token in tokens], rotation=90)
-ax.set(ylabel="probability", ylim=(-0.05, 1.1), title=f"{server.model}: chosen token (dot) and its rivals (dashes)")
+ax.set_xticks(range(len(tokens)), [token.token.replace("\n", "↵") for token in tokens])
+for label in ax.get_xticklabels():
+    label.set_rotation(90 if len(label.get_text()) > 1 else 0)
+title = say("选中的词元（圆点）和竞争者（短横）", "chosen token (dot) and its rivals (dashes)")
+ax.set(ylabel=say("概率", "probability"), ylim=(-0.05, 1.1), title=f"{server.model}: {title}")
 figure
 
 # %% [markdown] lang="zh" key="endpoints-text"
@@ -670,12 +694,12 @@ figure
 #
 # Of `/health` only the status matters; `/version` is that of vLLM; `/metrics` are the server's own books, for monitors such as Prometheus. Guess first: is `generation_tokens_total` by now some tens, hundreds or thousands?
 
-# %% key="endpoints" tags=["extra"]
+# %% key="endpoints" tags=["extra", "varies"]
 for path in ("/health", "/version"):
     answer = httpx.get(root + path)
     print(path, answer.status_code, answer.text)
 metrics = server.metrics()
-print("metrics of", metrics.scope)
+print("/metrics:", metrics.scope)
 for name in ("prompt_tokens_total", "generation_tokens_total", "request_success_total", "num_requests_running"):
     print(f"  {name:25} {metrics[name]:.0f}")
 assert metrics["generation_tokens_total"] > 0 and (server.attached or metrics["num_requests_running"] == 0)
@@ -690,7 +714,7 @@ assert metrics["generation_tokens_total"] > 0 and (server.attached or metrics["n
 #
 # When something is wrong, look at the log first. Guess: how many tokens does the KV cache hold? One line of the log tells.
 
-# %% key="log" tags=["extra"]
+# %% key="log" tags=["extra", "raw", "varies"]
 wanted = ("KV cache size", "Starting vLLM", "startup complete", "POST /v1/chat", "Avg generation throughput")
 if not server.attached:
     lines = server.log_tail(10**6).splitlines()
@@ -724,19 +748,20 @@ if not server.attached:
 #
 # Guess first: which of these requests will be refused? And can anyone without a key make the model write?
 
-# %% key="key" tags=["extra"]
-refused = {}
-for path, key in (("/v1/models", server.api_key), ("/v1/models", "wrong"), ("/health", ""), ("/metrics", "")):
+# %% key="key" tags=["extra", "raw", "varies"]
+refused, keys = {}, {"API_KEY": server.api_key, "wrong": "wrong", "-": ""}
+for path, name in (("/v1/models", "API_KEY"), ("/v1/models", "wrong"), ("/health", "-"), ("/metrics", "-")):
+    key = keys[name]
     answer = httpx.get(root + path, headers={"Authorization": f"Bearer {key}"} if key else {})
-    refused[path, key] = answer.status_code == 401
-    print(f"{path:20} {'right' if key == server.api_key else key or 'no':5} key -> {answer.status_code}")
+    refused[path, name] = answer.status_code == 401
+    print(f"{path:20} {name:7} -> {answer.status_code}")
 for path in ("/v1/chat/completions", "/tokenize", "/invocations"):
     body = {"model": server.model, "messages": messages, "max_tokens": 32, **thinking, **off}
     answer = httpx.post(root + path, json=body, timeout=60)
-    print(f"{path:20} no    key -> {answer.status_code} {answer.text[:50]}")
-    refused[path, ""] = answer.status_code == 401
+    print(f"{path:20} {'-':7} -> {answer.status_code} {answer.text[:50]}")
+    refused[path, "-"] = answer.status_code == 401
 written = answer.json()["choices"][0]["message"]["content"] if answer.is_success else None
-print("/invocations wrote", repr(written))
+print("/invocations:", repr(written))
 if not server.attached:
     assert list(refused.values()) == [False, True, False, False, True, False, False] and written
 
@@ -839,25 +864,25 @@ ChatPanel(client, server.model)
 #
 # You will meet each of them sooner or later. Guess first: which of these six bad requests will **not** be refused?
 
-# %% key="errors"
+# %% key="errors" tags=["raw"]
 import openai
 
 good = {"model": server.model, "messages": messages, "max_tokens": 8, **thinking}
 for name, change in {
-    "folder path": {"model": model.root},
-    "too long": {"messages": [{"role": "user", "content": "1+" * model.max_model_len}]},
+    "model": {"model": model.root},
+    "messages": {"messages": [{"role": "user", "content": "1+" * model.max_model_len}]},
     "max_tokens": {"max_tokens": 10**6},
     "temperature": {"temperature": 3},
-    "unknown role": {"messages": [{"role": "boss", "content": "37×46=?"}]},
+    "role": {"messages": [{"role": "boss", "content": "37×46=?"}]},
 }.items():
     try:
         reply = client.chat.completions.create(**good | change)
-        print(f"{name}: accepted, {reply.usage.prompt_tokens} prompt tokens")
+        print(f"{name}: 200, prompt_tokens: {reply.usage.prompt_tokens}")
     except openai.APIStatusError as error:
         print(f"{name}: {error}")
 authorization = {"Authorization": f"Bearer {server.api_key}", "Content-Type": "application/json"}
 answer = httpx.post(f"{server.base_url}/chat/completions", content='{"model": }', headers=authorization)
-print(f"bad JSON: {answer.status_code} {answer.text}")
+print(f"JSON: {answer.status_code} {answer.text}")
 
 # %% [markdown] lang="zh" key="copy-text"
 # 不认识的角色被悄悄接受：模板不认识它，整条消息就没有了，看 `prompt_tokens` 才发现得了。其余的报错都说得很清楚：读完那一句，再改请求。状态码的规律：400 是请求不对，401 是密钥，404 是模型名或路径（网址漏了 `/v1` 也是它），500 和 503 是服务器出了事。值得重试的只有 500 和以上、429（请求太多）、408（超时）和连接失败。
@@ -877,7 +902,7 @@ print(f"bad JSON: {answer.status_code} {answer.text}")
 #
 # The first: a completions client, which renders the template and then goes on.
 
-# %% key="copy-complete" tags=["copy-me", "extra"]
+# %% key="copy-complete" tags=["copy-me", "extra", "varies"]
 import os
 
 import httpx
@@ -916,7 +941,7 @@ def complete(prompt, max_tokens=1024):
 
 
 try:
-    print(complete(render([{"role": "user", "content": "你是谁？"}], enable_thinking=False)))
+    print(complete(render([{"role": "user", "content": "37×46=?"}], enable_thinking=False)))
 except (httpx.ConnectError, openai.APIConnectionError) as error:
     print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
@@ -926,7 +951,7 @@ except (httpx.ConnectError, openai.APIConnectionError) as error:
 # %% [markdown] lang="en" key="copy-chat-text"
 # The second: a conversation of several turns with thinking on or off, and the sampling that goes with it.
 
-# %% key="copy-chat" tags=["copy-me", "extra"]
+# %% key="copy-chat" tags=["copy-me", "extra", "varies"]
 import os
 
 import openai
@@ -934,7 +959,9 @@ import openai
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
 client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
-SAMPLING = {  # Qwen's advice for each mode
+# zh: Qwen 给两种模式的建议
+# en: Qwen's advice for each mode
+SAMPLING = {
     True: {"temperature": 0.6, "top_p": 0.95},
     False: {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5},
 }
@@ -959,14 +986,16 @@ class Chat:
         if finished != "stop" or message.content is None:
             raise RuntimeError(f"no whole answer (finish_reason {finished}): raise max_tokens")
         answer = message.content.strip()
-        self.messages = [*messages, {"role": "assistant", "content": answer}]  # only after success
+        # zh: 成功了才记进历史
+        # en: the history grows only after success
+        self.messages = [*messages, {"role": "assistant", "content": answer}]
         return thought, answer
 
 
 try:
     chat = Chat()
     print(chat.ask("37×46=?"))
-    print(chat.ask("再加 10 呢？", thinking=False))
+    print(chat.ask("What if I add 10?", thinking=False))
 except openai.APIConnectionError as error:
     print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
@@ -976,7 +1005,7 @@ except openai.APIConnectionError as error:
 # %% [markdown] lang="en" key="copy-stream-text"
 # The third: a streaming chat that shows thought and answer as they come, and raises if the stream did not end well instead of passing half an answer off as a whole one.
 
-# %% key="copy-stream" tags=["copy-me", "extra"]
+# %% key="copy-stream" tags=["copy-me", "extra", "varies"]
 import os
 
 import openai
@@ -992,7 +1021,9 @@ def stream_chat(messages, show=print):
     for chunk in client.chat.completions.create(
         model=MODEL, messages=messages, temperature=0.6, top_p=0.95, extra_body={"top_k": 20}, stream=True
     ):
-        for choice in chunk.choices:  # a usage chunk has none
+        # zh: 只有 usage 的那一段没有 choices
+        # en: a usage chunk has no choices
+        for choice in chunk.choices:
             delta, finished = choice.delta, choice.finish_reason or finished
             thinking = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
             content = delta.content or ""
@@ -1017,7 +1048,7 @@ except openai.APIConnectionError as error:
 # %% [markdown] lang="en" key="copy-tools-text"
 # The fourth: a streamed tool loop. Fragments are joined by `index`; arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results; the number of rounds is limited.
 
-# %% key="copy-tools" tags=["copy-me", "extra"]
+# %% key="copy-tools" tags=["copy-me", "extra", "varies"]
 import json
 import operator
 import os
@@ -1065,7 +1096,9 @@ def one_turn(messages):
                     call["arguments"] += part.function.arguments or ""
     if finished not in ("stop", "tool_calls"):
         raise RuntimeError(f"the stream ended early ({finished or 'no finish_reason'})")
-    message = {"role": "assistant", "content": content, "reasoning_content": thought}  # content is never None
+    # zh: content 绝不是 None
+    # en: content is never None
+    message = {"role": "assistant", "content": content, "reasoning_content": thought}
     if calls:
         message["tool_calls"] = [
             {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -1082,13 +1115,17 @@ def run_tool(call):
         if not isinstance(arguments, dict):
             raise ValueError("not a JSON object")
     except ValueError as error:
-        bad, function["arguments"] = function["arguments"], "{}"  # chat templates parse the arguments of earlier calls
+        # zh: 对话模板会解析以前各次调用的参数，所以要换成合格的
+        # en: chat templates parse the arguments of earlier calls, so put good ones in
+        bad, function["arguments"] = function["arguments"], "{}"
         return f"error: bad arguments {bad!r}: {error}"
     if function["name"] not in TOOLS:
         return f"error: there is no tool {function['name']!r}, only {sorted(TOOLS)}"
     try:
         return str(TOOLS[function["name"]][0](**arguments))
-    except Exception as error:  # whatever a tool raises, the model may find another way
+    # zh: 不管工具抛出什么，模型都可能另有办法
+    # en: whatever a tool raises, the model may find another way
+    except Exception as error:
         return f"error: {type(error).__name__}: {error}"
 
 
@@ -1120,11 +1157,11 @@ except openai.APIConnectionError as error:
 #
 # When memory runs out, the system kills the engine. Guess first: how does a stream end that had already begun? With which status, and with a `[DONE]` or not? This cell does kill the engine of its own server; on a server that belongs to others it refuses.
 
-# %% key="killed" tags=["extra"]
+# %% key="killed" tags=["extra", "raw", "varies"]
 endless = good | {"stream": True, "max_tokens": model.max_model_len - 64, "ignore_eos": True}
 lines, broken = [], None
 if server.attached:
-    print("this server belongs to others too: not killed")
+    print(say("这台服务器别人也在用：不杀。", "this server belongs to others too: not killed"))
 else:
     with httpx.stream("POST", f"{server.base_url}/chat/completions", json=endless, headers=authorization) as answer:
         try:
@@ -1132,7 +1169,9 @@ else:
                 lines.append(line)
                 if len(lines) == 10:
                     server.kill()
-        except httpx.RemoteProtocolError as error:  # vLLM 0.19: the connection just breaks
+        # zh: vLLM 0.19 上，连接直接断掉
+        # en: on vLLM 0.19 the connection just breaks
+        except httpx.RemoteProtocolError as error:
             broken = error
     print(answer.status_code, *lines[-3:], broken or "", sep="\n")
     assert answer.status_code == 200 and (broken or (lines[-1] == "data: [DONE]" and '"error"' in lines[-2]))
@@ -1147,13 +1186,13 @@ else:
 #
 # The next cell stops the server whatever state it is in. Its port is free again, and a request meets a connection error.
 
-# %% key="stop"
+# %% key="stop" tags=["raw"]
 server.stop()
 try:
     client.with_options(max_retries=0, timeout=10).models.list()
-    print("it still answers: it is not ours" if server.attached else "it still answers")
+    print(say("它还在回答。", "it still answers"))
 except openai.APIConnectionError as error:
-    print("stopped:", error)
+    print(f"{type(error).__name__}: {error}")
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结

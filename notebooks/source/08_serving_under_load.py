@@ -27,7 +27,8 @@ import asyncio
 import os
 import time
 
-from helpers import checks, engine, models, plots
+from helpers import engine, models, plots, say
+from helpers.lessons import l08
 from helpers.server import Server
 
 print(models.describe())
@@ -46,7 +47,7 @@ print(models.describe())
 #
 # A workshop may share one server: set `OPENAI_BASE_URL` (and `OPENAI_API_KEY` if it has a key), and `Server()` starts none of its own but attaches to that one. Then at most 2 requests run at once (`COURSE_CONCURRENCY` changes it), metrics speak of the whole room, and stopping or killing it is refused.
 
-# %% key="start"
+# %% key="start" tags=["raw", "varies"]
 from openai import AsyncOpenAI
 
 bounded = {"max_num_queued_reqs": 64} if Server.knows("max_num_queued_reqs") else {}
@@ -54,7 +55,9 @@ server = Server(max_num_seqs=32, **bounded, enable_prompt_tokens_details=True)
 server.start()
 os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server.model)
 client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=300)
-most = min(64, server.concurrency_limit)  # requests at once
+# zh: 最多同时发几个请求
+# en: how many requests at once, at most
+most = min(64, server.concurrency_limit)
 
 # %% [markdown] lang="zh" key="together-text"
 # ## 一个接一个，还是一起
@@ -70,15 +73,16 @@ most = min(64, server.concurrency_limit)  # requests at once
 #
 # Guess first: with 8 requests sent together, what fraction of the time of one after the other will it take?
 
-# %% key="together"
+# %% key="together" tags=["varies"]
 import itertools
 
 fixed = {"model": server.model, "max_tokens": 64, "temperature": 0.6, "extra_body": {"ignore_eos": True, "top_k": 20}}
 numbers = itertools.count(1000)
 
 
+# zh: 约 80 个词元的提示词，绝不重复：读过的内容，服务器会留着（见下面的前缀缓存）
+# en: prompts of about 80 tokens, never the same twice: a server keeps what it has read
 def new_prompts(count):
-    """Prompts of about 80 tokens, never the same twice: a server keeps what it has read (see prefix caching below)."""
     return [f"{n}×46=? " * 8 for n in itertools.islice(numbers, count)]
 
 
@@ -91,7 +95,9 @@ async def together(count):
     await asyncio.gather(*(client.completions.create(prompt=prompt, **fixed) for prompt in new_prompts(count)))
 
 
-await one_by_one(1)  # the first request of all is slower
+# zh: 第一个请求总要慢些，不计时
+# en: the first request of all is slower, so it is not timed
+await one_by_one(1)
 for way in (one_by_one, together):
     start = time.perf_counter()
     await way(min(8, most))
@@ -127,7 +133,9 @@ async def measure(concurrency, count):
     gate, start = asyncio.Semaphore(concurrency), time.perf_counter()
     timings = await asyncio.gather(*(one_request(prompt, gate) for prompt in new_prompts(count)))
     seconds = time.perf_counter() - start
-    first, between, whole = (sorted(column)[count // 2] for column in zip(*timings, strict=True))  # medians
+    # zh: 各取中位数
+    # en: the median of each
+    first, between, whole = (sorted(column)[count // 2] for column in zip(*timings, strict=True))
     return {"tokens/s": count * fixed["max_tokens"] / seconds, "first": first, "between": between, "whole": whole}
 
 
@@ -137,16 +145,18 @@ async def measure(concurrency, count):
 # %% [markdown] lang="en" key="sweep-text"
 # Guess first: from concurrency 1 to 64, does throughput keep doubling? What about the time that each request takes? And what happens between 32 and 64? Each level is measured 3 times and the fastest run kept, as other programs can only slow it down.
 
-# %% key="sweep"
+# %% key="sweep" tags=["varies"]
 levels = [n for n in (1, 2, 4, 8, 16, 32, 64) if n <= most]
 curves = {}
 for level in levels:
     runs = []
     for _ in range(3):
         runs.append(await measure(level, max(4, 2 * level)))
-    curves[level] = max(runs, key=lambda run: run["tokens/s"])  # other programs can only slow one down
-    shown = "  ".join(f"{name} {1000 * value:6.1f} ms" for name, value in curves[level].items() if name != "tokens/s")
-    print(f"{level:3} at once: {curves[level]['tokens/s']:6.0f} tokens/s  {shown}")
+    # zh: 别的程序只会让它变慢，所以留最快的一次
+    # en: other programs can only slow it down, so the fastest run is kept
+    best = curves[level] = max(runs, key=lambda run: run["tokens/s"])
+    parts = [f"{name} {1000 * best[name]:6.1f} ms" for name in ("first", "between", "whole")]
+    print(f"{level:3} | {best['tokens/s']:6.0f} tokens/s", *parts, sep=" | ")
 
 # %% [markdown] lang="zh" key="limit-text"
 # ## 一张 24 GB 的卡，上限在哪里
@@ -177,37 +187,47 @@ config = models.CATALOGUE["Qwen/Qwen3-8B"].config
 weights, per_token, bandwidth = models.weight_bytes(config), models.kv_bytes_per_token(config), 384 * 21e9 / 8
 room = 23.5 * models.GIB * models.GPU_SHARE - weights - 1.5 * models.GIB
 fitting = int(room // (1024 * per_token))
-read = weights - 2 * config["vocab_size"] * config["hidden_size"]  # all but the input embedding, in bytes
+# zh: 一步要读的字节：除输入嵌入以外的全部权重
+# en: bytes that a step reads: all weights but the input embedding
+read = weights - 2 * config["vocab_size"] * config["hidden_size"]
 
 
+# zh: n 个请求各有 1024 个词元时，每秒最多几个词元
+# en: tokens per second that n requests of 1024 tokens can get at most
 def bound(n):
-    """Tokens per second that n requests of 1024 tokens can get at most."""
     return n * bandwidth / (read + n * 1024 * per_token)
 
 
-print(f"{weights / 1e9:.1f} GB of weights, {room / models.GIB:.1f} GiB for the KV cache: {fitting} requests")
+print(say("权重：", "weights:"), f"{weights / 1e9:.1f} GB")
+print(say("留给 KV 缓存：", "left for the KV cache:"), f"{room / models.GIB:.1f} GiB")
+print(say("装得下的请求：", "requests that fit:"), fitting)
+# zh: 同时的请求数，吞吐量的上限，一个词元至少要多久
+# en: requests at once, bound of the throughput, shortest time a token
 for n in (1, 8, fitting):
-    print(f"{n:3} at once: at most {bound(n):5.0f} tokens/s, {1000 * n / bound(n):.1f} ms a token")
+    print(f"{n:3} | <= {bound(n):4.0f} tokens/s | {1000 * n / bound(n):.1f} ms")
 
-# %% key="curves"
-where = "shared" if server.attached else "CPU" if engine.on_cpu() else "GPU"
+# %% key="curves" tags=["varies"]
+where = say("共用", "shared") if server.attached else "CPU" if engine.on_cpu() else "GPU"
+measured = say("实测", "measured")
+titles = {
+    "tokens/s": say("吞吐量，tokens/s", "throughput, tokens/s"),
+    "first": say("首个词元的时间，ms", "time to first token, ms"),
+    "between": say("词元间隔，ms", "inter-token latency, ms"),
+}
 figure, axes = plots.figure(1, 4, height=2.7)
-for ax, name, title in zip(
-    axes,
-    ("tokens/s", "first", "between"),
-    ("throughput, tokens/s", "time to first token, ms", "inter-token latency, ms"),
-    strict=False,
-):
+for ax, (name, title) in zip(axes, titles.items(), strict=False):
     values = [curves[level][name] * (1 if name == "tokens/s" else 1000) for level in levels]
     ax.plot(levels, values, "o-", color="#4477aa")
-    ax.set(title=f"{title}\n{server.model}, {where}, measured")
+    ax.set(title=f"{title}\n{server.model}, {where}, {measured}")
 many = range(1, fitting + 1)
 axes[3].plot(many, [bound(n) for n in many], "--", color="#bb4400")
 axes[3].axvline(fitting, color="#222222", linewidth=1)
-axes[3].text(fitting, 0, f"KV cache full: {fitting} ", ha="right", va="bottom", fontsize=8)
-axes[3].set(title="throughput, tokens/s\nQwen3-8B, 24 GB: COMPUTED limit", xlim=(0.9, 64))
+full = say(f"KV 缓存满：{fitting} ", f"KV cache full: {fitting} ")
+axes[3].text(fitting, 0, full, ha="right", va="bottom", fontsize=8)
+limit = say("Qwen3-8B，24 GB：算出的上限", "Qwen3-8B, 24 GB: COMPUTED limit")
+axes[3].set(title=f"{titles['tokens/s']}\n{limit}", xlim=(0.9, 64))
 for ax in axes:
-    ax.set(xlabel="requests at once", xscale="log", ylim=0)
+    ax.set(xlabel=say("同时的请求数", "requests at once"), xscale="log", ylim=0)
     ax.set_xticks([1, 4, 16, 64], [1, 4, 16, 64])
     ax.minorticks_off()
 figure
@@ -254,9 +274,9 @@ def latency_doubles(curves):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_08_1(latency_doubles)
+l08.ex1.check(latency_doubles)
 found = latency_doubles({level: curve["whole"] for level, curve in curves.items()})
-print("in the measurement above:", "?" if found is ... else found)
+print(say("上面的测量里：", "in the measurement above:"), "?" if found is ... else found)
 
 # %% [markdown] lang="zh" key="watch-text"
 # ## 看服务器怎么排
@@ -273,7 +293,7 @@ print("in the measurement above:", "?" if found is ... else found)
 # The next cell sends up to 64 requests at once, with outputs short and long, and reads the metrics every 30 milliseconds. Guess first: where will running stay? And will it fall before waiting is at 0?
 
 
-# %% key="watch"
+# %% key="watch" tags=["varies"]
 async def watch(samples, ended):
     start = time.perf_counter()
     while not ended.is_set():
@@ -283,7 +303,7 @@ async def watch(samples, ended):
 
 samples, ended, before = [], asyncio.Event(), server.metrics()
 watching = asyncio.create_task(watch(samples, ended))
-lengths = [32 + 8 * (n % 16) for n in range(most)]  # 32 to 152 tokens
+lengths = [32 + 8 * (n % 16) for n in range(most)]  # 32, 40, ..., 152
 await asyncio.gather(
     *(
         client.completions.create(prompt=prompt, **fixed | {"max_tokens": length})
@@ -293,21 +313,26 @@ await asyncio.gather(
 ended.set()
 await watching
 after = server.metrics()
-print(len(samples), "samples of", after.scope)
+print(after.scope, "|", say("读了几次：", "samples:"), len(samples))
 grown = after["generation_tokens_total"] - before["generation_tokens_total"]
-print(f"generated meanwhile: {grown:.0f} tokens, wanted: {sum(lengths)}")
+print(say("要求的词元：", "tokens wanted:"), sum(lengths))
+print(say("其间生成的：", "generated meanwhile:"), f"{grown:.0f}")
 assert server.attached or grown == sum(lengths)
 
-# %% key="watch-figure"
+# %% key="watch-figure" tags=["varies"]
 moments = [moment for moment, _ in samples]
 figure, axes = plots.figure(1, 2, height=2.6)
 for name, style in (("running", "-"), ("waiting", "--")):
     axes[0].step(moments, [values[f"num_requests_{name}"] for _, values in samples], style, where="post", label=name)
 axes[0].axhline(32, color="#222222", linewidth=0.8)
-axes[0].set(xlabel="seconds", title=f"requests ({after.scope}); line: --max-num-seqs")
+title = say(
+    f"请求数（{after.scope}）；横线：--max-num-seqs",
+    f"requests ({after.scope}); line: --max-num-seqs",
+)
+axes[0].set(xlabel=say("秒", "seconds"), title=title)
 axes[0].legend()
 axes[1].step(moments, [100 * values["kv_cache_usage_perc"] for _, values in samples], where="post", color="#bb4400")
-axes[1].set(xlabel="seconds", title="KV cache in use, %", ylim=0)
+axes[1].set(xlabel=say("秒", "seconds"), title=say("KV 缓存占用，%", "KV cache in use, %"), ylim=0)
 figure
 
 # %% [markdown] lang="zh" key="prefix-text"
@@ -315,7 +340,7 @@ figure
 #
 # ## 前缀缓存：同一段系统提示词
 #
-# 许多请求往往以同一段系统提示词开头。它的键和值算过一次就留着，后来的请求直接用。单位是块：GPU 上默认 16 个词元，CPU 上 128 个，开头相同的**整块**才算命中。
+# 许多请求往往以同一段系统提示词开头，下面是一张乘法表。它的键和值算过一次就留着，后来的请求直接用。单位是块：GPU 上默认 16 个词元，CPU 上 128 个，开头相同的**整块**才算命中。
 #
 # 先猜一猜：第 1 个请求命中多少？第 2 个呢？把问题放到系统提示词**前面**呢？
 
@@ -324,29 +349,30 @@ figure
 #
 # ## Prefix caching: one system prompt for all
 #
-# Many requests begin with the same system prompt. Its keys and values are computed once and kept, and later requests use them. The unit is a block, 16 tokens by default on a GPU and 128 on a CPU, and only **whole blocks** that are equal from the start count as a hit.
+# Many requests begin with the same system prompt, here a multiplication table. Its keys and values are computed once and kept, and later requests use them. The unit is a block, 16 tokens by default on a GPU and 128 on a CPU, and only **whole blocks** that are equal from the start count as a hit.
 #
-# Guess first: how much does the 1st request hit? And the 2nd? And with the question **in front of** the shared text?
+# Guess first: how much does the 1st request hit? And the 2nd? And with the question **in front of** the system prompt?
 
 # %% key="prefix"
-rules = "Answer in few words. Do not make up facts. If you do not know, say so. Be careful with numbers. " * 8
+table = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 10) for b in range(a, 10))
 off = {"chat_template_kwargs": {"enable_thinking": False}, "top_k": 20}
 cached = {}
-for form in ("rules, then question", "question, then rules"):
-    text = f"{time.time()} {rules}"  # new each time, so that the first request finds nothing
+for form in ("table + question", "question + table"):
+    # zh: 每次都不同，好让第一个请求什么也找不到
+    # en: new each time, so that the first request finds nothing
+    text = f"{time.time_ns()} {table}"
     for question in ("37×46=?", "12×34=?", "55×66=?"):
         talk = [{"role": "system", "content": text}, {"role": "user", "content": question}]
-        if form == "question, then rules":
+        if form == "question + table":
             talk = [{"role": "user", "content": f"{question} {text}"}]
         reply = await client.chat.completions.create(
             model=server.model, messages=talk, max_tokens=4, temperature=0.7, top_p=0.8, extra_body=off
         )
         details = reply.usage.prompt_tokens_details
         cached.setdefault(form, []).append(details.cached_tokens if details else None)
-    told = "not told by this server" if None in cached[form] else cached[form]
-    print(f"{form}: {reply.usage.prompt_tokens} prompt tokens each, cached: {told}")
+    print(f"{form} | prompt_tokens: {reply.usage.prompt_tokens} | cached_tokens: {cached[form]}")
 if server.is_bundled and not server.attached:
-    assert cached["rules, then question"][1:] == [256, 256] and not any(cached["question, then rules"])
+    assert cached["table + question"][1:] == [256, 256] and not any(cached["question + table"])
 
 # %% [markdown] lang="zh" key="bench-text"
 # 开头相同才算数：问题放在前面，一个块也命不中。所以提示词要先写不变的，再写变的；时间、用户名这类东西不要放在最前面。
@@ -362,7 +388,7 @@ if server.is_bundled and not server.attached:
 #
 # A home-made ruler should be held against the one that everyone uses. `vllm bench serve` takes random tokens for prompts; here it is told to do what `measure` does: about 80 tokens of prompt and 64 of output, 16 at once. The two take turns, 3 runs each, and the median counts. Guess first: how far apart will the two throughputs be?
 
-# %% key="bench" tags=["extra"]
+# %% key="bench" tags=["extra", "varies"]
 import json
 import statistics
 import subprocess
@@ -374,7 +400,9 @@ from pathlib import Path
 def bench(seed):
     with tempfile.TemporaryDirectory() as folder:
         words = "bench serve --backend openai --dataset-name random --random-input-len 80 --random-output-len 64"
-        words += f" --seed {seed}"  # other prompts each time
+        # zh: 每次换一批提示词
+        # en: other prompts each time
+        words += f" --seed {seed}"
         words += " --num-prompts 64 --max-concurrency 16 --ignore-eos --temperature 0.6 --save-result"
         words += f" --base-url {server.base_url.removesuffix('/v1')} --model {server.model} --result-dir {folder}"
         vllm = Path(sys.executable).with_name("vllm")
@@ -392,7 +420,8 @@ if not server.attached:
         assert result["completed"] == 64
         theirs.append(result["output_throughput"])
     for name, rates in (("measure", ours), ("bench", theirs)):
-        print(f"{name:7} {' '.join(f'{rate:5.0f}' for rate in rates)}  median {statistics.median(rates):.0f} tokens/s")
+        shown = " ".join(f"{rate:5.0f}" for rate in rates)
+        print(f"{name:7} {shown} | median {statistics.median(rates):.0f} tokens/s")
 
 # %% [markdown] lang="zh" key="timeout-text"
 # 两把尺子量的是同一件事，但同一把尺子自己几次也不一样：比这还小的差距不算数。`benchmarks/serving.py` 用相同的提示词，每边跑得更久，再比一次。
@@ -412,7 +441,7 @@ if not server.attached:
 #
 # When a client disconnects, the server stops generating and wastes no work. Guess first: the next request wants more than a thousand tokens, and its client waits 0.2 seconds only; how long after that is running back at 0?
 
-# %% key="timeout"
+# %% key="timeout" tags=["raw", "varies"]
 import openai
 
 [context] = [entry.max_model_len async for entry in client.models.list() if entry.id == server.model]
@@ -424,12 +453,20 @@ except openai.APITimeoutError as error:
     print(type(error).__name__, error)
 start = time.perf_counter()
 if server.attached:
-    print("others use this server: when ours ended cannot be told from its metrics")
-    await asyncio.sleep(1)  # long enough for it to notice that we left, before we ask for more
+    print(
+        say(
+            "别人也在用这台服务器：从指标里看不出我们的请求何时结束。",
+            "others use this server: when ours ended cannot be told from its metrics",
+        )
+    )
+    # zh: 等服务器发现我们已经断开，再发别的请求
+    # en: let it notice that we left, before we ask for more
+    await asyncio.sleep(1)
 else:
     while server.metrics()["num_requests_running"]:
         await asyncio.sleep(0.02)
-    print(f"nothing runs any more after {time.perf_counter() - start:.2f} s")
+    seconds = f"{time.perf_counter() - start:.2f} s"
+    print(say("running 回到 0，用了", "running is back at 0 after"), seconds)
 
 # %% [markdown] lang="zh" key="pressure-text"
 # ## 背压：队伍满了就拒绝
@@ -446,7 +483,7 @@ else:
 # This server admits 64. Guess first: of 96 that come at once, how many are refused? And with retries?
 
 
-# %% key="pressure"
+# %% key="pressure" tags=["raw", "varies"]
 async def crowd(client, at_once, count=96):
     gate = asyncio.Semaphore(at_once)
 
@@ -456,15 +493,18 @@ async def crowd(client, at_once, count=96):
 
     results = await asyncio.gather(*map(ask, new_prompts(count)), return_exceptions=True)
     refused = [result for result in results if isinstance(result, openai.InternalServerError)]
-    print(f"at most {at_once} at once, {client.max_retries} retries: {count - len(refused)} answered", end="")
-    print(f", {len(refused)} refused: {refused[0]}" if refused else ", none refused")
+    good, bad = count - len(refused), len(refused)
+    told = say(f"答上 {good} 个，拒绝 {bad} 个", f"{good} answered, {bad} refused")
+    print(f"at_once={at_once}, max_retries={client.max_retries}: {told}")
+    if refused:
+        print(refused[0])
     return len(refused)
 
 
 if server.attached:
-    print("others use this server: no crowd")
+    print(say("别人也在用这台服务器：这里不做。", "others use this server: not done here"))
 elif not bounded:
-    print("this vLLM has no --max-num-queued-reqs: it refuses nobody, and its queue has no end")
+    print(say("这个 vLLM 没有 --max-num-queued-reqs。", "this vLLM has no --max-num-queued-reqs"))
 else:
     assert await crowd(client, 96) > 0
     assert await crowd(client, 64) == 0
@@ -508,7 +548,7 @@ def worth_a_retry(status):  # noqa: F811
 
 
 # %% key="ex2-check" tags=["extra"]
-checks.exercise_08_2(worth_a_retry)
+l08.ex2.check(worth_a_retry)
 
 # %% [markdown] lang="zh" key="copy-text"
 # ## 可以直接拿走的代码（选读）
@@ -520,7 +560,7 @@ checks.exercise_08_2(worth_a_retry)
 #
 # Ask a batch of questions concurrently: bounded concurrency, retries by the rule above with pauses that double and vary a little, a progress bar, and answers in the order of the questions; where nothing helped, the exception stands in the answer's place and the others are unharmed.
 
-# %% key="copy-batch" tags=["copy-me", "extra"]
+# %% key="copy-batch" tags=["copy-me", "extra", "varies"]
 import asyncio
 import os
 import random
@@ -535,7 +575,9 @@ MODEL = os.environ.get("MODEL", "Qwen3-8B")
 
 def may_pass(error):
     """Whether the error may be over in a moment."""
-    status = getattr(error, "status_code", None)  # None: no connection, or a timeout
+    # zh: None：没有连上，或者超时
+    # en: None: no connection, or a timeout
+    status = getattr(error, "status_code", None)
     if isinstance(error, openai.APIConnectionError):
         return True
     return status in (408, 429) or (status or 0) >= 500
@@ -551,7 +593,9 @@ async def ask_all(questions, concurrency=8, attempts=6, pause=0.5, timeout=120):
         messages = [{"role": "user", "content": question}]
         for attempt in range(attempts):
             try:
-                async with gate:  # given back during the pause
+                # zh: 停顿时让出位子
+                # en: given back during the pause
+                async with gate:
                     reply = await client.chat.completions.create(
                         model=MODEL,
                         messages=messages,
@@ -584,9 +628,10 @@ async def ask_all(questions, concurrency=8, attempts=6, pause=0.5, timeout=120):
 
 
 if __name__ == "__main__":
-    # In a notebook write `await ask_all(...)`; a thread of its own works there and in a script.
+    # zh: 笔记本里写 `await ask_all(...)` 就行；另开线程，则笔记本和脚本里都能用
+    # en: in a notebook `await ask_all(...)` will do; a thread works there and in a script
     with ThreadPoolExecutor(1) as pool:
-        job = ask_all(["37×46=?", "什么是 vLLM？", "What is streaming?"], concurrency=2, attempts=2)
+        job = ask_all(["37×46=?", "17+25+8=?", "5!=?"], concurrency=2, attempts=2)
         for answer in pool.submit(asyncio.run, job).result():
             print(repr(answer))
 
@@ -627,7 +672,12 @@ server.stop()
 # Guess first: does Qwen3-32B fit on 4 cards of 24 GB? With TP at 4, how many KV heads does each card hold?
 
 # %% key="arithmetic"
-print("model          cards          weights a card    KV a token and card    tokens that fit")
+print(
+    say(
+        "模型       显卡               每张卡的权重   每个词元在每张卡上的 KV   装得下的词元",
+        "model      cards              weights a card   KV a token and card    tokens that fit",
+    )
+)
 for name, memory, tp, pp in (
     ("8B", 24, 1, 1),
     ("14B", 24, 2, 1),
@@ -640,12 +690,15 @@ for name, memory, tp, pp in (
 ):
     config = models.CATALOGUE[f"Qwen/Qwen3-{name}"].config
     heads = config["num_key_value_heads"]
-    kv = models.kv_bytes_per_token(config) * max(1, heads // tp) / heads / pp  # a head is never cut
+    # zh: 一个头不会再切开
+    # en: a head is never cut
+    kv = models.kv_bytes_per_token(config) * max(1, heads // tp) / heads / pp
     weights = models.weight_bytes(config) / (tp * pp)
     room = 0.98 * memory * models.GIB * models.GPU_SHARE - weights - 1.5 * models.GIB
-    tokens = f"{room / kv:9,.0f}" if room > 0 else " does not fit"
-    cards = f"TP {tp} x PP {pp}, {memory} GB"
-    print(f"{name:10} {cards:18} {weights / models.GIB:8.1f} GiB {kv / 1024:15.0f} KiB         {tokens}")
+    tokens = f"{room / kv:9,.0f}" if room > 0 else say("   装不下", "does not fit")
+    cards = f"TP {tp} × PP {pp}, {memory} GB"
+    weights = f"{weights / models.GIB:9.1f} GiB"
+    print(f"{name:10} {cards:18} {weights} {kv / 1024:17.0f} KiB       {tokens}")
 
 # %% [markdown] lang="zh" key="tp-text"
 # 这是算术，不是测量：每张卡按标称显存的 98% 可见、vLLM 用其中 92%、另留 1.5 GiB 计算。Qwen3-32B 有 8 个 KV 头，TP 取 4 时每张卡放 2 个，装得下。Qwen3-235B-A22B 在 8 张 80 GB 的卡上装得下；换成 48 GB 的卡就要两台机器，也就是再加一倍的流水线。它只有 4 个 KV 头，TP 取 8 时每张卡仍各存 1 个：KV 缓存只除以 4。
@@ -661,7 +714,7 @@ for name, memory, tp, pp in (
 #
 # With no two cards, two CPU cores will do: two worker processes hold half of the attention heads and half of each feed-forward network, by the same code that runs on several cards. Guess first: each process still has a KV cache of 64 MiB; how many times the tokens will fit?
 
-# %% key="tp" tags=["extra"]
+# %% key="tp" tags=["extra", "raw", "varies"]
 import re
 
 if not server.attached and models.is_bundled():
@@ -673,8 +726,8 @@ if not server.attached and models.is_bundled():
         reply = local.chat.completions.create(
             model=parallel.model, messages=talk, temperature=0.6, top_p=0.95, seed=0, extra_body={"top_k": 20}
         )
-        print("two workers say:", reply.choices[0].message.content.strip())
-        print("KV cache:", single, "tokens with one worker,", double, "with two")
+        print("TP 2:", reply.choices[0].message.content.strip())
+        print("KV cache | TP 1:", single, "tokens | TP 2:", double, "tokens")
         assert "1702" in reply.choices[0].message.content
         assert int(double.replace(",", "")) > 1.9 * int(single.replace(",", ""))
 
@@ -778,7 +831,7 @@ def requests_that_fit(config, weights, memory, tp, context):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_08_3(requests_that_fit)
+l08.ex3.check(requests_that_fit)
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结

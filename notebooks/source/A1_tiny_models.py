@@ -21,14 +21,16 @@
 # | Model | the two bundled tiny models; only the capstone follows `COURSE_MODEL`, a real one to try is Qwen3-8B (24 GB GPU), which was not run on a GPU |
 
 # %% key="setup"
-import os
 import random
-import re
 import site
 
-from helpers import checks, machine, models, plots
+from helpers import machine, models, plots
+from helpers.language import LANGUAGE, say
+from helpers.lessons import lA1
 
-site.addsitedir(str(models.ROOT / "tools"))  # the scripts that made the models: tools/ is no package
+# zh: 造出小模型的几个脚本；tools/ 不是一个包
+# en: the scripts that made the models; tools/ is no package
+site.addsitedir(str(models.ROOT / "tools"))
 import tiny_data
 import train_tiny_models as recipe
 
@@ -60,8 +62,12 @@ for name, folder in folders.items():
     config = models.read_config(folder)
     total, active = models.parameters(config), models.parameters(config, active=True)
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-    print(f"{name:<15} {total:>9,} parameters, {active:>9,} for one token, {megabytes:.1f} MB in bf16")
-    assert abs(megabytes * 1e6 / (2 * total) - 1) < 0.02  # two bytes each, and a small header
+    # zh: 参数，一个词元用到的参数，bf16 的文件大小
+    # en: parameters, those that one token uses, size of the file in bf16
+    print(f"{name:<15} {total:>9,} {active:>9,} {megabytes:.1f} MB")
+    # zh: 每个参数两个字节，外加一个小小的文件头
+    # en: two bytes each, and a small header
+    assert abs(megabytes * 1e6 / (2 * total) - 1) < 0.02
 
 # %% [markdown] lang="zh" key="data-text"
 # ## 数据：一条样本是一段对话
@@ -78,12 +84,12 @@ for name, folder in folders.items():
 # Guess first: in which of the kinds below does the thought really hold something?
 
 # %% key="samples"
-rng = random.Random(6)
-makers = {kind: lambda kind=kind: tiny_data.arithmetic(kind, rng) for kind in ("product", "sum", "chain")}
-makers |= {kind: lambda kind=kind: tiny_data.SPECIAL[kind](rng) for kind in ("course", "recall")}
-makers["honest"] = lambda: tiny_data.honest(rng)
-for kind, make in makers.items():
-    sample = make()
+rng, lang = random.Random(6), LANGUAGE or "zh"
+samples = [tiny_data.arithmetic(kind, rng, form=lang) for kind in ("product", "sum", "chain")]
+samples += [tiny_data.SPECIAL[kind](rng, language=lang) for kind in ("course", "recall")]
+samples += [tiny_data.honest(rng, language=lang)]
+for sample in samples:
+    kind = sample.task
     print(f"{kind:<8} {sample.messages[-1]['content']}")
     print(f"{'':8} <think> {sample.thought.replace(chr(10), '; ')} </think>  {sample.answer}")
     assert sample.expected is None or sample.answer.rstrip("。.").endswith(sample.expected)
@@ -114,10 +120,15 @@ held_out_map = np.array([[tiny_data.held_out(a, b) for b in numbers] for a in nu
 assert (held_out_map == held_out_map.T).all() and tiny_data.held_out(37, 46)
 figure, axes = plots.figure(1, 2, height=3.4, width_ratios=(1, 1.6))
 axes[0].imshow(held_out_map, cmap="Blues", origin="lower", extent=(10, 100, 10, 100), interpolation="nearest")
-axes[0].set(title="a × b: dark squares are held out", xlabel="a", ylabel="b")
+axes[0].set(title=say("a × b：深色的留出", "a × b: dark squares are held out"), xlabel="a", ylabel="b")
 axes[1].bar(numbers, held_out_map.mean(axis=1), width=1, color="#77aadd")
 axes[1].axhline(1 / 8, color="#222222", linestyle="--", linewidth=1)
-axes[1].set(title=f"share held out, by a ({held_out_map.mean():.1%} in all; dashed: 1/8)", xlabel="a", ylim=(0, 0.3))
+share = f"{held_out_map.mean():.1%}"
+title = say(
+    f"每个 a 留出的份额（总共 {share}；虚线：1/8）",
+    f"share held out, by a ({share} in all; dashed: 1/8)",
+)
+axes[1].set(title=title, xlabel="a", ylim=(0, 0.3))
 figure
 
 # %% [markdown] lang="zh" key="held-out-read"
@@ -129,7 +140,7 @@ figure
 #
 # <details><summary>提示</summary>
 #
-# `hashlib.sha256(文本.encode()).digest()` 得到 32 个字节，每个字节是 0 到 255 的整数。内置的 `hash` 对字符串不行：它每次启动 Python 都加一把不同的盐。
+# `hashlib.sha256(text.encode()).digest()` 把文本 `text` 变成 32 个字节，每个字节是 0 到 255 的整数。内置的 `hash` 对字符串不行：它每次启动 Python 都加一把不同的盐。
 #
 # </details>
 
@@ -142,7 +153,7 @@ figure
 #
 # <details><summary>Hint</summary>
 #
-# `hashlib.sha256(文本.encode()).digest()` (of your text) gives 32 bytes, and each byte is an integer from 0 to 255. The built-in `hash` will not do for a string: every start of Python salts it anew.
+# `hashlib.sha256(text.encode()).digest()` makes 32 bytes of your `text`, and each byte is an integer from 0 to 255. The built-in `hash` will not do for a string: every start of Python salts it anew.
 #
 # </details>
 
@@ -162,7 +173,7 @@ def held_out(*operands):  # noqa: F811
 
 
 # %% key="ex1-check" tags=["extra"]
-checks.exercise_A1_1(held_out)
+lA1.ex1.check(held_out)
 
 # %% [markdown] lang="zh" key="tokenizer-text"
 # ## 分词器
@@ -182,19 +193,23 @@ checks.exercise_A1_1(held_out)
 #
 # Guess first: how long does it take to train a tokenizer here? And 麟 ("unicorn") occurs nowhere in its texts: how many tokens does it become?
 
-# %% key="tokenizer"
+# %% key="tokenizer" tags=["raw", "varies"]
 import time
 
 import transformers
 
 start = time.perf_counter()
 tokenizer = recipe.build_tokenizer(recipe.CONTEXT)
-print(f"{len(tokenizer)} pieces in {time.perf_counter() - start:.1f} s")
+print(f"{len(tokenizer)} tokens, {time.perf_counter() - start:.1f} s")
 shipped = transformers.AutoTokenizer.from_pretrained(folders["qwen3-tiny"])
-assert tokenizer.get_vocab() == shipped.get_vocab()  # the one in the checkpoint, piece by piece
+# zh: 和检查点里的那个一块不差
+# en: the one in the checkpoint, piece by piece
+assert tokenizer.get_vocab() == shipped.get_vocab()
 for text in ("37×46=1702", "什么是混合专家？", "What is a mixture of experts?", "麒麟", "unicorn"):
     ids = tokenizer.encode(text)
-    print(f"{len(text):>3} characters, {len(ids):>2} tokens: {' | '.join(tokenizer.decode([i]) for i in ids)}")
+    # zh: 字符数 → 词元数：每个词元
+    # en: characters → tokens: each of them
+    print(f"{len(text):>3} → {len(ids):>2}: {' | '.join(tokenizer.decode([i]) for i in ids)}")
 assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 
 # %% [markdown] lang="zh" key="tokenizer-read"
@@ -209,13 +224,17 @@ assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 
 # %% key="inventory" tags=["extra"]
 kinds, lengths, rng = {}, {}, random.Random(0)
+digits = say("数字", "digits")
+tests = {
+    say("特殊词元", "special"): lambda piece: piece in tokenizer.get_added_vocab(),
+    say("不成字的字节", "partial bytes"): lambda piece: "\ufffd" in piece,
+    digits: str.isdigit,
+    say("汉字", "Chinese"): lambda piece: "\u4e00" <= piece[0] <= "\u9fff",
+    say("字母和空格", "Latin, spaces"): str.isascii,
+    say("其他", "other"): lambda piece: True,
+}
 for piece in (tokenizer.decode([i]) for i in range(len(tokenizer))):
-    kind = next(
-        (name for name, test in (
-            ("special", lambda p: p in tokenizer.get_added_vocab()), ("partial bytes", lambda p: "\ufffd" in p),
-            ("digits", str.isdigit), ("Chinese", lambda p: "\u4e00" <= p[0] <= "\u9fff"),
-            ("Latin, spaces", lambda p: p.isascii())) if test(piece)), "other",
-    )  # fmt: skip
+    kind = next(name for name, test in tests.items() if test(piece))
     kinds[kind] = kinds.get(kind, 0) + 1
 for _ in range(1000):
     sample = tiny_data.draw(rng)
@@ -223,17 +242,18 @@ for _ in range(1000):
     lengths[sample.task] = lengths.get(sample.task, np.zeros(3)) + (1, start, len(ids) - start)
 lengths = dict(sorted(lengths.items(), key=lambda item: item[1][0]))
 count, prompt, written = np.array(list(lengths.values())).T
-assert sum(kinds.values()) == 2560 and kinds["digits"] == 10
+assert sum(kinds.values()) == 2560 and kinds[digits] == 10
 figure, axes = plots.figure(1, 3, height=2.9)
 axes[0].barh(list(kinds), list(kinds.values()), color="#77aadd")
-axes[0].set(title="pieces of the vocabulary", xlim=(0, 2000))
+axes[0].set(title=say("词表里的词元", "pieces of the vocabulary"), xlim=(0, 2000))
 for row, value in enumerate(kinds.values()):
     axes[0].text(value + 20, row, value, va="center")
 axes[1].barh(list(lengths), count / 10, color="#77aadd")
-axes[1].set(title="share of the samples, %")
-axes[2].barh(list(lengths), prompt / count, color="#dddddd", label="prompt")
-axes[2].barh(list(lengths), written / count, left=prompt / count, color="#44bb99", label="written by the model")
-axes[2].set(title="tokens of a sample, on average", yticklabels=[])
+axes[1].set(title=say("占样本的份额，%", "share of the samples, %"))
+axes[2].barh(list(lengths), prompt / count, color="#dddddd", label=say("提示词", "prompt"))
+label = say("要模型写的", "written by the model")
+axes[2].barh(list(lengths), written / count, left=prompt / count, color="#44bb99", label=label)
+axes[2].set(title=say("平均一条样本的词元数", "tokens of a sample, on average"), yticklabels=[])
 axes[2].legend(loc="upper right", fontsize=8)
 figure
 
@@ -274,20 +294,26 @@ from copy import copy, deepcopy
 
 thought = tiny_data.think_chain([17, 25, 8])
 sample = tiny_data.Sample("chain", [tiny_data.user("17+25+8=?")], thought, "17+25+8=50")
-colours = {"no loss": "#dddddd", "loss": "#44bb99", "forced, no loss": "#ee8866"}
+names = [say("不算损失", "no loss"), say("算损失", "loss"), say("强行写上，不算", "forced, no loss")]
+colours = ["#dddddd", "#44bb99", "#ee8866"]
 figure, axes = plots.figure(4, 1, height=5.4)
 for ax, mode in zip(axes, ("thinking", "cut", "soft", "non-thinking"), strict=True):
-    seeds = (random.Random(seed) for seed in range(1000))  # the recipe draws the mode: look for a seed that gives it
+    # zh: 写法由配方随机决定：找一个正好给出它的种子
+    # en: the recipe draws the mode: look for a seed that gives it
+    seeds = (random.Random(seed) for seed in range(1000))
     rng = next(rng for rng in seeds if recipe.choose_mode(deepcopy(sample), copy(rng))[0] == mode)
     ids, start, silent = recipe.encode(deepcopy(sample), tokenizer, rng)
     for place, token in enumerate(ids):
-        kind = "no loss" if place < start else "forced, no loss" if place in silent else "loss"
+        kind = 0 if place < start else 2 if place in silent else 1
         ax.bar(place, 1, width=0.94, color=colours[kind])
         text = tokenizer.decode([token]).replace("\n", "↵").replace(" ", "␣")
         ax.text(place, 0.5, text, rotation=90, ha="center", va="center", fontsize=7.5)
-    ax.set(title=f"{mode}: loss from {tokenizer.decode(ids[start])!r} on", yticks=[], xticks=[], xlim=(-0.6, 62.6))
+    first = repr(tokenizer.decode(ids[start]))
+    title = say(f"{mode}：从 {first} 起算损失", f"{mode}: loss from {first} on")
+    ax.set(title=title, yticks=[], xticks=[], xlim=(-0.6, 62.6))
     ax.spines[["left", "bottom"]].set_visible(False)
-axes[3].legend(handles=[axes[3].bar(0, 0, color=c, label=name) for name, c in colours.items()], loc="lower right")
+handles = [axes[3].bar(0, 0, color=c, label=name) for name, c in zip(names, colours, strict=True)]
+axes[3].legend(handles=handles, loc="lower right")
 figure
 
 # %% [markdown] lang="zh" key="modes-read"
@@ -332,7 +358,7 @@ def make_targets(ids, start, silent):  # noqa: F811
 
 
 # %% key="ex2-check"
-checks.exercise_A1_2(make_targets)
+lA1.ex2.check(make_targets)
 
 # %% [markdown] lang="zh" key="loss-text"
 # ## 损失说明什么
@@ -354,11 +380,15 @@ import math
 import torch
 import torch.nn.functional as F
 
-torch.set_num_threads(1)  # for matrices this small a second thread costs more than it brings
+# zh: 矩阵这么小，第二个线程得不偿失
+# en: for matrices this small a second thread costs more than it brings
+torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
 trained = transformers.AutoModelForCausalLM.from_pretrained(folders["qwen3-tiny"], dtype=torch.float32)
 untrained = recipe.build_model("qwen3-tiny", tokenizer)
-chunks = list(recipe.batches(step=0, tokenizer=tokenizer, seed=123))  # 64 samples, sorted by length
+# zh: 64 条样本，按长度排好
+# en: 64 samples, sorted by length
+chunks = list(recipe.batches(step=0, tokenizer=tokenizer, seed=123))
 for name, model in (("untrained", untrained), ("trained", trained)):
     with torch.no_grad():
         sums = [
@@ -366,7 +396,9 @@ for name, model in (("untrained", untrained), ("trained", trained)):
             for input_ids, targets in chunks
         ]
     loss = (sum(sums) / sum(int((targets != -100).sum()) for _, targets in chunks)).item()
-    print(f"{name:<10} loss {loss:.3f}: on average {math.exp(-loss):.2%} for the right token")
+    # zh: 损失，以及正确词元的概率（几何平均）
+    # en: the loss, and the probability of the right token (geometric mean)
+    print(f"{name:<10} {loss:.3f} {math.exp(-loss):.2%}")
     assert name == "trained" or abs(loss - math.log(2560)) < 0.1
 assert loss < 0.1
 
@@ -392,13 +424,18 @@ assert loss < 0.1
 log = np.load(models.ROOT / "assets" / "traces" / "moe_balance_on.npz")
 figure, axes = plots.figure(1, 2, height=2.8)
 axes[0].plot(log["step"], log["loss"], color="#4477aa", linewidth=1)
-for step, label in ((recipe.LONG_PROMPTS_FROM, "long prompts"), (recipe.STEPS["qwen3-moe-tiny"], "more refusals")):
+for step, label in (
+    (recipe.LONG_PROMPTS_FROM, say("提示词变长", "long prompts")),
+    (recipe.STEPS["qwen3-moe-tiny"], say("更多“不知道”", "more refusals")),
+):
     axes[0].axvline(step, color="#222222", linestyle=":", linewidth=1)
     axes[0].text(step - 40, 3, label, ha="right")
 shares = [100 * recipe.schedule(int(step), recipe.STEPS["qwen3-moe-tiny"]) for step in log["step"]]
-axes[0].set(title="qwen3-moe-tiny: loss, nats per token", xlabel="step", yscale="log")
+title = say("qwen3-moe-tiny：每个词元的损失，nat", "qwen3-moe-tiny: loss, nats per token")
+axes[0].set(title=title, xlabel=say("步数", "step"), yscale="log")
 axes[1].plot(log["step"], shares, color="#bb4400")
-axes[1].set(title="learning rate, % of its peak", xlabel="step")
+title = say("学习率，占峰值的 %", "learning rate, % of its peak")
+axes[1].set(title=title, xlabel=say("步数", "step"))
 figure
 
 # %% [markdown] lang="zh" key="curves-read"
@@ -415,18 +452,23 @@ figure
 logs = {name: np.load(models.ROOT / "assets" / "traces" / f"moe_balance_{name}.npz") for name in ("on", "off")}
 length, steps = len(logs["off"]["step"]), logs["on"]["step"]
 figure, axes = plots.figure(2, 4, height=4.4, sharex=True, sharey=True)
-for row, (name, label) in zip(axes, (("on", "with balance"), ("off", "without")), strict=True):
+labels = {"on": say("有均衡", "with balance"), "off": say("没有均衡", "without")}
+for row, (name, label) in zip(axes, labels.items(), strict=True):
     load = logs[name]["load"][:length].astype(float)  # (steps, layers, experts)
     for layer, ax in enumerate(row):
         for expert, colour in enumerate(plots.EXPERT_COLOURS):
             ax.plot(steps[:length], load[:, layer, expert], color=colour)
         ax.axhline(1 / 8, color="#222222", linestyle="--", linewidth=1)
-        ax.set_title(f"layer {layer}, {label}")
+        ax.set_title(say(f"第 {layer} 层，{label}", f"layer {layer}, {label}"))
     busiest, rarest = 8 * load[-1].max(axis=1), load[-1].min(axis=1)
-    print(f"{label:<13} busiest over equal share {busiest.round(2)}  smallest share {(100 * rarest).round(2)} %")
-    print(f"{'':<13} loss, last 50 steps: {logs[name]['loss'][length - 10 : length].mean():.3f}")
-figure.supxlabel("step", fontsize=9)
-figure.supylabel("share of the routed tokens, running average", fontsize=9)
+    print(label)
+    print(say("    最忙的是平均的几倍：", "    busiest over equal share:"), busiest.round(2))
+    print(say("    最少的份额，%：", "    smallest share, %:"), (100 * rarest).round(2))
+    loss = logs[name]["loss"][length - 10 : length].mean()
+    print(say("    最后 50 步的损失：", "    loss, last 50 steps:"), f"{loss:.3f}")
+figure.supxlabel(say("步数", "step"), fontsize=9)
+share = say("分到的词元份额，滑动平均", "share of the routed tokens, running average")
+figure.supylabel(share, fontsize=9)
 figure
 
 # %% [markdown] lang="zh" key="load-read"
@@ -479,7 +521,7 @@ def balancing_loss(load, probabilities):  # noqa: F811
 
 
 # %% key="ex3-check" tags=["extra"]
-checks.exercise_A1_3(balancing_loss)
+lA1.ex3.check(balancing_loss)
 
 # %% [markdown] lang="zh" key="live-text"
 # ## 现场训练一个（选读）
@@ -500,9 +542,10 @@ checks.exercise_A1_3(balancing_loss)
 # Guess first: having seen equally many sums, how many will each get right?
 
 
-# %% key="live-data" tags=["extra"]
+# %% key="live-data" tags=["extra", "raw"]
+# zh: 提示词和回答的词元编号，以及正确的数；test=True 时抽的是留出的题
+# en: token ids of prompt and reply, and the right number; test=True draws held-out sums
 def make_sum(rng, with_thought, test=False):
-    """Token ids of prompt and reply, and the right number; ``test`` draws from the held-out sums."""
     sample = tiny_data.arithmetic("sum", rng, test=test, form="formula")
     prompt = tokenizer.apply_chat_template(
         sample.messages, tokenize=False, add_generation_prompt=True, enable_thinking=with_thought
@@ -514,7 +557,9 @@ def make_sum(rng, with_thought, test=False):
 prompt, reply, expected = make_sum(random.Random(5), with_thought=True)
 print(tokenizer.decode(prompt + reply))
 
-# %% key="live-train" tags=["extra"]
+# %% key="live-train" tags=["extra", "varies"]
+import os
+
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
@@ -531,7 +576,9 @@ def train_live(with_thought):
         ids = pad_sequence([torch.tensor(prompt + reply) for prompt, reply in pairs], batch_first=True)
         wanted = [torch.tensor([-100] * len(prompt) + reply) for prompt, reply in pairs]
         wanted = pad_sequence(wanted, batch_first=True, padding_value=-100)  # (32, seq)
-        share = min(1, (step + 1) / 20) * (1.02 - (step + 1) / live_steps)  # warm up, then down to 2 %
+        # zh: 先升温，再降到 2 %
+        # en: warm up, then down to 2 %
+        share = min(1, (step + 1) / 20) * (1.02 - (step + 1) / live_steps)
         for optimizer, rate in zip(optimizers, (1e-2, 3e-3), strict=True):
             optimizer.param_groups[0]["lr"] = rate * share
         losses.append(recipe.train_step(model, optimizers, [(ids[:, :-1], wanted[:, 1:])], load=None, balance=0)[0])
@@ -539,10 +586,11 @@ def train_live(with_thought):
 
 
 live = {}
-for name, with_thought in (("with thoughts", True), ("answer only", False)):
+for with_thought in (True, False):
     start = time.perf_counter()
-    live[name] = train_live(with_thought)
-    print(f"{name:<14} {live_steps} steps in {time.perf_counter() - start:.0f} s, final loss {live[name][1][-1]:.3f}")
+    live[with_thought] = train_live(with_thought)
+    seconds, loss = time.perf_counter() - start, live[with_thought][1][-1]
+    print(f"with_thought={with_thought!s:5} {seconds:.0f} s, loss {loss:.3f}")
 
 
 # %% key="live-exam" tags=["extra"]
@@ -555,19 +603,23 @@ def exam(model, with_thought, questions=50):
             eos_token_id=tokenizer.eos_token_id,
         )  # fmt: skip
         written = tokenizer.decode(tokens[0, len(prompt) :])
-        right += re.findall(r"\d+", written)[-1:] == [expected]
+        right += written.removesuffix("<|im_end|>").endswith(f"={expected}")
     return right / questions, written
 
 
 figure, ax = plots.figure(1, 1, height=2.4)
 scores = {}
-for (name, (model, losses)), colour in zip(live.items(), ("#4477aa", "#bb4400"), strict=True):
-    scores[name], written = exam(model, name == "with thoughts")
-    ax.plot(losses, color=colour, label=f"{name}: {scores[name]:.0%} of 50 held-out sums right")
-    print(f"--- {name}, its last reply:\n{written}")
-ax.set(title="loss, nats per token", xlabel="step", yscale="log")
+names = {True: say("先写思考", "with thoughts"), False: say("只写答案", "answer only")}
+for (with_thought, (model, losses)), colour in zip(live.items(), ("#4477aa", "#bb4400"), strict=True):
+    scores[with_thought], written = exam(model, with_thought)
+    name, score = names[with_thought], f"{scores[with_thought]:.0%}"
+    label = say(f"{name}：50 道留出的题，对 {score}", f"{name}: {score} of 50 held-out sums right")
+    ax.plot(losses, color=colour, label=label)
+    print(f"--- {name}\n{written}")
+title = say("每个词元的损失，nat", "loss, nats per token")
+ax.set(title=title, xlabel=say("步数", "step"), yscale="log")
 ax.legend()
-assert live_steps < 200 or scores["with thoughts"] > scores["answer only"]
+assert live_steps < 200 or scores[True] > scores[False]
 figure
 
 # %% [markdown] lang="zh" key="live-read"
@@ -593,20 +645,26 @@ figure
 # Step one: put your own questions into `prompts`, each as (question, the last number that should occur). The default is 40 held-out long sums and products; with too few, the share of right answers is luck. The environment variable `COURSE_CASES` changes their number, in the notebook `os.environ["COURSE_CASES"] = "100"`.
 
 # %% key="cap-prompts"
-rng, cases = random.Random(2), int(os.environ.get("COURSE_CASES", 40))
-drawn = [tiny_data.arithmetic(("chain", "product")[i % 2], rng, test=True, form="formula") for i in range(cases)]
+import os
+import re
+
+rng, cases = random.Random(3), int(os.environ.get("COURSE_CASES", 40))
+drawn = [tiny_data.draw_problem(("chain", "product")[i % 2], rng, test=True) for i in range(cases)]
 number = re.compile(r"-?\d+")
-prompts = [(sample.messages[0]["content"], sample.expected) for sample in drawn]
+prompts = [(f"{problem.expression}=?", str(problem.result)) for problem in drawn]
 conversations = [[{"role": "user", "content": question}] for question, _ in prompts]
 
 
+# zh: 答案里的最后一个数对不对；思考被截断，就没有答案
+# en: whether the answer's last number is right; a thought that was cut has no answer
 def is_right(content, expected):
-    """Whether the answer's last number is the expected one; a thought that was cut off leaves no answer."""
     return number.findall((content or "").replace(",", ""))[-1:] == [expected]
 
 
 print(*prompts[:4], sep="\n")
-machine.require_vllm()  # for all that follows
+# zh: 下面都要用 vLLM
+# en: all that follows needs vLLM
+machine.require_vllm()
 
 # %% [markdown] lang="zh" key="cap-offline-text"
 # 第二步：离线试。vLLM 的 `thinking_token_budget` 数思考里的词元，数满就替模型写上 `</think>`；`None` 是不限。采样用 Qwen 给思考模式的建议值，不用贪心解码。
@@ -618,7 +676,7 @@ machine.require_vllm()  # for all that follows
 #
 # Guess first: as the budget grows from 0, does the share of right answers rise steadily, or jump somewhere?
 
-# %% key="cap-offline"
+# %% key="cap-offline" tags=["varies"]
 from helpers.engine import close_engine, open_engine, split
 
 cap_folder = models.course_model()
@@ -628,13 +686,17 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 measured = []
 llm = open_engine()
 for budget in budgets:
-    params = llm.get_default_sampling_params()  # vLLM's SamplingParams, with the values of generation_config.json
+    # zh: vLLM 的 SamplingParams，取 generation_config.json 里的值
+    # en: vLLM's SamplingParams, with the values of generation_config.json
+    params = llm.get_default_sampling_params()
     params.max_tokens, params.thinking_token_budget = limit, budget
     outputs = llm.chat(conversations, params, use_tqdm=False)
     right = [is_right(split(output).answer, wanted) for output, (_, wanted) in zip(outputs, prompts, strict=True)]
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / cases
     measured.append({"budget": budget, "right": sum(right) / cases, "tokens": tokens})
-    print(f"budget {budget!s:<5} {measured[-1]['right']:6.1%} right, {tokens:5.1f} tokens an answer")
+    # zh: 预算，正确率，平均每个答案的词元数
+    # en: budget, share of right answers, tokens an answer on average
+    print(f"budget {budget!s:<5} {measured[-1]['right']:6.1%} {tokens:5.1f} tokens")
 close_engine()
 if models.is_bundled(cap_folder) and cases >= 40:
     assert measured[-1]["right"] > measured[0]["right"]
@@ -648,7 +710,7 @@ if models.is_bundled(cap_folder) and cases >= 40:
 #
 # <details><summary>提示</summary>
 #
-# 先求最好的 `right`，留下 `right >= 最好 - allowed_loss` 的，再按 `tokens` 取最小。不要直接比较预算：`None` 不能和数字比大小。
+# 先求最好的 `right`，记作 `best`；留下 `right >= best - allowed_loss` 的，再按 `tokens` 取最小。不要直接比较预算：`None` 不能和数字比大小。
 #
 # </details>
 
@@ -661,7 +723,7 @@ if models.is_bundled(cap_folder) and cases >= 40:
 #
 # <details><summary>Hint</summary>
 #
-# Find the best `right`, keep those with `right >= 最好 - allowed_loss` (the best, less what is allowed), then take the smallest by `tokens`. Do not compare budgets themselves: `None` has no order with numbers.
+# Find the best `right` and call it `best`; keep those with `right >= best - allowed_loss`, then take the smallest by `tokens`. Do not compare budgets themselves: `None` has no order with numbers.
 #
 # </details>
 
@@ -679,7 +741,7 @@ def choose_budget(measured, allowed_loss):  # noqa: F811
 
 
 # %% key="ex4-check"
-checks.exercise_A1_4(choose_budget)
+lA1.ex4.check(choose_budget)
 
 # %% [markdown] lang="zh" key="cap-serve-text"
 # 第三、四步：用选好的预算上线，从客户端把所有题同时发出去，测三件事：对了多少，每个答案多少词元，等了多久。练习还没做时，这里先用 64。`thinking_token_budget` 不是 OpenAI 的参数，放进 `extra_body`。
@@ -687,7 +749,7 @@ checks.exercise_A1_4(choose_budget)
 # %% [markdown] lang="en" key="cap-serve-text"
 # Steps three and four: serve with the chosen budget, send all questions at once from the client, and measure three things: how many are right, tokens an answer, and how long it took. While the exercise is open, 64 stands in. `thinking_token_budget` is no parameter of OpenAI's and goes into `extra_body`.
 
-# %% key="cap-serve"
+# %% key="cap-serve" tags=["raw", "varies"]
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -711,7 +773,7 @@ with Server() as server:
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(ask, conversations))
 
-# %% key="cap-report"
+# %% key="cap-report" tags=["varies"]
 contents, counts, seconds = zip(*replies, strict=True)
 report = {
     "budget": chosen,
@@ -725,11 +787,13 @@ figure, ax = plots.figure(1, 1, height=2.8)
 ax.plot([row["tokens"] for row in measured], [100 * row["right"] for row in measured], "o--", color="#4477aa")
 for row in measured:
     ax.annotate(str(row["budget"]), (row["tokens"], 100 * row["right"]), (6, -11), textcoords="offset points")
-ax.plot(report["tokens"], 100 * report["right"], "*", markersize=15, color="#bb4400", label="served")
-title = f"{cap_folder.name}: right answers, % (the number at a point is its budget)"
-ax.set(title=title, xlabel="tokens an answer", ylim=(-5, 108))
+served = say("上线之后", "served")
+ax.plot(report["tokens"], 100 * report["right"], "*", markersize=15, color="#bb4400", label=served)
+title = say("正确率，%（点旁的数是预算）", "right answers, % (the number at a point is its budget)")
+xlabel = say("平均每个答案的词元数", "tokens an answer")
+ax.set(title=f"{cap_folder.name}: {title}", xlabel=xlabel, ylim=(-5, 108))
 ax.legend(loc="lower right")
-checks.capstone_A1(measured, report, choose_budget)
+lA1.capstone.check(lambda: (measured, report, choose_budget))
 figure
 
 # %% [markdown] lang="zh" key="recap"
@@ -818,7 +882,7 @@ figure
 #
 # The next cell needs nothing of this course: point it to a running OpenAI-compatible server and give it your questions, and it reports right answers, tokens and waiting time. With no server there, it says one sentence.
 
-# %% key="copy-me" tags=["copy-me", "extra"]
+# %% key="copy-me" tags=["copy-me", "extra", "raw", "varies"]
 import os
 import re
 import statistics
@@ -828,8 +892,12 @@ from concurrent.futures import ThreadPoolExecutor
 from openai import APIConnectionError, OpenAI
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
-BUDGET = int(os.environ.get("THINKING_BUDGET", 0)) or None  # tokens; none: think as long as it takes
-QUESTIONS = [("37×46=?", "1702"), ("23×31=?", "713"), ("17+25+8=?", "50")]  # (question, last number of the answer)
+# zh: 思考预算，词元数；None：想多久都行
+# en: the thinking budget in tokens; None: think as long as it takes
+BUDGET = int(os.environ.get("THINKING_BUDGET", 0)) or None
+# zh: （问题，答案里的最后一个数）
+# en: (question, last number of the answer)
+QUESTIONS = [("37×46=?", "1702"), ("23×31=?", "713"), ("17+25+8=?", "50")]
 
 
 def ask(client, model, question):

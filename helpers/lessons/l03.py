@@ -1,0 +1,228 @@
+"""Lesson 03: RMSNorm, QK-norm in the right place, the size of the KV cache."""
+
+from functools import partial
+from itertools import product
+
+from helpers import models
+from helpers.check import Exercise
+
+CONFIGS = {size: models.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "0.6B", "30B-A3B")}
+
+
+# ---------------------------------------------------------------------------------------------- exercise 1
+
+
+def mean_square(x):
+    return x.pow(2).mean(-1, keepdim=True)
+
+
+def variance(x, correction=0):
+    return x.var(-1, keepdim=True, correction=correction)
+
+
+def inside(square, eps):
+    return (square + eps).sqrt()
+
+
+def outside(square, eps):
+    return square.sqrt() + eps
+
+
+def rms_norm(x, weight, eps, square=mean_square, root=inside, center=False):
+    return weight * (x - x.mean(-1, keepdim=True) if center else x) / root(square(x), eps)
+
+
+def rms_norm_cases():
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    x = 3 * torch.randn(2, 4, 8, generator=generator) + 1  # a mean far from 0, so that subtracting it shows
+    tiny = 1e-4 * torch.randn(8, 8, generator=generator)  # so that eps is large; a square hides a lost dimension
+    weight = torch.rand(8, generator=generator) + 0.5
+    return {"x (2, 4, 8)": (x, weight, 1e-6), "x (8, 8)": (tiny, weight, 1e-6)}
+
+
+def right_norm(x, weight, eps):
+    import torch.nn.functional as F
+
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+LAYER_NORM = "这是 LayerNorm：RMSNorm 不减平均值。", "this is LayerNorm: RMSNorm does not subtract the mean."
+DEVIATION = (
+    "除的是标准差；应该除以均方根，不减平均值。",
+    "this divides by the standard deviation; divide by the root mean square, without subtracting the mean.",
+)
+LAST = "平均只取最后一维：dim=-1, keepdim=True。", "the mean is over the last dimension: dim=-1, keepdim=True."
+EPS = "eps 要加在平方的平均上，在开方之前。", "eps is added to the mean of the squares, before the root."
+SUM = "除的是平方和的根；应该先取平均。", "this divides by the root of the sum of squares; take the mean."
+
+ex1 = Exercise(
+    right=right_norm,
+    cases=rms_norm_cases,
+    start=("先求最后一维上平方的平均，加 eps，取 rsqrt，乘回 x，最后乘 weight。",
+           "mean of the squares over the last dimension, plus eps, rsqrt, times x, and last times weight."),
+    mistakes=[
+        *[
+            (partial(rms_norm, square=square, root=root, center=True), *LAYER_NORM)
+            for square, root in ((variance, inside), (variance, outside), (mean_square, inside))
+        ],
+        *[
+            (partial(rms_norm, square=partial(variance, correction=correction), root=root, center=center), *DEVIATION)
+            for correction, root, center in product((0, 1), (inside, outside, lambda v, eps: v.sqrt()), (False, True))
+            if correction or not center
+        ],
+        (lambda x, weight, eps: rms_norm(x, 1, eps), "还差最后一步：乘上 weight。",
+         "one step is missing: the multiplication by weight."),
+        *[
+            (partial(rms_norm, square=lambda x: x.pow(2).sum(-1, keepdim=True), root=root), *SUM)
+            for root in (inside, outside)
+        ],
+        (partial(rms_norm, square=lambda x: x.pow(2).mean()), *LAST),
+        (partial(rms_norm, square=lambda x: x.pow(2).mean(0, keepdim=True)), *LAST),
+        (partial(rms_norm, square=lambda x: x.pow(2).mean(1, keepdim=True)), *LAST),
+        (partial(rms_norm, square=lambda x: x.pow(2).mean(-1)), *LAST),
+        (partial(rms_norm, root=outside), *EPS),
+        (partial(rms_norm, root=lambda square, eps: square.sqrt()), *EPS),
+        (partial(rms_norm, root=lambda square, eps: square + eps), "还差开方：除以平方的平均的根。",
+         "the root is missing: divide by the root of the mean of the squares."),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 2
+
+
+def walk(x, norm, cos, sin, steps="nr"):
+    """n: norm, r: rotate."""
+    from helpers.qwen import apply_rope
+
+    for step in steps:
+        x = norm(x) if step == "n" else apply_rope(x, cos, sin)
+    return x
+
+
+def prepare(query, key, q_norm, k_norm, cos, sin, of_query="nr", of_key="nr"):
+    return walk(query, q_norm, cos, sin, of_query), walk(key, k_norm, cos, sin, of_key)
+
+
+def all_heads(norm):
+    """One norm over the heads of a token together, with the weight of a head."""
+
+    def normed(x):
+        return right_norm(x.flatten(2), norm.weight.repeat(x.shape[2]), 1e-6).unflatten(2, x.shape[2:])
+
+    return normed
+
+
+def prepare_cases():
+    import torch
+
+    from helpers.qwen import RMSNorm, rope_frequencies, rope_tables
+
+    generator = torch.Generator().manual_seed(0)
+    norms = RMSNorm(8, 1e-6), RMSNorm(8, 1e-6)
+    for norm in norms:
+        norm.weight = torch.nn.Parameter(torch.rand(8, generator=generator) + 0.5, requires_grad=False)
+    cases = {}
+    for seq, heads, kv_heads in ((5, 6, 2), (4, 4, 1)):  # with 4 and 4, a transposed query still fits cos and sin
+        query, key = (torch.randn(1, seq, n, 8, generator=generator) for n in (heads, kv_heads))
+        tables = rope_tables(torch.arange(seq)[None], rope_frequencies(8, 1e4))  # each (batch, 1, seq, head_dim)
+        cases[f"query {tuple(query.shape)}"] = query, key, *norms, *(table.transpose(1, 2) for table in tables)
+    return cases
+
+
+def hint_of(name, steps):
+    """The hint for one of the two that went through these steps."""
+    if steps == "rn":
+        return (
+            f"{name} 先旋转、后归一化了；Qwen3 是先归一化，再旋转。",
+            f"{name} is rotated first and normed after; Qwen3 norms first, then rotates.",
+        )
+    if "n" not in steps:
+        return f"{name} 还没有归一化。", f"{name} is not normed yet."
+    return f"{name} 还没有旋转。", f"{name} is not rotated yet."
+
+
+def turned(query, key, *rest):
+    return prepare(query.transpose(1, 2), key.transpose(1, 2), *rest)
+
+
+def repeated(*case):
+    query, key = prepare(*case)
+    return query, key.repeat_interleave(query.shape[2] // key.shape[2], dim=2)
+
+
+def scaled(*case):
+    query, key = prepare(*case)
+    return query / query.shape[-1] ** 0.5, key
+
+
+NOT_TURNED = ("形状已经对得上 cos 和 sin：不要转置。", "the shapes fit cos and sin as they are: do not transpose.")
+OWN_NORM = "query 要用 q_norm。", "query takes q_norm."
+EACH_HEAD = ("每个头各自归一化，只在最后一维上，不是把所有的头放在一起。",
+             "each head is normed by itself, over the last dimension alone, not all heads together.")  # fmt: skip
+
+ex2 = Exercise(
+    right=prepare,
+    cases=prepare_cases,
+    start=("两个向量各走两步：归一化和旋转。想一想哪一步在前。",
+           "query and key each take two steps, a norm and a rotation: which first?"),
+    mistakes=[
+        *[
+            (
+                partial(prepare, of_query=of_query, of_key=of_key),
+                *(hint_of("query", of_query) if of_query != "nr" else hint_of("key", of_key)),
+            )
+            for of_query, of_key in product(("nr", "rn", "r", "n", ""), repeat=2)
+            if (of_query, of_key) != ("nr", "nr")
+        ],
+        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, q_norm, q_norm, *t), "key 要用 k_norm。", "key takes k_norm."),
+        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, k_norm, k_norm, *t), *OWN_NORM),
+        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, k_norm, q_norm, *t), *OWN_NORM),
+        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, all_heads(q_norm), k_norm, *t), *EACH_HEAD),
+        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, all_heads(q_norm), all_heads(k_norm), *t), *EACH_HEAD),
+        (turned, *NOT_TURNED),
+        (lambda *case: tuple(x.transpose(1, 2) for x in turned(*case)), *NOT_TURNED),
+        (scaled, "除以 head_dim 的平方根是点积的事，这里还没有到。",
+         "the division by the root of head_dim belongs to the dot product, which comes later."),
+        (repeated, "KV 头不用重复：那是点积的事。", "the KV heads are not repeated here: the dot product does that."),
+        (lambda *case: prepare(*case)[0], "应该返回两个张量：return query, key。",
+         "two tensors are wanted: return query, key."),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 3
+
+
+def kv_bytes(config, both=2, heads="num_key_value_heads", head_dim=models.head_dim, layers="num_hidden_layers", size=2):
+    return both * config.get(layers, 1) * config[heads] * head_dim(config) * size
+
+
+HALF = ("只有一半：键和值都要存，每个数 2 字节。",
+        "this is half: keys and values are both stored, with 2 bytes a number.")  # fmt: skip
+
+ex3 = Exercise(
+    right=models.kv_bytes_per_token,
+    cases={f"Qwen3-{size}": (config,) for size, config in CONFIGS.items()},
+    start=("每层、每个 KV 头都要存一个键和一个值，各 head_dim 个数，每个数 2 字节。",
+           "each layer and KV head stores a key and a value of head_dim numbers, 2 bytes each."),
+    mistakes=[
+        (partial(kv_bytes, head_dim=lambda config: config["hidden_size"] // config["num_attention_heads"]),
+         "8B 碰巧对了，0.6B 就不对：head_dim 要直接读，不能用 hidden_size / heads 算。",
+         "right for 8B by luck, wrong for 0.6B: read head_dim, it is not hidden_size / heads."),
+        (partial(kv_bytes, both=1), *HALF),
+        (partial(kv_bytes, heads="num_attention_heads"), "缓存里只有 KV 头，不是全部注意力头。",
+         "the cache holds the KV heads, not all attention heads."),
+        (partial(kv_bytes, layers="one layer"), "这只是一层的：还要乘层数。", "this is one layer: times the layers."),
+        (partial(kv_bytes, size=4), "每个数占 2 字节（bf16），不是 4 字节。", "a number takes 2 bytes (bf16), not 4."),
+        (lambda config: kv_bytes(config) / 1024, "要的是字节数：不用除以 1024。",
+         "bytes are wanted: do not divide by 1024."),
+        (lambda config: kv_bytes(config) * 40960 / 2**30, "这是 40,960 个词元占的 GiB；要返回的是一个词元占的字节数。",
+         "these are the GiB of 40,960 tokens; return the bytes of one token."),
+        (lambda config: 4 * config["num_hidden_layers"] * config["hidden_size"],
+         "键的宽度是 num_key_value_heads × head_dim，不是 hidden_size。",
+         "keys are num_key_value_heads × head_dim wide, not hidden_size."),
+    ],
+)  # fmt: skip

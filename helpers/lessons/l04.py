@@ -1,0 +1,228 @@
+"""Lesson 04: the router, the loop over experts, the parameters of the experts, the load-balancing loss."""
+
+from functools import partial
+from itertools import product
+
+from helpers import models
+from helpers.check import Exercise
+from helpers.difference import alike
+from helpers.lessons import balance
+
+EXPERTS = 4  # in exercise 2
+
+
+def seeded():
+    import torch
+
+    return torch, torch.Generator().manual_seed(0)
+
+
+# ---------------------------------------------------------------------------------------------- exercise 1
+
+
+def each_token(weights):
+    return weights.sum(-1, keepdim=True)
+
+
+def choose_experts(router_logits, top_k, scores=lambda logits: logits.softmax(-1), total=each_token, largest=True):
+    weights, ids = scores(router_logits).topk(top_k, largest=largest)
+    return (weights / total(weights) if total else weights), ids
+
+
+def right_route(router_logits, top_k):
+    from helpers.qwen import route
+
+    return route(router_logits, top_k, norm_topk_prob=True)
+
+
+def router_cases():
+    torch, generator = seeded()
+    logits = 2 * torch.randn(6, 5, generator=generator)  # as many tokens as no top-k is
+    cases = (logits, 3), (logits, 2), (logits[:3], 3)  # in the last one, a sum that lost its dimension divides as well
+    return {f"router_logits {tuple(logits.shape)}, top_k={top_k}": (logits, top_k) for logits, top_k in cases}
+
+
+OTHER_SCORES = [
+    (lambda logits: logits.softmax(0), "softmax 沿着词元做了；应该沿着专家做：dim=-1。",
+     "the softmax runs over the tokens; it should run over the experts: dim=-1."),
+    (lambda logits: logits, "权重直接取自 logits；logits 可以是负数，要先做 softmax。",
+     "the weights come from the logits themselves, which may be negative: softmax first."),
+    (lambda logits: logits.sigmoid(), "这里用 softmax，不用 sigmoid。", "it is softmax here, not sigmoid."),
+]  # fmt: skip
+
+ex1 = Exercise(
+    right=right_route,
+    cases=router_cases,
+    start=("三步：在专家那一维上做 softmax，取 topk，再除以选中的权重之和。",
+           "three steps: softmax over the experts, topk, then divide by the sum of the chosen weights."),
+    mistakes=[
+        (partial(choose_experts, total=None), "还差最后一步：每个词元的权重要除以它们的和，加起来才是 1。",
+         "one step is missing: divide the weights of each token by their sum, so that they add up to 1."),
+        *[(partial(choose_experts, scores=scores, total=total), *hint)
+          for (scores, *hint), total in product(OTHER_SCORES, (each_token, None))],
+        (partial(choose_experts, total=lambda weights: weights.sum(-1)),
+         "求和丢了一维，除法对不上词元：sum 要写 keepdim=True。",
+         "the sum lost its dimension, so the division does not line up with the tokens: sum with keepdim=True."),
+        (partial(choose_experts, total=lambda weights: weights.sum()), "除以了所有词元的总和；每个词元除以自己的和。",
+         "this divides by the sum over all tokens; divide the weights of each token by their own sum."),
+        (lambda *case: tuple(part.flip(-1) for part in right_route(*case)), "次序反了：权重最大的排在最前面。",
+         "the order is wrong: the heaviest comes first."),
+        (lambda *case: right_route(*case)[::-1], "顺序反了：先权重，后编号。",
+         "the order is the other way round: weights first, then ids."),
+        (lambda logits, top_k: (right_route(logits, top_k)[0], right_route(-logits, top_k)[1]),
+         "选中的专家不对：编号和权重来自同一个 topk。",
+         "these are not the chosen experts: ids and weights come from the same topk."),
+        (partial(choose_experts, largest=False), "选了分数最低的专家；应该选最高的。",
+         "these are the experts with the lowest scores; the highest are chosen."),
+        (lambda *case: right_route(*case)[0], "应该返回两个张量：return routing_weights, expert_ids。",
+         "two tensors are wanted: return routing_weights, expert_ids."),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 2
+
+
+def weighted(expert, rows, weights):
+    return expert(rows) * weights
+
+
+def run_experts(
+    tokens, routing_weights, expert_ids, experts, output=None, slots=lambda *where: where, rows=weighted, add=True
+):
+    """output: where to start; rows: of one expert, from its function, its tokens and their weights."""
+    output = 0 * tokens if output is None else output
+    for expert in range(len(experts)):
+        token, slot = slots(*(expert_ids == expert).nonzero(as_tuple=True))
+        put = output.index_add_ if add else output.index_copy_
+        put(0, token, rows(experts[expert], tokens[token], routing_weights[token, slot, None]))
+    return output
+
+
+def over_tokens(tokens, routing_weights, expert_ids, experts):
+    output = 0 * tokens
+    for token, slot in product(range(len(tokens)), range(expert_ids.shape[1])):
+        output[token] += routing_weights[token, slot] * experts[expert_ids[token, slot]](tokens[None, token])[0]
+    return output
+
+
+def count_calls(solution, tokens, routing_weights, expert_ids, experts):
+    """The output, and how often experts were called."""
+    calls = []
+
+    def counted(expert):
+        return lambda rows: (calls.append(expert), expert(rows))[1]
+
+    output = solution(tokens, routing_weights, expert_ids, [counted(expert) for expert in experts])
+    return {"output": output, "calls": len(calls)}
+
+
+def same_output(given, wanted):
+    """With at most one call each, or with more than that, however many."""
+    return alike(given["output"], wanted["output"]) and (given["calls"] > EXPERTS) == (wanted["calls"] > EXPERTS)
+
+
+def expert_cases():
+    torch, generator = seeded()
+    # Not linear, so that it shows whether a weight goes in or comes out.
+    experts = [lambda rows, n=n: torch.tanh((n + 1) * rows + rows.flip(-1)) + n for n in range(EXPERTS)]
+    tokens = torch.randn(5, 3, generator=generator)
+    weights = torch.tensor([[0.9, 0.1], [0.7, 0.3], [0.8, 0.2], [0.6, 0.4], [0.55, 0.45]])
+    expert_ids = torch.tensor([[0, 2], [2, 0], [1, 2], [0, 1], [2, 1]])  # nobody takes expert 3
+    return {
+        "tokens (5, 3)": (tokens, weights, expert_ids, experts),
+        "tokens (2, 3)": (tokens[:2], weights[:2], expert_ids[2:4], experts),
+        "len(experts)=2": (tokens[:3], weights[:3], torch.tensor([[0, 1], [1, 0], [0, 1]]), experts[:2]),
+    }
+
+
+FROM_ZEROS = ("输出要从全零开始，不能加在输入上：torch.zeros_like(tokens)。",
+              "start the output from zeros, not from the input: torch.zeros_like(tokens).")  # fmt: skip
+TOKEN_FIRST = "torch.where 先给词元，后给名次，别弄反。", "torch.where gives the token first, then the slot."
+
+ex2 = Exercise(
+    right=run_experts,
+    cases=expert_cases,
+    ask=count_calls,
+    same=same_output,
+    start=(
+        "对每个专家：torch.where(expert_ids == expert) 给出词元和名次，算完乘权重，再用 index_add_ 加回去。",
+        "for each expert: torch.where(expert_ids == expert) gives tokens and slots; run, weight, add with index_add_.",
+    ),
+    mistakes=[
+        (over_tokens, "结果对了，可是专家被调用了 {given[calls]} 次：一个专家一次就够，把它的词元一起交给它。",
+         "the result is right, but the experts were called {given[calls]} times: once each is enough, with all its "
+         "tokens together."),
+        (lambda *case: run_experts(*case, output=case[0]), *FROM_ZEROS),
+        (lambda *case: run_experts(*case, output=case[0].clone()), *FROM_ZEROS),
+        (partial(run_experts, rows=lambda expert, rows, weights: expert(rows)), "还没有乘路由权重。",
+         "the routing weights are missing."),
+        (partial(run_experts, rows=lambda expert, rows, weights: expert(rows * weights)),
+         "权重乘在了专家的输入上；要乘在它的输出上：专家不是线性的，两者不同。",
+         "the weight goes to what the expert returns, not to what it is given: an expert is not linear."),
+        (partial(run_experts, slots=lambda token, slot: (token[slot < 1], slot[slot < 1])),
+         "每个词元只算了第一个专家。", "each token got its first expert only."),
+        (lambda tokens, weights, ids, experts: run_experts(tokens, weights, ids, experts[: ids.shape[1]]),
+         "只循环了 top_k 个专家：要走遍 len(experts) 个。",
+         "the loop takes top_k experts only: go through all len(experts)."),
+        (lambda tokens, weights, ids, experts: run_experts(tokens, weights[[[n] for n in range(len(ids))], ids], ids,
+                                                           experts),
+         "权重按专家编号取了：routing_weights 的第二维是名次，用 slot。",
+         "the weights are looked up by expert: the second dimension of routing_weights is the slot."),
+        (partial(run_experts, rows=lambda expert, rows, weights: expert(rows) * weights[:, 0]),
+         "权重少一维，对不上 hidden：routing_weights[token, slot, None]。",
+         "the weights lack a dimension and meet hidden instead of the rows: routing_weights[token, slot, None]."),
+        (partial(run_experts, add=False), "后来的专家盖掉了先前的：用 index_add_ 加，不要赋值。",
+         "later experts overwrote earlier ones: add with index_add_ instead of assigning."),
+        (partial(run_experts, slots=lambda token, slot: (slot, token)), *TOKEN_FIRST),
+        (partial(run_experts, slots=lambda token, slot: (slot, token.clamp(max=1))), *TOKEN_FIRST),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 3
+
+
+def expert_parameters(config, matrices=3, width="moe_intermediate_size", layers="num_hidden_layers", used=None):
+    """used: how many experts a token uses, in place of num_experts_per_tok."""
+    one = matrices * config["hidden_size"] * config[width] * config.get(layers, 1)
+    return one * config["num_experts"], one * (used or config["num_experts_per_tok"])
+
+
+def router_parameters(config):
+    return config["hidden_size"] * config["num_experts"] * config["num_hidden_layers"]
+
+
+ex3 = Exercise(
+    right=expert_parameters,
+    cases={f"Qwen3-{size}": (models.CATALOGUE[f"Qwen/Qwen3-{size}"].config,) for size in ("30B-A3B", "235B-A22B")},
+    start=("一个专家是三个 hidden × moe_intermediate_size 的矩阵；再乘专家数和层数。",
+           "an expert is three matrices of hidden × moe_intermediate_size; times the experts, times the layers."),
+    mistakes=[
+        (lambda config: expert_parameters(config)[::-1], "顺序反了：先全部，后用到的。",
+         "the order is the other way round: all first, then used."),
+        (partial(expert_parameters, layers="one layer"), "这只是一层的：还要乘层数。",
+         "this is one layer: times the layers."),
+        (partial(expert_parameters, matrices=2), "一个专家有三个矩阵，不是两个：gate_proj、up_proj、down_proj。",
+         "an expert has three matrices, not two: gate_proj, up_proj, down_proj."),
+        (partial(expert_parameters, width="intermediate_size"),
+         "intermediate_size 是稠密层的宽度；专家的宽度是 moe_intermediate_size。",
+         "intermediate_size is the width of a dense layer; that of an expert is moe_intermediate_size."),
+        *[(wrong, "第二个数是一个词元用到的：每层 num_experts_per_tok 个专家。",
+           "the second number is what a token uses: num_experts_per_tok experts in each layer.") for wrong in (
+            partial(expert_parameters, used=1),
+            lambda config: expert_parameters(config, used=config["num_experts"] - config["num_experts_per_tok"]),
+            lambda config: (expert_parameters(config)[0], expert_parameters(config, layers="one layer")[1]))],
+        (lambda config: tuple(n + router_parameters(config) for n in expert_parameters(config)),
+         "路由器的矩阵不算：只要专家的参数。", "the router's matrix does not count: the experts alone are asked for."),
+        (lambda config: expert_parameters(config)[:1] * 2, "一个词元只用到 num_experts_per_tok 个专家。",
+         "a token uses num_experts_per_tok of the experts only."),
+        (lambda config: expert_parameters(config)[0], "应该返回两个数：全部的，和用到的。",
+         "two numbers are wanted: of all, and of those used."),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 4
+
+ex4 = balance.of_router

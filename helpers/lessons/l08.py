@@ -1,0 +1,168 @@
+"""Lesson 08: where latency doubles, which errors are worth a retry, how many requests fit."""
+
+import math
+from functools import partial
+
+from helpers import models
+from helpers.check import Exercise
+
+# ---------------------------------------------------------------------------------------------- exercise 1
+
+
+def doubled(curves, order=sorted, before=False, strictly=False, base=lambda curves: curves[1]):
+    """All levels at twice the latency of 1, or with ``before`` of the level before."""
+    levels = order(curves)
+    bars = {n: 2 * (curves[levels[place - 1]] if before and place else base(curves)) for place, n in enumerate(levels)}
+    return [n for n in levels if curves[n] > bars[n] or (curves[n] == bars[n] and not strictly)]
+
+
+def latency_doubles(curves, what=lambda n, curves: n, **how):
+    found = doubled(curves, **how)
+    return what(found[0], curves) if found else None
+
+
+NOT_THE_LATENCY = ("返回的应该是并发，不是序号，也不是延迟。",
+                   "return the concurrency, not its place or the latency.")  # fmt: skip
+NEVER = "一直没有翻倍时返回 None。", "return None where it never doubles."
+FIRST = "要第一次达到的那个，后面又降下来也不管。", "the first that reaches it, even if a later one is below."
+
+ex1 = Exercise(
+    right=latency_doubles,
+    cases=[
+        ({1: 1.0, 2: 1.1, 4: 2.0, 8: 5.0},),
+        ({1: 10.0, 2: 13.0, 4: 17.0, 8: 22.0, 16: 30.0},),
+        ({8: 9.0, 1: 1.0, 4: 3.0, 2: 1.5},),
+        ({1: 1.0, 2: 2.5, 4: 1.5, 8: 3.0},),
+        ({1: 2.0, 2: 1.5, 4: 3.0, 8: 4.5},),
+        ({1: 1.0, 2: 1.2, 4: 1.4},),
+    ],
+    start=("从小到大看每个并发，找第一个延迟不小于并发 1 的两倍的。",
+           "look at each concurrency upwards for the first whose latency is at least twice that at 1."),
+    mistakes=[
+        (partial(latency_doubles, before=True), "要和并发 1 的延迟比，不是和前一档比。",
+         "compare with the latency at 1, not with the level before."),
+        (partial(latency_doubles, base=lambda curves: min(curves.values())), "要和并发 1 的延迟比，不是和最小的比。",
+         "compare with the latency at 1, not with the smallest."),
+        (partial(latency_doubles, what=lambda n, curves: max(filter(n.__gt__, curves))),
+         "这是翻倍之前的那一档；要的是翻倍的那一档。", "this is the level before; return the one where it doubles."),
+        (partial(latency_doubles, strictly=True), "正好两倍也算。", "exactly twice counts too."),
+        (partial(latency_doubles, order=list), "字典不一定按顺序：先排序。",
+         "the dictionary need not be in order: sort it first."),
+        (partial(latency_doubles, what=lambda n, curves: sorted(curves).index(n)), *NOT_THE_LATENCY),
+        (partial(latency_doubles, what=lambda n, curves: curves[n]), *NOT_THE_LATENCY),
+        *[(wrong, *NEVER) for wrong in (
+            lambda curves: min(doubled(curves)), lambda curves: doubled(curves)[0],
+            lambda curves: next(iter(doubled(curves))), lambda curves: latency_doubles(curves) or max(curves))],
+        (lambda curves: next((n for n in sorted(curves) if all(m in doubled(curves) for m in curves if m >= n)), None),
+         *FIRST),
+        (lambda curves: max(doubled(curves), default=None), *FIRST),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 2
+
+
+def worth_a_retry(status, none=True, named=(408, 429), least=500, never=()):
+    if status is None:
+        return none
+    return (status in named or status >= least) and status not in never
+
+
+NO_CONNECTION = "连接失败（None）过一会儿可能就好了。", "a failed connection (None) may be over in a moment."
+NONE_FIRST = "None 不能和数字比较：先处理它。", "None does not compare with numbers: deal with it first."
+STATUS = {
+    429: ("429 是请求太多：慢一点再来。", "429 means too many requests: slower, but again."),
+    408: ("408 是超时。", "408 is a timeout."),
+    503: ("503 是背压，值得重试。", "503 is back-pressure and worth a retry."),
+    400: ("400 是请求本身不对，重试没有用。", "400 is a wrong request, and stays wrong."),
+    401: ("401 是密钥不对，重试没有用。", "401 is a wrong key, and stays wrong."),
+    404: ("404 是名字或路径不对，重试没有用。", "404 is a wrong name or path, and stays wrong."),
+    200: ("200 是成功。", "200 is success."),
+}
+
+ex2 = Exercise(
+    right=worth_a_retry,
+    cases=[(status,) for status in (None, 503, 500, 504, 520, 429, 408, 400, 401, 404, 422, 200)],
+    ask=lambda solution, status: bool(solution(status)),
+    start=("连接失败、408、429、500 以上返回 True，其余 False。",
+           "True for no connection, 408, 429 and from 500 on, else False."),
+    mistakes=[
+        (lambda status: status >= 500 or status in (408, 429), *NONE_FIRST),
+        (partial(worth_a_retry, none=False), *NO_CONNECTION),
+        (partial(worth_a_retry, none=False, named=()), *NO_CONNECTION),
+        (partial(worth_a_retry, least=501), "500 也算，它是“500 和以上”的第一个。",
+         "500 counts: it is the first of 500 and above."),
+        *[(lambda status, known=known: status in (None, 408, 429, *known), "500 以上有很多，列不完：用 status >= 500。",
+           "there are too many from 500 on for a list: status >= 500.")
+          for known in ((500, 502, 503), (500, 502, 503, 504))],
+        (partial(worth_a_retry, named=range(408, 430)), "408 和 429 是两个状态码，不是一段：422 是请求本身不对。",
+         "408 and 429 are two codes and no range: 422 is a wrong request."),
+        (partial(worth_a_retry, named=()), "408 和 429 也值得重试：一个是超时，一个是请求太多。",
+         "408 and 429 are worth a retry too: a timeout, and too many requests."),
+        (partial(worth_a_retry, named=(408,)), *STATUS[429]),
+        (partial(worth_a_retry, named=(429,)), *STATUS[408]),
+        (partial(worth_a_retry, never=(503,)), *STATUS[503]),
+        *[(partial(worth_a_retry, named=(408, 429, status)), *STATUS[status]) for status in (400, 401, 404, 200)],
+        (partial(worth_a_retry, least=400), *STATUS[400]),
+        (lambda status: True, "每个状态都成了 True：status == 408 or 429 总是真，要写 status in (408, 429)。",
+         "every status gives True: status == 408 or 429 always does; write status in (408, 429)."),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 3
+
+
+def kv_heads(config, tp):
+    return max(1, config["num_key_value_heads"] // tp)
+
+
+def requests_that_fit(config, weights, memory, tp, context, heads=kv_heads, share=True, both=2, whole=int, least=0):
+    per_token = both * config["num_hidden_layers"] * heads(config, tp) * config["head_dim"] * 2
+    return max(least, whole((memory - weights / (tp if share else 1)) / (context * per_token)))
+
+
+CASES = ("8B", 22e9, 1, 1024), ("32B", 22e9, 4, 1024), ("235B-A22B", 75e9, 8, 4096), ("8B", 1e9, 1, 64)
+DOWN = "半个请求不算：向下取整。", "half a request does not count: round down."
+WHOLE = "请求数是整数：int(...)。", "requests are a whole number: int(...)."
+HEADS = "KV 头也分给各张卡：除以 tp。", "the KV heads are shared out too: divide by tp."
+
+ex3 = Exercise(
+    right=requests_that_fit,
+    cases={
+        f"Qwen3-{size}, memory={memory:g}, tp={tp}, context={context}": (
+            config := models.CATALOGUE[f"Qwen/Qwen3-{size}"].config, models.weight_bytes(config), memory, tp, context
+        )
+        for size, memory, tp, context in CASES
+    },
+    same=lambda given, wanted: given == wanted and isinstance(given, int) == isinstance(wanted, int),
+    start=("每张卡上：剩下的字节除以一个请求的 KV 缓存，取整。",
+           "on each card: the bytes left divided by the KV cache of one request, rounded down."),
+    mistakes=[
+        *[(partial(requests_that_fit, least=-math.inf, whole=whole), "权重都放不下时返回 0，不是负数。",
+           "return 0, not a negative number, where the weights do not fit.") for whole in (int, math.floor)],
+        (lambda *case: requests_that_fit(*case[:4], 1), "这是词元数；一个请求有 context 个词元，再除以 context。",
+         "these are tokens; a request has context of them: divide by context."),
+        (lambda config, weights, memory, *rest: requests_that_fit(
+            config, weights, 0.92 * memory - 1.5 * models.GIB, *rest),
+         "memory 已经是可用的字节数：不要再取 92%，也不要再减 1.5 GiB。",
+         "memory is what is usable already: do not take 92% of it, or 1.5 GiB off."),
+        (lambda *case: case[3] * requests_that_fit(*case), "每个请求都用到全部的卡：不要再乘 tp。",
+         "every request uses all the cards: do not multiply by tp."),
+        (partial(requests_that_fit, whole=float), *DOWN),
+        (partial(requests_that_fit, whole=round), *DOWN),
+        (partial(requests_that_fit, whole=math.ceil), *DOWN),
+        (partial(requests_that_fit, whole=lambda count: float(int(count))), *WHOLE),
+        (partial(requests_that_fit, whole=lambda count: float(int(count)), least=0.0), *WHOLE),
+        (partial(requests_that_fit, heads=lambda config, tp: config["num_key_value_heads"]), *HEADS),
+        *[(partial(requests_that_fit, heads=heads), "头不能再切：每张卡至少存 1 个，max(1, ...)。",
+           "a head is not cut: each card stores at least 1, max(1, ...).") for heads in (
+            lambda config, tp: config["num_key_value_heads"] / tp,
+            lambda config, tp: config["num_key_value_heads"] // tp)],
+        (partial(requests_that_fit, share=False), "权重也分给各张卡：除以 tp。",
+         "the weights are shared out too: divide by tp."),
+        (partial(requests_that_fit, both=1), "少了一半：键和值都要存，每个数 2 字节。",
+         "half is missing: keys and values, 2 bytes a number."),
+    ],
+)  # fmt: skip

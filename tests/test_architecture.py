@@ -1,0 +1,44 @@
+"""docs/architecture.md is the map of the tree: what it names is there, and every module is on it, in both languages."""
+
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+PLACED = re.compile(r"^\|(.+?)\|", re.MULTILINE)
+PATH = re.compile(r"`((?:\w+/)+[\w.]*)`")
+MADE_HERE = {"my/"}  # each learner's own: no clone holds it
+
+
+def on_the_map(page: str) -> set[str]:
+    """The paths in the first column of the page's tables."""
+    rows = PLACED.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+    return {path for row in rows for path in PATH.findall(row)}
+
+
+def tracked(*patterns: str) -> set[str]:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {name for name in listed if (ROOT / name).is_file()}
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "architecture.zh.md"])
+def test_the_map_is_the_tree(page):
+    placed = on_the_map(page)
+    modules = {name for name in tracked("helpers/*.py", "tools/*.py") if not name.endswith("__init__.py")}
+    rooms = {folder for folder in placed if folder.endswith("/")}
+    apart = {name for name in modules if any(name.startswith(folder) for folder in rooms - {"helpers/", "tools/"})}
+    assert placed - rooms == modules - apart
+    assert [name for name in sorted(placed - MADE_HERE) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "architecture.zh.md"])
+def test_every_folder_of_the_course_is_on_the_map(page):
+    top = {name.split("/")[0] + "/" for name in tracked() if "/" in name and not name.startswith(".")}
+    assert {folder.split("/")[0] + "/" for folder in on_the_map(page)} - MADE_HERE == top
+
+
+def test_the_map_is_read_in_ten_minutes():
+    words = re.findall(r"[\w`./]+", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert len(words) < 2000  # 200 words a minute

@@ -1,0 +1,453 @@
+"""A page speaks its language: what the course says, draws and records follows the folder of the notebook."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import build_notebooks
+import nbformat
+import numpy as np
+import page_language
+import pytest
+from conftest import NO_WARNING, ROOT, TOY
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from helpers import CourseError, language, models, plots
+from helpers.explorer import MemoryExplorer, RoutingExplorer, SamplingExplorer, memory, routing, sampling
+from helpers.explorer.chat import LABELS as CHAT_LABELS
+from helpers.language import say
+from helpers.routing import RoutingTrace
+
+KNOWN = page_language.known_words(ROOT)
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+# ---------------------------------------------------------------------------------------------- which language
+
+
+def test_say_is_in_the_pages_language_and_in_both_where_nobody_knows(monkeypatch):
+    error = CourseError("先下载。", "Download first.")
+    assert (
+        say("一", "one") == "一\none"
+        and say("一", "one", " ") == "一 one"
+        and str(error) == "先下载。\nDownload first."
+    )
+    monkeypatch.setattr(language, "LANGUAGE", "zh")
+    assert say("一", "one") == "一" and str(error) == "先下载。"
+    monkeypatch.setattr(language, "LANGUAGE", "en")
+    assert say("一", "one", " ") == "one" and error._render_traceback_() == ["Download first."]
+
+
+@pytest.mark.parametrize(
+    ("folder", "variable", "expected"),
+    [
+        ("zh", "", "zh"),
+        ("en", "", "en"),
+        ("zh", "en", "en"),
+        ("zh", "fr", "zh"),
+        ("work", "", None),
+        ("work", "ZH", "zh"),
+    ],
+)
+def test_the_folder_tells_the_language_and_the_variable_overrides(folder, variable, expected, tmp_path, monkeypatch):
+    (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    monkeypatch.setenv("COURSE_LANG", variable)
+    assert language.read_language() == expected
+
+
+# ---------------------------------------------------------------------------------------------- what is foreign
+
+
+@pytest.mark.parametrize(
+    ("lang", "text", "found"),
+    [
+        ("zh", "这是 the whole answer 的意思", ["the whole answer"]),
+        ("zh", "free GPU memory left", ["free GPU memory left"]),
+        ("zh", "its top_k is larger", ["its top_k is larger"]),
+        ("zh", "a mixture of experts has many", ["a mixture_of_experts has many"]),
+        ("zh", "**bold words here**", ["bold words here"]),
+        ("zh", "the model's own limit", ["the model's own limit"]),
+        ("zh", "看 `from the code` 和 [a link in English](https://a.org/x)，$a b c$，https://a.org/some words", []),
+        ("zh", "![a picture of something](../x.png)", ["a picture of something"]),
+        ("zh", "首个词元的时间（time to first token）和 Windows Subsystem for Linux", []),
+        ("zh", "KV cache，context length: 3 tokens, 5 steps of 7", []),
+        ("zh", "helpers/models.py --max-model-len 8192 (batch, seq, heads) head_dim top_k num_experts", []),
+        ("zh", "layer   expert   tokens   weight", []),
+        ("zh", "```python\nprint(one or two)\n```", []),
+        ("zh", "```text\nthe hidden state goes on\n```", ["the hidden state goes on"]),
+        ("zh", "<details><summary>Show me the answer</summary>", ["Show me the answer"]),
+        ("en", "It says 从前有猫 and goes on", ["从前有猫"]),
+        ("en", "It says 从前有 and goes on", []),
+        ("en", "the word 专家 and `从前有一只`, in [中文说明在这里](../zh/x.ipynb)", []),
+        ("en", "the term 分组查询注意力 stands", []),
+    ],
+)
+def test_foreign_passages_are_found_and_nothing_else(lang, text, found):
+    assert page_language.foreign(page_language.prose(text), lang, KNOWN) == found
+
+
+ENGLISH, CHINESE = "and this is English", "而这一句是中文"
+CELLS = {
+    "prose": (
+        '# %% [markdown] lang="zh" key="more"\n# {zh}\n\n# %% [markdown] lang="en" key="more"\n# {en}\n',
+        {"zh": f"还有 {ENGLISH}", "en": f"Also {CHINESE}"},
+    ),
+    "comment": ('# %% key="more"\n# {zh}\nx = 1\n', {"zh": ENGLISH}),
+    "paired comment": ('# %% key="more"\n# zh: {zh}\n# en: {en}\nx = 1\n', {"zh": ENGLISH, "en": CHINESE}),
+}
+
+
+@pytest.mark.parametrize("case", CELLS)
+def test_a_source_in_the_other_language_fails_the_check(case, course, capsys):
+    cell, wrong = CELLS[case]
+    right = {"zh": "都对", "en": "All right"}
+    for lang, text in wrong.items():
+        course.write(TOY + "\n" + cell.format(**right | {lang: text}))
+        assert build_notebooks.main(["--root", str(course.root)]) == 0
+        assert build_notebooks.main(["--root", str(course.root), "--check"]) == 1
+        expected = {"zh": f'"{ENGLISH}" in English', "en": f'"{CHINESE}" in Chinese'}[lang]
+        said = capsys.readouterr().err
+        assert f"99_toy: {lang}: cell 'more': " in said and expected in said
+    if case != "comment":  # a comment of both pages is never right in words: it comes in pairs
+        course.write(TOY + "\n" + cell.format(**right))
+        assert build_notebooks.main(["--root", str(course.root)]) == 0
+        assert build_notebooks.main(["--root", str(course.root), "--check"]) == 0
+
+
+def test_a_line_of_code_that_is_switched_off_is_no_prose(course):
+    course.write(
+        TOY + '\n# %% key="more"\n# from vllm import LLM\n# llm = LLM(model=folder)\n# print(one, two)\nx = 1\n'
+    )
+    assert build_notebooks.main(["--root", str(course.root)]) == 0
+    assert build_notebooks.main(["--root", str(course.root), "--check"]) == 0
+
+
+def outputs(*results, tags=()):
+    cell = new_code_cell("x", id="c", outputs=list(results), metadata={"tags": list(tags)})
+    return new_notebook(cells=[cell])
+
+
+def stream(text):
+    return new_output("stream", text=text)
+
+
+def shown(metadata=None, **data):
+    return new_output(
+        "display_data", data={kind.replace("_", "/"): text for kind, text in data.items()}, metadata=metadata or {}
+    )
+
+
+LABELLED = {"course": {"labels": [f"$x$ {ENGLISH}", "词元", "bf16"]}}
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (stream(f"42\n{ENGLISH}\n"), 1),
+        (stream("context: 2048 tokens\n{'temperature': 0.7}\n"), 0),
+        (shown(text_plain=ENGLISH), 1),
+        (shown(text_html=f"<b>{ENGLISH}</b>", text_plain="<IPython.core.display.HTML object>"), 1),
+        (shown(LABELLED, image_png="AAAA", text_plain="<Figure size 10x10 with one or two Axes>"), 1),
+        (shown({"course": {"labels": []}}, image_png="AAAA", text_plain=ENGLISH), 0),
+        (shown(image_png="AAAA"), 1),  # nobody knows what it says
+    ],
+)
+def test_outputs_and_labels_are_read_and_raw_ones_are_free(output, found):
+    assert len(page_language.check_page(outputs(output), "zh", KNOWN)) == found
+    free = page_language.check_page(outputs(output, tags=["raw"]), "zh", KNOWN)
+    assert [what for what in free if "which labels" not in what] == []
+
+
+@pytest.mark.parametrize(
+    ("zh", "en", "equal"),
+    [
+        ("3 个词元里的 2 个\n7", "2 of 3 tokens\n7", True),  # a language may order them otherwise within a line
+        ("3 个词元", "three tokens", False),
+        ("1\n2", "2\n1", False),
+        ("0.25", "0.26", False),
+        ("12,000 次", "12,000 times", True),
+        ("qwen3 v1", "qwen2 v2", True),  # names, not numbers
+    ],
+)
+def test_recordings_of_both_languages_have_equal_numbers(zh, en, equal):
+    def pair(tags=()):
+        return page_language.unequal_numbers(outputs(stream(zh), tags=tags), outputs(stream(en), tags=tags))
+
+    assert pair(["varies"]) == [] and pair(["raw"]) == pair()
+    assert bool(pair()) != equal
+    labels = [shown({"course": {"labels": [text]}}, image_png="AAAA") for text in (zh, en)]
+    assert bool(page_language.unequal_numbers(*map(outputs, labels))) != equal
+
+
+# ---------------------------------------------------------------------------------------------- what helpers say
+
+
+def words(node: ast.expr) -> str:
+    """The text of a literal; what an f-string fills in counts as a number."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "0" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def said_by(path: Path):
+    """(line, zh, en) of every text in two languages in a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("say", "CourseError") and len(node.args) > 1:
+            yield f"{path.relative_to(ROOT)}:{node.lineno}", words(node.args[0]), words(node.args[1])
+
+
+SPEAKING = sorted({*ROOT.glob("helpers/**/*.py"), *ROOT.glob("tools/*.py")} - {ROOT / "helpers" / "checks.py"})
+
+
+@pytest.mark.parametrize("path", SPEAKING, ids=lambda path: path.name)
+def test_every_text_in_two_languages_has_each_in_its_place(path):
+    wrong = [
+        (where, passage)
+        for where, *texts in said_by(path)
+        for lang, text in zip(("zh", "en"), texts, strict=True)
+        for passage in page_language.foreign(page_language.prose(text), lang, KNOWN)
+    ]
+    wrong += [(where, en) for where, _, en in said_by(path) if HAN.search(en)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "labels", [memory.LABELS, memory.CAPTIONS, routing.LABELS, sampling.LABELS, CHAT_LABELS], ids=range(5)
+)
+def test_the_explorers_labels_are_in_their_language(labels):
+    for lang in ("zh", "en"):
+        texts = labels[lang].values() if isinstance(labels[lang], dict) else labels[lang]
+        assert [page_language.foreign(page_language.prose(text), lang, KNOWN) for text in texts] == [[]] * len(texts)
+
+
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_the_preflight_check_speaks_the_folders_language(lang, tmp_path):
+    (tmp_path / lang).mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COURSE_MODEL": "", "PATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "helpers.machine"], capture_output=True, text=True, cwd=tmp_path / lang, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert page_language.foreign(done.stdout, lang, KNOWN) == []
+    assert ("课程可以在这里运行。" in done.stdout) == bool(HAN.search(done.stdout)) == (lang == "zh")
+
+
+@pytest.mark.parametrize(("lang", "expected"), [("zh", "选择来自：默认"), ("en", "chosen by: the default")])
+def test_the_model_is_described_in_the_pages_language(lang, expected, monkeypatch):
+    monkeypatch.delenv("COURSE_MODEL", raising=False)
+    monkeypatch.setattr(models, "SETTINGS", ROOT / "no-such-file")
+    monkeypatch.setattr(language, "LANGUAGE", lang)
+    assert expected in models.describe() and bool(HAN.search(models.describe())) == (lang == "zh")
+
+
+# ---------------------------------------------------------------------------------------------- figures, explorers
+
+TRACE = RoutingTrace(
+    token_ids=np.arange(4),
+    pieces=(b"a", b"b", b"c", b"d"),
+    prompt_length=2,
+    layers=(0, 1),
+    expert_ids=np.tile(np.array([0, 1], np.uint8), (2, 4, 1)),
+    weights=np.full((2, 4, 2), 0.5, np.float16),
+    entropy=None,
+    num_experts=3,
+    provenance={"model": "toy", "captured_with": "numpy", "dtype": "float16", "date": "2026-11-01"},
+)
+POSITIONS = {"once": {7: type("Logprob", (), {"logprob": -0.1, "decoded_token": "a"})}}
+FIGURES = {
+    "block_tables": lambda: plots.block_tables({"A": [1, 2], "B": [1, 3]}, {"A": 50, "B": 40}, 32),
+    "timeline": lambda: plots.timeline([(0, 3), (4, 9)], 1),
+    "routing_map": lambda: plots.routing_map(TRACE),
+    "token_routes": lambda: plots.token_routes(TRACE, 1),
+    "expert_load": lambda: plots.expert_load(TRACE),
+    "association": lambda: plots.association(
+        {
+            "trained": np.array([0.3, 0.2]),
+            "untrained": np.ones((3, 2)) / 9,
+            "permuted": np.ones((9, 2)) / 9,
+        },
+        [0, 1],
+    ),
+    "rise_without_expert": lambda: plots.rise_without_expert(np.ones((1, 2, 3)), ["digit"], [0, 1], [[0, 1, 2]] * 2),
+    "gpu_memory": plots.gpu_memory,
+    "no room": lambda: plots.gpu_memory("Qwen/Qwen3-32B", 24),
+    "memory": lambda: MemoryExplorer().picture(),
+    "routing": lambda: RoutingExplorer(TRACE).picture(),
+    "sampling": lambda: SamplingExplorer(POSITIONS, "qwen3-tiny").picture(),
+}
+
+
+@NO_WARNING  # a missing glyph is a warning of matplotlib's
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("lang", ["zh", "en", None])
+def test_labels_are_in_the_pages_language_and_have_their_glyphs(lang, name, monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", lang)
+    drawn = FIGURES[name]()
+    assert plots.png(drawn).startswith(b"\x89PNG")
+    labels = plots.labels(drawn)
+    if lang:
+        assert [page_language.foreign(label, lang, KNOWN) for label in labels] == [[]] * len(labels)
+    assert any(HAN.search(label) for label in labels) == (lang != "en")
+    latin = set(re.findall(r"[a-z]{4,}", " ".join(labels))) - {"digit", "once", "qwen", "tiny"}  # data
+    assert bool(latin) == (lang != "zh")
+
+
+def test_every_character_of_a_label_is_in_the_font():
+    from matplotlib.font_manager import get_font
+
+    glyphs = get_font(plots.CHINESE_FONT).get_charmap()
+    drawing = [ROOT / "helpers" / "plots.py", *ROOT.glob("helpers/explorer/*.py"), *ROOT.glob("notebooks/source/*.py")]
+    texts = [zh for path in drawing for _, zh, _ in said_by(path)]
+    missing = {character for character in HAN.findall("".join(texts)) if ord(character) not in glyphs}
+    assert len(texts) > 20 and missing == set()
+
+
+def test_labels_are_words_each_once():
+    drawn, (left, right) = plots.figure(1, 2)
+    for ax in (left, right):
+        ax.set(xlabel="steps", title="0.5")
+        ax.plot([0, 1], [1e6, 2e6], label="loss")
+        ax.legend()
+    left.text(0, 0, "hidden", visible=False)
+    assert sorted(plots.labels(drawn)) == ["loss", "steps"]
+
+
+def test_the_kernels_language_goes_along_with_the_picture(monkeypatch):
+    for lang in ("zh", "en", None):
+        monkeypatch.setattr(language, "LANGUAGE", lang)
+        explorer = MemoryExplorer()
+        _, metadata = explorer._repr_mimebundle_()
+        assert explorer.data["lang"] == lang
+        assert any("放不下" in label or "最长上下文" in label for label in metadata["course"]["labels"]) == (
+            lang != "en"
+        )
+
+
+@pytest.mark.parametrize("explorer", ["memory", "routing", "sampling"])
+@pytest.mark.parametrize(("kernel", "folder", "shown"), [("zh", "en", "zh"), ("en", "zh", "en"), (None, "en", "en")])
+def test_an_explorer_starts_in_the_kernels_language(kernel, folder, shown, explorer, browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", kernel)
+    made = {
+        "memory": MemoryExplorer,
+        "routing": lambda: RoutingExplorer(TRACE),
+        "sampling": lambda: SamplingExplorer(POSITIONS, "qwen3-tiny"),
+    }[explorer]()
+    (tmp_path / folder).mkdir()
+    file = tmp_path / folder / "page.html"
+    made.to_html(file)
+    if kernel is None:  # a widget without a language, where the address rules; a page by itself starts in Chinese
+        file.write_text(file.read_text(encoding="utf-8").replace('"lang": "zh"', '"lang": null'), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    titles = {"memory": memory.LABELS, "routing": routing.LABELS, "sampling": sampling.LABELS}[explorer]
+    assert page.locator(".rx-title").inner_text() == titles[shown]["title"]
+    other = {"zh": "en", "en": "zh"}[shown]
+    page.locator(f"button[value={other}]").click()
+    assert page.locator(".rx-title").inner_text() == titles[other]["title"]
+    page.close()
+
+
+# ---------------------------------------------------------------------------------------------- recording
+
+SPOKEN = """
+# %% key="spoken"
+from helpers import plots
+from helpers.language import say
+
+print(say("共 3 个词元", "3 tokens in all"))
+
+# %% key="drawn"
+figure, ax = plots.figure()
+ax.set(xlabel=say("训练步", "training step"), title=say("损失", "loss"))
+figure
+
+# %% key="plain"
+import matplotlib.pyplot as plt
+
+plt.plot([1, 2], label=say("一条线", "a line"))
+plt.legend()
+plt.show()
+
+# %% key="explorer"
+from helpers.explorer import MemoryExplorer
+
+MemoryExplorer()
+"""
+
+
+def cells(course, lang):
+    notebook = nbformat.read(course.notebook(lang), as_version=4)
+    return {cell.id: cell for cell in notebook.cells}
+
+
+@pytest.mark.slow
+def test_each_language_is_recorded_by_its_own_run(course, capsys):
+    arguments = ["--root", str(course.root)]
+    course.write(TOY + SPOKEN)
+    assert build_notebooks.main([*arguments, "--record"]) == 0, capsys.readouterr().err
+    assert build_notebooks.main([*arguments, "--check"]) == 0, capsys.readouterr().err
+    for lang, said, label, line in (
+        ("zh", "共 3 个词元\n", "训练步", "一条线"),
+        ("en", "3 tokens in all\n", "training step", "a line"),
+    ):
+        found = cells(course, lang)
+        assert [output.text for output in found["spoken"].outputs] == [said]
+        labels = {key: found[key].outputs[0].metadata.course.labels for key in ("drawn", "plain", "explorer")}
+        assert (
+            label in labels["drawn"]
+            and labels["plain"] == [line]
+            and any("Qwen3-8B" in text for text in labels["explorer"])
+        )
+        assert found["setup"].execution_count == 1 and found["explorer"].execution_count == 6
+        assert list(found["drawn"].outputs[0].data) == ["image/png", "text/plain"]
+
+    before = {lang: course.notebook(lang).read_text(encoding="utf-8") for lang in ("zh", "en")}
+    course.write(TOY.replace("After `softmax`", "Following `softmax`").replace("# zh: 只有", "# zh: 仅") + SPOKEN)
+    assert build_notebooks.main(arguments) == build_notebooks.main([*arguments, "--check"]) == 0  # nothing runs
+    for lang, text in before.items():
+        now = nbformat.reads(text, as_version=4).cells
+        assert [c.get("outputs") for c in now] == [c.get("outputs") for c in cells(course, lang).values()]
+        assert course.notebook(lang).read_text(encoding="utf-8") != text
+
+    course.write(TOY + SPOKEN.replace("共 3 个词元", "一共 3 个词元"))  # the text of a say is code
+    capsys.readouterr()
+    assert build_notebooks.main(arguments) == 0
+    assert "99_toy: not run" in capsys.readouterr().out and cells(course, "en")["spoken"].outputs == []
+
+
+@pytest.mark.slow
+def test_a_lesson_that_fails_in_one_language_is_recorded_in_none(course, capsys):
+    cell = '\n# %% key="more"\nfrom helpers.language import LANGUAGE\n\nassert LANGUAGE == "zh"\n'
+    course.write(TOY + cell)
+    assert build_notebooks.main(["--root", str(course.root)]) == 0
+    before = {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
+    assert build_notebooks.main(["--root", str(course.root), "--record"]) == 1
+    assert "99_toy: cell 'more' failed, so nothing is recorded" in capsys.readouterr().err
+    assert before == {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
+
+
+@pytest.mark.slow
+def test_a_box_in_a_figure_stops_the_recording(course, capsys):
+    course.write(TOY + '\n# %% key="more"\nimport matplotlib.pyplot as plt\n\nplt.title("词元")\nplt.show()\n')
+    assert build_notebooks.main(["--root", str(course.root), "--record"]) == 1
+    said = capsys.readouterr().err
+    assert "cell 'more' failed" in said and "missing from font" in said and "plots.figure" in said
+    assert not course.notebook("zh").exists()
+
+
+@pytest.mark.slow
+def test_the_command_for_one_lesson_runs_it_and_prints_what_is_wrong(course, capsys):
+    course.write(TOY + '\n# %% key="more"\nprint("this is not so")\n')
+    assert page_language.main(["--root", str(course.root), "99"]) == 1
+    [finding] = capsys.readouterr().out.splitlines()
+    assert finding.startswith("99_toy: zh: cell 'more': the output says \"this is not so\" in English")
+    assert not course.notebook("zh").exists()
+    course.write(TOY + '\n# %% key="more" tags=["varies"]\nimport time\n\nprint(time.time_ns())\n')
+    assert page_language.main(["--root", str(course.root), "99"]) == 0
+    course.write(TOY + '\n# %% key="more"\nimport time\n\nprint(time.time_ns())\n')
+    assert page_language.main(["--root", str(course.root), "99"]) == 1
+    assert "cell 'more': its numbers differ" in capsys.readouterr().out

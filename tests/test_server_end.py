@@ -1,0 +1,314 @@
+"""helpers/_guard.py and the end of helpers/server.py: no server outlives its notebook, however that ends."""
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import psutil
+import pytest
+from jupyter_client.manager import start_new_kernel
+from processes import PATIENCE, descendants, named, wait_until_gone
+
+from helpers import CourseError, models
+from helpers.server import HOST, Server
+
+GUARD = models.ROOT / "helpers" / "_guard.py"
+
+
+@pytest.fixture
+def stubborn():
+    """A command that ignores SIGTERM, with a child that does so too."""
+    return ["bash", "-c", "trap '' TERM; sleep 600 & echo ready; wait; sleep 600"]
+
+
+@pytest.fixture
+def processes():
+    """A list of processes of the test; whatever is left of them at its end is killed."""
+    found = []
+    yield found
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex((HOST, port)) != 0
+
+
+# --- the guard, on plain commands
+
+
+def start_guard(command: list[str], **options) -> subprocess.Popen:
+    guard = subprocess.Popen(
+        [sys.executable, "-IS", GUARD, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
+    )
+    assert guard.stdout.readline() == b"ready\n"
+    return guard
+
+
+def test_the_guard_kills_what_ignores_sigterm_when_the_pipe_ends(stubborn, processes):
+    guard = start_guard(stubborn)
+    processes += descendants(guard.pid)
+    assert len(processes) == 2 and guard.poll() is None
+    guard.stdin.close()
+    assert guard.wait(PATIENCE) == 128 + signal.SIGKILL
+    wait_until_gone(processes)
+
+
+def test_the_guard_ends_the_rest_when_the_command_ends(processes):
+    guard = start_guard(["bash", "-c", "sleep 600 & echo ready; exit 3"])
+    processes += descendants(guard.pid)
+    assert guard.wait(PATIENCE) == 3
+    wait_until_gone(processes)
+
+
+def test_the_guard_ends_the_command_when_one_of_its_engine_processes_dies(processes):
+    name = 'import os, time; open("/proc/self/comm", "w").write("VLLM::Engine")'
+    engine = shlex.join([sys.executable, "-c", f'{name}; os.write(1, b"ready\\n"); time.sleep(600)'])
+    guard = start_guard(["bash", "-c", f"trap '' TERM; {engine} & {engine} & wait; sleep 600"])
+    assert guard.stdout.readline() == b"ready\n"  # the second engine
+    time.sleep(3)  # the guard looks twice a second; what it has not seen alive, it cannot miss
+    processes += descendants(guard.pid)
+    first, _ = named(processes, "VLLM::Engine")
+    assert guard.poll() is None
+    first.kill()
+    guard.wait(PATIENCE)
+    wait_until_gone(processes)
+
+
+def test_the_guard_obeys_sigterm(stubborn, processes):
+    guard = start_guard(stubborn)
+    processes += descendants(guard.pid)
+    guard.terminate()
+    guard.wait(PATIENCE)
+    wait_until_gone(processes)
+
+
+def test_a_forked_child_that_holds_the_pipe_does_not_keep_the_server(stubborn, processes):
+    code = f"""
+import os, subprocess, sys, time
+guard = subprocess.Popen({[sys.executable, "-IS", str(GUARD), *stubborn]!r}, stdin=subprocess.PIPE,
+                         start_new_session=True)
+if os.fork() == 0:
+    print("forked", flush=True)
+    time.sleep(600)
+time.sleep(600)
+"""
+    kernel = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert {kernel.stdout.readline() for _ in range(2)} == {b"ready\n", b"forked\n"}
+    processes += descendants(kernel.pid)
+    fork = [process for process in processes if process.cmdline() == psutil.Process(kernel.pid).cmdline()]
+    assert len(fork) == 1
+    kernel.kill()
+    kernel.wait()
+    wait_until_gone([process for process in processes if process not in fork])
+    assert fork[0].is_running()
+
+
+# --- start-up that fails
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"no_such_option": 3}, "unknown option --no-such-option"),
+        ({"max_num_seqs": "many"}, "wrong value .*--max-num-seqs"),
+        ({"max_model_len": 10**6}, "max_model_len .1000000. is greater"),
+        ({"kv_cache_memory_bytes": 2**50}, "not enough memory"),
+    ],
+)
+def test_a_failed_start_tells_the_reason_and_leaves_nothing(options, reason, capsys):
+    failing = Server(**options)
+    before = descendants(os.getpid())
+    with pytest.raises(CourseError, match=reason) as error:
+        failing.start()
+    assert len(str(error.value).splitlines()) == 2
+    assert failing.log_tail(3) in capsys.readouterr().out
+    assert set(descendants(os.getpid())) <= set(before) and is_free(failing.port)
+
+
+# --- the end
+
+
+@pytest.mark.slow
+def test_stop_ends_everything_and_frees_the_port():
+    """It is open to other machines, as one with a key may be."""
+    stopped = Server(host="0.0.0.0", api_key="a key")
+    before = set(descendants(os.getpid()))  # other tests' browser, for one
+    stopped.start()
+    started = set(descendants(os.getpid())) - before
+    assert len(started) >= 3  # guard, API server, engine core
+    stopped.stop()
+    stopped.stop()
+    assert not any(process.is_running() for process in started) and is_free(stopped.port)
+    assert "Application startup complete" in stopped.log_tail(10**6)
+    with pytest.raises(CourseError, match="not running"):
+        stopped.metrics()
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("victim", ["vllm", "VLLM::EngineCore"])
+def test_kill_9_of_one_server_process_ends_all(victim, processes):
+    killed = Server()
+    killed.start()
+    processes += descendants(killed._guard.pid)
+    [process] = named(processes, victim)
+    process.kill()
+    killed._guard.wait(PATIENCE)
+    wait_until_gone(processes)
+    assert is_free(killed.port)
+    killed.stop()
+
+
+@pytest.fixture
+def kernel():
+    manager, client = start_new_kernel()
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_kernel_ends_the_server(kernel, processes):
+    manager, client = kernel
+    reply = client.execute_interactive("from helpers.server import Server\nserver = Server()\nserver.start()")
+    assert reply["content"]["status"] == "ok"
+    processes += descendants(manager.provisioner.pid)
+    assert named(processes, "vllm") and named(processes, "VLLM::EngineCore")
+    os.kill(manager.provisioner.pid, signal.SIGKILL)
+    wait_until_gone(processes)
+
+
+@pytest.mark.slow
+def test_an_interrupt_of_the_notebook_while_the_server_starts_ends_it(kernel, processes):
+    manager, client = kernel
+    asked = client.execute("from helpers.server import Server\nServer().start()")
+    end = time.monotonic() + PATIENCE
+    while not named(processes, "vllm"):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+        processes[:] = descendants(manager.provisioner.pid)
+    manager.interrupt_kernel()
+    wait_until_gone(processes)
+    reply = client.get_shell_msg(timeout=PATIENCE)
+    while reply["parent_header"]["msg_id"] != asked:  # a slow kernel answers kernel_info more than once
+        reply = client.get_shell_msg(timeout=PATIENCE)
+    assert reply["content"].get("ename") == "KeyboardInterrupt", reply
+    assert manager.is_alive()
+
+
+@pytest.mark.slow
+def test_the_printed_command_works_in_a_plain_shell(capsys, processes):
+    """The line alone, at the root of the course, with the environment of a login."""
+    line = Server().command
+    port = int(shlex.split(line)[shlex.split(line).index("--port") + 1])
+    environment = {name: os.environ[name] for name in ("HOME", "PATH", "COURSE_MODEL") if name in os.environ}
+    shell = subprocess.Popen(["bash", "-c", "exec env " + line], cwd=models.ROOT, env=environment)
+    processes.append(psutil.Process(shell.pid))
+    url = f"http://{HOST}:{port}/health"
+    while shell.poll() is None:
+        try:
+            assert urllib.request.urlopen(url).status == 200
+            break
+        except OSError:
+            time.sleep(0.5)
+    processes += descendants(shell.pid)
+    assert shell.poll() is None
+    shell.send_signal(signal.SIGINT)
+    shell.wait(PATIENCE)
+
+
+@pytest.mark.slow
+def test_the_lessons_kill_ends_all_of_it():
+    killed = Server()
+    with pytest.raises(CourseError, match="no running engine"):
+        killed.kill()
+    before = set(descendants(os.getpid()))
+    killed.start()
+    started = set(descendants(os.getpid())) - before
+    killed.kill()
+    killed._guard.wait(PATIENCE)
+    wait_until_gone(list(started))
+    assert is_free(killed.port)
+    with pytest.raises(CourseError, match="no running engine"):
+        killed.kill()
+
+
+# --- under load and in mid-stream
+
+
+LOADED = """
+import asyncio, sys
+from helpers.server import Server
+from openai import AsyncOpenAI
+
+server = Server()
+server.start()
+client = AsyncOpenAI(base_url=server.base_url, api_key="EMPTY", max_retries=0)
+
+async def stream(prompt):
+    async for chunk in await client.completions.create(
+        model=server.model, prompt=prompt, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+    ):
+        seen.add(prompt)
+        if len(seen) == 16 and not said:
+            said.append(True)
+            print("loaded", server._guard.pid, server.port, flush=True)
+
+async def everyone():
+    await asyncio.gather(*(stream(str(n)) for n in range(16)))
+
+seen, said = set(), []
+asyncio.run(everyone())
+"""
+
+
+@pytest.fixture
+def loaded(processes):
+    """A process with a server and 16 streams in the middle: the process, the server's processes and its port.
+
+    The first prompt is a single token: without the warm-up of start(), a CPU with AMX does not survive it.
+    """
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LOADED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=models.ROOT
+    )
+    for line in launcher.stdout:
+        if line.startswith("loaded"):
+            break
+    else:
+        raise AssertionError(launcher.stderr.read())
+    _, guard, port = line.split()
+    guard = psutil.Process(int(guard))
+    processes += [guard, *guard.children(recursive=True)]
+    yield launcher, processes, int(port)
+    launcher.kill()
+    launcher.communicate()
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_end_of_the_launcher_in_mid_stream_ends_all(how, loaded):
+    launcher, processes, port = loaded
+    launcher.send_signal(how)
+    wait_until_gone(processes)
+    assert is_free(port)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("victim", ["vllm", "VLLM::EngineCore"])
+def test_a_server_process_killed_in_mid_stream_ends_all(victim, loaded):
+    launcher, processes, port = loaded
+    named(processes, victim)[0].kill()
+    wait_until_gone(processes)
+    assert is_free(port)
+    assert launcher.wait(PATIENCE) != 0 and "Error" in launcher.stderr.read()  # no client took half a text for all
