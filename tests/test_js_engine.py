@@ -133,14 +133,14 @@ def test_answers_and_routing_are_those_of_the_reference(name, thinking, page, to
     check_answers(page, name, thinking, tokenizers, bench.reference(references[name]), bench.prompts(3, seed=1))
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("thinking", [True, False])
 def test_answers_and_routing_of_many_prompts_are_those_of_the_reference(name, thinking, page, tokenizers, references):
     check_answers(page, name, thinking, tokenizers, bench.reference(references[name]), bench.prompts(50))
 
 
-@pytest.mark.slow
+@pytest.mark.large
 @pytest.mark.parametrize("name", MODELS)
 def test_answers_and_routing_are_those_of_transformers(name, page, tokenizers):
     forward = bench.transformers_reference(models.BUNDLED / name)
@@ -196,7 +196,7 @@ def test_an_expert_is_off_as_in_the_course(page, references, question):
     assert knocked_out(page, references, question, 1, 2) != usual  # or the switch might do nothing
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_every_expert_is_off_as_in_the_course_and_the_sweep_counts_the_answers_that_stay(page, references, question):
     usual = bench.run(page, "return greedy(...a)", MOE, question)["written"]
     answers = [knocked_out(page, references, question, layer, expert) for layer in range(4) for expert in range(8)]
