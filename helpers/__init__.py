@@ -3,7 +3,12 @@
 Importing this package is cheap: torch, transformers, vllm and modelscope are imported by the functions that use them.
 """
 
+from pathlib import Path
+
 from helpers.language import say
+
+ROOT = Path(__file__).resolve().parent.parent  # of the course
+GIB = 2**30
 
 
 class CourseError(Exception):

@@ -17,7 +17,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from helpers import CourseError, models
+from helpers import CourseError
+from helpers.cache import hub_caches, hub_copies, hub_folders, is_hub_id
+from helpers.checkpoint import LISTING, Checkpoint, shortened
 from helpers.language import say
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -34,7 +36,7 @@ def download(model_id: str, revision: str = "master", folder: str | Path | None 
     """
     from modelscope_hub import errors  # `import modelscope`, a shell around it, would import torch
 
-    if not models.is_hub_id(model_id):
+    if not is_hub_id(model_id):
         raise CourseError(
             f"{model_id!r} 不是 ModelScope 的模型 id：写成「所有者/名称」，例如 Qwen/Qwen3-8B。",
             f"{model_id!r} is no ModelScope id: write owner/name, for example Qwen/Qwen3-8B.",
@@ -43,21 +45,21 @@ def download(model_id: str, revision: str = "master", folder: str | Path | None 
     try:
         endpoint, files = _ask_hub(model_id, revision)
         _check_space(folder, files)
-        listing = _with_known_sums(files, models.hub_listing(folder))
+        listing = _with_known_sums(files, Checkpoint(folder).listing)
         _write_listing(folder, listing)
         folder = _fetch(model_id, revision, endpoint, cache, folder, files)
     except (errors.HubError, OSError) as error:
         failure = _explain(error, folder)
-        if models.broken_files(folder):
+        if Checkpoint(folder).broken:
             raise failure from error
         verify(folder)
         copy = say(f"改用磁盘上的完整副本：{folder}", f"Using the complete copy on disk: {folder}")
         print(failure, copy, sep="\n", file=sys.stderr)
         return folder
-    if broken := models.broken_files(folder):
+    if broken := Checkpoint(folder).broken:
         raise CourseError(
-            f"{model_id} 下载后仍不完整（{models.shortened(broken)}）：删除它们再运行；若还是这样，就是仓库缺文件。",
-            f"{model_id} is still incomplete ({models.shortened(broken)}): delete these files and run it again; if it "
+            f"{model_id} 下载后仍不完整（{shortened(broken)}）：删除它们再运行；若还是这样，就是仓库缺文件。",
+            f"{model_id} is still incomplete ({shortened(broken)}): delete these files and run it again; if it "
             "stays so, the repository itself lacks them.",
         )
     if unsummed := [path for path, (_, sum_) in files.items() if sum_ is None]:  # the client could not check these
@@ -75,16 +77,17 @@ def verify(folder: str | Path) -> bool:
     known (a folder that another program filled). Raises CourseError that names the damaged files.
     """
     folder = Path(folder)
-    bad, sums = models.broken_files(folder), {path: sha for path, (_, sha) in models.hub_listing(folder).items()}
+    checkpoint = Checkpoint(folder)
+    bad, sums = list(checkpoint.broken), {path: sha for path, (_, sha) in checkpoint.listing.items()}
     known = [path for path, sha in sums.items() if sha and path not in bad]
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashlib computes outside Python's global lock
         found = dict(zip(known, pool.map(lambda path: _sha256(folder / path), known), strict=True))
     bad += [path for path in known if found[path] != sums[path]]
     if bad:
         raise CourseError(
-            f"{folder} 里的文件已损坏或缺失（{models.shortened(bad)}）：删除它们，联网后运行 "
+            f"{folder} 里的文件已损坏或缺失（{shortened(bad)}）：删除它们，联网后运行 "
             "`python -m helpers.download 模型ID`，只会重新下载这些文件。",
-            f"Files in {folder} are damaged or missing ({models.shortened(bad)}): delete them and, with a network, run "
+            f"Files in {folder} are damaged or missing ({shortened(bad)}): delete them and, with a network, run "
             "`python -m helpers.download ID`; it fetches only these again.",
         )
     return bool(sums) and all(sums.values())
@@ -92,14 +95,15 @@ def verify(folder: str | Path) -> bool:
 
 def _place(model_id: str, revision: str, folder: str | Path | None) -> tuple[Path, Path]:
     """Cache and folder to use: a complete copy anywhere, else what was begun in the first cache, else a new folder."""
-    caches = models.hub_caches()
+    caches = hub_caches()
     if folder is not None:
         return caches[0], Path(folder).expanduser().absolute()
-    copies = models.hub_copies(model_id, revision)
-    if copies and not models.broken_files(copies[0]):
-        return next(cache for cache in caches if copies[0].is_relative_to(cache)), copies[0]
-    begun = [copy for copy in copies if copy.is_relative_to(caches[0])]
-    return caches[0], [*begun, *models.hub_folders(model_id, revision)][0]
+    copies = hub_copies(model_id, revision)
+    if copies and not copies[0].broken:
+        folder = copies[0].folder
+        return next(cache for cache in caches if folder.is_relative_to(cache)), folder
+    begun = [copy.folder for copy in copies if copy.folder.is_relative_to(caches[0])]
+    return caches[0], [*begun, *hub_folders(model_id, revision)][0]
 
 
 def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
@@ -168,10 +172,10 @@ def _with_known_sums(files: dict[str, list], before: dict[str, list]) -> dict[st
 
 def _write_listing(folder: Path, files: dict[str, list]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{models.LISTING}.{os.getpid()}.{threading.get_ident()}"
+    temporary = folder / f"{LISTING}.{os.getpid()}.{threading.get_ident()}"
     try:
         temporary.write_text(json.dumps(files, indent=0), encoding="utf-8")
-        temporary.replace(folder / models.LISTING)
+        temporary.replace(folder / LISTING)
     finally:
         temporary.unlink(missing_ok=True)
 
