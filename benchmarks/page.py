@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import tiny_data  # noqa: E402
 
-from helpers import models, qwen, routing  # noqa: E402
+from helpers import loading, models, qwen, routing  # noqa: E402
 
 MODELS = ("qwen3-tiny", "qwen3-moe-tiny")
 MARGIN = 1e-4  # in logits
@@ -269,7 +269,7 @@ def transformers_reference(folder: Path):
 
 def compare(page, name: str, conversations_asked, thinking: bool, against, tokenizer) -> Comparison:
     """Let the page answer greedily, and compare every token and every choice of experts."""
-    found, config = Comparison(), qwen.read_config(models.BUNDLED / name)
+    found, config = Comparison(), loading.qwen_config(models.BUNDLED / name)
     for messages in conversations_asked:
         ids = tokenizer.encode(render(tokenizer, messages, thinking), add_special_tokens=False)
         found.add(against, config, ids, run(page, "return greedy(...a)", name, ids))

@@ -111,8 +111,11 @@ class Checkpoint:
     @cached_property
     def shards(self) -> dict[str, Shard | None]:
         """The weight files by name, those of the index and none but these where there is one; None is unreadable."""
-        names = {path.name for path in self.folder.glob("*.safetensors")}
-        names = set((self.weight_map or {}).values()) or names or {"model.safetensors"}
+        if self.weight_map is None:
+            names = {path.name for path in self.folder.glob("*.safetensors")}
+        else:
+            names = set(self.weight_map.values())
+        names = names or {"model.safetensors"}
         return {name: _read_shard(self.folder / name) for name in sorted(names)}
 
     @cached_property
@@ -167,8 +170,10 @@ def read_json(file: Path) -> dict:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise damaged(f"找不到 {file}", f"{file} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise damaged(f"读不了 {file}（{error}）", f"Cannot read {file} ({error})") from None
+    except OSError as error:
+        raise damaged(f"读不了 {file}（{error}）", f"{file} cannot be read ({error})") from None
+    except ValueError as error:
+        raise damaged(f"{file} 不是有效的 JSON（{error}）", f"{file} is not valid JSON ({error})") from None
     if not isinstance(content, dict):
         raise damaged(f"{file} 里不是 JSON 对象", f"{file} holds no JSON object")
     return content

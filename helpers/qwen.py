@@ -22,55 +22,17 @@ Sources: Qwen2 report (arXiv:2407.10671), Qwen3 report (arXiv:2505.09388); the c
 `models/qwen3` and `models/qwen3_moe` (`Attention` is `Qwen3Attention`, `Router` is `Qwen3MoeTopKRouter`, ...).
 """
 
-import json
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import CourseError, machine
+from helpers import CourseError, moved
+from helpers.linear import Linear, linear
 
 # ---------------------------------------------------------------------------------------------- building blocks
-
-
-CPU_HAS_BFLOAT16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def linear(hidden_states, weight, bias=None):
-    """`F.linear`, with a faster way for bfloat16 on a CPU (benchmarks/architecture.py).
-
-    Without bfloat16 instructions torch reads the whole weight once per row, so from a few rows on it pays to convert to
-    float32 first. With them torch calls oneDNN, which reads a matrix for a single row, as in decoding, at about half
-    the speed of torch's own kernel.
-    """
-    rows = hidden_states.numel() // hidden_states.shape[-1]
-    if weight.dtype != torch.bfloat16 or weight.is_cuda:
-        return F.linear(hidden_states, weight, bias)
-    if CPU_HAS_BFLOAT16 and rows == 1:
-        with without_onednn():
-            return F.linear(hidden_states, weight, bias)
-    if not CPU_HAS_BFLOAT16 and rows >= 4:
-        bias = bias if bias is None else bias.float()
-        return F.linear(hidden_states.float(), weight.float(), bias).bfloat16()
-    return F.linear(hidden_states, weight, bias)
-
-
-@contextmanager
-def without_onednn():
-    before, torch.backends.mkldnn.enabled = torch.backends.mkldnn.enabled, False
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = before
-
-
-class Linear(nn.Linear):
-    def forward(self, hidden_states):
-        return linear(hidden_states, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -149,10 +111,6 @@ def route(router_logits, top_k, norm_topk_prob):
 # ---------------------------------------------------------------------------------------------- configuration
 
 
-MODEL_TYPES = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe")
-YARN_KEYS = {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "truncate"}
-
-
 @dataclass
 class QwenConfig:
     """The keys of `config.json` that shape the model, under their names there, and three that `model_type` implies."""
@@ -190,90 +148,6 @@ class QwenConfig:
     def inverse_frequencies(self):
         inv_freq = rope_frequencies(self.head_dim, self.rope_theta)
         return yarn_frequencies(inv_freq, self.rope_theta, **self.yarn) if self.yarn else inv_freq
-
-
-def read_config(folder):
-    """QwenConfig from `config.json`, with the stop tokens of `generation_config.json` where that exists.
-
-    Raises CourseError if the file is missing or damaged, or describes a model that this module does not implement.
-    """
-    folder = Path(folder)
-    raw = _read_json(folder / "config.json")
-    _refuse_unsupported(raw, folder)
-    is_qwen3, is_moe = raw["model_type"].startswith("qwen3"), raw["model_type"].endswith("_moe")
-    # transformers 5 saves the number of experts of qwen3_moe as num_local_experts
-    raw.setdefault("num_experts", raw.get("num_local_experts"))
-    required = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
-    if is_moe:
-        required += ["num_experts", "num_experts_per_tok", "moe_intermediate_size"]
-    if raw["model_type"] == "qwen2_moe":
-        required += ["shared_expert_intermediate_size"]
-    if missing := [key for key in required if raw.get(key) is None]:
-        raise _damaged(f"{folder}/config.json 缺少 {missing}", f"{folder}/config.json lacks {missing}")
-    # transformers' default where the key is absent: 128 for qwen3, hidden_size / heads for the other three
-    default_head_dim = 128 if raw["model_type"] == "qwen3" else raw["hidden_size"] // raw["num_attention_heads"]
-    config = QwenConfig(
-        **{key: raw[key] for key in required},
-        num_key_value_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
-        head_dim=raw.get("head_dim") or default_head_dim,
-        qk_norm=is_qwen3,
-        qkv_bias=raw.get("attention_bias", False) if is_qwen3 else raw.get("qkv_bias", True),
-        o_bias=is_qwen3 and raw.get("attention_bias", False),
-        rms_norm_eps=raw.get("rms_norm_eps", 1e-6),
-        tie_word_embeddings=raw.get("tie_word_embeddings", False),
-        norm_topk_prob=is_moe and raw.get("norm_topk_prob", False),
-        decoder_sparse_step=raw.get("decoder_sparse_step", 1),
-        mlp_only_layers=tuple(raw.get("mlp_only_layers") or ()),
-    )
-    _read_rope(raw, config)
-    if (folder / "generation_config.json").exists():
-        raw |= _read_json(folder / "generation_config.json")
-    eos = raw.get("eos_token_id")
-    config.eos_token_id = () if eos is None else tuple(eos) if isinstance(eos, list) else (eos,)
-    config.pad_token_id = raw.get("pad_token_id")
-    return config
-
-
-def _rope_settings(raw):
-    """The RoPE keys in one place: `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (4.x)."""
-    settings = {"rope_theta": raw.get("rope_theta", 10_000.0)}
-    settings |= raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    settings["rope_type"] = settings.pop("type", None) or settings.get("rope_type", "default")
-    return {key: value for key, value in settings.items() if value is not None}
-
-
-def _read_rope(raw, config):
-    settings = _rope_settings(raw)
-    config.rope_theta = settings["rope_theta"]
-    if settings["rope_type"] == "yarn":
-        settings.setdefault("original_max_position_embeddings", raw.get("max_position_embeddings"))
-        config.yarn = {key: settings[key] for key in YARN_KEYS & settings.keys()}
-        config.attention_factor = settings.get("attention_factor", 0.1 * math.log(max(settings["factor"], 1)) + 1)
-
-
-def _refuse_unsupported(raw, folder):
-    rope = _rope_settings(raw)
-    is_yarn = rope["rope_type"] == "yarn"
-    rope_keys = {"rope_type", "rope_theta", *(YARN_KEYS | {"attention_factor"} if is_yarn else ())}
-    layer_types = raw.get("layer_types") or ["sliding_attention" if raw.get("use_sliding_window") else "full_attention"]
-    refused = {
-        f"model_type {raw.get('model_type')!r}": raw.get("model_type") not in MODEL_TYPES,
-        "quantization_config": raw.get("quantization_config"),
-        f"RoPE {rope}": rope["rope_type"] not in ("default", "yarn") or set(rope) - rope_keys,
-        "YaRN without factor": is_yarn and "factor" not in rope,
-        "sliding-window attention": set(layer_types) - {"full_attention"},
-        f"hidden_act {raw.get('hidden_act')!r}": raw.get("hidden_act", "silu") != "silu",
-    }
-    for feature, is_refused in refused.items():
-        if is_refused:
-            raise _unsupported(feature, folder)
-
-
-def _unsupported(feature, place):
-    return CourseError(
-        f"helpers/qwen.py 不支持 {place} 的 {feature}：请换成未量化的 Qwen2 或 Qwen3 文本模型，或改用 vLLM。",
-        f"helpers/qwen.py does not support {feature} in {place}: take an unquantised Qwen2 or Qwen3, or vLLM.",
-    )
 
 
 # ---------------------------------------------------------------------------------------------- the model
@@ -581,141 +455,4 @@ def sample(logits, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, generator=Non
     return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]  # (batch,)
 
 
-# ---------------------------------------------------------------------------------------------- loading
-
-
-CUDA_CONTEXT = 512 * 2**20  # bytes, a guess: what CUDA itself takes of a GPU in every process that uses it
-
-
-def load_model(folder, dtype=None, device=None):
-    """The model in a Hugging Face folder: `config.json` and one or several safetensors files.
-
-    dtype: a torch.dtype, default the one of the files. device: default the GPU if there is one, else the CPU. The
-    weights come without gradients. Raises CourseError for a model that is not supported, for files that are missing,
-    damaged or at odds with `config.json`, and where other programs hold the GPU's memory, before any is allocated.
-    """
-    folder = Path(folder)
-    config = read_config(folder)
-    with torch.device("meta"):
-        model = QwenModel(config)
-    files = _weight_files(folder)
-    shapes, stored_dtype = _read_headers(files)
-    packed = any(name.endswith(".experts.gate_up_proj") for name in shapes)
-    if config.tie_word_embeddings:
-        shapes.pop("lm_head.weight", None)  # some checkpoints store the tied head a second time
-    expected = {name: list(view.shape) for name, view in checkpoint_views(config, model.state_dict(), packed).items()}
-    _refuse_mismatch(folder, expected, shapes)
-
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    empty = {"dtype": dtype or stored_dtype, "device": device}
-    if device.type == "cuda":
-        torch.cuda.empty_cache()  # or memory that this kernel has given up would count as taken
-        size = sum(tensor.numel() for tensor in model.state_dict().values()) * empty["dtype"].itemsize
-        machine.refuse_busy_gpu(size=size + CUDA_CONTEXT, device=device.index or 0)
-    state = {name: torch.empty(tensor.shape, **empty) for name, tensor in model.state_dict().items()}
-    views = checkpoint_views(config, state, packed)
-    for file in files:
-        with _open(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                if name in views:
-                    views[name].copy_(tensors.get_tensor(name))
-    model.load_state_dict(state, assign=True)
-    model.inv_freq = config.inverse_frequencies()
-    return model.eval().requires_grad_(False)
-
-
-def checkpoint_views(config, state, packed):
-    """The tensors of a checkpoint, by their names there, as views into our fused tensors `state`.
-
-    packed: the experts are stored as one tensor (transformers 5 in memory) and not one by one (files on the hubs).
-    """
-    q_rows, kv_rows = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    views = {}
-    for our_name, tensor in state.items():
-        name = our_name if our_name == "lm_head.weight" else f"model.{our_name}"
-        name = name.replace(".router.", ".gate.")
-        if "qkv_proj" in name:
-            for letter, rows in zip("qkv", tensor.split((q_rows, kv_rows, kv_rows)), strict=True):
-                views[name.replace("qkv", letter)] = rows
-        elif ".experts." not in name:
-            views |= _gate_and_up(name, tensor)
-        elif packed:
-            views[name] = tensor
-        else:
-            for expert, weight in enumerate(tensor):
-                views |= _gate_and_up(name.replace("experts", f"experts.{expert}") + ".weight", weight)
-    return views
-
-
-def _gate_and_up(name, weight):
-    """A fused gate_up_proj as the two tensors of the checkpoint; any other tensor as it is."""
-    if "gate_up_proj" not in name:
-        return {name: weight}
-    gate, up = weight.chunk(2)
-    return {name.replace("gate_up", "gate"): gate, name.replace("gate_up", "up"): up}
-
-
-def _weight_files(folder):
-    names, index = ["model.safetensors"], folder / "model.safetensors.index.json"
-    if index.exists() and not (folder / names[0]).exists():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise _damaged(f"{folder} 缺少权重文件 {missing}", f"{folder} lacks the weight files {missing}")
-    return [folder / name for name in names]
-
-
-def _open(file):
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(file, framework="pt")
-    except SafetensorError as error:
-        raise _damaged(f"权重文件 {file} 已损坏（{error}）", f"The weight file {file} is damaged ({error})") from None
-
-
-def _read_headers(files):
-    """Shape of every tensor by name, and the dtype they are stored in, without reading the weights."""
-    shapes, dtypes = {}, set()
-    for file in files:
-        with _open(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                header = tensors.get_slice(name)
-                shapes[name] = header.get_shape()
-                dtypes.add(header.get_dtype())
-    known = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-    if unknown := dtypes - known.keys():
-        raise _unsupported(f"dtype {', '.join(sorted(unknown))}", file)
-    return shapes, next((dtype for name, dtype in known.items() if name in dtypes), torch.float32)
-
-
-def _refuse_mismatch(folder, expected, found):
-    problems = [f"- {name}" for name in expected.keys() - found.keys()]
-    problems += [f"+ {name}" for name in found.keys() - expected.keys()]
-    both = expected.keys() & found.keys()
-    problems += [f"{name} {found[name]} != {expected[name]}" for name in both if found[name] != expected[name]]
-    if problems:
-        some = ", ".join(sorted(problems)[:3])
-        raise _damaged(
-            f"{folder} 的权重与 config.json 有 {len(problems)} 处不符（- 缺少，+ 多余，!= 形状不同），如 {some}",
-            f"The weights in {folder} do not fit config.json in {len(problems)} places (- missing, + unexpected, "
-            f"!= shape), such as {some}",
-        )
-
-
-def _read_json(file):
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise _damaged(f"找不到 {file}", f"{file} does not exist") from None
-    except ValueError as error:
-        raise _damaged(f"{file} 不是有效的 JSON（{error}）", f"{file} is not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise _damaged(f"{file} 里不是 JSON 对象", f"{file} holds no JSON object")
-    return content
-
-
-def _damaged(zh, en):
-    return CourseError(
-        f"{zh}：请检查文件夹，或重新下载这个模型（第 02 课）。",
-        f"{en}: check the folder, or download the model again (lesson 02).",
-    )
+__getattr__ = moved.to("helpers.loading", "helpers.linear")  # load_model above all

@@ -12,7 +12,7 @@ import pytest
 from conftest import LESSONS, ROOT
 from jupyterlab_server import JupyterLab, screenshot
 
-from helpers import CourseError, machine
+from helpers import CourseError, machine, sets
 
 GIB = 2**30
 
@@ -94,7 +94,7 @@ def test_a_self_test_that_fails_is_told_at_the_end(failing, tmp_path):
     ],
 )
 def test_model_by_memory_and_disk(gib, disk, model, monkeypatch):
-    monkeypatch.setattr("helpers.models.hub_copies", lambda name: [])
+    monkeypatch.setattr("helpers.cache.hub_copies", lambda name: [])
     gpus = (machine.Gpu("a card", gib * 1024, "580.95"),) if gib else ()
     here = dataclasses.replace(machine.look(), gpus=gpus, data_disk=disk * GIB)
     assert autodl.largest_model(here) == model
@@ -118,7 +118,7 @@ def test_console_and_kernel_in_environments_of_their_own(tmp_path, browser):
     """AutoDL's console runs JupyterLab from conda's base, where the course installs only the widgets' front-ends."""
     console = tmp_path / "console"
     subprocess.run([sys.executable, "-m", "venv", console], check=True)
-    python, version = console / "bin" / "python", machine.SETS["cpu"].pins()["jupyterlab"]
+    python, version = console / "bin" / "python", sets.SETS["cpu"].pins()["jupyterlab"]
     subprocess.run([python, "-m", "pip", "install", "--quiet", f"jupyterlab=={version}"], check=True)
     with pytest.raises(CourseError, match="anywidget"):
         autodl.check_front_ends(str(python))

@@ -11,17 +11,17 @@ import run_lessons
 from conftest import LESSONS, ROOT, languages
 from lesson_code import NEED_VLLM, without_vllm
 
-from helpers import CourseError, machine
+from helpers import CourseError, sets
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def sentence():
-    """What :func:`helpers.machine.require_vllm` raises."""
+    """What :func:`helpers.sets.require_vllm` raises."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(CourseError) as refusal:
-        patch.setattr(machine, "installed", lambda package: None)
-        machine.require_vllm()
+        patch.setattr(sets, "installed", lambda package: None)
+        sets.require_vllm()
     return refusal.value
 
 

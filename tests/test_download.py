@@ -16,8 +16,9 @@ import pytest
 from faulty_hub import SHARD_BYTES, SHARDS, SHORT, FaultyHub, write_model, write_shard
 from modelscope_hub.compat.snapshot_download import snapshot_download
 
-from helpers import CourseError, models
+from helpers import CourseError, machine, models
 from helpers import download as module
+from helpers.cache import hub_folders
 from helpers.download import download, verify
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ def model(tmp_path):
 @pytest.fixture
 def hub(model, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # holds the client's default cache
-    monkeypatch.setattr(models, "AUTODL_DATA_DISK", tmp_path / "no data disk")
+    monkeypatch.setattr(machine, "AUTODL_DATA_DISK", tmp_path / "no data disk")
     with FaultyHub({NAME: model}, cache=tmp_path / "cache") as rehearsal:
         yield rehearsal
 
@@ -138,7 +139,7 @@ def test_killed_in_the_middle_of_a_file(hub, model):
 def test_wrong_bytes_from_the_hub_are_not_kept(hub, model):
     hub.faults["flip"] = {SHARDS[0]}
     refuses(f"{SHARDS[0]} arrived wrong", NAME)
-    folder = models.hub_folders(NAME)[0]
+    folder = hub_folders(NAME)[0]
     assert not (folder / SHARDS[0]).exists() and (folder / SHARDS[1]).exists()
     fetched(hub)
     hub.faults.clear()
@@ -215,7 +216,7 @@ def test_no_network_and_half_a_copy(hub):
     assert Path(snapshot_download(NAME, local_files_only=True)).is_dir(), "the client alone takes it for a model"
     refuses("connection", NAME)
     with pytest.raises(CourseError, match="damaged or missing"):
-        verify(models.hub_folders(NAME)[0])
+        verify(hub_folders(NAME)[0])
 
 
 def test_no_network_and_nothing(hub):
@@ -247,6 +248,7 @@ FULL_DISK = """
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=True)
     os.environ["MODELSCOPE_CACHE"] = str(disk)
     from helpers import CourseError, models
+    from helpers.cache import hub_folders
     from helpers.download import download
     answers = []
     def attempt():
@@ -268,7 +270,7 @@ FULL_DISK = """
             pass
     go.touch()
     thread.join()
-    kept = sum(path.stat().st_size for path in models.hub_folders(name)[0].rglob("model-*"))
+    kept = sum(path.stat().st_size for path in hub_folders(name)[0].rglob("model-*"))
     attempt()
     (disk / "other data").unlink()
     attempt()
@@ -366,7 +368,7 @@ def test_complete_copy_elsewhere_is_used_and_half_a_one_is_not(hub, model, tmp_p
 
 def test_autodl_downloads_to_the_data_disk(hub, tmp_path, monkeypatch):
     (tmp_path / "autodl-tmp").mkdir()
-    monkeypatch.setattr(models, "AUTODL_DATA_DISK", tmp_path / "autodl-tmp")
+    monkeypatch.setattr(machine, "AUTODL_DATA_DISK", tmp_path / "autodl-tmp")
     monkeypatch.delenv("MODELSCOPE_CACHE")
     assert download(NAME).is_relative_to(tmp_path / "autodl-tmp")
 

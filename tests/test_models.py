@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faulty_hub import SHARDS, write_model, write_shard
 
-from helpers import CourseError, models
+from helpers import CourseError, machine, models
 
 GIB = 2**30
 TEMPLATE = (models.ROOT / "tools/chat_template.jinja").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def nothing_chosen(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(models, "SETTINGS", tmp_path / "course.toml")
     monkeypatch.setattr(models, "BUNDLED", tmp_path / "bundled")
-    monkeypatch.setattr(models, "AUTODL_DATA_DISK", tmp_path / "autodl-tmp")
+    monkeypatch.setattr(machine, "AUTODL_DATA_DISK", tmp_path / "autodl-tmp")
     write_model(tmp_path / "bundled/qwen3-tiny")
 
 
@@ -33,15 +33,20 @@ def model(tmp_path):
     return write_model(tmp_path / "model")
 
 
+def choice(variable):
+    found = models.chosen(variable)
+    return found.folder, found.chosen_by
+
+
 def test_variable_wins_over_settings_and_these_over_the_default(model, tmp_path, monkeypatch):
     default = tmp_path / "bundled/qwen3-tiny"
-    assert models.chosen(models.MODEL_VARIABLE) == models.Choice(default, "the default")
+    assert choice(models.MODEL_VARIABLE) == (default, "the default")
     assert models.is_bundled() and "the default" in models.describe()
     models.use(str(model))
-    assert models.chosen(models.MODEL_VARIABLE) == models.Choice(model, "course.toml")
+    assert choice(models.MODEL_VARIABLE) == (model, "course.toml")
     assert not models.is_bundled() and "chosen by: course.toml" in models.describe()
     monkeypatch.setenv(models.MODEL_VARIABLE, "qwen3-tiny")
-    assert models.chosen(models.MODEL_VARIABLE) == models.Choice(default, models.MODEL_VARIABLE)
+    assert choice(models.MODEL_VARIABLE) == (default, models.MODEL_VARIABLE)
 
 
 def test_use_keeps_the_other_choice_and_writes_nothing_for_what_is_not_there(model, tmp_path, monkeypatch):

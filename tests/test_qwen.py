@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import CourseError, qwen
+from helpers import CourseError, linear
 from helpers.qwen import (
     KVCache,
     QwenConfig,
@@ -456,11 +456,11 @@ def test_routing_weights_of_a_bfloat16_router_are_float32():
 
 
 def test_bfloat16_matrices_on_a_cpu_without_bfloat16(monkeypatch):
-    monkeypatch.setattr(qwen, "CPU_HAS_BFLOAT16", False)
+    monkeypatch.setattr(linear, "CPU_HAS_BFLOAT16", False)
     draw = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(*shape, generator=draw).bfloat16() for shape in ((8, 32), (16, 32), (16,)))
     expected = torch.nn.functional.linear(x.float(), weight.float(), bias.float())
-    torch.testing.assert_close(qwen.linear(x, weight, bias).float(), expected, atol=3e-2, rtol=2e-2)
+    torch.testing.assert_close(linear.linear(x, weight, bias).float(), expected, atol=3e-2, rtol=2e-2)
 
 
 def test_refuses_a_mask_with_a_hole_and_a_prompt_without_tokens(model):
