@@ -60,14 +60,16 @@ class Exercise:
         """None if solved, else the hint in Chinese and in English. page: takes down what the solution prints."""
         cases = self.named_cases(*more)
         wanted = [self.answer(self.right, copy.deepcopy(case)) for case in cases.values()]
-        returned, answers, changed = set(), [], False
+        answers, changed = [], False
+        returned: set[str] = set()
         for case in cases.values():
             mine = copy.deepcopy(case)
             try:
                 with attempt.limited(page or attempt.Page()):
                     answers.append(self.answer(attempt.watched(solution, returned), mine))
             except attempt.TooLong:
-                return tuple(text.format(attempt.SECONDS) for text in TOO_LONG)
+                zh, en = TOO_LONG
+                return zh.format(attempt.SECONDS), en.format(attempt.SECONDS)
             changed = changed or not equal(alike, mine, case)
         if "..." in returned:
             return self.start
@@ -80,7 +82,8 @@ class Exercise:
         (name, case), given, right = wrong[0]
         for mistake in map(Mistake._make, self.mistakes):
             if self.answers_like(mistake.wrong, cases, answers):
-                return tuple(text.format(case=case, given=given, wanted=right) for text in (mistake.zh, mistake.en))
+                seen = {"case": case, "given": given, "wanted": right}
+                return mistake.zh.format(**seen), mistake.en.format(**seen)
         return self.general(name, given, right, solution)
 
     def general(self, name: str, given, wanted, solution: Callable) -> tuple[str, str]:

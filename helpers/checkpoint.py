@@ -45,7 +45,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: "str | Path | Checkpoint"):
-        self.folder = folder.folder if isinstance(folder, Checkpoint) else Path(folder)
+        self.folder: Path = folder.folder if isinstance(folder, Checkpoint) else Path(folder)
 
     @classmethod
     def of(cls, model: "str | Path | Checkpoint") -> "Checkpoint":
@@ -156,8 +156,8 @@ class Checkpoint:
         if self.weight_map == {}:
             broken.add("model.safetensors.index.json")
         expected: dict[str, set] = {}
-        for tensor, shard in (self.weight_map or {}).items():
-            expected.setdefault(shard, set()).add(tensor)
+        for tensor, name in (self.weight_map or {}).items():
+            expected.setdefault(name, set()).add(tensor)
         for name, shard in self.shards.items():
             if shard is None or not shard.whole or expected.get(name, set()) - set(shard.tensors):
                 broken.add(name)

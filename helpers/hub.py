@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -56,8 +57,8 @@ class Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         found = re.fullmatch(r"/api/v1/models/([^/]+/[^/]+)/(repo|repo/files)", address.path)
-        files = self.hub.files.get(found[1]) if found and query.get("Revision", REVISION) == REVISION else None
-        if files is None:
+        files = self.hub.files.get(found[1]) if found else None
+        if found is None or files is None or query.get("Revision", REVISION) != REVISION:
             return self.send_json(404, NOT_FOUND)
         if found[2] == "repo/files":
             return self.send_json(200, self.listing(files, query.get("Root", "").strip("/")))
@@ -164,7 +165,7 @@ def _entries(folder: Path) -> dict[str, dict]:
     return entries
 
 
-def set_environment(values: dict[str, str | None]) -> None:
+def set_environment(values: Mapping[str, str | None]) -> None:
     """Set variables, None removes one; a ModelScope client that is already imported reads them anew."""
     for name, value in values.items():
         if value is None:

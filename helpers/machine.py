@@ -205,7 +205,9 @@ def _memory(root: Path) -> int:
     total = re.search(r"^MemTotal:\s+(\d+) kB", read_text(root / "proc/meminfo"), re.M)
     limits = [read_text(root / "sys/fs/cgroup" / name) for name in ("memory.max", "memory/memory.limit_in_bytes")]
     sizes = [int(limit) for limit in limits if limit.strip().isdigit()]
-    return min([int(total[1]) * 1024] * bool(total) + sizes, default=0)
+    if total:
+        sizes.append(int(total[1]) * 1024)
+    return min(sizes, default=0)
 
 
 def look(root: Path = Path("/")) -> Machine:
@@ -222,7 +224,7 @@ def look(root: Path = Path("/")) -> Machine:
         python=tuple(sys.version_info[:3]),
         cpu=model[1] if model else platform.processor(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        avx2=bool(flags) and "avx2" in flags[1].split(),
+        avx2="avx2" in flags[1].split() if flags else False,
         memory=_memory(root),
         disk=shutil.disk_usage(root).free,
         data_disk=shutil.disk_usage(data_disk).free if on_autodl else None,

@@ -84,7 +84,7 @@ def _check_gpu(machine: Machine, have: DependencySet | None, root: Path) -> list
             driver = f"{say('驱动', 'driver', ' ')} {gpu.driver}"
             lines.append(Check("ok", "GPU", "GPU", f"{gpu.name}, {memory}, {driver}{cuda}"))
         lines.append(_check_gpu_memory(use, root))
-        if have and have.driver and machine.driver < have.driver:
+        if have and have.driver and (machine.driver or 0) < have.driver:
             zh = f"装好的 {have.lock} 需要驱动 {have.driver} 及以上：请运行 make env SET=cu12（570 到 579）或 SET=cpu。"
             en = f"{have.lock}, installed here, needs driver {have.driver}: make env SET=cu12 (570 to 579) or SET=cpu."
             lines.append(Check("problem", "驱动", "Driver", machine.gpus[0].driver, zh, en))

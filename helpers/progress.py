@@ -107,7 +107,7 @@ def look(folder: Path = MY) -> dict[str, tuple[dict[str, str], list[CourseError]
             "还没有你自己的课程：先运行 make lab（或 make kernel）。",
             "There are no lessons of your own yet: run make lab (or make kernel) first.",
         )
-    lessons = {}
+    lessons: dict[str, tuple[dict, list]] = {}
     for path in sorted(paths, key=lambda path: path.stem):
         found, unreadable = lessons.setdefault(path.stem, ({}, []))
         try:

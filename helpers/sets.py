@@ -104,7 +104,7 @@ def choose_set(machine: Machine, wanted: str | None = None) -> DependencySet:
         return SETS[wanted]
     if machine.driver is not None:
         for name in ("gpu", "cu12"):
-            if machine.driver >= SETS[name].driver:
+            if machine.driver >= (SETS[name].driver or 0):
                 return SETS[name]
         raise CourseError(
             f"NVIDIA 驱动 {machine.gpus[0].driver} 太旧（至少要 {SETS['cu12'].driver}）：请升级驱动或换一台主机，"
