@@ -25,7 +25,8 @@ def main(command: list[str]) -> int:
     terminated, terminate = os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: os.write(terminate, b"."))
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    watched, known = [sys.stdin, kernel, terminated, os.pidfd_open(server.pid)], set()
+    watched = [sys.stdin, kernel, terminated, os.pidfd_open(server.pid)]
+    known: set[int] = set()
     while not select.select(watched, [], [], 0.5)[0]:
         running = engines(server.pid)
         if known - running:

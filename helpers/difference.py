@@ -4,12 +4,22 @@ import math
 import reprlib
 import sys
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-SHORT = reprlib.Repr()
-SHORT.maxstring, SHORT.maxother, SHORT.maxlist, SHORT.maxtuple, SHORT.maxdict = 120, 60, 12, 12, 8
-SHORT.repr_Tensor = lambda tensor, level: f"tensor{tuple(tensor.shape)}"
-KINDS = (
+
+class Short(reprlib.Repr):
+    """Values short enough for a hint."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxstring, self.maxother, self.maxlist, self.maxtuple, self.maxdict = 120, 60, 12, 12, 8
+
+    def repr_Tensor(self, tensor, level: int) -> str:
+        return f"tensor{tuple(tensor.shape)}"
+
+
+SHORT = Short()
+KINDS: tuple[tuple[Any, str, str], ...] = (
     (bool, "True 或 False", "True or False"),
     ((int, float), "一个数", "a number"),
     (str, "文本", "a text"),
@@ -44,7 +54,7 @@ def alike(given, wanted) -> bool:
     return difference(given, wanted) is None
 
 
-def difference(given, wanted) -> Difference | None:
+def difference(given: Any, wanted: Any) -> Difference | None:
     """None if both are alike: numbers within 1e-5, lists like tuples."""
     torch = sys.modules.get("torch")  # where nobody imported it, nothing is a tensor
     if torch and isinstance(wanted, torch.Tensor):
@@ -121,7 +131,7 @@ def _of_tensors(given, wanted, torch) -> Difference | None:
     if not far.any():
         return None
     place = far.nonzero()[0].tolist()
-    have, want = (f"{tensor[tuple(place)].item():.4g}" for tensor in (have, want))
-    at = (f"{place} 处", f"at {place} ") if place else ("", "")
-    zh, en = f"{at[0]}应该是 {want}，得到的是 {have}。", f"{at[1]}it should be {want}, it is {have}."
+    was, should = (f"{tensor[tuple(place)].item():.4g}" for tensor in (have, want))
+    zh_at, en_at = (f"{place} 处", f"at {place} ") if place else ("", "")
+    zh, en = f"{zh_at}应该是 {should}，得到的是 {was}。", f"{en_at}it should be {should}, it is {was}."
     return Difference(f"数值还不对，{zh}", f"the values differ: {en}", form=False)

@@ -26,4 +26,4 @@ LANGUAGE = read_language()  # once: a cell that changes the folder does not chan
 
 def say(zh: str, en: str, between: str = "\n") -> str:
     """The text in the page's language; where that is unknown both, ``between`` them a new line unless told."""
-    return {"zh": zh, "en": en}.get(LANGUAGE, f"{zh}{between}{en}")
+    return {"zh": zh, "en": en, None: f"{zh}{between}{en}"}[LANGUAGE]
