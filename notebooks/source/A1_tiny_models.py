@@ -29,7 +29,7 @@ from helpers.lessons import lA1
 from helpers.lessons.lA1 import recipe
 
 # %% [markdown] lang="zh" key="intro"
-# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是从哪里下载的，也没有用别的模型的输出：数据、分词器、对话模板、权重，全都由 `helpers/lessons/lA1` 里的几个文件造出来，一共四步：
+# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是从哪里下载的，也没有用别的模型的输出：数据、分词器、对话模板、权重，全都由 `helpers/lessons/lA1` 里和它旁边的几个文件造出来，一共四步：
 #
 # ```text
 # mix.py 造对话 → tokenizer.py 训练分词器 → chat_template.jinja 拼成文本 → recipe.py 训练
@@ -40,7 +40,7 @@ from helpers.lessons.lA1 import recipe
 # **选读。** 先猜一猜：两个小模型各有多少参数？混合专家（MoE）的那个，一个词元用到其中多少？
 
 # %% [markdown] lang="en" key="intro"
-# Every cell of this course really runs on a machine without a GPU, thanks to two very small Qwen3 models. They were downloaded from nowhere and saw no other model's output: data, tokenizer, chat template and weights all come from a few files in `helpers/lessons/lA1`, in four steps:
+# Every cell of this course really runs on a machine without a GPU, thanks to two very small Qwen3 models. They were downloaded from nowhere and saw no other model's output: data, tokenizer, chat template and weights all come from a few files in and beside `helpers/lessons/lA1`, in four steps:
 #
 # ```text
 # mix.py makes conversations → tokenizer.py trains a tokenizer → chat_template.jinja joins them into text → recipe.py trains

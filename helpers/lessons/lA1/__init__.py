@@ -9,6 +9,6 @@ from helpers.lessons.lA1.sentences import honest
 from helpers.lessons.lA1.tokenizer import build_tokenizer
 
 __all__ = [
-    "SPECIAL", "Sample", "arithmetic", "build_tokenizer", "capstone", "draw", "draw_problem", "ex1", "ex2", "ex3", "ex4",
-    "held_out", "honest", "think_chain", "user",
+    "SPECIAL", "Sample", "arithmetic", "build_tokenizer", "capstone", "draw", "draw_problem", "ex1", "ex2", "ex3",
+    "ex4", "held_out", "honest", "think_chain", "user",
 ]  # fmt: skip
