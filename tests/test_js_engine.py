@@ -18,8 +18,8 @@ from page import MODELS
 
 from helpers import models, qwen
 from helpers.lessons.l04 import expert_off
-from helpers.tokens import pieces as pieces_of
 from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
+from helpers.tokens import pieces as pieces_of
 
 ENGINE = ROOT / "helpers" / "explorer" / "qwen"
 PARTS = ("errors", "tensors", "model", "tokenizer", "chat", "sample")  # each before those that need it

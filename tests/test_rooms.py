@@ -15,8 +15,8 @@ OLD_NAMES = {"helpers/checks.py", "helpers/plots.py", "helpers/routing.py"}  # f
 MAX_LINES = 250
 # What the lessons of 0.1.0 used of the two modules that were taken apart.
 PLOTS = [
-    "EXPERT_COLOURS", "TOKENS_PER_ROW", "association", "block_tables", "expert_load", "figure", "gpu_memory", "printable",
-    "rise_without_expert", "routing_map", "timeline",
+    "EXPERT_COLOURS", "TOKENS_PER_ROW", "association", "block_tables", "expert_load", "figure", "gpu_memory",
+    "printable", "rise_without_expert", "routing_map", "timeline",
 ]  # fmt: skip
 ROUTING = [
     "RoutingTrace", "TOKEN_CLASSES", "agreement", "capture_conversation", "capture_reference", "capture_transformers",
