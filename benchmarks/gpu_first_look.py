@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT))  # runs on an image where the course is not instal
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-from helpers import models, qwen, routing  # noqa: E402
+from helpers import capture, models, qwen, routing  # noqa: E402
 
 PROMPT = "37×46=?"
 NEW_TOKENS, BATCHES, REPEATS = 32, (1, 64), 5
@@ -44,11 +44,11 @@ def rows(name: str, device: torch.device, dtype: torch.dtype) -> tuple[list, lis
     tokens_equal = [float((logits.argmax(-1) == other.argmax(-1)).float().mean()) for other in (expected, theirs)]
     row = [name, dtype, *((logits - other).abs().max().item() for other in (expected, theirs)), *tokens_equal]
     if model.config.num_experts:
-        here = routing.capture_reference(model, tokenizer, text, NEW_TOKENS)
+        here = capture.capture_reference(model, tokenizer, text, NEW_TOKENS)
         known = here.token_ids.tolist()  # the same tokens for all, whatever each would have written
-        reference = routing.capture_reference(on_cpu, tokenizer, known)
-        theirs = routing.capture_transformers(peer, tokenizer, known)
-        ours, others = routing.capture_reference(model, tokenizer, known), [reference, theirs]
+        reference = capture.capture_reference(on_cpu, tokenizer, known)
+        theirs = capture.capture_transformers(peer, tokenizer, known)
+        ours, others = capture.capture_reference(model, tokenizer, known), [reference, theirs]
         row += [routing.agreement(ours, other).same_sets for other in others]
     else:
         row += ["-", "-"]

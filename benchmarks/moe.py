@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from peers import install_peer, versions
 
-from helpers import models, routing
+from helpers import capture, models
 from helpers.qwen import QwenConfig, SparseMoeBlock
+from helpers.routing import RoutingTrace, agreement
 
 HIDDEN, EXPERTS, TOP_K, WIDTH = 2048, 128, 8, 768
 TOKENS = (1, 64, 1024)
@@ -175,9 +176,9 @@ def capture_cost(repeats):
             block(hidden_states)
 
     def recorded(inputs):
-        with routing.recording({0: block.router}) as outputs:
+        with capture.recording({0: block.router}) as outputs:
             passes(inputs)
-        routing._routed(torch.cat([logits for _, _, logits in outputs[0]]), TOP_K, True)
+        capture._routed(torch.cat([logits for _, _, logits in outputs[0]]), TOP_K, True)
 
     for count in TOKENS:
         inputs = [torch.randn(1, count, HIDDEN).to(torch.bfloat16) for _ in range(64 if count == 1 else 1)]
@@ -200,7 +201,7 @@ def large_trace():
     words = [" Mixture", " of", " experts", "混合", "专家", "12", "+", "35", "="]
     pieces = tuple(words[i % len(words)].encode() for i in range(2048))
     about = {"model": "random", "captured_with": "numpy", "weights": "random"}
-    return routing.RoutingTrace(np.arange(2048), pieces, 1500, tuple(range(48)), ids, weights, entropy, EXPERTS, about)
+    return RoutingTrace(np.arange(2048), pieces, 1500, tuple(range(48)), ids, weights, entropy, EXPERTS, about)
 
 
 def measure_explorer(folder, repeats):
@@ -257,14 +258,14 @@ def compare_captures():
     folder = models.find_checkpoint(models.DEFAULTS[models.MOE_VARIABLE])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for dtype, wanted in ((torch.float32, "at least 99 %, 1e-2"), (torch.bfloat16, "shown")):
-        reference = routing.capture_conversation(load_model(folder, dtype, "cpu"), tokenizer, routing.QUESTIONS)
+        reference = capture.capture_conversation(load_model(folder, dtype, "cpu"), tokenizer, capture.QUESTIONS)
         token_ids = reference.token_ids.tolist()
         peer = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         kind = str(dtype).removeprefix("torch.")
         with open_engine(folder, enable_prefix_caching=False, dtype=kind) as llm:
-            others = [routing.capture_transformers(peer, tokenizer, token_ids), routing.capture_vllm(llm, token_ids)]
+            others = [capture.capture_transformers(peer, tokenizer, token_ids), capture.capture_vllm(llm, token_ids)]
         for other in others:
-            same, difference = routing.agreement(reference, other)
+            same, difference = agreement(reference, other)
             cells = reference.expert_ids[..., 0].size
             about = f"{other.provenance['captured_with']} against helpers/qwen.py, {folder.name}, {kind}"
             print(f"| {about} | {same:.2%} of {cells} sets equal, weights within {difference:.1e} ({wanted}) |")

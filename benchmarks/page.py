@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import tiny_data  # noqa: E402
+from helpers import loading, models, qwen
+from helpers.capture import recording
+from helpers.lessons.lA1 import draw
 
-from helpers import loading, models, qwen, routing  # noqa: E402
+ROOT = Path(__file__).resolve().parent.parent
 
 MODELS = ("qwen3-tiny", "qwen3-moe-tiny")
 MARGIN = 1e-4  # in logits
@@ -142,7 +142,7 @@ def texts(number: int = 500, seed: int = 0) -> list[str]:
     found = ["", " ", "</script>", "<|im_end|>", "\ud83d", "\ude00\ud83d", "x" * 999, " " * 99, "\u202e" * 9, "𠀀" * 99]
     found += [f"a    {space}{end}" for space in SPACES for end in ("", "b", "\n")]
     while len(found) < number // 2:
-        sample = tiny_data.draw(rng)
+        sample = draw(rng)
         found += [sample.thought, sample.answer, *(message["content"] for message in sample.messages)]
     found = found[: number // 2]
     return found + ["".join(rng.choices(ALPHABET, k=rng.randint(1, 60))) for _ in range(number - len(found))]
@@ -158,7 +158,7 @@ def prompts(number: int = 200, seed: int = 0) -> list[list[dict]]:
     """Conversations of the kind that the tiny models know, up to the last question, without tools."""
     rng, found = random.Random(seed), []
     while len(found) < number:
-        sample = tiny_data.draw(rng)
+        sample = draw(rng)
         if not sample.tools and all(message["role"] != "tool" for message in sample.messages):
             found.append(sample.messages)
     return found
@@ -245,7 +245,7 @@ def reference(model):
     routers = {n: layer.mlp.router for n, layer in enumerate(model.layers) if hasattr(layer.mlp, "router")}
 
     def forward(ids):
-        with torch.inference_mode(), routing.recording(routers) as outputs:
+        with torch.inference_mode(), recording(routers) as outputs:
             logits = model(torch.tensor([ids]))[0]
         return logits, torch.stack([rows[0][2] for rows in outputs.values()]) if routers else None
 

@@ -2,8 +2,8 @@
 
 Prints a Markdown table per model and, with ``--write``, puts it into the model's card and the expert measurements into
 ``assets/traces/``. Arithmetic is judged by the last number after ``</think>``, prompts by the keyword rule of
-``tools/tiny_texts.toml``. Problems are held out by operands; strange questions use templates and topics below, none of
-which occur in training.
+``helpers/lessons/texts.toml``. Problems are held out by operands; strange questions use templates and topics below,
+none of which occur in training.
 """
 
 import argparse
@@ -18,12 +18,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import tiny_data  # noqa: E402
-from tiny_data import Sample, user  # noqa: E402
-
-from helpers import engine, models, qwen, routing  # noqa: E402
+from helpers import capture, engine, models, qwen
+from helpers.lessons import l04
+from helpers.lessons.arithmetic import Problem, held_out
+from helpers.lessons.lA1.problems import arithmetic, ask, follow_up
+from helpers.lessons.lA1.samples import Sample, user
+from helpers.lessons.lA1.sentences import capital, course_question, honest, story
+from helpers.lessons.lA1.tool_calls import tool_answer, tool_call
+from helpers.lessons.texts import texts
+from helpers.models import ROOT
+from helpers.routing import expert_load
 
 
 class Row(NamedTuple):
@@ -131,49 +135,49 @@ def cases(cases_per_task: int) -> dict[str, list[Sample]]:
     """The fixed test cases of every row, drawn with a fixed seed."""
     rng = random.Random("benchmark")
     n = cases_per_task
-    products = [tiny_data.Problem("×", pair) for pair in itertools.product(range(10, 100), repeat=2)]
-    pairs = sorted({tuple(sorted(p.operands)) for p in products if tiny_data.held_out(*p.operands)})
+    products = [Problem("×", pair) for pair in itertools.product(range(10, 100), repeat=2)]
+    pairs = sorted({tuple(sorted(p.operands)) for p in products if held_out(*p.operands)})
     rng.shuffle(pairs)
 
     def product(pair):
-        problem = tiny_data.Problem("×", pair if rng.random() < 0.5 else pair[::-1])
-        question, answer = tiny_data.ask(problem, rng.choice(["formula", "zh", "en"]), rng)
+        problem = Problem("×", pair if rng.random() < 0.5 else pair[::-1])
+        question, answer = ask(problem, rng.choice(["formula", "zh", "en"]), rng)
         return Sample("product", [user(question)], problem.thought, answer, expected=str(problem.result))
 
     def course():
-        for i, entry in enumerate(tiny_data.texts()["course"]):
+        for i, entry in enumerate(texts()["course"]):
             for language in ("zh", "en"):
                 for q in range(len(entry[language])):
-                    yield tiny_data.course_question(rng, i, q, language)
+                    yield course_question(rng, i, q, language)
 
     def strange():
         for language in ("zh", "en"):
             for template, topic in itertools.product(STRANGE[language], STRANGE_TOPICS[language]):
-                words = tuple(tiny_data.texts()["honest"][f"{language}_words"])
+                words = tuple(texts()["honest"][f"{language}_words"])
                 yield Sample("honest", [user(template.format(topic))], "", "", words=words, language=language)
 
     def under_system(sample: Sample) -> Sample:
         system = {"role": "system", "content": SYSTEM_400[sample.language]}
         return Sample(**{**vars(sample), "messages": [system, *sample.messages]})
 
-    capitals = range(len(tiny_data.texts()["capitals"]["pairs"]))
+    capitals = range(len(texts()["capitals"]["pairs"]))
     found = {
         "products": [product(pair) for pair in pairs[: 5 * n]],
-        "sums": [tiny_data.arithmetic("sum", rng, test=True) for _ in range(3 * n)],
-        "differences": [tiny_data.arithmetic("difference", rng, test=True) for _ in range(2 * n)],
+        "sums": [arithmetic("sum", rng, test=True) for _ in range(3 * n)],
+        "differences": [arithmetic("difference", rng, test=True) for _ in range(2 * n)],
         "factorials": [
-            Sample("factorial", [user(question)], "", "", expected=str(tiny_data.Problem("!", (k,)).result))
+            Sample("factorial", [user(question)], "", "", expected=str(Problem("!", (k,)).result))
             for k in range(1, 11)
             for question in [f"{k}的阶乘是多少？"]
         ],
         "course prompts": list(course()),
         "other questions": list(strange()),
-        "recall": [tiny_data.capital(rng, pair, language) for pair in capitals for language in ("zh", "en")],
-        "follow-up": [tiny_data.follow_up(rng, test=True) for _ in range(n)],
-        "tool call": [tiny_data.tool_call(rng, test=True) for _ in range(n)],
-        "tool answer": [tiny_data.tool_answer(rng, test=True) for _ in range(n)],
+        "recall": [capital(rng, pair, language) for pair in capitals for language in ("zh", "en")],
+        "follow-up": [follow_up(rng, test=True) for _ in range(n)],
+        "tool call": [tool_call(rng, test=True) for _ in range(n)],
+        "tool answer": [tool_answer(rng, test=True) for _ in range(n)],
         # Thoughts from about 10 to 90 tokens: sums of 2 to 10 terms and products.
-        "graded": [tiny_data.arithmetic(kind, rng, test=True) for kind in ["chain", "chain", "product"] * n],
+        "graded": [arithmetic(kind, rng, test=True) for kind in ["chain", "chain", "product"] * n],
     }
     for name in ("follow-up", "tool call", "tool answer", "sums"):
         found[f"{name}, 400-token system prompt"] = [under_system(sample) for sample in found[name][:n]]
@@ -186,10 +190,10 @@ def story_choices(llm, language: str) -> float:
 
     tokenizer = llm.get_tokenizer()
     rng = random.Random(1)
-    stories = tiny_data.texts()["stories"][language]
+    stories = texts()["stories"][language]
     counts = []
     for _ in range(10):
-        sample = tiny_data.story(rng, language)
+        sample = story(rng, language)
         prompt = tokenizer.apply_chat_template(
             sample.messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
@@ -253,8 +257,8 @@ def closed_late(llm, output) -> bool:
 def routed_text(tokenizer, n: int) -> list[list[int]]:
     """Token ids of ``n`` held-out conversations of every kind, with their right thoughts and answers."""
     rng = random.Random("experts")
-    kinds = [lambda kind=kind: tiny_data.arithmetic(kind, rng, test=True) for kind in ("product", "sum", "chain")]
-    kinds += [lambda: tiny_data.course_question(rng), lambda: tiny_data.story(rng), lambda: tiny_data.honest(rng)]
+    kinds = [lambda kind=kind: arithmetic(kind, rng, test=True) for kind in ("product", "sum", "chain")]
+    kinds += [lambda: course_question(rng), lambda: story(rng), lambda: honest(rng)]
     rows = []
     for i in range(n):
         sample = kinds[i % len(kinds)]()
@@ -283,16 +287,17 @@ def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarr
     All tokens count, those of the prompts too.
     """
     import torch
-    from train_tiny_models import build_model
     from transformers import AutoTokenizer
+
+    from helpers.lessons.lA1.recipe import build_model
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = qwen.load_model(folder, dtype=torch.float32)
     untrained = build_model(folder.name, tokenizer).eval()
     rows = routed_text(tokenizer, n)
-    trace = routing.concatenate([routing.capture_reference(model, tokenizer, row) for row in rows])
-    random_trace = routing.concatenate([routing.capture_transformers(untrained, tokenizer, row) for row in rows])
-    association = routing.class_association(trace, [random_trace])
+    trace = l04.concatenate([capture.capture_reference(model, tokenizer, row) for row in rows])
+    random_trace = l04.concatenate([capture.capture_transformers(untrained, tokenizer, row) for row in rows])
+    association = l04.class_association(trace, [random_trace])
     found = []
     for name in ("trained", "untrained", "permuted"):
         by_layer = association[name].reshape(-1, len(trace.layers)).mean(0)
@@ -300,17 +305,17 @@ def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarr
         found.append(Row(text, by_layer.mean(), "shown", " on average: " + ", ".join(f"{v:.3f}" for v in by_layer)))
     ratio = association["trained"].mean() / association["untrained"].mean()
     found.append(Row("the same, trained over untrained", ratio, ">= 1.5", ""))
-    load = routing.expert_load(trace)
+    load = expert_load(trace)
     found.append(
         Row("busiest expert's load over an equal share", (load / load.mean(1, keepdims=True)).max(), "<= 3", "")
     )
 
-    classes = routing.TOKEN_CLASSES
-    targets = np.concatenate([[routing.token_class(tokenizer.decode([i])) for i in row[1:]] for row in rows])
+    classes = l04.TOKEN_CLASSES
+    targets = np.concatenate([[l04.token_class(tokenizer.decode([i])) for i in row[1:]] for row in rows])
     before = token_losses(model, rows)
     rise = np.full((len(classes), len(trace.layers), trace.num_experts), np.nan)
     for layer, expert in itertools.product(range(len(trace.layers)), range(trace.num_experts)):
-        with routing.expert_off(model, trace.layers[layer], expert):
+        with l04.expert_off(model, trace.layers[layer], expert):
             change = token_losses(model, rows) - before
         for index, name in enumerate(classes):
             if (targets == name).any():

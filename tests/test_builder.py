@@ -267,7 +267,10 @@ def test_copy_me_cells_stand_alone(code, message, course, capsys):
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("from helpers import engine, plots\n\nllm = engine.open_engine()\nplots.anything(llm.generate('x'))\n", None),
+        (
+            "from helpers import engine, figures\n\nllm = engine.open_engine()\nfigures.anything(llm.generate('x'))\n",
+            None,
+        ),
         ("from helpers.server import Server\n\nwith Server() as server:\n    server.metrics()\n", None),
         ("from helpers import engine\n\nengine.chat('x')\n", "helpers.engine.chat does what the learner should see"),
         ("from helpers.engine import chat as open_engine\n", "helpers.engine.chat"),

@@ -22,7 +22,11 @@ from helpers import attempt, check, checks, lessons, models
 from helpers import language as page_language
 from helpers.check import Exercise, equal
 from helpers.difference import Raised
-from helpers.lessons import balance, l01, l02, l03, l04, l05, l06, l07, lA1
+from helpers.lessons import balance, l01, l02, l06, l07
+from helpers.lessons.l03 import exercises as l03
+from helpers.lessons.l04 import exercises as l04
+from helpers.lessons.l05 import exercises as l05
+from helpers.lessons.lA1 import exercises as lA1
 
 SOURCES = {path.name[:2]: path for path in sorted((ROOT / "notebooks" / "source").glob("*.py"))}
 ROOMS = {

@@ -12,7 +12,8 @@ from jupyterlab_server import JupyterLab, screenshot
 
 from helpers.explorer import RoutingExplorer
 from helpers.explorer.routing import JAVASCRIPT, LABELS, captions
-from helpers.routing import RoutingTrace, expert_load, shown
+from helpers.routing import RoutingTrace, expert_load
+from helpers.tokens import shown
 
 HOSTILE = [
     b"</script><script>document.title='owned'</script>",

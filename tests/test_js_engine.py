@@ -16,8 +16,10 @@ sys.path.append(str(ROOT / "benchmarks"))
 import page as bench
 from page import MODELS
 
-from helpers import models, qwen, routing
+from helpers import models, qwen
+from helpers.lessons.l04 import expert_off
 from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
+from helpers.tokens import pieces as pieces_of
 
 ENGINE = ROOT / "helpers" / "explorer" / "qwen"
 PARTS = ("errors", "tensors", "model", "tokenizer", "chat", "sample")  # each before those that need it
@@ -103,7 +105,7 @@ def test_special_tokens_have_names_and_tokens_their_bytes(page, tokenizers):
         return [Object.fromEntries(tokenizer.special), tokenizer.bytes.map((bytes) => [...bytes])];"""
     special, pieces = evaluate(page, code)
     assert special == tokenizers[MOE].get_added_vocab()
-    expected = routing.pieces(tokenizers[MOE], range(len(tokenizers[MOE])))
+    expected = pieces_of(tokenizers[MOE], range(len(tokenizers[MOE])))
     assert [bytes(piece) for piece in pieces] == list(expected)
 
 
@@ -181,7 +183,7 @@ def test_attention_weights_are_those_of_transformers(name, page, question):
 
 
 def knocked_out(page, references, question, layer, expert):
-    with routing.expert_off(references[MOE], layer, expert):
+    with expert_off(references[MOE], layer, expert):
         found = bench.Comparison()
         reply = bench.run(page, "return greedy(...a)", MOE, question, [layer, expert])
         found.add(bench.reference(references[MOE]), references[MOE].config, question, reply)

@@ -15,7 +15,7 @@ from conftest import LESSONS, ROOT, languages
 from jupyterlab_server import JupyterLab, screenshot, wait_until
 from test_explorer import assert_shows
 
-from helpers import models, routing
+from helpers import capture, models
 from helpers.explorer.routing import LABELS
 
 pytestmark = pytest.mark.slow
@@ -125,7 +125,7 @@ def assert_shows_its_own_conversation(page, explorer, lang: str):
 
     folder = models.find_checkpoint("qwen3-moe-tiny")
     model, tokenizer = load_model(folder, torch.float32, "cpu"), AutoTokenizer.from_pretrained(folder)
-    wanted = routing.capture_conversation(model, tokenizer, routing.QUESTIONS)
+    wanted = capture.capture_conversation(model, tokenizer, capture.QUESTIONS)
     assert LABELS[lang]["title"] in explorer.inner_text()  # by the notebook's folder
     explorer.scroll_into_view_if_needed()
     assert explorer.evaluate("""root => {

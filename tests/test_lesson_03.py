@@ -124,7 +124,7 @@ def test_copy_me_cell_says_what_a_checkpoint_lacks(tmp_path):
 
 
 def test_experiment_is_repeatable_and_changes_the_norm_only():
-    import qk_norm_experiment as experiment
+    from helpers.lessons.l03 import qk_norm as experiment
 
     runs = [experiment.train(with_norm, learning_rate=0.01, seed=3, steps=3) for with_norm in (True, True, False)]
     for first, again in zip(runs[0], runs[1], strict=True):
@@ -139,7 +139,7 @@ def test_experiment_is_repeatable_and_changes_the_norm_only():
 
 
 def test_the_record_fits_its_script():
-    import qk_norm_experiment as experiment
+    from helpers.lessons.l03 import qk_norm as experiment
 
     with np.load(experiment.RECORD) as record:
         assert (
@@ -153,7 +153,7 @@ def test_the_record_fits_its_script():
 
 def test_watched_logits_are_those_of_the_attention():
     """With one layer's queries and keys known, the largest visible logit is what the hook reports."""
-    import qk_norm_experiment as experiment
+    from helpers.lessons.l03 import qk_norm as experiment
 
     generator = torch.Generator().manual_seed(1)
     model = experiment.build_model(True, generator)

@@ -11,7 +11,9 @@ import torch
 from conftest import NO_WARNING, ROOT
 from lesson_source import read_lesson
 
-from helpers import CourseError, language, models, plots, qwen, routing
+from helpers import CourseError, capture, figures, language, models, qwen, routing
+from helpers.explorer.routing import token_routes
+from helpers.lessons import l04
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "04_moe_routing.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -140,7 +142,7 @@ def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
 
     everything, less = names["right"].values()
     assert everything == {"product": 20, "sum": 20} and less["product"] <= 4 and less["sum"] <= 8, "arithmetic breaks"
-    with routing.expert_off(lesson.model, names["layer"], names["expert"]):
+    with l04.expert_off(lesson.model, names["layer"], names["expert"]):
         english = names["answer"]("Tell me a story.")
     for stories in (names["stories"].values(), [names["answer"]("Tell me a story."), english]):
         assert len(stories) == 2 and len(set(stories)) == 1, "the story is not affected"
@@ -202,14 +204,14 @@ def test_the_balance_records_start_alike():
 def test_the_recorded_trace_is_what_its_command_makes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(language, "LANGUAGE", "en")
     output = tmp_path / "trace.npz"
-    assert routing.main(["--output", str(output)]) == 0
+    assert capture.main(["--output", str(output)]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{output}: ") and "4 layers, " in said
-    made, kept = (routing.RoutingTrace.load(path) for path in (output, routing.recorded_path("qwen3-moe-tiny")))
+    made, kept = (routing.RoutingTrace.load(path) for path in (output, capture.recorded_path("qwen3-moe-tiny")))
     same, difference = routing.agreement(made, kept)
     assert same >= 0.99 and difference <= 1e-2
     assert kept.provenance["model"] == "qwen3-moe-tiny" and kept.texts[kept.prompt_length] == "<think>"
-    classes = {routing.token_class(text) for text in kept.texts}
+    classes = {l04.token_class(text) for text in kept.texts}
     assert {"CJK", "Latin", "digit", "operator"} <= classes, "a mixed conversation"
 
 
@@ -221,13 +223,13 @@ def test_a_real_model_is_recorded_where_the_lesson_looks(tmp_path, monkeypatch, 
 
     shutil.copytree(models.find_checkpoint("qwen3-moe-tiny"), tmp_path / "Qwen3-30B-A3B")
     monkeypatch.setattr(models, "ROOT", tmp_path)
-    assert routing.recorded_path("Qwen/Qwen3-30B-A3B") == tmp_path / "assets/recorded/Qwen3-30B-A3B/routing.npz"
+    assert capture.recorded_path("Qwen/Qwen3-30B-A3B") == tmp_path / "assets/recorded/Qwen3-30B-A3B/routing.npz"
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
     names = {"models": models, "routing": routing, "RoutingExplorer": RoutingExplorer, "say": language.say}
     exec(CELLS["recorded"], names)
     assert "not recorded yet" in capsys.readouterr().out and shown == []
-    assert routing.main([str(tmp_path / "Qwen3-30B-A3B"), "--questions", "3+4=?"]) == 0
+    assert capture.main([str(tmp_path / "Qwen3-30B-A3B"), "--questions", "3+4=?"]) == 0
     capsys.readouterr()
     exec(CELLS["recorded"], names)
     assert capsys.readouterr().out == "" and shown[0].trace.provenance["model"] == "Qwen3-30B-A3B"
@@ -236,11 +238,11 @@ def test_a_real_model_is_recorded_where_the_lesson_looks(tmp_path, monkeypatch, 
 
 def test_models_that_cannot_be_recorded_are_refused(capsys):
     for model, word in (("qwen3-tiny", "no experts"), ("Qwen/Qwen3-30B-A3B", "python -m helpers.download")):
-        assert routing.main([model]) == 1
+        assert capture.main([model]) == 1
         error = capsys.readouterr().err
         assert len(error.splitlines()) == 2 and word in error
     with pytest.raises(CourseError, match="asked no question"):
-        routing.capture_conversation(None, None, [])
+        capture.capture_conversation(None, None, [])
 
 
 # ---------------------------------------------------------------------------------------------- figures, copy-me
@@ -248,8 +250,8 @@ def test_models_that_cannot_be_recorded_are_refused(capsys):
 
 @NO_WARNING
 def test_one_token_as_a_figure():
-    trace = routing.RoutingTrace.load(routing.recorded_path("qwen3-moe-tiny"))
-    drawn = plots.token_routes(trace, token=90, row=2)
+    trace = routing.RoutingTrace.load(capture.recorded_path("qwen3-moe-tiny"))
+    drawn = token_routes(trace, token=90, row=2)
     grid, load = drawn.axes[:2]
     written = {(round(t.get_position()[1] - 0.5), round(t.get_position()[0] - 0.5)): t.get_text() for t in grid.texts}
     wanted = {
@@ -259,7 +261,7 @@ def test_one_token_as_a_figure():
     }
     assert written == wanted
     assert [bar.get_height() for bar in load.patches] == routing.expert_load(trace)[2].tolist()
-    assert plots.png(drawn).startswith(b"\x89PNG")
+    assert figures.png(drawn).startswith(b"\x89PNG")
 
 
 def run_copy_me(tmp_path, **variables):
@@ -288,5 +290,5 @@ def test_copy_me_counts_what_the_trace_counts(lesson):
     exec(CELLS["copy-me"], names)
     found = names["expert_load"](str(models.find_checkpoint("qwen3-moe-tiny")), names["TEXT"])
     reference = qwen.load_model(models.find_checkpoint("qwen3-moe-tiny"), dtype=torch.bfloat16, device="cpu")
-    counted = routing.expert_load(routing.capture_reference(reference, lesson.tokenizer, names["TEXT"]))
+    counted = routing.expert_load(capture.capture_reference(reference, lesson.tokenizer, names["TEXT"]))
     assert found.sum() == counted.sum() and np.abs(found.numpy() - counted).sum() <= 0.02 * counted.sum()

@@ -9,7 +9,7 @@ from conftest import ROOT
 from lesson_source import parse, read_lesson
 
 from helpers import engine
-from helpers.lessons.l05 import tiny_tokenizer
+from helpers.lessons.l05.exercises import tiny_tokenizer
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "05_offline_generation.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

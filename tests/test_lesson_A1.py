@@ -12,6 +12,7 @@ from lesson_source import read_lesson
 from test_exercises import solution_of
 
 from helpers import models
+from helpers.lessons import lA1
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "A1_tiny_models.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -20,25 +21,23 @@ CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "cod
 
 @pytest.fixture(scope="module")
 def recipe():
-    import train_tiny_models
+    from helpers.lessons.lA1 import recipe
 
-    return train_tiny_models
+    return recipe
 
 
 @pytest.fixture(scope="module")
 def tokenizer(recipe):
-    return recipe.build_tokenizer(recipe.CONTEXT)
+    return lA1.build_tokenizer(recipe.CONTEXT)
 
 
 def test_the_exercises_are_what_the_training_does(recipe, tokenizer, monkeypatch):
     """Exercise 1 is the recipe's split, exercise 2 its targets, exercise 3 the balancing part of its loss."""
-    import tiny_data
-
     held_out, make_targets, balancing_loss = (
         solution_of(f"lA1.{key}", f"{key}-solution") for key in ("ex1", "ex2", "ex3")
     )
     pairs = [(a, b) for a in range(1, 60) for b in range(1, 60)]
-    assert [held_out(*pair) for pair in pairs] == [tiny_data.held_out(*pair) for pair in pairs]
+    assert [held_out(*pair) for pair in pairs] == [lA1.held_out(*pair) for pair in pairs]
 
     encoded = []
     original = recipe.encode

@@ -13,7 +13,7 @@ from faulty_hub import SHARDS, write_model, write_shard
 from helpers import CourseError, machine, models
 
 GIB = 2**30
-TEMPLATE = (models.ROOT / "tools/chat_template.jinja").read_text(encoding="utf-8")
+TEMPLATE = (models.ROOT / "helpers/lessons/lA1/chat_template.jinja").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)

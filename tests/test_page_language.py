@@ -15,10 +15,11 @@ import pytest
 from conftest import NO_WARNING, ROOT, TOY
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from helpers import CourseError, language, models, plots
+from helpers import CourseError, figures, language, models
 from helpers.explorer import MemoryExplorer, RoutingExplorer, SamplingExplorer, memory, routing, sampling
 from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
+from helpers.lessons import l04, l05
 from helpers.routing import RoutingTrace
 
 KNOWN = page_language.known_words(ROOT)
@@ -259,12 +260,12 @@ TRACE = RoutingTrace(
 )
 POSITIONS = {"once": {7: type("Logprob", (), {"logprob": -0.1, "decoded_token": "a"})}}
 FIGURES = {
-    "block_tables": lambda: plots.block_tables({"A": [1, 2], "B": [1, 3]}, {"A": 50, "B": 40}, 32),
-    "timeline": lambda: plots.timeline([(0, 3), (4, 9)], 1),
-    "routing_map": lambda: plots.routing_map(TRACE),
-    "token_routes": lambda: plots.token_routes(TRACE, 1),
-    "expert_load": lambda: plots.expert_load(TRACE),
-    "association": lambda: plots.association(
+    "block_tables": lambda: l05.block_tables({"A": [1, 2], "B": [1, 3]}, {"A": 50, "B": 40}, 32),
+    "timeline": lambda: l05.timeline([(0, 3), (4, 9)], 1),
+    "routing_map": lambda: l04.routing_map(TRACE),
+    "token_routes": lambda: routing.token_routes(TRACE, 1),
+    "load_histograms": lambda: l04.load_histograms(TRACE),
+    "association_bars": lambda: l04.association_bars(
         {
             "trained": np.array([0.3, 0.2]),
             "untrained": np.ones((3, 2)) / 9,
@@ -272,9 +273,9 @@ FIGURES = {
         },
         [0, 1],
     ),
-    "rise_without_expert": lambda: plots.rise_without_expert(np.ones((1, 2, 3)), ["digit"], [0, 1], [[0, 1, 2]] * 2),
-    "gpu_memory": plots.gpu_memory,
-    "no room": lambda: plots.gpu_memory("Qwen/Qwen3-32B", 24),
+    "rise_without_expert": lambda: l04.rise_without_expert(np.ones((1, 2, 3)), ["digit"], [0, 1], [[0, 1, 2]] * 2),
+    "gpu_memory": memory.gpu_memory,
+    "no room": lambda: memory.gpu_memory("Qwen/Qwen3-32B", 24),
     "memory": lambda: MemoryExplorer().picture(),
     "routing": lambda: RoutingExplorer(TRACE).picture(),
     "sampling": lambda: SamplingExplorer(POSITIONS, "qwen3-tiny").picture(),
@@ -287,8 +288,8 @@ FIGURES = {
 def test_labels_are_in_the_pages_language_and_have_their_glyphs(lang, name, monkeypatch):
     monkeypatch.setattr(language, "LANGUAGE", lang)
     drawn = FIGURES[name]()
-    assert plots.png(drawn).startswith(b"\x89PNG")
-    labels = plots.labels(drawn)
+    assert figures.png(drawn).startswith(b"\x89PNG")
+    labels = figures.labels(drawn)
     if lang:
         assert [page_language.foreign(label, lang, KNOWN) for label in labels] == [[]] * len(labels)
     assert any(HAN.search(label) for label in labels) == (lang != "en")
@@ -299,21 +300,22 @@ def test_labels_are_in_the_pages_language_and_have_their_glyphs(lang, name, monk
 def test_every_character_of_a_label_is_in_the_font():
     from matplotlib.font_manager import get_font
 
-    glyphs = get_font(plots.CHINESE_FONT).get_charmap()
-    drawing = [ROOT / "helpers" / "plots.py", *ROOT.glob("helpers/explorer/*.py"), *ROOT.glob("notebooks/source/*.py")]
+    glyphs = get_font(figures.CHINESE_FONT).get_charmap()
+    places = ("helpers/figures.py", "helpers/explorer/*.py", "helpers/lessons/*/figures.py", "notebooks/source/*.py")
+    drawing = [path for place in places for path in ROOT.glob(place)]
     texts = [zh for path in drawing for _, zh, _ in said_by(path)]
     missing = {character for character in HAN.findall("".join(texts)) if ord(character) not in glyphs}
     assert len(texts) > 20 and missing == set()
 
 
 def test_labels_are_words_each_once():
-    drawn, (left, right) = plots.figure(1, 2)
+    drawn, (left, right) = figures.figure(1, 2)
     for ax in (left, right):
         ax.set(xlabel="steps", title="0.5")
         ax.plot([0, 1], [1e6, 2e6], label="loss")
         ax.legend()
     left.text(0, 0, "hidden", visible=False)
-    assert sorted(plots.labels(drawn)) == ["loss", "steps"]
+    assert sorted(figures.labels(drawn)) == ["loss", "steps"]
 
 
 def test_the_kernels_language_goes_along_with_the_picture(monkeypatch):
@@ -355,13 +357,13 @@ def test_an_explorer_starts_in_the_kernels_language(kernel, folder, shown, explo
 
 SPOKEN = """
 # %% key="spoken"
-from helpers import plots
+from helpers import figures
 from helpers.language import say
 
 print(say("共 3 个词元", "3 tokens in all"))
 
 # %% key="drawn"
-figure, ax = plots.figure()
+figure, ax = figures.figure()
 ax.set(xlabel=say("训练步", "training step"), title=say("损失", "loss"))
 figure
 
@@ -435,7 +437,7 @@ def test_a_box_in_a_figure_stops_the_recording(course, capsys):
     course.write(TOY + '\n# %% key="more"\nimport matplotlib.pyplot as plt\n\nplt.title("词元")\nplt.show()\n')
     assert build_notebooks.main(["--root", str(course.root), "--record"]) == 1
     said = capsys.readouterr().err
-    assert "cell 'more' failed" in said and "missing from font" in said and "plots.figure" in said
+    assert "cell 'more' failed" in said and "missing from font" in said and "figures.figure" in said
     assert not course.notebook("zh").exists()
 
 

@@ -1,4 +1,5 @@
-"""helpers/routing.py: captures against each other, refused files, statistics that can be worked out by hand."""
+"""helpers/routing.py, capture.py and what lesson 04 makes of traces: captures against each other, refused files,
+statistics that can be worked out by hand."""
 
 import io
 import os
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import NO_WARNING
 
-from helpers import CourseError, engine, models, plots, routing
+from helpers import CourseError, capture, engine, figures, models, routing, tokens
+from helpers.lessons import l04
 from helpers.routing import RoutingTrace
 
 PROMPT = (
@@ -58,10 +60,11 @@ def refused(action, *arguments, word=""):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The architecture of qwen3-moe-tiny with random weights: how routing is captured does not depend on them."""
-    from train_tiny_models import CONTEXT, build_model, build_tokenizer, export
+    from helpers.lessons.lA1 import build_tokenizer, recipe
+    from tools.tiny_models.train import export
 
-    folder, tokenizer = tmp_path_factory.mktemp("moe"), build_tokenizer(CONTEXT)
-    export(build_model("qwen3-moe-tiny", tokenizer), tokenizer, folder)
+    folder, tokenizer = tmp_path_factory.mktemp("moe"), build_tokenizer(recipe.CONTEXT)
+    export(recipe.build_model("qwen3-moe-tiny", tokenizer), tokenizer, folder)
     return folder
 
 
@@ -84,7 +87,7 @@ def reference(folder):
 @pytest.fixture(scope="module")
 def answered(reference, tokenizer):
     """The prompt and an answer to it, from the reference model."""
-    return routing.capture_reference(reference, tokenizer, PROMPT, max_new_tokens=24)
+    return capture.capture_reference(reference, tokenizer, PROMPT, max_new_tokens=24)
 
 
 def assert_captures_agree(a, b):
@@ -111,29 +114,29 @@ def test_a_trace_holds_what_the_model_read(answered, reference, tokenizer):
 def test_an_expert_that_is_off_gets_no_token_and_the_others_stay(answered, reference, tokenizer):
     layer, tokens = 1, answered.token_ids.tolist()
     expert = int(routing.expert_load(answered)[layer].argmax())
-    with routing.expert_off(reference, layer, expert):
-        without = routing.capture_reference(reference, tokenizer, tokens)
+    with l04.expert_off(reference, layer, expert):
+        without = capture.capture_reference(reference, tokenizer, tokens)
     assert routing.expert_load(without)[layer, expert] == 0
     assert (without.expert_ids[0] == answered.expert_ids[0]).all(), "the layer before is as it was"
     spared = ~(answered.expert_ids[layer] == expert).any(-1)
     assert spared.any() and (without.expert_ids[layer, spared] == answered.expert_ids[layer, spared]).all()
-    again = routing.capture_reference(reference, tokenizer, tokens)
+    again = capture.capture_reference(reference, tokenizer, tokens)
     assert (again.expert_ids == answered.expert_ids).all(), "the expert is back after the block"
-    refused(routing.expert_off(reference, layer, 8).__enter__, word="no expert 8")
-    refused(routing.expert_off(reference, 9, 0).__enter__, word="in layer 9")
+    refused(l04.expert_off(reference, layer, 8).__enter__, word="no expert 8")
+    refused(l04.expert_off(reference, 9, 0).__enter__, word="in layer 9")
 
 
 def test_traces_of_several_texts_as_one():
     a, b = make_trace([[[0, 1], [2, 3]]], pieces=[b"a", b"b"]), make_trace([[[3, 0]]], pieces=[b"c"])
-    both = routing.concatenate([a, b])
+    both = l04.concatenate([a, b])
     assert both.texts == ["a", "b", "c"] and both.entropy is None
     assert (routing.expert_load(both) == routing.expert_load(a) + routing.expert_load(b)).all()
-    refused(routing.concatenate, [a, make_trace([[[3, 0]]], num_experts=5)], word="cannot be joined")
+    refused(l04.concatenate, [a, make_trace([[[3, 0]]], num_experts=5)], word="cannot be joined")
 
 
 def test_generating_and_reading_route_alike(answered, reference, tokenizer):
     """One token at a time with a cache, or all at once: the same routing."""
-    assert_captures_agree(answered, routing.capture_reference(reference, tokenizer, answered.token_ids.tolist()))
+    assert_captures_agree(answered, capture.capture_reference(reference, tokenizer, answered.token_ids.tolist()))
 
 
 def test_hooks_are_gone_after_a_capture(reference, answered):
@@ -144,8 +147,8 @@ def test_transformers_agrees(answered, folder, tokenizer):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    assert_captures_agree(answered, routing.capture_transformers(model, tokenizer, answered.token_ids.tolist()))
-    again = routing.capture_transformers(model, tokenizer, PROMPT, max_new_tokens=3)
+    assert_captures_agree(answered, capture.capture_transformers(model, tokenizer, answered.token_ids.tolist()))
+    again = capture.capture_transformers(model, tokenizer, PROMPT, max_new_tokens=3)
     assert 0 < len(again.token_ids) - again.prompt_length <= 2
     assert not any(layer.mlp.gate._forward_hooks for layer in model.model.layers)
 
@@ -158,7 +161,7 @@ def test_a_router_that_chooses_otherwise_is_noticed(folder, tokenizer):
     gate = model.model.layers[1].mlp.gate
     gate.register_forward_hook(lambda module, inputs, output: (output[0], output[1], output[2].flip(-1)))
     with pytest.raises(RuntimeError, match="layer 1"):
-        routing.capture_transformers(model, tokenizer, PROMPT)
+        capture.capture_transformers(model, tokenizer, PROMPT)
 
 
 @pytest.mark.large
@@ -171,14 +174,14 @@ def test_transformers_4_layout(answered, folder, tmp_path):
     subprocess.run(install, check=True)
     script = (
         "import sys, transformers\n"
-        "from helpers import routing\n"
+        "from helpers import capture\n"
         "assert transformers.__version__.startswith('4.57.')\n"
         "folder, saved, ids = sys.argv[1], sys.argv[2], [int(i) for i in sys.argv[3].split(',')]\n"
         "model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype='float32')\n"
         "tokenizer = transformers.AutoTokenizer.from_pretrained(folder)\n"
-        "routing.capture_transformers(model, tokenizer, ids).save(saved)\n"
+        "capture.capture_transformers(model, tokenizer, ids).save(saved)\n"
         "model.config.num_experts_per_tok -= 1\n"  # the blocks go on with the number that they were made with
-        "try: routing.capture_transformers(model, tokenizer, ids)\n"
+        "try: capture.capture_transformers(model, tokenizer, ids)\n"
         "except RuntimeError as error: sys.exit(0 if 'routes otherwise' in str(error) else 1)\n"
         "sys.exit('a block that routes otherwise was not noticed')\n"
     )
@@ -191,12 +194,12 @@ def test_transformers_4_layout(answered, folder, tmp_path):
 @pytest.mark.slow
 def test_vllm_agrees(answered, folder):
     with engine.open_engine(folder, enable_prefix_caching=False, dtype="float32") as llm:
-        assert_captures_agree(answered, routing.capture_vllm(llm, answered.token_ids.tolist()))
-        written = routing.capture_vllm(llm, PROMPT, max_new_tokens=8)
+        assert_captures_agree(answered, capture.capture_vllm(llm, answered.token_ids.tolist()))
+        written = capture.capture_vllm(llm, PROMPT, max_new_tokens=8)
         assert 0 < len(written.token_ids) - written.prompt_length <= 7
-        refused(routing.capture_vllm_gpu, llm, PROMPT, word="enable_return_routed_experts")
+        refused(capture.capture_vllm_gpu, llm, PROMPT, word="enable_return_routed_experts")
     with engine.open_engine(folder) as llm:
-        refused(routing.capture_vllm, llm, PROMPT, word="enable_prefix_caching=False")
+        refused(capture.capture_vllm, llm, PROMPT, word="enable_prefix_caching=False")
         cache, size = llm.llm_engine.vllm_config.cache_config, engine.sized_options(folder)["kv_cache_memory_bytes"]
         per_block = models.kv_bytes_per_token(models.read_config(folder)) * cache.block_size
         assert cache.num_gpu_blocks == size // per_block > 0
@@ -205,9 +208,9 @@ def test_vllm_agrees(answered, folder):
 def test_a_dense_model_and_an_empty_prompt_are_refused(reference, tokenizer):
     from helpers.qwen import load_model
 
-    refused(routing.capture_reference, reference, tokenizer, "", word="empty")
+    refused(capture.capture_reference, reference, tokenizer, "", word="empty")
     dense = load_model(models.find_checkpoint("qwen3-tiny"), device="cpu")
-    refused(routing.capture_reference, dense, tokenizer, "hello", word="no experts")
+    refused(capture.capture_reference, dense, tokenizer, "hello", word="no experts")
 
 
 # ---------------------------------------------------------------------------------------------- the trace and its file
@@ -232,14 +235,14 @@ def test_pieces_of_one_character_belong_together():
 def test_an_id_without_a_token_has_no_text(tokenizer):
     """The output matrix may have more rows than the tokenizer has tokens, as in the real Qwen3."""
     beyond = len(tokenizer)
-    assert routing.pieces(tokenizer, [*tokenizer.encode("好"), beyond]) == ("好".encode(), b"")
+    assert tokens.pieces(tokenizer, [*tokenizer.encode("好"), beyond]) == ("好".encode(), b"")
 
 
 def test_every_bit_of_a_token_is_shown():
-    assert routing.shown(b" a\n\t") == "␣a↵⇥"
-    assert routing.shown(b"\xe4\xbd") == "<E4><BD>"
-    assert routing.shown("\u200f\u202e\u200b".encode()) == "<U+200F><U+202E><U+200B>"
-    assert routing.shown(b"</script>") == "</script>"
+    assert tokens.shown(b" a\n\t") == "␣a↵⇥"
+    assert tokens.shown(b"\xe4\xbd") == "<E4><BD>"
+    assert tokens.shown("\u200f\u202e\u200b".encode()) == "<U+200F><U+202E><U+200B>"
+    assert tokens.shown(b"</script>") == "</script>"
 
 
 @pytest.mark.parametrize("with_weights", [True, False])
@@ -353,14 +356,9 @@ def test_load_and_its_unevenness():
     load = routing.expert_load(trace)
     assert load.tolist() == [[4, 2, 2, 0], [2, 2, 2, 2]]
     assert routing.gini(load) == pytest.approx([0.375, 0])
-    assert routing.coefficient_of_variation(load) == pytest.approx([np.sqrt(2) / 2, 0])
-    assert routing.never_used(load) == pytest.approx([0.25, 0])
+    assert l04.coefficient_of_variation(load) == pytest.approx([np.sqrt(2) / 2, 0])
+    assert l04.never_used(load) == pytest.approx([0.25, 0])
     assert routing.gini(np.array([0, 0, 0, 9])) == pytest.approx(0.75)  # one expert gets everything: (n - 1) / n
-
-
-def test_co_activation():
-    trace = make_trace([[[0, 1], [1, 0], [2, 0], [3, 1]]])
-    assert routing.co_activation(trace, 0).tolist() == [[3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
 
 
 def test_association_stands_beside_chance():
@@ -369,21 +367,21 @@ def test_association_stands_beside_chance():
     trace = make_trace([by_class, [[0, 1], [0, 1], [1, 0], [1, 0]] * 16], pieces)
     trace = replace(trace, token_ids=np.arange(64))  # every token occurs once
     untrained = replace(make_trace([[[0, 1]] * 64] * 2, pieces), token_ids=np.arange(64))
-    found = routing.class_association(trace, [untrained, trace], permutations=50)
+    found = l04.class_association(trace, [untrained, trace], permutations=50)
     assert found["trained"] == pytest.approx([1, 0], abs=1e-9)
     assert found["permuted"].shape == (50, 2) and found["permuted"][:, 0].mean() < 0.1
     assert found["untrained"][0].tolist() == [0, 0]  # one expert for all tokens tells nothing
     assert np.array_equal(found["untrained"][1], found["trained"])
-    assert np.array_equal(found["permuted"], routing.class_association(trace, permutations=50)["permuted"])
-    assert "untrained" not in routing.class_association(trace, permutations=1)
-    refused(routing.class_association, trace, [replace(untrained, token_ids=np.arange(1, 65))], word="different tokens")
+    assert np.array_equal(found["permuted"], l04.class_association(trace, permutations=50)["permuted"])
+    assert "untrained" not in l04.class_association(trace, permutations=1)
+    refused(l04.class_association, trace, [replace(untrained, token_ids=np.arange(1, 65))], word="different tokens")
 
 
 def test_a_permutation_keeps_every_occurrence_of_a_token_in_one_class():
     """Two tokens, two classes: to swap them changes nothing, so chance is as high as the routing itself."""
     pieces = [b"7", "好".encode()] * 32
     trace = replace(make_trace([[[0, 2], [1, 2]] * 32], pieces), token_ids=np.array([5, 9] * 32))
-    found = routing.class_association(trace, permutations=20)
+    found = l04.class_association(trace, permutations=20)
     assert found["permuted"] == pytest.approx(np.ones((20, 1)))
 
 
@@ -394,7 +392,7 @@ def test_losses_of_what_the_model_wrote(answered):
     from helpers import qwen
 
     model = qwen.load_model(models.find_checkpoint("qwen3-moe-tiny"), dtype=torch.float32)
-    losses = routing.written_losses(model, [answered, answered])
+    losses = l04.written_losses(model, [answered, answered])
     ids, start = torch.tensor(answered.token_ids.astype(int)), answered.prompt_length
     written = len(ids) - start
     assert losses.shape == (2 * written,) and np.array_equal(losses[:written], losses[written:])
@@ -420,29 +418,33 @@ def test_agreement():
 def test_the_font_covers_what_the_tiny_models_write_and_the_traces():
     from matplotlib.font_manager import get_font
 
-    assert plots.CHINESE_FONT.stat().st_size <= 500_000
-    assert (plots.CHINESE_FONT.parent / "OFL.txt").is_file()
-    text = "".join(path.read_text(encoding="utf-8") for path in models.ROOT.glob("tools/tiny_*"))
+    assert figures.CHINESE_FONT.stat().st_size <= 500_000
+    assert (figures.CHINESE_FONT.parent / "OFL.txt").is_file()
+    rooms = models.ROOT / "helpers" / "lessons"
+    sources = [rooms / "texts.toml", *(path for path in rooms.glob("lA1/*.py") if path.stem != "exercises")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
     for path in models.ROOT.glob("assets/**/routing*.npz"):
         text += b"".join(RoutingTrace.load(path).pieces).decode("utf-8", "ignore")
     chinese = {character for character in text if "\u4e00" <= character <= "\u9fff"}
     assert len(chinese) > 500
-    assert not {character for character in chinese if ord(character) not in get_font(plots.CHINESE_FONT).get_charmap()}
+    assert not {
+        character for character in chinese if ord(character) not in get_font(figures.CHINESE_FONT).get_charmap()
+    }
 
 
 @NO_WARNING  # a missing glyph is a warning of matplotlib's
 def test_figures_show_every_token(answered):
-    drawn = plots.routing_map(answered)
+    drawn = l04.routing_map(answered)
     labels = [label.get_text() for ax in drawn.axes for label in ax.get_xticklabels()]
-    assert labels == [plots.printable(piece) for piece in answered.pieces[: len(labels)]]
+    assert labels == [figures.printable(piece) for piece in answered.pieces[: len(labels)]]
     assert "算" in labels or "计算" in labels
     numbers = [text.get_text() for text in drawn.axes[0].texts]
-    assert numbers[: plots.TOKENS_PER_ROW] == [str(i) for i in answered.expert_ids[0, : plots.TOKENS_PER_ROW, 0]]
-    assert plots.png(drawn).startswith(b"\x89PNG")
-    load = plots.expert_load(answered)
+    assert numbers[: l04.TOKENS_PER_ROW] == [str(i) for i in answered.expert_ids[0, : l04.TOKENS_PER_ROW, 0]]
+    assert figures.png(drawn).startswith(b"\x89PNG")
+    load = l04.load_histograms(answered)
     heights = [bar.get_height() for ax in load.axes for bar in ax.patches]
     assert heights == routing.expert_load(answered).flatten().tolist()
-    plots.png(load)
+    figures.png(load)
 
 
 @NO_WARNING
@@ -457,9 +459,9 @@ def test_figures_survive_any_token():
         b"",
         "\u0e01\u0e34".encode(),
     ]
-    assert [plots.printable(piece) for piece in pieces[:4]] == [r"\$x\$", "<E9><BE><98>", "<U+202E>abc", "<E4>"]
+    assert [figures.printable(piece) for piece in pieces[:4]] == [r"\$x\$", "<E9><BE><98>", "<U+202E>abc", "<E4>"]
     trace = make_trace([[[0, 1]] * len(pieces)], pieces, prompt_length=3)
-    plots.png(plots.routing_map(replace(trace, weights=None)))
+    figures.png(l04.routing_map(replace(trace, weights=None)))
 
 
 def test_the_file_is_a_zip_of_numbers(tmp_path):

@@ -7,10 +7,13 @@ import sys
 
 import pytest
 
-from helpers import models, routing
+from helpers import models
+from helpers.lessons import lA1
+from helpers.lessons.l04 import TOKEN_CLASSES
+from helpers.lessons.lA1.tool_calls import CALCULATOR
+from helpers.lessons.texts import texts
 
-sys.path += [str(models.ROOT / "tools"), str(models.ROOT / "benchmarks")]
-import tiny_data
+sys.path.append(str(models.ROOT / "benchmarks"))
 
 # Lessons quote these weights' behaviour: new weights mean new recordings.
 WEIGHTS = {
@@ -83,15 +86,15 @@ def test_the_models_together_stay_small():
 
 
 def test_the_tokenizer_is_the_one_that_the_script_builds(folder, tokenizer):
-    from train_tiny_models import CONTEXT, build_tokenizer
+    from helpers.lessons.lA1.recipe import CONTEXT
 
-    built = build_tokenizer(CONTEXT)
+    built = lA1.build_tokenizer(CONTEXT)
     assert built.get_vocab() == tokenizer.get_vocab() and built.chat_template == tokenizer.chat_template
     assert 2000 <= len(built) <= 4096
 
 
 def test_digits_and_chinese_characters_are_single_tokens_and_anything_round_trips(tokenizer):
-    course = "".join(text for entry in tiny_data.texts()["course"] for text in entry["zh"] + entry["zh_answers"])
+    course = "".join(text for entry in texts()["course"] for text in entry["zh"] + entry["zh_answers"])
     characters = sorted({c for c in course if "\u4e00" <= c <= "\u9fff"} | set("0123456789"))
     assert len(characters) > 300
     assert [c for c in characters if len(tokenizer.encode(c)) != 1] == []
@@ -174,10 +177,10 @@ def test_a_tool_chain_keeps_its_thought_and_its_results_share_one_user_turn(rend
 
 
 def test_tools_are_announced_in_a_system_block(render):
-    text = render([{"role": "system", "content": "S"}, HISTORY[0]], tools=[tiny_data.CALCULATOR])
+    text = render([{"role": "system", "content": "S"}, HISTORY[0]], tools=[CALCULATOR])
     assert text.startswith("<|im_start|>system\nS\n\n# Tools\n")
-    assert f"<tools>\n{json.dumps(tiny_data.CALCULATOR)}\n</tools>" in text
-    assert render([HISTORY[0]], tools=[tiny_data.CALCULATOR]).startswith("<|im_start|>system\n# Tools\n")
+    assert f"<tools>\n{json.dumps(CALCULATOR)}\n</tools>" in text
+    assert render([HISTORY[0]], tools=[CALCULATOR]).startswith("<|im_start|>system\n# Tools\n")
 
 
 def test_content_none_is_an_error_as_with_qwen3(render):
@@ -193,7 +196,7 @@ def test_training_never_draws_a_held_out_problem_and_every_step_is_true():
     operations = {"×": "*", "!": "!"}
     seen = 0
     for _ in range(3000):
-        sample = tiny_data.draw(rng)
+        sample = lA1.draw(rng)
         if sample.expected is None or sample.task.startswith("tool") or sample.task == "follow-up":
             continue
         seen += 1
@@ -206,20 +209,20 @@ def test_training_never_draws_a_held_out_problem_and_every_step_is_true():
     assert seen > 1000
     for kind in ("product", "sum", "difference", "chain"):
         for _ in range(200):
-            assert not tiny_data.held_out(*tiny_data.draw_problem(kind, rng, test=False).operands)
-            assert tiny_data.held_out(*tiny_data.draw_problem(kind, rng, test=True).operands)
-    pairs = [(a, b) for a in range(10, 100) for b in range(a, 100) if tiny_data.held_out(a, b)]
-    assert len(pairs) >= 500 and tiny_data.held_out(46, 37) == tiny_data.held_out(37, 46)
+            assert not lA1.held_out(*lA1.draw_problem(kind, rng, test=False).operands)
+            assert lA1.held_out(*lA1.draw_problem(kind, rng, test=True).operands)
+    pairs = [(a, b) for a in range(10, 100) for b in range(a, 100) if lA1.held_out(a, b)]
+    assert len(pairs) >= 500 and lA1.held_out(46, 37) == lA1.held_out(37, 46)
 
 
 def test_an_empty_think_block_of_the_template_and_a_forced_end_carry_no_loss(tokenizer):
-    from train_tiny_models import encode
+    from helpers.lessons.lA1.recipe import encode
 
     opening, closing = tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
     seen = set()
     for seed in range(300):
         rng = random.Random(seed)
-        ids, start, silent = encode(tiny_data.arithmetic("product", rng), tokenizer, rng)
+        ids, start, silent = encode(lA1.arithmetic("product", rng), tokenizer, rng)
         written = ids[start:]
         if opening not in written:
             seen.add("non-thinking")
@@ -235,7 +238,7 @@ def test_an_empty_think_block_of_the_template_and_a_forced_end_carry_no_loss(tok
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["qwen3-tiny", pytest.param("qwen3-moe-tiny", marks=pytest.mark.large)])
 def test_two_trainings_agree_bit_for_bit_and_a_resumed_one_equals_them(name, tmp_path):
-    from train_tiny_models import train
+    from tools.tiny_models.train import train
 
     options = {"name": name, "steps": 100}
     _, _, once = train(folder=tmp_path / "once", stop_after=8, **options)
@@ -269,4 +272,4 @@ def test_the_experts_of_the_moe_differ():
 
     rows, traces = measure_experts(models.find_checkpoint("qwen3-moe-tiny"), 30)
     assert all(row.reached for row in rows), [str(row) for row in rows]
-    assert traces["rise"].shape == (len(routing.TOKEN_CLASSES), 4, 8)
+    assert traces["rise"].shape == (len(TOKEN_CLASSES), 4, 8)

@@ -10,7 +10,7 @@ import run_lessons
 from conftest import ROOT
 
 from helpers import models
-from helpers.lessons.l05 import tiny_tokenizer
+from helpers.lessons.l05.exercises import tiny_tokenizer
 
 pytestmark = pytest.mark.large
 

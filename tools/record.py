@@ -17,7 +17,7 @@ from run_lessons import CellFailed, execute, show_progress
 from helpers import CourseError, models
 
 ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
-KEEP_LABELS = "__import__('helpers.plots').plots.keep_labels()"  # leaves no name for the lesson to lean on
+KEEP_LABELS = "__import__('helpers.figures').figures.keep_labels()"  # leaves no name for the lesson to lean on
 NO_GLYPH = re.compile(r"Glyph \d+ .*missing from .*")  # what matplotlib says when it draws a box
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -41,7 +41,7 @@ def run_bundled(lesson: Lesson, root: Path, lang: str) -> tuple[dict, dict]:
     for cell in notebook.cells:
         said = "".join(output.get("text", "") for output in cell.get("outputs", []))
         if lost := NO_GLYPH.search(said):
-            raise CellFailed(cell.id, f"{lost[0]}; draw with plots.figure, whose fonts have Chinese.")
+            raise CellFailed(cell.id, f"{lost[0]}; draw with figures.figure, whose fonts have Chinese.")
     outputs = {
         cell.id: (cell.execution_count, [] if "no-output" in cell.metadata.get("tags", []) else normalised(cell, root))
         for cell in notebook.cells

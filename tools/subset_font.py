@@ -19,7 +19,7 @@ from fontTools import subset
 ROOT = Path(__file__).resolve().parent.parent
 FONTS = ROOT / "assets" / "fonts"
 # The terms, what the tiny models were trained on, and all that a figure's labels can be taken from.
-COURSE_TEXT = ("assets/terms.csv", "tools/tiny_*", "notebooks/source/*.py", "helpers/*.py")
+COURSE_TEXT = ("assets/terms.csv", "helpers/lessons/texts.toml", "notebooks/source/*.py", "helpers/**/*.py")
 PUNCTUATION = "，。！？：；、（）《》〈〉「」『』【】“”‘’…—～·￥％＋－×÷＝"
 FULL_WIDTH = "".join(chr(code) for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)))
 CHARACTERS = 1850  # with these the file stays under 500 kB

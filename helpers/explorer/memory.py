@@ -1,9 +1,14 @@
 """The memory calculator: what a Qwen model takes on a GPU, and the largest context that still fits."""
 
-from helpers import models, plots
+from helpers import models
 from helpers.explorer import page
+from helpers.figures import figure
+from helpers.language import say
+from helpers.models import GIB
 
 JAVASCRIPT = page.javascript("memory")
+DTYPES = ("bf16", "fp8", "awq")
+COLOURS = {"weights": "#77aadd", "kvCache": "#ee8866", "other": "#bbbbbb"}
 CARDS = (  # nominal memory in GiB, and cards that have it
     (12, "RTX 3060"),
     (16, "RTX 4080, T4"),
@@ -95,7 +100,7 @@ CAPTIONS = {
     "zh": [
         "计算得来，没有一个数字是在 GPU 上测的。",
         f"vLLM 默认使用整张卡的 {models.GPU_SHARE:.0%}（gpu_memory_utilization）。显卡报出的显存通常比名义值略少。",
-        f"“其余”是激活值、CUDA 图和 CUDA 上下文，按 {models.OTHER_MEMORY / models.GIB:g} GiB 估计，实际约 1 到 2 GiB。",
+        f"“其余”是激活值、CUDA 图和 CUDA 上下文，按 {models.OTHER_MEMORY / GIB:g} GiB 估计，实际约 1 到 2 GiB。",
         "bf16 权重由结构精确算出；FP8 和 AWQ 是估计：词嵌入和输出矩阵保持 bf16，其余每个权重 1 或 0.52 字节。",
         "多张卡指张量并行：权重平分；卡比 KV 头多时，KV 头会重复存放。",
     ],
@@ -103,7 +108,7 @@ CAPTIONS = {
         "Computed; not one of these numbers was measured on a GPU.",
         f"vLLM uses {models.GPU_SHARE:.0%} of a card by default (gpu_memory_utilization). Cards report a little less "
         "memory than their nominal size.",
-        f"“The rest” is activations, CUDA graphs and the CUDA context: {models.OTHER_MEMORY / models.GIB:g} GiB is a "
+        f"“The rest” is activations, CUDA graphs and the CUDA context: {models.OTHER_MEMORY / GIB:g} GiB is a "
         "guess, really about 1 to 2 GiB.",
         "bf16 weights follow exactly from the architecture; FP8 and AWQ are estimates: embedding and output matrix "
         "stay bf16, every other weight takes 1 or 0.52 bytes.",
@@ -117,7 +122,7 @@ class MemoryExplorer(page.Explorer):
     """What a model of :data:`helpers.models.CATALOGUE` takes on GPUs, as :func:`helpers.models.fits` computes it.
 
     The arguments are what is set at first: ``card`` in GiB, one of :data:`CARDS`; ``dtype`` of the weights and ``kv``
-    of the cache ("bf16", "fp8"). Where no widget runs, :func:`helpers.plots.gpu_memory` stands in its place.
+    of the cache ("bf16", "fp8"). Where no widget runs, :func:`gpu_memory` stands in its place.
     """
 
     _esm = JAVASCRIPT
@@ -139,7 +144,7 @@ class MemoryExplorer(page.Explorer):
 
     def picture(self):
         start = self.data["start"]
-        return plots.gpu_memory(
+        return gpu_memory(
             start["model"],
             start["card"],
             context=start["context"],
@@ -147,6 +152,56 @@ class MemoryExplorer(page.Explorer):
             kv_bytes=1 if start["kv"] == "fp8" else 2,
             gpus=start["gpus"],
         )
+
+
+def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_bytes=2, gpus=1):
+    """What a model of :data:`helpers.models.CATALOGUE` takes on each card of ``card`` GiB, bf16, FP8 and AWQ.
+
+    The arithmetic is :func:`helpers.models.fits`; FP8 and AWQ are estimates, and nothing was measured on a GPU.
+    """
+    config = models.CATALOGUE[model].config
+    drawn, ax = figure(height=2.3)
+    rows = {dtype: models.fits(config, card * GIB, context, sequences, dtype, kv_bytes, gpus) for dtype in DTYPES}
+    longest = max(card, *((fit.weights + fit.kv_cache + fit.other) / GIB for fit in rows.values()))
+    for row, fit in enumerate(rows.values()):
+        left = 0.0
+        for name, size, label in (
+            ("weights", fit.weights, say("权重", "weights")),
+            ("kvCache", fit.kv_cache, say("KV 缓存", "KV cache")),
+            ("other", fit.other, say("其余（估计）", "the rest (a guess)")),
+        ):
+            label = None if row else label
+            ax.barh(row, size / GIB, 0.62, left, color=COLOURS[name], edgecolor="white", label=label)
+            if size > 0.03 * longest * GIB:
+                ax.text(left + size / GIB / 2, row, f"{size / GIB:.1f}", ha="center", va="center")
+            left += size / GIB
+        largest = say("放不下", "does not fit")
+        if fit.max_context:
+            largest = say(f"最长上下文 {fit.max_context:,}", f"largest context {fit.max_context:,}")
+        ax.text(1.02 * longest, row, largest, va="center")
+    bars = ax.get_legend_handles_labels()
+    lines = [
+        ax.axvline(card * models.GPU_SHARE, color="#222222", linestyle="--", linewidth=1.2),
+        ax.axvline(card, color="#222222", linewidth=1.5),
+    ]
+    ax.legend(
+        [*bars[0], *lines], [*bars[1], say("vLLM 会用", "vLLM uses"), say("整张卡", "the card")],
+        ncols=5, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2,
+    )  # fmt: skip
+    ax.set_yticks(range(3), ["bf16", *(say(f"{name}（估计）", f"{name} (estimate)") for name in ("FP8", "AWQ"))])
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.22 * longest)
+    ax.set_xticks([tick for tick in ax.get_xticks() if tick <= longest])
+    ax.spines["bottom"].set_bounds(0, longest)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(
+        say(
+            f"每张卡上的 GiB，算出来的，没有测量；上下文 {context:,}，同时 {sequences} 个序列",
+            f"GiB on each card, computed, not measured; context {context:,}, {sequences} at once",
+        )
+    )
+    ax.set_title(say(f"{model}，{gpus} × {card} GiB", f"{model} on {gpus} x {card} GiB"))
+    return drawn
 
 
 def _data():
@@ -159,14 +214,14 @@ def _data():
         "other": models.OTHER_MEMORY,
         "kvBlock": models.KV_BLOCK,
         "fp8Block": models.FP8_BLOCK,
-        "colours": plots.MEMORY_COLOURS,
+        "colours": COLOURS,
     }
 
 
 def _model(release):
     config = release.config
     return {
-        "weights": {dtype: models.weight_bytes(config, dtype) for dtype in ("bf16", "fp8", "awq")},
+        "weights": {dtype: models.weight_bytes(config, dtype) for dtype in DTYPES},
         "kv": {"bf16": models.kv_bytes_per_token(config), "fp8": models.kv_bytes_per_token(config, 1)},
         "heads": config["num_attention_heads"],
         "kvHeads": config["num_key_value_heads"],

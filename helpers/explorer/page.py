@@ -8,7 +8,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
-from helpers import language, plots
+from helpers import figures, language
 
 PAGE = """<!doctype html>
 <html lang="{lang}">
@@ -55,8 +55,8 @@ class Explorer(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **kwargs):
         bundle, info = super()._repr_mimebundle_(**kwargs)
         drawn = self.picture()
-        bundle["image/png"] = base64.b64encode(plots.png(drawn)).decode()
-        return bundle, info | {"course": {"labels": plots.labels(drawn)}}  # as plots.keep_labels does for figures
+        bundle["image/png"] = base64.b64encode(figures.png(drawn)).decode()
+        return bundle, info | {"course": {"labels": figures.labels(drawn)}}  # as figures.keep_labels does for figures
 
     def to_html(self, path: str | Path, lang: str | None = None) -> None:
         """Write the explorer as one page that needs no network and makes no request.

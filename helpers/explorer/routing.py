@@ -4,8 +4,12 @@ import base64
 
 import numpy as np
 
-from helpers import models, plots, routing
+from helpers import models
 from helpers.explorer import page
+from helpers.figures import EXPERT_COLOURS, figure, printable
+from helpers.language import say
+from helpers.routing import RoutingTrace, expert_load, gini
+from helpers.tokens import shown
 
 JAVASCRIPT = page.javascript("routing")
 LABELS = {
@@ -76,12 +80,12 @@ class RoutingExplorer(page.Explorer):
     """Shows a :class:`helpers.routing.RoutingTrace`; the arrow keys move through tokens and layers.
 
     token, layer: what is selected at first; ``layer`` counts the rows of the trace. Where no widget runs (a notebook
-    that was opened and not executed, GitHub), :func:`helpers.plots.token_routes` stands in its place.
+    that was opened and not executed, GitHub), :func:`token_routes` stands in its place.
     """
 
     _esm = JAVASCRIPT
 
-    def __init__(self, trace: routing.RoutingTrace, token=0, layer=0):
+    def __init__(self, trace: RoutingTrace, token=0, layer=0):
         self.trace = trace
         super().__init__(data=_data(trace) | {"token": token, "layer": layer})
 
@@ -90,7 +94,47 @@ class RoutingExplorer(page.Explorer):
         return f"RoutingExplorer({layers} layers x {tokens} tokens, {self.trace.num_experts} experts)"
 
     def picture(self):
-        return plots.token_routes(self.trace, self.data["token"], self.data["layer"])
+        return token_routes(self.trace, self.data["token"], self.data["layer"])
+
+
+def token_routes(trace: RoutingTrace, token=0, row=0):
+    """One token: its experts and their weights in every layer, and the load of the layer in ``row`` of the trace."""
+    layers, experts, few = len(trace.layers), np.arange(trace.num_experts), trace.num_experts <= 16
+    ids = trace.expert_ids[:, token].astype(int)
+    recorded = np.ones(ids.shape) if trace.weights is None else trace.weights[:, token].astype(float)
+    weights = np.full((layers, trace.num_experts), np.nan)
+    np.put_along_axis(weights, ids, recorded, axis=1)
+    drawn, (ax, load) = figure(1, 2, height=max(2.6, 0.12 * layers + 1), width_ratios=[1.5, 1])
+    image = ax.pcolormesh(weights, cmap="viridis_r", vmin=0, vmax=recorded.max(), edgecolor="white" if few else "none")
+    ax.set_facecolor("#eeeeee")
+    if few:
+        for place, expert in np.argwhere(~np.isnan(weights)) if trace.weights is not None else ():
+            weight = weights[place, expert]
+            colour = "white" if weight > recorded.max() / 2 else "black"
+            ax.text(expert + 0.5, place + 0.5, f"{weight:.2f}", ha="center", va="center", color=colour)
+        ax.set_xticks(experts + 0.5, experts)
+    step = 1 if layers <= 16 else 4
+    ax.set_yticks(np.arange(0, layers, step) + 0.5, trace.layers[::step])
+    ax.set(xlabel=say("专家", "expert"), ylabel=say("层", "layer"))
+    ax.set_title(say("它在每一层的专家", "its experts in every layer"))
+    ax.invert_yaxis()
+    ax.tick_params(length=0)
+    known = trace.weights is not None
+    drawn.colorbar(image, ax=ax, label=say("权重", "weight") if known else say("权重未记录", "weights not recorded"))
+    counts = expert_load(trace)[row]
+    load.bar(experts, counts, color=["#4477aa" if expert in ids[row] else "#cccccc" for expert in experts])
+    load.axhline(counts.mean(), color="#222222", linestyle="--", linewidth=1)
+    load.set(xlabel=say("专家", "expert"), ylabel=say("词元", "tokens"))
+    layer = trace.layers[row]
+    load.set_title(say(f"第 {layer} 层的负载（蓝：它的专家）", f"load of layer {layer} (blue: its experts)"))
+    if few:
+        load.set_xticks(experts)
+    text, of, model = printable(trace.pieces[token]), len(trace.token_ids), trace.provenance.get("model", "?")
+    drawn.suptitle(
+        say(f"第 {token} 个词元（共 {of} 个）「{text}」，模型 {model}", f"Token {token} of {of}, “{text}”, in {model}"),
+        x=0.01, ha="left",
+    )  # fmt: skip
+    return drawn
 
 
 def _data(trace):
@@ -100,7 +144,7 @@ def _data(trace):
     scale = (colormaps["viridis"](np.linspace(0, 1, 64))[:, :3] * 255).round().astype(int)
     entropy = None if trace.entropy is None else trace.entropy.astype(float) / np.log(trace.num_experts)
     joined = {
-        start: {"length": stop - start, "text": routing.shown(b"".join(trace.pieces[start:stop]))}
+        start: {"length": stop - start, "text": shown(b"".join(trace.pieces[start:stop]))}
         for start, stop in trace.characters
         if stop - start > 1
     }
@@ -109,9 +153,9 @@ def _data(trace):
         "labels": LABELS,
         "captions": captions(trace),
         "about": {key: trace.provenance.get(key, "?") for key in ("model", "captured_with")},
-        "expertColours": plots.EXPERT_COLOURS,
+        "expertColours": EXPERT_COLOURS,
         "scale": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in scale.tolist()],
-        "texts": [routing.shown(piece) for piece in trace.pieces],
+        "texts": [shown(piece) for piece in trace.pieces],
         "bytes": [piece.hex(" ").upper() for piece in trace.pieces],
         "tokenIds": trace.token_ids.tolist(),
         "groups": joined,
@@ -119,7 +163,7 @@ def _data(trace):
         "layers": list(trace.layers),
         "numExperts": trace.num_experts,
         "topK": trace.top_k,
-        "gini": routing.gini(routing.expert_load(trace)).tolist(),
+        "gini": gini(expert_load(trace)).tolist(),
         "expertBits": bits,
         "experts": base64.b64encode(trace.expert_ids.astype(f"<u{bits // 8}").tobytes()).decode(),
         "weights": _fractions(trace.weights),
@@ -133,7 +177,7 @@ def _fractions(values):
     return base64.b64encode((values.astype(float).clip(0, 1) * 65535).round().astype("<u2").tobytes()).decode()
 
 
-def captions(trace: routing.RoutingTrace) -> dict[str, list[str]]:
+def captions(trace: RoutingTrace) -> dict[str, list[str]]:
     """What the picture does not show, to stand beside every view of a trace: one list of sentences per language."""
     k, rest = trace.top_k, trace.num_experts - trace.top_k
     weights = {

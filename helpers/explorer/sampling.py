@@ -4,9 +4,10 @@ import base64
 
 import numpy as np
 
-from helpers import models, plots, routing
+from helpers import figures, models
 from helpers.explorer import page
 from helpers.language import say
+from helpers.tokens import shown
 
 JAVASCRIPT = page.javascript("sampling")
 NAMED = 60  # tokens whose text travels along; the probabilities of all others do too
@@ -107,14 +108,14 @@ class SamplingExplorer(page.Explorer):
 
     def picture(self):
         positions = self.data["positions"]
-        drawn, axes = plots.figure(1, len(positions), height=2.4, sharey=True, squeeze=False)
+        drawn, axes = figures.figure(1, len(positions), height=2.4, sharey=True, squeeze=False)
         for ax, position in zip(axes[0], positions, strict=True):
             logprobs = np.frombuffer(base64.b64decode(position["logprobs"]), "<f4")[:12]
             ax.bar(range(len(logprobs)), np.exp(logprobs), color="#77aadd")
             pieces = [bytes.fromhex(piece) for piece in position["bytes"][: len(logprobs)]]
-            names = [plots.printable(piece)[: plots.LABEL_LENGTH] for piece in pieces]
+            names = [figures.token_label(piece) for piece in pieces]
             ax.set_xticks(range(len(logprobs)), names, rotation=60)
-            ax.set_title(f"{plots.printable(position['text'][-24:].encode())} … ({self.data['model']})")
+            ax.set_title(f"{figures.printable(position['text'][-24:].encode())} … ({self.data['model']})")
         axes[0][0].set_ylabel(say("下一个词元的概率", "probability of the next token"))
         return drawn
 
@@ -126,7 +127,7 @@ def _position(text: str, logprobs: dict) -> dict:
     return {
         "text": text,
         "tokenIds": [token for token, _ in ordered[:NAMED]],
-        "texts": [routing.shown(piece) for piece in pieces],
+        "texts": [shown(piece) for piece in pieces],
         "bytes": [piece.hex() for piece in pieces],
         "logprobs": base64.b64encode(np.array([entry.logprob for _, entry in ordered], "<f4").tobytes()).decode(),
     }

@@ -1,4 +1,5 @@
 """A room for each lesson, ``l01`` and so on: its exercises as data, named like the lesson's cells (``ex1``).
 
-``balance`` holds the one that lessons 04 and A1 share.
+A room with more than that is a package: what the lesson draws, and what it teaches. ``balance``, ``arithmetic`` and
+``texts`` hold what two lessons share.
 """

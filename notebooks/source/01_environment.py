@@ -26,7 +26,7 @@ import os
 import subprocess
 import sys
 
-from helpers import CourseError, machine, models, plots, say
+from helpers import CourseError, figures, machine, models, say
 from helpers.lessons import l01
 
 print(models.describe())
@@ -335,7 +335,7 @@ def megabytes(distribution):
 
 sizes = {found.name: megabytes(found) for found in importlib.metadata.distributions()}
 largest = sorted(sizes, key=sizes.get)[-10:]
-figure, ax = plots.figure(height=2.8)
+figure, ax = figures.figure(height=2.8)
 ax.bar_label(ax.barh(largest, [sizes[name] for name in largest], color="#77aadd"), fmt="%.0f", padding=3)
 total = sum(sizes.values()) / 1000
 ax.set_xlabel(
@@ -388,13 +388,15 @@ assert models.weight_bytes(models.read_config(tiny)) == (tiny / "model.safetenso
 # Guess: the weights of Qwen3-8B take a good 15 GiB, well below 24 GB. Is there room for its default context of 40960 too?
 
 # %% key="fits"
+from helpers.explorer.memory import gpu_memory
+
 fit = models.fits(config, 24 * 2**30, context=40960)
 print("fits:", fit.fits, "| max_context:", fit.max_context)
 # zh: 剩给 KV 缓存的字节数
 # en: bytes that are left for KV cache
 room = 0.92 * 24 * 2**30 - fit.weights - fit.other
 assert fit.max_context * per_token <= room < 40960 * per_token
-plots.gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
+gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 
 # %% [markdown] lang="zh" key="fits-read"
 # 读图：一行是一种精度；蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。bf16 那一行越过了虚线：虽然只超出一点，vLLM 也会拒绝启动。办法是把 `max_model_len` 降到能放下的长度，而不是换一个小模型。全部是算出来的，没有在 GPU 上测过；“其余”的 1.5 GiB 是估计。

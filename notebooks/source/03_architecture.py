@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import models, plots, say
+from helpers import figures, models, say
 from helpers.lessons import l03
 
 # zh: 矩阵这么小，多用一个线程反而更慢
@@ -82,7 +82,7 @@ normed = {
     "LayerNorm": F.layer_norm(x, (64,)),
     "RMSNorm": F.rms_norm(x, (64,)),
 }
-figure, axes = plots.figure(1, 3, height=2.2)
+figure, axes = figures.figure(1, 3, height=2.2)
 for ax, (name, vector) in zip(axes, normed.items(), strict=True):
     mean, rms = f"{vector.mean():.2f}", f"{vector.pow(2).mean().sqrt():.2f}"
     ax.bar(range(64), vector, width=1.0, color="#77aadd")
@@ -210,7 +210,7 @@ def apply_rope(x, cos, sin):
 
 # %% key="rope-picture" tags=["extra"]
 inv_freq = rope_frequencies(32, 1_000_000.0)  # (16,)
-figure, axes = plots.figure(1, 4, height=2.6)
+figure, axes = figures.figure(1, 4, height=2.6)
 for pair, ax in enumerate(axes[:3]):
     angles = torch.arange(8) * inv_freq[pair]
     ax.plot(angles.cos(), angles.sin(), "o:", color="#77aadd")
@@ -577,7 +577,7 @@ import transformers
 
 ungrouped = say("每个查询头都有自己的 KV 头", "a KV head for each query head")
 grouped = say("实际（GQA）", "as it is (GQA)")
-figure, axes = plots.figure(1, 2, height=2.8, sharex=True)
+figure, axes = figures.figure(1, 2, height=2.8, sharex=True)
 for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
     names = [name for name in published if name.startswith(family)]
     for row, config in enumerate(dense[name] for name in names):
@@ -858,7 +858,7 @@ bound = torch.tensor([model.layers[0].self_attn.head_dim ** 0.5 * q.abs().max() 
 assert (largest[:, 1] <= bound).all()
 
 # %% key="seen-figure"
-figure, axes = plots.figure(1, 2, height=2.8)
+figure, axes = figures.figure(1, 2, height=2.8)
 titles = (
     say("最大的 |分数|", "max |logit|"),
     say("注意力的平均熵，nat", "mean entropy of attention, nats"),
@@ -906,7 +906,7 @@ figure
 
 # %% key="histogram" tags=["extra"]
 labels = say("归一化之前", "before"), say("归一化之后", "after")
-figure, axes = plots.figure(1, len(seen), height=2.2, sharex=True, sharey=True)
+figure, axes = figures.figure(1, len(seen), height=2.2, sharex=True, sharey=True)
 for index, (ax, layer) in enumerate(zip(axes, seen, strict=True)):
     for logits, color, label in zip(layer, ("#bb4400", "#4477aa"), labels, strict=True):
         ax.hist(
@@ -929,7 +929,7 @@ figure
 #
 # ## 因果实验：带着它训练，不带它训练（选读）
 #
-# 要知道 QK 归一化对训练做了什么，只有一个办法：同样的小模型，一个带、一个不带，别的全都一样，各自从头训练。`tools/qk_norm_experiment.py` 就做这件事：两层的小 Qwen3 学两位数加法，同一个种子的两次训练从相同的矩阵出发、看相同的数据；用四个学习率各训练一遍，一个比一个高（思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)）。每一步记下损失和最大的注意力分数。
+# 要知道 QK 归一化对训练做了什么，只有一个办法：同样的小模型，一个带、一个不带，别的全都一样，各自从头训练。`helpers/lessons/l03/qk_norm.py` 就做这件事：两层的小 Qwen3 学两位数加法，同一个种子的两次训练从相同的矩阵出发、看相同的数据；用四个学习率各训练一遍，一个比一个高（思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)）。每一步记下损失和最大的注意力分数。
 #
 # 先猜一猜：从哪个学习率开始，两者会分开？不带的那个，是损失先坏，还是分数先涨？
 
@@ -938,7 +938,7 @@ figure
 #
 # ## The causal experiment: train with it, train without it (extra)
 #
-# What does QK-norm do to training? There is one way to find out: the same small model with it and without it, everything else equal, each trained from the start. That is what `tools/qk_norm_experiment.py` does. A Qwen3 of two layers learns to add two-digit numbers; with the same seed, both trainings start from the same matrices and see the same data, once at each of four learning rates (the idea is that of [Wortsman et al., 2023](https://arxiv.org/abs/2309.14322)). Each step records the loss and the largest attention logit.
+# What does QK-norm do to training? There is one way to find out: the same small model with it and without it, everything else equal, each trained from the start. That is what `helpers/lessons/l03/qk_norm.py` does. A Qwen3 of two layers learns to add two-digit numbers; with the same seed, both trainings start from the same matrices and see the same data, once at each of four learning rates (the idea is that of [Wortsman et al., 2023](https://arxiv.org/abs/2309.14322)). Each step records the loss and the largest attention logit.
 #
 # Guess first: at which learning rate do the two start to diverge? And without the norm, what goes first: does the loss break, or do the logits grow?
 
@@ -952,7 +952,7 @@ variants = (
 )
 print(runs["provenance"])
 steps = range(0, runs["loss"].shape[-1], 5)
-figure, axes = plots.figure(2, len(runs["learning_rates"]), height=3.6, sharex=True, sharey="row")
+figure, axes = figures.figure(2, len(runs["learning_rates"]), height=3.6, sharex=True, sharey="row")
 for column, rate in enumerate(runs["learning_rates"]):
     title = say(f"学习率 {rate:g}", f"learning rate {rate:g}")
     for index, (label, style, color) in enumerate(variants):
@@ -995,10 +995,9 @@ figure
 # **Extra.** Run it yourself: the learning rate of the second column, another seed, 150 steps; on an ordinary CPU both trainings together take about 15 seconds. Guess first: will a new seed bear out what the three above show, in the loss, and in the logits?
 
 # %% key="live" tags=["extra"]
-import runpy
+from helpers.lessons.l03.qk_norm import train
 
-train = runpy.run_path(models.ROOT / "tools" / "qk_norm_experiment.py")["train"]
-figure, axes = plots.figure(1, 2, height=2.4)
+figure, axes = figures.figure(1, 2, height=2.4)
 for with_norm, (label, style, color) in enumerate(variants):
     loss, max_logit = train(bool(with_norm), learning_rate=0.01, seed=7, steps=150)
     axes[0].plot(range(0, 150, 5), loss[::5], style, color=color, label=label)

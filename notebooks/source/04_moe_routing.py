@@ -24,7 +24,7 @@
 import torch
 import torch.nn.functional as F
 
-from helpers import models, plots, qwen, routing, say
+from helpers import figures, models, qwen, routing, say
 from helpers.lessons import l04
 
 folder = models.course_moe_model()
@@ -115,7 +115,7 @@ probabilities = scores.softmax(dim=-1)
 chosen_probabilities, chosen = probabilities.topk(top_k)
 weights = torch.zeros_like(scores).index_copy(0, chosen, chosen_probabilities / chosen_probabilities.sum())
 
-figure, axes = plots.figure(1, 3, height=2.3)
+figure, axes = figures.figure(1, 3, height=2.3)
 axes[1].sharey(axes[2])
 colors = ["#4477aa" if expert in chosen else "#cccccc" for expert in range(len(scores))]
 steps = {
@@ -418,10 +418,10 @@ print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 # **Extra.** Why loop over experts? Guess first: with 8 of 128 experts for each token, how many tokens must be computed together, perhaps of many users, until nine experts in ten are in use?
 
 # %% key="hits" tags=["extra"]
-figure, axes = plots.figure(1, 2, height=3.4, width_ratios=[1, 1.5])
+figure, axes = figures.figure(1, 2, height=3.4, width_ratios=[1, 1.5])
 table = torch.zeros(router_logits.shape).scatter(1, expert_ids.cpu(), routing_weights.float().cpu())
 image = axes[0].imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-labels = [plots.printable(piece) for piece in routing.pieces(tokenizer, input_ids[0].tolist())]
+labels = [figures.printable(piece) for piece in routing.pieces(tokenizer, input_ids[0].tolist())]
 axes[0].set(yticks=range(len(labels)), yticklabels=labels, xlabel=say("专家", "expert"))
 axes[0].set_title(say("第一层的路由权重", "routing weights, first layer"))
 figure.colorbar(image, ax=axes[0])
@@ -578,7 +578,7 @@ configs = {
 configs |= {name: models.CATALOGUE[f"Qwen/{name}"].config for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")}
 everything = say("全部参数", "all parameters")
 used = say("一个词元用到的", "used for one token")
-figure, ax = plots.figure(height=2.3)
+figure, ax = figures.figure(height=2.3)
 print(
     say(
         "                      总数 B   激活 B    激活    专家占比  专家宽度 / hidden",
@@ -634,15 +634,15 @@ import numpy as np
 
 trace = routing.capture_conversation(model, tokenizer, ["什么是 MoE？", "What does the router do?", "37×46=?"])
 print("".join(trace.texts))
-kinds = np.array([routing.token_class(text) for text in trace.texts])
+kinds = np.array([l04.token_class(text) for text in trace.texts])
 for layer, heaviest in zip(trace.layers[:8], trace.expert_ids[:, :, 0], strict=False):  # (tokens,)
     counts = {name: np.bincount(heaviest[kinds == name]) for name in ("CJK", "Latin", "digit") if name in kinds}
     most = [f"{name} {n.argmax()} ({n.max()}/{n.sum()})" for name, n in counts.items()]
     print(f"{say(f'第 {layer} 层', f'layer {layer}')}: {', '.join(most)}")
 # zh: 文字短就全画，否则画最后一个回答的开头
 # en: all of a short text, or the start of the last answer
-shown = max(1, 16 // len(trace.layers)) * plots.TOKENS_PER_ROW
-plots.routing_map(trace, max(0, min(trace.prompt_length - 10, len(trace.texts) - shown)), shown)
+shown = max(1, 16 // len(trace.layers)) * l04.TOKENS_PER_ROW
+l04.routing_map(trace, max(0, min(trace.prompt_length - 10, len(trace.texts) - shown)), shown)
 
 # %% [markdown] lang="zh" key="map-read"
 # 读图：一列一个词元，一行一层。格子里的数字和颜色是权重最大的专家，填得多高，权重就多大；蓝字和蓝线之后是模型自己写的。`␣` 是空格，`↵` 是换行。
@@ -692,9 +692,9 @@ RoutingExplorer(trace, token=trace.prompt_length + 2)
 # %% key="load" tags=["extra"]
 load = routing.expert_load(trace)  # (layers, num_experts)
 print("gini:", routing.gini(load).round(2))
-print("coefficient_of_variation:", routing.coefficient_of_variation(load).round(2))
-print("never_used:", routing.never_used(load).round(2))
-plots.expert_load(trace)
+print("coefficient_of_variation:", l04.coefficient_of_variation(load).round(2))
+print("never_used:", l04.never_used(load).round(2))
+l04.load_histograms(trace)
 
 # %% [markdown] lang="zh" key="load-read"
 # 读图：每格一层，柱高是选了这个专家的词元数，虚线是完全均衡。基尼系数为 0 表示人人一样多，越接近 1 越集中；变异系数是标准差除以平均值，0 也表示人人一样多。一段短文不均衡很正常；训练要的是在大量文字上均衡，见下一节。
@@ -859,9 +859,9 @@ loads = {name: shares(run) for name, run in runs.items()}
 # zh: off 最后最不均衡的那一层
 # en: the layer where "off" is least balanced in the end
 layer = int(routing.gini(loads["off"][-20:].mean(0)).argmax())
-figure, axes = plots.figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
+figure, axes = figures.figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
 for ax, (name, load), color in zip(axes[:2], loads.items(), ("#bb4400", "#4477aa"), strict=True):
-    ax.stackplot(step, load[:, layer].T, colors=plots.EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
+    ax.stackplot(step, load[:, layer].T, colors=figures.EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
     title = say(
         f"均衡损失 {name}：第 {layer} 层",
         f"balancing loss {name}: layer {layer}",
@@ -928,7 +928,7 @@ questions = [
     "What is MoE?", "What does the router do?", "Tell me a story.", "Who are you?",
 ]  # fmt: skip
 traces = [routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160) for text in questions]
-corpus, untrained = routing.concatenate(traces), []
+corpus, untrained = l04.concatenate(traces), []
 # zh: 真正的模型太大，内存里放不下两份
 # en: a real model is too large to be held twice
 for seed in range(5 if models.is_bundled(folder) else 0):
@@ -938,12 +938,12 @@ for seed in range(5 if models.is_bundled(folder) else 0):
         if weight.dim() > 1:
             nn.init.normal_(weight, std=0.02)  # config.json: initializer_range
     rows = [routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False) for t in traces]
-    untrained.append(routing.concatenate(rows))
-found = routing.class_association(corpus, untrained)
+    untrained.append(l04.concatenate(rows))
+found = l04.class_association(corpus, untrained)
 for name, values in found.items():
     values = values.reshape(-1, len(corpus.layers))  # (draws, layers)
     print(f"{name:<10} mean {values.mean(0).round(3)}, 95 % quantile {np.quantile(values, 0.95, axis=0).round(3)}")
-plots.association(found, corpus.layers)
+l04.association_bars(found, corpus.layers)
 
 # %% [markdown] lang="zh" key="association-read"
 # 读图：蓝色是训练好的模型，橙色是没训练过的（竖线从最小到最大的种子），灰色是打乱之后（竖线到 95% 分位）。能归功于训练的，至多是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也不是 0，比打乱的还高一些，因为相同的词元本来就走相同的路，词元又不多。许多“专家分工”的热图少了这样的基线。
@@ -956,18 +956,18 @@ plots.association(found, corpus.layers)
 # Association is not cause. To find out what an expert **is good for**, switch it off: its tokens go to the next best expert, and we see whose prediction suffers. The next cell switches off 32 experts (4 layers × 8), one at a time, and measures by how much the loss rises on the tokens that the model wrote itself (nats; the prompts do not count). Guess first: does the loss rise most for the experts that are chosen most?
 
 # %% key="causal"
-written = np.array([routing.token_class(text) for t in traces for text in t.texts[t.prompt_length :]])
-present = [name for name in routing.TOKEN_CLASSES if (written == name).sum() >= 20]
+written = np.array([l04.token_class(text) for t in traces for text in t.texts[t.prompt_length :]])
+present = [name for name in l04.TOKEN_CLASSES if (written == name).sum() >= 20]
 # zh: 真正的模型层数多：均匀地取四层，每层取最忙的八个专家
 # en: a real model has many layers: take four, spread evenly, and the eight busiest experts in each
 places = np.unique(np.linspace(0, len(corpus.layers) - 1, 4).round().astype(int))
 layers, load = [corpus.layers[place] for place in places], routing.expert_load(corpus)[places]
 busiest = np.sort((-load).argsort(axis=-1)[:, :8])
-before = routing.written_losses(model, traces)  # (written tokens,)
+before = l04.written_losses(model, traces)  # (written tokens,)
 change = np.zeros((*busiest.shape, len(before)))
 for place, column in np.ndindex(busiest.shape):
-    with routing.expert_off(model, layers[place], busiest[place, column]):
-        change[place, column] = routing.written_losses(model, traces) - before
+    with l04.expert_off(model, layers[place], busiest[place, column]):
+        change[place, column] = l04.written_losses(model, traces) - before
 rise = np.stack([change[..., written == name].mean(axis=-1) for name in present])  # (classes, layers, experts)
 
 for place, layer in enumerate(layers):
@@ -997,7 +997,7 @@ for index, place, column in zip(*np.unravel_index(rise.argsort(axis=None)[:-4:-1
     print(f"{off}: {rise[index, place, column]:+.2f}", end="; ")
     print(f"{context!r} -> {texts[i]!r} {change[place, column, worst]:+.1f}")
 
-plots.rise_without_expert(rise, present, layers, busiest)
+l04.rise_without_expert(rise, present, layers, busiest)
 
 # %% [markdown] lang="zh" key="causal-read"
 # 读图：一格一层，一列是关掉的专家，颜色和数字是损失涨了多少（不到 0.05 的不写）。一行是**被预测**的词元的类别：`digit` 数字，`operator` 运算符，`CJK` 汉字，`Latin` 英文，`special` 对话标记，`space` 空格和换行，`other` 标点等；负责预测它的，是读到它前面那些词元时的路由。
@@ -1025,7 +1025,7 @@ predicting = np.concatenate(predicting, axis=1)[places]  # (layers, written toke
 took = (predicting[:, None] == busiest[:, :, None, None]).any(axis=-1)  # (layers, experts, written tokens)
 share = np.stack([took[..., written == name].mean(axis=-1) for name in present])
 
-figure, ax = plots.figure(height=3.2)
+figure, ax = figures.figure(height=3.2)
 for index, name in enumerate(present):
     ax.scatter(share[index], rise[index], s=22, alpha=0.8, color=f"C{index}", label=name)
 for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
@@ -1095,7 +1095,7 @@ without = say(
 )
 for name, switch in (
     (say("全部专家", "all experts"), contextlib.nullcontext()),
-    (without, routing.expert_off(model, layer, expert)),
+    (without, l04.expert_off(model, layer, expert)),
 ):
     with switch:
         right[name] = {kind: right_answers(*problem) for kind, problem in problems.items()}

@@ -26,7 +26,7 @@
 import json
 import os
 
-from helpers import models, plots, say
+from helpers import figures, models, say
 from helpers.engine import close_engine, open_engine, split
 from helpers.lessons import l05
 
@@ -317,7 +317,7 @@ lengths = {names[request.request_id]: request.num_computed_tokens for request in
 while engine.has_unfinished_requests():
     engine.step()
 assert all(len(blocks) == -(-lengths[name] // cache.block_size) for name, blocks in tables.items())
-plots.block_tables(tables, lengths, cache.block_size)
+l05.block_tables(tables, lengths, cache.block_size)
 
 # %% [markdown] lang="zh" key="blocks-read"
 # 读图：上面一排是缓存里的块，数字是块的编号；下面一行是一个请求的块表，从左到右就是词元的次序，颜色填到哪里，块就用到哪里。灰色的块装着共同的系统消息，三个请求指着同一份：开头相同的提示词共用同一批块，这叫**前缀缓存**。后面的块各归各，编号不必相连。浪费最多是每个请求最后一块里的空格。
@@ -384,7 +384,7 @@ longest = [max(last + 1 - first for first, last in in_order[at : at + 4]) for at
 print(say("连续批处理的步数：", "steps with continuous batching:"), step)
 print(say("凑 4 个一批的步数：", "steps with batches of 4:"), sum(longest))
 print(say("省下：", "saved:"), f"{1 - step / sum(longest):.0%}")
-plots.timeline(in_order, 4)
+l05.timeline(in_order, 4)
 
 # %% [markdown] lang="zh" key="timeline-read"
 # 读图：一行是一个请求，灰色在等，蓝色在跑。看每条蓝色的右端：那一步刚结束，下面就有一条开始。没有人陪着最长的请求空等。省下的比例打印在图的上面；请求的长短越悬殊，省得越多。
@@ -490,12 +490,12 @@ settings = {
     say("温度 2", "temperature 2"): {"temperature": 2.0},
     "min-p 0.3": {"min_p": 0.3},
 }
-figure, axes = plots.figure(1, len(settings), height=2.3, sharey=True)
+figure, axes = figures.figure(1, len(settings), height=2.3, sharey=True)
 for ax, (name, chosen) in zip(axes, settings.items(), strict=True):
     probabilities = next_token(logprobs, **chosen)[0]
     ax.bar(range(6), next_token(logprobs)[0, :6], color="#dddddd", width=0.85)
     ax.bar(range(6), probabilities[:6], color="#4477aa", width=0.5)
-    ax.set_xticks(range(6), [plots.printable(entry.decoded_token.encode()) for _, entry in entries[:6]], rotation=60)
+    ax.set_xticks(range(6), [figures.printable(entry.decoded_token.encode()) for _, entry in entries[:6]], rotation=60)
     left = int((probabilities > 0).sum())
     ax.set_title(say(f"{name}：剩 {left} 个", f"{name}: {left} left"))
 axes[0].set_ylabel(say("概率", "probability"))
@@ -612,13 +612,13 @@ l05.ex2.check(top_p_filter)
 
 # %% key="logprobs" tags=["extra"]
 watch = SamplingParams(temperature=0, max_tokens=min(limit or 60, 60), logprobs=3)
-figure, axes = plots.figure(1, 2, height=2.0, sharey=True, width_ratios=[1, 3])
+figure, axes = figures.figure(1, 2, height=2.0, sharey=True, width_ratios=[1, 3])
 for ax, enabled in zip(axes, (False, True), strict=True):
     [output] = llm.generate([render("37×46=?", enable_thinking=enabled)], watch, use_tqdm=False)
     one = output.outputs[0]
     chosen = [step[token] for token, step in zip(one.token_ids, one.logprobs, strict=True)]
     ax.bar(range(len(chosen)), [torch.tensor(entry.logprob).exp() for entry in chosen], color="#77aadd")
-    labels = [plots.printable(entry.decoded_token.encode()) for entry in chosen]
+    labels = [figures.printable(entry.decoded_token.encode()) for entry in chosen]
     ax.set_xticks(range(len(chosen)), labels, rotation=90, fontsize=7)
     ax.set_title(f"{folder.name}, enable_thinking={enabled}")
 axes[0].set_ylabel(say("概率", "probability"))
@@ -720,7 +720,7 @@ speed[f"transformers, batch={count}"] = measure(with_transformers, count)
 model = None
 ratio = speed[f"vLLM, batch={count}"] / speed[f"transformers, batch={count}"]
 print(f"batch={count}: vLLM / transformers = {ratio:.1f}")
-figure, ax = plots.figure(height=1.8)
+figure, ax = figures.figure(height=1.8)
 bars = ax.barh(range(len(speed)), speed.values(), color=["#4477aa" if "vLLM" in name else "#dddddd" for name in speed])
 ax.bar_label(bars, fmt="%.0f", padding=4)
 ax.set(yticks=range(len(speed)), yticklabels=speed, xlabel=f"tokens/s ({folder.name}, {device})")
@@ -749,7 +749,7 @@ fit = models.fits(config, 24 * 2**30, context)
 most = int((fit.usable - fit.weights - fit.other) / kv_cache)
 at_once = range(1, most + 1)
 bound = [requests * bandwidth / (read + requests * kv_cache) for requests in at_once]
-figure, ax = plots.figure(height=2.6)
+figure, ax = figures.figure(height=2.6)
 ax.plot(at_once, bound, color="#4477aa", label=say("一起算", "all at once"))
 rate = f"{bound[0]:.0f} tokens/s"
 one_by_one = say(f"一个接一个：{rate}", f"one by one: {rate}")

@@ -26,7 +26,7 @@
 import os
 import time
 
-from helpers import models, plots, say
+from helpers import figures, models, say
 from helpers.engine import close_engine, open_engine, split
 from helpers.lessons import l06
 
@@ -326,12 +326,13 @@ for name, closing in closings.items():
 
 # %% key="problems" tags=["varies"]
 import random
-import runpy
 
-data = runpy.run_path(models.ROOT / "tools" / "tiny_data.py")
+from helpers.lessons.arithmetic import draw_problem
+from helpers.lessons.texts import texts
+
 draw = random.Random("lesson 06")
 most = int(os.environ.get("COURSE_CASES", 120))
-problems = [data["draw_problem"](("chain", "chain", "product")[i % 3], draw, test=True) for i in range(most)]
+problems = [draw_problem(("chain", "chain", "product")[i % 3], draw, test=True) for i in range(most)]
 print(*(f"{problem.expression}=?" for problem in problems[:3]), sep="   ")
 
 
@@ -424,7 +425,7 @@ if models.is_bundled(folder) and count >= 40:
     assert measured["greedy", None][0] > measured["greedy", "off"][0] + 0.3
 
 # %% key="figure" tags=["varies"]
-figure, axes = plots.figure(1, 2, height=2.9, sharey=True)
+figure, axes = figures.figure(1, 2, height=2.9, sharey=True)
 for name, color, marker in (("greedy", "#4477aa", "o"), ("sampled", "#ee8866", "s")):
     points = [measured[name, budget] for budget in (*budgets, None)]
     bounds = [wilson(round(share * count), count) for share, _ in points]
@@ -543,7 +544,7 @@ l06.ex2.check(choose_budget, accuracy)
 # Some questions have no steps to work out, one knows the answer or does not. Guess first: asked for capitals, what share is right with and without thinking, and at how many tokens?
 
 # %% key="recall" tags=["extra", "varies"]
-capitals = data["texts"]()["capitals"]["pairs"][:most]
+capitals = texts()["capitals"]["pairs"][:most]
 questions = [say(f"{zh}的首都是哪里？", f"What is the capital of {en}?") for zh, _, en, _ in capitals]
 cities = [say(zh, en) for _, zh, _, en in capitals]
 conversations = [[user(question)] for question in questions]
@@ -576,7 +577,7 @@ for enabled in (True, False):
 # Each conversation below has some turns of products and then asks "What if I add 37?". One way drops the thoughts, as the template does; the other sends them back as they were.
 
 # %% key="history" tags=["varies"]
-talks = [[data["draw_problem"]("product", draw, test=True) for _ in range(4)] for _ in range(min(count, 40))]
+talks = [[draw_problem("product", draw, test=True) for _ in range(4)] for _ in range(min(count, 40))]
 plus = user(say("再加 37 呢？", "What if I add 37?"))
 ways = {
     "dropped": say("去掉思考", "thoughts dropped"),

@@ -26,7 +26,7 @@
 import json
 import os
 
-from helpers import models, plots, say
+from helpers import figures, models, say
 from helpers.lessons import l07
 from helpers.server import Server
 
@@ -433,7 +433,7 @@ for field in ("reasoning", "content"):
 print(f"{arrived[0][0]:.0f} ms |", len(arrived), "|", chunk.usage.completion_tokens)
 
 # %% key="stream-figure" tags=["varies"]
-figure, ax = plots.figure(height=2.6)
+figure, ax = figures.figure(height=2.6)
 for field, colour in (("reasoning", "#77aadd"), ("content", "#ee8866")):
     points = [(moment, n) for n, (moment, kind, _) in enumerate(arrived, 1) if kind == field]
     ax.plot(*zip(*points, strict=True), "o", markersize=3, color=colour, label=field) if points else None
@@ -667,7 +667,7 @@ reply = client.chat.completions.create(
     extra_body=off,
 )
 tokens = reply.choices[0].logprobs.content
-figure, ax = plots.figure(height=2.6)
+figure, ax = figures.figure(height=2.6)
 for x, token in enumerate(tokens):
     for rival in token.top_logprobs:
         chosen = rival.token == token.token

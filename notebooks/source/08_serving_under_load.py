@@ -27,7 +27,7 @@ import asyncio
 import os
 import time
 
-from helpers import engine, models, plots, say
+from helpers import engine, figures, models, say
 from helpers.lessons import l08
 from helpers.server import Server
 
@@ -214,7 +214,7 @@ titles = {
     "first": say("首个词元的时间，ms", "time to first token, ms"),
     "between": say("词元间隔，ms", "inter-token latency, ms"),
 }
-figure, axes = plots.figure(1, 4, height=2.7)
+figure, axes = figures.figure(1, 4, height=2.7)
 for ax, (name, title) in zip(axes, titles.items(), strict=False):
     values = [curves[level][name] * (1 if name == "tokens/s" else 1000) for level in levels]
     ax.plot(levels, values, "o-", color="#4477aa")
@@ -321,7 +321,7 @@ assert server.attached or grown == sum(lengths)
 
 # %% key="watch-figure" tags=["varies"]
 moments = [moment for moment, _ in samples]
-figure, axes = plots.figure(1, 2, height=2.6)
+figure, axes = figures.figure(1, 2, height=2.6)
 for name, style in (("running", "-"), ("waiting", "--")):
     axes[0].step(moments, [values[f"num_requests_{name}"] for _, values in samples], style, where="post", label=name)
 axes[0].axhline(32, color="#222222", linewidth=0.8)

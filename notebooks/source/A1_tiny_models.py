@@ -22,23 +22,17 @@
 
 # %% key="setup"
 import random
-import site
 
-from helpers import machine, models, plots
+from helpers import figures, machine, models
 from helpers.language import LANGUAGE, say
 from helpers.lessons import lA1
-
-# zh: 造出小模型的几个脚本；tools/ 不是一个包
-# en: the scripts that made the models; tools/ is no package
-site.addsitedir(str(models.ROOT / "tools"))
-import tiny_data
-import train_tiny_models as recipe
+from helpers.lessons.lA1 import recipe
 
 # %% [markdown] lang="zh" key="intro"
-# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是从哪里下载的，也没有用别的模型的输出：数据、分词器、对话模板、权重，全都由 `tools/` 里的几个文件造出来，一共四步：
+# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是从哪里下载的，也没有用别的模型的输出：数据、分词器、对话模板、权重，全都由 `helpers/lessons/lA1` 里和它旁边的几个文件造出来，一共四步：
 #
 # ```text
-# tiny_data.py 造对话 → tiny_tokenizer.py 训练分词器 → chat_template.jinja 拼成文本 → train_tiny_models.py 训练并导出
+# mix.py 造对话 → tokenizer.py 训练分词器 → chat_template.jinja 拼成文本 → recipe.py 训练
 # ```
 #
 # 真正的 Qwen3 读过 36 万亿个词元（[技术报告](https://arxiv.org/abs/2505.09388)），能力从规模里来。小模型没有规模，每一样本事都要**专门为它造数据**。所以这一课也是一份坦白书：哪些现象是造出来的，哪些没有人教过。
@@ -46,10 +40,10 @@ import train_tiny_models as recipe
 # **选读。** 先猜一猜：两个小模型各有多少参数？混合专家（MoE）的那个，一个词元用到其中多少？
 
 # %% [markdown] lang="en" key="intro"
-# Every cell of this course really runs on a machine without a GPU, thanks to two very small Qwen3 models. They were downloaded from nowhere and saw no other model's output: data, tokenizer, chat template and weights all come from a few files in `tools/`, in four steps:
+# Every cell of this course really runs on a machine without a GPU, thanks to two very small Qwen3 models. They were downloaded from nowhere and saw no other model's output: data, tokenizer, chat template and weights all come from a few files in and beside `helpers/lessons/lA1`, in four steps:
 #
 # ```text
-# tiny_data.py makes conversations → tiny_tokenizer.py trains a tokenizer → chat_template.jinja joins them into text → train_tiny_models.py trains and exports
+# mix.py makes conversations → tokenizer.py trains a tokenizer → chat_template.jinja joins them into text → recipe.py trains
 # ```
 #
 # The real Qwen3 has read 36 trillion tokens ([report](https://arxiv.org/abs/2505.09388)); its abilities come with scale. A tiny model has no scale: for each thing it can do, **data was made on purpose**. So this lesson is a confession too: which effects were built in, and which nobody taught.
@@ -72,22 +66,22 @@ for name, folder in folders.items():
 # %% [markdown] lang="zh" key="data-text"
 # ## 数据：一条样本是一段对话
 #
-# 一条样本有四部分：用户说的话、助手应当写的思考、助手应当写的答案，以及批改用的标准答案。算术题的思考由程序一步步写出来；问答、首都和小故事来自 `tools/tiny_texts.toml` 里人写的句子。
+# 一条样本有四部分：用户说的话、助手应当写的思考、助手应当写的答案，以及批改用的标准答案。算术题的思考由程序一步步写出来；问答、首都和小故事来自 `helpers/lessons/texts.toml` 里人写的句子。
 #
 # 先猜一猜：下面哪一类题，思考里真有内容？
 
 # %% [markdown] lang="en" key="data-text"
 # ## Data: a sample is a conversation
 #
-# A sample has four parts: what the user says, the thought that the assistant should write, the answer that it should write, and the key for marking it. Thoughts about arithmetic are written by a program, step by step; course questions, capitals and stories come from sentences that people wrote, in `tools/tiny_texts.toml`.
+# A sample has four parts: what the user says, the thought that the assistant should write, the answer that it should write, and the key for marking it. Thoughts about arithmetic are written by a program, step by step; course questions, capitals and stories come from sentences that people wrote, in `helpers/lessons/texts.toml`.
 #
 # Guess first: in which of the kinds below does the thought really hold something?
 
 # %% key="samples"
 rng, lang = random.Random(6), LANGUAGE or "zh"
-samples = [tiny_data.arithmetic(kind, rng, form=lang) for kind in ("product", "sum", "chain")]
-samples += [tiny_data.SPECIAL[kind](rng, language=lang) for kind in ("course", "recall")]
-samples += [tiny_data.honest(rng, language=lang)]
+samples = [lA1.arithmetic(kind, rng, form=lang) for kind in ("product", "sum", "chain")]
+samples += [lA1.SPECIAL[kind](rng, language=lang) for kind in ("course", "recall")]
+samples += [lA1.honest(rng, language=lang)]
 for sample in samples:
     kind = sample.task
     print(f"{kind:<8} {sample.messages[-1]['content']}")
@@ -116,9 +110,9 @@ for sample in samples:
 import numpy as np
 
 numbers = range(10, 100)
-held_out_map = np.array([[tiny_data.held_out(a, b) for b in numbers] for a in numbers])  # (90, 90)
-assert (held_out_map == held_out_map.T).all() and tiny_data.held_out(37, 46)
-figure, axes = plots.figure(1, 2, height=3.4, width_ratios=(1, 1.6))
+held_out_map = np.array([[lA1.held_out(a, b) for b in numbers] for a in numbers])  # (90, 90)
+assert (held_out_map == held_out_map.T).all() and lA1.held_out(37, 46)
+figure, axes = figures.figure(1, 2, height=3.4, width_ratios=(1, 1.6))
 axes[0].imshow(held_out_map, cmap="Blues", origin="lower", extent=(10, 100, 10, 100), interpolation="nearest")
 axes[0].set(title=say("a × b：深色的留出", "a × b: dark squares are held out"), xlabel="a", ylabel="b")
 axes[1].bar(numbers, held_out_map.mean(axis=1), width=1, color="#77aadd")
@@ -199,7 +193,7 @@ import time
 import transformers
 
 start = time.perf_counter()
-tokenizer = recipe.build_tokenizer(recipe.CONTEXT)
+tokenizer = lA1.build_tokenizer(recipe.CONTEXT)
 print(f"{len(tokenizer)} tokens, {time.perf_counter() - start:.1f} s")
 shipped = transformers.AutoTokenizer.from_pretrained(folders["qwen3-tiny"])
 # zh: 和检查点里的那个一块不差
@@ -237,13 +231,13 @@ for piece in (tokenizer.decode([i]) for i in range(len(tokenizer))):
     kind = next(name for name, test in tests.items() if test(piece))
     kinds[kind] = kinds.get(kind, 0) + 1
 for _ in range(1000):
-    sample = tiny_data.draw(rng)
+    sample = lA1.draw(rng)
     ids, start, _ = recipe.encode(sample, tokenizer, rng)
     lengths[sample.task] = lengths.get(sample.task, np.zeros(3)) + (1, start, len(ids) - start)
 lengths = dict(sorted(lengths.items(), key=lambda item: item[1][0]))
 count, prompt, written = np.array(list(lengths.values())).T
 assert sum(kinds.values()) == 2560 and kinds[digits] == 10
-figure, axes = plots.figure(1, 3, height=2.9)
+figure, axes = figures.figure(1, 3, height=2.9)
 axes[0].barh(list(kinds), list(kinds.values()), color="#77aadd")
 axes[0].set(title=say("词表里的词元", "pieces of the vocabulary"), xlim=(0, 2000))
 for row, value in enumerate(kinds.values()):
@@ -292,11 +286,11 @@ figure
 # %% key="modes"
 from copy import copy, deepcopy
 
-thought = tiny_data.think_chain([17, 25, 8])
-sample = tiny_data.Sample("chain", [tiny_data.user("17+25+8=?")], thought, "17+25+8=50")
+thought = lA1.think_chain([17, 25, 8])
+sample = lA1.Sample("chain", [lA1.user("17+25+8=?")], thought, "17+25+8=50")
 names = [say("不算损失", "no loss"), say("算损失", "loss"), say("强行写上，不算", "forced, no loss")]
 colours = ["#dddddd", "#44bb99", "#ee8866"]
-figure, axes = plots.figure(4, 1, height=5.4)
+figure, axes = figures.figure(4, 1, height=5.4)
 for ax, mode in zip(axes, ("thinking", "cut", "soft", "non-thinking"), strict=True):
     # zh: 写法由配方随机决定：找一个正好给出它的种子
     # en: the recipe draws the mode: look for a seed that gives it
@@ -407,7 +401,7 @@ assert loss < 0.1
 #
 # ## 损失曲线和专家负载
 #
-# 下图是 MoE 小模型训练时自己记下的：`tools/train_tiny_models.py qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家分到的词元份额（滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
+# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家分到的词元份额（滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
 #
 # **选读。** 先看损失。先猜一猜：3,800 步里，损失是匀速往下走，还是先快后慢？
 
@@ -416,13 +410,13 @@ assert loss < 0.1
 #
 # ## Loss curves and expert load
 #
-# The next figure is what the training of the tiny MoE wrote down itself: `tools/train_tiny_models.py qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of tokens that each expert got (a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
+# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of tokens that each expert got (a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
 #
 # **Extra.** The loss first. Guess: over 3,800 steps, does it fall evenly, or fast and then slowly?
 
 # %% key="curves" tags=["extra"]
 log = np.load(models.ROOT / "assets" / "traces" / "moe_balance_on.npz")
-figure, axes = plots.figure(1, 2, height=2.8)
+figure, axes = figures.figure(1, 2, height=2.8)
 axes[0].plot(log["step"], log["loss"], color="#4477aa", linewidth=1)
 for step, label in (
     (recipe.LONG_PROMPTS_FROM, say("提示词变长", "long prompts")),
@@ -451,12 +445,12 @@ figure
 # %% key="load"
 logs = {name: np.load(models.ROOT / "assets" / "traces" / f"moe_balance_{name}.npz") for name in ("on", "off")}
 length, steps = len(logs["off"]["step"]), logs["on"]["step"]
-figure, axes = plots.figure(2, 4, height=4.4, sharex=True, sharey=True)
+figure, axes = figures.figure(2, 4, height=4.4, sharex=True, sharey=True)
 labels = {"on": say("有均衡", "with balance"), "off": say("没有均衡", "without")}
 for row, (name, label) in zip(axes, labels.items(), strict=True):
     load = logs[name]["load"][:length].astype(float)  # (steps, layers, experts)
     for layer, ax in enumerate(row):
-        for expert, colour in enumerate(plots.EXPERT_COLOURS):
+        for expert, colour in enumerate(figures.EXPERT_COLOURS):
             ax.plot(steps[:length], load[:, layer, expert], color=colour)
         ax.axhline(1 / 8, color="#222222", linestyle="--", linewidth=1)
         ax.set_title(say(f"第 {layer} 层，{label}", f"layer {layer}, {label}"))
@@ -546,7 +540,7 @@ lA1.ex3.check(balancing_loss)
 # zh: 提示词和回答的词元编号，以及正确的数；test=True 时抽的是留出的题
 # en: token ids of prompt and reply, and the right number; test=True draws held-out sums
 def make_sum(rng, with_thought, test=False):
-    sample = tiny_data.arithmetic("sum", rng, test=test, form="formula")
+    sample = lA1.arithmetic("sum", rng, test=test, form="formula")
     prompt = tokenizer.apply_chat_template(
         sample.messages, tokenize=False, add_generation_prompt=True, enable_thinking=with_thought
     )
@@ -607,7 +601,7 @@ def exam(model, with_thought, questions=50):
     return right / questions, written
 
 
-figure, ax = plots.figure(1, 1, height=2.4)
+figure, ax = figures.figure(1, 1, height=2.4)
 scores = {}
 names = {True: say("先写思考", "with thoughts"), False: say("只写答案", "answer only")}
 for (with_thought, (model, losses)), colour in zip(live.items(), ("#4477aa", "#bb4400"), strict=True):
@@ -649,7 +643,7 @@ import os
 import re
 
 rng, cases = random.Random(3), int(os.environ.get("COURSE_CASES", 40))
-drawn = [tiny_data.draw_problem(("chain", "product")[i % 2], rng, test=True) for i in range(cases)]
+drawn = [lA1.draw_problem(("chain", "product")[i % 2], rng, test=True) for i in range(cases)]
 number = re.compile(r"-?\d+")
 prompts = [(f"{problem.expression}=?", str(problem.result)) for problem in drawn]
 conversations = [[{"role": "user", "content": question}] for question, _ in prompts]
@@ -783,7 +777,7 @@ report = {
     "median_seconds": sorted(seconds)[len(seconds) // 2],
 }
 print(report)
-figure, ax = plots.figure(1, 1, height=2.8)
+figure, ax = figures.figure(1, 1, height=2.8)
 ax.plot([row["tokens"] for row in measured], [100 * row["right"] for row in measured], "o--", color="#4477aa")
 for row in measured:
     ax.annotate(str(row["budget"]), (row["tokens"], 100 * row["right"]), (6, -11), textcoords="offset points")
@@ -937,7 +931,7 @@ measure()
 # - 字节级 BPE：[Radford 等，2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)，2.2 节
 # - 小到能在 CPU 上训练，也能学会说话：[TinyStories](https://arxiv.org/abs/2305.07759)
 # - 竖式一步步写出来才学得会的加法：[Nye 等，2021](https://arxiv.org/abs/2112.00114)
-# - 自己重训一个小模型，在课程文件夹里运行：`.venv/bin/python tools/train_tiny_models.py qwen3-tiny --output build/my-tiny`，中断后再运行会接着训练
+# - 自己重训一个小模型，在课程文件夹里运行：`.venv/bin/python -m tools.tiny_models.train qwen3-tiny --output build/my-tiny`，中断后再运行会接着训练
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
@@ -947,4 +941,4 @@ measure()
 # - Byte-level BPE: [Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), section 2.2
 # - Small models that learn to tell stories: [TinyStories](https://arxiv.org/abs/2305.07759)
 # - Addition learned by writing out the steps: [Nye et al., 2021](https://arxiv.org/abs/2112.00114)
-# - Train a tiny model yourself, in the course's folder: `.venv/bin/python tools/train_tiny_models.py qwen3-tiny --output build/my-tiny`; after an interruption, the same command goes on where it stopped
+# - Train a tiny model yourself, in the course's folder: `.venv/bin/python -m tools.tiny_models.train qwen3-tiny --output build/my-tiny`; after an interruption, the same command goes on where it stopped

@@ -1,23 +1,14 @@
-"""Train one of the tiny models that the course bundles: ``python tools/train_tiny_models.py qwen3-tiny``.
+"""The recipe of the tiny models: their sizes, the targets of a sample, the batches, the optimizers, a training step.
 
-Everything is made here: data (tiny_data.py), tokenizer (tiny_tokenizer.py), model (transformers' own Qwen3 classes),
-and the checkpoint in the hub's layout. A run is resumable: a state is written every five minutes and at the end, and
-since each step draws its data from its own seed, a resumed run continues exactly as an uninterrupted one would.
+``python3 -m tools.tiny_models.train qwen3-tiny`` trains one with it and exports the checkpoint.
 """
 
-import argparse
-import json
 import math
-import os
 import random
-import time
-from contextlib import contextmanager
-from pathlib import Path
 
-import tiny_data
-from tiny_tokenizer import build_tokenizer
+from helpers.lessons.lA1.mix import draw
+from helpers.lessons.lA1.samples import Sample
 
-ROOT = Path(__file__).resolve().parent.parent
 CONTEXT = 2048
 SHARED = dict(  # noqa: C408 - reads like the config.json it becomes
     hidden_size=160,
@@ -53,7 +44,6 @@ LONG_PROMPTS_FROM = 1200  # step: short prompts teach arithmetic faster, long on
 CHUNK_TOKENS = 3072  # a step's samples, sorted by length, go through the model in chunks of about this size
 MUON_RATE, ADAMW_RATE = 5e-3, 3e-3
 BALANCE = 0.005  # weight of the load-balancing loss
-SAVE_SECONDS = 300
 # How often the last turn is written with a whole thought, with a thought cut short, without one.
 MODES = {"thinking": 45, "cut": 30, "non-thinking": 25}
 
@@ -75,7 +65,7 @@ def build_model(name: str, tokenizer):
     return getattr(transformers, f"{kind}ForCausalLM")(config)
 
 
-def choose_mode(sample: tiny_data.Sample, rng: random.Random) -> tuple[str, bool]:
+def choose_mode(sample: Sample, rng: random.Random) -> tuple[str, bool]:
     """``(mode, enable_thinking)``; at times the user's ``/think`` or ``/no_think`` decides, the last one winning."""
     mode = rng.choices(list(MODES), list(MODES.values()))[0]
     if rng.random() < 0.9:
@@ -95,7 +85,7 @@ def choose_mode(sample: tiny_data.Sample, rng: random.Random) -> tuple[str, bool
     return (mode if switch == "/think" else "soft"), True
 
 
-def encode(sample: tiny_data.Sample, tokenizer, rng: random.Random) -> tuple[list[int], int, set[int]]:
+def encode(sample: Sample, tokenizer, rng: random.Random) -> tuple[list[int], int, set[int]]:
     """Token ids, the index of the first one that the model must write, and the indices inside that carry no loss.
 
     The prompt is what the template renders. An empty think block that the template pre-fills is prompt: with loss on
@@ -136,10 +126,7 @@ def batches(step: int, tokenizer, seed: int = 0, refinement: bool = False):
 
     rng = random.Random(f"{seed} {step}")
     encoded = sorted(
-        (
-            encode(tiny_data.draw(rng, step >= LONG_PROMPTS_FROM, refinement), tokenizer, rng)
-            for _ in range(SAMPLES_PER_STEP)
-        ),
+        (encode(draw(rng, step >= LONG_PROMPTS_FROM, refinement), tokenizer, rng) for _ in range(SAMPLES_PER_STEP)),
         key=lambda e: len(e[0]),
     )
     while encoded:
@@ -173,7 +160,8 @@ def make_optimizers(model) -> list:
     After 100 steps of the dense model the loss was 1.38 with this pair and 2.00 with AdamW alone.
     """
     import torch
-    from muon import Muon
+
+    from helpers.lessons.lA1.muon import Muon
 
     inside, others = [], []
     for name, parameter in model.named_parameters():
@@ -218,130 +206,3 @@ def train_step(model, optimizers, chunks: list, load, balance: float) -> tuple[f
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return total, None if load is None else 0.9 * load + 0.1 * hits / hits.sum(1, keepdim=True)
-
-
-def train(
-    name: str, folder: Path, steps: int, threads: int = 1, balance: float = BALANCE, stop_after: int | None = None
-):
-    """Train ``name`` for ``steps`` steps and those of ``REFINEMENT``, resuming from ``folder``.
-
-    Returns ``(model, tokenizer, log)``. ``log`` is a list of ``{"step", "loss", "load"}``.
-    ``stop_after`` ends early, as an interruption would.
-    """
-    import torch
-    from tqdm import tqdm
-
-    torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = build_tokenizer(CONTEXT)
-    model = build_model(name, tokenizer).to(device)
-    optimizers = make_optimizers(model)
-    rates = [MUON_RATE, ADAMW_RATE]
-    experts = getattr(model.config, "num_experts", None)
-    load = torch.full((model.config.num_hidden_layers, experts), 1 / experts, device=device) if experts else None
-    first, log, state_file = 0, [], folder / "state.pt"
-    if state_file.exists():
-        state = torch.load(state_file, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, optimizer_state in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(optimizer_state)
-        first, log, load = state["step"], state["log"], state["load"]
-
-    def save(step: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        states = {"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}
-        torch.save(states | {"step": step, "log": log, "load": load}, state_file.with_suffix(".part"))
-        os.replace(state_file.with_suffix(".part"), state_file)
-
-    model.train()
-    saved = time.monotonic()
-    end = min(steps + REFINEMENT[name], stop_after or math.inf)
-    bar = tqdm(range(first, end), initial=first, total=end, desc=name, mininterval=5)
-    for step in bar:
-        for optimizer, rate in zip(optimizers, rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * schedule(step, steps)
-        loss, load = train_step(
-            model, optimizers, list(batches(step, tokenizer, refinement=step >= steps)), load, balance
-        )
-        log.append({"step": step, "loss": loss} | ({} if load is None else {"load": load.tolist()}))
-        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        if time.monotonic() - saved > SAVE_SECONDS:
-            save(step + 1)
-            saved = time.monotonic()
-    save(end)
-    return model.eval(), tokenizer, log
-
-
-def write_log(log: list[dict], file: Path) -> None:
-    """The training's log as ``.npz``: ``loss`` (steps,) and ``load`` (steps, layers, experts) of every fifth step."""
-    import numpy as np
-
-    log = log[::5]
-    arrays = {"step": [entry["step"] for entry in log], "loss": np.array([entry["loss"] for entry in log], np.float32)}
-    if "load" in log[0]:
-        arrays["load"] = np.array([entry["load"] for entry in log], np.float16)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, **arrays)
-
-
-def export(model, tokenizer, folder: Path) -> None:
-    """Write the checkpoint in the hub's layout, weights in bf16."""
-    import torch
-    from transformers import GenerationConfig
-
-    folder.mkdir(parents=True, exist_ok=True)
-    model.generation_config = GenerationConfig(  # what Qwen recommends for thinking, as in Qwen3's own file
-        bos_token_id=tokenizer.pad_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=[tokenizer.eos_token_id, tokenizer.pad_token_id],
-        do_sample=True,
-        temperature=0.6,
-        top_k=20,
-        top_p=0.95,
-    )
-    model.to("cpu", torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    # transformers 5 writes names that 4.x does not know (it would fall back to theta 10,000 in silence); the hub's
-    # Qwen3 files use the older names, which both read.
-    with edit_json(folder / "config.json") as config:
-        config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
-        config["rope_scaling"] = None
-        config["torch_dtype"] = config.pop("dtype")
-        config["max_window_layers"] = len(config.pop("layer_types", [])) or config["num_hidden_layers"]
-        if "num_local_experts" in config:
-            config["num_experts"] = config.pop("num_local_experts")
-    with edit_json(folder / "tokenizer_config.json") as config:
-        config.pop("backend", None)
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-
-
-@contextmanager
-def edit_json(path: Path):
-    """The JSON object in ``path``, written back with sorted keys after the block."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    yield content
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=MODELS)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--balance", type=float, default=BALANCE, help="weight of the load-balancing loss")
-    parser.add_argument("--folder", type=Path, help="where the resumable state lies (default build/training/NAME)")
-    parser.add_argument("--output", type=Path, help="where the checkpoint goes (default assets/models/NAME)")
-    parser.add_argument("--stop-after", type=int, metavar="STEP", help="end early and write no checkpoint")
-    parser.add_argument("--log", type=Path, help="write loss and expert load of the training to this .npz")
-    options = parser.parse_args()
-    folder = options.folder or ROOT / "build" / "training" / options.name
-    steps = options.steps or STEPS[options.name]
-    model, tokenizer, log = train(options.name, folder, steps, options.threads, options.balance, options.stop_after)
-    if options.log:
-        write_log(log, options.log)
-    if not options.stop_after:
-        export(model, tokenizer, options.output or ROOT / "assets" / "models" / options.name)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """What QK-norm does to training: the same small model with and without it, at rising learning rates.
 
-    python tools/qk_norm_experiment.py        trains every combination and writes assets/traces/qk_norm_experiment.npz
+    python -m helpers.lessons.l03.qk_norm    trains every combination and writes assets/traces/qk_norm_experiment.npz
 
 Lesson 03 draws that record and calls :func:`train` for a shorter run of the learner's own. The model is the course's
 (helpers/qwen.py), two layers of it; the task is to add two-digit numbers. With the same seed both variants start from
@@ -9,15 +9,15 @@ the same matrices and see the same batches. The idea is that of Wortsman et al.,
 
 import time
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from helpers.models import ROOT
 from helpers.qwen import QwenConfig, QwenModel, apply_rope
 
-RECORD = Path(__file__).resolve().parent.parent / "assets" / "traces" / "qk_norm_experiment.npz"
+RECORD = ROOT / "assets" / "traces" / "qk_norm_experiment.npz"
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1)
 SEEDS = (0, 1, 2)
 STEPS, WARM_UP = 250, 10
@@ -122,7 +122,7 @@ def record(path=RECORD, learning_rates=LEARNING_RATES, seeds=SEEDS, steps=STEPS)
             flush=True,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    provenance = f"tools/qk_norm_experiment.py, torch {torch.__version__}, CPU, {date.today().isoformat()}"
+    provenance = f"helpers/lessons/l03/qk_norm.py, torch {torch.__version__}, CPU, {date.today().isoformat()}"
     np.savez_compressed(
         path,
         loss=loss,

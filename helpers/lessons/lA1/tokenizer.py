@@ -1,4 +1,4 @@
-"""The tokenizer of the tiny models: byte-level BPE like Qwen3's, trained on the texts of ``tiny_texts.toml``.
+"""The tokenizer of the tiny models: byte-level BPE like Qwen3's, trained on the texts of ``texts.toml``.
 
 Digits and Chinese characters are single tokens, every other byte sequence round-trips, and Qwen3's special tokens keep
 their names. A character that the texts lack (麟, on purpose) is spelt in bytes.
@@ -6,7 +6,8 @@ their names. A character that the texts lack (麟, on purpose) is spelt in bytes
 
 from pathlib import Path
 
-import tiny_data
+from helpers.lessons.lA1 import problems
+from helpers.lessons.texts import texts
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MARKUP_TOKENS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
@@ -35,19 +36,19 @@ def build_tokenizer(max_length: int):
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    sources = [tiny_data.texts(), tiny_data.PHRASES, tiny_data.FOLLOW_UPS, tiny_data.FORMULAS, tiny_data.ANSWERS]
-    texts = [*strings(sources), CHAT_TEMPLATE.read_text(encoding="utf-8"), "\n\n"] + [
+    sources = [texts(), problems.PHRASES, problems.FOLLOW_UPS, problems.FORMULAS, problems.ANSWERS]
+    written = [*strings(sources), CHAT_TEMPLATE.read_text(encoding="utf-8"), "\n\n"] + [
         "0123456789×+-*/=?!？。，、\n"
     ] * 9
-    characters = sorted({character for text in texts for character in text if ord(character) > 127})
-    words = tiny_data.texts()["tokenizer"]["words"].split()
+    characters = sorted({character for text in written for character in text if ord(character) > 127})
+    words = texts()["tokenizer"]["words"].split()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - len(SPECIAL_TOKENS) - len(MARKUP_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     # Characters and words are repeated so that each wins its merges before the rarest words of the texts do.
-    tokenizer.train_from_iterator([*texts, *characters * 60, *(f"{word} {word}" for word in words * 2)], trainer)
+    tokenizer.train_from_iterator([*written, *characters * 60, *(f"{word} {word}" for word in words * 2)], trainer)
     # Qwen3 counts the first three as special (skipped when decoding), the tags as plain added tokens.
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in MARKUP_TOKENS])

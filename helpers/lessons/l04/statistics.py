@@ -1,0 +1,110 @@
+"""What lesson 04 counts in routing traces: classes of tokens, how far they tell the expert, unevenness of the load."""
+
+import unicodedata
+from dataclasses import replace
+
+from helpers import CourseError
+
+TOKEN_CLASSES = ("digit", "operator", "CJK", "Latin", "special", "space", "other")
+
+
+def coefficient_of_variation(load):
+    """Standard deviation over mean of an array, over its last axis: 0 in perfect balance."""
+    return load.std(-1) / load.mean(-1)
+
+
+def never_used(load):
+    """Share of the experts that got no token, over the last axis of an array."""
+    return (load == 0).mean(-1)
+
+
+def concatenate(traces):
+    """One trace of several texts through one model, for statistics over all of them; every token counts as given.
+
+    Raises CourseError for traces of different models.
+    """
+    import numpy as np
+
+    first = traces[0]
+    if any((t.layers, t.top_k, t.num_experts) != (first.layers, first.top_k, first.num_experts) for t in traces):
+        raise CourseError(
+            "这些轨迹的层、top-k 或专家数不同，没法合并：请用同一个模型采集。",
+            "The traces differ in layers, top-k or experts and cannot be joined: capture them from one model.",
+        )
+    joined = {
+        name: np.concatenate([getattr(trace, name) for trace in traces], axis=1)
+        for name in ("expert_ids", "weights", "entropy")
+        if all(getattr(trace, name) is not None for trace in traces)
+    }
+    return replace(
+        first,
+        token_ids=np.concatenate([trace.token_ids for trace in traces]),
+        pieces=sum((trace.pieces for trace in traces), ()),
+        prompt_length=sum(len(trace.token_ids) for trace in traces),
+        **{"weights": None, "entropy": None} | joined,
+    )
+
+
+def token_class(text: str) -> str:
+    """Class of a token by its text: one of ``TOKEN_CLASSES``. A piece of a character (U+FFFD) counts as other."""
+    bare = text.strip()
+    if text.startswith("<") and text.endswith(">") and len(text) > 2:
+        return "special"
+    if not bare:
+        return "space"
+    if bare.isdigit():
+        return "digit"
+    if all(character in "+-*/=×÷!" for character in bare):
+        return "operator"
+    if all("CJK" in unicodedata.name(character, "") for character in bare):
+        return "CJK"
+    return "Latin" if bare.isascii() and bare.isalpha() else "other"
+
+
+def normalized_mutual_information(a, b) -> float:
+    """Mutual information of two labelings of the same tokens over their mean entropy: 0 independent, 1 equal.
+
+    ``a`` and ``b`` are integer arrays of shape (tokens,). Symmetric; the same as scikit-learn's default.
+    """
+    import numpy as np
+
+    joint = np.zeros((a.max() + 1, b.max() + 1))
+    np.add.at(joint, (a, b), 1.0)
+    joint /= joint.sum()
+    rows, columns = joint.sum(1), joint.sum(0)
+
+    def entropy(p):
+        p = p[p > 0]
+        return float(-(p * np.log(p)).sum())
+
+    mutual = entropy(rows) + entropy(columns) - entropy(joint)
+    mean = (entropy(rows) + entropy(columns)) / 2
+    return mutual / mean if mean else 0.0
+
+
+def class_association(trace, untrained=(), permutations=200, seed=0):
+    """How far the class of a token tells its heaviest expert, as normalised mutual information per layer.
+
+    Returns a dict: ``trained`` (layers,); ``permuted`` (permutations, layers), with the classes dealt out anew to the
+    distinct tokens, every occurrence of a token keeping one class, which is what chance gives on so few of them; and
+    ``untrained`` (traces, layers) for traces of the same text through random weights: a router that knows nothing
+    still sends equal tokens to equal experts. At most what exceeds both was learned. Raises CourseError for other text.
+    """
+    import numpy as np
+
+    from helpers.routing import require_same_tokens
+
+    classes = np.array([TOKEN_CLASSES.index(token_class(text)) for text in trace.texts])
+    _, first, occurrence = np.unique(trace.token_ids, return_index=True, return_inverse=True)
+    draw = np.random.default_rng(seed)
+    shuffled = [draw.permutation(classes[first])[occurrence] for _ in range(permutations)]
+
+    def per_layer(labels, routing):
+        return np.array([normalized_mutual_information(labels, layer) for layer in routing.expert_ids[:, :, 0]])
+
+    found = {"trained": per_layer(classes, trace), "permuted": np.array([per_layer(row, trace) for row in shuffled])}
+    for other in untrained:
+        require_same_tokens(trace, other)
+    if untrained:
+        found["untrained"] = np.array([per_layer(classes, other) for other in untrained])
+    return found

@@ -1,0 +1,53 @@
+"""A model without one of its experts, and what that costs."""
+
+import contextlib
+
+from helpers import CourseError
+
+
+@contextlib.contextmanager
+def expert_off(model, layer: int, expert: int):
+    """Take one expert of a model of ``helpers/qwen.py`` out of the router's choice while the block runs.
+
+    The tokens that it would get go to the next best expert. CourseError if the model has no such expert.
+    """
+    from helpers.capture import require_experts
+    from helpers.qwen import route
+
+    config = model.config
+    if not (0 <= layer < len(model.layers) and 0 <= expert < config.num_experts):
+        raise CourseError(
+            f"没有第 {layer} 层的专家 {expert}：层从 0 到 {len(model.layers) - 1}，"
+            f"专家从 0 到 {config.num_experts - 1}。",
+            f"There is no expert {expert} in layer {layer}: layers go from 0 to {len(model.layers) - 1}, "
+            f"experts from 0 to {config.num_experts - 1}.",
+        )
+    router = getattr(model.layers[layer].mlp, "router", None)
+    require_experts(router)
+
+    def without(module, inputs, output):
+        router_logits = output[2].index_fill(-1, output[2].new_tensor([expert], dtype=int), float("-inf"))
+        return *route(router_logits, config.num_experts_per_tok, config.norm_topk_prob), router_logits
+
+    hook = router.register_forward_hook(without)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def written_losses(model, traces):
+    """Cross-entropy in nats of a model of ``helpers/qwen.py`` on every token after the traces' prompts.
+
+    Returns a numpy array (tokens,). The text itself is given: each token is predicted from the true ones before it.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    values = []
+    with torch.inference_mode():
+        for trace in traces:
+            ids = torch.tensor(trace.token_ids, dtype=torch.long, device=model.embed_tokens.weight.device)
+            logits = model(ids[None])[0, trace.prompt_length - 1 : -1].float()  # (written tokens, vocab)
+            values.append(F.cross_entropy(logits, ids[trace.prompt_length :], reduction="none").cpu())
+    return torch.cat(values).numpy()

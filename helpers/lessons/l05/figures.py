@@ -1,0 +1,74 @@
+"""The figures of lesson 05: the blocks of the KV cache, and when each request ran."""
+
+from helpers.figures import EXPERT_COLOURS, figure
+from helpers.language import say
+
+
+def block_tables(tables: dict[str, list[int]], lengths: dict[str, int], block_size: int):
+    """Which blocks of the KV cache each request holds, as vLLM's scheduler tells.
+
+    tables: request -> its block ids in order; lengths: request -> tokens so far. Above, the pool; below, one table a
+    request. Blocks that several requests share are grey; the filling of a block shows how many of its tokens are used.
+    """
+    from matplotlib.patches import Rectangle
+
+    owners = {}
+    for request, blocks in tables.items():
+        for block in blocks:
+            owners.setdefault(block, []).append(request)
+    colours = dict(zip(tables, EXPERT_COLOURS[1:], strict=False))
+    pool = range(min(owners), max(owners) + 1)
+    widest = max(len(pool), *(len(blocks) for blocks in tables.values()))
+    drawn, axes = figure(2, 1, height=1.5 + 0.55 * len(tables), height_ratios=[1, max(1, len(tables))])
+
+    def cell(ax, column, row, block, used):
+        shared = len(owners.get(block, ())) > 1
+        colour = EXPERT_COLOURS[-1] if shared else colours.get(owners.get(block, [None])[0], "white")
+        ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9 * used, 0.8, facecolor=colour, edgecolor="none"))
+        ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9, 0.8, fill=False, edgecolor="#555555"))
+        ax.text(column, row, block, ha="center", va="center")
+
+    used = {
+        block: min(1, (lengths[request] - place * block_size) / block_size)
+        for request, blocks in tables.items()
+        for place, block in enumerate(blocks)
+    }
+    for column, block in enumerate(pool):
+        cell(axes[0], column, 0, block, used.get(block, 0))
+    for row, (request, blocks) in enumerate(tables.items()):
+        for column, block in enumerate(blocks):
+            cell(axes[1], column, row, block, used[block])
+        length = say(f"{lengths[request]} 个词元", f"{lengths[request]} tokens")
+        axes[1].text(len(blocks) - 0.3, row, length, va="center", fontsize=8.5)
+    axes[0].set(ylim=(-0.5, 0.5), yticks=[], xticks=[])
+    axes[0].set_title(
+        say(
+            f"缓存里的块：数字是编号，每块 {block_size} 个词元（灰：共用，白：空闲）",
+            f"pool: block ids, {block_size} tokens each (grey: shared, white: free)",
+        )
+    )
+    axes[1].set(ylim=(len(tables) - 0.5, -0.5), xticks=[], yticks=range(len(tables)))
+    axes[1].set_yticklabels(tables)
+    axes[1].set_title(say("每个请求的块表，按词元的次序", "block table of each request, in the order of its tokens"))
+    for ax in axes:
+        ax.set_xlim(-0.6, widest + 0.6)
+        ax.spines[["left", "bottom"]].set_visible(False)
+        ax.tick_params(length=0)
+    return drawn
+
+
+def timeline(spans: list[tuple[int, int]], slots: int):
+    """When each request ran: ``spans`` holds its first and its last step, all having arrived at step 0."""
+    drawn, ax = figure(height=0.9 + 0.23 * len(spans))
+    for row, (first, last) in enumerate(spans):
+        ax.barh(row, first, color="#eeeeee", height=0.7)
+        ax.barh(row, last + 1 - first, left=first, color="#77aadd", height=0.7)
+    ax.set(ylim=(len(spans) - 0.4, -0.6), yticks=range(len(spans)))
+    ax.set(xlabel=say("引擎的步", "engine step"), ylabel=say("请求", "request"))
+    ax.set_title(
+        say(
+            f"{len(spans)} 个请求，同时跑 {slots} 个：灰色在等，蓝色在跑",
+            f"{len(spans)} requests, {slots} at once: grey waits, blue runs",
+        )
+    )
+    return drawn

@@ -1,0 +1,1 @@
+"""The course's tools, a folder for each trade."""

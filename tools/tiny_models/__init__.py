@@ -1,0 +1,1 @@
+"""The maker of the tiny models that the course bundles."""
