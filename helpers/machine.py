@@ -1,8 +1,8 @@
 """What this computer is, which dependency set fits it, and whether the course can run on it.
 
 `python -m helpers.machine` is the pre-flight check: one line a finding, ok / warning / problem, with the remedy;
-`--json` prints the same for programs; the exit status is 0 when the course can run. tools/make_env.py uses this module
-before anything is installed, so it needs the standard library only.
+`--json` prints the same for programs; the exit status is 0 when the course can run. tools/environment/make_env.py uses
+this module before anything is installed, so it needs the standard library only.
 """
 
 import argparse

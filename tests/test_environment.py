@@ -1,4 +1,4 @@
-"""The locks, tools/make_env.py, and the environment that it makes."""
+"""The locks, tools/environment/make_env.py, and the environment that it makes."""
 
 import ast
 import json
@@ -13,11 +13,9 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from helpers import CourseError, machine
+from tools.environment import lock, make_env
 
 ROOT = machine.ROOT
-sys.path.insert(0, str(ROOT / "tools"))
-import lock  # noqa: E402
-import make_env  # noqa: E402
 
 LOCKS = [dependency_set.lock for dependency_set in machine.SETS.values()]
 

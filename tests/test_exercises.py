@@ -15,14 +15,14 @@ import threading
 import pytest
 import torch
 from conftest import ROOT
-from lesson_checks import compare, read_terms
-from lesson_source import parse, read_lesson
 
 from helpers import attempt, check, checks, lessons, models
 from helpers import language as page_language
 from helpers.check import Exercise, equal
 from helpers.difference import Raised
 from helpers.lessons import balance, l01, l02, l03, l04, l05, l06, l07, lA1
+from tools.lessons.checks import compare, read_terms
+from tools.lessons.source import parse, read_lesson
 
 SOURCES = {path.name[:2]: path for path in sorted((ROOT / "notebooks" / "source").glob("*.py"))}
 ROOMS = {

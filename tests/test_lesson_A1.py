@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from lesson_source import read_lesson
 from test_exercises import solution_of
 
 from helpers import models
+from tools.lessons.source import read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "A1_tiny_models.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
