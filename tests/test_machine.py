@@ -255,9 +255,9 @@ def packages(tmp_path):
             info = site / f"{name.replace('-', '_')}-{version}.dist-info"
             info.mkdir()
             (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        code = f"import sys; sys.path[:0] = [{str(machine.ROOT)!r}, {str(site)!r}]; from helpers import machine; "
-        code += "sys.exit(machine.main(['--json']))"
-        done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+        command = [sys.executable, "-S", "-m", "helpers.machine", "--json"]
+        variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(machine.ROOT), str(site)])}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables)
         return done.returncode, json.loads(done.stdout)
 
     return run

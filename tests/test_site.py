@@ -13,8 +13,7 @@ import pytest
 from conftest import ROOT, TOY
 from lesson_code import NEED_VLLM
 
-from tools.lessons.build import lesson_names
-from tools.lessons.source import read_lesson
+from tools.lessons.source import lesson_names, read_lesson
 from tools.site import build_site, build_slides
 
 LESSONS = lesson_names(ROOT)

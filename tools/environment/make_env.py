@@ -67,6 +67,7 @@ from tools import ROOT  # noqa: E402
 
 DATA_DISK = models.AUTODL_DATA_DISK
 CONSOLE_BIN = "/root/miniconda3/bin"  # the JupyterLab that AutoDL's console opens
+PACKAGE_FOUND = ("Collecting ", "Processing ", "Requirement already satisfied")  # how pip's line on a package begins
 
 
 def say(zh: str, en: str) -> None:
@@ -241,8 +242,22 @@ def check_disk(folder: Path, needed: int) -> None:
         )
 
 
+def show_progress(line: str, count: int, total: int) -> None:
+    """What a line of pip's means for whoever waits: which of how many packages it is at, and when it has them all."""
+    if line.startswith("Installing collected packages"):
+        print("\r" * sys.stdout.isatty(), end="")
+        say("下载完毕，正在写入文件……", "Downloaded; writing the files ...")
+    elif line.startswith(PACKAGE_FOUND):
+        if sys.stdout.isatty():
+            name = line.split()[3 if line[0] == "R" else 1].split("/")[-1]
+            print(f"\r  {count}/{total} {name:<60.60}", end="", flush=True)
+        elif count % 50 == 0:
+            print(f"  {count}/{total}", flush=True)
+
+
 def pip_install(python: str, options: list[str], total: int = 0) -> None:
-    """pip install, with a counter in place of pip's many lines; on failure their end, and a CourseError."""
+    """pip install, its many lines hidden: with a `total` a counter shows instead; on failure their end, and a
+    CourseError."""
     command = [python, "-m", "pip", "install", "--no-deps", *options]
     lines: list[str] = []
     count = 0
@@ -251,19 +266,9 @@ def pip_install(python: str, options: list[str], total: int = 0) -> None:
     ) as process:
         for line in process.stdout:
             lines.append(line)
-            if line.startswith(("Collecting ", "Processing ", "Requirement already satisfied")):
-                count += 1
-                if sys.stdout.isatty() and total:
-                    print(
-                        f"\r  {count}/{total} {line.split()[3 if line[0] == 'R' else 1].split('/')[-1]:<60.60}",
-                        end="",
-                        flush=True,
-                    )
-                elif total and count % 50 == 0:
-                    print(f"  {count}/{total}", flush=True)
-            elif line.startswith("Installing collected packages") and total:
-                print("\r" * sys.stdout.isatty(), end="")
-                say("下载完毕，正在写入文件……", "Downloaded; writing the files ...")
+            count += line.startswith(PACKAGE_FOUND)
+            if total:
+                show_progress(line, count, total)
     if process.returncode:
         sys.stderr.write("".join(lines[-12:]))
         raise CourseError(
@@ -283,6 +288,29 @@ def write_vllm_metadata(python: str, version: str) -> None:
     (purelib / name / "RECORD").write_text(f"{name}/METADATA,,\n{name}/RECORD,,\n")
 
 
+def prepare(folder: Path, dependency_set: machine.DependencySet, torch: str) -> list[str]:
+    """Makes an environment in `folder` that can take this set, or readies the one there for more.
+
+    Returns pip's options for this version of torch. Raises CourseError if neither is possible.
+    """
+    python = str(folder / "bin" / "python")
+    if is_usable(folder) and not holds_other_set(folder, dependency_set):
+        if python_version(python)[:2] not in machine.PYTHONS:
+            raise CourseError(*OLD_PYTHON)
+        (folder / STAMP).unlink(missing_ok=True)
+        drop_half_written(folder)
+        return torch_options(python, torch) or []
+    if folder == (ROOT / ".venv").resolve() or not folder.exists() or not any(folder.iterdir()):
+        base, options = pick_python(torch)
+        subprocess.check_call([base, "-m", "venv", "--clear", str(folder)])
+        return options
+    raise CourseError(
+        f"{folder} 不能用作课程的环境（不是环境、已损坏，或装着另一种 vLLM）：请给 VENV 换一个文件夹。",
+        f"{folder} cannot hold the course's environment (it is none, is broken, or holds another build of vLLM): "
+        "give VENV another folder.",
+    )
+
+
 def install(folder: Path, wanted: str | None) -> None:
     """Everything from an empty folder, a half-made or an outdated environment to a current one."""
     here = machine.look()
@@ -293,22 +321,7 @@ def install(folder: Path, wanted: str | None) -> None:
     print(f"· {dependency_set.lock} -> {folder}", flush=True)
 
     python, pins = str(folder / "bin" / "python"), dependency_set.pins()
-    if is_usable(folder) and not holds_other_set(folder, dependency_set):
-        if python_version(python)[:2] not in machine.PYTHONS:
-            raise CourseError(*OLD_PYTHON)
-        (folder / STAMP).unlink(missing_ok=True)
-        drop_half_written(folder)
-        options = torch_options(python, pins["torch"]) or []
-    elif folder == (ROOT / ".venv").resolve() or not folder.exists() or not any(folder.iterdir()):
-        base, options = pick_python(pins["torch"])
-        subprocess.check_call([base, "-m", "venv", "--clear", str(folder)])
-    else:
-        raise CourseError(
-            f"{folder} 不能用作课程的环境（不是环境、已损坏，或装着另一种 vLLM）：请给 VENV 换一个文件夹。",
-            f"{folder} cannot hold the course's environment (it is none, is broken, or holds another build of vLLM): "
-            "give VENV another folder.",
-        )
-
+    options = prepare(folder, dependency_set, pins["torch"])
     pip_install(python, ["-r", dependency_set.lock, *options], total=len(pins))
     pip_install(python, ["--no-build-isolation", "-e", str(ROOT)])
     if dependency_set.name == "cpu":

@@ -30,26 +30,10 @@ from tools.lessons.source import (
     LessonError,
     build_notebook,
     choose_lessons,
+    lesson_names,
     notebook_text,
-    read_lesson,
+    read_lessons,
 )
-
-
-def lesson_names(root: Path) -> list[str]:
-    return sorted(path.stem for path in (root / "notebooks" / "source").glob("*.py"))
-
-
-def read_lessons(root: Path, names: list[str]) -> list[Lesson]:
-    """The named lessons of notebooks/source; raises LessonError with the problems of all of them."""
-    lessons, problems = [], []
-    for name in names:
-        try:
-            lessons.append(read_lesson(root / "notebooks" / "source" / f"{name}.py"))
-        except LessonError as error:
-            problems += error.problems
-    if problems:
-        raise LessonError(problems)
-    return lessons
 
 
 def notebook_path(root: Path, lesson: Lesson, lang: str) -> Path:
@@ -178,19 +162,28 @@ def check(root: Path) -> None:
         files |= built
     for path, text in files.items():
         problems += check_text(root, path, text)
-    for path, text in (files | shared_pages(root, lessons)).items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            problems.append(f"{path.relative_to(root)}: {_difference(path, text)}; run make notebooks.")
-    expected = {notebook_path(root, lesson, lang) for lesson in lessons for lang in LANGUAGES}
-    for path in sorted((root / "notebooks").glob("*/*.ipynb")):
-        if path not in expected:
-            problems.append(
-                f"{path.relative_to(root)}: it has no source in notebooks/source; delete it or add the source."
-            )
+    problems += _stale(root, files | shared_pages(root, lessons)) + _without_source(root, lessons)
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     if problems:
         raise LessonError(problems)
+
+
+def _stale(root: Path, files: dict[Path, str]) -> list[str]:
+    return [
+        f"{path.relative_to(root)}: {_difference(path, text)}; run make notebooks."
+        for path, text in files.items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def _without_source(root: Path, lessons: list[Lesson]) -> list[str]:
+    expected = {notebook_path(root, lesson, lang) for lesson in lessons for lang in LANGUAGES}
+    return [
+        f"{path.relative_to(root)}: it has no source in notebooks/source; delete it or add the source."
+        for path in sorted((root / "notebooks").glob("*/*.ipynb"))
+        if path not in expected
+    ]
 
 
 def _difference(path: Path, text: str) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from tools import ROOT
-from tools.lessons.build import lesson_names, read_lessons
 from tools.lessons.checks import compare, read_terms
-from tools.lessons.source import LANGUAGES, LessonError
+from tools.lessons.source import LANGUAGES, LessonError, lesson_names, read_lessons
 
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")

@@ -14,10 +14,9 @@ import nbformat
 
 from helpers import CourseError, models
 from tools import ROOT
-from tools.lessons.build import lesson_names
 from tools.lessons.checks import check_notebook
 from tools.lessons.record import normalised, provenance
-from tools.lessons.source import choose_lessons, notebook_text, read_lesson
+from tools.lessons.source import choose_lessons, lesson_names, notebook_text, read_lesson
 
 
 def keep(name: str, folder: Path, root: Path = ROOT) -> Path:

@@ -26,7 +26,16 @@ import nbformat
 
 from helpers import CourseError
 from tools import ROOT
-from tools.lessons.source import LANGUAGES, LessonError, build_notebook, choose_lessons, comments, read_lesson
+from tools.lessons.checks import NUMBER, read_terms
+from tools.lessons.source import (
+    LANGUAGES,
+    LessonError,
+    build_notebook,
+    choose_lessons,
+    comments,
+    lesson_names,
+    read_lesson,
+)
 
 WORDS, CHARACTERS = 3, 4  # from how many in a row on, in the other language, something is said in it
 FENCE = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -41,7 +50,6 @@ BREAK = re.compile(r"[^\x20-\x7e’]|[,;:!?()\[\]{}|\"“”<>=]|\.(?=\s|$)|\s{2
 WORD = re.compile(r"(?:[A-Za-z]?[a-z]+(?:['’][a-z]+)?|I|A)(?:-[A-Za-z]?[a-z]+)*")
 NEUTRAL = re.compile(r"[A-Z]+s?|[\w-]*_[\w-]*")
 CHINESE = re.compile(rf"[\u4e00-\u9fff]{{{CHARACTERS},}}")
-NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d+(?:[.,]\d+)*")
 
 
 def known_words(root: Path) -> dict[str, re.Pattern]:
@@ -49,8 +57,6 @@ def known_words(root: Path) -> dict[str, re.Pattern]:
 
     Only those that are long enough to be taken for a passage: "answer" within a sentence does not hide it.
     """
-    from tools.lessons.checks import read_terms
-
     terms, names = read_terms(root / "assets" / "terms.csv"), root / "assets" / "names.txt"
     listed = names.read_text(encoding="utf-8").splitlines() if names.is_file() else []
     zh = [row["zh"] for row in terms if len(row["zh"]) >= CHARACTERS]
@@ -187,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     sources = options.root / "notebooks" / "source"
     known, found = known_words(options.root), []
     try:
-        for name in choose_lessons(sorted(path.stem for path in sources.glob("*.py")), options.lessons):
+        for name in choose_lessons(lesson_names(options.root), options.lessons):
             lesson, notebooks = read_lesson(sources / f"{name}.py"), {}
             for lang in LANGUAGES:
                 if options.recorded:

@@ -147,68 +147,87 @@ def split_languages(code: str) -> dict[str, str]:
 
 def read_lesson(path: Path) -> Lesson:
     """Reads ``NN_slug.py``. Raises LessonError naming every cell that breaks the format above."""
-    problems = []
-
-    def problem(key: str, what: str) -> None:
-        problems.append(f"{path.name}: cell '{key}': {what}")
-
+    problems, cells = [], []
     if not NAME.fullmatch(path.stem):
         problems.append(f"{path.name}: the name must look like 05_offline_generation.py: two signs, then lower_snake.")
-    cells: list[Cell] = []
-    waiting: Cell | None = None  # a Chinese cell whose English twin comes next
     for number, raw in enumerate(jupytext.read(path).cells, 1):
-        attributes, source = raw.metadata, raw.source
-        key, lang, tags = attributes.get("key"), attributes.get("lang"), list(attributes.get("tags", []))
-        if not isinstance(key, str) or not KEY.fullmatch(key):
-            start = (source.strip().splitlines() or ["empty"])[0]
-            problem(
-                f"number {number}",
-                f'it starts "{start[:40]}" and has no usable key; add key="letters-digits" to its marker.',
-            )
-            continue
-        if waiting and (lang, key) != ("en", waiting.key):
-            problem(
-                waiting.key, f'the English text is missing; put a lang="en" key="{waiting.key}" cell directly after it.'
-            )
-            waiting = None
-        for name in sorted(set(attributes) - ATTRIBUTES):
-            problem(key, f"unknown attribute '{name}'; use key, lang, tags and save, with values in double quotes.")
-        for tag in sorted(set(tags) - TAGS):
-            problem(key, f"unknown tag '{tag}'; use one of {', '.join(sorted(TAGS))}.")
-        if not (waiting and lang == "en") and key in {cell.key for cell in cells}:
-            problem(key, "another cell has this key; give each cell its own.")
-
-        if raw.cell_type == "code":
-            if lang:
-                problem(key, "code is shared by both languages; remove lang, use # zh: and # en: comments.")
-            try:
-                text = split_languages(source)
-                parse(source)
-            except (ValueError, SyntaxError, tokenize.TokenError) as error:  # SyntaxError: in 3.12+ also from tokenize
-                problem(key, f"{error}; correct the code.")
-                continue
-            cells.append(Cell(key, "code", text, tags, attributes.get("save")))
-        elif raw.cell_type == "markdown" and lang == "zh":
-            waiting = Cell(key, "markdown", {"zh": source}, tags)
-            cells.append(waiting)
-        elif raw.cell_type == "markdown" and waiting and lang == "en":
-            waiting.text["en"] = source
-            if tags != waiting.tags:
-                problem(key, "its Chinese and English cells have different tags; make them equal.")
-            waiting = None
-        elif lang == "en":
-            problem(key, f'the Chinese text is missing; put a lang="zh" key="{key}" cell directly before it.')
+        key = raw.metadata.get("key")
+        if isinstance(key, str) and KEY.fullmatch(key):
+            found = [*_attribute_problems(raw.metadata), *_add(raw, cells)]
         else:
-            problem(key, 'write code cells, or [markdown] cells with lang="zh" or lang="en".')
-    if waiting:
-        problem(
-            waiting.key, f'the English text is missing; put a lang="en" key="{waiting.key}" cell directly after it.'
-        )
+            key, start = f"number {number}", (raw.source.strip().splitlines() or ["empty"])[0]
+            found = [f'it starts "{start[:40]}" and has no usable key; add key="letters-digits" to its marker.']
+        problems += [f"{path.name}: cell '{key}': {what}" for what in found]
+    problems += [
+        f"{path.name}: cell '{cell.key}': the English text is missing; "
+        f'put a lang="en" key="{cell.key}" cell directly after it.'
+        for cell in cells
+        if "en" not in cell.text
+    ]
     if not cells or cells[0].key != "title" or any(not t.startswith("# ") for t in cells[0].text.values()):
         problems.append(f"{path.name}: the first cell must be markdown with key=\"title\" and a '# ' heading first.")
     if problems:
         raise LessonError(problems)
     return Lesson(path.stem, cells)
+
+
+def _attribute_problems(attributes: dict) -> list[str]:
+    return [
+        *(
+            f"unknown attribute '{name}'; use key, lang, tags and save, with values in double quotes."
+            for name in sorted(set(attributes) - ATTRIBUTES)
+        ),
+        *(
+            f"unknown tag '{tag}'; use one of {', '.join(sorted(TAGS))}."
+            for tag in sorted(set(attributes.get("tags", [])) - TAGS)
+        ),
+    ]
+
+
+def _add(raw: nbformat.NotebookNode, cells: list[Cell]) -> list[str]:
+    """Adds a cell of the source to those before it, an English text to its Chinese one. Returns what is wrong."""
+    key, lang = raw.metadata["key"], raw.metadata.get("lang")
+    cell = Cell(key, raw.cell_type, {}, list(raw.metadata.get("tags", [])), raw.metadata.get("save"))
+    if cell.kind == "markdown" and lang == "en" and cells and (cells[-1].key, set(cells[-1].text)) == (key, {"zh"}):
+        cells[-1].text["en"] = raw.source
+        same = cell.tags == cells[-1].tags
+        return [] if same else ["its Chinese and English cells have different tags; make them equal."]
+    problems = []
+    if key in {other.key for other in cells}:
+        problems.append("another cell has this key; give each cell its own.")
+    if cell.kind == "code":
+        if lang:
+            problems.append("code is shared by both languages; remove lang, use # zh: and # en: comments.")
+        try:
+            cell.text = split_languages(raw.source)
+            parse(raw.source)
+        except (ValueError, SyntaxError, tokenize.TokenError) as error:  # SyntaxError: in 3.12+ also from tokenize
+            return [*problems, f"{error}; correct the code."]
+    elif cell.kind == "markdown" and lang == "zh":
+        cell.text = {"zh": raw.source}
+    elif lang == "en":
+        return [*problems, f'the Chinese text is missing; put a lang="zh" key="{key}" cell directly before it.']
+    else:
+        return [*problems, 'write code cells, or [markdown] cells with lang="zh" or lang="en".']
+    cells.append(cell)
+    return problems
+
+
+def lesson_names(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "notebooks" / "source").glob("*.py"))
+
+
+def read_lessons(root: Path, names: list[str]) -> list[Lesson]:
+    """The named lessons of notebooks/source; raises LessonError with the problems of all of them."""
+    lessons, problems = [], []
+    for name in names:
+        try:
+            lessons.append(read_lesson(root / "notebooks" / "source" / f"{name}.py"))
+        except LessonError as error:
+            problems += error.problems
+    if problems:
+        raise LessonError(problems)
+    return lessons
 
 
 def choose_lessons(names: list[str], arguments: list[str]) -> list[str]:

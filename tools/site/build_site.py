@@ -24,10 +24,19 @@ import nbformat
 
 from helpers import CourseError, models
 from tools import ROOT
-from tools.lessons.build import lesson_names, notebook_path, read_lessons, recorded_outputs
+from tools.lessons.build import notebook_path, recorded_outputs
 from tools.lessons.checks import FENCE
 from tools.lessons.record import WIDGET_VIEW, normalised, provenance
-from tools.lessons.source import LANGUAGES, Lesson, LessonError, build_notebook, choose_lessons, notebook_text
+from tools.lessons.source import (
+    LANGUAGES,
+    Lesson,
+    LessonError,
+    build_notebook,
+    choose_lessons,
+    lesson_names,
+    notebook_text,
+    read_lessons,
+)
 
 DOCS = ROOT / "docs"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"

@@ -52,44 +52,62 @@ def flat(section: Tag) -> list[Tag]:
     return blocks
 
 
+class Cutter:
+    """Makes ``slides`` of a lesson's blocks, taken in reading order: lists of elements under their heading."""
+
+    def __init__(self):
+        self.slides: list[list[Tag]] = []
+        self.text: list[Tag] = []  # what has no slide yet
+        self.heading: list[Tag] = []  # the one that all stands under
+        self.aided: list[Tag] | None = None  # the slide of the last cell, until it has its reading aid
+        self.skipping = False  # in a section that is left out
+
+    def take_heading(self, block: Tag) -> None:
+        self.close()
+        self.aided, self.skipping = None, bool(LEFT_OUT.search(block.get_text()))
+        if not self.skipping:
+            self.heading = [block]
+
+    def take_cell(self, block: Tag) -> None:
+        self.skipping = False
+        if {"tag_extra", "tag_copy-me"} & set(block["class"]) or CHECK.search(block.get_text()):
+            self.text, self.aided = [], []  # what led to it and what explains it go with it
+            return
+        if sum(len(words.get_text()) for words in self.text) > LONG:
+            self.close()
+        self.aided = [*self.heading, *self.text, block]
+        self.slides.append(self.aided)
+        self.text = []
+
+    def take_words(self, block: Tag) -> None:
+        words = block.get_text().strip()
+        if self.skipping or EXTRA.match(words):
+            return
+        if self.aided is not None and READING.match(words):
+            self.aided.append(block)
+            self.aided = None
+        else:
+            self.text.append(block)
+
+    def close(self) -> None:
+        """Ends the text so far as a slide of its own."""
+        if self.text:
+            self.slides.append([*self.heading, *self.text])
+        self.text = []
+
+
 def cut(article: Tag) -> list[list[Tag]]:
     """The slides of a lesson, each a list of elements that starts with the heading it stands under."""
-    slides, text, heading, after, skipping = [], [], None, None, False
-
-    def close(cell: Tag | None = None) -> list[Tag] | None:
-        """Ends the text so far as a slide, with ``cell`` if given: the slide that may then get a reading aid."""
-        nonlocal text
-        head = [heading] if heading is not None else []
-        if text and (cell is None or sum(len(block.get_text()) for block in text) > LONG):
-            slides.append([*head, *text])
-            text = []
-        if cell is None:
-            return None
-        slides.append([*head, *text, cell])
-        text = []
-        return slides[-1]
-
+    cutter = Cutter()
     for block in flat(article):
-        classes, words = block.get("class") or [], block.get_text().strip()
         if block.name in HEADINGS:
-            close()
-            after, skipping = None, bool(LEFT_OUT.search(words))
-            heading = heading if skipping else block
-        elif "cell" in classes:
-            if "tag_extra" in classes or "tag_copy-me" in classes or CHECK.search(words):
-                text, after, skipping = [], "dropped", False  # what led to it goes with it
-            else:
-                after, skipping = close(block), False
-        elif block.name == "details" or block.name == "span" or skipping or EXTRA.match(words):
-            continue
-        elif READING.match(words) and after is not None:
-            if after != "dropped":
-                after.append(block)
-            after = None
-        else:
-            text.append(block)
-    close()
-    return [slide for slide in slides if len(slide) > 1 or slide[0].name == "h1"]
+            cutter.take_heading(block)
+        elif "cell" in (block.get("class") or []):
+            cutter.take_cell(block)
+        elif block.name not in ("details", "span"):
+            cutter.take_words(block)
+    cutter.close()
+    return [slide for slide in cutter.slides if len(slide) > 1 or slide[0].name == "h1"]
 
 
 def page_html(site_page: Path, lang: str) -> str:
