@@ -533,6 +533,17 @@ def run_cell(page, index: int, code: str | None = None):
     return cell
 
 
+def test_jupyterlab_meets_no_module_of_the_course(tmp_path):
+    """`make lab` starts in the course's folder; what lies there must not hide a library of JupyterLab's."""
+    for folder in ("helpers", "tools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "jupyterlab_server.py").write_text("raise SystemExit('the course hides the library')\n")
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "tools.lessons.lab", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0 and re.fullmatch(r"4\.[\d.]+", done.stdout.splitlines()[-1]), done.stdout + done.stderr
+
+
 def open_as_learner(lab, browser, name: str):
     """The page that `make lab` opens, and from there the Chinese copy of a lesson."""
     page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
