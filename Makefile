@@ -18,10 +18,10 @@ help:  ## 显示这份列表 · this list
 
 env:  ## 建立环境；已就绪时立即返回 · make the environment; instant when it is there
 	@command -v python3 >/dev/null || { echo "需要 Python 3.11 或更新版本：请先安装。"; echo "Python 3.11 or newer is needed: install it first."; exit 1; } >&2
-	@python3 tools/make_env.py
+	@python3 -m tools.environment.make_env
 
 run: env  ## 运行全部课程 · run every lesson
-	@$(PYTHON) tools/run_lessons.py
+	@$(PYTHON) -m tools.lessons.run
 
 test-fast: env  ## 不启动 vLLM、不联网的测试，两分钟以内 · tests that start no vLLM and need no network, under two minutes
 	@$(PYTHON) $(TESTS) -n logical -m "not slow and not large" $(ARGS)
@@ -31,31 +31,31 @@ test: $(if $(ARGS),env,test-fast)  ## 改动可能弄坏的全部测试，十几
 
 test-all: test  ## 再加上换一种环境重跑的测试 · with those that repeat it in other surroundings, half an hour
 	@$(PYTHON) $(TESTS) -n 2 -m large
-	@$(if $(CU12),sh tools/cu12_on_cpu.sh $(CU12) "05 06 07 08")
+	@$(if $(CU12),sh tools/environment/cu12_on_cpu.sh $(CU12) "05 06 07 08")
 
 lab: env  ## 在 JupyterLab 里打开你自己的课程 my/ · open your own copy of the lessons, my/, in JupyterLab
-	@$(PYTHON) tools/lab.py
+	@$(PYTHON) -m tools.lessons.lab
 
 kernel: env  ## 给别处的 JupyterLab（如 AutoDL 控制台）：内核，和你自己的课程 my/ · for a JupyterLab elsewhere (AutoDL's console): the kernel, and my/
-	@python3 tools/make_env.py --kernel
+	@python3 -m tools.environment.make_env --kernel
 
 notebooks: env  ## 由 notebooks/source 生成中英文笔记本 · build both languages from notebooks/source
-	@$(PYTHON) tools/build_notebooks.py
+	@$(PYTHON) -m tools.lessons.build
 
 record: env  ## 运行课程并保存输出 · run lessons and keep their outputs
-	@$(PYTHON) tools/build_notebooks.py --record
+	@$(PYTHON) -m tools.lessons.build --record
 
 lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, notebooks and pages
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
-	@$(PYTHON) tools/build_notebooks.py --check
-	@$(PYTHON) tools/check_docs.py
+	@$(PYTHON) -m tools.lessons.build --check
+	@$(PYTHON) -m tools.lessons.check_docs
 
 site: env  ## 生成中英文网站 build/site/index.html · build the site in both languages
-	@$(PYTHON) tools/build_site.py
+	@$(PYTHON) -m tools.site.build_site
 
 slides: env  ## 由网站剪出每一课主线的幻灯片 build/slides · cut slides of each lesson's core out of the site
-	@$(PYTHON) tools/build_slides.py
+	@$(PYTHON) -m tools.site.build_slides
 
 workshop-check: env  ## 办工作坊的前一天：30 个客户端的演练 · the day before a workshop: a rehearsal with 30 clients
-	@$(PYTHON) tools/workshop_check.py
+	@$(PYTHON) -m tools.workshop.check

@@ -38,10 +38,10 @@ if [ -z "$(newest_python)" ]; then # 较老的镜像 · an older image
 fi
 
 say "2/5 环境，放在数据盘 Environment, on the data disk"
-run python3 tools/make_env.py
+run python3 -m tools.environment.make_env
 
 say "3/5 内核、控件、你自己的课程 Kernel, widgets, your own lessons"
-run python3 tools/make_env.py --kernel
+run python3 -m tools.environment.make_env --kernel
 PYTHON=${VENV:-.venv}/bin/python
 
 say "4/5 模型 Model"
@@ -51,7 +51,7 @@ if [ -z "${MODEL:-}" ] && [ -f course.toml ]; then
 elif [ -n "$dry" ] && [ ! -x "$PYTHON" ]; then
   MODEL=${MODEL:-"<显存放得下的最大的 the largest that fits>"}
 else
-  MODEL=${MODEL:-$("$PYTHON" tools/autodl.py model)}
+  MODEL=${MODEL:-$("$PYTHON" -m tools.environment.autodl model)}
 fi
 if [ "$MODEL" = none ]; then
   echo "不下载模型；没有另外选择时，课程用自带的小模型。 Nothing to download; unless chosen otherwise, the lessons use the bundled model."
@@ -62,7 +62,7 @@ fi
 
 say "5/5 自检 Self-test"
 passed=1
-run "$PYTHON" tools/autodl.py selftest || passed=
+run "$PYTHON" -m tools.environment.autodl selftest || passed=
 run "$PYTHON" -m helpers.machine || passed=
 echo
 if [ -z "$passed" ]; then

@@ -5,7 +5,7 @@ shape with random bf16 weights. The Markdown table on stdout gives medians; "our
 the ratio of the two speeds, with its range (above 1: ours is faster). The limit is what reading every weight once per
 token allows at the measured read bandwidth.
 
-    .venv/bin/python benchmarks/architecture.py [--full] [--only tiny|0.6b] [--repeats 10] [--threads 1 2]
+    .venv/bin/python -m benchmarks.architecture [--full] [--only tiny|0.6b] [--repeats 10] [--threads 1 2]
 """
 
 import argparse
@@ -21,8 +21,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from peers import install_peer, versions
 
+from benchmarks.peers import install_peer, versions
 from helpers.models import BUNDLED, ROOT
 from helpers.qwen import load_model
 

@@ -2,7 +2,7 @@
 
 From the event until the browser has painted; a page of its own for every repeat, so no drawing is warmed up by another.
 
-    .venv/bin/python benchmarks/calculator.py [--repeats 10]
+    .venv/bin/python -m benchmarks.calculator [--repeats 10]
 """
 
 import argparse

@@ -4,7 +4,7 @@ A model of random bytes in four shards is served by the rehearsal hub in a proce
 and `helpers.download.download` fetch it in turn, each time into an empty cache on the same disk. Loopback says nothing
 about a real network, where both wait for the same bytes and the difference is smaller still.
 
-    .venv/bin/python benchmarks/download.py [--full] [--repeats 10]
+    .venv/bin/python -m benchmarks.download [--full] [--repeats 10]
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How long a newcomer waits and how much memory it takes: ``.venv/bin/python benchmarks/first_run.py``.
+"""How long a newcomer waits and how much memory it takes: ``.venv/bin/python -m benchmarks.first_run``.
 
 Measures the lessons (seconds, peak memory of all their processes), the engine's start in a fresh notebook kernel with
 all imports, the server's start and end, and how soon nothing is left after ``kill -9`` of the kernel that started it.
@@ -54,8 +54,8 @@ class PeakMemory(threading.Thread):
 
 def run_lessons() -> list[tuple[str, str, str]]:
     start = time.monotonic()
-    command = [sys.executable, ROOT / "tools" / "run_lessons.py", "--jobs", "1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "tools.lessons.run", "--jobs", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     memory = PeakMemory(process.pid)
     memory.start()
     status = process.wait()

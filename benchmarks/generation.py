@@ -1,4 +1,4 @@
-"""How fast and how large offline generation is: ``.venv/bin/python benchmarks/generation.py``, about eight minutes.
+"""How fast and how large offline generation is: ``.venv/bin/python -m benchmarks.generation``, about eight minutes.
 
 On the bundled dense model, greedy, with every output of the same length:
 
@@ -18,9 +18,9 @@ import subprocess
 import sys
 import time
 
-from first_run import PeakMemory, in_kernel
 from jupyter_client.manager import start_new_kernel
 
+from benchmarks.first_run import PeakMemory, in_kernel
 from helpers import engine, models
 
 BATCH, LENGTH, FEW = 64, 64, 4
@@ -78,7 +78,7 @@ def throughput(repeats: int) -> dict[str, list[float]]:
 def throughput_rows(repeats: int, thread_counts: list[int]) -> list[str]:
     rows = []
     for threads in thread_counts:
-        command = [sys.executable, __file__, "--worker", "--repeats", str(repeats)]
+        command = [sys.executable, "-m", "benchmarks.generation", "--worker", "--repeats", str(repeats)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         speed = json.loads(done.stdout.splitlines()[-1])

@@ -1,6 +1,6 @@
 """A first look at a GPU, in torch alone: are the course's models right on it, and how fast are they?
 
-    python benchmarks/gpu_first_look.py [--device cuda] [--threads 2]
+    python -m benchmarks.gpu_first_look [--device cuda] [--threads 2]
 
 Needs torch, transformers, safetensors and numpy, and no vLLM; run it in the root of the repository. Without CUDA it
 says so and does the same on the CPU. The Markdown tables show, for each bundled model and dtype, the largest difference
@@ -11,18 +11,13 @@ speeds are those of tiny models: they show the cost of launching kernels, and sa
 
 import argparse
 import platform
-import sys
 import time
-from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # runs on an image where the course is not installed
+import torch
+import transformers
 
-import torch  # noqa: E402
-import transformers  # noqa: E402
-
-from helpers import capture, models, qwen, routing  # noqa: E402
+from helpers import capture, models, qwen, routing
 
 PROMPT = "37×46=?"
 NEW_TOKENS, BATCHES, REPEATS = 32, (1, 64), 5

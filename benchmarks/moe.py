@@ -6,7 +6,7 @@ its range (below 1: ours is faster). The limit is the larger of two times: readi
 measured bandwidth, and their multiplications at the measured fp32 matmul rate. The two slow peers are run once
 or left out where ten runs would take too long, unless --full is given.
 
-    .venv/bin/python benchmarks/moe.py [--full] [--repeats 10] [--threads 1 2] [--only block trace]
+    .venv/bin/python -m benchmarks.moe [--full] [--repeats 10] [--threads 1 2] [--only block trace]
 """
 
 import argparse
@@ -18,8 +18,8 @@ from statistics import median
 
 import numpy as np
 import torch
-from peers import install_peer, versions
 
+from benchmarks.peers import install_peer, versions
 from helpers import capture, models
 from helpers.qwen import QwenConfig, SparseMoeBlock
 from helpers.routing import RoutingTrace, agreement

@@ -3,8 +3,8 @@
 A mutant is known by its text (file, function, lines before and after), not by its place: where code has moved, it is
 looked for in the function of that name, then anywhere. The tests run in a clone of the last commit. Linux only.
 
-    .venv/bin/python benchmarks/mutants.py draw [--seed 14] [--count 40] [--files REGEX] > LIST
-    .venv/bin/python benchmarks/mutants.py run LIST [--out RESULTS] [--numbers 3 7]      # RESULTS is a LIST, too
+    .venv/bin/python -m benchmarks.mutants draw [--seed 14] [--count 40] [--files REGEX] > LIST
+    .venv/bin/python -m benchmarks.mutants run LIST [--out RESULTS] [--numbers 3 7]      # RESULTS is a LIST, too
 """
 
 import argparse

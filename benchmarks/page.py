@@ -1,5 +1,5 @@
 """The model in the page, ``helpers/explorer/qwen``: is it right, and how fast? Prints Markdown, in about ten minutes:
-``.venv/bin/python benchmarks/page.py``.
+``.venv/bin/python -m benchmarks.page``.
 
 All of it runs in a real Chromium that can reach nothing but this repository's files. Right means equal to the real
 tokenizer, the real chat template and helpers/qwen.py in float32, and for a part of the prompts to transformers. A token

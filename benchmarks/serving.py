@@ -4,7 +4,7 @@ Markdown tables on stdout. The client is the one that lesson 08 teaches: its cel
 source. A ratio is a median over alternating runs with its range; above 1, ours is better. The server runs
 on the bundled model with the course's settings; the figures say something about this machine and this tiny model only.
 
-    .venv/bin/python benchmarks/serving.py [--only replies client start end] [--requests 1000] [--repeats 5]
+    .venv/bin/python -m benchmarks.serving [--only replies client start end] [--requests 1000] [--repeats 5]
 """
 
 import argparse
@@ -27,13 +27,11 @@ from statistics import median
 import psutil
 from jupyter_client.manager import start_new_kernel
 from openai import AsyncOpenAI
-from peers import PEERS, install_peer
 
+from benchmarks.peers import PEERS, install_peer
 from helpers.models import ROOT, course_model
 from helpers.server import Server
-
-sys.path.insert(0, str(ROOT / "tools"))
-from lesson_source import read_lesson
+from tools.lessons.source import read_lesson
 
 CONCURRENCY, PROMPT, OUTPUT = 64, 64, 64  # requests at once; tokens of each
 PATIENCE = 60  # seconds after which a process that is left is reported as left for good

@@ -1,4 +1,4 @@
-"""Measure what the bundled tiny models can do, through vLLM: ``.venv/bin/python benchmarks/tiny_models.py``.
+"""Measure what the bundled tiny models can do, through vLLM: ``.venv/bin/python -m benchmarks.tiny_models``.
 
 Prints a Markdown table per model and, with ``--write``, puts it into the model's card and the expert measurements into
 ``assets/traces/``. Arithmetic is judged by the last number after ``</think>``, prompts by the keyword rule of

@@ -1,4 +1,4 @@
-"""Sphinx settings of the site in one language, the tag zh or en: tools/build_site.py writes the pages and calls it."""
+"""Sphinx settings of the site in one language, the tag zh or en; tools/site/build_site.py writes its pages."""
 
 import re
 
@@ -16,7 +16,7 @@ extensions = ["myst_nb"]
 templates_path = ["_templates"]
 exclude_patterns = []
 
-nb_execution_mode = "off"  # tools/build_site.py has run the lessons
+nb_execution_mode = "off"  # tools/site/build_site.py has run the lessons
 nb_ipywidgets_js = {}  # explorers.js runs them
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3

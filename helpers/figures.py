@@ -62,7 +62,7 @@ def labels(drawn) -> list[str]:
 def keep_labels() -> None:
     """From now on every matplotlib figure that this kernel shows has its :func:`labels` in the output's metadata.
 
-    tools/record.py calls it in the kernels that it starts, so that a test can read what the pictures say.
+    tools/lessons/record.py calls it in the kernels that it starts, so that a test can read what the pictures say.
     """
     from IPython import get_ipython
 

@@ -1,7 +1,7 @@
 """Which exercises are solved: ``python -m helpers.progress`` reads the learner's own copies and runs nothing.
 
-A copy (tools/learner_copy.py makes it) records in its metadata, under ``course.copy``, what it came as: the key and the
-hash of each cell, in their order.
+A copy (tools/lessons/learner_copy.py makes it) records in its metadata, under ``course.copy``, what it came as: the key
+and the hash of each cell, in their order.
 """
 
 import hashlib

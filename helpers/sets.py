@@ -1,6 +1,6 @@
 """The requirements files: which of them fits this computer, and which one this environment holds.
 
-tools/make_env.py uses this module before anything is installed, so it needs the standard library only.
+tools/environment/make_env.py uses this module before anything is installed, so it needs the standard library only.
 """
 
 import re

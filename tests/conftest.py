@@ -22,7 +22,6 @@ if torch := sys.modules.get("torch"):
     torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
 # What the shell of a developer may hold and no test expects; a proxy cannot reach this machine's 127.0.0.1.
 for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "COURSE_LANG", "VLLM_API_KEY"):
     os.environ.pop(name, None)

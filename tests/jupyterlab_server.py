@@ -46,7 +46,7 @@ class JupyterLab:
     """``jupyter lab`` on 127.0.0.1 that shows ``folder``; config, data and runtime folders are its own, in ``state``.
 
     python: the environment of the server, that of the tests unless said. variables: more environment variables.
-    as_learner: started by the course's tools/lab.py, as `make lab` does, and without settings against the news.
+    as_learner: started by the course's tools/lessons/lab.py, as `make lab` does, and without settings against the news.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class JupyterLab:
     ):
         self.folder, state = folder, state or folder
         plain = ["-m", "jupyterlab", "--ip=127.0.0.1", "--allow-root"]
-        self.command = [str(python), *([str(folder / "tools" / "lab.py")] if as_learner else plain)]
+        self.command = [str(python), *(["-m", "tools.lessons.lab"] if as_learner else plain)]
         config = state / "config" / "labconfig"
         config.mkdir(parents=True, exist_ok=True)
         settings = ALL_CELLS | ({} if as_learner else NO_NEWS)

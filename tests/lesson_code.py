@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-import run_lessons
+
+from tools.lessons.run import CellFailed, execute
 
 ROOT = Path(__file__).resolve().parent.parent
 NEED_VLLM = {"05", "06", "07", "08", "A1"}  # the lessons; A1 for its capstone only
@@ -81,7 +82,7 @@ class LessonRun:
     """A notebook after its run; ``failure`` of the cell that ended it early; ``report`` as of :func:`report`."""
 
     notebook: nbformat.NotebookNode
-    failure: run_lessons.CellFailed | None = None
+    failure: CellFailed | None = None
     report: dict = field(default_factory=dict)
 
     @property
@@ -120,9 +121,9 @@ def run_lesson(name: str, folder: Path, lang: str = "zh", twice: bool = False, *
     notebook.cells.append(nbformat.v4.new_code_cell(REPORT, id="report"))
     done = LessonRun(notebook)
     try:
-        run_lessons.execute(notebook, source.parent, environment | variables)
+        execute(notebook, source.parent, environment | variables)
         done.report = json.loads(done.printed["report"])
-    except run_lessons.CellFailed as failure:
+    except CellFailed as failure:
         done.failure = failure
     del notebook.cells[-1]
     kept = ROOT / "build" / "run"

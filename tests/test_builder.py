@@ -4,19 +4,19 @@ import ast
 import csv
 import json
 
-import build_notebooks
-import lesson_pages
 import nbformat
 import pytest
 from conftest import ROOT, TOY
 from IPython.core.inputtransformer2 import TransformerManager
-from lesson_source import read_lesson, split_languages, without_comments
+
+from tools.lessons import build, pages
+from tools.lessons.source import read_lesson, split_languages, without_comments
 
 LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "source").glob("*.py"))
 
 
 def run(course, *arguments) -> int:
-    return build_notebooks.main(["--root", str(course.root), *arguments])
+    return build.main(["--root", str(course.root), *arguments])
 
 
 def add(course, cell: str, name: str = "99_toy") -> None:
@@ -30,9 +30,9 @@ def keep_outputs(course, outputs: list[dict]) -> None:
     recorded = {"code_hash": lesson.code_hash, "date": "2026-01-31", "device": "CPU", "versions": versions}
     entry = (2, [nbformat.from_dict(output) for output in outputs])
     read = {cell.key: (None, []) for cell in lesson.code_cells} | {"answer": entry}
-    recorded["outputs_hash"] = build_notebooks.outputs_hash(read)
+    recorded["outputs_hash"] = build.outputs_hash(read)
     recordings = dict.fromkeys(("zh", "en"), (read, recorded))
-    build_notebooks.write_all(build_notebooks.built_files(course.root, lesson, recordings))
+    build.write_all(build.built_files(course.root, lesson, recordings))
 
 
 def stream(text: str, name: str = "stdout") -> dict:
@@ -97,7 +97,7 @@ def test_code_without_comments_keeps_strings():
 
 def test_index_lists_the_lessons(course):
     index = course.root / "notebooks" / "README.md"
-    index.write_text("\n".join(["before", *lesson_pages.INDEX, "after", ""]), encoding="utf-8")
+    index.write_text("\n".join(["before", *pages.INDEX, "after", ""]), encoding="utf-8")
     assert run(course) == 0
     assert "| [99 · 玩具](zh/99_toy.ipynb) | [99 · A toy](en/99_toy.ipynb) |" in index.read_text(encoding="utf-8")
     assert run(course, "--check") == 0
@@ -397,7 +397,7 @@ def test_widget_state_is_refused(course, capsys):
 
 
 def test_the_course_passes_its_own_check(capsys):
-    assert build_notebooks.main(["--check"]) == 0, capsys.readouterr().err
+    assert build.main(["--check"]) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", LESSONS)

@@ -7,11 +7,11 @@ import threading
 
 import nbformat
 import pytest
-import run_lessons
 from conftest import LESSONS, ROOT, languages
 from lesson_code import NEED_VLLM, without_vllm
 
 from helpers import CourseError, sets
+from tools.lessons.run import CellFailed, execute
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +49,8 @@ def marked(number: str, name: str):
 def test_a_lesson_that_needs_vllm_says_so_without_it(name, variables, sentence):
     lang = languages(name)[0]
     source = ROOT / "notebooks" / lang / f"{name}.ipynb"
-    with pytest.raises(run_lessons.CellFailed) as failure:
-        run_lessons.execute(nbformat.read(source, as_version=4), source.parent, variables)
+    with pytest.raises(CellFailed) as failure:
+        execute(nbformat.read(source, as_version=4), source.parent, variables)
     assert str(failure.value) == getattr(sentence, lang)
 
 
@@ -69,7 +69,7 @@ def test_a_serving_lesson_runs_attached_to_a_server_elsewhere(name, variables, s
     counting.start()
     try:
         notebook = nbformat.read(source, as_version=4)
-        run_lessons.execute(notebook, source.parent, variables | {"OPENAI_BASE_URL": server.base_url})
+        execute(notebook, source.parent, variables | {"OPENAI_BASE_URL": server.base_url})
     finally:
         ended.set()
         counting.join()
@@ -82,12 +82,13 @@ def test_a_serving_lesson_runs_attached_to_a_server_elsewhere(name, variables, s
 def test_lessons_in_a_real_client_environment(tmp_path, sentence):
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "OPENAI_"))}
     variables |= {"VENV": str(tmp_path / "venv"), "SET": "client", "LESSONS": ""}
-    made = subprocess.run([sys.executable, ROOT / "tools/make_env.py"], env=variables, capture_output=True, text=True)
+    options = {"cwd": ROOT, "env": variables, "capture_output": True, "text": True}
+    made = subprocess.run([sys.executable, "-m", "tools.environment.make_env"], **options)
     assert made.returncode == 0, made.stdout + made.stderr
     python = tmp_path / "venv" / "bin" / "python"
     checked = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
-    done = subprocess.run([python, ROOT / "tools/run_lessons.py"], env=variables, capture_output=True, text=True)
+    done = subprocess.run([python, "-m", "tools.lessons.run"], **options)
     rows = [[part.strip() for part in line.split("|")] for line in done.stdout.splitlines() if line.count("|") == 3]
     results = {lesson: result for lesson, _, _, result in rows[1:]}
     assert list(results) == LESSONS

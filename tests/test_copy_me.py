@@ -6,15 +6,14 @@ import re
 import subprocess
 import sys
 
-import build_notebooks
-import lesson_pages
 import pytest
 from conftest import ROOT, TOY
 
 from helpers import engine, hub, models
+from tools.lessons import build, pages
 
 BLOCK = re.compile(r"^## \[(\w+).*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PAGES = {lang: (ROOT / "docs" / page[0]).read_text(encoding="utf-8") for lang, page in lesson_pages.COPY_ME.items()}
+PAGES = {lang: (ROOT / "docs" / page[0]).read_text(encoding="utf-8") for lang, page in pages.COPY_ME.items()}
 BLOCKS = BLOCK.findall(PAGES["en"])
 IDS = [f"{lesson}-{[other for other, _ in BLOCKS[:place]].count(lesson)}" for place, (lesson, _) in enumerate(BLOCKS)]
 SERVED = [pytest.param(key, code, id=key) for key, (_, code) in zip(IDS, BLOCKS, strict=True) if "BASE_URL" in code]
@@ -99,10 +98,10 @@ def test_pages_follow_the_lessons(course, capsys):
     copied = '\n# %% key="copy-me" tags=["copy-me"]\nimport os\n\nNAME = os.environ.get("NAME", "you")\nprint(NAME)\n'
     course.write(TOY + copied)
     (course.root / "docs").mkdir()
-    assert build_notebooks.main(["--root", str(course.root)]) == 0
+    assert build.main(["--root", str(course.root)]) == 0
     zh, en = ((course.root / "docs" / name).read_text() for name in ("copy-me.zh.md", "copy-me.md"))
     assert "[第一课](../notebooks/zh/99_toy.ipynb)" in zh and "设置：`NAME`" in zh
     assert "Settings: `NAME`" in en and en.count("```python") == 1 and "answer = 6" not in en
     course.write(TOY + copied.replace("print(NAME)", "print('hello', NAME)"))
-    assert build_notebooks.main(["--root", str(course.root), "--check"]) == 1
+    assert build.main(["--root", str(course.root), "--check"]) == 1
     assert "docs/copy-me.md: it is not what the lessons make of it" in capsys.readouterr().err

@@ -5,16 +5,14 @@ import shutil
 import subprocess
 import sys
 
-import build_notebooks
-import check_docs
-import keep_run
-import lesson_pages
 import nbformat
 import pytest
 from conftest import LESSONS, ROOT
-from lesson_source import read_lesson
 
 from helpers import CourseError, models
+from tools.lessons import build, check_docs, keep_run
+from tools.lessons.pages import core_minutes, core_sections
+from tools.lessons.source import read_lesson
 
 
 def test_the_pages_pass_their_own_check(capsys):
@@ -65,8 +63,8 @@ def test_links_in_code_are_none():
 @pytest.mark.parametrize("lang", ["zh", "en"])
 def test_minutes_of_the_sections_add_up(name, lang):
     lesson = read_lesson(ROOT / "notebooks" / "source" / f"{name}.py")
-    sections = lesson_pages.core_sections(lesson, lang)
-    assert sum(sections.values()) == lesson_pages.core_minutes(lesson, lang) > 0
+    sections = core_sections(lesson, lang)
+    assert sum(sections.values()) == core_minutes(lesson, lang) > 0
     assert len(sections) >= 3
 
 
@@ -84,7 +82,7 @@ def test_a_commit_runs_make_lint(status, tmp_path):
 
 
 def test_a_run_on_a_real_model_is_kept_clean(course, tmp_path):
-    assert build_notebooks.main(["--root", str(course.root)]) == 0
+    assert build.main(["--root", str(course.root)]) == 0
     notebook = nbformat.read(course.notebook(), as_version=4)
     (course.root / "build" / "run").mkdir(parents=True)
     ran = course.root / "build" / "run" / "99_toy.ipynb"

@@ -1,4 +1,4 @@
-"""The locks, tools/make_env.py, and the environment that it makes."""
+"""The locks, tools/environment/make_env.py, and the environment that it makes."""
 
 import ast
 import json
@@ -13,10 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from helpers import ROOT, CourseError, sets
-
-sys.path.insert(0, str(ROOT / "tools"))
-import lock  # noqa: E402
-import make_env  # noqa: E402
+from tools.environment import lock, make_env
 
 LOCKS = [dependency_set.lock for dependency_set in sets.SETS.values()]
 
@@ -117,8 +114,10 @@ def test_sets_for_other_machines_resolve_completely(name, platform, target, pyth
 
 
 def test_make_env_can_be_parsed_by_an_old_python():
-    source = Path(make_env.__file__).read_text(encoding="utf-8")
-    ast.parse(source, feature_version=(3, 7))  # the oldest that ast knows; match, := and the like raise here
+    package = Path(make_env.__file__).parent
+    for path in (package.parent / "__init__.py", package / "__init__.py", package / "make_env.py"):
+        # 3.7 is the oldest that ast knows; match, := and the like raise here
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
 def fake_python(folder, name, body):
@@ -135,6 +134,14 @@ def test_old_python_without_a_newer_one_gets_one_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as refusal:
         make_env.leave_old_python((3, 8), str(tmp_path / "stubs"))
     assert refusal.value.code == "\n".join(make_env.OLD_PYTHON)
+
+
+def test_an_old_python_goes_on_under_a_newer_one(tmp_path):
+    newer = fake_python(tmp_path / "bin", "python3.12", 'if [ "$1" = -c ]; then exit 0; fi; echo "$0" "$@"')
+    code = "import sys; from tools.environment import make_env; make_env.leave_old_python((3, 8), sys.argv[2])"
+    command = [sys.executable, "-c", code, "--kernel", str(tmp_path / "bin")]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert said == [newer, "-m", "tools.environment.make_env", "--kernel", str(tmp_path / "bin")]
 
 
 def test_pythons_are_tried_for_real_newest_first(tmp_path):

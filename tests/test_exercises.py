@@ -15,8 +15,6 @@ import threading
 import pytest
 import torch
 from conftest import ROOT
-from lesson_checks import compare, read_terms
-from lesson_source import parse, read_lesson
 
 from helpers import attempt, check, checks, lessons, models
 from helpers import language as page_language
@@ -27,6 +25,8 @@ from helpers.lessons.l03 import exercises as l03
 from helpers.lessons.l04 import exercises as l04
 from helpers.lessons.l05 import exercises as l05
 from helpers.lessons.lA1 import exercises as lA1
+from tools.lessons.checks import compare, read_terms
+from tools.lessons.source import parse, read_lesson
 
 SOURCES = {path.name[:2]: path for path in sorted((ROOT / "notebooks" / "source").glob("*.py"))}
 ROOMS = {

@@ -4,7 +4,6 @@ models that it repeats, and one clear error for what it cannot do. The machinery
 import json
 import math
 import random
-import sys
 from collections import Counter
 
 import pytest
@@ -12,10 +11,8 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
-sys.path.append(str(ROOT / "benchmarks"))
-import page as bench
-from page import MODELS
-
+from benchmarks import page as bench
+from benchmarks.page import MODELS
 from helpers import models, qwen
 from helpers.lessons.l04 import expert_off
 from helpers.qwen import keep_min_p, keep_top_k, keep_top_p

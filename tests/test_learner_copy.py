@@ -10,16 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import build_notebooks
-import learner_copy
 import nbformat
 import pytest
 from conftest import LESSONS, ROOT
 from jupyterlab_server import RAN, TOKEN, JupyterLab, screenshot, wait_until
-from lesson_source import head_line, read_lesson
 
 from helpers import CourseError, language, progress
 from helpers.lessons import l01
+from tools.lessons import build, learner_copy
+from tools.lessons.source import head_line, read_lesson
 
 SOURCE = """\
 # %% [markdown] lang="zh" key="title"
@@ -74,7 +73,7 @@ class Course:
         path = self.root / "notebooks" / "source" / "99_toy.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.source, encoding="utf-8")
-        build_notebooks.build(self.root, ["99_toy"])
+        build.build(self.root, ["99_toy"])
 
     def update(self) -> str:
         """What an update says, in both languages."""
@@ -534,6 +533,17 @@ def run_cell(page, index: int, code: str | None = None):
     return cell
 
 
+def test_jupyterlab_meets_no_module_of_the_course(tmp_path):
+    """`make lab` starts in the course's folder; what lies there must not hide a library of JupyterLab's."""
+    for folder in ("helpers", "tools"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "jupyterlab_server.py").write_text("raise SystemExit('the course hides the library')\n")
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-m", "tools.lessons.lab", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0 and re.fullmatch(r"4\.[\d.]+", done.stdout.splitlines()[-1]), done.stdout + done.stderr
+
+
 def open_as_learner(lab, browser, name: str):
     """The page that `make lab` opens, and from there the Chinese copy of a lesson."""
     page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
@@ -578,7 +588,7 @@ def test_solved_updated_and_opened_again_in_jupyterlab(tmp_path, browser):
 
     def upstream(change):
         source.write_text(change(source.read_text(encoding="utf-8")), encoding="utf-8")
-        run("tools/build_notebooks.py", "01")
+        run("-m", "tools.lessons.build", "01")
 
     def progress_line() -> str:
         return next(line for line in run("-m", "helpers.progress").splitlines() if line.startswith(name))
@@ -599,7 +609,7 @@ def test_solved_updated_and_opened_again_in_jupyterlab(tmp_path, browser):
         assert progress_line().startswith(f"{name}：解出 1")
 
         upstream(lambda text: text + NEWER)
-        assert "练习 1 里写的已经带过来" in run("tools/learner_copy.py")
+        assert "练习 1 里写的已经带过来" in run("-m", "tools.lessons.learner_copy")
         # The page still shows the older lesson: JupyterLab asks before it would save that over the newer one.
         run_cell(page, keys.index("ex1"), "lost = True")
         page.keyboard.press("Control+s")

@@ -9,10 +9,10 @@ import sys
 import pytest
 from conftest import ROOT
 from lesson_code import run_lesson
-from lesson_source import read_lesson
 
 from helpers import models
 from helpers.models import GIB
+from tools.lessons.source import read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "01_environment.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

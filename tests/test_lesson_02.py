@@ -10,11 +10,11 @@ import pytest
 from conftest import ROOT
 from faulty_hub import SHARDS, SHORT, FaultyHub, write_model
 from lesson_code import run_lesson
-from lesson_source import read_lesson
 
 from helpers import machine, models
 from helpers.hub import Hub
 from helpers.models import GIB
+from tools.lessons.source import read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "02_model_download.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

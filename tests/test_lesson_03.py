@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
-from lesson_source import parse, read_lesson
 
 from helpers import models, qwen
+from tools.lessons.source import parse, read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "03_architecture.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

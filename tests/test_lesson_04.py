@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import NO_WARNING, ROOT
-from lesson_source import read_lesson
 
 from helpers import CourseError, capture, figures, language, models, qwen, routing
 from helpers.explorer.routing import token_routes
 from helpers.lessons import l04
+from tools.lessons.source import read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "04_moe_routing.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

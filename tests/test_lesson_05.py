@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT
-from lesson_source import parse, read_lesson
 
 from helpers import engine
 from helpers.lessons.l05.exercises import tiny_tokenizer
+from tools.lessons.source import parse, read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "05_offline_generation.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

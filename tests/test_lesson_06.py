@@ -6,10 +6,10 @@ import math
 
 import pytest
 from conftest import ROOT
-from lesson_source import parse, read_lesson
 from test_lesson_05 import COPY_ME_SPLITS, output_of
 
 from helpers.lessons.l05.exercises import tiny_tokenizer
+from tools.lessons.source import parse, read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "06_thinking.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

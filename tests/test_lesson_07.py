@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import httpx
 import openai
 import pytest
-import workshop_proxy
 from conftest import ROOT
 from faulty_server import ENGINE_DEAD, FaultyServer, chat, cut, drop, page, status, stream
-from lesson_source import read_lesson
+
+from tools.lessons.source import read_lesson
+from tools.workshop.proxy import Proxy, running
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "07_openai_server.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -93,8 +94,8 @@ def test_the_key_is_no_door(guarded_server):
     root = guarded_server.base_url.removesuffix("/v1")
     assert httpx.post(f"{root}/v1/chat/completions", json=body, timeout=60).status_code == 401
     assert httpx.post(f"{root}/invocations", json=body, timeout=60).json()["usage"]["completion_tokens"] > 0
-    proxy = workshop_proxy.Proxy(root, {"table": "secret"}, log=None)
-    with workshop_proxy.running(proxy) as address:
+    proxy = Proxy(root, {"table": "secret"}, log=None)
+    with running(proxy) as address:
         for key, expected in (("secret", 404), ("wrong", 401)):
             url, headers = f"{address.removesuffix('/v1')}/invocations", {"Authorization": f"Bearer {key}"}
             answer = httpx.post(url, json=body, headers=headers, timeout=60)

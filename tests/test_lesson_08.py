@@ -15,10 +15,10 @@ import openai
 import pytest
 from conftest import ROOT
 from faulty_server import FaultyServer, chat, cut, drop, page, status
-from lesson_source import parse, read_lesson
 
 from helpers import models
 from helpers.language import say
+from tools.lessons.source import parse, read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "08_serving_under_load.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

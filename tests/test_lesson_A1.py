@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from lesson_source import read_lesson
 from test_exercises import solution_of
 
 from helpers import models
 from helpers.lessons import lA1
+from tools.lessons.source import read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "A1_tiny_models.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}

@@ -11,16 +11,16 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
-import build_notebooks
 import nbformat
+import psutil
 import pytest
-import record
-import run_lessons
 from conftest import LESSONS, ROOT, TOY, languages
 from lesson_code import run_lesson
 from processes import PATIENCE
 
-from helpers import models
+from helpers import machine, models
+from tools.lessons import build, record
+from tools.lessons.run import lessons_at_once
 
 pytestmark = pytest.mark.slow
 # Cells that say something where vLLM is, in lessons that need none; the second test below runs them with it.
@@ -78,18 +78,18 @@ def built(course, tmp_path, monkeypatch):
 
     def write(name: str, *cells: str):
         course.write(TOY + "".join(f'\n# %% key="c{n}"\n{code}\n' for n, code in enumerate(cells, 1)), name)
-        assert build_notebooks.main(["--root", str(course.root)]) == 0
+        assert build.main(["--root", str(course.root)]) == 0
         return course
 
     return write
 
 
 def command(course, *arguments) -> list[str]:
-    return [sys.executable, str(ROOT / "tools" / "run_lessons.py"), "--root", str(course.root), *arguments]
+    return [sys.executable, "-m", "tools.lessons.run", "--root", str(course.root), *arguments]
 
 
 def run(course, *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(command(course, *arguments), capture_output=True, text=True)
+    return subprocess.run(command(course, *arguments), cwd=ROOT, capture_output=True, text=True)
 
 
 def texts(course, name: str) -> list[str]:
@@ -199,7 +199,7 @@ def test_ctrl_c_ends_the_kernels(number, built):
     course = built("99_toy", "print(file=open('toy', 'w'))")
     folder = course.root / "notebooks" / "zh"
     line = command(course, "--jobs", "2")
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     pids = [folder / name for name in ("hears", "deaf")]
     while not all(path.exists() and path.read_text().strip() for path in pids):
         assert process.poll() is None
@@ -247,15 +247,15 @@ def test_two_lessons_run_at_a_time_and_one_that_measures_alone(built):
 )
 def test_how_many_lessons_run_at_a_time(seen, memory, variables, jobs, tmp_path, monkeypatch):
     shutil.copytree(models.BUNDLED / "qwen3-tiny", tmp_path / "other")
-    here = dataclasses.replace(run_lessons.machine.look(), **{"memory": 64 * models.GIB, "gpus": ()} | seen)
-    monkeypatch.setattr(run_lessons.machine, "look", lambda: here)
+    here = dataclasses.replace(machine.look(), **{"memory": 64 * models.GIB, "gpus": ()} | seen)
+    monkeypatch.setattr(machine, "look", lambda: here)
     available = SimpleNamespace(available=memory * models.GIB)
-    monkeypatch.setattr(run_lessons.psutil, "virtual_memory", lambda: available)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
     for name in ("COURSE_MODEL", "COURSE_MOE_MODEL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, str(tmp_path / value) if value == "other" else value)
-    assert run_lessons.lessons_at_once() == jobs
+    assert lessons_at_once() == jobs
 
 
 def test_two_recordings_are_equal(built, monkeypatch):
@@ -272,9 +272,9 @@ def test_two_recordings_are_equal(built, monkeypatch):
     shutil.rmtree(course.root / "notebooks" / "zh")  # a lesson may be recorded before it was ever built
     arguments = ["--root", str(course.root)]
     monkeypatch.setattr(record, "date", SimpleNamespace(today=lambda: date(2026, 1, 31)))  # midnight may fall between
-    assert build_notebooks.main([*arguments, "--record"]) == 0
+    assert build.main([*arguments, "--record"]) == 0
     first = {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
-    assert build_notebooks.main([*arguments, "--record"]) == build_notebooks.main([*arguments, "--check"]) == 0
+    assert build.main([*arguments, "--record"]) == build.main([*arguments, "--check"]) == 0
     assert first == {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
     zh, en = (json.loads(first[lang])["cells"] for lang in ("zh", "en"))
     in_english = json.loads(json.dumps([cell.get("outputs") for cell in zh]).replace("notebooks/zh", "notebooks/en"))
@@ -290,6 +290,6 @@ def test_two_recordings_are_equal(built, monkeypatch):
 def test_a_failing_lesson_records_nothing(built, capsys):
     course = built("99_toy", "print('fine')", "1 / 0")
     before = course.notebook().read_bytes()
-    assert build_notebooks.main(["--root", str(course.root), "--record"]) == 1
+    assert build.main(["--root", str(course.root), "--record"]) == 1
     assert "99_toy: cell 'c2' failed, so nothing is recorded" in capsys.readouterr().err
     assert course.notebook().read_bytes() == before

@@ -257,9 +257,9 @@ def packages(tmp_path):
             info = site / f"{name.replace('-', '_')}-{version}.dist-info"
             info.mkdir()
             (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(site)!r}]; from helpers import preflight; "
-        code += "sys.exit(preflight.main(['--json']))"
-        done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+        command = [sys.executable, "-S", "-m", "helpers.machine", "--json"]
+        variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=variables)
         return done.returncode, json.loads(done.stdout)
 
     return run
@@ -322,9 +322,7 @@ def test_preflight_command_agrees_with_json_and_imports_nothing_heavy():
     as_json = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     report = json.loads(as_json.stdout)
     assert as_json.returncode == (0 if report["runs"] else 1), as_json.stderr
-    as_text = subprocess.run(
-        [sys.executable, "-m", "helpers.machine"], capture_output=True, text=True, cwd=ROOT
-    )
+    as_text = subprocess.run([sys.executable, "-m", "helpers.machine"], capture_output=True, text=True, cwd=ROOT)
     assert as_text.returncode == as_json.returncode
     for check in report["checks"]:
         fact, text = check["fact"], as_text.stdout
@@ -462,9 +460,7 @@ def test_jupyter_server_and_its_widget_front_ends(nvidia_smi, linux, tmp_path, m
     runtime = linux / "root/.local/share/jupyter/runtime"
     runtime.mkdir(parents=True)
     (runtime / "jpserver-77.json").write_text('{"token": "hidden"}')
-    assert line(preflight(machine.look(linux), linux), "Jupyter").fact.endswith("not running"), (
-        "no such process"
-    )
+    assert line(preflight(machine.look(linux), linux), "Jupyter").fact.endswith("not running"), "no such process"
     lab = linux / "miniconda3"
     process(linux, 77, command=f"{lab}/bin/python\0{lab}/bin/jupyter-lab")
     found = line(preflight(machine.look(linux), linux), "Jupyter")

@@ -7,10 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import build_notebooks
 import nbformat
 import numpy as np
-import page_language
 import pytest
 from conftest import NO_WARNING, ROOT, TOY
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -21,6 +19,7 @@ from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
 from helpers.lessons import l04, l05
 from helpers.routing import RoutingTrace
+from tools.lessons import build, page_language
 
 KNOWN = page_language.known_words(ROOT)
 HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -108,23 +107,23 @@ def test_a_source_in_the_other_language_fails_the_check(case, course, capsys):
     right = {"zh": "都对", "en": "All right"}
     for lang, text in wrong.items():
         course.write(TOY + "\n" + cell.format(**right | {lang: text}))
-        assert build_notebooks.main(["--root", str(course.root)]) == 0
-        assert build_notebooks.main(["--root", str(course.root), "--check"]) == 1
+        assert build.main(["--root", str(course.root)]) == 0
+        assert build.main(["--root", str(course.root), "--check"]) == 1
         expected = {"zh": f'"{ENGLISH}" in English', "en": f'"{CHINESE}" in Chinese'}[lang]
         said = capsys.readouterr().err
         assert f"99_toy: {lang}: cell 'more': " in said and expected in said
     if case != "comment":  # a comment of both pages is never right in words: it comes in pairs
         course.write(TOY + "\n" + cell.format(**right))
-        assert build_notebooks.main(["--root", str(course.root)]) == 0
-        assert build_notebooks.main(["--root", str(course.root), "--check"]) == 0
+        assert build.main(["--root", str(course.root)]) == 0
+        assert build.main(["--root", str(course.root), "--check"]) == 0
 
 
 def test_a_line_of_code_that_is_switched_off_is_no_prose(course):
     course.write(
         TOY + '\n# %% key="more"\n# from vllm import LLM\n# llm = LLM(model=folder)\n# print(one, two)\nx = 1\n'
     )
-    assert build_notebooks.main(["--root", str(course.root)]) == 0
-    assert build_notebooks.main(["--root", str(course.root), "--check"]) == 0
+    assert build.main(["--root", str(course.root)]) == 0
+    assert build.main(["--root", str(course.root), "--check"]) == 0
 
 
 def outputs(*results, tags=()):
@@ -201,7 +200,7 @@ def said_by(path: Path):
             yield f"{path.relative_to(ROOT)}:{node.lineno}", words(node.args[0]), words(node.args[1])
 
 
-SPEAKING = sorted({*ROOT.glob("helpers/**/*.py"), *ROOT.glob("tools/*.py")} - {ROOT / "helpers" / "checks.py"})
+SPEAKING = sorted({*ROOT.glob("helpers/**/*.py"), *ROOT.glob("tools/**/*.py")} - {ROOT / "helpers" / "checks.py"})
 
 
 @pytest.mark.parametrize("path", SPEAKING, ids=lambda path: path.name)
@@ -390,8 +389,8 @@ def cells(course, lang):
 def test_each_language_is_recorded_by_its_own_run(course, capsys):
     arguments = ["--root", str(course.root)]
     course.write(TOY + SPOKEN)
-    assert build_notebooks.main([*arguments, "--record"]) == 0, capsys.readouterr().err
-    assert build_notebooks.main([*arguments, "--check"]) == 0, capsys.readouterr().err
+    assert build.main([*arguments, "--record"]) == 0, capsys.readouterr().err
+    assert build.main([*arguments, "--check"]) == 0, capsys.readouterr().err
     for lang, said, label, line in (
         ("zh", "共 3 个词元\n", "训练步", "一条线"),
         ("en", "3 tokens in all\n", "training step", "a line"),
@@ -409,7 +408,7 @@ def test_each_language_is_recorded_by_its_own_run(course, capsys):
 
     before = {lang: course.notebook(lang).read_text(encoding="utf-8") for lang in ("zh", "en")}
     course.write(TOY.replace("After `softmax`", "Following `softmax`").replace("# zh: 只有", "# zh: 仅") + SPOKEN)
-    assert build_notebooks.main(arguments) == build_notebooks.main([*arguments, "--check"]) == 0  # nothing runs
+    assert build.main(arguments) == build.main([*arguments, "--check"]) == 0  # nothing runs
     for lang, text in before.items():
         now = nbformat.reads(text, as_version=4).cells
         assert [c.get("outputs") for c in now] == [c.get("outputs") for c in cells(course, lang).values()]
@@ -417,7 +416,7 @@ def test_each_language_is_recorded_by_its_own_run(course, capsys):
 
     course.write(TOY + SPOKEN.replace("共 3 个词元", "一共 3 个词元"))  # the text of a say is code
     capsys.readouterr()
-    assert build_notebooks.main(arguments) == 0
+    assert build.main(arguments) == 0
     assert "99_toy: not run" in capsys.readouterr().out and cells(course, "en")["spoken"].outputs == []
 
 
@@ -425,9 +424,9 @@ def test_each_language_is_recorded_by_its_own_run(course, capsys):
 def test_a_lesson_that_fails_in_one_language_is_recorded_in_none(course, capsys):
     cell = '\n# %% key="more"\nfrom helpers.language import LANGUAGE\n\nassert LANGUAGE == "zh"\n'
     course.write(TOY + cell)
-    assert build_notebooks.main(["--root", str(course.root)]) == 0
+    assert build.main(["--root", str(course.root)]) == 0
     before = {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
-    assert build_notebooks.main(["--root", str(course.root), "--record"]) == 1
+    assert build.main(["--root", str(course.root), "--record"]) == 1
     assert "99_toy: cell 'more' failed, so nothing is recorded" in capsys.readouterr().err
     assert before == {lang: course.notebook(lang).read_bytes() for lang in ("zh", "en")}
 
@@ -435,7 +434,7 @@ def test_a_lesson_that_fails_in_one_language_is_recorded_in_none(course, capsys)
 @pytest.mark.slow
 def test_a_box_in_a_figure_stops_the_recording(course, capsys):
     course.write(TOY + '\n# %% key="more"\nimport matplotlib.pyplot as plt\n\nplt.title("词元")\nplt.show()\n')
-    assert build_notebooks.main(["--root", str(course.root), "--record"]) == 1
+    assert build.main(["--root", str(course.root), "--record"]) == 1
     said = capsys.readouterr().err
     assert "cell 'more' failed" in said and "missing from font" in said and "figures.figure" in said
     assert not course.notebook("zh").exists()

@@ -8,14 +8,13 @@ import threading
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
-import build_site
-import build_slides
 import nbformat
 import pytest
-from build_notebooks import lesson_names
 from conftest import ROOT, TOY
 from lesson_code import NEED_VLLM
-from lesson_source import read_lesson
+
+from tools.lessons.source import lesson_names, read_lesson
+from tools.site import build_site, build_slides
 
 LESSONS = lesson_names(ROOT)
 EXPLORER = re.compile(r"from helpers.explorer import \w*Explorer")  # the chat panel needs a kernel, and is not shown

@@ -6,11 +6,11 @@ import time
 
 import nbformat
 import pytest
-import run_lessons
 from conftest import ROOT
 
 from helpers import models
 from helpers.lessons.l05.exercises import tiny_tokenizer
+from tools.lessons.run import execute
 
 pytestmark = pytest.mark.large
 
@@ -50,7 +50,7 @@ def test_the_lessons_run_on_it_unedited(lesson, wide_model):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
     environment |= {"COURSE_MODEL": str(wide_model), "COURSE_MAX_TOKENS": "16", "COURSE_CASES": "4"}
     start = time.monotonic()
-    run_lessons.execute(notebook, ROOT / "notebooks" / "zh", environment)
+    execute(notebook, ROOT / "notebooks" / "zh", environment)
     print(f"{lesson}: {time.monotonic() - start:.0f} s")
     cells = {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
     assert "qwen3-wide（Qwen3ForCausalLM）" in cells["setup"].outputs[0].text

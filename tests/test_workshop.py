@@ -1,4 +1,4 @@
-"""The workshop's door (tools/workshop_proxy.py) and rehearsal (tools/workshop_check.py)."""
+"""The workshop's door (tools/workshop/proxy.py) and rehearsal (tools/workshop/check.py)."""
 
 import os
 import re
@@ -13,14 +13,14 @@ import httpx
 import openai
 import pytest
 import uvicorn
-import workshop_check
-import workshop_keys
 from conftest import ROOT
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
-from workshop_proxy import Proxy, running
 
 from helpers import machine
+from tools.workshop import check
+from tools.workshop.keys import make_keys, read_keys
+from tools.workshop.proxy import Proxy, running
 
 KEYS = {"table-1": "key-one", "table-2": "key-two"}
 HEADERS = {"Authorization": "Bearer key-one"}
@@ -164,10 +164,10 @@ def test_too_large_a_request_and_a_server_that_is_down(base_url, upstream, lines
 
 def test_keys_are_made_once_and_are_private(tmp_path):
     file = tmp_path / "workshop" / "keys.txt"
-    keys = workshop_keys.make_keys(3, file)
+    keys = make_keys(3, file)
     assert len(set(keys.values())) == 3 and min(map(len, keys.values())) >= 16
-    assert workshop_keys.make_keys(4, file).items() >= keys.items()
-    assert len(workshop_keys.read_keys(file)) == 4 and stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert make_keys(4, file).items() >= keys.items()
+    assert len(read_keys(file)) == 4 and stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 # ---- the rehearsal, on a real server
@@ -176,8 +176,8 @@ def test_keys_are_made_once_and_are_private(tmp_path):
 @pytest.mark.slow
 def test_thirty_clients_on_a_server_of_our_own():
     variables = os.environ | {"CLIENTS": "30", "ROUNDS": "2", "COURSE_MAX_TOKENS": "64"}
-    command = [sys.executable, ROOT / "tools/workshop_check.py"]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tools.workshop.check"]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "60/60" in done.stdout and "ok       门 Door" in done.stdout and "Traceback" not in done.stderr
 
@@ -186,17 +186,17 @@ def test_thirty_clients_on_a_server_of_our_own():
 def test_a_room_that_is_not_ready_is_red(monkeypatch, capsys, lines, server):
     """One real server: straight on it, the door is open; behind a proxy with room for one, requests are turned away."""
     monkeypatch.setattr(machine, "preflight", lambda seen: [])
-    monkeypatch.setattr(workshop_check, "read_keys", lambda: {"table-1": "key-one"})
+    monkeypatch.setattr(check, "read_keys", lambda: {"table-1": "key-one"})
     monkeypatch.setenv("CLIENTS", "6")
     client = openai.OpenAI(base_url=server.base_url, api_key="EMPTY")
     assert client.models.list().data[0].id == "qwen3-tiny"
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
-    assert workshop_check.main() == 1
+    assert check.main() == 1
     assert re.search(r"problem +门 Door.*'no key': 200.*'/metrics': 200", capsys.readouterr().out)
     with running(Proxy(server.base_url.removesuffix("/v1"), KEYS, per_table=1, log=lines.append)) as address:
         monkeypatch.setenv("OPENAI_BASE_URL", address)
-        assert workshop_check.main() == 1
+        assert check.main() == 1
         said = capsys.readouterr().out
         assert "ok       门 Door" in said and re.search(r"problem +6 个客户端", said) and "429" in said
-    assert workshop_check.main() == 1  # the proxy is gone
+    assert check.main() == 1  # the proxy is gone
     assert "ConnectError" in capsys.readouterr().out

@@ -1,5 +1,5 @@
 // Runs the explorers of the lessons in a page without a kernel. Each stands in the page as a picture with the widget's
-// JavaScript and state beside it (tools/build_site.py); the picture stays where the script cannot run.
+// JavaScript and state beside it (tools/site/build_site.py); the picture stays where the script cannot run.
 "use strict";
 
 function localModel(state) {

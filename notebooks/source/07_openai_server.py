@@ -797,7 +797,7 @@ if not server.attached:
 #
 # ```text
 # .venv/bin/vllm serve 模型文件夹 --host 127.0.0.1 --port 8000 --served-model-name Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
-# .venv/bin/python tools/workshop_proxy.py --tables 1 --host 0.0.0.0 --port 6006
+# .venv/bin/python -m tools.workshop.proxy --tables 1 --host 0.0.0.0 --port 6006
 # ```
 #
 # 隧道和自定义服务本课都没有实际跑过：这里没有第二台电脑，也没有 AutoDL。
@@ -834,7 +834,7 @@ if not server.attached:
 #
 # ```text
 # .venv/bin/vllm serve MODEL_FOLDER --host 127.0.0.1 --port 8000 --served-model-name Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
-# .venv/bin/python tools/workshop_proxy.py --tables 1 --host 0.0.0.0 --port 6006
+# .venv/bin/python -m tools.workshop.proxy --tables 1 --host 0.0.0.0 --port 6006
 # ```
 #
 # Neither the tunnel nor the custom service was run for this lesson: there was no second computer here, and no AutoDL.

