@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,29 @@ def test_a_wrong_model_is_refused_before_vllm_is_imported():
     code += "except Exception as error: print(type(error).__name__, 'vllm' in sys.modules, str(error).count('\\n'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["CourseError", "False", "1"], done.stderr
+
+
+def test_each_file_of_the_checkpoint_is_opened_once(tmp_path):
+    """Before vLLM is imported, which here it cannot be: what vLLM reads is its own matter."""
+    code = """
+import json, os, sys
+folder, opened = sys.argv[1], []
+def watch(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(folder):
+        opened.append(os.path.basename(arguments[0]))
+sys.addaudithook(watch)
+sys.modules["vllm"] = None
+from helpers.engine import open_engine
+try:
+    open_engine(folder)
+except ImportError:
+    print(json.dumps(opened))
+"""
+    folder = shutil.copytree(models.course_model(), tmp_path / "model")  # outside of the course each part is looked at
+    command = [sys.executable, "-c", code, str(folder)]
+    opened = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert {"config.json", "model.safetensors"} < set(opened)
+    assert len(opened) == len(set(opened)), opened
 
 
 # --- what a learner may ask wrongly
@@ -345,10 +369,12 @@ def test_closing_gives_the_memory_back_and_the_next_engine_opens(llm):
     before = resident()
     with pytest.raises(RuntimeError, match="learner"), engine.open_engine(kv_cache_memory_bytes=512 * 2**20) as big:
         assert resident() > before + 500
+        steps = big.llm_engine  # a name of the learner's, as in lesson 05
         raise RuntimeError("learner")
     assert resident() < before + 100
-    with pytest.raises(CourseError, match="closed"):
-        big.generate("1")
+    for use in (lambda: big.generate("1"), lambda: big.llm_engine, steps.step, steps.has_unfinished_requests):
+        with pytest.raises(CourseError, match="closed"):
+            use()
     small = engine.open_engine()
     assert small.generate("1+1=2, 2+2=4", use_tqdm=False)  # more than a token, see Server._warm_up
     del small  # what a learner does; the next engine must open all the same
