@@ -372,7 +372,7 @@ def test_closing_gives_the_memory_back_and_the_next_engine_opens(llm):
         steps = big.llm_engine  # a name of the learner's, as in lesson 05
         raise RuntimeError("learner")
     assert resident() < before + 100
-    for use in (lambda: big.generate("1"), lambda: big.llm_engine, steps.step, steps.has_unfinished_requests):
+    for use in (lambda: big.generate("1"), lambda: big.llm_engine, steps.step, lambda: steps.engine_core):
         with pytest.raises(CourseError, match="closed"):
             use()
     small = engine.open_engine()
