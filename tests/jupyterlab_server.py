@@ -9,7 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from helpers.server import _free_port
+from helpers.ports import free_port
 
 TOKEN = "secret"
 ALL_CELLS = {"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}  # in the page, not the seen ones
@@ -64,7 +64,7 @@ class JupyterLab:
         self.log = state / "server.log"
 
     def __enter__(self):
-        port = _free_port()
+        port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         options = ["--no-browser", f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--ServerApp.port_retries=0"]
         with self.log.open("w") as log:

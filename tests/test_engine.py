@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from lesson_code import own_memory
 
 from helpers import CourseError, engine, models
+from helpers.llm_requests import check_messages
 
 QWEN3_8B = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -78,6 +80,29 @@ def test_a_wrong_model_is_refused_before_vllm_is_imported():
     assert done.stdout.split() == ["CourseError", "False", "1"], done.stderr
 
 
+def test_each_file_of_the_checkpoint_is_opened_once(tmp_path):
+    """Before vLLM is imported, which here it cannot be: what vLLM reads is its own matter."""
+    code = """
+import json, os, sys
+folder, opened = sys.argv[1], []
+def watch(event, arguments):
+    if event == "open" and str(arguments[0]).startswith(folder):
+        opened.append(os.path.basename(arguments[0]))
+sys.addaudithook(watch)
+sys.modules["vllm"] = None
+from helpers.engine import open_engine
+try:
+    open_engine(folder)
+except ImportError:
+    print(json.dumps(opened))
+"""
+    folder = shutil.copytree(models.course_model(), tmp_path / "model")  # outside of the course each part is looked at
+    command = [sys.executable, "-c", code, str(folder)]
+    opened = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert {"config.json", "model.safetensors"} < set(opened)
+    assert len(opened) == len(set(opened)), opened
+
+
 # --- what a learner may ask wrongly
 
 
@@ -133,9 +158,9 @@ def test_messages_that_the_template_would_swallow_are_refused():
         ([{"content": "1"}], "role None"),
     ):
         with pytest.raises(CourseError, match=sentence) as refused:
-            engine._check_messages(messages)
+            check_messages(messages)
         assert str(refused.value).count("\n") == 1
-    engine._check_messages([QUESTION, [{"role": "system", "content": ""}, *QUESTION]])
+    check_messages([QUESTION, [{"role": "system", "content": ""}, *QUESTION]])
 
 
 # --- with vLLM
@@ -311,7 +336,7 @@ def test_an_interrupt_while_a_request_is_queued_leaves_the_engine_usable(llm):
             nonlocal seen
             if frame.f_code.co_name == "add_request" and event == "call":
                 inside.append(frame)
-            seen += len(inside) > 1  # of the engine's own: in what they call
+            seen += len(inside) > 2  # of the course's and the engine's own: in what they call
             if inside and frame is inside[-1] and event == "return":
                 inside.pop()
             if seen == interrupt_at:
@@ -344,10 +369,12 @@ def test_closing_gives_the_memory_back_and_the_next_engine_opens(llm):
     before = resident()
     with pytest.raises(RuntimeError, match="learner"), engine.open_engine(kv_cache_memory_bytes=512 * 2**20) as big:
         assert resident() > before + 500
+        steps = big.llm_engine  # a name of the learner's, as in lesson 05
         raise RuntimeError("learner")
     assert resident() < before + 100
-    with pytest.raises(CourseError, match="closed"):
-        big.generate("1")
+    for use in (lambda: big.generate("1"), lambda: big.llm_engine, steps.step, lambda: steps.engine_core):
+        with pytest.raises(CourseError, match="closed"):
+            use()
     small = engine.open_engine()
     assert small.generate("1+1=2, 2+2=4", use_tqdm=False)  # more than a token, see Server._warm_up
     del small  # what a learner does; the next engine must open all the same

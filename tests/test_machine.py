@@ -16,8 +16,8 @@ from faulty_hub import write_model
 
 from helpers import ROOT, CourseError, machine, models, sets
 from helpers.cache import hub_caches
+from helpers.ports import free_port
 from helpers.preflight import FRONT_ENDS, KEY_PACKAGES, _check_port, jupyter_servers, preflight
-from helpers.server import _free_port
 
 # What `nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits` prints, with its exit
 # status, on machines of each kind.
@@ -515,7 +515,7 @@ def test_closed_home_of_root_is_no_autodl(monkeypatch):
 @pytest.mark.slow
 def test_a_real_jupyter_names_its_notebooks(tmp_path, monkeypatch):
     """The kernel that a real Jupyter server starts for a notebook carries the notebook's name."""
-    port = _free_port()
+    port = free_port()
     options = [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=", "--no-browser"]
     options += ["--allow-root", f"--ServerApp.root_dir={tmp_path}", "--ServerApp.disable_check_xsrf=True"]
     server = subprocess.Popen(

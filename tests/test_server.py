@@ -18,7 +18,7 @@ from faulty_server import FaultyServer, chat, page, status
 from processes import PATIENCE, descendants
 
 from helpers import CourseError, language, models
-from helpers.server import HOST, Server, reasoning_flags
+from helpers.server import HOST, Server
 
 # --- before anything starts
 
@@ -101,17 +101,6 @@ def test_a_key_is_in_no_command_line(checkpoint):
     assert "very secret" not in " ".join(server._arguments) and server.base_url.startswith(f"http://{HOST}:")
 
 
-@pytest.mark.parametrize(
-    ("version", "parser", "flag"),
-    [((0, 8), "deepseek_r1", True), ((0, 9), "qwen3", True), ((0, 10), "qwen3", False), ((0, 32), "qwen3", False)],
-)
-def test_reasoning_flags_follow_the_version(version, parser, flag):
-    options = reasoning_flags({"reasoning_parser": "qwen3", "port": 1}, version)
-    assert options.pop("port") == 1 and options.pop("reasoning_parser") == parser
-    assert options == ({"enable_reasoning": True} if flag else {})
-    assert reasoning_flags({"port": 1}, version) == {"port": 1}
-
-
 def test_several_workers_are_several_processes(checkpoint, monkeypatch):
     monkeypatch.setattr("helpers.server.on_cpu", lambda: True)
     one, two = Server(checkpoint).command, Server(checkpoint, tensor_parallel_size=2).command
@@ -123,7 +112,7 @@ def test_its_port_is_free_and_none_that_linux_hands_out_meanwhile(checkpoint, mo
     """A server takes its port long after it was chosen. One that is taken already is passed over."""
     first = Server(checkpoint).port
     drawn = iter([first - 20000, *range(12768)])
-    monkeypatch.setattr("helpers.server.secrets.randbelow", lambda n: next(drawn))
+    monkeypatch.setattr("helpers.ports.secrets.randbelow", lambda n: next(drawn))
     with socket.socket() as taken:
         taken.bind((HOST, first))
         second = Server(checkpoint).port

@@ -1,0 +1,100 @@
+"""The server that ``OPENAI_BASE_URL`` names, as a workshop shares one: used, and never started or ended."""
+
+import json
+import os
+import urllib.error
+import urllib.parse
+from pathlib import Path
+
+from helpers import CourseError
+from helpers.endpoint import Endpoint
+from helpers.language import say
+from helpers.ports import pass_by_proxies
+
+URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
+CONCURRENCY = 2  # requests at once, unless the instructor says how many
+
+
+def shared_url() -> str:
+    """The address of the shared server, empty where there is none."""
+    return os.environ.get(URL_VARIABLE, "").strip().rstrip("/")
+
+
+class AttachedServer(Endpoint):
+    """The server at ``OPENAI_BASE_URL``; its key is ``OPENAI_API_KEY``. ``options`` would be for one's own server.
+
+    :meth:`stop` leaves it alone; :meth:`kill`, :meth:`log_tail` and ``command`` refuse (CourseError).
+    """
+
+    attached = True
+    _counts = "整间教室的请求", "the whole room's requests"
+
+    def __init__(self, model: str | Path | None = None, **options):
+        super().__init__(shared_url(), str(model) if model else None, os.environ.get(KEY_VARIABLE), CONCURRENCY)
+        self._ignored = sorted(options)
+
+    def start(self, timeout: float = 10) -> "AttachedServer":
+        """Look whether it answers and take its model's name. Raises CourseError if either fails."""
+        pass_by_proxies(urllib.parse.urlsplit(self.base_url).hostname or "")
+        served = self._served()
+        matching = [name for name in served if not self.model or Path(name).name == Path(self.model).name]
+        if not matching:
+            raise CourseError(
+                f"{self.base_url} 上没有 {self.model}，只有 {served}：去掉模型名，或换一个服务器。",
+                f"{self.base_url} serves {served} and not {self.model}: leave the model out, or use another server.",
+            )
+        self.model = matching[0]
+        print(
+            say(
+                f"已连上 {self.base_url}（{URL_VARIABLE}），模型 {self.model}，与别人共用：\n"
+                f"最多同时 {self.concurrency_limit} 个请求；指标统计整间教室；课程不会停掉它",
+                f"attached to {self.base_url} ({URL_VARIABLE}), model {self.model}, shared with others:\n"
+                f"at most {self.concurrency_limit} requests at once; metrics count the whole room; it is never stopped",
+            )
+        )
+        if self._ignored:
+            names = ", ".join(self._ignored)
+            print(say(f"对它不起作用的选项：{names}", f"options that do not apply to it: {names}"))
+        return self
+
+    def stop(self) -> None:
+        print(say(f"{self.base_url} 别人也在用：没有停。", f"{self.base_url} belongs to others too: left running."))
+
+    def kill(self) -> None:
+        raise self._refusal("杀掉引擎", "killing the engine")
+
+    def log_tail(self, lines: int = 20) -> str:
+        raise self._refusal("看日志", "reading its log")
+
+    @property
+    def command(self) -> str:
+        raise self._refusal("给出启动命令", "its start command")
+
+    def _refusal(self, what_zh: str, what_en: str) -> CourseError:
+        return CourseError(
+            f"{self.base_url} 是大家共用的服务器，{what_zh}不行：去掉 {URL_VARIABLE}，在自己的服务器上做。",
+            f"{self.base_url} is a shared server, so {what_en} is refused: unset {URL_VARIABLE} and use your own.",
+        )
+
+    def _served(self) -> list[str]:
+        """Names of its models."""
+        url = f"{self.base_url}/models"
+        try:
+            return [entry["id"] for entry in json.loads(self._get("/models", self.base_url))["data"]]
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):
+                zh, en = f"密钥不对：设好 {KEY_VARIABLE}", f"the key is wrong: set {KEY_VARIABLE}"
+            else:
+                zh, en = "地址要以 /v1 结尾", "the address should end in /v1"
+            raise CourseError(f"{url} 返回 {error.code}：{zh}。", f"{url} answers {error.code}: {en}.") from error
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            raise CourseError(
+                f"{url} 没有服务器（{reason}）：请检查 {URL_VARIABLE}，或去掉它，由课程自己启动。",
+                f"No server at {url} ({reason}): check {URL_VARIABLE}, or unset it to let the course start one.",
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise CourseError(
+                f"{url} 的回答不是模型列表：{URL_VARIABLE} 要指向 vLLM 服务器的 /v1。",
+                f"{url} answers with something else than a list of models: {URL_VARIABLE} should name vLLM's /v1.",
+            ) from error

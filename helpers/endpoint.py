@@ -1,0 +1,104 @@
+"""What every OpenAI-compatible server has for a lesson, one's own or a shared one: an address, a model, metrics."""
+
+import json
+import os
+import urllib.parse
+import urllib.request
+from abc import ABC, abstractmethod
+
+from helpers import CourseError, models
+from helpers.language import say
+
+CAP_VARIABLE = "COURSE_CONCURRENCY"
+
+
+class Metrics(dict):
+    """vLLM's metrics by name; ``scope`` says whose requests they count."""
+
+    def __init__(self, values: dict[str, float], scope: str):
+        super().__init__(values)
+        self.scope = scope
+
+    def __repr__(self) -> str:
+        return say(f"指标，来自{self.scope}：", f"Metrics of {self.scope}: ", "") + super().__repr__()
+
+
+class Endpoint(ABC):
+    """A server by its address, for a ``with`` statement.
+
+    ``model`` is the name to use in requests, ``base_url`` ends in ``/v1``, ``api_key`` is what clients send,
+    ``concurrency_limit`` how many requests at once the lessons may send (``COURSE_CONCURRENCY`` overrides it).
+    """
+
+    attached: bool  # to a server that others use too
+    _counts: tuple[str, str]  # whose requests the metrics count, Chinese and English
+
+    def __init__(self, base_url: str, model: str | None, api_key: str | None, concurrency_limit: float):
+        self.base_url, self.model, self.api_key = base_url, model, api_key or "EMPTY"
+        self.port = urllib.parse.urlsplit(base_url).port
+        self.concurrency_limit = _concurrency_limit(concurrency_limit)
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *exc_info):
+        self.stop()
+
+    @abstractmethod
+    def start(self, timeout: float) -> "Endpoint":
+        """Make it ready for requests. Raises CourseError if it cannot."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """What :meth:`start` began ends here."""
+
+    def metrics(self) -> Metrics:
+        """vLLM's own metrics by name, without the prefix ``vllm:``, summed over their labels.
+
+        Gauges and counters (``num_requests_running``, ``generation_tokens_total``) as they are; of a histogram its
+        ``_sum`` and ``_count``. On a shared server they count everyone's requests, and ``scope`` says so. Source: the
+        server's ``/metrics``. Raises CourseError if the server is not running or has no metrics.
+        """
+        from prometheus_client.parser import text_string_to_metric_families
+
+        try:
+            families = list(text_string_to_metric_families(self._get("/metrics")))
+        except (OSError, ValueError) as error:
+            raise CourseError(
+                f"{self._root}/metrics 读不出来（{error}）：它多半没有对外开放，跳过这一格。",
+                f"{self._root}/metrics cannot be read ({error}): most likely it is not open to you; skip this cell.",
+            ) from error
+        values = {}
+        for family in families:
+            for sample in family.samples:
+                name = sample.name.removeprefix("vllm:")
+                if name != sample.name and not name.endswith(("_bucket", "_created")):
+                    values[name] = values.get(name, 0) + sample.value
+        return Metrics(values, say(*self._counts, " / "))
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it serves one of the tiny models that come with the course."""
+        return bool(self.model) and (models.BUNDLED / self.model).is_dir()
+
+    @property
+    def _root(self) -> str:
+        return self.base_url.removesuffix("/v1")
+
+    def _get(self, path: str, root: str | None = None, body: dict | None = None) -> str:
+        headers = {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
+        data = body and json.dumps(body).encode()
+        request = urllib.request.Request((root or self._root) + path, data, headers)
+        with urllib.request.urlopen(request, timeout=60 if body else 10) as reply:
+            return reply.read().decode()
+
+
+def _concurrency_limit(default: float) -> float:
+    said = os.environ.get(CAP_VARIABLE, "").strip()
+    if not said:
+        return default
+    if not said.isascii() or not said.isdigit() or int(said) < 1:
+        raise CourseError(
+            f"{CAP_VARIABLE} 要是正整数，不是 {said!r}。", f"{CAP_VARIABLE} is a positive integer, not {said!r}."
+        )
+    return int(said)
