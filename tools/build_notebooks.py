@@ -149,7 +149,8 @@ def check_text(root: Path, path: Path, text: str) -> list[str]:
 def language_problems(root: Path, lesson: Lesson, files: dict[Path, str]) -> list[str]:
     """What page_language.py finds in both notebooks of a lesson."""
     notebooks = {lang: nbformat.reads(files[notebook_path(root, lesson, lang)], as_version=4) for lang in LANGUAGES}
-    return [f"{lesson.name}: {what}" for what in page_language.findings(notebooks, page_language.known_words(root))]
+    found = page_language.findings(notebooks, page_language.known_words(root), lesson.facts)
+    return [f"{lesson.name}: {what}" for what in found]
 
 
 def check(root: Path) -> None:

@@ -23,6 +23,8 @@ Attributes of a cell:
   numbers in its output differ from run to run: timings, memory, sampling; those of all other cells are equal in the
   recordings of both languages) and ``raw`` (its output is what a tool or a model itself wrote: a log, JSON, an
   exception, an answer; all other outputs are in the page's language). A cell may need both.
+- ``facts="399 46,000"``: numbers in a text below an output that are no outputs, but known from elsewhere and said here
+  without a link. All other numbers there must occur above it, see ``page_language.unfounded_numbers``.
 - ``save="helpers/qwen.py::RMSNorm"``: the cell defines ``RMSNorm`` with exactly the syntax tree it has in that file.
 
 Fixed keys: the first cell is ``title``, its first line the lesson's only ``# `` heading; ``setup`` has at most 8 lines.
@@ -53,7 +55,7 @@ from helpers import CourseError
 
 LANGUAGES = ("zh", "en")
 TAGS = {"copy-me", "exercise", "extra", "no-output", "raw", "solution", "varies"}
-ATTRIBUTES = {"key", "lang", "save", "tags", "lines_to_next_cell"}  # the last is a note that jupytext makes
+ATTRIBUTES = {"facts", "key", "lang", "save", "tags", "lines_to_next_cell"}  # the last is a note that jupytext makes
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME = re.compile(r"[A-Z0-9]\d_[a-z0-9_]+")
 MAGIC = re.compile(r"^(\s*)[!%](?=[\w%./~])", re.MULTILINE)
@@ -77,6 +79,7 @@ class Cell:
     text: dict[str, str]
     tags: list[str] = field(default_factory=list)
     save: str | None = None
+    facts: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -88,6 +91,11 @@ class Lesson:
     def code_cells(self) -> list[Cell]:
         """The code cells of the notebooks, thus without solutions."""
         return [cell for cell in self.cells if cell.kind == "code" and "solution" not in cell.tags]
+
+    @property
+    def facts(self) -> dict[str, list[str]]:
+        """By cell, the numbers that its text states as facts and not as outputs."""
+        return {cell.key: cell.facts for cell in self.cells if cell.facts}
 
     @property
     def code_hash(self) -> str:
@@ -159,6 +167,7 @@ def read_lesson(path: Path) -> Lesson:
     for number, raw in enumerate(jupytext.read(path).cells, 1):
         attributes, source = raw.metadata, raw.source
         key, lang, tags = attributes.get("key"), attributes.get("lang"), list(attributes.get("tags", []))
+        facts = str(attributes.get("facts", "")).split()  # one number alone is read as a number
         if not isinstance(key, str) or not KEY.fullmatch(key):
             start = (source.strip().splitlines() or ["empty"])[0]
             problem(
@@ -172,7 +181,9 @@ def read_lesson(path: Path) -> Lesson:
             )
             waiting = None
         for name in sorted(set(attributes) - ATTRIBUTES):
-            problem(key, f"unknown attribute '{name}'; use key, lang, tags and save, with values in double quotes.")
+            problem(
+                key, f"unknown attribute '{name}'; use key, lang, tags, facts and save, with values in double quotes."
+            )
         for tag in sorted(set(tags) - TAGS):
             problem(key, f"unknown tag '{tag}'; use one of {', '.join(sorted(TAGS))}.")
         if not (waiting and lang == "en") and key in {cell.key for cell in cells}:
@@ -189,12 +200,12 @@ def read_lesson(path: Path) -> Lesson:
                 continue
             cells.append(Cell(key, "code", text, tags, attributes.get("save")))
         elif raw.cell_type == "markdown" and lang == "zh":
-            waiting = Cell(key, "markdown", {"zh": source}, tags)
+            waiting = Cell(key, "markdown", {"zh": source}, tags, facts=facts)
             cells.append(waiting)
         elif raw.cell_type == "markdown" and waiting and lang == "en":
             waiting.text["en"] = source
-            if tags != waiting.tags:
-                problem(key, "its Chinese and English cells have different tags; make them equal.")
+            if (tags, facts) != (waiting.tags, waiting.facts):
+                problem(key, "its Chinese and English cells have different tags or facts; make them equal.")
             waiting = None
         elif lang == "en":
             problem(key, f'the Chinese text is missing; put a lang="zh" key="{key}" cell directly before it.')
