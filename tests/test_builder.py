@@ -349,6 +349,17 @@ def test_an_edited_notebook_is_stale(lang, old, new, course, capsys):
         assert f"cell '{cell}' is not what the source makes of it; run make notebooks" in said
 
 
+def test_outputs_without_the_hash_of_their_recording_are_refused(course, capsys):
+    keep_outputs(course, [stream("42\n")])
+    path = course.notebook("en")
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    del notebook["metadata"]["course"]["recorded"]["outputs_hash"]
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    for arguments in ([], ["--check"]):
+        assert run(course, *arguments) == 1
+        assert "en/99_toy.ipynb: its outputs are not the recorded ones" in capsys.readouterr().err
+
+
 def test_prose_that_departs_from_the_output_above_it_is_refused(course, capsys):
     def text(zh, en, facts=""):
         cells = (("zh", zh), ("en", en))

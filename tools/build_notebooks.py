@@ -64,7 +64,7 @@ def recorded_outputs(path: Path, lesson: Lesson) -> tuple[dict, dict | None]:
     if not recorded or recorded["code_hash"] != lesson.code_hash:
         return {}, None
     outputs = {cell.id: (cell.execution_count, cell.outputs) for cell in notebook.cells if cell.cell_type == "code"}
-    if recorded.get("outputs_hash", outputs_hash(outputs)) != outputs_hash(outputs):
+    if recorded.get("outputs_hash") != outputs_hash(outputs):
         where = "/".join(path.parts[-2:])
         remedy = f"make record LESSONS={lesson.name[:2]}, or delete it and build again"
         raise LessonError([f"{where}: its outputs are not the recorded ones, somebody changed them; {remedy}."])
