@@ -124,6 +124,7 @@ BROKEN = {
     "unknown tag": (TOY + '\n# %% key="z" tags=["solutoin"]\nx = 1\n', "unknown tag 'solutoin'"),
     "unknown attribute": (TOY + '\n# %% key="z" sav="a"\nx = 1\n', "unknown attribute 'sav'"),
     "tags differ": (TOY.replace('lang="en" key="why"', 'lang="en" key="why" tags=["extra"]'), "cell 'why'"),
+    "facts differ": (TOY.replace('lang="en" key="why"', 'lang="en" key="why" facts="3"'), "different tags or facts"),
     "no Python": (TOY + '\n# %% key="z"\nx = = 1\n', "cell 'z'"),
     "comment without twin": (TOY.replace("# en: only", "# only"), "cell 'answer'"),
     "no title": (TOY.replace("title", "head"), "the first cell must be"),
@@ -349,6 +350,32 @@ def test_an_edited_notebook_is_stale(lang, old, new, course, capsys):
         assert f"{lang}/99_toy.ipynb: its outputs are not the recorded ones" in said
     else:
         assert f"cell '{cell}' is not what the source makes of it; run make notebooks" in said
+
+
+def test_outputs_without_the_hash_of_their_recording_are_refused(course, capsys):
+    keep_outputs(course, [stream("42\n")])
+    path = course.notebook("en")
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    del notebook["metadata"]["course"]["recorded"]["outputs_hash"]
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    for arguments in ([], ["--check"]):
+        assert run(course, *arguments) == 1
+        assert "en/99_toy.ipynb: its outputs are not the recorded ones" in capsys.readouterr().err
+
+
+def test_prose_that_departs_from_the_output_above_it_is_refused(course, capsys):
+    def text(zh, en, facts=""):
+        cells = (("zh", zh), ("en", en))
+        markers = (f'# %% [markdown] lang="{lang}" key="read"{facts}\n# {said}\n' for lang, said in cells)
+        course.write(TOY + "\n" + "\n".join(markers))
+        keep_outputs(course, [stream("42\n")])
+        return run(course, "--check"), capsys.readouterr().err
+
+    assert text("答案是 42。", "The answer is 42.")[0] == 0
+    status, said = text("答案是 43。", "The answer is 43.")
+    assert status == 1
+    assert all(f"99_toy: {lang}: cell 'read': the text says 43, which is in no output" in said for lang in ("zh", "en"))
+    assert text("答案是 43。", "The answer is 43.", ' facts="43"')[0] == 0
 
 
 def test_missing_extra_and_unreadable_notebooks(course, capsys):

@@ -103,7 +103,7 @@ def test_a_broken_block_would_be_noticed(lesson):
 
 @pytest.mark.slow
 def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
-    """Sentences of the lesson about the tiny model that a retraining could make wrong."""
+    """Sentences of the lesson about the tiny model that a retraining could make wrong; --check compares the numbers."""
     monkeypatch.setattr(language, "LANGUAGE", "zh")  # the prompt for a story is in the page's language
     names = dict(vars(lesson))
     for key in ("map", "training", "association", "causal", "scatter", "consequence"):
@@ -124,16 +124,14 @@ def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
     assert (untrained.mean(0) > permuted.mean(0)).all() and (untrained.mean(0) < 2 * permuted.mean(0)).all()
 
     assert (rise < 0.05).mean() > 0.8, "most cells are white"
-    by_class = {name: rise[names["present"].index(name)] for name in names["present"]}
     worst = [np.unravel_index(flat, rise.shape) for flat in rise.argsort(axis=None)[:-4:-1]]
     red = {(names["present"][index], place, column) for index, place, column in worst}
     assert red == {("space", 0, 3), ("digit", 2, 6), ("operator", 1, 2)}
     assert all((rise[:, layer, expert] >= 0.05).sum() <= 3 for _, layer, expert in red)
-    assert by_class["space"][0, 3].round(2) == 1.12 and by_class["Latin"][0, 3].round(2) == 0.29
-    assert by_class["digit"][2, 6].round(2) == by_class["operator"][1, 2].round(2) == 0.51
+    assert rise[names["present"].index("Latin"), 0, 3] > 0.05, "English suffers from the same expert"
     load, harm = names["load"], names["change"].mean(-1)
-    assert load[1].argmax() == 0 and load[1, 0] == 286 and abs(harm[1, 0]) < 0.001
-    assert load[0, 3] == 151 and (load[0] >= 151).sum() == 6 and np.unravel_index(harm.argmax(), harm.shape) == (0, 3)
+    assert load[1].argmax() == 0 and abs(harm[1, 0]) < 0.001, "the busiest of its layer is not needed"
+    assert (load[0] >= load[0, 3]).sum() == 6 and np.unravel_index(harm.argmax(), harm.shape) == (0, 3)
     assert rise.flat[share.argmax()] < 0.05 and share.max() > 0.9, "one expert is used all the time and not needed"
     for index, layer, expert in worst:
         here, used = names["written"] == names["present"][index], names["took"][layer, expert]
@@ -149,7 +147,6 @@ def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
 
     gini = {name: routing.gini(load) for name, load in names["loads"].items()}
     assert np.abs(gini["off"][0] - gini["on"][0]).max() < 0.01, "the same start"
-    assert gini["off"][0].round(2).min() == 0.43 and gini["off"][0].round(2).max() == 0.56
     assert gini["off"][:20].max() > 0.7 and gini["on"][:20].max() > 0.7
     last = {name: load[-20:].mean(0) for name, load in names["loads"].items()}
     assert routing.gini(last["on"]).max().round(2) <= 0.11

@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import NO_WARNING, ROOT, TOY
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers import CourseError, figures, language, models
 from helpers.explorer import MemoryExplorer, RoutingExplorer, SamplingExplorer, memory, routing, sampling
@@ -181,6 +181,56 @@ def test_recordings_of_both_languages_have_equal_numbers(zh, en, equal):
     assert bool(pair()) != equal
     labels = [shown({"course": {"labels": [text]}}, image_png="AAAA") for text in (zh, en)]
     assert bool(page_language.unequal_numbers(*map(outputs, labels))) != equal
+
+
+def unfounded(text, shown="", tags=(), before="", key="read", facts=()):
+    """The numbers that are found wanting in a text below a cell that shows something."""
+    code = new_code_cell("steps = 4096", id="run", outputs=[stream(shown)] if shown else [])
+    code.metadata["tags"] = list(tags)
+    page = new_notebook(cells=[new_markdown_cell(before), code, new_markdown_cell(text, id=key)])
+    problems = page_language.unfounded_numbers(page, {key: list(facts)})
+    assert all(problem.startswith(f"cell '{key}': ") for problem in problems)
+    return [re.search(r"says (.*?), which|declares (.*?), which", problem).group(1, 2) for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Two of 286 tokens, 0.51 nats, a rise of 94.7% to 30.5B.", []),
+        ("Two of 287 tokens", ["287"]),
+        ("共 287 个词元，涨 0.52", ["287", "0.52"]),
+        ("It rose by 0.5 to 1,234.6, by 95 %.", []),  # 0.507 to 0.5, 1234.56 to 1,234.6, 0.947 to 95 %
+        ("It rose by 0.508, to 1,235.6, 96 %.", ["0.508", "1,235.6", "96 %"]),
+        ("It was 0.5070", ["0.5070"]),  # more digits than anything above has
+        ("1,234 or 1,235 of 286", ["1,234"]),  # 1234.56 rounds to the second
+        ("With 4096 steps of 4097", ["4097"]),  # the code says the first
+        ("Lesson 05 of 9 lessons: `287`, $287$, Qwen3-287B, a 16k context", []),
+        ("Torch 2.13.0 it was, not 2.13.1", ["2.13.1"]),
+        ("287, says [the report](https://a.org)", []),
+        ("In [the report](https://a.org):\n\n| a | 287 |\n\nand 288", ["288"]),
+        ("In [the report](https://a.org).\n\n| a | 287 |", ["287"]),
+        ("Fine.\n\nGuess: are 287 enough?\n\n287", []),
+        ("Fine.\n\n**选读。** 先猜：287？", []),
+        ("### Exercise of 287 minutes\n\n287", []),
+        ("Version 77, and the 77 again", []),  # said before
+    ],
+)
+def test_a_number_that_reads_an_output_stands_above_it(text, found):
+    shown = "286 tokens, 0.507 +0.51 0.947\n1234.56, 30.53B [2, 94.71]\ntorch 2.13.0\n"
+    wanted = [(number, None) for number in found]
+    assert unfounded(text, shown, before="77 is prime") == wanted
+    assert unfounded(text) == [], "a lesson that was not run shows nothing to be read"
+    facts = [number.rstrip(" %") for number in found]
+    assert unfounded(text, shown, before="77 is prime", facts=facts) == []
+
+
+def test_numbers_of_outputs_that_vary_and_facts_that_nobody_states():
+    assert unfounded("It took 0.37 s", "0.372 s") == []
+    assert unfounded("It took 0.37 s", "0.372 s", tags=["varies"]) == [("0.37", None)]
+    assert unfounded("It took long", "0.372 s", facts=["0.37"]) == [(None, "0.37")]
+    recap = "## Recap\n\n- It takes 57 GiB.\n\n1. Do you know 58?"
+    assert unfounded(recap, "57") == [] and unfounded(recap, "57", key="recap") == []
+    assert unfounded(recap, "56", key="recap") == [("57", None)]
 
 
 # ---------------------------------------------------------------------------------------------- what helpers say

@@ -152,7 +152,7 @@ for finding in findings:
 levels = [finding.level for finding in findings]
 print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 
-# %% [markdown] lang="zh" key="preflight-read"
+# %% [markdown] lang="zh" key="preflight-read" facts="3.11 3.13 8000"
 # 逐行读（你的机器上不一定每一行都有，例如数据盘只有 AutoDL 有）：
 #
 # | 行 | 看什么 | 不是 ok 时 |
@@ -170,7 +170,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 #
 # 只要没有 problem，课程就能运行；warning 是提醒。退出码也是同样的意思，写脚本时直接用它，不用解析文字。**选读**，下一格验证这一点。
 
-# %% [markdown] lang="en" key="preflight-read"
+# %% [markdown] lang="en" key="preflight-read" facts="3.11 3.13 8000"
 # Line by line (a machine need not have them all; only AutoDL has a data disk, for example):
 #
 # | Line | What to look at | If it is not ok |
@@ -346,7 +346,7 @@ ax.set_xlabel(
 )
 figure
 
-# %% [markdown] lang="zh" key="disk-read"
+# %% [markdown] lang="zh" key="disk-read" facts="20"
 # 读图：一条是一个包在硬盘上的大小，最上面的最大。GPU 的两组更大，课程按 20 GiB 预留（由安装包的大小估计，没有实测），所以在系统盘只有 30 GB 的机器上，环境要放数据盘。
 #
 # ## 显存怎么算
@@ -357,7 +357,7 @@ figure
 #
 # 公式第 03 课会推出来，这里先用：权重 = 参数量 × 2 字节（bf16，16 位的浮点数）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
 
-# %% [markdown] lang="en" key="disk-read"
+# %% [markdown] lang="en" key="disk-read" facts="20"
 # How to read it: a bar is one package's size on disk, the largest on top. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured), so where the system disk has only 30 GB the environment belongs on the data disk.
 #
 # ## How GPU memory adds up
@@ -398,14 +398,14 @@ room = 0.92 * 24 * 2**30 - fit.weights - fit.other
 assert fit.max_context * per_token <= room < 40960 * per_token
 gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 
-# %% [markdown] lang="zh" key="fits-read"
+# %% [markdown] lang="zh" key="fits-read" facts="1.5"
 # 读图：一行是一种精度；蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。bf16 那一行越过了虚线：虽然只超出一点，vLLM 也会拒绝启动。办法是把 `max_model_len` 降到能放下的长度，而不是换一个小模型。全部是算出来的，没有在 GPU 上测过；“其余”的 1.5 GiB 是估计。
 #
 # 真正的卡报出的显存常比 24 GiB 略少（[有人见到 23.56](https://github.com/vllm-project/vllm/issues/17327)），所以再留些余地。
 #
 # **选读。** 换别的模型和卡：下面的计算器可以改每一个量。先猜：要让 Qwen3-8B 在 24 GB 上同时处理 8 个 8192 词元的序列，改哪一项最划算？
 
-# %% [markdown] lang="en" key="fits-read"
+# %% [markdown] lang="en" key="fits-read" facts="1.5"
 # How to read it: a row is a precision; blue, orange and grey are weights, KV cache and the rest; the dashed line is the 92% that vLLM uses, the solid one the whole card; on the right stands the largest context of that precision. The bf16 row crosses the dashed line: not by much, but vLLM would refuse to start. The remedy is to lower `max_model_len` to what fits, not to take a smaller model. All of it is computed, not measured on a GPU; the 1.5 GiB of the rest are a guess.
 #
 # Real cards report a little less than 24 GiB ([one user saw 23.56](https://github.com/vllm-project/vllm/issues/17327)), so leave some room.
@@ -417,7 +417,7 @@ from helpers.explorer import MemoryExplorer
 
 MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 
-# %% [markdown] lang="zh" key="ex2-text"
+# %% [markdown] lang="zh" key="ex2-text" facts="9,680"
 # 读图：没有运行的笔记本里是静态图，一行是一种权重精度；运行之后才能点，一条是你选的那张卡。最划算的是把权重换成 FP8：省下的都给 KV 缓存，8 个序列各能到 10,720 个词元，AWQ 到 13,552。只把 KV 缓存换成 FP8 也放得下，但只到 9,680；bf16 什么都不换，只有 4,832。
 #
 # ### 练习 2 ★★☆（8 分钟）：最长的上下文
@@ -430,7 +430,7 @@ MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 #
 # </details>
 
-# %% [markdown] lang="en" key="ex2-text"
+# %% [markdown] lang="en" key="ex2-text" facts="9,680"
 # How to read it: in a notebook that was not run you see a picture, where a row is a precision of the weights; run the cell, and it can be clicked, and the bar is the card that you choose. Weights in FP8 pay most: what they save goes to the KV cache, and each of the 8 sequences may have 10,720 tokens, with AWQ 13,552. The KV cache alone in FP8 is enough too, but only up to 9,680; bf16 with nothing changed stops at 4,832.
 #
 # ### Exercise 2 ★★☆ (8 minutes): the largest context
@@ -489,7 +489,7 @@ for dtype in ("bf16", "fp8", "awq"):
     size = models.weight_bytes(config, dtype) / 2**30
     print(f"Qwen3-8B {dtype:<4} {'=' if dtype == 'bf16' else '≈'} {size:.1f} GiB")
 
-# %% [markdown] lang="zh" key="quant-read"
+# %% [markdown] lang="zh" key="quant-read" facts="7.0"
 # 读输出：RTX 3090 的计算能力是 8.6，高于 7.5，所以能加载；但能**加载**的门槛比能用 FP8 **计算**的低。各代显卡的情况（[vLLM 文档](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/)；没有在 GPU 上试过）：
 #
 # | 架构，计算能力 | 例 | bf16 | FP8 | AWQ |
@@ -506,7 +506,7 @@ for dtype in ("bf16", "fp8", "awq"):
 #
 # 张量并行（tensor parallelism，把一个模型拆到几张卡上一起算）把权重和 KV 头平分给 `gpus` 张卡。一个头不能再切：卡比头多时，每张卡至少放一个头，于是同一个头存了几份。写出每张卡上每个词元的 KV 缓存，以字节计（bf16）。
 
-# %% [markdown] lang="en" key="quant-read"
+# %% [markdown] lang="en" key="quant-read" facts="7.0"
 # How to read it: an RTX 3090 has capability 8.6, above 7.5, so it loads them; but the bar for **loading** is lower than the one for **computing** in FP8. The generations ([vLLM's documentation](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/); not tried on a GPU):
 #
 # | Architecture, capability | Examples | bf16 | FP8 | AWQ |

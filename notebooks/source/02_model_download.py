@@ -35,7 +35,7 @@ except CourseError as missing:
     # en: chosen, but not on the disk yet: this lesson is the place for that
     print(missing)
 
-# %% [markdown] lang="zh" key="rehearsal"
+# %% [markdown] lang="zh" key="rehearsal" facts="1.40.2"
 # 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生了再学，代价太大。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub（存放模型的网站叫 hub，ModelScope 就是一个），说同样的协议，发的是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
 #
 # `from modelscope import snapshot_download` 是大家熟悉的写法，最后调用的就是上面导入的这个函数；直接导入它，可以不加载 torch，在 2 GB 内存的无卡模式里也能用。
@@ -44,7 +44,7 @@ except CourseError as missing:
 #
 # 先猜：小模型的文件夹里有几个文件？哪个最大？客户端会为每个文件各发一个请求吗？
 
-# %% [markdown] lang="en" key="rehearsal"
+# %% [markdown] lang="en" key="rehearsal" facts="1.40.2"
 # In 16 GB of download anything can happen: the network drops, the wrong window is closed, the disk fills up, a byte is written wrong. Learning it when it happens is expensive, so this lesson rehearses. The client is the real `modelscope` 1.40.2; on the other side stands a small hub (a site that keeps models, as ModelScope does) on this machine, which speaks the same protocol and serves the course's tiny model. Every output that it feeds starts with "local rehearsal hub". It is fast and never crowded, so speeds here say nothing about the real ModelScope.
 #
 # `from modelscope import snapshot_download` is what everyone writes; it ends in the very function imported above. Importing that one directly leaves torch unloaded, so it works in no-GPU mode with 2 GB of memory.
@@ -80,14 +80,14 @@ with hub.Hub(cache=cache) as rehearsal:
 print("requests:", len(rehearsal.requests), "| same folder:", again == folder)
 assert not rehearsal.requests
 
-# %% [markdown] lang="zh" key="where-text"
+# %% [markdown] lang="zh" key="where-text" facts="250"
 # 一个也没有。客户端只取了一次文件清单，再把本地每个文件的 SHA256（由全部内容算出的指纹，差一个比特就完全不同）和清单里的比；16 GB 的模型，硬盘每秒读 250 MB 的话，这一步要一分钟左右，不是卡住了。
 #
 # ## 文件落在哪里
 #
 # 许多教程这样写：`snapshot_download('Qwen/Qwen3-8B', cache_dir='/root/autodl-tmp')`，然后 `model='/root/autodl-tmp/Qwen/Qwen3-8B'`。先猜：用 1.40.2 下载之后，第二个路径存在吗？
 
-# %% [markdown] lang="en" key="where-text"
+# %% [markdown] lang="en" key="where-text" facts="250"
 # None. The client asked once for the list of files and compared the SHA256 of each local file (a fingerprint of its whole content, quite another one after a change of one bit) with it; for a model of 16 GB, from a disk that reads 250 MB a second, that takes about a minute and is not a hang.
 #
 # ## Where the files land
@@ -100,7 +100,7 @@ print("cache/course/qwen3-tiny exists:", (cache / "course/qwen3-tiny").exists())
 print("returned:", Path("cache", folder.relative_to(cache)))
 assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 
-# %% [markdown] lang="zh" key="where-read"
+# %% [markdown] lang="zh" key="where-read" facts="1.37 1.38 1.37.1"
 # 不存在。到 1.37 为止的客户端用 `owner/name`，即所有者和名称（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/owner--name/snapshots/revision`。两种布局都用真的客户端试过（1.37.1 和 1.40.2）。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
 #
 # - 用**返回值**：`folder = snapshot_download(...)`，以后只用 `folder`。
@@ -108,7 +108,7 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 #
 # 命令行也一样（先 `source .venv/bin/activate`，见第 01 课）：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：在 `tmux` 里运行，关掉浏览器也不会断。**选读**，下一格运行它。
 
-# %% [markdown] lang="en" key="where-read"
+# %% [markdown] lang="en" key="where-read" facts="1.37 1.38 1.37.1"
 # It does not. Clients up to 1.37 used `owner/name` (dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/owner--name/snapshots/revision`. Both were tried with the real clients (1.37.1 and 1.40.2). A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
 #
 # - the **returned** path: `folder = snapshot_download(...)`, and from then on only `folder`;
@@ -218,7 +218,7 @@ print("entries:", len(header))
 for name in ("__metadata__", "model.embed_tokens.weight", "model.layers.0.self_attn.q_norm.weight"):
     print(f"{name}: {header.get(name)}")
 
-# %% [markdown] lang="zh" key="ex1-text"
+# %% [markdown] lang="zh" key="ex1-text" facts="399 46,000"
 # 读输出：小模型只用读几千个字节。Qwen3-8B 有 399 个张量，照它们的名字和形状写出的 JSON 约 46,000 个字节，还不到 16 GB 的三十万分之一（分成几片时每片各有一份头部）。`shape` 连乘就是这个张量的参数个数；`data_offsets` 从 JSON 结束处算起，以字节计。`__metadata__` 是说明文字，不是张量。
 #
 # ### 练习 1 ★☆☆（6 分钟）：数参数
@@ -231,7 +231,7 @@ for name in ("__metadata__", "model.embed_tokens.weight", "model.layers.0.self_a
 #
 # </details>
 
-# %% [markdown] lang="en" key="ex1-text"
+# %% [markdown] lang="en" key="ex1-text" facts="399 46,000"
 # How to read it: a few thousand bytes do for the tiny model. Qwen3-8B has 399 tensors, and JSON with their names and shapes takes about 46,000 bytes, less than a three hundred thousandth of its 16 GB (in several shards, each has a header of its own). The product of `shape` is the number of parameters in that tensor; `data_offsets` count bytes from the end of the JSON. `__metadata__` is a description and no tensor.
 #
 # ### Exercise 1 ★☆☆ (6 minutes): count parameters
@@ -280,14 +280,14 @@ print(f"counted: {counted:,} | computed: {computed:,}")
 if models.is_bundled(chosen):
     assert counted == computed
 
-# %% [markdown] lang="zh" key="config-read"
+# %% [markdown] lang="zh" key="config-read" facts="1.50 1.19"
 # 小模型两者相等。真正的模型有两种例外：Qwen3-0.6B 和 1.7B 的词嵌入与输出矩阵共用一份，文件里却存了两份，所以数出来的更多，下载也更大（0.6B：1.50 GB，而显存里只占 1.19 GB）；量化的模型多出缩放系数，4 位的权重还会几个挤在一个整数里。
 #
 # ## 中断，再接着下
 #
 # 现在做一件平时没人敢试的事：下载到一半，把进程杀掉（`kill -9`，和断电、内核崩溃一样，来不及收拾）。为了每次都停在同一处，下面的 hub 发完权重的一半就停住，等对方消失。先猜：硬盘上会留下什么？一个叫 `model.safetensors` 的半截文件吗？
 
-# %% [markdown] lang="en" key="config-read"
+# %% [markdown] lang="en" key="config-read" facts="1.50 1.19"
 # For the tiny model they are equal. Real models have two exceptions: Qwen3-0.6B and 1.7B share one matrix as embedding and output but store it twice, so counting gives more and the download is larger (0.6B: 1.50 GB, while GPU memory holds 1.19 GB); quantised models add scales, and 4-bit weights are packed several to an integer.
 #
 # ## Interrupt, then go on

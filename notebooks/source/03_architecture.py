@@ -554,7 +554,7 @@ for name in published:
     print(f"{kv_heads:>9} {tied!s:>5} {kv_cache:>13g}")
     assert abs(count / 1e9 / published[name] - 1) < 0.015
 
-# %% [markdown] lang="zh" key="counts-read"
+# %% [markdown] lang="zh" key="counts-read" facts="2.57 9,216"
 # 读表：hidden 是 `hidden_size`，query 是查询总宽度（头数 × `head_dim`），中间的 = 或 ≠ 表示两者是否相等，“共用”是 `tie_word_embeddings`，输入输出是否共用词嵌入，最后一列是每个词元的 KV 缓存。每一行都和模型卡公布的数字相符（公布值取了整，[Qwen2.5-32B 的卡](https://huggingface.co/Qwen/Qwen2.5-32B)还略微少写，所以容许 1.5% 的差）。三件事值得记住：
 #
 # - 标着 ≠ 的三个 Qwen3，用 `hidden_size / num_attention_heads` 求 `head_dim` 一定会错。
@@ -563,7 +563,7 @@ for name in published:
 #
 # **选读。** GQA 到底省了多少？下图把“每个查询头都有自己的 KV 头”和实际的缓存放在一起。再用 transformers 在不占内存的 `meta` 设备上建出每个模型，核对参数量是否一个不差。
 
-# %% [markdown] lang="en" key="counts-read"
+# %% [markdown] lang="en" key="counts-read" facts="2.57 9,216"
 # How to read it: hidden is `hidden_size`, query the query width (heads × `head_dim`), = or ≠ compares the two, tied is `tie_word_embeddings`, whether input and output share one embedding, the last column is the KV cache per token. Every row agrees with the model card (cards are rounded, and [that of Qwen2.5-32B](https://huggingface.co/Qwen/Qwen2.5-32B) says a little less than there is, hence the tolerance of 1.5%). Three things are worth keeping:
 #
 # - For the three Qwen3 marked ≠, taking `head_dim` as `hidden_size / num_attention_heads` is certain to be wrong.
@@ -968,7 +968,7 @@ axes[1, 0].set_ylabel(say("最大的 |注意力分数|", "max |attention logit|"
 axes[0, 0].legend(loc="lower left")
 figure
 
-# %% [markdown] lang="zh" key="recorded-read"
+# %% [markdown] lang="zh" key="recorded-read" facts="250"
 # 读图：一列一个学习率，上排是损失，下排是最大的注意力分数（对数轴）；每种颜色三条线，一条一个种子，每 5 步画一点。
 #
 # - 学习率最低的一列，两者的损失难分高下；分数却已经差了三倍左右。
@@ -981,7 +981,7 @@ figure
 #
 # **选读。** 自己跑一次：第二列的学习率，换一个种子，150 步，两次训练在普通的 CPU 上一共约 15 秒。先猜一猜：上面三个种子的结论，换一个种子还成立吗？损失呢？分数呢？
 
-# %% [markdown] lang="en" key="recorded-read"
+# %% [markdown] lang="en" key="recorded-read" facts="250"
 # How to read it: one column a learning rate, loss above, the largest attention logit below (log axis); three lines of each colour, one a seed, a point every 5 steps.
 #
 # - In the column of the lowest rate the losses are hard to tell apart; the logits already differ about threefold.
@@ -1037,14 +1037,14 @@ print(
     {token: tokenizer.convert_tokens_to_ids(token) for token in specials}, "| rows:", model.embed_tokens.num_embeddings
 )
 
-# %% [markdown] lang="zh" key="real-text"
+# %% [markdown] lang="zh" key="real-text" facts="151668"
 # 读输出：关掉思考时，模板替模型写好了一个空的 think 块。小模型的编号和真正的 Qwen3 不同（那里 `</think>` 是 151668），名字相同。代码里因此永远用名字去查，不写死数字。第 06 课细讲思考。
 #
 # ## 换成真正的 Qwen3-0.6B（选读）
 #
 # 上面的 `load` 没有一处写死小模型的尺寸。如果第 02 课下载过 Qwen3-0.6B，下一格会用同样的代码把它跑起来（float32，加载时约占 7 GB 内存）；没有就跳过。
 
-# %% [markdown] lang="en" key="real-text"
+# %% [markdown] lang="en" key="real-text" facts="151668"
 # How to read it: with thinking off, the template writes an empty think block for the model. The tiny model's ids are not those of the real Qwen3 (there `</think>` is 151668); the names are. So code asks by name and never holds the number. More on thinking in lesson 06.
 #
 # ## The real Qwen3-0.6B (extra)

@@ -823,12 +823,12 @@ for text in texts:
 micro, overall = both_losses(batches, top_k)
 print(f"layer 0, top_k={top_k}: micro-batch {micro:.2f}, global batch {overall:.2f}")
 
-# %% [markdown] lang="zh" key="training-text"
+# %% [markdown] lang="zh" key="training-text" facts="0.001"
 # 读输出：微批次的损失几乎取到最坏的值，它会逼着每个专家什么都学一点；全局的损失说它完全均衡，分工可以留下。第二行是一个陷阱：transformers 把所有层混在一起统计，两层各自一边倒、方向相反，在它看来也是均衡的。最后一行是手头的模型：每段话偏爱自己的专家，微批次的损失就比全局的高。用 transformers 训练时还要留意：默认不加这一项，要设 `output_router_logits=True` 并给出 `labels`，系数 `router_aux_loss_coef` 默认 0.001；批次里有填充时，要给 `attention_mask`，否则填充也算数。
 #
 # 训练时不加负载均衡损失，会怎样？下面是 `qwen3-moe-tiny` 的两次训练记录，同样的数据、同样的初始权重，一次不带负载均衡损失（`off`），一次带着（`on`，$f$ 取最近许多步的平均）。不均衡的程度用**基尼系数**量：0 表示八个专家一样多，越接近 1 越集中。先猜一猜：刚开始时均衡吗？不带的那次，会有专家“饿死”吗？语言建模的损失会差很多吗？
 
-# %% [markdown] lang="en" key="training-text"
+# %% [markdown] lang="en" key="training-text" facts="0.001"
 # How to read it: the micro-batch loss is almost at its worst, and would force every expert to learn a bit of everything; the global one calls it perfectly balanced, and the division of labour may stay. The second line is a trap: transformers counts all layers together, so two layers that lean to opposite sides look balanced to it. The last line is the model at hand: each text favours experts of its own, so the micro-batch loss is above the global one. Mind also, when you train with transformers: by default the term is left out; it takes `output_router_logits=True` and `labels`, its coefficient `router_aux_loss_coef` is 0.001 by default, and if the batch is padded, pass `attention_mask`, or padding counts too.
 #
 # What happens in training without a load-balancing loss? Below is the record of two trainings of `qwen3-moe-tiny`, with the same data and the same initial weights, one without the load-balancing loss (`off`), one with it (`on`, $f$ being an average over many recent steps). How uneven the load is, the **Gini coefficient** says: 0 if the eight experts get the same, towards 1 as it piles up. Guess first: is the load even at the start? Without the loss, will some experts starve? And will the loss of the language model be much worse?
@@ -888,14 +888,14 @@ for ax in axes:
     ax.set_xlabel(say("步", "step"))
 figure
 
-# %% [markdown] lang="zh" key="training-read"
+# %% [markdown] lang="zh" key="training-read" facts="3800 600"
 # 读图：左边两格是同一层八个专家的份额，一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；右边是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
 #
 # 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步，两次都更偏，最高到 0.7 以上。后来只有带着损失的那次走向均衡（最后 100 步合起来算，各层都不超过 0.11），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
 #
 # 也要看到另一面：这份记录里没有“所有词元挤进一个专家”，训练损失到这时也只差一点。一般认为均衡的好处在大模型上：不浪费参数，多卡时也没有一张卡特别忙；这里看不出来。这是一个教学用的小模型，各一次训练，一个种子。
 
-# %% [markdown] lang="en" key="training-read"
+# %% [markdown] lang="en" key="training-read" facts="3800 600"
 # How to read it: the two panels on the left are the shares of the eight experts of one layer, one colour each, stacked from below, in the layer that is least balanced at the end of `off`; on the right are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
 #
 # The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse in both, to above 0.7. Then only the training with the loss becomes balanced (over the last 100 steps taken together, no layer is above 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
@@ -1002,7 +1002,7 @@ l04.rise_without_expert(rise, present, layers, busiest)
 # %% [markdown] lang="zh" key="causal-read"
 # 读图：一格一层，一列是关掉的专家，颜色和数字是损失涨了多少（不到 0.05 的不写）。一行是**被预测**的词元的类别：`digit` 数字，`operator` 运算符，`CJK` 汉字，`Latin` 英文，`special` 对话标记，`space` 空格和换行，`other` 标点等；负责预测它的，是读到它前面那些词元时的路由。
 #
-# 大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且多半只红在一两行。小模型里最红的三格，图上面列了伤得最重的词元：第 0 层专家 3 的空白 1.12，是 `<think>` 后面的换行（英文也涨 0.29）；第 2 层专家 6 的数字 0.51，是算到一半的乘积和进位；第 1 层专家 2 的运算符 0.51，是把 46 拆成 40+6 的那个加号。
+# 大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且多半只红在一两行。小模型里最红的三格，图上面列了伤得最重的词元：第 0 层专家 3 的空白 1.12，是 `<think>` 后面的换行（英文也跟着涨一些）；第 2 层专家 6 的数字 0.51，是算到一半的乘积和进位；第 1 层专家 2 的运算符 0.51，是把 46 拆成 40+6 的那个加号。
 #
 # 被选得最多的，关掉之后不一定伤得最重：第 1 层的专家 0 是那一层最忙的，286 个词元，关掉几乎没有影响；第 0 层的专家 3 只有 151 个词元，八个里排第六，关掉却伤得最重。
 #
@@ -1011,7 +1011,7 @@ l04.rise_without_expert(rise, present, layers, busiest)
 # %% [markdown] lang="en" key="causal-read"
 # How to read it: one panel a layer, a column is the expert switched off, colour and number the rise of the loss (below 0.05 it is not written). A row is the class of the token **that is predicted**: `digit`, `operator`, `CJK` (Chinese), `Latin` (English), `special` (marks of the conversation), `space` (blanks and new lines), `other` (punctuation and the like); what predicts it is the routing of the tokens before it.
 #
-# Most cells are white: switch one off, and others can stand in. A few are deep red, mostly in one or two rows. For the three reddest of the tiny model, the lines above the figure name the token that suffers most: blanks, 1.12 without expert 3 of layer 0, are the new line after `<think>` (English rises by 0.29 too); digits, 0.51 without expert 6 of layer 2, are products and carries half-way through; operators, 0.51 without expert 2 of layer 1, are the plus that takes 46 apart into 40+6.
+# Most cells are white: switch one off, and others can stand in. A few are deep red, mostly in one or two rows. For the three reddest of the tiny model, the lines above the figure name the token that suffers most: blanks, 1.12 without expert 3 of layer 0, are the new line after `<think>` (English rises a little too); digits, 0.51 without expert 6 of layer 2, are products and carries half-way through; operators, 0.51 without expert 2 of layer 1, are the plus that takes 46 apart into 40+6.
 #
 # The most chosen need not be the one that hurts most when it is gone: expert 0 of layer 1 is the busiest there, with 286 tokens, and hardly matters; expert 3 of layer 0 has only 151, the sixth of eight, and hurts most.
 #

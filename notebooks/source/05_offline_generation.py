@@ -272,7 +272,7 @@ for name, request in requests.items():
         except Exception as error:
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[-1]}")
 
-# %% [markdown] lang="zh" key="blocks-text"
+# %% [markdown] lang="zh" key="blocks-text" facts="0.19 570 579"
 # 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。`role` 那一行也是 `open_engine` 加的检查：vLLM 自己不报错，模板把这条消息悄悄丢掉，你自己的程序要自己查。vLLM 0.19（驱动 570 到 579 用的那一代）更宽：温度 3 和词表之外的停止编号也不报错。中途按“中断内核”也没关系，这同样是 `open_engine` 做的：等这一步走完，丢掉这一批，引擎照样能用；直接用 `LLM` 没有这层保护。
 #
 # ## PagedAttention：KV 缓存按块分配
@@ -281,7 +281,7 @@ for name, request in requests.items():
 #
 # 下面三个请求有同样的系统消息：一张乘法表。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：每个请求都有自己的一份系统消息，还是别的样子？最后一块会填满吗？
 
-# %% [markdown] lang="en" key="blocks-text"
+# %% [markdown] lang="en" key="blocks-text" facts="0.19 570 579"
 # How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. The line on `role` is a check of `open_engine` too: vLLM raises nothing and the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either, and that again is the work of `open_engine`: it lets the step end, drops the batch, and the engine stays usable; a plain `LLM` has no such guard.
 #
 # ## PagedAttention: the KV cache is given out in blocks
@@ -319,14 +319,14 @@ while engine.has_unfinished_requests():
 assert all(len(blocks) == -(-lengths[name] // cache.block_size) for name, blocks in tables.items())
 l05.block_tables(tables, lengths, cache.block_size)
 
-# %% [markdown] lang="zh" key="blocks-read"
+# %% [markdown] lang="zh" key="blocks-read" facts="128"
 # 读图：上面一排是缓存里的块，数字是块的编号；下面一行是一个请求的块表，从左到右就是词元的次序，颜色填到哪里，块就用到哪里。灰色的块装着共同的系统消息，三个请求指着同一份：开头相同的提示词共用同一批块，这叫**前缀缓存**。后面的块各归各，编号不必相连。浪费最多是每个请求最后一块里的空格。
 #
 # GPU 上 vLLM 默认每块 16 个词元；CPU 版默认 128 个，所以这里特意改小，好让图里有东西可看。
 #
 # **选读。** 前缀缓存省下多少，每个输出都报告：`num_cached_tokens`。先猜一猜：同一个问题问第二遍，整段提示词都不用再算吗？
 
-# %% [markdown] lang="en" key="blocks-read"
+# %% [markdown] lang="en" key="blocks-read" facts="128"
 # How to read it: the upper row is the cache, its numbers are block ids; each row below is a request's block table, in the order of its tokens, and a block is coloured as far as it is used. The grey blocks hold the common system message, and three requests point to one copy: prompts that begin alike share blocks, which is called **prefix caching**. Behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block.
 #
 # On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128, which is why they are smaller here on purpose, to have something to see.

@@ -33,12 +33,12 @@ from helpers.lessons import l06
 folder = models.course_model()
 print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
 
-# %% [markdown] lang="zh" key="open-text"
+# %% [markdown] lang="zh" key="open-text" facts="2507"
 # Qwen3 是混合模型：同一组权重，可以先想再答，也可以直接答。切换全在提示词里，没有别的机关。`open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`：引擎因此认得 `<think>` 和 `</think>`，后面的思考预算要用。
 #
 # 2507 版不同：Instruct 从不思考，本课不适用；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。
 
-# %% [markdown] lang="en" key="open-text"
+# %% [markdown] lang="en" key="open-text" facts="2507"
 # Qwen3 is a hybrid model: the same weights can think first or answer at once. The switch is in the prompt and nowhere else. For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`, so that the engine knows `<think>` and `</think>`; the thinking budget below needs it.
 #
 # The 2507 releases differ: Instruct never thinks, and this lesson is not for it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`.
@@ -277,14 +277,14 @@ for budget in (0, 8, 16, 32, 64, None):
     tokens = len(output.outputs[0].token_ids)
     print(f"budget {budget!s:4} → {tokens:2} tokens | {answer!r} | {thinking!r}")
 
-# %% [markdown] lang="zh" key="budget-read"
+# %% [markdown] lang="zh" key="budget-read" facts="0.19 570 579"
 # 读输出：预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案还是猜的：思考的价值在最后那几步。答案本身要写多长，仍由 `max_tokens` 管。
 #
 # 没有出现 `<think>`，预算就不起作用；没有 `reasoning_parser`，vLLM 会拒绝这个参数。vLLM 0.19（驱动 570 到 579 用的那一代）还要给 `reasoning_config`，写明两个标签，`open_engine` 会替你加上。
 #
 # **选读。** 引擎不支持预算时，[Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节的办法是分两次：第一次 `max_tokens` 等于预算；没想完，就在后面补一句话和 `</think>`，再生成第二次。先猜一猜：小模型看得懂报告里的那句话吗？
 
-# %% [markdown] lang="en" key="budget-read"
+# %% [markdown] lang="en" key="budget-read" facts="0.19 570 579"
 # How to read it: the budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is still a guess: the value of a thought is in its last steps. How long the answer itself may be is up to `max_tokens` as before.
 #
 # Where no `<think>` appears a budget has no effect; without a `reasoning_parser` vLLM refuses the argument. vLLM 0.19, the generation for drivers 570 to 579, also wants a `reasoning_config` that names the two tags; `open_engine` adds it.
@@ -306,7 +306,7 @@ for name, closing in closings.items():
     [second] = llm.generate([text], SamplingParams(**greedy, max_tokens=min(limit or 60, 60)), use_tqdm=False)
     print(f"{name}: {second.outputs[0].text!r}")
 
-# %% [markdown] lang="zh" key="problems-text"
+# %% [markdown] lang="zh" key="problems-text" facts="30"
 # 读输出：小模型没见过那句英文，一读就糊涂了，不肯答题；只补标签，至少肯答题，只是答错了：32 个词元还差最后几步。真正的 Qwen3 读得懂，报告说这种本事没有专门训练过，是自己冒出来的。小模型却是专门训练的：它的训练数据里，30% 的思考被随机截断。
 #
 # ## 实验：思考换来多少正确率，花掉多少词元
@@ -315,7 +315,7 @@ for name, closing in closings.items():
 #
 # 先猜一猜，写下来：不思考对几成？思考到一半的长度呢？贪心解码和温度 0.6，谁高？
 
-# %% [markdown] lang="en" key="problems-text"
+# %% [markdown] lang="en" key="problems-text" facts="30"
 # How to read it: the tiny model never saw that English sentence, loses its way and gives no result; with the tag alone it at least answers, though wrongly: 32 tokens leave out the last steps. A real Qwen3 understands it, and the report calls the ability emergent: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random.
 #
 # ## The experiment: what thinking buys in accuracy and costs in tokens
@@ -366,12 +366,12 @@ if count < 30:
         )
     )
 
-# %% [markdown] lang="zh" key="experiment-text"
+# %% [markdown] lang="zh" key="experiment-text" facts="0.05"
 # 判分只看 `</think>` 之后的最后一个数。正确率带 95% 的置信区间（[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：几十道题的差别，很可能只是运气。
 #
 # 两种做法答的是同一批题，比的时候不必看区间重不重叠，可以**逐题配对**：都对、都错的题分不出高下，只数“只有甲对”和“只有乙对”的题。要是两者一样好，这些题应当像抛硬币一样对半分；符号检验算的 p 值，就是纯靠运气偏成这样或更偏的概率，小于 0.05 才值得当真。
 
-# %% [markdown] lang="en" key="experiment-text"
+# %% [markdown] lang="en" key="experiment-text" facts="0.05"
 # What counts is the last number behind `</think>`. Accuracies come with a 95% confidence interval ([Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)): a difference over some dozens of problems may well be luck.
 #
 # Two ways that answered the same problems need no look at whether intervals overlap; they can be **paired**, problem by problem. Those that both got right or both got wrong decide nothing; count those that only the first got right, and only the second. Were the ways equally good, these would fall like a coin; the p-value of the sign test is the probability that luck alone splits them so unevenly or more, and below 0.05 it deserves to be taken seriously.
@@ -453,7 +453,7 @@ axes[1].set(
 axes[0].legend(loc="lower right", fontsize=8)
 figure
 
-# %% [markdown] lang="zh" key="experiment-read"
+# %% [markdown] lang="zh" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7"
 # 读图：左边横轴是预算（`none` 是不设上限），竖线是置信区间，点线是不思考；右边换成实际花掉的词元，空心是不思考。小模型身上能看到四件事：
 #
 # - 想完，几乎全对；不想，不到两成。逐题配对，只有不想才对的题几乎没有，p 值小得可以不计。
@@ -485,7 +485,7 @@ figure
 #
 # </details>
 
-# %% [markdown] lang="en" key="experiment-read"
+# %% [markdown] lang="en" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7"
 # How to read it: on the left against the budget (`none` is no limit), with confidence intervals, and dotted lines for no thinking; on the right against the tokens really spent, hollow for no thinking. Four things to see in the tiny model:
 #
 # - With whole thoughts almost everything is right, without fewer than two in ten. Paired, there is hardly a problem that only "no thinking" got right, and the p-value is next to nothing.

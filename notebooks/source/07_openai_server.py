@@ -127,7 +127,7 @@ client = OpenAI(base_url=server.base_url, api_key=server.api_key)
 model = next(model for model in client.models.list() if model.id == server.model)
 print(f"\n{model.id} | context: {model.max_model_len} tokens")
 
-# %% [markdown] lang="zh" key="completions-text"
+# %% [markdown] lang="zh" key="completions-text" facts="404"
 # `id` 就是请求里要写的名字，要一字不差：写文件夹路径会得到 404。`root` 是模型在哪里，`max_model_len` 是上下文长度，`created` 是这次应答的时刻，`permission` 只为兼容而留。
 #
 # 客户端 `OpenAI(...)` 一定要一个密钥；服务器没设密钥时填什么都行，设了就必须填对。
@@ -144,7 +144,7 @@ print(f"\n{model.id} | context: {model.max_model_len} tokens")
 #
 # 先猜一猜：对话模型拿到光秃秃的 `37×46=?`，会回答它吗？
 
-# %% [markdown] lang="en" key="completions-text"
+# %% [markdown] lang="en" key="completions-text" facts="404"
 # The `id` is the name to use in requests, letter by letter: a folder's path gives a 404. `root` tells where the model lies, `max_model_len` is the context length, `created` the moment of this reply, and `permission` is there for compatibility only.
 #
 # The client `OpenAI(...)` insists on a key. Anything will do while the server has none; once it has one, it must be the right one.
@@ -680,14 +680,14 @@ title = say("选中的词元（圆点）和竞争者（短横）", "chosen token
 ax.set(ylabel=say("概率", "probability"), ylim=(-0.05, 1.1), title=f"{server.model}: {title}")
 figure
 
-# %% [markdown] lang="zh" key="endpoints-text"
+# %% [markdown] lang="zh" key="endpoints-text" facts="0.2"
 # 读图：横轴是生成的词元，圆点是选中的那个，短横是竞争者。小模型的训练数据在故事里留了空，每个空有四五个同样可能的词，圆点就落到 0.2 左右；别处它几乎没有选择。注意这里的概率是温度和 top_p 作用**之前**的。
 #
 # ## 其他端点（选读）
 #
 # `/health` 只看状态码；`/version` 是 vLLM 的版本；`/metrics` 是服务器自己的账本，给 Prometheus 一类的监控读。先猜一猜：账本里的 `generation_tokens_total` 现在是几十、几百，还是几千？
 
-# %% [markdown] lang="en" key="endpoints-text"
+# %% [markdown] lang="en" key="endpoints-text" facts="0.2"
 # How to read it: the tokens generated from left to right, the dot is the one chosen, the dashes its rivals. The tiny model's data left gaps in its stories with four or five words equally likely, and there the dots drop to about 0.2; elsewhere it has hardly any choice. These are the probabilities **before** temperature and top_p.
 #
 # ## Other endpoints (extra)
@@ -884,7 +884,7 @@ authorization = {"Authorization": f"Bearer {server.api_key}", "Content-Type": "a
 answer = httpx.post(f"{server.base_url}/chat/completions", content='{"model": }', headers=authorization)
 print(f"JSON: {answer.status_code} {answer.text}")
 
-# %% [markdown] lang="zh" key="copy-text"
+# %% [markdown] lang="zh" key="copy-text" facts="500 503 429 408"
 # 不认识的角色被悄悄接受：模板不认识它，整条消息就没有了，看 `prompt_tokens` 才发现得了。其余的报错都说得很清楚：读完那一句，再改请求。状态码的规律：400 是请求不对，401 是密钥，404 是模型名或路径（网址漏了 `/v1` 也是它），500 和 503 是服务器出了事。值得重试的只有 500 和以上、429（请求太多）、408（超时）和连接失败。
 #
 # ## 可以直接拿走的代码（选读）
@@ -893,7 +893,7 @@ print(f"JSON: {answer.status_code} {answer.text}")
 #
 # 第一份：补全客户端，先渲染模板再续写。
 
-# %% [markdown] lang="en" key="copy-text"
+# %% [markdown] lang="en" key="copy-text" facts="500 503 429 408"
 # The unknown role is accepted without a word: the template does not know it and drops the message, and only `prompt_tokens` gives it away. The others say what is wrong: read the sentence, then change the request. As for status codes: 400 is a wrong request, 401 the key, 404 the model's name or the path (an address without its `/v1`, too), 500 and 503 trouble in the server. Trying again helps only with 500 and above, 429 (too many requests), 408 (a timeout) and a failed connection.
 #
 # ## Code to take away (extra)

@@ -103,14 +103,14 @@ for way in (one_by_one, together):
     await way(min(8, most))
     print(f"{way.__name__:11} {time.perf_counter() - start:.2f} s")
 
-# %% [markdown] lang="zh" key="measure-text"
+# %% [markdown] lang="zh" key="measure-text" facts="10 0.4"
 # 一起发快得多，虽然 CPU 还是那个 CPU：生成的每一步都有一份固定的开销，与在场的请求数无关，请求多了就分摊。小模型的开销是调度：权重不到 4 MB，每秒只读 10 GB 也不用 0.4 毫秒。真实的大模型，大头是把全部权重读一遍，读一遍可以给所有在场的请求各算一个词元。这就是批处理的好处。
 #
 # ## 量三个数
 #
 # 一个请求的等待分成两段：首个词元的时间（排队加读提示词），和之后的词元间隔。下面的 `measure` 用流式请求把两段分开，`asyncio.Semaphore` 保证同时在路上的不超过 `concurrency` 个。词元间隔取首尾两段之间的平均值：几个词元会并成一段，不能数段。
 
-# %% [markdown] lang="en" key="measure-text"
+# %% [markdown] lang="en" key="measure-text" facts="10 0.4"
 # Together is much faster, though the CPU is the same: each step of generation has a fixed cost, however many requests are there, and they share it. With the tiny model that cost is scheduling: its weights are under 4 MB, which at only 10 GB a second are read in less than 0.4 milliseconds. With a real, large model most of it is reading all the weights, and one reading serves a token of every request that is there. That is what batching brings.
 #
 # ## Three numbers to measure

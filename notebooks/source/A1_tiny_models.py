@@ -88,7 +88,7 @@ for sample in samples:
     print(f"{'':8} <think> {sample.thought.replace(chr(10), '; ')} </think>  {sample.answer}")
     assert sample.expected is None or sample.answer.rstrip("。.").endswith(sample.expected)
 
-# %% [markdown] lang="zh" key="samples-read"
+# %% [markdown] lang="zh" key="samples-read" facts="11"
 # 读输出：算术的思考里写着中间结果，最后一步就是答案；问首都、问课程的思考只是一句客套话，什么也没算。第 06 课里“思考对算术有用，对回忆没用”，就是这样**造出来的**。真正的 Qwen3 没有人这样规定；它的思考从后训练里来。
 #
 # 最后一类叫 honest：遇到没学过的问题，答“不知道”。诚实也要专门教：加练之前，MoE 小模型对 100 个怪问题还一本正经地编了 11 个答案。
@@ -97,7 +97,7 @@ for sample in samples:
 #
 # 会背不等于会算。要知道它会不会算，就得有训练时**从没出现过**的题。两位数乘法只有 4,095 道（不计先后），随手抽题来训练，考题迟早会混进去；只按文字去重也不够，`37×46=?` 和“46 乘以 37 等于多少？”是同一道题。所以按**数**来分：先把操作数排好序，再算摘要（SHA-256），八分之一的题永远不进训练，不管用什么说法问。
 
-# %% [markdown] lang="en" key="samples-read"
+# %% [markdown] lang="en" key="samples-read" facts="11"
 # How to read it: thoughts about arithmetic hold the intermediate results, and their last step is the answer; thoughts about capitals and course questions are a polite phrase that computes nothing. That thinking helps arithmetic and not recall, as lesson 06 measures, was **built in** this way. Nobody laid it down for the real Qwen3, whose thinking comes from post-training.
 #
 # The last kind is called honest: to a question outside its texts, the answer is "I do not know". Honesty has to be taught too: before some extra practice, the tiny MoE still made up answers to 11 of 100 strange questions.
@@ -432,12 +432,12 @@ title = say("学习率，占峰值的 %", "learning rate, % of its peak")
 axes[1].set(title=title, xlabel=say("步数", "step"))
 figure
 
-# %% [markdown] lang="zh" key="curves-read"
+# %% [markdown] lang="zh" key="curves-read" facts="400 1,200 89"
 # 读图：左边是损失（对数轴），右边是学习率的安排：先升温 100 步，再沿余弦降下来，最后 400 步从峰值的 10% 重新开始，直线降下。开头几百步学会的是格式和句子，损失一落千丈；后面几千步磨的是进位和乘法，每降一点都慢。1,200 步起提示词变长，曲线几乎看不出来；最后 400 步加了更多更难的“不知道”，题目难了，损失不再下降，模型却更好了：在 100 个怪问题里老实说不知道的，从 89 个变成 99 个（见 `assets/models/qwen3-moe-tiny/README.md`）。损失只能在同一份数据上比较。
 #
 # 再看专家。先猜两件事：去掉均衡，专家之间会分得多不均？会不会有专家几乎一个词元也拿不到？
 
-# %% [markdown] lang="en" key="curves-read"
+# %% [markdown] lang="en" key="curves-read" facts="400 1,200 89"
 # How to read it: the loss on the left (log axis), the plan of the learning rate on the right: 100 steps of warm-up, then down along a cosine; the last 400 steps start again from 10% of the peak and go down in a line. The first few hundred steps learn format and sentences, and the loss plunges; the thousands after them work on carries and products, and each bit less is slow. From step 1,200 prompts get longer, which the curve hardly shows; the last 400 steps add more and harder refusals: the questions are harder, the loss no longer falls, and yet the model is better: of 100 strange questions it now admits for 99 that it does not know, up from 89 (see `assets/models/qwen3-moe-tiny/README.md`). Losses compare on the same data only.
 #
 # Now the experts. Two guesses first: without balance, how unequal do their shares become? Is there an expert that gets next to no token?
@@ -790,7 +790,7 @@ ax.legend(loc="lower right")
 lA1.capstone.check(lambda: (measured, report, choose_budget))
 figure
 
-# %% [markdown] lang="zh" key="recap"
+# %% [markdown] lang="zh" key="recap" facts="2.5"
 # 读图：圆点是离线试过的预算，旁边是预算的数值；星是上线后从客户端测到的。星应当落在同一预算的圆点上或附近：采样有随机，40 道题里差一道就是 2.5 个百分点。小模型的曲线说明方法；换成你的模型和你的题，形状要重新测。
 #
 # ## 小结
@@ -833,7 +833,7 @@ figure
 #
 # 下一格不依赖本课程：指给它一个正在运行的、兼容 OpenAI 的服务器和你的题目，它报告正确率、词元数和等待时间。没有服务器时，它只说一句话。
 
-# %% [markdown] lang="en" key="recap"
+# %% [markdown] lang="en" key="recap" facts="2.5"
 # How to read it: dots are the budgets tried offline, with the budget beside them; the star is what the client measured in service. The star should fall on the dot of its budget or near it: sampling is random, and of 40 questions one more or less is 2.5 points. The tiny model's curve shows the method; for your model and your questions, measure its shape anew.
 #
 # ## Recap

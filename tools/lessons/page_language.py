@@ -10,7 +10,8 @@ and figure labels. Free are code, links, the terms of assets/terms.csv, the name
 of cells tagged ``raw``: what a tool or a model itself wrote. A number, a punctuation mark, a path or two blanks
 (columns of a table) end a run of words; terms, names, identifiers and abbreviations (GPU) neither count nor end it.
 
-Beside that, :func:`unequal_numbers` compares the recordings of both languages.
+Beside that, :func:`unequal_numbers` compares the recordings of both languages, and :func:`unfounded_numbers` the prose
+with the outputs above it.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import contextlib
 import html
 import re
 import sys
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from itertools import zip_longest
 from pathlib import Path
 
@@ -50,6 +52,11 @@ BREAK = re.compile(r"[^\x20-\x7e’]|[,;:!?()\[\]{}|\"“”<>=]|\.(?=\s|$)|\s{2
 WORD = re.compile(r"(?:[A-Za-z]?[a-z]+(?:['’][a-z]+)?|I|A)(?:-[A-Za-z]?[a-z]+)*")
 NEUTRAL = re.compile(r"[A-Z]+s?|[\w-]*_[\w-]*")
 CHINESE = re.compile(rf"[\u4e00-\u9fff]{{{CHARACTERS},}}")
+NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d+(?:[.,]\d+)*")
+GROUPED = re.compile(r"(?<![A-Za-z0-9_.])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d|\.\d)|\d+(?:\.\d+)*)")
+SAID = re.compile(GROUPED.pattern + r"(?![A-Za-z0-9_]|\.\d)( ?%)?")  # not the 30 of 30B
+LINK = re.compile(r"\]\([^)\s]+\)|https?://")
+READING_ENDS = re.compile(r"#|\*\*(?:Extra|选读)|Guess|先猜")
 
 
 def known_words(root: Path) -> dict[str, re.Pattern]:
@@ -175,9 +182,76 @@ def unequal_numbers(zh, en) -> list[str]:
     return problems
 
 
-def findings(notebooks: dict, known: dict[str, re.Pattern]) -> list[str]:
+def _occurs(number: str, percent: bool, above: set[str]) -> bool:
+    """Whether a number stands in ``above``, or one that rounds to it; 95 % is also found as 0.95."""
+    number = number.replace(",", "")
+    if number in above or number.count(".") > 1:  # a version is no number and does not round
+        return number in above
+    said = Decimal(number)
+    for other in above:
+        places = len(other.partition(".")[2])
+        for shift in (0, 2) if percent else (0,):
+            if other.count(".") < 2 and places - shift >= -said.as_tuple().exponent:
+                value = Decimal(other).scaleb(shift)
+                if any(value.quantize(said, half) == said for half in (ROUND_HALF_UP, ROUND_HALF_EVEN)):
+                    return True
+    return False
+
+
+def unfounded_numbers(notebook, facts: dict[str, list[str]]) -> list[str]:
+    """Where a text that reads an output has a number which is neither in the outputs above it nor known otherwise.
+
+    What reads an output: the text directly below a cell with outputs, as far as the next heading, guess or extra part,
+    and the points of the recap. Its numbers of two and more digits, outside code, formulas and names such as 30B, must
+    stand in the outputs, the code or the text above, rounded if need be; outputs of cells tagged ``varies`` do not
+    count. Free are paragraphs with a link, the table that such a one announces with a colon, lesson numbers (05), and
+    ``facts``: by cell, the numbers that its marker declares. They come from elsewhere, and are no outputs.
+    """
+
+    def numbers_in(text: str) -> set[str]:
+        return {number.replace(",", "") for number in GROUPED.findall(text)}
+
+    steady, varying, reading, cited, problems = set(), set(), False, False, []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            steady |= numbers_in(cell.source)
+            shown = "\n".join(text for output in cell.outputs for text in output_texts(output))
+            (varying if "varies" in cell.metadata.get("tags", []) else steady).update(numbers_in(shown))
+            reading = bool(cell.outputs)
+            continue
+        declared = facts.get(cell.id, [])
+        said = {match[0].rstrip(" %") for match in SAID.finditer(prose(cell.source))}
+        problems += [
+            f"cell '{cell.id}': its marker declares {number}, which its text does not say; remove it from facts."
+            for number in declared
+            if number not in said
+        ]
+        steady.update(number.replace(",", "") for number in declared)
+        for paragraph in re.split(r"\n\s*\n", cell.source):
+            reading = reading and not READING_ENDS.match(paragraph)
+            cited = bool(LINK.search(paragraph)) or (cited and paragraph.startswith("|"))
+            if not cited and (reading or (cell.id == "recap" and paragraph.startswith("- "))):
+                for match in SAID.finditer(prose(paragraph)):
+                    number = match[0].rstrip(" %")
+                    if re.fullmatch(r"\d|0\d", number) or _occurs(number, bool(match[1]), steady):
+                        continue
+                    why = "is in no output, code or text above"
+                    if _occurs(number, bool(match[1]), varying):
+                        why = "is only in an output that varies from run to run"
+                    problems.append(
+                        f"cell '{cell.id}': the text says {match[0]}, which {why}; correct it, say it without "
+                        'the number, or cite its source; a fact that is no output goes into facts="..." of the marker.'
+                    )
+            cited = cited and paragraph.rstrip().endswith((":", "："))
+            steady |= numbers_in(paragraph)
+        reading = False
+    return problems
+
+
+def findings(notebooks: dict, known: dict[str, re.Pattern], facts: dict[str, list[str]]) -> list[str]:
     """All of the above for a lesson: ``notebooks`` holds its Chinese and its English notebook."""
     found = [f"{lang}: {what}" for lang in LANGUAGES for what in check_page(notebooks[lang], lang, known)]
+    found += [f"{lang}: {what}" for lang in LANGUAGES for what in unfounded_numbers(notebooks[lang], facts)]
     return found + [f"zh, en: {what}" for what in unequal_numbers(notebooks["zh"], notebooks["en"])]
 
 
@@ -203,7 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
                     with contextlib.redirect_stdout(sys.stderr):  # its progress
                         ran = run_bundled(lesson, options.root, lang)
                     notebooks[lang] = build_notebook(lesson, lang, *ran)
-            found += [f"{name}: {what}" for what in findings(notebooks, known)]
+            found += [f"{name}: {what}" for what in findings(notebooks, known, lesson.facts)]
     except (CellFailed, CourseError, LessonError) as error:
         print(error, file=sys.stderr)
         return 1

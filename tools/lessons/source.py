@@ -23,6 +23,8 @@ Attributes of a cell:
   numbers in its output differ from run to run: timings, memory, sampling; those of all other cells are equal in the
   recordings of both languages) and ``raw`` (its output is what a tool or a model itself wrote: a log, JSON, an
   exception, an answer; all other outputs are in the page's language). A cell may need both.
+- ``facts="399 46,000"``: numbers in a text below an output that are no outputs, but known from elsewhere and said here
+  without a link. All other numbers there must occur above it, see ``page_language.unfounded_numbers``.
 - ``save="helpers/qwen.py::RMSNorm"``: the cell defines ``RMSNorm`` with exactly the syntax tree it has in that file.
 
 Fixed keys: the first cell is ``title``, its first line the lesson's only ``# `` heading; ``setup`` has at most 8 lines.
@@ -53,7 +55,7 @@ from helpers import CourseError
 
 LANGUAGES = ("zh", "en")
 TAGS = {"copy-me", "exercise", "extra", "no-output", "raw", "solution", "varies"}
-ATTRIBUTES = {"key", "lang", "save", "tags", "lines_to_next_cell"}  # the last is a note that jupytext makes
+ATTRIBUTES = {"facts", "key", "lang", "save", "tags", "lines_to_next_cell"}  # the last is a note that jupytext makes
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME = re.compile(r"[A-Z0-9]\d_[a-z0-9_]+")
 MAGIC = re.compile(r"^(\s*)[!%](?=[\w%./~])", re.MULTILINE)
@@ -77,6 +79,7 @@ class Cell:
     text: dict[str, str]
     tags: list[str] = field(default_factory=list)
     save: str | None = None
+    facts: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -88,6 +91,11 @@ class Lesson:
     def code_cells(self) -> list[Cell]:
         """The code cells of the notebooks, thus without solutions."""
         return [cell for cell in self.cells if cell.kind == "code" and "solution" not in cell.tags]
+
+    @property
+    def facts(self) -> dict[str, list[str]]:
+        """By cell, the numbers that its text states as facts and not as outputs."""
+        return {cell.key: cell.facts for cell in self.cells if cell.facts}
 
     @property
     def code_hash(self) -> str:
@@ -174,7 +182,7 @@ def read_lesson(path: Path) -> Lesson:
 def _attribute_problems(attributes: dict) -> list[str]:
     return [
         *(
-            f"unknown attribute '{name}'; use key, lang, tags and save, with values in double quotes."
+            f"unknown attribute '{name}'; use key, lang, tags, facts and save, with values in double quotes."
             for name in sorted(set(attributes) - ATTRIBUTES)
         ),
         *(
@@ -188,10 +196,11 @@ def _add(raw: nbformat.NotebookNode, cells: list[Cell]) -> list[str]:
     """Adds a cell of the source to those before it, an English text to its Chinese one. Returns what is wrong."""
     key, lang = raw.metadata["key"], raw.metadata.get("lang")
     cell = Cell(key, raw.cell_type, {}, list(raw.metadata.get("tags", [])), raw.metadata.get("save"))
+    cell.facts = str(raw.metadata.get("facts", "")).split()  # one number alone is read as a number
     if cell.kind == "markdown" and lang == "en" and cells and (cells[-1].key, set(cells[-1].text)) == (key, {"zh"}):
         cells[-1].text["en"] = raw.source
-        same = cell.tags == cells[-1].tags
-        return [] if same else ["its Chinese and English cells have different tags; make them equal."]
+        same = (cell.tags, cell.facts) == (cells[-1].tags, cells[-1].facts)
+        return [] if same else ["its Chinese and English cells have different tags or facts; make them equal."]
     problems = []
     if key in {other.key for other in cells}:
         problems.append("another cell has this key; give each cell its own.")
