@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 from jupyter_client.manager import start_new_kernel
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers import ROOT
 
 
 def tree(pid: int) -> list[psutil.Process]:

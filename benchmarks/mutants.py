@@ -20,7 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers import ROOT
+
 FAST = ["tests", "-m", "not slow and not large", "-n", "logical", "--dist", "loadscope", "-x"]
 PAIRS = ["Lt LtE", "Gt GtE", "Eq NotEq", "In NotIn", "Is IsNot", "Add Sub", "Mult Div", "And Or"]
 SWAPS = {getattr(ast, a): getattr(ast, b) for pair in map(str.split, PAIRS) for a, b in (pair, pair[::-1])}

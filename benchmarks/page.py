@@ -23,11 +23,9 @@ from urllib.parse import urlsplit
 
 import torch
 
-from helpers import loading, models, qwen
+from helpers import ROOT, loading, models, qwen
 from helpers.capture import recording
 from helpers.lessons.lA1 import draw
-
-ROOT = Path(__file__).resolve().parent.parent
 
 MODELS = ("qwen3-tiny", "qwen3-moe-tiny")
 MARGIN = 1e-4  # in logits

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from helpers import CourseError, models
+from helpers import ROOT, CourseError, models
 from helpers.language import say
 from helpers.routing import RoutingTrace
 from helpers.tokens import pieces
@@ -279,8 +279,8 @@ def recorded_path(model: str) -> Path:
     """Where the recorded conversation of a model lies: a bundled name, a hub id or a folder."""
     name = Path(model).name
     if (models.BUNDLED / name).is_dir():
-        return models.ROOT / "assets" / "traces" / f"routing-{name}.npz"
-    return models.ROOT / "assets" / "recorded" / name / "routing.npz"
+        return ROOT / "assets" / "traces" / f"routing-{name}.npz"
+    return ROOT / "assets" / "recorded" / name / "routing.npz"
 
 
 def record(model: str, questions=QUESTIONS, output: Path | None = None, max_new_tokens=256) -> Path:

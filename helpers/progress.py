@@ -12,10 +12,10 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import CourseError, models
+from helpers import ROOT, CourseError
 from helpers.language import LANGUAGES, say
 
-MY = models.ROOT / "my"
+MY = ROOT / "my"
 LESSON = re.compile(r"[A-Z0-9]\d_[a-z0-9_]+")  # and not 03_architecture.old, nor a learner's own notebook
 SOLVED = {"解出来了！", "Solved!"}  # the line that a check prints
 STATES = {  # of an exercise in two copies, the first of these counts

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from processes import end_all
 
+from helpers import ROOT
+
 # Before torch is imported, here and in what tests start: each worker has a core of its own, and several threads for
 # matrices this small wait for each other.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -21,7 +23,6 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 if torch := sys.modules.get("torch"):
     torch.set_num_threads(1)
 
-ROOT = Path(__file__).resolve().parent.parent
 # What the shell of a developer may hold and no test expects; a proxy cannot reach this machine's 127.0.0.1.
 for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "COURSE_LANG", "VLLM_API_KEY"):
     os.environ.pop(name, None)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import nbformat
 
+from helpers import ROOT
 from tools.lessons.run import CellFailed, execute
 
-ROOT = Path(__file__).resolve().parent.parent
 NEED_VLLM = {"05", "06", "07", "08", "A1"}  # the lessons; A1 for its capstone only
 AGAIN = "-again"
 

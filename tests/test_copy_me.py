@@ -9,7 +9,8 @@ import sys
 import pytest
 from conftest import ROOT, TOY
 
-from helpers import engine, hub, models
+from helpers import catalogue, engine, hub, models
+from helpers.checkpoint import Checkpoint
 from tools.lessons import build, pages
 
 BLOCK = re.compile(r"^## \[(\w+).*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -18,7 +19,7 @@ BLOCKS = BLOCK.findall(PAGES["en"])
 IDS = [f"{lesson}-{[other for other, _ in BLOCKS[:place]].count(lesson)}" for place, (lesson, _) in enumerate(BLOCKS)]
 SERVED = [pytest.param(key, code, id=key) for key, (_, code) in zip(IDS, BLOCKS, strict=True) if "BASE_URL" in code]
 ALONE = [pytest.param(key, code, id=key) for key, (_, code) in zip(IDS, BLOCKS, strict=True) if "BASE_URL" not in code]
-KV = models.kv_bytes_per_token(models.read_config(models.find_checkpoint("qwen3-tiny"))) / 1024
+KV = catalogue.kv_bytes_per_token(Checkpoint(models.find_checkpoint("qwen3-tiny")).config) / 1024
 
 # What a block prints about the tiny models, in this order; one that is not here has to print something.
 PRINTED = {

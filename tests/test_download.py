@@ -16,12 +16,11 @@ import pytest
 from faulty_hub import SHARD_BYTES, SHARDS, SHORT, FaultyHub, write_model, write_shard
 from modelscope_hub.compat.snapshot_download import snapshot_download
 
-from helpers import CourseError, machine, models
+from helpers import ROOT, CourseError, machine, models
 from helpers import download as module
 from helpers.cache import hub_folders
 from helpers.download import download, verify
 
-ROOT = Path(__file__).resolve().parent.parent
 NAME = "course/toy-0.1"
 
 
@@ -274,7 +273,7 @@ FULL_DISK = """
     attempt()
     (disk / "other data").unlink()
     attempt()
-    print(json.dumps([kept, answers, not models.broken_files(answers[-1])]))
+    print(json.dumps([kept, answers, not Checkpoint(answers[-1]).broken]))
 """
 
 

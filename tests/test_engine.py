@@ -16,7 +16,8 @@ import psutil
 import pytest
 from lesson_code import own_memory
 
-from helpers import CourseError, engine, models
+from helpers import GIB, CourseError, catalogue, engine, models
+from helpers.checkpoint import Checkpoint
 from helpers.llm_requests import check_messages
 
 QWEN3_8B = {
@@ -107,7 +108,7 @@ except ImportError:
 
 
 def checkpoint_of(tmp_path, model_id, weight_bytes):
-    config = models.CATALOGUE[model_id].config | {"architectures": ["Qwen3ForCausalLM"]}
+    config = catalogue.CATALOGUE[model_id].config | {"architectures": ["Qwen3ForCausalLM"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "tokenizer.json").write_text("{}")
     with open(tmp_path / "model.safetensors", "wb") as file:  # sparse: takes no room on the disk
@@ -116,10 +117,10 @@ def checkpoint_of(tmp_path, model_id, weight_bytes):
 
 
 def test_a_model_too_large_for_the_memory_is_refused_with_what_fits(tmp_path, monkeypatch):
-    folder = checkpoint_of(tmp_path, "Qwen/Qwen3-32B", 61 * models.GIB)
+    folder = checkpoint_of(tmp_path, "Qwen/Qwen3-32B", 61 * GIB)
     monkeypatch.setattr(engine, "on_cpu", lambda: True)
-    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: SimpleNamespace(available=12 * models.GIB))
-    monkeypatch.setattr(engine.machine, "look", lambda: SimpleNamespace(memory=64 * models.GIB))
+    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: SimpleNamespace(available=12 * GIB))
+    monkeypatch.setattr(engine.machine, "look", lambda: SimpleNamespace(memory=64 * GIB))
     with pytest.raises(CourseError) as refused:
         engine.refuse_too_large(folder, engine.sized_options(folder))
     zh, en = str(refused.value).splitlines()
@@ -128,7 +129,7 @@ def test_a_model_too_large_for_the_memory_is_refused_with_what_fits(tmp_path, mo
 
 
 def test_a_context_too_long_is_refused_with_the_one_that_fits(tmp_path, monkeypatch):
-    folder = checkpoint_of(tmp_path, "Qwen/Qwen3-8B", int(15.26 * models.GIB))
+    folder = checkpoint_of(tmp_path, "Qwen/Qwen3-8B", int(15.26 * GIB))
     monkeypatch.setattr(engine, "on_cpu", lambda: False)
     card = SimpleNamespace(memory=((0, 24 * 1024),))
     monkeypatch.setattr(engine.machine, "gpu_use", lambda: card)
@@ -187,9 +188,9 @@ def test_it_is_vllms_own_llm_in_this_process(llm):
 @pytest.mark.slow
 def test_the_kv_cache_holds_as_many_tokens_as_computed(llm):
     """As vLLM reports it; tests/test_routing.py does so for the mixture of experts."""
-    cache, config = llm.llm_engine.vllm_config.cache_config, models.read_config(models.course_model())
+    cache, config = llm.llm_engine.vllm_config.cache_config, Checkpoint(models.course_model()).config
     size = engine.sized_options(models.course_model())["kv_cache_memory_bytes"]
-    assert cache.num_gpu_blocks == size // (models.kv_bytes_per_token(config) * cache.block_size) > 0
+    assert cache.num_gpu_blocks == size // (catalogue.kv_bytes_per_token(config) * cache.block_size) > 0
 
 
 @pytest.mark.slow

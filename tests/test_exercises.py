@@ -16,9 +16,10 @@ import pytest
 import torch
 from conftest import ROOT
 
-from helpers import attempt, check, checks, lessons, models
+from helpers import GIB, attempt, catalogue, check, checks, lessons
 from helpers import language as page_language
 from helpers.check import Exercise, equal
+from helpers.checkpoint import Checkpoint
 from helpers.difference import Raised
 from helpers.lessons import balance, l01, l02, l06, l07
 from helpers.lessons.l03 import exercises as l03
@@ -267,10 +268,10 @@ def test_references_are_those_of_the_helpers():
     """What a room computes itself, against the code that the course uses elsewhere."""
     for name, (card, _, _, limit) in l01.ex2.cases.items():
         config = l01.CONFIGS[name.split(",")[0].removeprefix("Qwen3-")] | {"max_position_embeddings": limit}
-        assert l01.largest_context(*l01.ex2.cases[name]) == models.fits(config, card).max_context
+        assert l01.largest_context(*l01.ex2.cases[name]) == catalogue.fits(config, card).max_context
     for config, gpus in l01.ex3.cases.values():
-        assert models.fits(config, 80 * models.GIB, 1, gpus=gpus).kv_cache == l01.kv_bytes_per_card(config, gpus)
-    assert l02.count(l02.TINY) == models.parameters(models.read_config(l02.TINY.parent))
+        assert catalogue.fits(config, 80 * GIB, 1, gpus=gpus).kv_cache == l01.kv_bytes_per_card(config, gpus)
+    assert l02.count(l02.TINY) == catalogue.parameters(Checkpoint(l02.TINY.parent).config)
 
 
 # ---------------------------------------------------------------------------------------------- the engine

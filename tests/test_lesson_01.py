@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from lesson_code import run_lesson
 
-from helpers import models
+from helpers import catalogue
 from helpers.models import GIB
 from tools.lessons.source import read_lesson
 
@@ -20,10 +20,10 @@ CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "cod
 
 def test_the_text_states_what_the_calculator_computes():
     """8 sequences of 8192 tokens of Qwen3-8B on 24 GB: which setting pays most."""
-    config = models.CATALOGUE["Qwen/Qwen3-8B"].config
+    config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
     [text] = [cell for cell in LESSON.cells if cell.key == "ex2-text"]
-    plain, fp8, awq = (models.fits(config, 24 * GIB, 8192, 8, dtype) for dtype in ("bf16", "fp8", "awq"))
-    small_cache = models.fits(config, 24 * GIB, 8192, 8, kv_bytes=1)
+    plain, fp8, awq = (catalogue.fits(config, 24 * GIB, 8192, 8, dtype) for dtype in ("bf16", "fp8", "awq"))
+    small_cache = catalogue.fits(config, 24 * GIB, 8192, 8, kv_bytes=1)
     assert not plain.fits and small_cache.fits and plain.max_context < small_cache.max_context < fp8.max_context
     for lang in ("zh", "en"):
         for fit in (plain, small_cache, fp8, awq):
@@ -70,18 +70,18 @@ def run_copy_me(tmp_path, **variables):
 def test_copy_me_cell_runs_alone(tmp_path):
     """On a folder with the config of Qwen3-8B and a weight file of its size (sparse: it takes no disk)."""
     assert run_copy_me(tmp_path).startswith("No config.json in Qwen/Qwen3-8B")
-    config = models.CATALOGUE["Qwen/Qwen3-8B"].config
+    config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with open(tmp_path / "model" / "model.safetensors", "wb") as file:
-        file.truncate(int(models.weight_bytes(config)))
+        file.truncate(int(catalogue.weight_bytes(config)))
     for gib, variables in ((24, {}), (16, {"GPU_GIB": "16"}), (80, {"GPU_GIB": "80"})):
         printed = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path / "model"), PATH="/nowhere", **variables)
-        expected = models.fits(config, gib * GIB).max_context
+        expected = catalogue.fits(config, gib * GIB).max_context
         assert printed == f"largest context on {gib}.0 GiB: {expected} tokens\n"
     fake = tmp_path / "bin" / "nvidia-smi"
     fake.parent.mkdir()
     fake.write_text("#!/bin/sh\necho 24564\n")
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     printed = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path / "model"), PATH=f"{fake.parent}:/bin")
-    assert printed == f"largest context on 24.0 GiB: {models.fits(config, 24564 * 2**20).max_context} tokens\n"
+    assert printed == f"largest context on 24.0 GiB: {catalogue.fits(config, 24564 * 2**20).max_context} tokens\n"

@@ -11,7 +11,8 @@ from conftest import ROOT
 from faulty_hub import SHARDS, SHORT, FaultyHub, write_model
 from lesson_code import run_lesson
 
-from helpers import machine, models
+from helpers import catalogue, machine, models
+from helpers.checkpoint import Checkpoint
 from helpers.hub import Hub
 from helpers.models import GIB
 from tools.lessons.source import read_lesson
@@ -26,7 +27,7 @@ def test_the_text_states_how_long_the_header_of_8b_is(tmp_path):
 
     from helpers import loading, qwen
 
-    (tmp_path / "config.json").write_text(json.dumps(models.CATALOGUE["Qwen/Qwen3-8B"].config))
+    (tmp_path / "config.json").write_text(json.dumps(catalogue.CATALOGUE["Qwen/Qwen3-8B"].config))
     config = loading.qwen_config(tmp_path)
     with torch.device("meta"):
         state = qwen.QwenModel(config).state_dict()
@@ -114,7 +115,7 @@ def test_copy_me_script_downloads_checks_and_prints_the_folder(tmp_path):
         assert done.returncode == 0, done.stderr
         assert (SHARDS[0], "bytes=400000-") in [(request.path, request.range) for request in rehearsal.requests]
     folder = Path(done.stdout.splitlines()[-1])
-    assert folder.is_relative_to(cache) and models.broken_files(folder) == []
+    assert folder.is_relative_to(cache) and Checkpoint(folder).broken == []
 
 
 def test_copy_me_script_refuses_what_is_incomplete(tmp_path):

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 from faulty_server import FaultyServer, chat, cut, drop, page, status
 
-from helpers import models
+from helpers import GIB, catalogue, models
 from helpers.language import say
 from tools.lessons.source import parse, read_lesson
 
@@ -141,13 +141,13 @@ for line in sys.stdin:
 
 
 def test_the_arithmetic_of_the_limit_is_that_of_the_helpers():
-    """The cell's own arithmetic against helpers.models.fits, which reckons the other way round."""
+    """The cell's own arithmetic against helpers.catalogue.fits, which reckons the other way round."""
     names = {"models": models, "say": say}
     exec(CELLS["limit"], names)
-    config = models.CATALOGUE["Qwen/Qwen3-8B"].config
+    config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
     assert names["fitting"] == 34
     for sequences, fits in ((34, True), (35, False)):
-        found = models.fits(config, 23.5 * models.GIB, context=1024, sequences=sequences)
+        found = catalogue.fits(config, 23.5 * GIB, context=1024, sequences=sequences)
         assert found.fits == fits
     assert 65 < names["bound"](1) < 67 and names["bound"](34) < 34 * names["bound"](1)
 

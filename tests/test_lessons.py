@@ -18,7 +18,7 @@ from conftest import LESSONS, ROOT, TOY, languages
 from lesson_code import run_lesson
 from processes import PATIENCE
 
-from helpers import machine, models
+from helpers import GIB, machine, models
 from tools.lessons import build, record
 from tools.lessons.run import lessons_at_once
 
@@ -238,7 +238,7 @@ def test_two_lessons_run_at_a_time_and_one_that_measures_alone(built):
         ({"cores": 2}, 8, {}, 2),
         ({"cores": 1}, 8, {}, 1),
         ({"cores": 2}, 4, {}, 1),
-        ({"cores": 2, "memory": 4 * models.GIB}, 8, {}, 1),  # a container's
+        ({"cores": 2, "memory": 4 * GIB}, 8, {}, 1),  # a container's
         ({"cores": 8, "gpus": ("a card",)}, 64, {}, 1),
         ({"cores": 2}, 8, {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, 1),
         ({"cores": 2}, 8, {"COURSE_MODEL": "other"}, 1),
@@ -247,9 +247,9 @@ def test_two_lessons_run_at_a_time_and_one_that_measures_alone(built):
 )
 def test_how_many_lessons_run_at_a_time(seen, memory, variables, jobs, tmp_path, monkeypatch):
     shutil.copytree(models.BUNDLED / "qwen3-tiny", tmp_path / "other")
-    here = dataclasses.replace(machine.look(), **{"memory": 64 * models.GIB, "gpus": ()} | seen)
+    here = dataclasses.replace(machine.look(), **{"memory": 64 * GIB, "gpus": ()} | seen)
     monkeypatch.setattr(machine, "look", lambda: here)
-    available = SimpleNamespace(available=memory * models.GIB)
+    available = SimpleNamespace(available=memory * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
     for name in ("COURSE_MODEL", "COURSE_MOE_MODEL"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""helpers/explorer/memory: the calculator in a real browser agrees with helpers.models.fits, in both languages."""
+"""helpers/explorer/memory: the calculator in a real browser agrees with helpers.catalogue.fits, in both languages."""
 
 import base64
 import random
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from helpers import language, models
+from helpers import catalogue, language
 from helpers.explorer import MemoryExplorer
 from helpers.explorer.memory import CAPTIONS, CARDS, JAVASCRIPT, LABELS
 from helpers.models import GIB
@@ -31,7 +31,7 @@ def test_the_output_holds_a_picture_for_where_no_widget_runs(monkeypatch):
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert bundle["text/plain"] == "MemoryExplorer(Qwen/Qwen3-14B, bf16, 1 x 48 GiB)"
     texts = [text.get_text() for text in explorer.picture().axes[0].texts]
-    longest = models.fits(models.CATALOGUE["Qwen/Qwen3-14B"].config, 48 * GIB).max_context
+    longest = catalogue.fits(catalogue.CATALOGUE["Qwen/Qwen3-14B"].config, 48 * GIB).max_context
     assert f"largest context {longest:,}" in texts
 
 
@@ -81,8 +81,8 @@ def test_every_setting_agrees_with_python(open_page):
     page, draw = open_page(), random.Random(0)
     seen = set()
     for _ in range(60):
-        name = draw.choice(list(models.CATALOGUE))
-        config = models.CATALOGUE[name].config
+        name = draw.choice(list(catalogue.CATALOGUE))
+        config = catalogue.CATALOGUE[name].config
         card = draw.choice(CARDS)[0]
         dtype, kv, gpus = draw.choice(("bf16", "fp8", "awq")), draw.choice(("bf16", "fp8")), draw.choice((1, 2, 4, 8))
         context = 256 * draw.randrange(1, config["max_position_embeddings"] // 256 + 1)
@@ -94,7 +94,7 @@ def test_every_setting_agrees_with_python(open_page):
         press(page, "cards", gpus)
         slide(page, "context, tokens", context)
         slide(page, "sequences at once", sequences.bit_length() - 1)
-        fit = models.fits(config, card * GIB, context, sequences, dtype, 1 if kv == "fp8" else 2, gpus)
+        fit = catalogue.fits(config, card * GIB, context, sequences, dtype, 1 if kv == "fp8" else 2, gpus)
         found = shown(page)
         about = f"{name} {dtype} kv {kv}, {gpus} x {card}, {context} x {sequences}"
         assert float(found["weights"]) == pytest.approx(fit.weights), about
@@ -108,14 +108,14 @@ def test_every_setting_agrees_with_python(open_page):
         assert [width / sum(widths) for width in widths] == pytest.approx(
             [fit.weights / whole, fit.kv_cache / whole, fit.other / whole]
         )
-        seen.add((fit.fits, fit.max_context > 0, models.splits(config, gpus, dtype)))
+        seen.add((fit.fits, fit.max_context > 0, catalogue.splits(config, gpus, dtype)))
     assert len(seen) >= 4, "the drawn settings meet too few cases"
 
 
 def test_the_verdict_says_what_to_do(open_page):
     page = open_page()
     verdict, largest = page.locator(".rx-verdict"), page.locator(".rx-fact").first
-    longest = models.fits(models.CATALOGUE["Qwen/Qwen3-8B"].config, 24 * GIB).max_context
+    longest = catalogue.fits(catalogue.CATALOGUE["Qwen/Qwen3-8B"].config, 24 * GIB).max_context
     assert verdict.inner_text().startswith("It fits, with 4.2 GiB") and f"{longest:,}" in largest.inner_text()
     slide(page, "context, tokens", 40960)
     assert f"at most {longest:,}" in verdict.inner_text()
@@ -140,11 +140,11 @@ def test_the_verdict_says_what_to_do(open_page):
 def test_the_table_lists_every_model(open_page):
     page = open_page(sequences=4)
     page.locator("summary").click()
-    page.locator("tr").nth(len(models.CATALOGUE)).wait_for()
+    page.locator("tr").nth(len(catalogue.CATALOGUE)).wait_for()
     rows = page.locator("tr").all_inner_texts()
-    for row, (name, release) in zip(rows[1:], models.CATALOGUE.items(), strict=True):
+    for row, (name, release) in zip(rows[1:], catalogue.CATALOGUE.items(), strict=True):
         longest = [
-            models.fits(release.config, 24 * GIB, sequences=4, dtype=dtype).max_context
+            catalogue.fits(release.config, 24 * GIB, sequences=4, dtype=dtype).max_context
             for dtype in ("bf16", "fp8", "awq")
         ]
         assert row.split("\t") == [name.split("/")[1], *(f"{n:,}" if n else "does not fit" for n in longest)]

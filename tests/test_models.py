@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from faulty_hub import SHARDS, write_model, write_shard
 
-from helpers import CourseError, machine, models
+from helpers import ROOT, CourseError, catalogue, machine, models
+from helpers.checkpoint import LISTING, Checkpoint, read_header
 
 GIB = 2**30
-TEMPLATE = (models.ROOT / "helpers/lessons/lA1/chat_template.jinja").read_text(encoding="utf-8")
+TEMPLATE = (ROOT / "helpers/lessons/lA1/chat_template.jinja").read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_use_keeps_the_other_choice_and_writes_nothing_for_what_is_not_there(mod
     models.use(str(model), models.MOE_VARIABLE)
     with pytest.raises(CourseError, match="needs a Qwen3-MoE, and model is qwen3: set COURSE_MOE_MODEL"):
         models.course_moe_model()
-    config = models.read_config(model) | {"model_type": "qwen3_moe"}
+    config = Checkpoint(model).config | {"model_type": "qwen3_moe"}
     (model / "config.json").write_text(json.dumps(config))
     models.use("qwen3-tiny")
     before = models.SETTINGS.read_text()
@@ -144,7 +145,7 @@ def no_tokenizer(folder):
 
 
 def listed_but_not_there(folder):
-    (folder / models.LISTING).write_text(json.dumps({"merges.txt": [5, None]}))
+    (folder / LISTING).write_text(json.dumps({"merges.txt": [5, None]}))
 
 
 def no_weights(folder):
@@ -171,7 +172,7 @@ def no_weights(folder):
 )
 def test_broken_files(damage, names, model):
     damage(model)
-    assert models.broken_files(model) == names
+    assert Checkpoint(model).broken == names
     if names:
         with pytest.raises(CourseError, match=r"helpers\.download ID --folder"):
             models.find_checkpoint(str(model))
@@ -180,8 +181,8 @@ def test_broken_files(damage, names, model):
 def test_one_file_without_an_index(model):
     no_weights(model)
     write_shard(model / "model.safetensors", {"a": 10, "b": 20})
-    assert models.broken_files(model) == []
-    header, begin = models.read_header(model / "model.safetensors")
+    assert Checkpoint(model).broken == []
+    header, begin = read_header(model / "model.safetensors")
     assert header["b"]["data_offsets"] == [10, 30]
     assert begin + 30 == (model / "model.safetensors").stat().st_size
 
@@ -203,19 +204,19 @@ def test_thinking_is_seen_from_the_template(template, thinking, place, model):
         (model / place).write_text(json.dumps({"chat_template": template}))
     elif template:
         (model / place).write_text(template)
-    assert models.capabilities(model).thinking == thinking
+    assert Checkpoint(model).capabilities.thinking == thinking
 
 
 def test_template_that_does_not_work(model):
     (model / "chat_template.jinja").write_text("{% for %}")
     with pytest.raises(CourseError, match="chat template"):
-        models.capabilities(model)
+        Checkpoint(model).capabilities  # noqa: B018 - it is read when asked for
 
 
 def test_template_runs_in_a_sandbox(model):
     (model / "chat_template.jinja").write_text("{{ messages.__class__.__mro__ }}")
     with pytest.raises(CourseError, match="unsafe"):
-        models.capabilities(model)
+        Checkpoint(model).capabilities  # noqa: B018 - it is read when asked for
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_template_runs_in_a_sandbox(model):
 def test_other_capabilities(extra, moe, quantised, model):
     config = json.loads((model / "config.json").read_text()) | extra
     (model / "config.json").write_text(json.dumps(config))
-    found = models.capabilities(model)
+    found = Checkpoint(model).capabilities
     assert (found.moe, found.quantised, found.context) == (moe, quantised, 128)
 
 
@@ -257,19 +258,19 @@ PUBLISHED = {
 def test_catalogue_gives_the_published_numbers():
     found = {
         name: (
-            models.parameters(release.config),
+            catalogue.parameters(release.config),
             round(release.download / 1e9, 2),
-            models.kv_bytes_per_token(release.config),
+            catalogue.kv_bytes_per_token(release.config),
         )
-        for name, release in models.CATALOGUE.items()
+        for name, release in catalogue.CATALOGUE.items()
     }
     assert found == PUBLISHED
 
 
 def test_active_parameters_and_a_shared_expert():
-    catalogue = models.CATALOGUE
-    assert models.parameters(catalogue["Qwen/Qwen3-30B-A3B"].config, active=True) == 3_353_032_704
-    assert models.parameters(catalogue["Qwen/Qwen3-235B-A22B"].config, active=True) == 22_190_763_520
+    known = catalogue.CATALOGUE
+    assert catalogue.parameters(known["Qwen/Qwen3-30B-A3B"].config, active=True) == 3_353_032_704
+    assert catalogue.parameters(known["Qwen/Qwen3-235B-A22B"].config, active=True) == 22_190_763_520
     qwen2_moe = {
         "model_type": "qwen2_moe",
         "num_hidden_layers": 24,
@@ -283,47 +284,47 @@ def test_active_parameters_and_a_shared_expert():
         "moe_intermediate_size": 1408,
         "shared_expert_intermediate_size": 5632,
     }
-    assert models.parameters(qwen2_moe) == 14_315_784_192  # Qwen1.5-MoE-A2.7B
-    assert models.parameters(qwen2_moe, active=True) == 2_689_173_504
+    assert catalogue.parameters(qwen2_moe) == 14_315_784_192  # Qwen1.5-MoE-A2.7B
+    assert catalogue.parameters(qwen2_moe, active=True) == 2_689_173_504
 
 
 def checkpoints() -> list[Path]:
-    return [path.parent for path in sorted((models.ROOT / "assets/models").glob("*/config.json"))]
+    return [path.parent for path in sorted((ROOT / "assets/models").glob("*/config.json"))]
 
 
 @pytest.mark.parametrize("folder", checkpoints(), ids=lambda folder: folder.name)
 def test_arithmetic_on_the_bundled_checkpoints(folder):
     """Against the bytes in the checkpoint's own files."""
-    config = models.read_config(folder)
-    headers = [models.read_header(file)[0] for file in folder.glob("*.safetensors")]
+    config = Checkpoint(folder).config
+    headers = [read_header(file)[0] for file in folder.glob("*.safetensors")]
     entries = [entry for header in headers for entry in header.values()]
-    assert sum(end - begin for begin, end in (entry["data_offsets"] for entry in entries)) == models.weight_bytes(
+    assert sum(end - begin for begin, end in (entry["data_offsets"] for entry in entries)) == catalogue.weight_bytes(
         config
     )
-    assert models.broken_files(folder) == []
-    assert models.capabilities(folder).thinking == "switch"
+    assert Checkpoint(folder).broken == []
+    assert Checkpoint(folder).capabilities.thinking == "switch"
 
 
 def test_estimates_of_quantised_weights():
-    config = models.CATALOGUE["Qwen/Qwen3-8B"].config
-    sizes = [models.weight_bytes(config, dtype) / GIB for dtype in ("bf16", "fp8", "awq")]
+    config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
+    sizes = [catalogue.weight_bytes(config, dtype) / GIB for dtype in ("bf16", "fp8", "awq")]
     assert [round(size, 1) for size in sizes] == [15.3, 8.8, 5.7]
 
 
 def test_what_fits():
-    qwen8, qwen30 = (models.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "30B-A3B"))
-    fit = models.fits(qwen8, 24 * GIB, context=8192)
+    qwen8, qwen30 = (catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "30B-A3B"))
+    fit = catalogue.fits(qwen8, 24 * GIB, context=8192)
     assert fit.fits and fit.max_context % 16 == 0 and 38_000 < fit.max_context < 39_000
-    assert models.fits(qwen8, 24 * GIB, context=fit.max_context).fits
-    assert not models.fits(qwen8, 24 * GIB, context=fit.max_context + 16).fits
-    assert not models.fits(qwen8, 24 * GIB, context=8192, sequences=5).fits
-    assert models.fits(qwen8, 24 * GIB, context=8192, sequences=5, kv_bytes=1).fits
-    assert models.fits(qwen8, 16 * GIB).max_context == 0 and models.fits(qwen8, 16 * GIB, dtype="awq").fits
-    assert models.fits(qwen8, 80 * GIB).max_context == 40960, "no more than the checkpoint allows"
-    assert models.fits(qwen30, 80 * GIB).fits and not models.fits(qwen30, 48 * GIB).fits
-    pair, eight = models.fits(qwen30, 48 * GIB, gpus=2), models.fits(qwen30, 48 * GIB, gpus=8)
-    assert pair.fits and pair.weights == models.weight_bytes(qwen30) / 2
-    assert eight.kv_cache == models.fits(qwen30, 48 * GIB, gpus=4).kv_cache, "4 KV heads: 8 cards hold them twice"
+    assert catalogue.fits(qwen8, 24 * GIB, context=fit.max_context).fits
+    assert not catalogue.fits(qwen8, 24 * GIB, context=fit.max_context + 16).fits
+    assert not catalogue.fits(qwen8, 24 * GIB, context=8192, sequences=5).fits
+    assert catalogue.fits(qwen8, 24 * GIB, context=8192, sequences=5, kv_bytes=1).fits
+    assert catalogue.fits(qwen8, 16 * GIB).max_context == 0 and catalogue.fits(qwen8, 16 * GIB, dtype="awq").fits
+    assert catalogue.fits(qwen8, 80 * GIB).max_context == 40960, "no more than the checkpoint allows"
+    assert catalogue.fits(qwen30, 80 * GIB).fits and not catalogue.fits(qwen30, 48 * GIB).fits
+    pair, eight = catalogue.fits(qwen30, 48 * GIB, gpus=2), catalogue.fits(qwen30, 48 * GIB, gpus=8)
+    assert pair.fits and pair.weights == catalogue.weight_bytes(qwen30) / 2
+    assert eight.kv_cache == catalogue.fits(qwen30, 48 * GIB, gpus=4).kv_cache, "4 KV heads: 8 cards hold them twice"
 
 
 @pytest.mark.parametrize(
@@ -340,10 +341,10 @@ def test_what_fits():
     ],
 )
 def test_what_can_be_cut_into_parts(model, gpus, dtype, possible):
-    config = models.CATALOGUE[f"Qwen/{model}"].config
-    assert models.splits(config, gpus, dtype) is possible
-    assert models.splits(config, 1, dtype) is True
-    assert models.fits(config, 1000 * GIB, dtype=dtype, gpus=gpus).fits is possible
+    config = catalogue.CATALOGUE[f"Qwen/{model}"].config
+    assert catalogue.splits(config, gpus, dtype) is possible
+    assert catalogue.splits(config, 1, dtype) is True
+    assert catalogue.fits(config, 1000 * GIB, dtype=dtype, gpus=gpus).fits is possible
 
 
 def test_share_of_the_card_is_vllms_default():
@@ -351,7 +352,7 @@ def test_share_of_the_card_is_vllms_default():
 
     source = Path(importlib.util.find_spec("vllm").origin).parent / "config" / "cache.py"
     [default] = re.findall(r"gpu_memory_utilization: float = Field\(default=([\d.]+)", source.read_text())
-    assert float(default) == models.GPU_SHARE
+    assert float(default) == catalogue.GPU_SHARE
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import NO_WARNING
 
-from helpers import CourseError, capture, engine, figures, models, routing, tokens
+from helpers import ROOT, CourseError, capture, catalogue, engine, figures, models, routing, tokens
+from helpers.checkpoint import Checkpoint
 from helpers.lessons import l04
 from helpers.routing import RoutingTrace
 
@@ -186,7 +187,7 @@ def test_transformers_4_layout(answered, folder, tmp_path):
         "sys.exit('a block that routes otherwise was not noticed')\n"
     )
     ids = ",".join(str(token) for token in answered.token_ids)
-    environment = os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{models.ROOT}"}
+    environment = os.environ | {"PYTHONPATH": f"{packages}{os.pathsep}{ROOT}"}
     subprocess.run([sys.executable, "-c", script, folder, saved, ids], check=True, env=environment)
     assert_captures_agree(answered, RoutingTrace.load(saved))
 
@@ -201,7 +202,7 @@ def test_vllm_agrees(answered, folder):
     with engine.open_engine(folder) as llm:
         refused(capture.capture_vllm, llm, PROMPT, word="enable_prefix_caching=False")
         cache, size = llm.llm_engine.vllm_config.cache_config, engine.sized_options(folder)["kv_cache_memory_bytes"]
-        per_block = models.kv_bytes_per_token(models.read_config(folder)) * cache.block_size
+        per_block = catalogue.kv_bytes_per_token(Checkpoint(folder).config) * cache.block_size
         assert cache.num_gpu_blocks == size // per_block > 0
 
 
@@ -420,10 +421,10 @@ def test_the_font_covers_what_the_tiny_models_write_and_the_traces():
 
     assert figures.CHINESE_FONT.stat().st_size <= 500_000
     assert (figures.CHINESE_FONT.parent / "OFL.txt").is_file()
-    rooms = models.ROOT / "helpers" / "lessons"
+    rooms = ROOT / "helpers" / "lessons"
     sources = [rooms / "texts.toml", *(path for path in rooms.glob("lA1/*.py") if path.stem != "exercises")]
     text = "".join(path.read_text(encoding="utf-8") for path in sources)
-    for path in models.ROOT.glob("assets/**/routing*.npz"):
+    for path in ROOT.glob("assets/**/routing*.npz"):
         text += b"".join(RoutingTrace.load(path).pieces).decode("utf-8", "ignore")
     chinese = {character for character in text if "\u4e00" <= character <= "\u9fff"}
     assert len(chinese) > 500

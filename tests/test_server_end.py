@@ -16,10 +16,10 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from processes import PATIENCE, descendants, named, wait_until_gone
 
-from helpers import CourseError, models
+from helpers import ROOT, CourseError
 from helpers.server import HOST, Server
 
-GUARD = models.ROOT / "helpers" / "_guard.py"
+GUARD = ROOT / "helpers" / "_guard.py"
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_the_printed_command_works_in_a_plain_shell(capsys, processes):
     line = Server().command
     port = int(shlex.split(line)[shlex.split(line).index("--port") + 1])
     environment = {name: os.environ[name] for name in ("HOME", "PATH", "COURSE_MODEL") if name in os.environ}
-    shell = subprocess.Popen(["bash", "-c", "exec env " + line], cwd=models.ROOT, env=environment)
+    shell = subprocess.Popen(["bash", "-c", "exec env " + line], cwd=ROOT, env=environment)
     processes.append(psutil.Process(shell.pid))
     url = f"http://{HOST}:{port}/health"
     while shell.poll() is None:
@@ -280,7 +280,7 @@ def loaded(processes):
     The first prompt is a single token: without the warm-up of start(), a CPU with AMX does not survive it.
     """
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LOADED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=models.ROOT
+        [sys.executable, "-c", LOADED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     for line in launcher.stdout:
         if line.startswith("loaded"):

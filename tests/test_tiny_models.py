@@ -3,17 +3,15 @@
 import hashlib
 import json
 import random
-import sys
 
 import pytest
 
 from helpers import models
+from helpers.checkpoint import Checkpoint
 from helpers.lessons import lA1
 from helpers.lessons.l04 import TOKEN_CLASSES
 from helpers.lessons.lA1.tool_calls import CALCULATOR
 from helpers.lessons.texts import texts
-
-sys.path.append(str(models.ROOT / "benchmarks"))
 
 # Lessons quote these weights' behaviour: new weights mean new recordings.
 WEIGHTS = {
@@ -59,7 +57,7 @@ def test_the_weights_are_the_ones_the_lessons_were_recorded_with(folder):
 
 
 def test_a_checkpoint_has_the_hub_layout_and_its_traps_are_explicit(folder):
-    config = models.read_config(folder)
+    config = Checkpoint(folder).config
     moe = folder.name == "qwen3-moe-tiny"
     assert config["architectures"] == ["Qwen3MoeForCausalLM" if moe else "Qwen3ForCausalLM"]
     assert (
@@ -257,7 +255,7 @@ def test_two_trainings_agree_bit_for_bit_and_a_resumed_one_equals_them(name, tmp
 @pytest.mark.parametrize("name", ["qwen3-tiny", "qwen3-moe-tiny"])
 def test_a_tiny_model_does_what_its_card_says(name):
     """Every row of the table with a fifth of the cases: 100 products, 60 sums, 20 follow-ups; two of a row may miss."""
-    from tiny_models import measure
+    from benchmarks.tiny_models import measure
 
     rows = measure(models.find_checkpoint(name), 20)
     few = {row.what for row in rows if row.what.startswith(("follow-up", "tool", "sums, 400"))}
@@ -268,7 +266,7 @@ def test_a_tiny_model_does_what_its_card_says(name):
 
 @pytest.mark.large
 def test_the_experts_of_the_moe_differ():
-    from tiny_models import measure_experts
+    from benchmarks.tiny_models import measure_experts
 
     rows, traces = measure_experts(models.find_checkpoint("qwen3-moe-tiny"), 30)
     assert all(row.reached for row in rows), [str(row) for row in rows]

@@ -8,7 +8,8 @@ import nbformat
 import pytest
 from conftest import ROOT
 
-from helpers import models
+from helpers import catalogue, models
+from helpers.checkpoint import Checkpoint
 from helpers.lessons.l05.exercises import tiny_tokenizer
 from tools.lessons.run import execute
 
@@ -22,8 +23,8 @@ def wide_model(tmp_path_factory):
     import transformers
 
     folder, tiny = tmp_path_factory.mktemp("models") / "qwen3-wide", models.find_checkpoint("qwen3-tiny")
-    shape = models.CATALOGUE["Qwen/Qwen3-0.6B"].config
-    small = models.read_config(tiny)
+    shape = catalogue.CATALOGUE["Qwen/Qwen3-0.6B"].config
+    small = Checkpoint(tiny).config
     kept = {name: small[name] for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
     config = transformers.Qwen3Config(
         **shape | kept | {"num_hidden_layers": 2, "max_position_embeddings": 4096},
@@ -38,9 +39,9 @@ def wide_model(tmp_path_factory):
 
 
 def test_it_has_the_shape_of_06b(wide_model):
-    config = models.read_config(wide_model)
+    config = Checkpoint(wide_model).config
     assert (config["hidden_size"], config["num_attention_heads"], config["head_dim"]) == (1024, 16, 128)
-    assert not models.is_bundled(wide_model) and models.capabilities(wide_model).thinking == "switch"
+    assert not models.is_bundled(wide_model) and Checkpoint(wide_model).capabilities.thinking == "switch"
     assert tiny_tokenizer().vocab_size <= config["vocab_size"]
 
 

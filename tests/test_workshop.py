@@ -17,7 +17,7 @@ from conftest import ROOT
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 
-from helpers import machine
+from helpers import preflight
 from tools.workshop import check
 from tools.workshop.keys import make_keys, read_keys
 from tools.workshop.proxy import Proxy, running
@@ -185,7 +185,7 @@ def test_thirty_clients_on_a_server_of_our_own():
 @pytest.mark.slow
 def test_a_room_that_is_not_ready_is_red(monkeypatch, capsys, lines, server):
     """One real server: straight on it, the door is open; behind a proxy with room for one, requests are turned away."""
-    monkeypatch.setattr(machine, "preflight", lambda seen: [])
+    monkeypatch.setattr(preflight, "preflight", lambda seen: [])
     monkeypatch.setattr(check, "read_keys", lambda: {"table-1": "key-one"})
     monkeypatch.setenv("CLIENTS", "6")
     client = openai.OpenAI(base_url=server.base_url, api_key="EMPTY")

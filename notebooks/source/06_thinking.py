@@ -27,11 +27,12 @@ import os
 import time
 
 from helpers import figures, models, say
+from helpers.checkpoint import Checkpoint
 from helpers.engine import close_engine, open_engine, split
 from helpers.lessons import l06
 
 folder = models.course_model()
-print(models.describe(folder), "| thinking:", models.capabilities(folder).thinking)
+print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.thinking)
 
 # %% [markdown] lang="zh" key="open-text" facts="2507"
 # Qwen3 是混合模型：同一组权重，可以先想再答，也可以直接答。切换全在提示词里，没有别的机关。`open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`：引擎因此认得 `<think>` 和 `</think>`，后面的思考预算要用。

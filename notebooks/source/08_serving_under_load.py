@@ -27,7 +27,7 @@ import asyncio
 import os
 import time
 
-from helpers import engine, figures, models, say
+from helpers import GIB, catalogue, engine, figures, models, say
 from helpers.lessons import l08
 from helpers.server import Server
 
@@ -183,9 +183,9 @@ for level in levels:
 # Guess first: how many requests fit? And with a single one, how many tokens a second at most?
 
 # %% key="limit"
-config = models.CATALOGUE["Qwen/Qwen3-8B"].config
-weights, per_token, bandwidth = models.weight_bytes(config), models.kv_bytes_per_token(config), 384 * 21e9 / 8
-room = 23.5 * models.GIB * models.GPU_SHARE - weights - 1.5 * models.GIB
+config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
+weights, per_token, bandwidth = catalogue.weight_bytes(config), catalogue.kv_bytes_per_token(config), 384 * 21e9 / 8
+room = 23.5 * GIB * catalogue.GPU_SHARE - weights - 1.5 * GIB
 fitting = int(room // (1024 * per_token))
 # zh: 一步要读的字节：除输入嵌入以外的全部权重
 # en: bytes that a step reads: all weights but the input embedding
@@ -199,7 +199,7 @@ def bound(n):
 
 
 print(say("权重：", "weights:"), f"{weights / 1e9:.1f} GB")
-print(say("留给 KV 缓存：", "left for the KV cache:"), f"{room / models.GIB:.1f} GiB")
+print(say("留给 KV 缓存：", "left for the KV cache:"), f"{room / GIB:.1f} GiB")
 print(say("装得下的请求：", "requests that fit:"), fitting)
 # zh: 同时的请求数，吞吐量的上限，一个词元至少要多久
 # en: requests at once, bound of the throughput, shortest time a token
@@ -688,16 +688,16 @@ for name, memory, tp, pp in (
     ("235B-A22B", 48, 8, 1),
     ("235B-A22B", 48, 8, 2),
 ):
-    config = models.CATALOGUE[f"Qwen/Qwen3-{name}"].config
+    config = catalogue.CATALOGUE[f"Qwen/Qwen3-{name}"].config
     heads = config["num_key_value_heads"]
     # zh: 一个头不会再切开
     # en: a head is never cut
-    kv = models.kv_bytes_per_token(config) * max(1, heads // tp) / heads / pp
-    weights = models.weight_bytes(config) / (tp * pp)
-    room = 0.98 * memory * models.GIB * models.GPU_SHARE - weights - 1.5 * models.GIB
+    kv = catalogue.kv_bytes_per_token(config) * max(1, heads // tp) / heads / pp
+    weights = catalogue.weight_bytes(config) / (tp * pp)
+    room = 0.98 * memory * GIB * catalogue.GPU_SHARE - weights - 1.5 * GIB
     tokens = f"{room / kv:9,.0f}" if room > 0 else say("   装不下", "does not fit")
     cards = f"TP {tp} × PP {pp}, {memory} GB"
-    weights = f"{weights / models.GIB:9.1f} GiB"
+    weights = f"{weights / GIB:9.1f} GiB"
     print(f"{name:10} {cards:18} {weights} {kv / 1024:17.0f} KiB       {tokens}")
 
 # %% [markdown] lang="zh" key="tp-text"

@@ -23,7 +23,8 @@
 # %% key="setup"
 import random
 
-from helpers import figures, machine, models
+from helpers import ROOT, catalogue, figures, models, sets
+from helpers.checkpoint import Checkpoint
 from helpers.language import LANGUAGE, say
 from helpers.lessons import lA1
 from helpers.lessons.lA1 import recipe
@@ -53,8 +54,8 @@ from helpers.lessons.lA1 import recipe
 # %% key="sizes" tags=["extra"]
 folders = {name: models.find_checkpoint(name) for name in recipe.MODELS}
 for name, folder in folders.items():
-    config = models.read_config(folder)
-    total, active = models.parameters(config), models.parameters(config, active=True)
+    config = Checkpoint(folder).config
+    total, active = catalogue.parameters(config), catalogue.parameters(config, active=True)
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
     # zh: 参数，一个词元用到的参数，bf16 的文件大小
     # en: parameters, those that one token uses, size of the file in bf16
@@ -415,7 +416,7 @@ assert loss < 0.1
 # **Extra.** The loss first. Guess: over 3,800 steps, does it fall evenly, or fast and then slowly?
 
 # %% key="curves" tags=["extra"]
-log = np.load(models.ROOT / "assets" / "traces" / "moe_balance_on.npz")
+log = np.load(ROOT / "assets" / "traces" / "moe_balance_on.npz")
 figure, axes = figures.figure(1, 2, height=2.8)
 axes[0].plot(log["step"], log["loss"], color="#4477aa", linewidth=1)
 for step, label in (
@@ -443,7 +444,7 @@ figure
 # Now the experts. Two guesses first: without balance, how unequal do their shares become? Is there an expert that gets next to no token?
 
 # %% key="load"
-logs = {name: np.load(models.ROOT / "assets" / "traces" / f"moe_balance_{name}.npz") for name in ("on", "off")}
+logs = {name: np.load(ROOT / "assets" / "traces" / f"moe_balance_{name}.npz") for name in ("on", "off")}
 length, steps = len(logs["off"]["step"]), logs["on"]["step"]
 figure, axes = figures.figure(2, 4, height=4.4, sharex=True, sharey=True)
 labels = {"on": say("有均衡", "with balance"), "off": say("没有均衡", "without")}
@@ -658,7 +659,7 @@ def is_right(content, expected):
 print(*prompts[:4], sep="\n")
 # zh: 下面都要用 vLLM
 # en: all that follows needs vLLM
-machine.require_vllm()
+sets.require_vllm()
 
 # %% [markdown] lang="zh" key="cap-offline-text"
 # 第二步：离线试。vLLM 的 `thinking_token_budget` 数思考里的词元，数满就替模型写上 `</think>`；`None` 是不限。采样用 Qwen 给思考模式的建议值，不用贪心解码。

@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from helpers import ROOT
 from helpers.explorer.routing import RoutingExplorer
 from helpers.routing import RoutingTrace
-from tools import ROOT
 
 ASSETS = ROOT / "assets"
 TOKEN, LAYER = 13, 1

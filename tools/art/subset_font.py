@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fontTools import subset
 
-from tools import ROOT
+from helpers import ROOT
 
 FONTS = ROOT / "assets" / "fonts"
 # The terms, what the tiny models were trained on, and all that a figure's labels can be taken from.

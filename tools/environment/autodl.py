@@ -12,7 +12,9 @@ from pathlib import Path
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import start_new_kernel
 
-from helpers import CourseError, machine, models
+from helpers import CourseError, catalogue, machine
+from helpers.cache import hub_copies
+from helpers.preflight import FRONT_ENDS
 from tools.environment import make_env
 
 CONTEXT = 8192  # tokens that the lessons ask for at most
@@ -34,12 +36,12 @@ def largest_model(here: machine.Machine) -> str:
     gpu = here.gpus[0].memory * 2**20 if here.gpus and here.gpus[0].memory else 0
     fitting = [
         name
-        for name, release in models.CATALOGUE.items()
+        for name, release in catalogue.CATALOGUE.items()
         if release.config["model_type"] == "qwen3"
-        and models.fits(release.config, gpu, CONTEXT).fits
-        and (models.hub_copies(name) or 1.1 * release.download < (here.data_disk or 0))
+        and catalogue.fits(release.config, gpu, CONTEXT).fits
+        and (hub_copies(name) or 1.1 * release.download < (here.data_disk or 0))
     ]
-    return max(fitting, key=lambda name: models.CATALOGUE[name].download, default="none")
+    return max(fitting, key=lambda name: catalogue.CATALOGUE[name].download, default="none")
 
 
 def check_kernel() -> str:
@@ -72,8 +74,8 @@ def check_front_ends(server: str) -> None:
     """Raises CourseError unless the JupyterLab of another environment has the widgets' front-ends, switched on."""
     listed = subprocess.run([server, "-m", "jupyter", "labextension", "list"], capture_output=True, text=True)
     text = listed.stdout + listed.stderr
-    lines = {name: line for line in text.splitlines() for name in machine.FRONT_ENDS if f" {name} " in f"{line} "}
-    if missing := [name for name in machine.FRONT_ENDS if "enabled" not in lines.get(name, "")]:
+    lines = {name: line for line in text.splitlines() for name in FRONT_ENDS if f" {name} " in f"{line} "}
+    if missing := [name for name in FRONT_ENDS if "enabled" not in lines.get(name, "")]:
         raise CourseError(
             f"{server} 的 JupyterLab 缺少控件前端 {'、'.join(missing)}：请运行 make kernel。",
             f"The JupyterLab of {server} lacks the widget front-ends {', '.join(missing)}: run make kernel.",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tools import ROOT
+from helpers import ROOT
 
 LOCKS = Path(__file__).resolve().parent / "locks"
 

@@ -62,10 +62,15 @@ def leave_old_python(version, search_path):
 
 leave_old_python(sys.version_info[:2], os.environ.get("PATH", ""))
 
-from helpers import CourseError, machine, models  # noqa: E402
-from tools import ROOT  # noqa: E402
+from helpers import (  # noqa: E402
+    GIB,
+    ROOT,
+    CourseError,
+    machine,
+    sets,
+)
 
-DATA_DISK = models.AUTODL_DATA_DISK
+DATA_DISK = machine.AUTODL_DATA_DISK
 CONSOLE_BIN = "/root/miniconda3/bin"  # the JupyterLab that AutoDL's console opens
 PACKAGE_FOUND = ("Collecting ", "Processing ", "Requirement already satisfied")  # how pip's line on a package begins
 
@@ -104,7 +109,7 @@ def is_usable(folder: Path) -> bool:
     return bool(made_in) and Path(made_in[1]).resolve() == folder
 
 
-def holds_other_set(folder: Path, dependency_set: machine.DependencySet) -> bool:
+def holds_other_set(folder: Path, dependency_set: sets.DependencySet) -> bool:
     """True if vLLM's other build is in the environment: both write one folder `vllm`, and would mix.
 
     To the client set, either is the other one.
@@ -139,7 +144,7 @@ def python_version(python: str) -> tuple[int, ...]:
 # ---- the stamp
 
 
-def stamp_of(folder: Path, dependency_set: machine.DependencySet) -> dict[str, str]:
+def stamp_of(folder: Path, dependency_set: sets.DependencySet) -> dict[str, str]:
     """What a finished installation looks like: set, text of its lock, Python, and the course that it points to."""
     return {
         "set": dependency_set.name,
@@ -159,7 +164,7 @@ def read_stamp(folder: Path) -> dict[str, str]:
 
 def is_current(folder: Path, wanted: str | None) -> bool:
     """True if there is nothing to install."""
-    return wanted in machine.SETS and is_usable(folder) and read_stamp(folder) == stamp_of(folder, machine.SETS[wanted])
+    return wanted in sets.SETS and is_usable(folder) and read_stamp(folder) == stamp_of(folder, sets.SETS[wanted])
 
 
 # ---- installation
@@ -234,7 +239,7 @@ def check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(place).free
     missing = needed - sum(path.lstat().st_size for path in folder.rglob("*"))
     if free < missing:
-        free_gib, missing_gib = f"{free / machine.GIB:.1f} GiB", f"{missing / machine.GIB:.1f} GiB"
+        free_gib, missing_gib = f"{free / GIB:.1f} GiB", f"{missing / GIB:.1f} GiB"
         raise CourseError(
             f"磁盘空间不够：{place} 还剩 {free_gib}，安装还要 {missing_gib}；请腾出空间，或用 VENV=… 装到别的磁盘。",
             f"Not enough disk: {place} has {free_gib} left and the installation needs {missing_gib} more; "
@@ -288,14 +293,14 @@ def write_vllm_metadata(python: str, version: str) -> None:
     (purelib / name / "RECORD").write_text(f"{name}/METADATA,,\n{name}/RECORD,,\n")
 
 
-def prepare(folder: Path, dependency_set: machine.DependencySet, torch: str) -> list[str]:
+def prepare(folder: Path, dependency_set: sets.DependencySet, torch: str) -> list[str]:
     """Makes an environment in `folder` that can take this set, or readies the one there for more.
 
     Returns pip's options for this version of torch. Raises CourseError if neither is possible.
     """
     python = str(folder / "bin" / "python")
     if is_usable(folder) and not holds_other_set(folder, dependency_set):
-        if python_version(python)[:2] not in machine.PYTHONS:
+        if python_version(python)[:2] not in sets.PYTHONS:
             raise CourseError(*OLD_PYTHON)
         (folder / STAMP).unlink(missing_ok=True)
         drop_half_written(folder)
@@ -314,9 +319,9 @@ def prepare(folder: Path, dependency_set: machine.DependencySet, torch: str) -> 
 def install(folder: Path, wanted: str | None) -> None:
     """Everything from an empty folder, a half-made or an outdated environment to a current one."""
     here = machine.look()
-    dependency_set = machine.SETS.get(wanted or "", machine.SETS["cpu"])
-    machine.refuse_unsupported(here, dependency_set)
-    dependency_set = machine.choose_set(here, wanted)
+    dependency_set = sets.SETS.get(wanted or "", sets.SETS["cpu"])
+    sets.refuse_unsupported(here, dependency_set)
+    dependency_set = sets.choose_set(here, wanted)
     check_disk(folder, dependency_set.disk)
     print(f"· {dependency_set.lock} -> {folder}", flush=True)
 
@@ -354,7 +359,7 @@ def make_kernel(folder: Path) -> None:
     say(f"已为当前用户注册内核 {KERNEL}。", "The kernel is registered for this user.")
     server = server_python(folder, os.environ.get("PATH", ""))
     if server:
-        pins = machine.SETS[read_stamp(folder)["set"]].pins()
+        pins = sets.SETS[read_stamp(folder)["set"]].pins()
         pip_install(server, [f"{package}=={pins[package]}" for package in ("jupyterlab-widgets", "anywidget")])
         say(f"控件的前端已装进 {server} 的环境，请刷新 JupyterLab。", "Widget front-ends are in; reload JupyterLab.")
 

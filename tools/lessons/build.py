@@ -19,8 +19,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import CourseError
-from tools import ROOT
+from helpers import ROOT, CourseError
 from tools.lessons import page_language
 from tools.lessons.checks import check_lesson, check_notebook, warnings
 from tools.lessons.pages import shared_pages

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
-from tools import ROOT
+from helpers import ROOT
 from tools.lessons.checks import compare, read_terms
 from tools.lessons.source import LANGUAGES, LessonError, lesson_names, read_lessons
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import CourseError, models
-from tools import ROOT
+from helpers import ROOT, CourseError, models
 from tools.lessons.checks import check_notebook
 from tools.lessons.record import normalised, provenance
 from tools.lessons.source import choose_lessons, lesson_names, notebook_text, read_lesson

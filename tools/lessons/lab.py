@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 
-from tools import ROOT
+from helpers import ROOT
 from tools.lessons import learner_copy
 
 # With -P this folder stays off JupyterLab's import path: the course's modules are none of its business.

@@ -15,10 +15,9 @@ import re
 import sys
 from pathlib import Path
 
-from helpers import CourseError
+from helpers import ROOT, CourseError
 from helpers.language import say
 from helpers.progress import came_as, exercises, read_copy, read_notebook, text_hash, texts
-from tools import ROOT
 from tools.lessons.source import LANGUAGES, notebook_text, other_language
 
 

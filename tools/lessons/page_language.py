@@ -26,8 +26,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import CourseError
-from tools import ROOT
+from helpers import ROOT, CourseError
 from tools.lessons.checks import NUMBER, read_terms
 from tools.lessons.source import (
     LANGUAGES,
@@ -52,7 +51,6 @@ BREAK = re.compile(r"[^\x20-\x7e’]|[,;:!?()\[\]{}|\"“”<>=]|\.(?=\s|$)|\s{2
 WORD = re.compile(r"(?:[A-Za-z]?[a-z]+(?:['’][a-z]+)?|I|A)(?:-[A-Za-z]?[a-z]+)*")
 NEUTRAL = re.compile(r"[A-Z]+s?|[\w-]*_[\w-]*")
 CHINESE = re.compile(rf"[\u4e00-\u9fff]{{{CHARACTERS},}}")
-NUMBER = re.compile(r"(?<![A-Za-z0-9_.])\d+(?:[.,]\d+)*")
 GROUPED = re.compile(r"(?<![A-Za-z0-9_.])(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!\d|\.\d)|\d+(?:\.\d+)*)")
 SAID = re.compile(GROUPED.pattern + r"(?![A-Za-z0-9_]|\.\d)( ?%)?")  # not the 30 of 30B
 LINK = re.compile(r"\]\([^)\s]+\)|https?://")

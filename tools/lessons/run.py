@@ -24,12 +24,11 @@ from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
 
-from helpers import CourseError, machine, models
-from tools import ROOT
+from helpers import GIB, ROOT, CourseError, machine, models
 from tools.lessons.source import LANGUAGES, choose_lessons, notebook_text
 
 CELL_TIMEOUT = 600  # seconds
-MEMORY = 3 * models.GIB  # of one lesson, at most
+MEMORY = 3 * GIB  # of one lesson, at most
 ALONE = ("08",)  # measures throughput, and uses all cores for it
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -22,8 +22,7 @@ from pathlib import Path, PurePosixPath
 
 import nbformat
 
-from helpers import CourseError, models
-from tools import ROOT
+from helpers import ROOT, CourseError, models
 from tools.lessons.build import notebook_path, recorded_outputs
 from tools.lessons.checks import FENCE
 from tools.lessons.record import WIDGET_VIEW, normalised, provenance

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 
-from helpers import CourseError
-from tools import ROOT
+from helpers import ROOT, CourseError
 from tools.lessons.source import LANGUAGES
 
 DOCS = ROOT / "docs"

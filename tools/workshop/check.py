@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import httpx
 import openai
 
-from helpers import CourseError, machine
+from helpers import CourseError, machine, preflight
 from tools.workshop.keys import read_keys
 
 QUESTIONS = ("37×46=?", "给我一个关于大模型的简短介绍。", "What is 12+30?", "你是谁？")
@@ -164,7 +164,7 @@ def classroom():
 
 def main() -> int:
     report = Report()
-    for check in machine.preflight(machine.look()):
+    for check in preflight.preflight(machine.look()):
         report.line(check.level, f"{check.zh_name} {check.name}", check.fact, check.zh, check.en)
     try:
         with classroom() as (base_url, keys):

@@ -3,7 +3,7 @@
 import secrets
 from pathlib import Path
 
-from tools import ROOT
+from helpers import ROOT
 
 KEYS = ROOT / "build" / "workshop" / "keys.txt"
 

@@ -3,10 +3,10 @@
 from functools import partial
 from itertools import product
 
-from helpers import models
+from helpers import catalogue
 from helpers.check import Exercise
 
-CONFIGS = {size: models.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "0.6B", "30B-A3B")}
+CONFIGS = {size: catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "0.6B", "30B-A3B")}
 
 
 # ---------------------------------------------------------------------------------------------- exercise 1
@@ -196,7 +196,9 @@ ex2 = Exercise(
 # ---------------------------------------------------------------------------------------------- exercise 3
 
 
-def kv_bytes(config, both=2, heads="num_key_value_heads", head_dim=models.head_dim, layers="num_hidden_layers", size=2):
+def kv_bytes(
+    config, both=2, heads="num_key_value_heads", head_dim=catalogue.head_dim, layers="num_hidden_layers", size=2
+):
     return both * config.get(layers, 1) * config[heads] * head_dim(config) * size
 
 
@@ -204,7 +206,7 @@ HALF = ("只有一半：键和值都要存，每个数 2 字节。",
         "this is half: keys and values are both stored, with 2 bytes a number.")  # fmt: skip
 
 ex3 = Exercise(
-    right=models.kv_bytes_per_token,
+    right=catalogue.kv_bytes_per_token,
     cases={f"Qwen3-{size}": (config,) for size, config in CONFIGS.items()},
     start=("每层、每个 KV 头都要存一个键和一个值，各 head_dim 个数，每个数 2 字节。",
            "each layer and KV head stores a key and a value of head_dim numbers, 2 bytes each."),

@@ -3,7 +3,7 @@
 from functools import partial
 from itertools import product
 
-from helpers import models
+from helpers import catalogue
 from helpers.check import Exercise
 from helpers.difference import alike
 from helpers.lessons import balance
@@ -195,7 +195,7 @@ def router_parameters(config):
 
 ex3 = Exercise(
     right=expert_parameters,
-    cases={f"Qwen3-{size}": (models.CATALOGUE[f"Qwen/Qwen3-{size}"].config,) for size in ("30B-A3B", "235B-A22B")},
+    cases={f"Qwen3-{size}": (catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config,) for size in ("30B-A3B", "235B-A22B")},
     start=("一个专家是三个 hidden × moe_intermediate_size 的矩阵；再乘专家数和层数。",
            "an expert is three matrices of hidden × moe_intermediate_size; times the experts, times the layers."),
     mistakes=[
