@@ -193,7 +193,7 @@ def refuse_too_large(model: Path | Checkpoint, options: dict) -> None:
 
 
 def _room(options: dict) -> float | None:
-    """Bytes that an engine may take here; None on a GPU whose memory nvidia-smi does not tell, as vLLM says then."""
+    """Bytes an engine may take here; None on a GPU whose memory nvidia-smi does not tell: vLLM says what it finds."""
     if on_cpu():
         return min(psutil.virtual_memory().available, machine.look().memory)
     cards = machine.gpu_use().memory

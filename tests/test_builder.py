@@ -277,6 +277,7 @@ def test_copy_me_cells_stand_alone(code, message, course, capsys):
         ("from helpers.engine import chat as open_engine\n", "helpers.engine.chat"),
         ("import helpers.engine as e\n\ne.generate('x').text\n", "helpers.engine.generate"),
         ("import helpers\n\nhelpers.server.ask('x')\n", "helpers.server.ask"),
+        ("from helpers.llm import Engine\n", "helpers.llm.Engine"),
     ],
 )
 def test_lessons_5_to_8_call_the_libraries_themselves(code, said, course, capsys):

@@ -16,6 +16,7 @@ RAW_API_LESSONS = {"05", "06", "07", "08"}
 ALLOWED_HELPERS = {
     "engine": {"close_engine", "on_cpu", "open_engine", "sized_options", "split"},
     "server": {"Server"},
+    **dict.fromkeys(("attached", "endpoint", "llm"), set()),
 }
 MAX_SETUP_LINES = 8
 MAX_BYTES = 400_000
