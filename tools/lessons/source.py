@@ -30,7 +30,7 @@ Attributes of a cell:
 Fixed keys: the first cell is ``title``, its first line the lesson's only ``# `` heading; ``setup`` has at most 8 lines.
 Exercise ``ex1`` is three code cells: ``ex1`` (tag ``exercise``), ``ex1-solution`` (tag ``solution``,
 directly after it, defining the same names) and ``ex1-check``, which calls ``l05.ex1.check(...)`` of the lesson's room,
-``helpers/lessons/l05.py``.
+``helpers/lessons/l05``.
 
 Links to other lessons are written ``../zh/02_model_download.ipynb`` in Chinese and ``../en/...`` in English cells.
 The line under the title (link to the other language, where the outputs come from) is generated.
