@@ -4,6 +4,7 @@
 # LESSONS="05 07"            只处理这几课（run、record） · these lessons only
 # COURSE_MODEL=…             run 用的模型 · the model for run
 # ARGS="tests/test_hub.py"   只跑这些测试（test） · these tests only
+# ARGS=--recorded            不运行，用录好的输出（site） · the site from the recorded outputs, nothing is run
 # CU12=文件夹 folder         test-all 也跑 vLLM 0.19，装在那里 · test-all runs vLLM 0.19 too, installed there
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -54,7 +55,7 @@ lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, 
 	@$(PYTHON) tools/check_docs.py
 
 site: env  ## 生成中英文网站 build/site/index.html · build the site in both languages
-	@$(PYTHON) tools/build_site.py
+	@$(PYTHON) tools/build_site.py $(ARGS)
 
 slides: env  ## 由网站剪出每一课主线的幻灯片 build/slides · cut slides of each lesson's core out of the site
 	@$(PYTHON) tools/build_slides.py
