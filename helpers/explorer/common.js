@@ -73,8 +73,11 @@ function pageLanguage(kernel) {
 // state.lang is the language shown; update(changes) is the explorer's, called for a language or a theme chosen.
 function explorerPage(labels, state, update) {
   const translated = []; // [node, function that gives its text, attribute]
-  const said = (node, text) => (translated.push([node, text]), node);
-  const named = (node, text) => (translated.push([node, text, "aria-label"]), node);
+  function said(node, text, attribute) {
+    translated.push([node, text, attribute]);
+    return node;
+  }
+  const named = (node, text) => said(node, text, "aria-label");
   const root = element("section", { className: "rx" });
   root.dataset.lmSuppressShortcuts = "true"; // the arrow keys are ours, not JupyterLab's
 
@@ -84,7 +87,9 @@ function explorerPage(labels, state, update) {
   const choice = (options, onChoose) =>
     element("span", { className: "rx-choice" }, ...options.map(([value, name]) => {
       const button = element("button", { type: "button", value, onclick: () => onChoose(value) });
-      return typeof name === "string" ? (button.append(name), button) : said(button, name);
+      if (typeof name !== "string") return said(button, name);
+      button.append(name);
+      return button;
     }));
   const press = (box, value) => {
     for (const button of box.children) button.setAttribute("aria-pressed", button.value === value);
@@ -96,8 +101,10 @@ function explorerPage(labels, state, update) {
   function translate() {
     root.lang = state.lang;
     press(languages, state.lang);
-    for (const [node, text, attribute] of translated)
-      attribute ? node.setAttribute(attribute, text()) : (node.textContent = text());
+    for (const [node, text, attribute] of translated) {
+      if (attribute) node.setAttribute(attribute, text());
+      else node.textContent = text();
+    }
   }
   function takeTheme() { // whether it differs from the one before
     const theme = isDark() ? "dark" : "light", differs = root.dataset.theme !== theme;
@@ -111,7 +118,10 @@ function explorerPage(labels, state, update) {
     watcher.observe(node, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-vscode-theme-kind", "data-theme"] });
   const preference = matchMedia("(prefers-color-scheme: dark)");
   preference.addEventListener("change", onTheme);
-  const leave = () => (watcher.disconnect(), preference.removeEventListener("change", onTheme));
+  function leave() {
+    watcher.disconnect();
+    preference.removeEventListener("change", onTheme);
+  }
 
   return { root, label, said, named, choice, press, languages, translate, takeTheme, leave };
 }

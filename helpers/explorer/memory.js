@@ -97,9 +97,9 @@ function render({ model: widget, el }) {
   const note = element("p", { className: "rx-muted rx-note" });
   const table = element("table");
   const captions = element("ul", { className: "rx-captions" });
-  const factTitles = {};
-  const panel = (name) => element("div", { className: "rx-panel" },
-    (factTitles[name] = element("div", { className: "rx-muted" })), facts[name]);
+  const title = () => element("div", { className: "rx-muted" });
+  const factTitles = { largest: title(), most: title(), perToken: title(), download: title() };
+  const panel = (name) => element("div", { className: "rx-panel" }, factTitles[name], facts[name]);
 
   root.append(
     element("style", { textContent: COMMON_CSS + MEMORY_CSS }),
@@ -112,7 +112,7 @@ function render({ model: widget, el }) {
       control("context", contexts, contextValue), control("sequences", sequences, sequencesValue),
       control("kv", kvs)),
     element("div", { className: "rx-panel" }, verdict, bar, legend),
-    element("div", { className: "rx-facts" }, ...["largest", "most", "perToken", "download"].map(panel)),
+    element("div", { className: "rx-facts" }, ...Object.keys(facts).map(panel)),
     note,
     element("details", { ontoggle: fillTable }, said(element("summary"), () => label("table")), table),
     captions);

@@ -10,6 +10,7 @@ import traitlets
 
 from helpers import figures, language
 
+FOLDER = Path(__file__).parent
 PAGE = """<!doctype html>
 <html lang="{lang}">
 <meta charset="utf-8">
@@ -30,10 +31,18 @@ render({{ model: {{ get: () => data }}, el: document.body }});
 """
 
 
-def javascript(name: str) -> str:
-    """The code of an explorer: what all have in common, then ``name.js``, which defines and exports ``render``."""
-    folder = Path(__file__).parent
-    return "\n".join((folder / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name))
+def plain_script(*modules: str) -> str:
+    """Modules of the engine ``qwen/`` without their imports and exports; each stands behind those that it needs."""
+    texts = [(FOLDER / "qwen" / f"{module}.js").read_text(encoding="utf-8") for module in modules]
+    lines = [line for text in texts for line in text.splitlines() if not line.startswith("import ")]
+    return "\n".join(line.removeprefix("export ") for line in lines)
+
+
+def javascript(name: str, *modules: str) -> str:
+    """The code of an explorer: what it uses of the engine, what all explorers have in common, then ``name.js``, which
+    defines and exports ``render``."""
+    parts = [(FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name)]
+    return "\n".join([plain_script(*modules), *parts])
 
 
 class Explorer(anywidget.AnyWidget):

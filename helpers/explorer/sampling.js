@@ -1,5 +1,5 @@
 // The sampling explorer: sliders for temperature, top-k, top-p and min-p over a model's next-token distribution.
-// Stands behind common.js, see helpers/explorer/page.py.
+// Stands behind common.js and the engine's sample.js, see helpers/explorer/page.py.
 
 const SAMPLING_CSS = `
 .sx-panels { display:grid; grid-template-columns:minmax(0,1fr); gap:12px; }
@@ -33,52 +33,22 @@ function floats(base64) {
   return Float64Array.from({ length: view.byteLength / 4 }, (_, place) => view.getFloat32(4 * place, true));
 }
 
-// Probabilities after each of vLLM's steps; `logprobs` falls. Returns what sampling uses and the mass that was cut.
-function sample(logprobs, { temperature, topK, topP, minP }) {
-  const used = new Float64Array(logprobs.length);
-  if (temperature === 0) {
-    used[0] = 1;
-    return { used, kept: 1, cut: 0 };
-  }
-  const scaled = logprobs.map((value) => Math.exp((value - logprobs[0]) / temperature));
-  const total = scaled.reduce((sum, value) => sum + value, 0);
-  let kept = scaled.length;
-  if (minP > 0) while (scaled[kept - 1] < minP) kept--; // relative to the likeliest, which is 1 here
-  if (topK > 0 && topK < kept) {
-    let ties = topK; // as in vLLM, tokens as likely as the k-th stay
-    while (ties < kept && logprobs[ties] === logprobs[topK - 1]) ties++;
-    kept = ties;
-  }
-  if (topP < 1) {
-    const mass = scaled.subarray(0, kept).reduce((sum, value) => sum + value, 0);
-    let before = 0, place = 0;
-    while (place < kept && before / mass < topP) before += scaled[place++];
-    kept = place;
-  }
-  const left = scaled.subarray(0, kept).reduce((sum, value) => sum + value, 0);
-  for (let place = 0; place < kept; place++) used[place] = scaled[place] / left;
-  return { used, kept, cut: 1 - left / total };
+// The probabilities that sampling uses, how many tokens they leave, and the mass that was cut.
+function settle(logprobs, { temperature, minP, topK, topP }) {
+  const used = distribution(logprobs, { temperature, minP, topK, topP });
+  const cut = distribution(logprobs, { temperature }).reduce((sum, value, place) => (used[place] > 0 ? sum : sum + value), 0);
+  return { used, kept: used.filter((value) => value > 0).length, cut };
 }
 
 function entropy(probabilities) {
   return probabilities.reduce((sum, value) => sum - (value > 0 ? value * Math.log2(value) : 0), 0);
 }
 
-// A small repeatable generator (mulberry32), so that the same clicks draw the same tokens.
-function generator(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 function render({ model, el }) {
   const data = model.get("data");
   const positions = data.positions.map((position) => ({ ...position, logprobs: floats(position.logprobs) }));
   const state = { ...data.presets.asIs, position: 0, lang: pageLanguage(data.lang) };
-  let random = generator(1), counts = [], total = 0;
+  let random = seededRandom(1), counts = [], total = 0;
   const page = explorerPage(data.labels, state, update);
   const { root, label, said, choice, languages } = page;
 
@@ -97,7 +67,7 @@ function render({ model, el }) {
   const bars = drawing("svg", { viewBox: `0 0 640 ${BARS * 26 + 8}`, role: "img" });
   const numbers = element("dl", { className: "sx-numbers" });
   const draw = element("button", { type: "button", className: "rx-step", onclick: () => drawTokens(DRAWS) });
-  const again = element("button", { type: "button", className: "rx-step", onclick: () => (forget(), show()) });
+  const again = element("button", { type: "button", className: "rx-step", onclick: () => startOver() });
   const drawn = element("span", { className: "rx-muted sx-total" });
   const table = element("table");
   const captions = element("ul", { className: "rx-captions" });
@@ -133,15 +103,18 @@ function render({ model, el }) {
     show();
   }
   function forget() {
-    random = generator(1);
+    random = seededRandom(1);
     counts = [];
     total = 0;
   }
+  function startOver() {
+    forget();
+    show();
+  }
   function drawTokens(number) {
-    const { used, kept } = sample(now().logprobs, state);
+    const { used } = settle(now().logprobs, state);
     for (let round = 0; round < number; round++) {
-      let rest = random(), place = 0;
-      while (place < kept - 1 && (rest -= used[place]) >= 0) place++;
+      const place = pick(used, random);
       counts[place] = (counts[place] || 0) + 1;
     }
     total += number;
@@ -151,7 +124,7 @@ function render({ model, el }) {
   function show() {
     page.translate();
     captions.replaceChildren(...data.captions.map((name) => element("li", { textContent: label(name) })));
-    contexts.forEach((button, number) => button.setAttribute("aria-pressed", number === state.position));
+    for (const [number, button] of contexts.entries()) button.setAttribute("aria-pressed", number === state.position);
     for (const button of presets.children) // more than one may fit
       button.setAttribute("aria-pressed", Object.entries(data.presets[button.value]).every(([name, value]) => state[name] === value));
     for (const { name, input, value } of sliders) {
@@ -161,7 +134,7 @@ function render({ model, el }) {
         : name === "topK" ? state[name] : state[name].toFixed(2);
       input.setAttribute("aria-valuetext", value.textContent);
     }
-    const { logprobs } = now(), original = logprobs.map(Math.exp), { used, kept, cut } = sample(logprobs, state);
+    const { logprobs } = now(), original = logprobs.map(Math.exp), { used, kept, cut } = settle(logprobs, state);
     drawBars(original, used);
     const rows = [["kept", label("kept", { kept, vocab: logprobs.length })], ["cut", `${(100 * cut).toFixed(1)} %`],
       ["entropy", label("entropyNow", { before: entropy(original).toFixed(2), after: entropy(used).toFixed(2) })]];
@@ -191,7 +164,7 @@ function render({ model, el }) {
     }));
   }
 
-  function fillTable(original = now().logprobs.map(Math.exp), used = sample(now().logprobs, state).used) {
+  function fillTable(original = now().logprobs.map(Math.exp), used = settle(now().logprobs, state).used) {
     if (!table.parentNode.open) return;
     const head = element("tr", {}, ...["token", "model", "sampling"].map((name) => element("th", { textContent: label(name) })));
     table.replaceChildren(head, ...named().map((text, place) => element("tr", { className: used[place] ? "rx-lit" : "" },

@@ -9,7 +9,7 @@ from helpers.explorer import page
 from helpers.language import say
 from helpers.tokens import shown
 
-JAVASCRIPT = page.javascript("sampling")
+JAVASCRIPT = page.javascript("sampling", "errors", "sample")
 NAMED = 60  # tokens whose text travels along; the probabilities of all others do too
 LABELS = {
     "zh": {

@@ -33,8 +33,10 @@ export class KVCache {
   /** A copy that goes its own way: set `model.cache` to the one to go on with. */
   fork() {
     const copy = new KVCache(this.config, this.maxLength);
-    copy.keys.forEach((keys, layer) => keys.set(this.keys[layer]));
-    copy.values.forEach((values, layer) => values.set(this.values[layer]));
+    for (let layer = 0; layer < this.keys.length; layer++) {
+      copy.keys[layer].set(this.keys[layer]);
+      copy.values[layer].set(this.values[layer]);
+    }
     return Object.assign(copy, { length: this.length });
   }
 }

@@ -38,10 +38,17 @@ export function distribution(logits, { temperature = 1, minP = 0, topK = 0, topP
 
 /** A token id drawn by `distribution`, whose options it takes. random: in [0, 1), such as seededRandom(1). */
 export function sample(logits, { random = Math.random, ...options } = {}) {
-  if (options.temperature === 0) return argmax(logits);
+  return options.temperature === 0 ? argmax(logits) : pick(distribution(logits, options), random);
+}
+
+/** A place drawn with these probabilities; the likeliest where rounding leaves a rest. */
+export function pick(probabilities, random) {
   let left = random();
-  const drawn = distribution(logits, options).findIndex((probability) => (left -= probability) < 0);
-  return drawn < 0 ? argmax(logits) : drawn; // -1: rounding left a rest
+  for (let place = 0; place < probabilities.length; place++) {
+    left -= probabilities[place];
+    if (left < 0) return place;
+  }
+  return argmax(probabilities);
 }
 
 /** Numbers in [0, 1) that the seed, an integer, decides (mulberry32). */
