@@ -11,10 +11,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from helpers import ROOT
-from tools.lessons.checks import compare, read_terms
+from tools.lessons.checks import FENCE, compare, read_terms
 from tools.lessons.source import LANGUAGES, LessonError, lesson_names, read_lessons
 
-FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")
 TARGET = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 FREE = {"copy-me.md"}  # made from checked cells, whose comments differ by language
