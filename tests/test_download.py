@@ -248,6 +248,7 @@ FULL_DISK = """
     os.environ["MODELSCOPE_CACHE"] = str(disk)
     from helpers import CourseError, models
     from helpers.cache import hub_folders
+    from helpers.checkpoint import Checkpoint
     from helpers.download import download
     answers = []
     def attempt():

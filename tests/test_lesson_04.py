@@ -219,11 +219,11 @@ def test_a_real_model_is_recorded_where_the_lesson_looks(tmp_path, monkeypatch, 
     from helpers.explorer import RoutingExplorer
 
     shutil.copytree(models.find_checkpoint("qwen3-moe-tiny"), tmp_path / "Qwen3-30B-A3B")
-    monkeypatch.setattr(models, "ROOT", tmp_path)
+    monkeypatch.setattr(capture, "ROOT", tmp_path)
     assert capture.recorded_path("Qwen/Qwen3-30B-A3B") == tmp_path / "assets/recorded/Qwen3-30B-A3B/routing.npz"
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
-    names = {"models": models, "routing": routing, "RoutingExplorer": RoutingExplorer, "say": language.say}
+    names = {"ROOT": tmp_path, "routing": routing, "RoutingExplorer": RoutingExplorer, "say": language.say}
     exec(CELLS["recorded"], names)
     assert "not recorded yet" in capsys.readouterr().out and shown == []
     assert capture.main([str(tmp_path / "Qwen3-30B-A3B"), "--questions", "3+4=?"]) == 0

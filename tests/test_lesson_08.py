@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 from faulty_server import FaultyServer, chat, cut, drop, page, status
 
-from helpers import GIB, catalogue, models
+from helpers import GIB, catalogue
 from helpers.language import say
 from tools.lessons.source import parse, read_lesson
 
@@ -142,7 +142,7 @@ for line in sys.stdin:
 
 def test_the_arithmetic_of_the_limit_is_that_of_the_helpers():
     """The cell's own arithmetic against helpers.catalogue.fits, which reckons the other way round."""
-    names = {"models": models, "say": say}
+    names = {"GIB": GIB, "catalogue": catalogue, "say": say}
     exec(CELLS["limit"], names)
     config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
     assert names["fitting"] == 34
