@@ -362,6 +362,38 @@ def test_an_interrupt_while_a_request_is_queued_leaves_the_engine_usable(llm):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part", ["schedule", "update_from_output", "process_outputs"])
+def test_an_interrupt_within_a_step_leaves_the_engine_usable(part, llm):
+    """SIGINT when a part of a step is done and the next has not begun.
+
+    Once scheduled, a prompt counts as cached: cut off before it runs, it would be answered from memory never filled.
+    """
+    from vllm import SamplingParams
+
+    prompt = [{"prompt_token_ids": [*range(100, 400)]}]  # longer than a block of the cache
+    params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
+    [expected] = llm.generate(prompt, params, use_tqdm=False)
+    llm.reset_prefix_cache()
+    met = []
+
+    def profile(frame, event, argument):
+        if event == "return" and frame.f_code.co_name == part:
+            sys.setprofile(None)
+            met.append(part)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        sys.setprofile(profile)
+        try:
+            llm.generate(prompt, params, use_tqdm=False)
+        finally:
+            sys.setprofile(None)
+    assert met and not llm.llm_engine.has_unfinished_requests()
+    [output] = llm.generate(prompt, params, use_tqdm=False)
+    assert output.outputs[0].token_ids == expected.outputs[0].token_ids
+
+
+@pytest.mark.slow
 def test_closing_gives_the_memory_back_and_the_next_engine_opens(llm):
     def resident():  # MiB, without the pages of files, which the system may take back at any time
         return own_memory("RssAnon") / 2**20
