@@ -1,16 +1,14 @@
 """A first look at a GPU, in torch alone: are the course's models right on it, and how fast are they?
 
-    python -m benchmarks.gpu_first_look [--device cuda] [--threads 2]
+    python -m benchmarks.gpu_first_look
 
-Needs torch, transformers, safetensors and numpy, and no vLLM; run it in the root of the repository. Without CUDA it
-says so and does the same on the CPU. The Markdown tables show, for each bundled model and dtype, the largest difference
-of the logits from this file's CPU run in float32 and from transformers on the same device, whether all engines choose
-the same next tokens and, for the mixture of experts, the same experts, and tokens per second at batch 1 and 64. The
-speeds are those of tiny models: they show the cost of launching kernels, and say nothing about a real Qwen3.
+Needs torch, transformers, safetensors and numpy; run it in the root of the repository. Without CUDA it says so and does
+the same on the CPU. For each bundled model and dtype, against qwen.py on the CPU in float32 and against transformers on
+the same device: the largest difference of the logits, the share of equal next tokens and, of the mixture of experts, of
+equal choices; then tokens per second at batch 1 and 64. The speeds are those of tiny models: they show what launching
+kernels costs, and say nothing about a real Qwen3.
 """
 
-import argparse
-import platform
 import time
 from statistics import median
 
@@ -19,39 +17,13 @@ import transformers
 
 from helpers import capture, models, qwen, routing
 
-PROMPT = "37×46=?"
-NEW_TOKENS, BATCHES, REPEATS = 32, (1, 64), 5
+NEW_TOKENS, REPEATS = 32, 5
+HEAD = ["model", "dtype", "logits, CPU", "logits, transformers", "tokens, CPU", "tokens, transformers"]
+HEAD += ["experts, CPU", "experts, transformers", "tokens/s, 1", "tokens/s, 64"]
 
 
-def rows(name: str, device: torch.device, dtype: torch.dtype) -> tuple[list, list]:
-    """A row of the table of numbers, and one of the table of speeds, for a bundled model on ``device``."""
-    folder = models.find_checkpoint(name)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    chat = [{"role": "user", "content": PROMPT}]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    input_ids = torch.tensor([tokenizer.encode(text)])  # (1, seq)
-    on_cpu, model = qwen.load_model(folder, torch.float32, "cpu"), qwen.load_model(folder, dtype, device)
-    peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
-    with torch.inference_mode():
-        expected = on_cpu(input_ids)  # (1, seq, vocab)
-        logits = model(input_ids.to(device)).float().cpu()
-        theirs = peer(input_ids.to(device)).logits.float().cpu()
-    tokens_equal = [float((logits.argmax(-1) == other.argmax(-1)).float().mean()) for other in (expected, theirs)]
-    row = [name, dtype, *((logits - other).abs().max().item() for other in (expected, theirs)), *tokens_equal]
-    if model.config.num_experts:
-        here = capture.capture_reference(model, tokenizer, text, NEW_TOKENS)
-        known = here.token_ids.tolist()  # the same tokens for all, whatever each would have written
-        reference = capture.capture_reference(on_cpu, tokenizer, known)
-        theirs = capture.capture_transformers(peer, tokenizer, known)
-        ours, others = capture.capture_reference(model, tokenizer, known), [reference, theirs]
-        row += [routing.agreement(ours, other).same_sets for other in others]
-    else:
-        row += ["-", "-"]
-    return row, [name, dtype, *(speed(model, input_ids.to(device).repeat(batch, 1)) for batch in BATCHES)]
-
-
-def speed(model, input_ids) -> float:
-    """New tokens per second, the median of :data:`REPEATS` runs after one that warms up; no token ends a run."""
+def tokens_per_second(model, input_ids) -> float:
+    """The median of :data:`REPEATS` runs after one that warms up; no token ends a run."""
     seconds = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
@@ -60,37 +32,39 @@ def speed(model, input_ids) -> float:
     return len(input_ids) * NEW_TOKENS / median(seconds[1:])
 
 
-def table(header: list[str], body: list[list]) -> str:
-    shown = [[f"{value:.3g}" if isinstance(value, float) else str(value) for value in row] for row in body]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *shown])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    if device.type == "cuda":
-        card = torch.cuda.get_device_properties(device)
-        print(f"{card.name}, {card.total_memory / 2**30:.1f} GiB, compute capability {card.major}.{card.minor}", end="")
-    else:
-        print(f"no CUDA here: all of this ran on the CPU, {options.threads} threads", end="")
-    print(f"; Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}\n")
-    numbers, speeds = zip(
-        *(
-            rows(name, device, dtype)
-            for name in ("qwen3-tiny", "qwen3-moe-tiny")
-            for dtype in (torch.float32, torch.bfloat16)
-        ),
-        strict=True,
-    )
-    against = ["against CPU float32", "against transformers"]
-    print(table(["model", "dtype", *(f"{what}, {other}" for what in ("largest logit difference", "same next token",
-          "same experts") for other in against)], list(numbers)), "\n")  # fmt: skip
-    print(table(["tiny model", "dtype", *(f"tokens/s at batch {batch}" for batch in BATCHES)], list(speeds)))
+def look(name: str, device: str, dtype: torch.dtype) -> list:
+    """A row of the table."""
+    folder = models.find_checkpoint(name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    chat = [{"role": "user", "content": "37×46=?"}]
+    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    model, on_cpu = qwen.load_model(folder, dtype, device), qwen.load_model(folder, torch.float32, "cpu")
+    peer = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    input_ids = torch.tensor([tokenizer.encode(prompt)])  # (1, seq)
+    with torch.inference_mode():
+        logits = model(input_ids.to(device)).float().cpu()  # (1, seq, vocab)
+        others = [on_cpu(input_ids), peer(input_ids.to(device)).logits.float().cpu()]
+    row = [name, str(dtype)] + [(logits - other).abs().max().item() for other in others]
+    row += [(logits.argmax(-1) == other.argmax(-1)).float().mean().item() for other in others]
+    experts = ["-", "-"]
+    if model.config.num_experts:
+        written = capture.capture_reference(model, tokenizer, prompt, NEW_TOKENS).token_ids.tolist()  # for all alike
+        ours = capture.capture_reference(model, tokenizer, written)
+        others = (
+            capture.capture_reference(on_cpu, tokenizer, written),
+            capture.capture_transformers(peer, tokenizer, written),
+        )
+        experts = [routing.agreement(ours, other).same_sets for other in others]
+    return row + experts + [tokens_per_second(model, input_ids.to(device).repeat(batch, 1)) for batch in (1, 64)]
 
 
 if __name__ == "__main__":
-    main()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    here = torch.cuda.get_device_properties(0) if device == "cuda" else "no CUDA here: all of this ran on the CPU"
+    print(f"{here}; {torch.get_num_threads()} threads,", end=" ")
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}\n")
+    print("| " + " | ".join(HEAD) + " |\n" + "|---" * len(HEAD) + "|")
+    for name in ("qwen3-tiny", "qwen3-moe-tiny"):
+        for dtype in (torch.float32, torch.bfloat16):
+            row = look(name, device, dtype)
+            print("| " + " | ".join(f"{x:.3g}" if isinstance(x, float) else x for x in row) + " |", flush=True)

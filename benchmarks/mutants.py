@@ -95,7 +95,9 @@ def killers(root: Path, mutant: dict) -> list[str] | None:
         file.write_text("\n".join(lines), encoding="utf-8")
         failing = failures(root, arguments)
         file.write_text(sound, encoding="utf-8")
-        if failing := failing - failures(root, arguments if "ended early" in failing else [*failing]):
+        if failing:
+            failing -= failures(root, arguments if "ended early" in failing else [*failing])
+        if failing:
             return sorted(failing)
     return []
 
