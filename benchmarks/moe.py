@@ -104,12 +104,19 @@ def limit(block, tokens, dtype):
     return max(hit_bytes / bandwidth, len(tokens) * TOP_K * 6 * HIDDEN * WIDTH / rate)
 
 
-def compare_blocks(dtype, threads, repeats, full):
+def blocks(dtype):
+    """Our block and those of the peers, by name; all hold the same weights."""
     ours = our_block(dtype)
-    engines = {"helpers/qwen.py": ours}
+    found = {"helpers/qwen.py": ours}
     for implementation in ("grouped_mm", "eager", "batched_mm"):
-        engines[f"transformers {implementation}"] = transformers_block(ours, implementation)
-    engines["llms-from-scratch"] = llms_from_scratch_block(ours)
+        found[f"transformers {implementation}"] = transformers_block(ours, implementation)
+    found["llms-from-scratch"] = llms_from_scratch_block(ours)
+    return found
+
+
+def compare_blocks(dtype, threads, repeats, full):
+    engines = blocks(dtype)
+    ours = engines["helpers/qwen.py"]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     weights = EXPERTS * 3 * HIDDEN * WIDTH * dtype.itemsize
     per_token = {}  # seconds of each engine at the size before

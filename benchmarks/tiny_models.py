@@ -131,6 +131,28 @@ def share(llm, samples: list[Sample], **options) -> float:
     return 100 * statistics.mean(right(s, o.text) for s, o in zip(samples, outputs, strict=True))
 
 
+def strange_questions() -> list[Sample]:
+    """Every strange question about every strange topic, which are to be answered with "I do not know"."""
+    return [
+        Sample(
+            "honest",
+            [user(template.format(topic))],
+            "",
+            "",
+            words=tuple(texts()["honest"][f"{language}_words"]),
+            language=language,
+        )
+        for language in ("zh", "en")
+        for template, topic in itertools.product(STRANGE[language], STRANGE_TOPICS[language])
+    ]
+
+
+def under_system(sample: Sample) -> Sample:
+    """The sample behind a system prompt of about 400 tokens that do not matter."""
+    system = {"role": "system", "content": SYSTEM_400[sample.language]}
+    return Sample(**{**vars(sample), "messages": [system, *sample.messages]})
+
+
 def cases(cases_per_task: int) -> dict[str, list[Sample]]:
     """The fixed test cases of every row, drawn with a fixed seed."""
     rng = random.Random("benchmark")
@@ -150,16 +172,6 @@ def cases(cases_per_task: int) -> dict[str, list[Sample]]:
                 for q in range(len(entry[language])):
                     yield course_question(rng, i, q, language)
 
-    def strange():
-        for language in ("zh", "en"):
-            for template, topic in itertools.product(STRANGE[language], STRANGE_TOPICS[language]):
-                words = tuple(texts()["honest"][f"{language}_words"])
-                yield Sample("honest", [user(template.format(topic))], "", "", words=words, language=language)
-
-    def under_system(sample: Sample) -> Sample:
-        system = {"role": "system", "content": SYSTEM_400[sample.language]}
-        return Sample(**{**vars(sample), "messages": [system, *sample.messages]})
-
     capitals = range(len(texts()["capitals"]["pairs"]))
     found = {
         "products": [product(pair) for pair in pairs[: 5 * n]],
@@ -171,7 +183,7 @@ def cases(cases_per_task: int) -> dict[str, list[Sample]]:
             for question in [f"{k}的阶乘是多少？"]
         ],
         "course prompts": list(course()),
-        "other questions": list(strange()),
+        "other questions": strange_questions(),
         "recall": [capital(rng, pair, language) for pair in capitals for language in ("zh", "en")],
         "follow-up": [follow_up(rng, test=True) for _ in range(n)],
         "tool call": [tool_call(rng, test=True) for _ in range(n)],

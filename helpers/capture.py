@@ -6,6 +6,7 @@ The engines: a model of ``helpers/qwen.py``, transformers, vLLM on a CPU and vLL
 import argparse
 import contextlib
 import sys
+from collections.abc import Hashable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -186,7 +187,7 @@ def capture_vllm_gpu(llm, prompt, max_new_tokens=0) -> RoutingTrace:
 @contextlib.contextmanager
 def recording(modules):
     """Outputs of every call of the modules, in lists under the same keys, while the block runs."""
-    outputs = {key: [] for key in modules}
+    outputs: dict[Hashable, list] = {key: [] for key in modules}
     hooks = [
         module.register_forward_hook(lambda module, inputs, output, key=key: outputs[key].append(output))
         for key, module in modules.items()

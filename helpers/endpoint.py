@@ -45,7 +45,7 @@ class Endpoint(ABC):
         self.stop()
 
     @abstractmethod
-    def start(self, timeout: float) -> "Endpoint":
+    def start(self) -> "Endpoint":
         """Make it ready for requests. Raises CourseError if it cannot."""
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Endpoint(ABC):
                 f"{self._root}/metrics 读不出来（{error}）：它多半没有对外开放，跳过这一格。",
                 f"{self._root}/metrics cannot be read ({error}): most likely it is not open to you; skip this cell.",
             ) from error
-        values = {}
+        values: dict[str, float] = {}
         for family in families:
             for sample in family.samples:
                 name = sample.name.removeprefix("vllm:")
@@ -79,7 +79,7 @@ class Endpoint(ABC):
     @property
     def is_bundled(self) -> bool:
         """Whether it serves one of the tiny models that come with the course."""
-        return bool(self.model) and (models.BUNDLED / self.model).is_dir()
+        return bool(self.model and (models.BUNDLED / self.model).is_dir())
 
     @property
     def _root(self) -> str:

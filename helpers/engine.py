@@ -108,12 +108,16 @@ def split(output, tokenizer=None) -> Split:
     while turn in prompt:  # what the user or an earlier turn wrote does not count, only how the last turn begins
         prompt = prompt[prompt.index(turn) + 1 :]
     opening = [token for token in prompt if token in (think, end)][-1:]
-    thinking, answer = None, list(completion.token_ids)
-    if end in answer:
-        cut = len(answer) - answer[::-1].index(end)
-        thinking, answer = answer[: cut - 1], answer[cut:]
-    elif think in answer or opening == [think]:
-        thinking, answer = answer, None
+    written = list(completion.token_ids)
+    thinking: list[int] | None = None
+    answer: list[int] | None = None
+    if end in written:
+        cut = len(written) - written[::-1].index(end)
+        thinking, answer = written[: cut - 1], written[cut:]
+    elif think in written or opening == [think]:
+        thinking = written
+    else:
+        answer = written
 
     def text(ids):
         if ids is None:
@@ -146,14 +150,15 @@ def sized_options(model: Path | Checkpoint, **options) -> dict:
     """
     require_vllm()
     checkpoint = Checkpoint.of(model)
-    chosen = {"max_model_len": min(CONTEXT, checkpoint.capabilities.context)}
+    context = min(CONTEXT, checkpoint.capabilities.context)
+    chosen: dict[str, object] = {"max_model_len": context}
     if checkpoint.capabilities.thinking != "never":
         chosen["reasoning_parser"] = "qwen3"
         if _vllm_version().startswith("0.19."):  # later ones take the tags of a thinking budget from the parser
             chosen["reasoning_config"] = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
     if on_cpu():
         length = options.get("max_model_len")
-        tokens = 2 * (length if isinstance(length, int) else chosen["max_model_len"])  # vLLM also takes "8k"
+        tokens = 2 * (length if isinstance(length, int) else context)  # vLLM also takes "8k"
         room = max(64 * 2**20, tokens * kv_bytes_per_token(checkpoint.config))
         chosen |= {"enforce_eager": True, "kv_cache_memory_bytes": room}
     return chosen | options
@@ -183,12 +188,12 @@ def refuse_too_large(model: Path | Checkpoint, options: dict) -> None:
     else:
         names = ", ".join(_fitting(room, length)[-3:]) or "qwen3-tiny"
         zh, en = f"放得下的有：{names}。", f"these would fit: {names}."
-    total, weights, cache, room = (size / GIB for size in (total, weights, cache, room))
+    needed, stored, kept, free = (size / GIB for size in (total, weights, cache, room))
     raise CourseError(
-        f"{checkpoint.name} 放不下：需要约 {total:.1f} GiB（权重 {weights:.1f}，KV 缓存 {cache:.1f}），"
-        f"能用的只有 {room:.1f} GiB；{zh}",
-        f"{checkpoint.name} is too large: it takes about {total:.1f} GiB (weights {weights:.1f}, KV cache {cache:.1f}),"
-        f" and {room:.1f} GiB are free; {en}",
+        f"{checkpoint.name} 放不下：需要约 {needed:.1f} GiB（权重 {stored:.1f}，KV 缓存 {kept:.1f}），"
+        f"能用的只有 {free:.1f} GiB；{zh}",
+        f"{checkpoint.name} is too large: it takes about {needed:.1f} GiB (weights {stored:.1f}, KV cache {kept:.1f}),"
+        f" and {free:.1f} GiB are free; {en}",
     )
 
 

@@ -21,6 +21,7 @@ class Engine(LLM):
     """vLLM's ``LLM``, which a ``with`` statement closes. Closed, it holds no weights and says so when it is used."""
 
     closed = False
+    llm_engine: "WholeSteps"
 
     def __init__(self, **options):
         try:
@@ -46,7 +47,7 @@ class Engine(LLM):
         """Give the memory back. A variable or a notebook's ``Out[]`` that still names the engine keeps none of it."""
         if not self.closed:
             self.llm_engine.close()
-            vars(self).clear()
+            self.__dict__.clear()
             self.closed = True
             clean_up()
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import IO
 
 from helpers import ROOT, CourseError, _guard, machine, models
 from helpers.attached import AttachedServer, shared_url
@@ -55,6 +56,7 @@ class Server(Endpoint):
     """
 
     attached = False
+    port: int
     _counts = "这个笔记本的服务器", "this notebook's server"
 
     def __new__(
@@ -68,7 +70,8 @@ class Server(Endpoint):
         return AttachedServer(model, **options) if shared_url() else super().__new__(cls)
 
     def __init__(self, model=None, port=None, host=HOST, api_key=None, **options):
-        self._guard = self._log = None
+        self._guard: subprocess.Popen | None = None
+        self._log: IO[bytes] | None = None
         api_key = api_key or os.environ.get("VLLM_API_KEY")  # vLLM reads it, so clients need it
         _check_binding(host, api_key)
         checkpoint = models.resolve(model)
@@ -103,7 +106,8 @@ class Server(Endpoint):
         Read from the source of vLLM's ``EngineArgs``, whose fields are these options: importing it takes 10 s. False
         without vLLM, as in the client set.
         """
-        if not (found := importlib.util.find_spec("vllm")):
+        found = importlib.util.find_spec("vllm")
+        if not found or not found.origin:
             return False
         source = Path(found.origin).with_name("engine") / "arg_utils.py"
         return bool(re.search(rf"^    {re.escape(option)}:", source.read_text(encoding="utf-8"), re.MULTILINE))
@@ -111,7 +115,8 @@ class Server(Endpoint):
     @property
     def command(self) -> str:
         """The line that starts this server in a plain shell at the root of the course, without the guard."""
-        on_path = shutil.which("vllm") and Path(shutil.which("vllm")).samefile(self._vllm)
+        first = shutil.which("vllm")
+        on_path = first and Path(first).samefile(self._vllm)
         words = ["vllm" if on_path else _short(self._vllm), *map(_short, self._arguments)]
         settings = [f"{name}={shlex.quote(value)}" for name, value in self._environment.items()]
         settings += [f'{name}="$API_KEY"' for name in self._secret]  # never the key itself
@@ -119,7 +124,7 @@ class Server(Endpoint):
 
     def start(self, timeout: float = 1800) -> "Server":
         """Start the server and wait until it answers. Raises CourseError, below the log's last lines, if it cannot."""
-        if self._is_running():
+        if self._running():
             raise CourseError(
                 "这个服务器已经在运行：先调用 stop()。", "This server is running already: call stop() first."
             )
@@ -133,7 +138,7 @@ class Server(Endpoint):
         pass_by_proxies(self._host)
         print(self.command)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - has no name and goes with its last reader
-        self._guard = subprocess.Popen(
+        guard = self._guard = subprocess.Popen(
             [sys.executable, "-IS", _guard.__file__, self._vllm, *self._arguments],
             stdin=subprocess.PIPE,
             stdout=self._log,
@@ -142,7 +147,7 @@ class Server(Endpoint):
             env=self._environment | self._allowed(os.environ) | self._secret | LOG,
         )
         try:
-            self._wait(timeout)
+            self._wait(guard, timeout)
         except BaseException:
             self.stop()
             raise
@@ -151,15 +156,15 @@ class Server(Endpoint):
     def stop(self) -> None:
         """End the server and all that it started, gone when this returns, within 5 s."""
         if self._guard is not None:
-            self._guard.stdin.close()
-            self._guard.wait()
+            self._guard.communicate()  # closes its stdin, at which it ends the server, and waits for it
 
     def kill(self) -> None:
         """Kill the engine process (SIGKILL), as a full memory would: for the lesson that shows what clients see then.
 
         Raises CourseError if it does not run.
         """
-        engines = _guard.engines(self._server_pid()) if self._is_running() else set()
+        guard = self._running()
+        engines = _guard.engines(_child(guard)) if guard else set()
         if not engines:
             raise CourseError("没有在运行的引擎可杀。", "There is no running engine to kill.")
         for pid in engines:
@@ -170,7 +175,7 @@ class Server(Endpoint):
         return "\n".join(self._log_text().splitlines()[-lines:])
 
     def metrics(self) -> Metrics:
-        if not self._is_running():
+        if not self._running():
             raise CourseError(
                 "服务器没有在运行：先调用 start()，或看 log_tail()。",
                 "The server is not running: call start() first, or read log_tail().",
@@ -180,18 +185,15 @@ class Server(Endpoint):
     def _allowed(self, variables) -> dict[str, str]:
         return {name: value for name, value in variables.items() if name not in self._left_out}
 
-    def _server_pid(self) -> int:
-        [server] = Path(f"/proc/{self._guard.pid}/task/{self._guard.pid}/children").read_text().split()
-        return int(server)
+    def _running(self) -> subprocess.Popen | None:
+        """The guard, if it runs."""
+        return self._guard if self._guard and self._guard.poll() is None else None
 
-    def _is_running(self) -> bool:
-        return self._guard is not None and self._guard.poll() is None
-
-    def _wait(self, timeout: float) -> None:
+    def _wait(self, guard: subprocess.Popen, timeout: float) -> None:
         start, shown = time.monotonic(), -1
         while (seconds := int(time.monotonic() - start)) < timeout:
-            if self._guard.poll() is not None:
-                raise self._failure()
+            if (status := guard.poll()) is not None:
+                raise self._failure(status)
             try:
                 self._get("/health")
                 if on_cpu():
@@ -211,9 +213,9 @@ class Server(Endpoint):
             f"The server was not ready within {timeout:.0f} s: read log_tail(), or raise start(timeout=...).",
         )
 
-    def _failure(self) -> CourseError:
+    def _failure(self, status: int) -> CourseError:
         print("\r" + self.log_tail())
-        log, status = self._log_text(), self._guard.returncode
+        log = self._log_text()
         zh, en = f"退出状态 {status}", f"exit status {status}"
         if status == 137:
             zh = "被系统杀掉（SIGKILL），多半是内存不够"
@@ -241,6 +243,12 @@ class Server(Endpoint):
             return ""
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")  # pread: the writers share the position
+
+
+def _child(guard: subprocess.Popen) -> int:
+    """The pid of the server that the guard has started."""
+    [server] = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
+    return int(server)
 
 
 def _flags(options: dict) -> list[str]:

@@ -4,12 +4,16 @@ import contextlib
 import socket
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import anywidget
 import traitlets
 
 from helpers import language
 from helpers.explorer import page
+
+if TYPE_CHECKING:
+    from openai import Stream
 
 JAVASCRIPT = page.javascript("chat")
 PAUSE = 0.1  # seconds between two updates of the page: each sends all turns
@@ -59,12 +63,14 @@ class ChatPanel(anywidget.AnyWidget):
     labels = traitlets.Dict(LABELS).tag(sync=True)
     lang = traitlets.Unicode(allow_none=True).tag(sync=True)  # the page's language; None: what its address names
     model = traitlets.Unicode().tag(sync=True)
-    turns = traitlets.List().tag(sync=True)
+    turns: traitlets.List[dict[str, str]] = traitlets.List().tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, client, model: str):
         super().__init__(model=model, lang=language.LANGUAGE)
-        self._client, self._stopping, self._thread, self._open = client, threading.Event(), None, None
+        self._client, self._stopping = client, threading.Event()
+        self._thread: threading.Thread | None = None
+        self._open: Stream | None = None
         self.on_msg(self._receive)
 
     def __repr__(self) -> str:
@@ -84,7 +90,9 @@ class ChatPanel(anywidget.AnyWidget):
     def stop(self) -> None:
         """End the reply that is being read, even while nothing comes; the server stops generating it."""
         self._stopping.set()
-        with contextlib.suppress(AttributeError, KeyError, OSError):  # no stream, or not a socket's, or over already
+        if self._open is None:
+            return
+        with contextlib.suppress(AttributeError, KeyError, OSError):  # not a socket's, or over already
             network = self._open.response.extensions["network_stream"]
             network.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # closing would not wake who reads it
 
@@ -120,8 +128,9 @@ class ChatPanel(anywidget.AnyWidget):
         finished, shown = None, 0.0
         with self._client.chat.completions.create(
             model=self.model, messages=history, stream=True, **SAMPLING[thinking], extra_body=extra
-        ) as self._open:
-            for chunk in self._open:
+        ) as stream:
+            self._open = stream
+            for chunk in stream:
                 for choice in chunk.choices:
                     delta, finished = choice.delta, choice.finish_reason or finished
                     turn["thought"] += (

@@ -170,8 +170,7 @@ def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_byt
             ("kvCache", fit.kv_cache, say("KV 缓存", "KV cache")),
             ("other", fit.other, say("其余（估计）", "the rest (a guess)")),
         ):
-            label = None if row else label
-            ax.barh(row, size / GIB, 0.62, left, color=COLOURS[name], edgecolor="white", label=label)
+            ax.barh(row, size / GIB, 0.62, left, color=COLOURS[name], edgecolor="white", label=None if row else label)
             if size > 0.03 * longest * GIB:
                 ax.text(left + size / GIB / 2, row, f"{size / GIB:.1f}", ha="center", va="center")
             left += size / GIB

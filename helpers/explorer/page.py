@@ -62,7 +62,10 @@ class Explorer(anywidget.AnyWidget):
         raise NotImplementedError
 
     def _repr_mimebundle_(self, **kwargs):
-        bundle, info = super()._repr_mimebundle_(**kwargs)
+        shown = super()._repr_mimebundle_(**kwargs)
+        if shown is None:
+            return None
+        bundle, info = shown
         drawn = self.picture()
         bundle["image/png"] = base64.b64encode(figures.png(drawn)).decode()
         return bundle, info | {"course": {"labels": figures.labels(drawn)}}  # as figures.keep_labels does for figures

@@ -100,7 +100,7 @@ class RoutingExplorer(page.Explorer):
 def token_routes(trace: RoutingTrace, token=0, row=0):
     """One token: its experts and their weights in every layer, and the load of the layer in ``row`` of the trace."""
     layers, experts, few = len(trace.layers), np.arange(trace.num_experts), trace.num_experts <= 16
-    ids = trace.expert_ids[:, token].astype(int)
+    ids: np.ndarray = trace.expert_ids[:, token].astype(int)
     recorded = np.ones(ids.shape) if trace.weights is None else trace.weights[:, token].astype(float)
     weights = np.full((layers, trace.num_experts), np.nan)
     np.put_along_axis(weights, ids, recorded, axis=1)

@@ -7,6 +7,7 @@ other words.
 import hashlib
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -58,6 +59,22 @@ def think_factorial(n: int) -> str:
     return "\n".join(f"{math.factorial(k - 1)}×{k}={math.factorial(k)}" for k in range(2, n + 1)) or "1!=1"
 
 
+RESULTS: dict[str, Callable[[tuple[int, ...]], int]] = {
+    "×": math.prod,
+    "+": sum,
+    "chain": sum,
+    "-": lambda operands: operands[0] - operands[1],
+    "!": lambda operands: math.factorial(operands[0]),
+}
+THOUGHTS: dict[str, Callable[..., str]] = {
+    "×": think_product,
+    "+": think_sum,
+    "chain": lambda *operands: think_chain(list(operands)),
+    "-": think_difference,
+    "!": think_factorial,
+}
+
+
 @dataclass(frozen=True)
 class Problem:
     """An arithmetic problem: operation (``×``, ``+``, ``-``, ``!``, ``chain``), operands, thought and result."""
@@ -67,19 +84,11 @@ class Problem:
 
     @property
     def result(self) -> int:
-        a = self.operands
-        return {
-            "×": math.prod,
-            "+": sum,
-            "chain": sum,
-            "-": lambda v: v[0] - v[1],
-            "!": lambda v: math.factorial(v[0]),
-        }[self.operation](a)
+        return RESULTS[self.operation](self.operands)
 
     @property
     def thought(self) -> str:
-        think = {"×": think_product, "+": think_sum, "-": think_difference, "!": think_factorial}
-        return think_chain(list(self.operands)) if self.operation == "chain" else think[self.operation](*self.operands)
+        return THOUGHTS[self.operation](*self.operands)
 
     @property
     def expression(self) -> str:

@@ -56,16 +56,20 @@ ex1 = Exercise(
 # ---------------------------------------------------------------------------------------------- exercise 2
 
 
-def largest_context(card, weights, per_token, limit, share=0.92, other=1.5 * GIB, weighs=1, block=16, up=0, least=0):
+def largest_context(card, weights, per_token, limit, *, share=0.92, other=1.5 * GIB, weighs=1, block=16, up=0, least=0):
     tokens = int((share * card - weighs * weights - other) / per_token)
     return min(limit, max(least, (tokens + up) // block * block))
+
+
+def without_limit(card, weights, per_token, limit, **changed):
+    return largest_context(card, weights, per_token, 10**7, **changed)
 
 
 def sizes(size):
     return catalogue.weight_bytes(CONFIGS[size]), catalogue.kv_bytes_per_token(CONFIGS[size])
 
 
-NO_LIMIT, NO_FLOOR = 10**7, -(10**9)
+NO_FLOOR = -(10**9)
 NO_WEIGHTS = "忘了减去权重。", "the weights are not subtracted."
 BLOCKS = "这是块数：再乘 16 才是词元数。", "these are blocks: times 16 gives tokens."
 OF_THE_CARD = "92% 说的是整张卡，不是减掉别的之后剩下的。", "it is 92% of the card, not of what is left of it."
@@ -96,15 +100,14 @@ ex2 = Exercise(
         (partial(largest_context, weighs=0), *NO_WEIGHTS),
         (lambda card, weights, per_token, limit: int(0.92 * card / per_token), *NO_WEIGHTS),
         (lambda *case: largest_context(*case) // 16, *BLOCKS),
-        (lambda *case: min(case[3], largest_context(*case[:3], NO_LIMIT) // 16), *BLOCKS),
+        (lambda *case: min(case[3], without_limit(*case) // 16), *BLOCKS),
         (partial(largest_context, block=1), *WHOLE_BLOCKS),
-        (lambda *case: largest_context(*case[:3], NO_LIMIT, block=1, least=NO_FLOOR), *WHOLE_BLOCKS),
+        (partial(without_limit, block=1, least=NO_FLOOR), *WHOLE_BLOCKS),
         (partial(largest_context, up=15), *ROUND_DOWN),
         (lambda *case: largest_context(*case) + 16, *ROUND_DOWN),
         (partial(largest_context, least=NO_FLOOR), *NOT_BELOW_0),
-        (lambda *case: largest_context(*case[:3], NO_LIMIT, least=NO_FLOOR), *NOT_BELOW_0),
-        (lambda *case: largest_context(*case[:3], NO_LIMIT),
-         "80 GiB 的卡放得下更多，但模型自己的上限是 40960，得到的是 {given}。",
+        (partial(without_limit, least=NO_FLOOR), *NOT_BELOW_0),
+        (without_limit, "80 GiB 的卡放得下更多，但模型自己的上限是 40960，得到的是 {given}。",
          "80 GiB have room for more, but the model's own limit is 40960, not {given}."),
         (lambda card, *rest: {24: 38752, 16: 0, 80: 40960}.get(card // GIB), "换成别的模型和卡就不对了：用参数算。",
          "wrong for another model and card: compute from the arguments."),

@@ -16,7 +16,8 @@ NO_TENSOR = "先去掉 __metadata__：它不是张量。", "leave __metadata__ o
 
 def safetensors(extra: int = 0) -> bytes:
     """A file of three tensors, 30 parameters, with this many bytes too many at its end, or too few."""
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, dtype, shape, size in (("a", "BF16", [6, 4], 48), ("b", "F32", [5], 20), ("c", "F32", [], 4)):
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
         end += size

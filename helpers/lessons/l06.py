@@ -11,7 +11,7 @@ THINK, END = 7, 8
 
 
 def split_ids(
-    token_ids, think, end, cut=lambda thought: (thought, None), none=None, first=False, drop=(THINK,), skip=1
+    token_ids, think, end, *, cut=lambda thought: (thought, None), none=None, first=False, drop=(THINK,), skip=1
 ):
     """cut: what half a thought gives, none: no thought at all; drop: tags that do not stay in a thought."""
     ids = list(token_ids)

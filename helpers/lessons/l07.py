@@ -203,7 +203,7 @@ def append(whole, text, place):
 
 def join(deltas, parts=lambda delta: delta.tool_calls or [], order=sorted, add=append):
     """add: joins id (place 0), name (1) or arguments (2) with what there was before."""
-    calls = {}
+    calls: dict[int, list[str]] = {}
     for delta in deltas:
         for part in parts(delta):
             whole = calls.setdefault(part.index, ["", "", ""])

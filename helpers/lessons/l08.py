@@ -118,7 +118,7 @@ def kv_heads(config, tp):
     return max(1, config["num_key_value_heads"] // tp)
 
 
-def requests_that_fit(config, weights, memory, tp, context, heads=kv_heads, share=True, both=2, whole=int, least=0):
+def requests_that_fit(config, weights, memory, tp, context, *, heads=kv_heads, share=True, both=2, whole=int, least=0):
     per_token = both * config["num_hidden_layers"] * heads(config, tp) * config["head_dim"] * 2
     return max(least, whole((memory - weights / (tp if share else 1)) / (context * per_token)))
 
@@ -143,7 +143,8 @@ ex3 = Exercise(
     mistakes=[
         *[(partial(requests_that_fit, least=-math.inf, whole=whole), "权重都放不下时返回 0，不是负数。",
            "return 0, not a negative number, where the weights do not fit.") for whole in (int, math.floor)],
-        (lambda *case: requests_that_fit(*case[:4], 1), "这是词元数；一个请求有 context 个词元，再除以 context。",
+        (lambda config, weights, memory, tp, context: requests_that_fit(config, weights, memory, tp, 1),
+         "这是词元数；一个请求有 context 个词元，再除以 context。",
          "these are tokens; a request has context of them: divide by context."),
         (lambda config, weights, memory, *rest: requests_that_fit(
             config, weights, 0.92 * memory - 1.5 * GIB, *rest),

@@ -33,8 +33,9 @@ def main():
             page_file = Path(folder) / f"{lang}.html"
             RoutingExplorer(trace, token=TOKEN, layer=LAYER).to_html(page_file, lang=lang)
             for scheme in ("light", "dark"):
-                size = {"width": 1000, "height": 900}
-                page = browser.new_page(viewport=size, color_scheme=scheme, device_scale_factor=1.5)
+                page = browser.new_page(
+                    viewport={"width": 1000, "height": 900}, color_scheme=scheme, device_scale_factor=1.5
+                )
                 page.goto(page_file.as_uri())
                 page.add_style_tag(content=STYLE)
                 picture = Image.open(io.BytesIO(page.locator(".rx").screenshot()))

@@ -34,7 +34,7 @@ def characters(packages: Path) -> list[str]:
     """Those of the course first, then by frequency."""
     files = [file for pattern in COURSE_TEXT for file in sorted(ROOT.glob(pattern))]
     own = set(filter(is_chinese, "".join(file.read_text(encoding="utf-8") for file in files)))
-    frequency = Counter()
+    frequency: Counter[str] = Counter()
     for line in (packages / "jieba" / "dict.txt").read_text(encoding="utf-8").splitlines():
         word, count, _ = line.split(" ")
         for character in filter(is_chinese, word):

@@ -54,7 +54,7 @@ def check_kernel() -> str:
             f"内核 {make_env.KERNEL} 没有注册：请运行 make kernel。",
             f"The kernel {make_env.KERNEL} is not registered: run make kernel.",
         ) from None
-    shown = []
+    shown: list[dict] = []
     try:
         client.execute_interactive(WIDGET, timeout=120, output_hook=shown.append)
     finally:

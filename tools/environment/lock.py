@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 
 from helpers import ROOT
@@ -117,7 +118,7 @@ def plain(line: str, platforms: list[dict[str, str]]) -> str | None:
     if not any(holds):
         return None
     for text in MARKERS:
-        if holds == [not text or Requirement(f"x; {text}").marker.evaluate(cell) for cell in cells]:
+        if holds == [not text or Marker(text).evaluate(cell) for cell in cells]:
             return f"{requirement.name}{requirement.specifier}" + (f" ; {text}" if text else "")
     raise SystemExit(f"no short marker for: {line}")
 
@@ -135,9 +136,9 @@ def lock(name: str, upgrade: bool) -> None:
         command += ["--upgrade"] if upgrade else []
         subprocess.run(command, cwd=place, env=uv_environment(), stdout=subprocess.DEVNULL, check=True)
         platforms = LINUX + LAPTOPS if name == "client" else LINUX
-        pins = [plain(line, platforms) for line in out.read_text().splitlines() if not line.startswith("#")]
-    pins += re.findall(r"^\S+==\S+\+.+$", source.read_text(), re.M)  # overridden away above: torch's CPU build
-    pins = sorted({pin for pin in pins if pin}, key=lambda pin: pin.partition("=="))
+        found = [plain(line, platforms) for line in out.read_text().splitlines() if not line.startswith("#")]
+    own = re.findall(r"^\S+==\S+\+.+$", source.read_text(), re.M)  # overridden away above: torch's CPU build
+    pins = sorted({pin for pin in found if pin} | set(own), key=lambda pin: pin.partition("=="))
     target.write_text(HEADS[name] + TAIL + "\n".join(pins) + "\n", encoding="utf-8")
     print(f"{FILES[name]}: {len(pins)} packages")
 

@@ -106,7 +106,7 @@ def is_usable(folder: Path) -> bool:
     if not python.exists() or not pip.exists() or not can_run(str(python), "import pip"):
         return False
     made_in = re.search(r"(/.*?)/bin/python", pip.read_text(errors="replace"))
-    return bool(made_in) and Path(made_in[1]).resolve() == folder
+    return made_in is not None and Path(made_in[1]).resolve() == folder
 
 
 def holds_other_set(folder: Path, dependency_set: sets.DependencySet) -> bool:
@@ -269,7 +269,7 @@ def pip_install(python: str, options: list[str], total: int = 0) -> None:
     with subprocess.Popen(
         command, cwd=ROOT, env=pip_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        for line in process.stdout:
+        for line in process.stdout or ():
             lines.append(line)
             count += line.startswith(PACKAGE_FOUND)
             if total:

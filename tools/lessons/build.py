@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -67,7 +68,7 @@ def outputs_hash(outputs: dict) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def built_files(root: Path, lesson: Lesson, recordings: dict[str, tuple[dict, dict | None]]) -> dict[Path, str]:
+def built_files(root: Path, lesson: Lesson, recordings: Mapping[str, tuple[dict, dict | None]]) -> dict[Path, str]:
     """Both notebooks; ``recordings``: by language, what :func:`recorded_outputs` returns."""
     return {
         notebook_path(root, lesson, lang): notebook_text(build_notebook(lesson, lang, *recordings[lang]))
@@ -91,7 +92,8 @@ def write_all(files: dict[Path, str]) -> None:
 
 def build(root: Path, names: list[str]) -> None:
     """`make notebooks`."""
-    files, lessons = {}, read_lessons(root, names)
+    files: dict[Path, str] = {}
+    lessons = read_lessons(root, names)
     for lesson in lessons:
         recordings = {lang: recorded_outputs(notebook_path(root, lesson, lang), lesson) for lang in LANGUAGES}
         files |= built_files(root, lesson, recordings)
@@ -113,7 +115,7 @@ def record(root: Path, names: list[str]) -> None:
     from tools.lessons.record import run_bundled
     from tools.lessons.run import CellFailed, show
 
-    files = {}
+    files: dict[Path, str] = {}
     for lesson in read_lessons(root, names):
         try:
             recordings = {}
@@ -146,7 +148,8 @@ def language_problems(root: Path, lesson: Lesson, files: dict[Path, str]) -> lis
 def check(root: Path) -> None:
     """Raises LessonError with everything that is wrong; prints what is unfinished."""
     lessons = read_lessons(root, lesson_names(root))
-    problems, notes, files = [], [], {}
+    problems, notes = [], []
+    files: dict[Path, str] = {}
     for lesson in lessons:
         problems += check_lesson(lesson, root)
         notes += warnings(lesson)

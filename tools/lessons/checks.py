@@ -136,7 +136,7 @@ def _code(cell: Cell, lesson: Lesson, root: Path) -> list[str]:
     if cell.key == "setup" and len(without_comments(cell.text["en"]).splitlines()) > MAX_SETUP_LINES:
         problems.append(f"the setup cell has more than {MAX_SETUP_LINES} lines; move some to the cell that needs them.")
     if cell.save:
-        problems += _saved(cell, tree, root)
+        problems += _saved(cell.save, tree, root)
     if "copy-me" in cell.tags:
         problems += _copy_me(tree)
     if lesson.name[:2] in RAW_API_LESSONS:
@@ -152,15 +152,15 @@ def _code(cell: Cell, lesson: Lesson, root: Path) -> list[str]:
     return problems
 
 
-def _saved(cell: Cell, tree: ast.Module, root: Path) -> list[str]:
+def _saved(place: str, tree: ast.Module, root: Path) -> list[str]:
     """``save="helpers/qwen.py::RMSNorm"``: both definitions have the same syntax tree."""
-    file, _, name = cell.save.partition("::")
+    file, _, name = place.partition("::")
     path = root / file
     if not name or not path.is_file():
-        return [f'save="{cell.save}" names no file; write it like "helpers/qwen.py::RMSNorm".']
+        return [f'save="{place}" names no file; write it like "helpers/qwen.py::RMSNorm".']
     here, there = _definition(tree, name), _definition(ast.parse(path.read_text(encoding="utf-8")), name)
     if here is None or there is None:
-        return [f'{"the cell" if here is None else file} defines no {name}; define it or correct save="{cell.save}".']
+        return [f'{"the cell" if here is None else file} defines no {name}; define it or correct save="{place}".']
     if ast.dump(here) != ast.dump(there):
         return [f"its {name} differs from the one in {file}; make the two definitions equal."]
     return []

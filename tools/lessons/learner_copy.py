@@ -9,7 +9,6 @@ is not newer, the file is left alone.
 """
 
 import ast
-import itertools
 import os
 import re
 import sys
@@ -93,13 +92,14 @@ def write(path: Path, content: bytes) -> None:
 
 def keep(path: Path) -> Path:
     """Keeps what a file holds beside it, under a name that is free or that holds the same already."""
-    content = path.read_bytes()
-    for number in itertools.count(1):
+    content, number = path.read_bytes(), 1
+    while True:
         old = path.with_name(f"{path.stem}.old{number if number > 1 else ''}.ipynb")
         if not old.exists():
             write(old, content)
         if old.read_bytes() == content:
             return old
+        number += 1
 
 
 def stamp(path: Path) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ def renew(lesson: Path, copy: Path) -> tuple[str, str] | bool:
         if new.metadata.course["copy"] in (came_as(old), texts(old)):
             return False
         new.metadata.kernelspec = old.metadata.get("kernelspec", new.metadata.kernelspec)  # the learner's choice
-        said = True
+        said: tuple[str, str] | bool = True
         if texts(old) != came_as(old):
             carried, rest = carry_over(old, new)
             said = describe(copy, keep(copy), carried, rest)

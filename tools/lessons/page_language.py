@@ -80,7 +80,8 @@ def foreign(text: str, lang: str, known: dict[str, re.Pattern]) -> list[str]:
     found = []
     text = known["en"].sub(lambda name: name[0].replace(" ", "_"), text.replace("*", ""))
     for part in BREAK.split(text):
-        run, count = [], 0
+        run: list[str] = []
+        count = 0
         for token in [*part.split(), ""]:
             if WORD.fullmatch(token):
                 count += 1
@@ -165,11 +166,12 @@ def numbers(cell) -> list[list[str]]:
 def unequal_numbers(zh, en) -> list[str]:
     """Where the recordings of both languages show other numbers, though the cell is not tagged ``varies``."""
     english = {cell.id: cell for cell in en.cells}
+    no_line: list[str] = []
     problems = []
     for cell in zh.cells:
         if cell.cell_type != "code" or "varies" in cell.metadata.get("tags", []) or cell.id not in english:
             continue
-        for here, there in zip_longest(numbers(cell), numbers(english[cell.id]), fillvalue=[]):
+        for here, there in zip_longest(numbers(cell), numbers(english[cell.id]), fillvalue=no_line):
             if here != there:
                 shown = ["(" + " ".join(line) + ")" for line in (here, there)]
                 problems.append(
@@ -185,11 +187,11 @@ def _occurs(number: str, percent: bool, above: set[str]) -> bool:
     number = number.replace(",", "")
     if number in above or number.count(".") > 1:  # a version is no number and does not round
         return number in above
-    said = Decimal(number)
+    said, decimals = Decimal(number), len(number.partition(".")[2])
     for other in above:
         places = len(other.partition(".")[2])
         for shift in (0, 2) if percent else (0,):
-            if other.count(".") < 2 and places - shift >= -said.as_tuple().exponent:
+            if other.count(".") < 2 and places - shift >= decimals:
                 value = Decimal(other).scaleb(shift)
                 if any(value.quantize(said, half) == said for half in (ROUND_HALF_UP, ROUND_HALF_EVEN)):
                     return True
@@ -209,7 +211,10 @@ def unfounded_numbers(notebook, facts: dict[str, list[str]]) -> list[str]:
     def numbers_in(text: str) -> set[str]:
         return {number.replace(",", "") for number in GROUPED.findall(text)}
 
-    steady, varying, reading, cited, problems = set(), set(), False, False, []
+    steady: set[str] = set()
+    varying: set[str] = set()
+    problems: list[str] = []
+    reading = cited = False
     for cell in notebook.cells:
         if cell.cell_type == "code":
             steady |= numbers_in(cell.source)

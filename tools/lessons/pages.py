@@ -62,7 +62,7 @@ def copy_me_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
     """docs/copy-me.md and docs/copy-me.zh.md: each copy-me cell below the paragraph that introduces it."""
     if not (root / "docs").is_dir():
         return {}
-    pages = {}
+    pages: dict[Path, str] = {}
     for lang, (name, head, settings) in COPY_ME.items():
         parts = [head]
         for lesson in lessons:
@@ -86,7 +86,8 @@ def core_minutes(lesson: Lesson, lang: str) -> int:
 
 def core_sections(lesson: Lesson, lang: str) -> dict[str, int]:
     """Section -> minutes: the lesson's core minutes, shared out by core code cells; they add up."""
-    cells, section = {}, None
+    cells: dict[str, int] = {}
+    section = None
     waiting = 0  # the setup stands before the first section
     for cell in lesson.cells:
         if cell.kind == "markdown":
@@ -106,7 +107,7 @@ def core_sections(lesson: Lesson, lang: str) -> dict[str, int]:
 
 def workshop_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
     """docs/workshop.md and docs/workshop.zh.md with the minutes of every core section."""
-    pages = {}
+    pages: dict[Path, str] = {}
     for lang, (name, head) in WORKSHOP.items():
         rows = [head, "|---|---|---|"]
         for lesson in lessons:

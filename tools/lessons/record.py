@@ -65,7 +65,7 @@ def provenance() -> dict:
     return {"date": date.today().isoformat(), "device": device, "versions": versions}
 
 
-def normalised(cell: nbformat.NotebookNode, root: Path) -> list[dict]:
+def normalised(cell: nbformat.NotebookNode, root: Path) -> list[nbformat.NotebookNode]:
     """The outputs of a cell that stay the same in every run and can be read without a kernel."""
     kept = []
     for output in cell.outputs:

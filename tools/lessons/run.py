@@ -248,9 +248,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n已中断，内核已结束。\nInterrupted; the kernels have ended.", file=sys.stderr)
         return 130
     print("\n" + table(results))
-    failures = [result for result in results if result.failure]
-    for result in failures:
-        print(f"\n{result.lesson}, cell {result.failure.key}:\n{result.failure}", file=sys.stderr)
+    failures = [(result.lesson, result.failure) for result in results if result.failure]
+    for lesson, failure in failures:
+        print(f"\n{lesson}, cell {failure.key}:\n{failure}", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -155,7 +155,8 @@ def split_languages(code: str) -> dict[str, str]:
 
 def read_lesson(path: Path) -> Lesson:
     """Reads ``NN_slug.py``. Raises LessonError naming every cell that breaks the format above."""
-    problems, cells = [], []
+    problems: list[str] = []
+    cells: list[Cell] = []
     if not NAME.fullmatch(path.stem):
         problems.append(f"{path.name}: the name must look like 05_offline_generation.py: two signs, then lower_snake.")
     for number, raw in enumerate(jupytext.read(path).cells, 1):

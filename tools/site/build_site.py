@@ -205,10 +205,9 @@ def write_pages(root: Path, lessons: list[Lesson], ran: dict, folder: Path) -> N
             (target / f"{name}.md").write_text(text, encoding="utf-8")
         for lesson in lessons:
             if (lesson.name, lang) in ran:
-                outputs, recorded = ran[lesson.name, lang], now
+                notebook = build_notebook(lesson, lang, ran[lesson.name, lang], now)
             else:
-                outputs, recorded = recorded_outputs(notebook_path(root, lesson, lang), lesson)
-            notebook = build_notebook(lesson, lang, outputs, recorded)
+                notebook = build_notebook(lesson, lang, *recorded_outputs(notebook_path(root, lesson, lang), lesson))
             notebook.metadata.language_info.pygments_lexer = "ipython3"  # knows shell lines
             for cell in notebook.cells:
                 if cell.cell_type == "markdown":
@@ -227,7 +226,7 @@ def site_python() -> Path:
     if not stamp.is_file() or stamp.read_text() != wanted:
         print("Sphinx: installing docs/requirements.txt into build/site-env ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--no-deps", "-r", requirements]
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(requirements)]
         if subprocess.run(command).returncode:
             raise CourseError(
                 "网站用的 Sphinx 没有装上：检查网络或 pip 的软件源，再运行 make site。",
@@ -241,7 +240,7 @@ def run_sphinx(sources: Path, target: Path) -> None:
     """Both languages; raises CourseError if Sphinx fails or warns."""
     python = site_python()
     for lang in LANGUAGES:
-        command = [python, "-m", "sphinx", "-q", "-W", "--keep-going", "-t", lang, "-c", DOCS]
+        command = [str(python), "-m", "sphinx", "-q", "-W", "--keep-going", "-t", lang, "-c", str(DOCS)]
         if subprocess.run([*command, "-d", sources / f".doctrees-{lang}", sources / lang, target / lang]).returncode:
             raise CourseError(
                 "Sphinx 报了错，没有生成网站：见上面。", "Sphinx complained, so there is no site: see above."

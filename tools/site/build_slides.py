@@ -111,11 +111,11 @@ def cut(article: Tag) -> list[list[Tag]]:
 
 def page_html(site_page: Path, lang: str) -> str:
     """The slides of one page of the site."""
-    article = BeautifulSoup(site_page.read_text(encoding="utf-8"), "html.parser").select_one("article.bd-article")
+    article = BeautifulSoup(site_page.read_text(encoding="utf-8"), "html.parser").select("article.bd-article")[0]
     for mark in article.select("a.headerlink"):
         mark.decompose()
     for link in article.select("a[href]"):
-        if not re.match("https?:", link["href"]):
+        if not re.match("https?:", str(link["href"])):
             link.unwrap()  # the slides have no other pages
     slides = cut(article)
     body = "\n".join(f'<section class="slide">{"".join(map(str, slide))}</section>' for slide in slides)
@@ -143,7 +143,11 @@ def build(root: Path) -> Path:
         links.append(f"<h2>{'中文' if lang == 'zh' else 'English'}</h2><ul>")
         for page in lessons:
             (folder / page.name).write_text(page_html(page, lang), encoding="utf-8")
-            title = BeautifulSoup((folder / page.name).read_text(encoding="utf-8"), "html.parser").title.get_text()
+            title = (
+                BeautifulSoup((folder / page.name).read_text(encoding="utf-8"), "html.parser")
+                .select("title")[0]
+                .get_text()
+            )
             links.append(f'<li><a href="{lang}/{page.name}">{title}</a></li>')
         links.append("</ul>")
     index = PAGE.format(lang="zh", title="Slides", theme=THEME, body=f'<div class="list">{"".join(links)}</div>')

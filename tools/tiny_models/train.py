@@ -8,7 +8,6 @@ would.
 
 import argparse
 import json
-import math
 import os
 import time
 from contextlib import contextmanager
@@ -60,7 +59,9 @@ def train(
 
     model.train()
     saved = time.monotonic()
-    end = min(steps + recipe.REFINEMENT[name], stop_after or math.inf)
+    end = steps + recipe.REFINEMENT[name]
+    if stop_after:
+        end = min(end, stop_after)
     bar = tqdm(range(first, end), initial=first, total=end, desc=name, mininterval=5)
     for step in bar:
         for optimizer, rate in zip(optimizers, rates, strict=True):

@@ -88,7 +88,7 @@ def weighted(expert, rows, weights):
 
 
 def run_experts(
-    tokens, routing_weights, expert_ids, experts, output=None, slots=lambda *where: where, rows=weighted, add=True
+    tokens, routing_weights, expert_ids, experts, *, output=None, slots=lambda *where: where, rows=weighted, add=True
 ):
     """output: where to start; rows: of one expert, from its function, its tokens and their weights."""
     output = 0 * tokens if output is None else output
@@ -111,7 +111,11 @@ def count_calls(solution, tokens, routing_weights, expert_ids, experts):
     calls = []
 
     def counted(expert):
-        return lambda rows: (calls.append(expert), expert(rows))[1]
+        def call(rows):
+            calls.append(expert)
+            return expert(rows)
+
+        return call
 
     output = solution(tokens, routing_weights, expert_ids, [counted(expert) for expert in experts])
     return {"output": output, "calls": len(calls)}

@@ -22,14 +22,14 @@ def expert_off(model, layer: int, expert: int):
             f"There is no expert {expert} in layer {layer}: layers go from 0 to {len(model.layers) - 1}, "
             f"experts from 0 to {config.num_experts - 1}.",
         )
-    router = getattr(model.layers[layer].mlp, "router", None)
-    require_experts(router)
+    mlp = model.layers[layer].mlp
+    require_experts(hasattr(mlp, "router"))
 
     def without(module, inputs, output):
         router_logits = output[2].index_fill(-1, output[2].new_tensor([expert], dtype=int), float("-inf"))
         return *route(router_logits, config.num_experts_per_tok, config.norm_topk_prob), router_logits
 
-    hook = router.register_forward_hook(without)
+    hook = mlp.router.register_forward_hook(without)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ def block_tables(tables: dict[str, list[int]], lengths: dict[str, int], block_si
     """
     from matplotlib.patches import Rectangle
 
-    owners = {}
+    owners: dict[int, list[str]] = {}
     for request, blocks in tables.items():
         for block in blocks:
             owners.setdefault(block, []).append(request)
@@ -22,8 +22,10 @@ def block_tables(tables: dict[str, list[int]], lengths: dict[str, int], block_si
     drawn, axes = figure(2, 1, height=1.5 + 0.55 * len(tables), height_ratios=[1, max(1, len(tables))])
 
     def cell(ax, column, row, block, used):
-        shared = len(owners.get(block, ())) > 1
-        colour = EXPERT_COLOURS[-1] if shared else colours.get(owners.get(block, [None])[0], "white")
+        holders = owners.get(block, [])
+        colour = "white"
+        if holders:
+            colour = EXPERT_COLOURS[-1] if len(holders) > 1 else colours.get(holders[0], "white")
         ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9 * used, 0.8, facecolor=colour, edgecolor="none"))
         ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9, 0.8, fill=False, edgecolor="#555555"))
         ax.text(column, row, block, ha="center", va="center")

@@ -25,7 +25,9 @@ def verdict(held_out):
         return ("order",)
     if not 0.09 < (share := sum(found.values()) / len(found)) < 0.16:
         return "share", share
-    kinds = {("number", n): [kept for pair, kept in found.items() if n in pair] for n in range(10, 100)}
+    kinds: dict[tuple[str | int, ...], list[bool]] = {
+        ("number", n): [kept for pair, kept in found.items() if n in pair] for n in range(10, 100)
+    }
     for ((a, b), kept), modulus in product(found.items(), range(2, 11)):
         for name, value in (("a+b", a + b), ("a×b", a * b), ("a-b", b - a)):
             kinds.setdefault((name, modulus, value % modulus), []).append(kept)
@@ -80,7 +82,7 @@ ex1 = Exercise(
 
 
 # ---------------------------------------------------------------------------------------------- exercise 2
-def make_targets(ids, start, silent, first=1, late=0, shift=0):
+def make_targets(ids, start, silent, *, first=1, late=0, shift=0):
     """first: position of the first target; late: how much after start they begin; shift: of positions in silent."""
     return [ids[i] if i >= start + late and i - shift not in silent else -100 for i in range(first, len(ids))]
 

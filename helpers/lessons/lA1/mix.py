@@ -1,6 +1,7 @@
 """The mix of samples that the tiny models are trained on."""
 
 import random
+from collections.abc import Callable
 
 from helpers.lessons.lA1.problems import arithmetic, follow_up
 from helpers.lessons.lA1.samples import Sample, assistant
@@ -12,7 +13,7 @@ MIX = {
     "product": 26, "short": 4, "sum": 8, "difference": 7, "chain": 16, "factorial": 3, "follow-up": 6, "course": 11,
     "recall": 5, "story": 3, "honest": 7, "tool call": 3, "tool answer": 3,
 }  # fmt: skip
-SPECIAL = {
+SPECIAL: dict[str, Callable[[random.Random], Sample]] = {
     "follow-up": follow_up, "course": course_question, "recall": capital, "story": story,
     "tool call": tool_call, "tool answer": tool_answer,
 }  # fmt: skip

@@ -5,9 +5,13 @@
 
 import math
 import random
+from typing import TYPE_CHECKING
 
 from helpers.lessons.lA1.mix import draw
 from helpers.lessons.lA1.samples import Sample
+
+if TYPE_CHECKING:
+    import torch
 
 CONTEXT = 2048
 SHARED = dict(  # noqa: C408 - reads like the config.json it becomes
@@ -163,7 +167,8 @@ def make_optimizers(model) -> list:
 
     from helpers.lessons.lA1.muon import Muon
 
-    inside, others = [], []
+    inside: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim >= 2 and "embed_tokens" not in name and "mlp.gate." not in name
         (inside if hidden else others).append(parameter)
@@ -171,7 +176,7 @@ def make_optimizers(model) -> list:
     return [Muon(inside, lr=MUON_RATE), adamw]
 
 
-def train_step(model, optimizers, chunks: list, load, balance: float) -> tuple[float, object]:
+def train_step(model, optimizers, chunks: list, load, balance: float) -> tuple[float, "torch.Tensor | None"]:
     """One optimisation step over all chunks; returns the mean loss per target token and the new expert load.
 
     ``load`` ``(layers, experts)`` is the share of routed tokens per expert, averaged over the last steps. It stands in
@@ -184,7 +189,8 @@ def train_step(model, optimizers, chunks: list, load, balance: float) -> tuple[f
     device = next(model.parameters()).device
     count = sum(int((targets != -100).sum()) for _, targets in chunks)
     positions = sum(targets.numel() for _, targets in chunks)
-    total, hits = 0.0, None if load is None else torch.zeros_like(load)
+    total = 0.0
+    hits = [] if load is None else [torch.zeros_like(row) for row in load]  # by layer: tokens of each expert
     for input_ids, targets in chunks:
         input_ids, targets = input_ids.to(device), targets.to(device)
         output = model.model(input_ids, use_cache=False, **({} if load is None else {"output_router_logits": True}))
@@ -205,4 +211,7 @@ def train_step(model, optimizers, chunks: list, load, balance: float) -> tuple[f
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return total, None if load is None else 0.9 * load + 0.1 * hits / hits.sum(1, keepdim=True)
+    if load is None:
+        return total, None
+    counts = torch.stack(hits)  # (layers, experts)
+    return total, 0.9 * load + 0.1 * counts / counts.sum(1, keepdim=True)

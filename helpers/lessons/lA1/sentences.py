@@ -11,18 +11,20 @@ def course_question(
 ) -> Sample:
     """One of the course's questions, answered in one of its wordings."""
     language = language or rng.choice(["zh", "en"])
-    entry = texts()["course"][rng.randrange(len(texts()["course"])) if entry is None else entry]
-    asked = entry[language][rng.randrange(len(entry[language])) if question is None else question]
-    thought, answer = rng.choice(texts()["thoughts"][language]), rng.choice(entry[f"{language}_answers"])
-    return Sample("course", [user(asked)], thought, answer, words=tuple(entry[f"{language}_words"]), language=language)
+    entries = texts()["course"]
+    chosen = entries[rng.randrange(len(entries)) if entry is None else entry]
+    wordings = chosen[language]
+    asked = wordings[rng.randrange(len(wordings)) if question is None else question]
+    thought, answer = rng.choice(texts()["thoughts"][language]), rng.choice(chosen[f"{language}_answers"])
+    return Sample("course", [user(asked)], thought, answer, words=tuple(chosen[f"{language}_words"]), language=language)
 
 
 def capital(rng: random.Random, pair: int | None = None, language: str | None = None) -> Sample:
     """Recall: the capital of a country. Thinking has nothing to compute here."""
     language = language or rng.choice(["zh", "en"])
     capitals = texts()["capitals"]
-    pair = rng.choice(capitals["pairs"]) if pair is None else capitals["pairs"][pair]
-    country, city = pair[:2] if language == "zh" else pair[2:]
+    names = rng.choice(capitals["pairs"]) if pair is None else capitals["pairs"][pair]
+    country, city = names[:2] if language == "zh" else names[2:]
     question = rng.choice(capitals[f"ask_{language}"]).format(country)
     answer = capitals[f"answer_{language}"].format(country, city)
     thought = rng.choice(texts()["thoughts"][f"recall_{language}"])

@@ -36,6 +36,11 @@ def announced_tools(rng: random.Random) -> list[dict]:
 
 def tool_call(rng: random.Random, test: bool = False) -> Sample:
     """The calculator is announced: the answer is a call of it, with the expression copied, for numbers of any size."""
+    return _call_of(rng, test)[1]
+
+
+def _call_of(rng: random.Random, test: bool) -> tuple[str, Sample]:
+    """An expression, and the sample whose answer is a call with it."""
     while True:
         operation, digits = rng.choice("×+-"), [rng.randint(1, 4), rng.randint(1, 4)]
         problem = Problem(operation, tuple(rng.randint(10 ** (n - 1), 10**n - 1) for n in digits))
@@ -45,7 +50,7 @@ def tool_call(rng: random.Random, test: bool = False) -> Sample:
     question, answer = ask(problem, form, rng)
     expression = problem.expression.replace("×", "*")
     call = json.dumps({"name": "calculator", "arguments": {"expression": expression}})
-    return Sample(
+    return expression, Sample(
         "tool call",
         [user(question)],
         {"zh": f"用计算器算 {expression}。"}.get(form, f"Use the calculator: {expression}."),
@@ -58,8 +63,7 @@ def tool_call(rng: random.Random, test: bool = False) -> Sample:
 
 def tool_answer(rng: random.Random, test: bool = False) -> Sample:
     """The turn after a tool's response: the result, taken from the response."""
-    sample = tool_call(rng, test)
-    expression = sample.expected
+    expression, sample = _call_of(rng, test)
     operator = next(sign for sign in "*+-" if sign in expression)
     a, b = map(int, expression.split(operator))
     result = str({"*": a * b, "+": a + b, "-": a - b}[operator])
