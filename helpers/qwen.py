@@ -257,14 +257,13 @@ class Experts(nn.Module):
         hit_experts, counts = expert_ids.unique(return_counts=True)
         # The (token, slot) pairs sorted by expert: one run of pairs for each expert that was hit.
         pairs = expert_ids.flatten().argsort(stable=True)  # (tokens * top_k,); a pair's number is token * top_k + slot
-        tokens = pairs // expert_ids.shape[-1]
-        rows_by_expert = hidden_states[tokens].split(counts.tolist())
-        outputs = [
-            swiglu(rows, self.gate_up_proj[expert], self.down_proj[expert])
-            for expert, rows in zip(hit_experts.tolist(), rows_by_expert, strict=True)
-        ]
-        weighted = torch.cat(outputs) * routing_weights.flatten()[pairs, None]  # (tokens * top_k, hidden)
-        return weighted.new_zeros(hidden_states.shape).index_add_(0, tokens, weighted).to(hidden_states.dtype)
+        tokens, weights = pairs // expert_ids.shape[-1], routing_weights.flatten()[pairs, None]
+        runs = zip(hit_experts.tolist(), *(of.split(counts.tolist()) for of in (tokens, weights)), strict=True)
+        output = torch.zeros_like(hidden_states)  # (tokens, hidden)
+        for expert, rows, weight in runs:
+            result = swiglu(hidden_states[rows], self.gate_up_proj[expert], self.down_proj[expert])
+            output.index_add_(0, rows, (result * weight).to(output.dtype))
+        return output
 
 
 class SparseMoeBlock(nn.Module):
