@@ -185,6 +185,7 @@ def test_metrics_count_what_was_generated(server):
 @pytest.mark.slow
 def test_the_log_can_be_read_while_the_server_writes_it(server):
     before, tail = server.log_tail(10**6), server.log_tail(5)
+    assert len(before.splitlines()) > 20 == len(server.log_tail().splitlines())
     assert "Application startup complete" in before and len(tail.splitlines()) == 5
     urllib.request.urlopen(f"{server.base_url}/models").read()
     last, after = server.log_tail(1), server.log_tail(10**6)  # vLLM may say something of its own in between
