@@ -558,7 +558,7 @@ for name in published:
 # 读表：hidden 是 `hidden_size`，query 是查询总宽度（头数 × `head_dim`），中间的 = 或 ≠ 表示两者是否相等，“共用”是 `tie_word_embeddings`，输入输出是否共用词嵌入，最后一列是每个词元的 KV 缓存。每一行都和模型卡公布的数字相符（公布值取了整，[Qwen2.5-32B 的卡](https://huggingface.co/Qwen/Qwen2.5-32B)还略微少写，所以容许 1.5% 的差）。三件事值得记住：
 #
 # - 标着 ≠ 的三个 Qwen3，用 `hidden_size / num_attention_heads` 求 `head_dim` 一定会错。
-# - 8B 的缓存是每个词元 144 KiB，Qwen2.5-7B 只有 56 KiB：新一代**多**用 2.57 倍，因为层更多，KV 头也从 4 个变成 8 个。
+# - 8B 的缓存是每个词元 144 KiB，Qwen2.5-7B 只有 56 KiB：Qwen3 **多**到 2.57 倍，因为层更多，KV 头也从 4 个变成 8 个。
 # - 8B 的 QK 归一化一共 36 × 256 = 9,216 个参数，大约是全部的百万分之一。
 #
 # **选读。** GQA 到底省了多少？下图把“每个查询头都有自己的 KV 头”和实际的缓存放在一起。再用 transformers 在不占内存的 `meta` 设备上建出每个模型，核对参数量是否一个不差。
@@ -567,7 +567,7 @@ for name in published:
 # How to read it: hidden is `hidden_size`, query the query width (heads × `head_dim`), = or ≠ compares the two, tied is `tie_word_embeddings`, whether input and output share one embedding, the last column is the KV cache per token. Every row agrees with the model card (cards are rounded, and [that of Qwen2.5-32B](https://huggingface.co/Qwen/Qwen2.5-32B) says a little less than there is, hence the tolerance of 1.5%). Three things are worth keeping:
 #
 # - For the three Qwen3 marked ≠, taking `head_dim` as `hidden_size / num_attention_heads` is certain to be wrong.
-# - 8B caches 144 KiB a token, Qwen2.5-7B only 56 KiB: the new generation takes **more**, 2.57 times as much, with more layers and 8 KV heads instead of 4.
+# - 8B caches 144 KiB a token, Qwen2.5-7B only 56 KiB: Qwen3 takes **more**, 2.57 times as much, with more layers and 8 KV heads instead of 4.
 # - QK-norm in 8B is 36 × 256 = 9,216 parameters, about one in a million.
 #
 # **Extra.** How much does GQA save? The figure sets the cache as it is beside one in which every query head had a KV head of its own. And transformers builds every model on the `meta` device, which takes no memory, to see whether our counts are right to the last parameter.

@@ -469,14 +469,14 @@ figure
 #
 # ## 共享专家：Qwen2-MoE 有，Qwen3-MoE 没有（选读）
 #
-# Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。旧教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。先猜一猜：漏掉它，输出会差多少？
+# Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。旧教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。Qwen3-MoE 去掉了共享专家；从 2025 年 9 月的 Qwen3-Next 起，它连同阀门又回来了（transformers 的 `modeling_qwen3_next.py`）。先猜一猜：漏掉它，输出会差多少？
 
 # %% [markdown] lang="en" key="hits-read"
 # How to read it: on the left a row is a token and a column an expert, coloured by weight; looping over experts goes column by column. On the right, more tokens are computed together along the axis: calls over tokens (dotted) rise with them, calls over experts (solid) stop at 128, and each has a larger matrix. "Almost every expert is in use" needs many tokens at once: a long prompt read in one go (this step is called prefill), or many users served together; the dot is 36 tokens, with nine in ten experts in use. For one user, one generated token at a time, it is 8. Real routing is not random and stays somewhat below this line.
 #
 # ## The shared expert: Qwen2-MoE has one, Qwen3-MoE has none (extra)
 #
-# In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is multiplied by a valve between 0 and 1, which another small matrix computes and a sigmoid closes or opens, and then added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Guess first: how much does the output change without it?
+# In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is multiplied by a valve between 0 and 1, which another small matrix computes and a sigmoid closes or opens, and then added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Qwen3-MoE dropped the shared expert; from Qwen3-Next of September 2025 on it is back, valve included (transformers' `modeling_qwen3_next.py`). Guess first: how much does the output change without it?
 
 # %% key="shared" tags=["extra"]
 from transformers.models.qwen2_moe import modeling_qwen2_moe
@@ -697,12 +697,12 @@ print("never_used:", l04.never_used(load).round(2))
 l04.load_histograms(trace)
 
 # %% [markdown] lang="zh" key="load-read"
-# 读图：每格一层，柱高是选了这个专家的词元数，虚线是完全均衡。基尼系数为 0 表示人人一样多，越接近 1 越集中；变异系数是标准差除以平均值，0 也表示人人一样多。一段短文不均衡很正常；训练要的是在大量文字上均衡，见下一节。
+# 读图：每格一层，柱高是选了这个专家的词元数，虚线是完全均衡。基尼系数为 0 表示人人一样多，越大越集中：所有词元都选同样的 $k$ 个专家时最大，是 $1 - k/N$（$N$ 个专家）；变异系数是标准差除以平均值，0 也表示人人一样多。一段短文不均衡很正常；训练要的是在大量文字上均衡，见下一节。
 #
 # **选读。** 这份轨迹是从课程的参考模型里采集的。transformers 和 vLLM 是另外两套代码，它们的路由器会选同样的专家吗？先猜一猜：会有不同吗？（真正的模型太大，不同时装两份；这个钩子要 CPU 版的 vLLM。所以这一格只在小模型和 CPU 版上运行。）
 
 # %% [markdown] lang="en" key="load-read"
-# How to read it: one panel a layer; a bar is the number of tokens that took this expert, the dashed line is perfect balance. A Gini coefficient of 0 means equal shares, towards 1 they pile up; the coefficient of variation is the standard deviation over the mean, and 0 means equal shares too. A short text is never in balance, and need not be; training wants balance over a great deal of text, see the next section.
+# How to read it: one panel a layer; a bar is the number of tokens that took this expert, the dashed line is perfect balance. A Gini coefficient of 0 means equal shares; the larger, the more they pile up, to at most $1 - k/N$ where all tokens take the same $k$ of the $N$ experts; the coefficient of variation is the standard deviation over the mean, and 0 means equal shares too. A short text is never in balance, and need not be; training wants balance over a great deal of text, see the next section.
 #
 # **Extra.** This trace comes from the course's reference model. transformers and vLLM are two other implementations: do their routers choose the same experts? Guess first: will any differ? (A real model is too large to hold twice, and this hook wants vLLM for CPU, so the cell runs on the tiny model and there only.)
 
@@ -826,12 +826,12 @@ print(f"layer 0, top_k={top_k}: micro-batch {micro:.2f}, global batch {overall:.
 # %% [markdown] lang="zh" key="training-text" facts="0.001"
 # 读输出：微批次的损失几乎取到最坏的值，它会逼着每个专家什么都学一点；全局的损失说它完全均衡，分工可以留下。第二行是一个陷阱：transformers 把所有层混在一起统计，两层各自一边倒、方向相反，在它看来也是均衡的。最后一行是手头的模型：每段话偏爱自己的专家，微批次的损失就比全局的高。用 transformers 训练时还要留意：默认不加这一项，要设 `output_router_logits=True` 并给出 `labels`，系数 `router_aux_loss_coef` 默认 0.001；批次里有填充时，要给 `attention_mask`，否则填充也算数。
 #
-# 训练时不加负载均衡损失，会怎样？下面是 `qwen3-moe-tiny` 的两次训练记录，同样的数据、同样的初始权重，一次不带负载均衡损失（`off`），一次带着（`on`，$f$ 取最近许多步的平均）。不均衡的程度用**基尼系数**量：0 表示八个专家一样多，越接近 1 越集中。先猜一猜：刚开始时均衡吗？不带的那次，会有专家“饿死”吗？语言建模的损失会差很多吗？
+# 训练时不加负载均衡损失，会怎样？下面是 `qwen3-moe-tiny` 的两次训练记录，同样的数据、同样的初始权重，一次不带负载均衡损失（`off`），一次带着（`on`，$f$ 取最近许多步的平均）。不均衡的程度用**基尼系数**量：0 表示八个专家一样多；每个词元选两个专家，所以最大是 $1 - 2/8 = 0.75$，那时所有词元都选同样的两个。先猜一猜：刚开始时均衡吗？不带的那次，会有专家“饿死”吗？语言建模的损失会差很多吗？
 
 # %% [markdown] lang="en" key="training-text" facts="0.001"
 # How to read it: the micro-batch loss is almost at its worst, and would force every expert to learn a bit of everything; the global one calls it perfectly balanced, and the division of labour may stay. The second line is a trap: transformers counts all layers together, so two layers that lean to opposite sides look balanced to it. The last line is the model at hand: each text favours experts of its own, so the micro-batch loss is above the global one. Mind also, when you train with transformers: by default the term is left out; it takes `output_router_logits=True` and `labels`, its coefficient `router_aux_loss_coef` is 0.001 by default, and if the batch is padded, pass `attention_mask`, or padding counts too.
 #
-# What happens in training without a load-balancing loss? Below is the record of two trainings of `qwen3-moe-tiny`, with the same data and the same initial weights, one without the load-balancing loss (`off`), one with it (`on`, $f$ being an average over many recent steps). How uneven the load is, the **Gini coefficient** says: 0 if the eight experts get the same, towards 1 as it piles up. Guess first: is the load even at the start? Without the loss, will some experts starve? And will the loss of the language model be much worse?
+# What happens in training without a load-balancing loss? Below is the record of two trainings of `qwen3-moe-tiny`, with the same data and the same initial weights, one without the load-balancing loss (`off`), one with it (`on`, $f$ being an average over many recent steps). How uneven the load is, the **Gini coefficient** says: 0 if the eight experts get the same; as each token takes two, it is at most $1 - 2/8 = 0.75$, where all tokens take the same two. Guess first: is the load even at the start? Without the loss, will some experts starve? And will the loss of the language model be much worse?
 
 # %% key="training"
 folder_of_traces = ROOT / "assets" / "traces"
@@ -842,9 +842,11 @@ length = len(runs["off"]["step"])
 step = runs["off"]["step"]
 
 
-# zh: 从存下来的滑动平均，求出相邻两次记录之间的份额，(records, layers, experts)
+# zh: 从存下来的滑动平均，求出相邻两次记录之间的份额，(records, layers, experts)；
+# zh: 数的是（词元，名次）：每个词元算两次，所以一个专家最多占一半
 # en: from the running average that was kept, the shares between one record and the next,
-# en: (records, layers, experts)
+# en: (records, layers, experts); (token, slot) pairs are counted: each token counts twice,
+# en: so an expert has at most half
 def shares(run):
     average = run["load"][:length].astype(float)
     average = np.concatenate([np.full_like(average[:1], 1 / average.shape[-1]), average])
@@ -872,10 +874,12 @@ for ax, (name, load), color in zip(axes[:2], loads.items(), ("#bb4400", "#4477aa
     axes[2].plot(step, gini, color=color, linewidth=1)[0].set_label(name)
     axes[3].plot(step, runs[name]["loss"][:length], color=color, linewidth=1, label=name)
     print(f"{name:<4}gini, first step: {gini[0].round(2)}, max: {gini.max(0).round(2)}")
+    two = np.sort(load, axis=-1)[..., -2:].sum(-1)  # (records, layers)
+    print(f"    share of the two busiest, max: {two.max(0).round(3)}")
     print(f"    last 100 steps: {routing.gini(last).round(2)}")
     print(f"    min share: {last.min(1).round(3)}", end=", ")
     print(f"loss: {runs[name]['loss'][length - 20 : length].mean():.3f}")
-axes[0].set_ylabel(say("词元的份额", "share of the tokens"))
+axes[0].set_ylabel(say("（词元，名次）的份额", "share of (token, slot) pairs"))
 axes[2].set_title(say("基尼系数，每层一条线", "Gini, a line per layer"))
 axes[2].set_ylim(0, 1)
 axes[3].set_title(say("损失，每个词元的 nat", "loss, nats per token"))
@@ -889,18 +893,18 @@ for ax in axes:
 figure
 
 # %% [markdown] lang="zh" key="training-read" facts="3800 600"
-# 读图：左边两格是同一层八个专家的份额，一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；右边是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
+# 读图：左边两格是同一层八个专家的份额（数的是词元和名次，每个词元算两次），一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；右边是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
 #
-# 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步，两次都更偏，最高到 0.7 以上。后来只有带着损失的那次走向均衡（最后 100 步合起来算，各层都不超过 0.11），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
+# 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步更偏。不带的那次，第 1 到 3 层一度有 0.96 到 0.998 的份额落在两个专家上：几乎每个词元都选了同样的两个。带着的那次，第 3 层也到过 0.952。后来只有带着损失的那次走向均衡（最后 100 步合起来算，各层都不超过 0.11），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
 #
-# 也要看到另一面：这份记录里没有“所有词元挤进一个专家”，训练损失到这时也只差一点。一般认为均衡的好处在大模型上：不浪费参数，多卡时也没有一张卡特别忙；这里看不出来。这是一个教学用的小模型，各一次训练，一个种子。
+# 也要看到另一面：不带损失的那次，全挤在一起只是一时，训练损失到最后也只差一点。均衡的好处要到大模型上看：负载不均会让路由塌缩，专家分在多张卡上时还会拖慢计算（[DeepSeek-V3 技术报告](https://arxiv.org/abs/2412.19437)，2.1.2 节）；这里看不出来。这是一个教学用的小模型，各一次训练，一个种子。
 
 # %% [markdown] lang="en" key="training-read" facts="3800 600"
-# How to read it: the two panels on the left are the shares of the eight experts of one layer, one colour each, stacked from below, in the layer that is least balanced at the end of `off`; on the right are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
+# How to read it: the two panels on the left are the shares of the eight experts of one layer (of token and slot, so that each token counts twice), one colour each, stacked from below, in the layer that is least balanced at the end of `off`; on the right are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
 #
-# The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse in both, to above 0.7. Then only the training with the loss becomes balanced (over the last 100 steps taken together, no layer is above 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
+# The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse. In the training without the loss, two experts of layers 1 to 3 have 0.96 to 0.998 of the load for a while: almost every token takes the same two. With the loss, layer 3 comes to 0.952 as well. Then only the training with the loss becomes balanced (over the last 100 steps taken together, no layer is above 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
 #
-# Look at the other side too: this record has no "all tokens crowd into one expert", and so far the training loss differs only a little. Balance is commonly held to pay in large models, where it wastes no parameters and leaves no card busier than the others; nothing of that can be seen here. This is a tiny teaching model, one training each, one seed.
+# Look at the other side too: without the loss, the crowding passes, and in the end the training loss differs only a little. Large models are where balance pays: an uneven load leads to routing collapse, and slows down experts that are spread over cards ([DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), section 2.1.2); nothing of that can be seen here. This is a tiny teaching model, one training each, one seed.
 
 # %% [markdown] lang="zh" key="association-text"
 # ## 专长：相关与因果

@@ -402,7 +402,7 @@ assert loss < 0.1
 #
 # ## 损失曲线和专家负载
 #
-# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家分到的词元份额（滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
+# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家的份额（数的是词元和名次，每个词元算两次；滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
 #
 # **选读。** 先看损失。先猜一猜：3,800 步里，损失是匀速往下走，还是先快后慢？
 
@@ -411,7 +411,7 @@ assert loss < 0.1
 #
 # ## Loss curves and expert load
 #
-# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of tokens that each expert got (a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
+# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of each expert (of token and slot, so that each token counts twice; a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
 #
 # **Extra.** The loss first. Guess: over 3,800 steps, does it fall evenly, or fast and then slowly?
 
@@ -462,14 +462,14 @@ for row, (name, label) in zip(axes, labels.items(), strict=True):
     loss = logs[name]["loss"][length - 10 : length].mean()
     print(say("    最后 50 步的损失：", "    loss, last 50 steps:"), f"{loss:.3f}")
 figure.supxlabel(say("步数", "step"), fontsize=9)
-share = say("分到的词元份额，滑动平均", "share of the routed tokens, running average")
+share = say("（词元，名次）的份额，滑动平均", "share of (token, slot) pairs, running average")
 figure.supylabel(share, fontsize=9)
 figure
 
 # %% [markdown] lang="zh" key="load-read"
 # 读图：一格一层，一种颜色一个专家，虚线是绝对平均的 1/8；上排有均衡，下排没有。两次训练数据和初始权重都相同。
 #
-# - 没有均衡，开头几十步就有专家抢到近一半的词元；到 600 步，最忙的仍是平均的两到三倍，第 2、3 层各有两个专家几乎拿不到词元，参数白养着。
+# - 每个词元选两个专家，一个专家最多占一半，那就是每个词元都选了它。没有均衡，开头几十步就有专家接近一半；到 600 步，最忙的仍是平均的 1.9 到 2.9 倍，第 2、3 层各有两个专家几乎拿不到词元，参数白养着。
 # - 有均衡，最初的混乱之后，大家都围着 1/8 打转；第 3 层晃得最久，快到 600 步才收敛些。
 # - 损失：没有均衡的略高一点。只有一个种子，差别也小，**下不了结论**；均衡的好处首先是专家都用上了，不是损失更低。
 #
@@ -477,18 +477,18 @@ figure
 #
 # ### 练习 3 ★★☆（6 分钟，选读）：均衡损失
 #
-# 按 [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)采用的写法：$N_E \sum_i f_i p_i$。`load` 是每个专家分到的词元份额 $f$，形状 `(experts,)`，加起来是 1；`probabilities` 是路由器对每个词元的 softmax，形状 `(tokens, experts)`，$p$ 是它在词元上的平均。
+# 写法按 [Qiu 等（2025）](https://arxiv.org/abs/2501.11873)，Qwen3 用的就是它：$N_E \sum_i f_i p_i$。`load` 是每个专家的份额 $f$，形状 `(experts,)`，加起来是 1；`probabilities` 是路由器对每个词元的 softmax，形状 `(tokens, experts)`，$p$ 是它在词元上的平均。
 #
 # <details><summary>提示</summary>
 #
-# 绝对平均时，结果正好是 1；词元都挤向一个专家时，接近专家数。
+# 绝对平均时，结果正好是 1；词元都挤向同样的 $k$ 个专家时最大，接近 $N_E / k$。
 #
 # </details>
 
 # %% [markdown] lang="en" key="load-read"
 # How to read it: a panel is a layer, a colour is an expert, the dashed line is an equal share of 1/8; balanced above, not balanced below. Both trainings had the same data and the same initial weights.
 #
-# - Without balance, some expert grabs close to half of the tokens within a few dozen steps; at step 600 the busiest still get two to three times an equal share, and in layers 2 and 3 two experts each get next to nothing: parameters kept for no use.
+# - Each token takes two experts, so that one has at most half, and then every token takes it. Without balance, some expert is close to half within a few dozen steps; at step 600 the busiest still have 1.9 to 2.9 times an equal share, and in layers 2 and 3 two experts each get next to nothing: parameters kept for no use.
 # - With balance, after the first turmoil, all move around 1/8; layer 3 swings longest and calms down only towards step 600.
 # - The loss without balance is slightly higher. That is one seed and a small difference, so it **proves nothing**; what balance buys first is that all experts are used, not a lower loss.
 #
@@ -496,11 +496,11 @@ figure
 #
 # ### Exercise 3 ★★☆ (6 minutes, extra): the balancing loss
 #
-# Write it as the [Qwen3 report](https://arxiv.org/abs/2505.09388) uses it: $N_E \sum_i f_i p_i$. `load` is the share of tokens that each expert got, $f$, shape `(experts,)`, summing to 1; `probabilities` is the router's softmax for every token, shape `(tokens, experts)`, and $p$ is its mean over the tokens.
+# Write it as [Qiu et al. (2025)](https://arxiv.org/abs/2501.11873) do, whose loss Qwen3 uses: $N_E \sum_i f_i p_i$. `load` is the share of each expert, $f$, shape `(experts,)`, summing to 1; `probabilities` is the router's softmax for every token, shape `(tokens, experts)`, and $p$ is its mean over the tokens.
 #
 # <details><summary>Hint</summary>
 #
-# With perfect balance the result is exactly 1; with all tokens crowding to one expert it comes close to the number of experts.
+# With perfect balance the result is exactly 1; it is largest, close to $N_E / k$, where all tokens crowd to the same $k$ experts.
 #
 # </details>
 
