@@ -22,7 +22,9 @@ AUTODL_DATA_DISK = Path(os.environ.get("AUTODL_DATA_DISK") or "/root/autodl-tmp"
 
 # What nvidia-smi prints in a field's place where it cannot tell, as for the memory of a GB10.
 UNREAD = r"\[[^\],]*\]|N/A|ERR!|Unknown Error|Not Supported|Not Found"
-GPU_ROW = re.compile(rf"(.+?),([^,]*),\s*([0-9]{{2,4}}\.[0-9.]+|{UNREAD})\s*(?:,([^,]*))?")
+# A row of its CSV output, known by its driver or, where that cannot be read, by its memory: a message has neither.
+BY_DRIVER = re.compile(r"(.+?),([^,]*),\s*([0-9]{3,4}\.[0-9.]+)\s*(?:,([^,]*))?")
+BY_MEMORY = re.compile(rf"(.+?),\s*([0-9]+|{UNREAD})\s*,([^,]*)(?:,([^,]*))?")
 MEMORY_ROW = re.compile(rf"\s*([0-9]+|{UNREAD})\s*,\s*([0-9]+|{UNREAD})\s*")
 
 
@@ -60,7 +62,7 @@ class Machine:
     @property
     def driver(self) -> int | None:
         """Major version of the NVIDIA driver, None without a GPU and where nvidia-smi does not tell."""
-        versions = [re.match(r"[0-9]+(?=\.)", gpu.driver) for gpu in self.gpus]
+        versions = [re.match(r"[0-9]{3,4}(?=\.)", gpu.driver) for gpu in self.gpus]
         return next((int(version[0]) for version in versions if version), None)
 
     @property
@@ -78,10 +80,13 @@ def _mib(text: str) -> int | None:
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
     """Lines `name, memory.total, driver_version[, compute_cap]` of nvidia-smi's CSV output; any other is skipped."""
     found = []
-    for row in filter(None, map(GPU_ROW.fullmatch, map(str.strip, text.splitlines()))):
+    for line in map(str.strip, text.splitlines()):
+        row = BY_DRIVER.fullmatch(line) or BY_MEMORY.fullmatch(line)
+        if row is None:
+            continue
         capability = re.fullmatch(r"\s*([0-9]{1,2})\.([0-9])\s*", row[4] or "")
         version = (int(capability[1]), int(capability[2])) if capability else None
-        found.append(Gpu(row[1].strip(), _mib(row[2]) or None, row[3], version))
+        found.append(Gpu(row[1].strip(), _mib(row[2]) or None, row[3].strip() or "?", version))
     return tuple(found)
 
 

@@ -125,7 +125,7 @@ def _check_card(gpu: Gpu, use: GpuUse, level: str) -> Check:
     fact = ", ".join(facts)
     if too_old(gpu):
         return Check(level, "GPU", "GPU", fact, *old_card(gpu))
-    if not re.match("[0-9]", gpu.driver):
+    if not re.match(r"[0-9]{3,4}\.", gpu.driver):
         zh = "nvidia-smi 读不出驱动版本：装依赖时要写明 SET=gpu（驱动 580 及以上）、SET=cu12（570 到 579）或 SET=cpu。"
         en = (
             "nvidia-smi does not tell the driver: name SET=gpu (driver 580 or newer), SET=cu12 (570 to 579) or SET=cpu."

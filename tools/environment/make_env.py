@@ -337,10 +337,15 @@ def plan(folder: Path, wanted: str | None) -> sets.DependencySet:
     here = machine.look()
     sets.refuse_unsupported(here, sets.SETS.get(wanted or "", sets.SETS["cpu"]))
     dependency_set = sets.choose_set(here, wanted)
+    if here.nvidia_smi == "failed" and not wanted:
+        say(
+            "nvidia-smi 失败，看不到 GPU，按只有 CPU 安装。", "nvidia-smi failed and no GPU is seen: for the CPU, then."
+        )
     cards = sets.visible_cards(here)
     if dependency_set.driver and cards and all(map(sets.too_old, cards)):
         say(*sets.old_card(cards[0]))
-    if doubt := sets.driver_doubt(here, dependency_set):
+    doubt = sets.driver_doubt(here, dependency_set)
+    if doubt:
         say(*doubt[1:])
     check_disk(folder, dependency_set.disk)
     print(f"· {dependency_set.lock} -> {folder}", flush=True)
