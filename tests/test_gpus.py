@@ -187,6 +187,19 @@ def test_the_command_says_the_same(smi):
             assert not arguments or json.loads(said)["machine"]["gpus"][0]["compute_cap"] == [7, 0]
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_the_tools_write_into_an_output_without_chinese(encoding, smi, tmp_path):
+    smi(*SEVEN["GB10"][:2])
+    variables = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT), "COURSE_LANG": "", "SET": "cpu"}
+    for command, words in (
+        ("from tools.environment import make_env; make_env.say('\u8bfe\u7a0b', 'the course')", "the course"),
+        ("from helpers import say; print(say('\u8bfe\u7a0b', 'the course'), '\udcff')", "the course"),
+    ):
+        done = subprocess.run([sys.executable, "-c", command], env=variables, cwd=tmp_path, capture_output=True)
+        said = done.stdout.decode(encoding)
+        assert words in said and (("\u8bfe\u7a0b" in said) == (encoding == "utf-8")) and done.stderr == b"", done.stderr
+
+
 @pytest.mark.parametrize("name", ["Tesla V100", "Tesla P40", "GeForce GTX 1080 Ti", "V100S", "P100", "GTX 1660"])
 def test_old_cards_are_no_choice_of_the_calculator(name):
     """GTX 1660 is a Turing card, but not in the list either."""
@@ -427,7 +440,7 @@ def test_model_by_a_memory_that_cannot_be_read(smi, monkeypatch):
     smi(*SEVEN["MIG slice"][:2])
     assert model() == "Qwen/Qwen3-8B"  # what 19.5 GiB hold
     smi(MIXED, MIXED_XML)
-    assert model() == "none"  # what 4 GiB hold
+    assert model() == "Qwen/Qwen3-0.6B"  # what 4 GiB hold
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bbbb")
     assert model() == "Qwen/Qwen3-8B"
     smi([], "")
