@@ -51,17 +51,28 @@ def test_dry_run_shows_every_step_and_changes_nothing(tmp_path):
     [["--help"], ["-h"], ["-n"], ["--dryrun"], ["--dry-run", "now"], ["--dry-run", "--dry-run"], [""], ["x"]],
 )
 def test_unknown_arguments_start_nothing(arguments, tmp_path):
-    done = run(tmp_path, *arguments)
+    idle_commands(tmp_path)
+    done = run(tmp_path, *arguments, VENV=str(tmp_path / "venv"))
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 2 and "--dry-run" in done.stderr
-    assert [path.name for path in tmp_path.rglob("*")] == ["disk"]
+
+
+def idle_commands(tmp_path, failing="nothing"):
+    """Pythons for autodl.sh that install nothing; the one whose last argument is `failing` fails."""
+    for place in ("console", "venv"):
+        folder = tmp_path / place / "bin"
+        folder.mkdir(parents=True)
+        for name in ("python", "python3", "python3.12"):
+            (folder / name).write_text(f'#!/bin/sh\nfor last; do :; done\n[ "$last" != {failing} ]\n')
+            (folder / name).chmod(0o755)
 
 
 def no_gpu_mode(tmp_path, state):
     """PATH with an nvidia-smi as in AutoDL's no-GPU mode."""
     said, status = {"empty": ("", 0), "failed": ("NVIDIA-SMI has failed\n", 9)}[state]
     install(tmp_path / "bin", [], "", status, said=said)
-    return {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "VENV": str(tmp_path / "venv")}
+    no_network = {"PIP_NO_INDEX": "1", "VENV": str(tmp_path / "venv")}  # nothing is to be installed
+    return no_network | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
 
 @pytest.mark.parametrize("state", ["empty", "failed"])
@@ -105,12 +116,7 @@ def test_elsewhere_it_says_so(tmp_path):
 @pytest.mark.parametrize("failing", ["selftest", "helpers.machine", "nothing"])
 def test_a_self_test_that_fails_is_told_at_the_end(failing, tmp_path):
     """Commands that install nothing; one of the two checks fails, as the pre-flight check does in no-GPU mode."""
-    for place in ("console", "venv"):
-        folder = tmp_path / place / "bin"
-        folder.mkdir(parents=True)
-        for name in ("python", "python3", "python3.12"):
-            (folder / name).write_text(f'#!/bin/sh\nfor last; do :; done\n[ "$last" != {failing} ]\n')
-            (folder / name).chmod(0o755)
+    idle_commands(tmp_path, failing)
     done = run(tmp_path, VENV=str(tmp_path / "venv"))
     assert [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("+ ")][-2:] == [
         "selftest",
