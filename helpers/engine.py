@@ -4,6 +4,7 @@ import contextlib
 import gc
 import io
 import os
+import re
 import weakref
 from importlib import metadata
 from pathlib import Path
@@ -128,7 +129,11 @@ def split(output, tokenizer=None) -> Split:
 
 
 def environment(model: Path | Checkpoint) -> dict[str, str]:
-    """Environment variables for an engine or a server on a checkpoint: vLLM and torch read them at their import."""
+    """Environment variables for an engine or a server on a checkpoint: vLLM and torch read them at their import.
+
+    An OMP_NUM_THREADS in this process's environment that would make them raise is put right on the way.
+    """
+    _settle_threads()
     variables = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process fewer to start, to hold memory and to end
         "VLLM_NO_USAGE_STATS": "1",
@@ -139,6 +144,17 @@ def environment(model: Path | Checkpoint) -> dict[str, str]:
         if Checkpoint.of(model).stored_bytes < SMALL:
             variables["OMP_NUM_THREADS"] = "1"
     return variables
+
+
+def _settle_threads() -> None:
+    """Makes OMP_NUM_THREADS in this process's environment one positive number, or takes it out.
+
+    OpenMP also takes a list, a number for each level of nesting, and ignores what it cannot read; torch and vLLM take
+    the variable for a number and raise. Of a list the first counts.
+    """
+    value = os.environ.pop("OMP_NUM_THREADS", "")
+    if number := re.match(r"\s*0*([1-9][0-9]{0,3})\s*(?:,|$)", value):
+        os.environ["OMP_NUM_THREADS"] = number[1]
 
 
 def sized_options(model: Path | Checkpoint, **options) -> dict:
@@ -198,12 +214,15 @@ def refuse_too_large(model: Path | Checkpoint, options: dict) -> None:
 
 
 def _room(options: dict) -> float | None:
-    """Bytes an engine may take here; None on a GPU whose memory nvidia-smi does not tell: vLLM says what it finds."""
+    """Bytes an engine may take here; None on a GPU where nvidia-smi does not tell which card it will get, or how much
+    memory that has: vLLM says what it finds."""
     if on_cpu():
-        return min(psutil.virtual_memory().available, machine.look().memory)
-    cards = machine.gpu_use().memory
-    share = options.get("tensor_parallel_size", 1) * options.get("gpu_memory_utilization", GPU_SHARE)
-    return share * cards[0][1] * 2**20 if cards else None
+        total, available = machine.look().memory, psutil.virtual_memory().available
+        return available if total is None else min(available, total)
+    cards = options.get("tensor_parallel_size", 1)
+    memory = machine.card_memory(machine.gpu_use(), cards)
+    share = cards * options.get("gpu_memory_utilization", GPU_SHARE)
+    return None if memory is None else share * memory * 2**20
 
 
 def _fitting(room: float, context: int) -> list[str]:

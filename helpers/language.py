@@ -4,6 +4,7 @@ A kernel starts in its notebook's folder, and lessons lie in folders named ``zh`
 """
 
 import os
+import sys
 from pathlib import Path
 
 LANGUAGES = ("zh", "en")
@@ -20,6 +21,10 @@ def read_language() -> str | None:
         return None
     return folder if folder in LANGUAGES else None
 
+
+if hasattr(sys.stdout, "reconfigure"):  # not in a notebook
+    # Where the output has no Chinese letters (a pipe under cp1252 or ascii), "?" stands for them and nothing raises.
+    sys.stdout.reconfigure(errors="replace")
 
 LANGUAGE = read_language()  # once: a cell that changes the folder does not change the page
 

@@ -12,16 +12,29 @@ import socket
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from helpers import GIB, CourseError, models
 from helpers.checkpoint import Checkpoint
 from helpers.language import say
-from helpers.machine import GpuUse, Machine, gpu_use, gpu_users, look, read_text
-from helpers.sets import PYTHONS, SETS, DependencySet, choose_set, installed, installed_set, refuse_unsupported
+from helpers.machine import Gpu, GpuUse, Machine, card_memory, gpu_use, gpu_users, look, read_text
+from helpers.sets import (
+    PYTHONS,
+    SETS,
+    DependencySet,
+    choose_set,
+    driver_doubt,
+    installed,
+    installed_set,
+    old_card,
+    refuse_unsupported,
+    too_old,
+    visible_cards,
+)
 
 PORT = 8000  # of `vllm serve`, unless told otherwise
-FRONT_ENDS = ("@jupyter-widgets/jupyterlab-manager", "anywidget")
+# The widgets' front-ends, and the beginning of the versions that speak to the kernel's ipywidgets 8 and anywidget 0.11:
+# ipywidgets 7 had 1.x to 3.x, and anywidget asks for its own major and minor version.
+FRONT_ENDS = {"@jupyter-widgets/jupyterlab-manager": "5", "anywidget": "0.11"}
 KEY_PACKAGES = ("torch", "transformers", "modelscope", "openai", "jupyterlab", "ipywidgets", "anywidget")
 
 
@@ -58,8 +71,14 @@ def _check_python(machine: Machine) -> Check:
 
 
 def _check_memory(machine: Machine) -> Check:
-    fact = f"{machine.memory / GIB:.1f} GiB" if machine.memory else say("未知", "unknown", " ")
-    if not machine.memory or machine.memory >= 3 * GIB:
+    if machine.memory is None:
+        zh, en = (
+            "读不出内存大小：启动 vLLM 至少要 3 GiB，请自己看一下。",
+            "vLLM needs 3 GiB at least: look for yourself.",
+        )
+        return Check("warning", "内存", "Memory", say("读不出", "cannot be read", " "), zh, en)
+    fact = f"{machine.memory / GIB:.1f} GiB"
+    if machine.memory >= 3 * GIB:
         return Check("ok", "内存", "Memory", fact)
     zh = "不足 3 GiB，启动 vLLM 可能会被系统终止：请关掉其他程序，或换内存更大的机器。"
     en = "Below 3 GiB the system may kill vLLM: close other programs, or use a machine with more memory."
@@ -75,20 +94,55 @@ def _check_disk(zh_name: str, name: str, free: int) -> Check:
 
 
 def _check_gpu(machine: Machine, have: DependencySet | None, root: Path) -> list[Check]:
-    if machine.gpus:
-        lines, use = [], gpu_use()
-        for gpu in machine.gpus:
-            slices = "MIG " + " + ".join(f"{size / 1024:.0f}" for size in use.slices) + " GiB" if use.slices else "?"
-            memory = slices if gpu.memory is None else f"{gpu.memory / 1024:.0f} GiB"
-            cuda = f", CUDA <= {use.cuda}" if use.cuda else ""
-            driver = f"{say('驱动', 'driver', ' ')} {gpu.driver}"
-            lines.append(Check("ok", "GPU", "GPU", f"{gpu.name}, {memory}, {driver}{cuda}"))
-        lines.append(_check_gpu_memory(use, root))
-        if have and have.driver and (machine.driver or 0) < have.driver:
-            zh = f"装好的 {have.lock} 需要驱动 {have.driver} 及以上：请运行 make env SET=cu12（570 到 579）或 SET=cpu。"
-            en = f"{have.lock}, installed here, needs driver {have.driver}: make env SET=cu12 (570 to 579) or SET=cpu."
-            lines.append(Check("problem", "驱动", "Driver", machine.gpus[0].driver, zh, en))
-        return lines
+    if not machine.gpus:
+        return [_check_no_gpu(machine, have)]
+    use = gpu_use()
+    no_other = bool(have and have.driver) and all(map(too_old, visible_cards(machine)))
+    lines = [_check_card(gpu, use, "problem" if no_other else "warning") for gpu in machine.gpus]
+    if machine.visible == []:
+        zh = "它让 CUDA 程序看不到任何一张卡：要用 GPU，就 unset CUDA_VISIBLE_DEVICES。"
+        en = "It hides every card from CUDA programs: unset CUDA_VISIBLE_DEVICES to use the GPU."
+        fact = f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}"
+        lines.append(Check("problem" if have and have.driver else "warning", "可见的卡", "Visible cards", fact, zh, en))
+    lines.append(_check_gpu_memory(use, root))
+    if have and (found := driver_doubt(machine, have)):
+        lines.append(Check(found[0], "驱动", "Driver", machine.gpus[0].driver, *found[1:]))
+    return lines
+
+
+def _check_card(gpu: Gpu, use: GpuUse, level: str) -> Check:
+    """level: of a card that is too old."""
+    unread = say("读不出", "cannot be read", " ")
+    memory = unread if gpu.memory is None else f"{gpu.memory / 1024:.0f} GiB"
+    if gpu.memory is None and use.slices:
+        memory = "MIG " + " + ".join("?" if size is None else f"{size / 1024:.0f}" for size in use.slices) + " GiB"
+    capability = ".".join(map(str, gpu.compute_cap)) if gpu.compute_cap else unread
+    facts = [gpu.name, memory, f"{say('驱动', 'driver', ' ')} {gpu.driver}"]
+    facts += [
+        f"{say('计算能力', 'compute capability', ' ')} {capability}",
+        *([f"CUDA <= {use.cuda}"] if use.cuda else []),
+    ]
+    fact = ", ".join(facts)
+    if too_old(gpu):
+        return Check(level, "GPU", "GPU", fact, *old_card(gpu))
+    if not re.match(r"[0-9]{3,4}\.", gpu.driver):
+        zh = "nvidia-smi 读不出驱动版本：装依赖时要写明 SET=gpu（驱动 580 及以上）、SET=cu12（570 到 579）或 SET=cpu。"
+        en = (
+            "nvidia-smi does not tell the driver: name SET=gpu (driver 580 or newer), SET=cu12 (570 to 579) or SET=cpu."
+        )
+        return Check("warning", "GPU", "GPU", fact, zh, en)
+    if gpu.memory is None and (not use.slices or None in use.slices):
+        zh = "nvidia-smi 读不出显存（GB10 这类与 CPU 共用内存的机器就是这样）：放不放得下，以 vLLM 启动时报的为准。"
+        en = "nvidia-smi does not tell the memory (as where CPU and GPU share it, on a GB10): what fits, vLLM will say."
+        return Check("warning", "GPU", "GPU", fact, zh, en)
+    if gpu.compute_cap is None:
+        zh = "nvidia-smi 太旧或读不出计算能力：请自己查一下，低于 7.5 的卡（V100、P40、GTX 10 系）用 make env SET=cpu。"
+        en = "nvidia-smi does not tell the compute capability: look it up; below 7.5 (V100, P40, GTX 10) use SET=cpu."
+        return Check("warning", "GPU", "GPU", fact, zh, en)
+    return Check("ok", "GPU", "GPU", fact)
+
+
+def _check_no_gpu(machine: Machine, have: DependencySet | None) -> Check:
     facts = {
         "missing": ("无", "none"),
         "empty": ("nvidia-smi 没有列出 GPU", "nvidia-smi listed none"),
@@ -103,12 +157,21 @@ def _check_gpu(machine: Machine, have: DependencySet | None, root: Path) -> list
         level = "warning"
         zh = "课程会用 CPU；如果这台机器有 GPU，请检查驱动或是否处于无卡模式。"
         en = "The course will use the CPU; if there is a GPU, check its driver, or whether this is no-GPU mode."
-    return [Check(level, "GPU", "GPU", say(*facts[machine.nvidia_smi], " "), zh, en)]
+    return Check(level, "GPU", "GPU", say(*facts[machine.nvidia_smi], " "), zh, en)
 
 
 def _check_gpu_memory(use: GpuUse, root: Path) -> Check:
-    names = ("显存占用", "GPU memory in use")
-    users, used = gpu_users(use, root), sum(used for used, _ in use.memory)
+    """How much of the visible cards is taken, and by whom; of all cards where it is not certain which are visible."""
+    names, cards = ("显存占用", "GPU memory in use"), use.visible
+    users = gpu_users(use, root, cards)
+    amounts = [use.memory[card][0] for card in (range(len(use.memory)) if cards is None else cards)]
+    known = [amount for amount in amounts if amount is not None]
+    if len(known) < len(amounts) or not use.memory:
+        zh = "nvidia-smi 读不出显存占用，别的程序占着多少无从知道：在终端里运行 nvidia-smi 看一看。"
+        en = "nvidia-smi does not tell how much memory is taken: run nvidia-smi in a terminal and look who is there."
+        fact = ", ".join([say("读不出", "cannot be read", " "), *map(str, users)])
+        return Check("warning", *names, fact, zh, en)
+    used = sum(known)
     fact = ", ".join([f"{used} MiB", *map(str, users)])
     if not users and used < 1024:
         return Check("ok", *names, fact)
@@ -117,16 +180,31 @@ def _check_gpu_memory(use: GpuUse, root: Path) -> Check:
     return Check("warning", *names, fact, zh, en)
 
 
+def _room(machine: Machine) -> int | None:
+    """Bytes for weights here: the largest card that may be the first, without one the memory; None where unknown."""
+    cards = [gpu for gpu in visible_cards(machine) if not too_old(gpu)]
+    if not cards:
+        return machine.memory
+    sizes = [gpu.memory for gpu in (cards if machine.visible is None else cards[:1])]
+    if None in sizes:
+        sizes = [card_memory(gpu_use())]
+    known = [size for size in sizes if size is not None]
+    return max(known) * 2**20 if len(known) == len(sizes) else None
+
+
 def _check_model(machine: Machine) -> Check:
     names = ("课程模型", "Course model")
     try:
         choice = models.chosen(models.MODEL_VARIABLE)
     except CourseError as error:
         return Check("problem", *names, say("无", "none", " "), error.zh, error.en)
-    weights = Checkpoint(choice.folder).stored_bytes
+    weights, room = Checkpoint(choice.folder).stored_bytes, _room(machine)
     fact = f"{choice.folder.name}, {weights / 1e6:,.0f} MB"
-    cards = [gpu.memory * 2**20 for gpu in machine.gpus if gpu.memory]
-    if machine.gpus and not cards or weights <= 0.9 * (sum(cards) or machine.memory or weights * 2):
+    if room is None:
+        zh = "这里的显存（没有 GPU 则是内存）读不出，放不放得下无从判断：以 vLLM 启动时报的为准。"
+        en = "Whether it fits cannot be told: the GPU's memory (without a GPU, memory) cannot be read. vLLM will say."
+        return Check("warning", *names, fact, zh, en)
+    if weights <= 0.9 * room:
         return Check("ok", *names, fact)
     zh = "权重就比这里的显存（没有 GPU 则是内存）大：请换小一些或量化的模型（python -m helpers.models use ...）。"
     en = "Its weights alone exceed the GPU memory (or, without a GPU, memory): choose a smaller or quantised model "
@@ -171,17 +249,39 @@ def _check_jupyter(root: Path) -> list[Check]:
     lines = []
     for folder in servers:
         places = [folder / "share/jupyter", _jupyter_data(root), root / "usr/local/share/jupyter"]
-        missing = [
-            name for name in FRONT_ENDS if not any((place / "labextensions" / name).is_dir() for place in places)
-        ]
-        if not missing:
-            lines.append(Check("ok", *names, f"{folder.name}, {say('控件齐全', 'widgets present', ' ')}"))
-            continue
-        zh = "这个 JupyterLab 的环境里没有控件前端，交互图不会显示：运行 make kernel，再刷新页面。"
-        en = "This JupyterLab's environment lacks the widget front-ends: run make kernel and reload the page."
-        fact = f"{folder.name}, {say('缺', 'lacks', ' ')} {', '.join(missing)}"
-        lines.append(Check("warning", *names, fact, zh, en))
+        found = {name: _front_end_version(name, places) for name in FRONT_ENDS}
+        missing = [name for name, version in found.items() if version is None]
+        other = [f"{name} {version}" for name, version in found.items() if version and not speaks(name, version)]
+        zh, en = "", ""
+        if missing:
+            zh = "这个 JupyterLab 的环境里没有控件前端，交互图不会显示：运行 make kernel，再刷新页面。"
+            en = "This JupyterLab's environment lacks the widget front-ends: run make kernel and reload the page."
+            fact = f"{say('缺', 'lacks', ' ')} {', '.join(missing + other)}"
+        elif other:
+            zh = "这个 JupyterLab 的控件前端与课程的内核版本不配，交互图不会显示：运行 make kernel，再刷新页面。"
+            en = "These widget front-ends do not speak to the course's kernel: run make kernel and reload the page."
+            fact = f"{say('版本不配', 'another version', ' ')} {', '.join(other)}"
+        else:
+            fact = say("控件齐全", "widgets present", " ")
+        lines.append(Check("warning" if zh else "ok", *names, f"{folder.name}, {fact}", zh, en))
     return lines
+
+
+def _front_end_version(name: str, places: list[Path]) -> str | None:
+    """Version of a front-end in the first of Jupyter's data folders that has it, None where JupyterLab finds none."""
+    for place in places:
+        try:
+            described = json.loads(read_text(place / "labextensions" / name / "package.json"))
+        except ValueError:  # not there; without this file JupyterLab takes no folder for an extension
+            continue
+        version = described.get("version") if isinstance(described, dict) else None
+        return version if isinstance(version, str) and version else "?"
+    return None
+
+
+def speaks(name: str, version: str) -> bool:
+    """Whether this version of a front-end understands the widgets of the course's kernel."""
+    return f"{version}.".startswith(f"{FRONT_ENDS[name]}.")
 
 
 def _check_network(machine: Machine) -> list[Check]:
@@ -189,7 +289,7 @@ def _check_network(machine: Machine) -> list[Check]:
         name: os.environ.get(name) or os.environ.get(name.upper(), "") for name in ("http_proxy", "https_proxy")
     }
     hosts = {
-        name: urlsplit(address).hostname or address
+        name: host(address)
         for name, address in (
             ("pip", os.environ.get("PIP_INDEX_URL") or _pip_index()),
             ("MODELSCOPE_ENDPOINT", os.environ.get("MODELSCOPE_ENDPOINT", "")),
@@ -212,6 +312,16 @@ def _check_network(machine: Machine) -> list[Check]:
     return lines
 
 
+def host(address: str) -> str:
+    """The host that an address names, and nothing of what may be a user, a password or a token in it.
+
+    With or without a scheme: what comes before the last @ is left out, and what follows the host.
+    """
+    rest = address.strip().rpartition("@")[2] if "@" in address else re.sub(r"^\s*[\w+.-]+://", "", address)
+    found = re.match(r"\s*(\[[0-9a-fA-F:.]+\]|[\w.-]+)", rest)
+    return found[1] if found else "?"
+
+
 def _pip_index() -> str:
     """The package index in pip's configuration files: the environment's, the user's, the system's."""
     home = Path.home()
@@ -221,7 +331,7 @@ def _pip_index() -> str:
         home / ".pip/pip.conf",
         Path("/etc/pip.conf"),
     ):
-        if found := re.search(r"^\s*index-url\s*=\s*(\S+)", read_text(path), re.M):
+        if found := re.search(r"^\s*index[-_]url\s*[=:]\s*(\S.*)", read_text(path), re.M):
             return found[1]
     return ""
 
@@ -284,7 +394,7 @@ def main(arguments: list[str] | None = None) -> int:
     runs = all(line.level != "problem" for line in lines)
     if options.json:
         report = {"runs": runs, "machine": asdict(machine), "checks": [asdict(line) for line in lines]}
-        print(json.dumps(report, ensure_ascii=False, indent=2))
+        print(json.dumps(report, indent=2))
         return 0 if runs else 1
     for line in lines:
         name = line.name if line.name == line.zh_name else say(line.zh_name, line.name, " ")

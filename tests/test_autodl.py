@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import LESSONS, ROOT
+from fake_nvidia_smi import install
 from jupyterlab_server import JupyterLab, screenshot
 
 from helpers import CourseError, machine, sets
@@ -45,6 +46,57 @@ def test_dry_run_shows_every_step_and_changes_nothing(tmp_path):
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["disk"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["-h"], ["-n"], ["--dryrun"], ["--dry-run", "now"], ["--dry-run", "--dry-run"], [""], ["x"]],
+)
+def test_unknown_arguments_start_nothing(arguments, tmp_path):
+    idle_commands(tmp_path)
+    done = run(tmp_path, *arguments, VENV=str(tmp_path / "venv"))
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 2 and "--dry-run" in done.stderr
+
+
+def idle_commands(tmp_path, failing="nothing"):
+    """Pythons for autodl.sh that install nothing; the one whose last argument is `failing` fails."""
+    for place in ("console", "venv"):
+        folder = tmp_path / place / "bin"
+        folder.mkdir(parents=True)
+        for name in ("python", "python3", "python3.12"):
+            (folder / name).write_text(f'#!/bin/sh\nfor last; do :; done\n[ "$last" != {failing} ]\n')
+            (folder / name).chmod(0o755)
+
+
+def no_gpu_mode(tmp_path, state):
+    """PATH with an nvidia-smi as in AutoDL's no-GPU mode."""
+    said, status = {"empty": ("", 0), "failed": ("NVIDIA-SMI has failed\n", 9)}[state]
+    install(tmp_path / "bin", [], "", status, said=said)
+    no_network = {"PIP_NO_INDEX": "1", "VENV": str(tmp_path / "venv")}  # nothing is to be installed
+    return no_network | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("state", ["empty", "failed"])
+def test_in_no_gpu_mode_a_dry_run_asks_what_the_real_one_asks(state, tmp_path):
+    """Which set, and which model: neither driver nor memory can be seen."""
+    variables = no_gpu_mode(tmp_path, state)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    for dry in ([], ["--dry-run"]):
+        done = run(tmp_path, *dry, SET="", MODEL="", **variables)
+        assert done.returncode == 1 and "SET=gpu" in done.stderr and "3/5" not in done.stdout, done.stdout
+        assert len(done.stderr.splitlines()) == 2
+    done = run(tmp_path, "--dry-run", SET="gpu", MODEL="", **variables)
+    assert done.returncode == 1 and "MODEL=Qwen/Qwen3-8B" in done.stderr and "5/5" not in done.stdout
+    done = run(tmp_path, "--dry-run", SET="gpu", MODEL="Qwen/Qwen3-8B", **variables)
+    assert done.returncode == 0, done.stderr
+    assert "requirements.txt" in done.stdout and "helpers.models use Qwen/Qwen3-8B" in done.stdout
+    assert sorted(path for path in tmp_path.rglob("*")) == sorted([*before, tmp_path / "disk"])
+
+
+def test_the_readmes_name_set_and_model_for_no_gpu_mode():
+    for name in ("README.md", "README.zh.md", "autodl.sh"):
+        assert "SET=gpu MODEL=Qwen/Qwen3-8B bash autodl.sh" in (ROOT / name).read_text(encoding="utf-8")
+
+
 def test_an_image_with_an_old_python_gets_a_new_one(tmp_path):
     old = tmp_path / "console" / "bin"
     old.mkdir(parents=True)
@@ -64,12 +116,7 @@ def test_elsewhere_it_says_so(tmp_path):
 @pytest.mark.parametrize("failing", ["selftest", "helpers.machine", "nothing"])
 def test_a_self_test_that_fails_is_told_at_the_end(failing, tmp_path):
     """Commands that install nothing; one of the two checks fails, as the pre-flight check does in no-GPU mode."""
-    for place in ("console", "venv"):
-        folder = tmp_path / place / "bin"
-        folder.mkdir(parents=True)
-        for name in ("python", "python3", "python3.12"):
-            (folder / name).write_text(f'#!/bin/sh\nfor last; do :; done\n[ "$last" != {failing} ]\n')
-            (folder / name).chmod(0o755)
+    idle_commands(tmp_path, failing)
     done = run(tmp_path, VENV=str(tmp_path / "venv"))
     assert [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("+ ")][-2:] == [
         "selftest",
@@ -98,6 +145,32 @@ def test_model_by_memory_and_disk(gib, disk, model, monkeypatch):
     gpus = (machine.Gpu("a card", gib * 1024, "580.95"),) if gib else ()
     here = dataclasses.replace(machine.look(), gpus=gpus, data_disk=disk * GIB)
     assert autodl.largest_model(here) == model
+
+
+@pytest.mark.parametrize(
+    ("manager", "anywidget", "wrong"),
+    [
+        ("v5.0.16 enabled  OK (python, jupyterlab_widgets)", "v0.11.0 enabled  OK", []),
+        ("v3.1.1 enabled  OK", "v0.11.0 enabled  OK", ["jupyterlab-manager"]),
+        ("v5.0.16 disabled  OK", "v0.9.21 enabled  OK", ["jupyterlab-manager", "anywidget"]),
+        ("enabled  OK", "v0.11.0 \x1b[32menabled\x1b[0m \x1b[32mOK\x1b[0m", ["jupyterlab-manager"]),
+    ],
+)
+def test_front_ends_of_the_console_must_speak_to_the_kernel(manager, anywidget, wrong, tmp_path):
+    """`jupyter labextension list` as it prints them; a name without a version is not taken for the right one."""
+    server = tmp_path / "python"
+    listed = (
+        f"JupyterLab v4.6.6\n        @jupyter-widgets/jupyterlab-manager {manager}\n        anywidget {anywidget}\n"
+    )
+    server.write_text(f"#!/bin/sh\ncat >&2 << 'END'\n{listed}END\n")
+    server.chmod(0o755)
+    if not wrong:
+        autodl.check_front_ends(str(server))
+        return
+    with pytest.raises(CourseError, match="make kernel") as refused:
+        autodl.check_front_ends(str(server))
+    names = refused.value.en.partition(":")[2]
+    assert [name for name in ("jupyterlab-manager", "anywidget") if name in names] == wrong
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from lesson_code import own_memory
 from helpers import GIB, CourseError, catalogue, engine, models
 from helpers.checkpoint import Checkpoint
 from helpers.llm_requests import check_messages
+from helpers.machine import GpuUse
 
 QWEN3_8B = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -131,24 +132,37 @@ def test_a_model_too_large_for_the_memory_is_refused_with_what_fits(tmp_path, mo
 def test_a_context_too_long_is_refused_with_the_one_that_fits(tmp_path, monkeypatch):
     folder = checkpoint_of(tmp_path, "Qwen/Qwen3-8B", int(15.26 * GIB))
     monkeypatch.setattr(engine, "on_cpu", lambda: False)
-    card = SimpleNamespace(memory=((0, 24 * 1024),))
-    monkeypatch.setattr(engine.machine, "gpu_use", lambda: card)
+    cards = [GpuUse(memory=((0, 24 * 1024),))]
+    monkeypatch.setattr(engine.machine, "gpu_use", lambda: cards[-1])
     with pytest.raises(CourseError, match=r"open_engine\(max_model_len=37888\)"):
         engine.refuse_too_large(folder, engine.sized_options(folder, max_model_len=40960))
     engine.refuse_too_large(folder, engine.sized_options(folder, max_model_len=37888))
     engine.refuse_too_large(folder, engine.sized_options(folder))
-    card.memory = ((0, 16 * 1024),)
+    cards.append(GpuUse(memory=((0, 16 * 1024),) * 2))
     with pytest.raises(CourseError, match="Qwen3-8B-FP8|Qwen3-8B-AWQ"):
         engine.refuse_too_large(folder, engine.sized_options(folder))
     engine.refuse_too_large(folder, engine.sized_options(folder, tensor_parallel_size=2))
 
 
 def test_a_gpu_that_another_notebook_holds_is_named_before_anything_loads(monkeypatch):
-    monkeypatch.setattr(engine.machine, "gpu_use", lambda: SimpleNamespace(slices=(), memory=((22000, 24576),)))
-    monkeypatch.setattr(engine.machine, "gpu_users", lambda use, root: ["other.ipynb"])
+    monkeypatch.setattr(engine.machine, "gpu_use", lambda: GpuUse(memory=((22000, 24576),)))
+    monkeypatch.setattr(engine.machine, "gpu_users", lambda use, root, gpus: ["other.ipynb"])
     monkeypatch.setitem(sys.modules, "vllm", None)  # importing it would raise
     with pytest.raises(CourseError, match="other.ipynb"):
         engine.open_engine()
+
+
+@pytest.mark.parametrize(
+    ("given", "settled"),
+    [("4,2", "4"), ("", None), ("0", None), ("0,4", None), ("-1", None), ("two", None), ("4x", None), (" 3 ", "3")]
+    + [("007", "7"), ("9" * 5000, None), ("4, 2", "4"), ("\uff14", None), (None, None)],
+)
+def test_a_number_of_threads_that_torch_cannot_take_is_put_right(given, settled, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    engine.environment(models.find_checkpoint("qwen3-tiny"))
+    assert os.environ.get("OMP_NUM_THREADS") == settled
 
 
 def test_messages_that_the_template_would_swallow_are_refused():

@@ -282,6 +282,30 @@ def test_failed_installation_shows_why_and_can_be_repeated(small_venv, capfd):
     assert "No matching distribution found for no-such-package" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Looking in indexes: bob:hidden@mirror.example/simple",
+        "WARNING: Location 'bob:hidden@mirror.example/simple/' is ignored",
+        "https://bob:hid@hidden/den@mirror.example/simple",
+        "ERROR: http://hidden@mirror.example:80/simple is not there",
+        "proxy 'socks5h://bob:hidden#1@mirror.example:1080'",
+    ],
+)
+def test_what_pip_says_is_shown_without_passwords(text):
+    shown = make_env.without_passwords(f"{text}\nNo matching distribution found for torch==2.13.0\n")
+    assert "hid" not in shown and "bob" not in shown and "mirror.example" in shown
+    assert shown.endswith("\nNo matching distribution found for torch==2.13.0\n")
+
+
+def test_a_failed_installation_hides_the_password_of_its_index(small_venv, monkeypatch, capfd):
+    monkeypatch.setenv("PIP_INDEX_URL", "bob:hidden@127.0.0.1:9/simple")
+    with pytest.raises(CourseError, match="make env"):
+        make_env.pip_install(str(small_venv / "bin" / "python"), ["--retries", "0", "no-such-package"])
+    said = capfd.readouterr()
+    assert "no-such-package" in said.err and "hidden" not in said.err + said.out
+
+
 def test_server_python_is_that_of_the_other_jupyterlab(tmp_path):
     own = tmp_path / "venv" / "bin"
     own.mkdir(parents=True)

@@ -24,9 +24,12 @@ def test_the_text_states_what_the_calculator_computes():
     [text] = [cell for cell in LESSON.cells if cell.key == "ex2-text"]
     plain, fp8, awq = (catalogue.fits(config, 24 * GIB, 8192, 8, dtype) for dtype in ("bf16", "fp8", "awq"))
     small_cache = catalogue.fits(config, 24 * GIB, 8192, 8, kv_bytes=1)
-    assert not plain.fits and small_cache.fits and plain.max_context < small_cache.max_context < fp8.max_context
+    both = catalogue.fits(config, 24 * GIB, 8192, 8, "fp8", kv_bytes=1)
+    assert not plain.fits and small_cache.fits
+    longest = [fit.max_context for fit in (plain, small_cache, fp8, awq, both)]
+    assert longest == sorted(longest), "AWQ pays most of one setting"
     for lang in ("zh", "en"):
-        for fit in (plain, small_cache, fp8, awq):
+        for fit in (plain, small_cache, fp8, awq, both):
             assert f"{fit.max_context:,}" in text.text[lang]
 
 
@@ -85,3 +88,17 @@ def test_copy_me_cell_runs_alone(tmp_path):
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     printed = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path / "model"), PATH=f"{fake.parent}:/bin")
     assert printed == f"largest context on 24.0 GiB: {catalogue.fits(config, 24564 * 2**20).max_context} tokens\n"
+
+
+def test_copy_me_cell_says_what_it_does_not_know(tmp_path):
+    """An architecture for which its formulas do not hold, and a folder without weights, which do not weigh nothing."""
+    config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
+    (tmp_path / "model").mkdir()
+    for changed, words in (
+        (config, "No *.safetensors"),
+        ({"model_type": "qwen3_5", "text_config": config}, "Unknown architecture qwen3_5"),
+        (config | {"model_type": "qwen3_next"}, "Unknown architecture qwen3_next"),
+    ):
+        (tmp_path / "model" / "config.json").write_text(json.dumps(changed))
+        printed = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path / "model"), PATH="/nowhere")
+        assert words in printed and len(printed.splitlines()) == 1

@@ -12,22 +12,23 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from fake_nvidia_smi import gpu, gpu_xml, install
 from faulty_hub import write_model
 
 from helpers import ROOT, CourseError, machine, models, sets
 from helpers.cache import hub_caches
 from helpers.ports import free_port
-from helpers.preflight import FRONT_ENDS, KEY_PACKAGES, _check_port, jupyter_servers, preflight
+from helpers.preflight import FRONT_ENDS, KEY_PACKAGES, _check_port, host, jupyter_servers, preflight, speaks
 
-# What `nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader,nounits` prints, with its exit
-# status, on machines of each kind.
+# What nvidia-smi answers on machines of each kind: rows of GPUs or what it says instead, and its exit status.
 NVIDIA_SMI = {
-    "driver 580": ("NVIDIA GeForce RTX 4090, 24564, 580.95.05\n", 0),
-    "driver 595, two GPUs": ("NVIDIA A100-SXM4-80GB, 81920, 595.58\nNVIDIA A100-SXM4-80GB, 81920, 595.58\n", 0),
-    "driver 570": ("NVIDIA GeForce RTX 4090, 24564, 570.124.04\n", 0),
-    "driver 579": ("NVIDIA L20, 46068, 579.10\n", 0),
-    "driver 550": ("NVIDIA GeForce RTX 3090, 24576, 550.54.14\n", 0),
-    "MIG": ("NVIDIA A100-SXM4-80GB, [N/A], 580.65.06\n", 0),
+    "driver 580": ([gpu("NVIDIA GeForce RTX 4090", 24564, "580.95.05")], 0),
+    "driver 595, two GPUs": ([gpu("NVIDIA A100-SXM4-80GB", 81920, "595.58", "8.0")] * 2, 0),
+    "driver 570": ([gpu("NVIDIA GeForce RTX 4090", 24564, "570.124.04")], 0),
+    "driver 579": ([gpu("NVIDIA L20", 46068, "579.10")], 0),
+    "driver 550": ([gpu("NVIDIA GeForce RTX 3090", 24576, "550.54.14", "8.6")], 0),
+    "driver 470": ([gpu("NVIDIA GeForce RTX 3090", 24576, "470.256.02", "8.6")], 0),
+    "MIG": ([gpu("NVIDIA A100-SXM4-80GB", "[N/A]", "580.65.06", "8.0")], 0),
     "no-GPU mode": ("", 0),
     "no devices": ("No devices were found\n", 6),
     "no driver": (
@@ -38,30 +39,9 @@ NVIDIA_SMI = {
 }
 
 
-def gpu_xml(*gpus, cuda="13.0"):
-    """What `nvidia-smi -q -x` prints, cut to what is read. A GPU: MiB used, MiB in all, {pid: MiB}, slices' MiB."""
-    parts = []
-    for used, total, pids, slices in gpus:
-        memory = "<fb_memory_usage><total>{} MiB</total><reserved>0 MiB</reserved><used>{} MiB</used></fb_memory_usage>"
-        migs = "".join(f"<mig_device><index>0</index>{memory.format(size, 0)}</mig_device>" for size in slices)
-        processes = "".join(
-            f"<process_info><pid>{pid}</pid><type>C</type><process_name>[Not Found]</process_name>"
-            f"<used_memory>{f'{size} MiB' if size else 'N/A'}</used_memory></process_info>"
-            for pid, size in pids.items()
-        )
-        parts.append(
-            f'<gpu id="0"><product_name>NVIDIA</product_name><mig_devices>{migs or "None"}</mig_devices>'
-            f"{memory.format(total, used)}<processes>{processes}</processes></gpu>"
-        )
-    return (
-        '<?xml version="1.0" ?>\n<!DOCTYPE nvidia_smi_log SYSTEM "nvsmi_device_v13.dtd">\n<nvidia_smi_log>'
-        f"<driver_version>580.95.05</driver_version><cuda_version>{cuda}</cuda_version>{''.join(parts)}</nvidia_smi_log>\n"
-    )
-
-
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """Puts an nvidia-smi on PATH that replays one of the outputs above; None: there is no such command.
+    """Puts an nvidia-smi on PATH that answers as one of the machines above; None: there is no such command.
 
     use: what it prints when it is asked for everything as XML.
     """
@@ -70,14 +50,9 @@ def nvidia_smi(tmp_path, monkeypatch):
         folder = tmp_path / "bin"
         folder.mkdir(exist_ok=True)
         if case is not None:
-            text, status = NVIDIA_SMI[case]
-            (tmp_path / "--query-gpu=name,memory.total,driver_version").write_text(text)
-            (tmp_path / "-q").write_text(use)
-            command = folder / "nvidia-smi"
-            command.write_text(
-                f'#!/bin/sh\nwhile IFS= read -r line; do echo "$line"; done < \'{tmp_path}/\'"$1"\nexit {status}\n'
-            )
-            command.chmod(0o755)
+            answer, status = NVIDIA_SMI[case]
+            rows = answer if isinstance(answer, list) else []
+            install(folder, rows, use, status, said="" if rows else answer)
         monkeypatch.setenv("PATH", str(folder))
 
     return replay
@@ -91,7 +66,8 @@ def quiet_machine(tmp_path, monkeypatch):
         write_model(folder)
     monkeypatch.setenv("COURSE_MODEL", str(folder))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
-    for name in ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "MODELSCOPE_ENDPOINT", "HF_ENDPOINT"):
+    names = ["http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "MODELSCOPE_ENDPOINT", "HF_ENDPOINT"]
+    for name in [*names, "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -131,10 +107,17 @@ def test_set_by_driver(case, chosen, nvidia_smi, linux):
     assert sets.choose_set(machine.look(linux)).name == chosen
 
 
-def test_old_driver_is_refused_and_can_be_overridden(nvidia_smi, linux):
-    nvidia_smi("driver 550")
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ("driver 550", r"550\.54\.14.*SET=cu12.*SET=cpu.*\n.*550\.54\.14.*nothing was tested.*SET=cu12.*SET=cpu"),
+        ("driver 470", r"470\.256\.02.*525.*\n.*470\.256\.02 is too old \(at least 525.*SET=cpu"),
+    ],
+)
+def test_old_driver_is_refused_and_can_be_overridden(case, says, nvidia_smi, linux):
+    nvidia_smi(case)
     here = machine.look(linux)
-    with pytest.raises(CourseError, match=r"550\.54\.14.*\n.*550\.54\.14.*SET=cpu"):
+    with pytest.raises(CourseError, match=says):
         sets.choose_set(here)
     assert sets.choose_set(here, "cpu").lock == "requirements-cpu.txt"
 
@@ -163,8 +146,8 @@ def test_autodl_without_its_gpu_asks_for_the_set(nvidia_smi, linux):
 @pytest.mark.parametrize(
     ("case", "state", "gpus"),
     [
-        ("driver 595, two GPUs", "ok", [("NVIDIA A100-SXM4-80GB", 81920, "595.58")] * 2),
-        ("MIG", "ok", [("NVIDIA A100-SXM4-80GB", None, "580.65.06")]),
+        ("driver 595, two GPUs", "ok", [("NVIDIA A100-SXM4-80GB", 81920, "595.58", (8, 0))] * 2),
+        ("MIG", "ok", [("NVIDIA A100-SXM4-80GB", None, "580.65.06", (8, 0))]),
         ("no-GPU mode", "empty", []),
         ("no devices", "failed", []),
         ("no driver", "failed", []),
@@ -466,9 +449,38 @@ def test_jupyter_server_and_its_widget_front_ends(nvidia_smi, linux, tmp_path, m
     found = line(preflight(machine.look(linux), linux), "Jupyter")
     assert found.level == "warning" and "make kernel" in found.en and found.fact.startswith("miniconda3, ")
     assert all(name in found.fact for name in FRONT_ENDS)
-    (lab / "share/jupyter/labextensions/anywidget").mkdir(parents=True)
-    (linux / "usr/local/share/jupyter/labextensions/@jupyter-widgets/jupyterlab-manager").mkdir(parents=True)
-    assert line(preflight(machine.look(linux), linux), "Jupyter").level == "ok"
+    places = {
+        "anywidget": lab / "share/jupyter/labextensions/anywidget",
+        "@jupyter-widgets/jupyterlab-manager": linux
+        / "usr/local/share/jupyter/labextensions/@jupyter-widgets/jupyterlab-manager",
+    }
+
+    def hold(**versions):
+        for name, version in zip(places, versions.values(), strict=True):
+            places[name].mkdir(parents=True, exist_ok=True)
+            (places[name] / "package.json").write_text(version)
+        return line(preflight(machine.look(linux), linux), "Jupyter")
+
+    def described(version):
+        return json.dumps({"name": "x", "version": version})
+
+    assert hold(anywidget=described("0.11.3"), manager=described("5.0.16")).level == "ok"
+    for versions in (("0.11.0", "3.1.1"), ("0.9.21", "5.0.16"), ("0.1.10", "50.0.1"), ("0.110.0", "4.0.0a1")):
+        found = hold(anywidget=described(versions[0]), manager=described(versions[1]))
+        assert found.level == "warning" and "make kernel" in found.zh and "make kernel" in found.en
+        wrong = [version for version in versions if version not in ("0.11.0", "5.0.16")]
+        assert all(version in found.fact for version in wrong) and "lacks" not in found.fact
+    for unread in ("", "{", "[]", '{"version": 5}', "{}"):  # a version that cannot be read is not the right one
+        assert hold(anywidget=described("0.11.0"), manager=unread).level == "warning"
+
+
+def test_front_ends_are_those_of_the_installed_packages():
+    """What the course's own environment brings, is taken for right; the lock's anywidget names its front-end."""
+    anywidget = sets.SETS["cpu"].pins()["anywidget"]
+    assert FRONT_ENDS["anywidget"] == ".".join(anywidget.split(".")[:2])
+    for name in FRONT_ENDS:
+        package = Path(sys.prefix, "share/jupyter/labextensions", name, "package.json")
+        assert speaks(name, json.loads(package.read_text())["version"])
 
 
 def test_mirrors_and_proxies_are_shown_without_their_passwords(nvidia_smi, linux, monkeypatch):
@@ -483,6 +495,39 @@ def test_mirrors_and_proxies_are_shown_without_their_passwords(nvidia_smi, linux
     assert levels(preflight(machine.look(linux), linux), "Proxy") == []
     on_autodl = preflight(seen(linux, autodl=True), linux)
     assert "unset http_proxy" in line(on_autodl, "network_turbo").en
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://me:hidden@mirror.example/simple", "mirror.example"),
+        ("me:hidden@mirror.example:3128", "mirror.example"),
+        ("alice:hidden@[2001:db8::1]:3128", "[2001:db8::1]"),
+        ("//me:hidden@mirror.example/simple", "mirror.example"),
+        ("http://me:hid@den/hid?den#hidden@mirror.example:80/x", "mirror.example"),
+        ("https://hidden@mirror.example", "mirror.example"),
+        ("https://mirror.example/simple?token=hidden", "mirror.example"),
+        ("mirror.example/simple", "mirror.example"),
+        ("http://mirror.example:3128", "mirror.example"),
+        ("socks5h://me:hid den@mirror.example:1080", "mirror.example"),
+        ("https://me:hidden@", "?"),
+        ("", "?"),
+    ],
+)
+def test_of_an_address_only_the_host_is_shown(address, shown, nvidia_smi, linux, monkeypatch, tmp_path):
+    """Wherever one is set: as a variable, as pip's, in pip's configuration."""
+    assert host(address) == shown
+    nvidia_smi(None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".pip").mkdir()
+    (tmp_path / ".pip/pip.conf").write_text(f"[global]\nindex-url = {address}\n")
+    (tmp_path / ".config").mkdir(exist_ok=True)
+    for names in (("http_proxy", "HTTPS_PROXY", "HF_ENDPOINT", "MODELSCOPE_ENDPOINT"), ("PIP_INDEX_URL",)):
+        for name in names:
+            monkeypatch.setenv(name, address)
+        said = "\n".join(str(dataclasses.astuple(check)) for check in preflight(seen(linux), linux))
+        assert "hidden" not in said and "hid " not in said and "alice" not in said
+        assert not address or f": {shown}" in said
 
 
 def test_course_model_is_named_and_must_fit(nvidia_smi, linux, monkeypatch):

@@ -5,21 +5,26 @@ from helpers.explorer import page
 from helpers.figures import figure
 from helpers.language import say
 from helpers.models import GIB
+from helpers.sets import CAPABILITY
 
 JAVASCRIPT = page.javascript("memory")
 DTYPES = ("bf16", "fp8", "awq")
 COLOURS = {"weights": "#77aadd", "kvCache": "#ee8866", "other": "#bbbbbb"}
-CARDS = (  # nominal memory in GiB, and cards that have it
+CARDS = (  # the memory that nvidia-smi reports, in GiB and rounded to halves, and cards that have it
     (12, "RTX 3060"),
-    (16, "RTX 4080, T4"),
-    (24, "RTX 3090, RTX 4090, A10, L4"),
-    (32, "RTX 5090, V100 32GB"),
+    (15, "T4"),
+    (16, "RTX 4080"),
+    (22.5, "A10, L4"),
+    (24, "RTX 3090, RTX 4090"),
+    (32, "RTX 5090"),
     (40, "A100 40GB"),
-    (48, "L20, L40S, RTX A6000"),
+    (45, "L20, L40S"),
+    (48, "RTX A6000"),
     (80, "A100 80GB, H100"),
     (96, "H20"),
-    (141, "H200"),
+    (140, "H200"),
 )
+OLDEST = ".".join(map(str, CAPABILITY))
 LABELS = {
     "zh": {
         "title": "显存计算器",
@@ -27,7 +32,7 @@ LABELS = {
         "model": "模型",
         "dtype": "权重精度",
         "card": "显卡",
-        "cardName": "{memory} GB（{names}）",
+        "cardName": "{memory} GiB（{names}）",
         "gpus": "几张卡",
         "context": "上下文，词元",
         "sequences": "同时的序列",
@@ -63,7 +68,7 @@ LABELS = {
         "model": "model",
         "dtype": "weights",
         "card": "GPU",
-        "cardName": "{memory} GB ({names})",
+        "cardName": "{memory} GiB ({names})",
         "gpus": "cards",
         "context": "context, tokens",
         "sequences": "sequences at once",
@@ -99,15 +104,23 @@ LABELS = {
 CAPTIONS = {
     "zh": [
         "计算得来，没有一个数字是在 GPU 上测的。",
-        f"vLLM 默认使用整张卡的 {catalogue.GPU_SHARE:.0%}（gpu_memory_utilization）。显卡报出的显存通常比名义值略少。",
+        f"vLLM 默认使用整张卡的 {catalogue.GPU_SHARE:.0%}（gpu_memory_utilization）。列表里是 nvidia-smi 报出的显存，"
+        "有的卡比名义值少：A10 和 L4 叫 24 GB，只有 22.5 GiB。",
+        f"计算能力低于 {OLDEST} 的旧卡（V100、P40、GTX 1080 Ti）不在列表里：显存再大，课程的 vLLM 也不能在上面运行，"
+        "请用 make env SET=cpu。",
+        "MIG 切片按它自己的显存算。GB10 与 CPU 共用内存，nvidia-smi 读不出多少，以 vLLM 启动时报的为准。",
         f"“其余”是激活值、CUDA 图和 CUDA 上下文，按 {catalogue.OTHER_MEMORY / GIB:g} GiB 估计，实际约 1 到 2 GiB。",
         "bf16 权重由结构精确算出；FP8 和 AWQ 是估计：词嵌入和输出矩阵保持 bf16，其余每个权重 1 或 0.52 字节。",
         "多张卡指张量并行：权重平分；卡比 KV 头多时，KV 头会重复存放。",
     ],
     "en": [
         "Computed; not one of these numbers was measured on a GPU.",
-        f"vLLM uses {catalogue.GPU_SHARE:.0%} of a card by default (gpu_memory_utilization). Cards report a little "
-        "less memory than their nominal size.",
+        f"vLLM uses {catalogue.GPU_SHARE:.0%} of a card by default (gpu_memory_utilization). The list has the memory "
+        "that nvidia-smi reports, for some cards less than the nominal: A10 and L4, of 24 GB, have 22.5 GiB.",
+        f"Old cards below compute capability {OLDEST} (V100, P40, GTX 1080 Ti) are not in the list: however much "
+        "memory they have, the course's vLLM does not run on them; use make env SET=cpu.",
+        "A MIG slice counts by its own memory. A GB10 shares the CPU's memory and nvidia-smi does not tell how much: "
+        "what fits, vLLM says as it starts.",
         f"“The rest” is activations, CUDA graphs and the CUDA context: {catalogue.OTHER_MEMORY / GIB:g} GiB is a "
         "guess, really about 1 to 2 GiB.",
         "bf16 weights follow exactly from the architecture; FP8 and AWQ are estimates: embedding and output matrix "

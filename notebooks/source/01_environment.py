@@ -130,7 +130,10 @@ print(models.describe())
 computer = machine.look()
 print(computer.system, computer.arch)
 print("CPU:", computer.cpu, "| cores:", computer.cores, "| AVX2:", computer.avx2)
-print(f"{say('内存', 'memory')}: {computer.memory / 2**30:.1f} GiB")
+# zh: None：这个系统读不出来
+# en: None: this system does not tell
+memory = computer.memory and f"{computer.memory / 2**30:.1f} GiB"
+print(f"{say('内存', 'memory')}: {memory}")
 print(f"{say('可用硬盘', 'free disk')}: {computer.disk / 2**30:.0f} GiB")
 print("GPU:", computer.gpus or None, "| nvidia-smi:", computer.nvidia_smi)
 
@@ -155,7 +158,7 @@ for finding in findings:
 levels = [finding.level for finding in findings]
 print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 
-# %% [markdown] lang="zh" key="preflight-read" facts="3.11 3.13 8000"
+# %% [markdown] lang="zh" key="preflight-read" facts="3.11 3.13 8000 7.5"
 # 逐行读（你的机器上不一定每一行都有，例如数据盘只有 AutoDL 有）：
 #
 # | 行 | 看什么 | 不是 ok 时 |
@@ -163,17 +166,17 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python，课程在安装前就会拒绝 |
 # | 内存 | 3 GiB 以下启动 vLLM 可能被系统终止 | 无卡模式下正常：只下载，不加载 |
 # | 系统盘，数据盘 | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
-# | GPU | 名称、显存、驱动，以及驱动支持到哪个 CUDA | 没列出 GPU：驱动没装好，或正处于无卡模式；在无卡模式下是 problem 也不要紧，第 05 课之前带卡开机 |
+# | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA | 读不出：那一项没人知道，不等于没有；计算能力低于 7.5：只能用 CPU。没列出 GPU：驱动没装好，或正处于无卡模式；在无卡模式下是 problem 也不要紧，第 05 课之前带卡开机 |
 # | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
 # | 课程模型 | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化的版本 |
 # | 端口 | 8000 空着吗，`vllm serve` 默认用它 | 停掉旧的服务，或换一个端口 |
-# | Jupyter | 服务器所在的环境有没有交互图的前端 | `make kernel`，刷新页面 |
+# | Jupyter | 服务器所在的环境有没有交互图的前端，版本与内核配不配 | `make kernel`，刷新页面 |
 # | 镜像和代理 | pip 和两个模型站的镜像，有没有代理 | 代理会截住发往本机的请求，按提示设 `NO_PROXY` |
 # | 依赖组合及以后 | 装的是哪一组，主要的包版本对不对 | `make env` |
 #
 # 只要没有 problem，课程就能运行；warning 是提醒。退出码也是同样的意思，写脚本时直接用它，不用解析文字。**选读**，下一格验证这一点。
 
-# %% [markdown] lang="en" key="preflight-read" facts="3.11 3.13 8000"
+# %% [markdown] lang="en" key="preflight-read" facts="3.11 3.13 8000 7.5"
 # Line by line (a machine need not have them all; only AutoDL has a data disk, for example):
 #
 # | Line | What to look at | If it is not ok |
@@ -181,11 +184,11 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 | another machine or Python; the course refuses before it installs anything |
 # | Memory | below 3 GiB the system may kill vLLM as it starts | normal in no-GPU mode: download there, load elsewhere |
 # | System disk, Data disk | room for the model and the environment | clean up, or point `MODELSCOPE_CACHE` to a larger disk |
-# | GPU | name, memory, driver, and the newest CUDA that this driver supports | no GPU listed: the driver is not installed, or this is no-GPU mode; there a problem does not matter until lesson 05, which wants the GPU |
+# | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports | cannot be read: nobody knows, which is not none; a compute capability below 7.5: CPU only. No GPU listed: the driver is not installed, or this is no-GPU mode; there a problem does not matter until lesson 05, which wants the GPU |
 # | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU | shut that kernel down in JupyterLab's Running panel |
 # | Course model | which model the course uses now, and whether its weights fit | a smaller or a quantised one |
 # | Port | 8000 is free; `vllm serve` uses it by default | stop the old server, or take another port |
-# | Jupyter | whether the server's environment has the front-ends of the interactive figures | `make kernel`, then reload the page |
+# | Jupyter | whether the server's environment has the front-ends of the interactive figures, in versions that suit the kernel | `make kernel`, then reload the page |
 # | Mirrors, proxy | mirrors of pip and of the two model hubs, and any proxy | a proxy catches requests to this machine: set `NO_PROXY` as the line says |
 # | Dependency set and below | which set is installed, and whether the main packages have the right versions | `make env` |
 #
@@ -202,12 +205,12 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # %% [markdown] lang="zh" key="set-text"
 # ## 为什么有好几组依赖
 #
-# vLLM 的安装包是针对某个 CUDA 版本编译的，能跑哪个 CUDA 由主机的 NVIDIA 驱动决定，在租来的容器里改不了。所以顺序是：驱动 → CUDA → vLLM，倒过来装就会碰壁。课程按驱动在前三组里选；最后一组不带 vLLM，要自己指定。下一格问出这台机器该用哪一组。
+# vLLM 的安装包是针对某个 CUDA 版本编译的，能跑哪个 CUDA 由主机的 NVIDIA 驱动决定，在租来的容器里改不了。所以顺序是：驱动 → CUDA → vLLM，倒过来装就会碰壁。课程按驱动在前三组里选；最后一组不带 vLLM，要自己指定。驱动 525 到 569 没有试过：NVIDIA 承诺为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全，所以课程不替你选，想试就写明 `SET=cu12`。还有一道门槛在卡上：计算能力低于 7.5 的旧卡（V100、P40、GTX 1080 Ti），课程的 vLLM 不支持，用 `SET=cpu`。下一格问出这台机器该用哪一组。
 
 # %% [markdown] lang="en" key="set-text"
 # ## Why there are several dependency sets
 #
-# A build of vLLM is made for one CUDA version, and the host's NVIDIA driver decides which CUDA versions run; inside a rented container you cannot change it. So the order is driver → CUDA → vLLM, and installing the other way round hits a wall. The course chooses among the first three by driver; the last one has no vLLM and is taken only if you name it. The next cell asks which set fits here.
+# A build of vLLM is made for one CUDA version, and the host's NVIDIA driver decides which CUDA versions run; inside a rented container you cannot change it. So the order is driver → CUDA → vLLM, and installing the other way round hits a wall. The course chooses among the first three by driver; the last one has no vLLM and is taken only if you name it. Drivers 525 to 569 were not tested: NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features, so the course does not choose for you; to try, name `SET=cu12`. The card sets a bar too: the course's vLLM does not support old ones below compute capability 7.5 (V100, P40, GTX 1080 Ti); use `SET=cpu` there. The next cell asks which set fits here.
 
 # %% key="set"
 print(f"{'lock':<24} {'engine':<9} driver")
@@ -217,8 +220,8 @@ for choice in sets.SETS.values():
 try:
     print("choose_set:", sets.choose_set(computer).lock)
 except CourseError as unknown:
-    # zh: 驱动太旧，或者在无卡模式下看不到驱动
-    # en: the driver is too old, or hidden in no-GPU mode
+    # zh: 卡或驱动太旧，或者读不出驱动，例如在无卡模式下
+    # en: card or driver too old, or a driver that cannot be read, as in no-GPU mode
     print(unknown)
 present = sets.installed_set()
 print("installed_set:", present.lock if present else None)
@@ -226,7 +229,7 @@ print("installed_set:", present.lock if present else None)
 # %% [markdown] lang="zh" key="ex1-text"
 # ### 练习 1 ★☆☆（5 分钟）：按驱动选依赖
 #
-# 补全函数：给它驱动版本，例如 `"580.65.06"`，没有 GPU 时是 `None`；返回 `"gpu"`、`"cu12"`、`"cpu"`，驱动太旧则返回 `"too old"`。
+# 补全函数：给它驱动版本，例如 `"580.65.06"`，没有 GPU 时是 `None`；返回 `"gpu"`（580 及以上）、`"cu12"`（570 到 579）、`"cpu"`；更旧的课程没有试过，返回 `"too old"`。
 #
 # <details><summary>提示</summary>
 #
@@ -237,7 +240,7 @@ print("installed_set:", present.lock if present else None)
 # %% [markdown] lang="en" key="ex1-text"
 # ### Exercise 1 ★☆☆ (5 minutes): the set for a driver
 #
-# Complete the function: it gets a driver version such as `"580.65.06"`, or `None` without a GPU, and returns `"gpu"`, `"cu12"`, `"cpu"`, or `"too old"`.
+# Complete the function: it gets a driver version such as `"580.65.06"`, or `None` without a GPU, and returns `"gpu"` (580 or newer), `"cu12"` (570 to 579) or `"cpu"`; for an older driver, where the course was not tested, `"too old"`.
 #
 # <details><summary>Hint</summary>
 #
@@ -420,8 +423,8 @@ from helpers.explorer import MemoryExplorer
 
 MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 
-# %% [markdown] lang="zh" key="ex2-text" facts="9,680"
-# 读图：没有运行的笔记本里是静态图，一行是一种权重精度；运行之后才能点，一条是你选的那张卡。最划算的是把权重换成 FP8：省下的都给 KV 缓存，8 个序列各能到 10,720 个词元，AWQ 到 13,552。只把 KV 缓存换成 FP8 也放得下，但只到 9,680；bf16 什么都不换，只有 4,832。
+# %% [markdown] lang="zh" key="ex2-text" facts="9,680 21,456"
+# 读图：没有运行的笔记本里是静态图，一行是一种权重精度；运行之后才能点，一条是你选的那张卡。只改一项，最划算的是权重：省下的都给 KV 缓存，换成 AWQ，8 个序列各能到 13,552 个词元，换成 FP8 到 10,720。只把 KV 缓存换成 FP8 也放得下，到 9,680；什么都不换，只有 4,832。权重和 KV 缓存都用 FP8，就到 21,456。
 #
 # ### 练习 2 ★★☆（8 分钟）：最长的上下文
 #
@@ -433,8 +436,8 @@ MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 #
 # </details>
 
-# %% [markdown] lang="en" key="ex2-text" facts="9,680"
-# How to read it: in a notebook that was not run you see a picture, where a row is a precision of the weights; run the cell, and it can be clicked, and the bar is the card that you choose. Weights in FP8 pay most: what they save goes to the KV cache, and each of the 8 sequences may have 10,720 tokens, with AWQ 13,552. The KV cache alone in FP8 is enough too, but only up to 9,680; bf16 with nothing changed stops at 4,832.
+# %% [markdown] lang="en" key="ex2-text" facts="9,680 21,456"
+# How to read it: in a notebook that was not run you see a picture, where a row is a precision of the weights; run the cell, and it can be clicked, and the bar is the card that you choose. Of one setting alone the weights pay most, as what they save goes to the KV cache: with AWQ each of the 8 sequences may have 13,552 tokens, with FP8 10,720. The KV cache alone in FP8 is enough too, up to 9,680; with nothing changed it stops at 4,832. With weights and KV cache both in FP8 it is 21,456.
 #
 # ### Exercise 2 ★★☆ (8 minutes): the largest context
 #
@@ -492,16 +495,16 @@ for dtype in ("bf16", "fp8", "awq"):
     size = catalogue.weight_bytes(config, dtype) / 2**30
     print(f"Qwen3-8B {dtype:<4} {'=' if dtype == 'bf16' else '≈'} {size:.1f} GiB")
 
-# %% [markdown] lang="zh" key="quant-read" facts="7.0"
+# %% [markdown] lang="zh" key="quant-read" facts="7.0 6.1"
 # 读输出：RTX 3090 的计算能力是 8.6，高于 7.5，所以能加载；但能**加载**的门槛比能用 FP8 **计算**的低。各代显卡的情况（[vLLM 文档](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/)；没有在 GPU 上试过）：
 #
 # | 架构，计算能力 | 例 | bf16 | FP8 | AWQ |
 # |---|---|---|---|---|
-# | Turing，7.5 | T4 | 不支持，加 `--dtype half` | 只压缩权重 | 可以 |
+# | Turing，7.5 | T4 | 没有；vLLM 默认会改用 float16 并提醒，写明 `--dtype bfloat16` 才会失败 | 只压缩权重 | 可以 |
 # | Ampere，8.0、8.6 | A100、RTX 3090 | 支持 | 只压缩权重，计算仍是 16 位 | 可以 |
 # | Ada，8.9；Hopper，9.0；Blackwell | RTX 4090、H100、RTX 5090 | 支持 | 权重和计算都是 FP8 | 可以 |
 #
-# 更早的 V100（7.0）两种量化都在门槛之下，也没有 bf16。
+# 更早的 V100（7.0）、P40 和 GTX 1080 Ti（6.1）在 7.5 之下：课程的 vLLM 在这些卡上一个模型也运行不了，量化与否都一样；体检和 `make env` 会说出来，用 `SET=cpu`。
 #
 # 多张卡还有一个坑：FP8 的检查点每 128 × 128 个权重共用一个缩放系数，切开后每份必须是 128 的整数倍。Qwen3-30B-A3B 每个专家的宽度是 768，分给 4 张卡是 192，vLLM 会[拒绝启动](https://github.com/vllm-project/vllm/issues/25292)；2 张卡可以。计算器会指出这一点。
 #
@@ -509,16 +512,16 @@ for dtype in ("bf16", "fp8", "awq"):
 #
 # 张量并行（tensor parallelism，把一个模型拆到几张卡上一起算）把权重和 KV 头平分给 `gpus` 张卡。一个头不能再切：卡比头多时，每张卡至少放一个头，于是同一个头存了几份。写出每张卡上每个词元的 KV 缓存，以字节计（bf16）。
 
-# %% [markdown] lang="en" key="quant-read" facts="7.0"
+# %% [markdown] lang="en" key="quant-read" facts="7.0 6.1"
 # How to read it: an RTX 3090 has capability 8.6, above 7.5, so it loads them; but the bar for **loading** is lower than the one for **computing** in FP8. The generations ([vLLM's documentation](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/); not tried on a GPU):
 #
 # | Architecture, capability | Examples | bf16 | FP8 | AWQ |
 # |---|---|---|---|---|
-# | Turing, 7.5 | T4 | no, add `--dtype half` | weights only | yes |
+# | Turing, 7.5 | T4 | no; by default vLLM takes float16 and warns, only an explicit `--dtype bfloat16` fails | weights only | yes |
 # | Ampere, 8.0, 8.6 | A100, RTX 3090 | yes | weights only, computation stays 16-bit | yes |
 # | Ada, 8.9; Hopper, 9.0; Blackwell | RTX 4090, H100, RTX 5090 | yes | weights and computation | yes |
 #
-# The older V100 (7.0) is below the bar for both, and has no bf16.
+# The older V100 (7.0), P40 and GTX 1080 Ti (6.1) are below 7.5: the course's vLLM runs no model at all on them, quantised or not; the pre-flight check and `make env` say so, and `SET=cpu` remains.
 #
 # Several cards have one more trap: an FP8 checkpoint keeps one scale for each 128 × 128 weights, so each card's part must be a multiple of 128. An expert of Qwen3-30B-A3B is 768 wide; on 4 cards that is 192, and vLLM [refuses to start](https://github.com/vllm-project/vllm/issues/25292); 2 cards work. The calculator points this out.
 #
@@ -617,7 +620,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下一格不依赖本课程：给它一个检查点文件夹，它从权重文件的大小、`config.json` 和 `nvidia-smi` 算出最长的上下文；没有 GPU 时用环境变量 `GPU_GIB` 给出显存。
+# 下一格不依赖本课程：给它一个检查点文件夹，它从权重文件的大小、`config.json` 和 `nvidia-smi` 算出最长的上下文；没有 GPU，或读不出显存时（MIG 切片、GB10），用环境变量 `GPU_GIB` 给出显存。它按 `CUDA_VISIBLE_DEVICES` 看卡；几张不同的卡各算一行。
 
 # %% [markdown] lang="en" key="recap"
 # How to read it: one sentence with the remedy, and nothing has begun to download.
@@ -661,33 +664,66 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # ## Code to take away (extra)
 #
-# The next cell needs nothing of this course: give it a checkpoint's folder, and from the size of the weight files, `config.json` and `nvidia-smi` it computes the largest context; without a GPU the variable `GPU_GIB` says how much memory there is.
+# The next cell needs nothing of this course: give it a checkpoint's folder, and from the size of the weight files, `config.json` and `nvidia-smi` it computes the largest context; without a GPU, or where its memory cannot be read (a MIG slice, a GB10), the variable `GPU_GIB` says how much there is. It looks at the card that `CUDA_VISIBLE_DEVICES` names; different cards get a line each.
 
 # %% key="copy-me" tags=["copy-me", "extra", "raw"]
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
 GIB = 2**30
+# zh: 这里的公式对这几种结构成立
+# en: the formulas here hold for these architectures
+KNOWN = {"qwen2", "qwen2_moe", "qwen3", "qwen3_moe"}
+
+
+def ask(field):
+    """What nvidia-smi answers for each GPU; nothing where it cannot be asked."""
+    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, errors="replace")
+    except OSError:
+        return []
+    return [] if done.returncode else done.stdout.split("\n")[:-1]
+
+
+def visible(answers):
+    """Those of the first GPU in CUDA_VISIBLE_DEVICES, a number or a UUID, or all."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if first.isdecimal():
+        return answers[int(first) :][:1]
+    found = zip(answers, ask("uuid") if first else answers, strict=False)
+    return [answer for answer, uuid in found if uuid.startswith(first) or not first]
 
 
 def gpu_memory():
-    """Bytes of the first GPU, from nvidia-smi; else GPU_GIB, else 24 GiB."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        return int(subprocess.run(query, capture_output=True, text=True).stdout.split()[0]) * 2**20
-    except (OSError, IndexError, ValueError):
-        # zh: 没有 nvidia-smi、没有列出 GPU，或是 MIG 切片
-        # en: no nvidia-smi, no GPU listed, or a MIG slice
-        return float(os.environ.get("GPU_GIB", "24")) * GIB
+    """Bytes, once for each kind of GPU; GPU_GIB, else 24 GiB, where nobody tells."""
+    for capability in visible(ask("compute_cap")):
+        # zh: 更旧的 nvidia-smi 不知道这一项
+        # en: an older nvidia-smi does not know the field
+        if capability.replace(".", "").isdecimal() and float(capability) < 7.5:
+            print(f"Compute capability {capability}: vLLM 0.32 needs 7.5.", file=sys.stderr)
+    answers = [answer.strip() for answer in visible(ask("memory.total"))]
+    sizes = [int(answer) for answer in answers if answer.isdecimal() and int(answer)]
+    if sizes and len(sizes) == len(answers):
+        return [size * 2**20 for size in sorted(set(sizes))]
+    given = os.environ.get("GPU_GIB")
+    if not given:
+        # zh: 没有 GPU，MIG 切片，或与 CPU 共用内存
+        # en: no GPU, a MIG slice, or memory shared with the CPU
+        note = "GPU memory cannot be read, 24 GiB assumed: set GPU_GIB."
+        print(note, file=sys.stderr)
+    return [float(given or 24) * GIB]
 
 
-def largest_context(folder, card):
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def largest_context(folder, config, card):
     heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    head_dim = config.get("head_dim")
+    if not head_dim:
+        head_dim = 128 if config["model_type"] == "qwen3" else config["hidden_size"] // heads
     # zh: 键和值两份，bf16 每个数 2 字节
     # en: keys and values, and 2 bytes a number in bf16
     layers, kv_heads = config["num_hidden_layers"], config["num_key_value_heads"]
@@ -699,11 +735,21 @@ def largest_context(folder, card):
     return min(config["max_position_embeddings"], max(0, int(room / per_token) // 16 * 16))
 
 
-card = gpu_memory()
-if Path(MODEL, "config.json").is_file():
-    print(f"largest context on {card / GIB:.1f} GiB: {largest_context(Path(MODEL), card)} tokens")
-else:
-    print(f"No config.json in {MODEL}: set COURSE_MODEL to a checkpoint's folder.")
+def main(folder):
+    if not (folder / "config.json").is_file():
+        return f"No config.json in {MODEL}: set COURSE_MODEL to a checkpoint's folder."
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") not in KNOWN:
+        return f"Unknown architecture {config.get('model_type')}: the formulas do not hold."
+    if not any(folder.glob("*.safetensors")):
+        return f"No *.safetensors in {MODEL}: download the weights first."
+    return "\n".join(
+        f"largest context on {card / GIB:.1f} GiB: {largest_context(folder, config, card)} tokens"
+        for card in gpu_memory()
+    )
+
+
+print(main(Path(MODEL)))
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读

@@ -1,20 +1,18 @@
-"""Two steps of autodl.sh that need the environment: which model to download, and whether widgets will work.
+"""Two steps of autodl.sh: which model to download, and whether widgets will work.
 
-python -m tools.environment.autodl model       the largest Qwen3 that fits the first GPU and the data disk, or none
+python -m tools.environment.autodl model       the largest Qwen3 that fits the GPU and the data disk, or none
 python -m tools.environment.autodl selftest    the kernel and the JupyterLab of the console, widgets included
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-from jupyter_client.manager import start_new_kernel
-
-from helpers import CourseError, catalogue, machine
+from helpers import CourseError, catalogue, machine, sets
 from helpers.cache import hub_copies
-from helpers.preflight import FRONT_ENDS
+from helpers.preflight import FRONT_ENDS, speaks
 from tools.environment import make_env
 
 CONTEXT = 8192  # tokens that the lessons ask for at most
@@ -29,23 +27,46 @@ RoutingExplorer(capture.capture_reference(qwen.load_model(folder), tokenizer, "3
 
 
 def largest_model(here: machine.Machine) -> str:
-    """Id of the largest dense Qwen3 in bf16 that the first GPU can serve and the data disk can hold, else "none".
+    """Id of the largest dense Qwen3 in bf16 that the GPU can serve and the data disk can hold, "none" without a GPU.
 
-    What is on the disk already needs no more room. Mixtures of experts are left to lesson 04.
+    The GPU is the first that CUDA programs see; of several different ones, where that is not certain, the smallest.
+    What is on the disk already needs no more room. Mixtures of experts are left to lesson 04. Raises CourseError where
+    there is or will be a GPU whose memory cannot be seen.
     """
-    gpu = here.gpus[0].memory * 2**20 if here.gpus and here.gpus[0].memory else 0
+    cards = [gpu for gpu in sets.visible_cards(here) if not sets.too_old(gpu)]
+    sizes = [gpu.memory for gpu in (cards if here.visible is None else cards[:1])]
+    if None in sizes:
+        sizes = [machine.card_memory(machine.gpu_use())]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes) or not here.gpus and _is_for_gpus():
+        raise CourseError(
+            "看不到或读不出显存，选不出放得下的模型：请写明 MODEL，例如 MODEL=Qwen/Qwen3-8B bash autodl.sh，"
+            "或用 MODEL=none 不下载。",
+            "The GPU's memory cannot be seen, so no model can be chosen by it: name one, such as MODEL=Qwen/Qwen3-8B "
+            "bash autodl.sh, or MODEL=none to download nothing.",
+        )
     fitting = [
         name
         for name, release in catalogue.CATALOGUE.items()
         if release.config["model_type"] == "qwen3"
-        and catalogue.fits(release.config, gpu, CONTEXT).fits
+        and catalogue.fits(release.config, min(known, default=0) * 2**20, CONTEXT).fits
         and (hub_copies(name) or 1.1 * release.download < (here.data_disk or 0))
     ]
     return max(fitting, key=lambda name: catalogue.CATALOGUE[name].download, default="none")
 
 
+def _is_for_gpus() -> bool:
+    """Whether the environment is, or will be, one of the GPU sets, as in no-GPU mode with SET=gpu."""
+    installed = sets.installed_set()
+    chosen = sets.SETS.get(os.environ.get("SET", ""), installed)
+    return bool(chosen and chosen.driver)
+
+
 def check_kernel() -> str:
     """Starts the registered kernel and lets it show a widget. Returns what was seen; raises CourseError."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel  # a dry run has no environment yet
+    from jupyter_client.manager import start_new_kernel
+
     try:
         spec = KernelSpecManager().get_kernel_spec(make_env.KERNEL)
         manager, client = start_new_kernel(kernel_name=make_env.KERNEL)
@@ -71,14 +92,21 @@ def check_kernel() -> str:
 
 
 def check_front_ends(server: str) -> None:
-    """Raises CourseError unless the JupyterLab of another environment has the widgets' front-ends, switched on."""
+    """Raises CourseError unless the JupyterLab of another environment has the widgets' front-ends, switched on and of
+    versions that the course's kernel speaks to."""
     listed = subprocess.run([server, "-m", "jupyter", "labextension", "list"], capture_output=True, text=True)
     text = listed.stdout + listed.stderr
     lines = {name: line for line in text.splitlines() for name in FRONT_ENDS if f" {name} " in f"{line} "}
-    if missing := [name for name in FRONT_ENDS if "enabled" not in lines.get(name, "")]:
+
+    def works(name: str) -> bool:
+        version = re.search(r" v(\S+) ", lines.get(name, ""))
+        return "enabled" in lines.get(name, "") and version is not None and speaks(name, version[1])
+
+    if wrong := [name for name in FRONT_ENDS if not works(name)]:
         raise CourseError(
-            f"{server} 的 JupyterLab 缺少控件前端 {'、'.join(missing)}：请运行 make kernel。",
-            f"The JupyterLab of {server} lacks the widget front-ends {', '.join(missing)}: run make kernel.",
+            f"{server} 的 JupyterLab 缺少控件前端或版本不配：{'、'.join(wrong)}。请运行 make kernel。",
+            f"The JupyterLab of {server} lacks widget front-ends that speak to the course's kernel: "
+            f"{', '.join(wrong)}. Run make kernel.",
         )
 
 

@@ -54,9 +54,11 @@ HEADS = {
 # Install: make env SET=gpu, or in an empty environment: pip install --no-deps -r requirements.txt
 """,
     "cu12": """\
-# 给谁用：有 NVIDIA GPU、驱动为 570 到 579 的 Linux（CUDA 12.8，vLLM 0.19.1，最后一个为 CUDA 12 构建的版本）。
+# 给谁用：有 NVIDIA GPU、驱动为 570 到 579 的 Linux（CUDA 12.8，vLLM 0.19.1：在 PyPI 上，它是最后一个为 CUDA 12
+#   构建的版本；后来的版本另有 CUDA 12 的安装包，不在 PyPI 上）。驱动 525 到 569 没有试过。
 # 怎么装：make env SET=cu12；或在一个空环境里运行 pip install --no-deps -r requirements-cu12.txt
-# For Linux with an NVIDIA GPU and driver 570 to 579 (CUDA 12.8, vLLM 0.19.1, the last release built for CUDA 12).
+# For Linux with an NVIDIA GPU and driver 570 to 579 (CUDA 12.8, vLLM 0.19.1: the last release whose wheel on PyPI
+#   is built for CUDA 12; later releases have such wheels elsewhere). Drivers 525 to 569 were not tested.
 # Install: make env SET=cu12, or in an empty environment: pip install --no-deps -r requirements-cu12.txt
 """,
     "cpu": """\

@@ -2,7 +2,8 @@
 
 Environment variables: VENV (the folder, .venv unless set; an environment that exists is used as it is), SET (cpu, gpu,
 cu12 or client; else by the machine), INDEX (a package index for this installation only). With --kernel it also
-registers the Jupyter kernel for the user and makes the learner's own copy of the lessons: `make kernel`.
+registers the Jupyter kernel for the user and makes the learner's own copy of the lessons: `make kernel`. With --dry-run
+it only says which set it would install where, or why it would not.
 
 This runs on whatever `python3` is, before anything is installed: standard library only, and no syntax newer than
 Python 3.6, so that an old Python gives one sentence and not a SyntaxError.
@@ -82,10 +83,17 @@ def say(zh: str, en: str) -> None:
 # ---- the environment
 
 
-def environment_folder(venv: str) -> Path:
-    """The folder that VENV names. On AutoDL `.venv` becomes a link to the data disk, unless the course lies there."""
+def environment_folder(venv: str, make: bool = True) -> Path:
+    """The folder that VENV names. On AutoDL `.venv` becomes a link to the data disk, unless the course lies there or
+    nothing is to be made."""
     folder = Path(os.path.abspath(Path(venv).expanduser()))
-    if folder == ROOT / ".venv" and DATA_DISK.is_dir() and DATA_DISK not in folder.parents and not folder.exists():
+    if (
+        make
+        and folder == ROOT / ".venv"
+        and DATA_DISK.is_dir()
+        and DATA_DISK not in folder.parents
+        and not folder.exists()
+    ):
         target = DATA_DISK / "qwen3-notebooks" / "venv"
         target.mkdir(parents=True, exist_ok=True)
         folder.unlink(missing_ok=True)
@@ -260,6 +268,11 @@ def show_progress(line: str, count: int, total: int) -> None:
             print(f"  {count}/{total}", flush=True)
 
 
+def without_passwords(text: str) -> str:
+    """The text with what stands before the @ of an address left out: pip hides it only where it sees a scheme."""
+    return re.sub(r"[^\s/@'\"]+:[^\s'\"]*@", "****@", text)
+
+
 def pip_install(python: str, options: list[str], total: int = 0) -> None:
     """pip install, its many lines hidden: with a `total` a counter shows instead; on failure their end, and a
     CourseError."""
@@ -275,7 +288,7 @@ def pip_install(python: str, options: list[str], total: int = 0) -> None:
             if total:
                 show_progress(line, count, total)
     if process.returncode:
-        sys.stderr.write("".join(lines[-12:]))
+        sys.stderr.write(without_passwords("".join(lines[-12:])))
         raise CourseError(
             "安装没有完成，原因见上面 pip 的最后几行：处理后再运行 make env，会接着安装。",
             "The installation did not finish; pip's last lines above say why: put that right and run make env again.",
@@ -316,15 +329,32 @@ def prepare(folder: Path, dependency_set: sets.DependencySet, torch: str) -> lis
     )
 
 
-def install(folder: Path, wanted: str | None) -> None:
-    """Everything from an empty folder, a half-made or an outdated environment to a current one."""
+def plan(folder: Path, wanted: str | None) -> sets.DependencySet:
+    """The set to install in `folder`. Writes nothing; says what speaks against the set that SET named.
+
+    Raises CourseError where nothing can be installed, and where SET has to say what.
+    """
     here = machine.look()
-    dependency_set = sets.SETS.get(wanted or "", sets.SETS["cpu"])
-    sets.refuse_unsupported(here, dependency_set)
+    sets.refuse_unsupported(here, sets.SETS.get(wanted or "", sets.SETS["cpu"]))
     dependency_set = sets.choose_set(here, wanted)
+    if here.nvidia_smi == "failed" and not wanted:
+        say(
+            "nvidia-smi 失败，看不到 GPU，按只有 CPU 安装。", "nvidia-smi failed and no GPU is seen: for the CPU, then."
+        )
+    cards = sets.visible_cards(here)
+    if dependency_set.driver and cards and all(map(sets.too_old, cards)):
+        say(*sets.old_card(cards[0]))
+    doubt = sets.driver_doubt(here, dependency_set)
+    if doubt:
+        say(*doubt[1:])
     check_disk(folder, dependency_set.disk)
     print(f"· {dependency_set.lock} -> {folder}", flush=True)
+    return dependency_set
 
+
+def install(folder: Path, wanted: str | None) -> None:
+    """Everything from an empty folder, a half-made or an outdated environment to a current one."""
+    dependency_set = plan(folder, wanted)
     python, pins = str(folder / "bin" / "python"), dependency_set.pins()
     options = prepare(folder, dependency_set, pins["torch"])
     pip_install(python, ["-r", dependency_set.lock, *options], total=len(pins))
@@ -365,11 +395,14 @@ def make_kernel(folder: Path) -> None:
 
 
 def main() -> None:
-    folder = environment_folder(os.environ.get("VENV") or str(ROOT / ".venv"))
+    dry = "--dry-run" in sys.argv[1:]
+    folder = environment_folder(os.environ.get("VENV") or str(ROOT / ".venv"), make=not dry)
     # Without SET the set that is there stays: a GPU environment survives a start without the GPU.
     wanted = os.environ.get("SET") or read_stamp(folder).get("set")
     if not is_current(folder, wanted):
-        install(folder, wanted)
+        (plan if dry else install)(folder, wanted)
+    if dry:
+        return
     if "--kernel" in sys.argv[1:]:
         make_kernel(folder)
         sys.exit(subprocess.call([str(folder / "bin" / "python"), "-m", "tools.lessons.learner_copy"], cwd=ROOT))

@@ -162,7 +162,8 @@ def run_lesson(source: Path, target: Path, timeout: int = CELL_TIMEOUT, environm
 def lessons_at_once() -> int:
     """Two, if cores and memory suffice and there is no GPU, other model or shared server for both to fight for."""
     here = machine.look()
-    memory = min(here.memory, psutil.virtual_memory().available)
+    available = psutil.virtual_memory().available
+    memory = min(here.memory or available, available)
     if here.cores < 2 or memory < 2 * MEMORY or here.gpus or os.environ.get("OPENAI_BASE_URL", "").strip():
         return 1
     try:
