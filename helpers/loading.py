@@ -92,7 +92,7 @@ def _rope(raw):
     if settings["rope_type"] != "yarn":
         return {"rope_theta": settings["rope_theta"]}
     settings.setdefault("original_max_position_embeddings", number(raw, "max_position_embeddings"))
-    for key in {"attention_factor", *YARN_KEYS} - {"truncate"} & settings.keys():
+    for key in ({"attention_factor", *YARN_KEYS} - {"truncate"}) & settings.keys():
         settings[key] = real(settings, key, 1.0)
     if "truncate" in settings:
         settings["truncate"] = flag(settings, "truncate", True)
