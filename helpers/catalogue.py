@@ -286,13 +286,11 @@ class Release:
     quantised: tuple[str, ...] = ()
 
     @property
-    def download(self) -> int | None:
-        """Bytes of the bf16 weight files, None where parts that :func:`parameters` leaves out lie in them too.
+    def download(self) -> int:
+        """Bytes of the bf16 weight files; tokenizer and configuration add about 10 MB.
 
-        Tokenizer and configuration add about 10 MB.
+        Those of :data:`LATER` are larger, by the parts that :func:`parameters` leaves out.
         """
-        if family(self.config) not in RUNNABLE:
-            return None
         twice = embedding_parameters(self.config) if self.stored_twice else 0
         return 2 * (parameters(self.config) + twice)
 

@@ -332,9 +332,18 @@ def test_what_fits():
     [
         ("Qwen3-30B-A3B", 4, "bf16", True),
         ("Qwen3-30B-A3B", 2, "fp8", True),
-        ("Qwen3-30B-A3B", 4, "fp8", False),  # 768 / 4 = 192, https://github.com/vllm-project/vllm/issues/25292
+        ("Qwen3-30B-A3B", 4, "fp8", True),  # 768 / 4 = 192: blocks of 64
+        ("Qwen3-30B-A3B", 8, "fp8", True),  # 96: blocks of 32
+        ("Qwen3-30B-A3B", 16, "fp8", False),  # 48: blocks of 16, too small
         ("Qwen3-235B-A22B", 4, "fp8", True),
-        ("Qwen3-235B-A22B", 8, "fp8", False),  # https://github.com/vllm-project/vllm/issues/17569
+        ("Qwen3-235B-A22B", 8, "fp8", True),
+        ("Qwen3-4B", 4, "fp8", True),
+        ("Qwen3-4B", 8, "fp8", False),  # 9728 / 8 = 1216: dense layers keep their blocks
+        ("Qwen3-8B", 3, "bf16", False),
+        ("Qwen3-8B", 16, "bf16", True),  # 8 KV heads, each on two cards
+        ("Qwen3-14B", 5, "bf16", False),  # 40 heads divide by 5, 8 KV heads do not
+        ("Qwen2.5-7B-Instruct", 7, "bf16", False),  # 28 heads divide by 7, 4 KV heads do not
+        ("Qwen2.5-0.5B-Instruct", 14, "bf16", False),  # heads divide, the MLP and the vocabulary do not
         ("Qwen3-8B", 8, "awq", True),
         ("Qwen2.5-7B-Instruct", 4, "bf16", True),
         ("Qwen2.5-7B-Instruct", 8, "bf16", False),  # 28 heads
