@@ -365,21 +365,26 @@ def test_share_of_the_card_is_vllms_default():
 
 
 @pytest.mark.slow
-def test_fp8_blocks_as_vllm_checks_them():
-    """Its own check of one expert's width, cut into parts."""
+def test_fp8_blocks_as_vllm_refines_them():
+    """vLLM's own rule for experts of one width, cut into parts, against ours."""
     code = """
-        import vllm.distributed
-        from vllm.model_executor.layers.quantization.utils.fp8_utils import validate_fp8_block_shape_moe
-        for parts in (2, 4):
-            vllm.distributed.get_tensor_model_parallel_world_size = lambda parts=parts: parts
-            try:
-                validate_fp8_block_shape_moe(768 // parts, [128, 128])
-                print("fits")
-            except ValueError:
-                print("refused")
+        import json, sys
+        from types import SimpleNamespace
+        from vllm.model_executor.layers.fused_moe.oracle.fp8 import refine_fp8_moe_block_shape
+        shapes = {}
+        for width, parts in json.loads(sys.argv[1]):
+            cut = SimpleNamespace(intermediate_size_per_partition=width // parts, tp_size=parts, hidden_dim=2048)
+            shapes[f"{width} {parts}"] = refine_fp8_moe_block_shape(cut, [128, 128]) or [128, 128]
+        print(json.dumps(shapes))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
-    assert done.stdout.split() == ["fits", "refused"], done.stderr
+    cases = [(width, parts) for width in (768, 1536, 1024, 512) for parts in (2, 4, 8, 16)]
+    command = [sys.executable, "-c", textwrap.dedent(code), json.dumps(cases)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    shapes = json.loads(done.stdout.splitlines()[-1])
+    assert shapes["768 4"] == [64, 64] and shapes["768 8"] == [32, 32], done.stderr
+    for width, parts in cases:
+        config = catalogue.CATALOGUE["Qwen/Qwen3-30B-A3B"].config | {"moe_intermediate_size": width}
+        assert catalogue.splits(config, parts, "fp8") is ((width // parts) % shapes[f"{width} {parts}"][0] == 0)
 
 
 def test_import_is_cheap():
