@@ -5,16 +5,21 @@ checkpoint.config["model_type"], checkpoint.capabilities.thinking, checkpoint.st
 """
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from helpers import CourseError, catalogue
+from helpers.config import number, part, refuse_other_families, text_config, wrong
+from helpers.files import TEXT_LIMIT, parse_json, read_text
 
 LISTING = ".course-files.json"  # what the hub listed, written by helpers/download.py
 TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
-HEADER_LIMIT = 100_000_000  # bytes, the format's limit
+RENDER_SECONDS = 30  # of the clock, for a machine on which helpers/_render.py cannot limit its own computing time
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,13 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """The folder's name, or in a hub's cache (``.../Qwen--Qwen3-8B/snapshots/master``) that of the hub's id."""
+        """The folder's name, or in a hub's cache (``.../Qwen--Qwen3-8B/snapshots/master``) that of the hub's id.
+
+        Older clients wrote a dot of the id as three underscores.
+        """
         owner = self.folder.parent
-        return owner.parent.name.split("--")[-1] if owner.name == "snapshots" else self.folder.name
+        name = owner.parent.name.split("--")[-1] if owner.name == "snapshots" else self.folder.name
+        return name.replace("___", ".")
 
     @cached_property
     def config(self) -> dict:
@@ -72,47 +81,111 @@ class Checkpoint:
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """The tokens that end an answer, empty where neither configuration names one."""
-        ids = (self.config | self.generation_config).get("eos_token_id")
-        return () if ids is None else tuple(ids) if isinstance(ids, list) else (ids,)
+        both = text_config(self.config) | self.config | self.generation_config
+        ids = both.get("eos_token_id")
+        ids = [] if ids is None else ids if isinstance(ids, list) else [ids]
+        if any(isinstance(token, bool) or not isinstance(token, int) or token < 0 for token in ids):
+            raise wrong(both, "eos_token_id", "词元编号或它们的列表", "the number of a token or a list of them")
+        return tuple(ids)
+
+    @cached_property
+    def architecture(self) -> str | None:
+        """The class that the checkpoint names for itself, such as ``Qwen3ForCausalLM``; None where it names none."""
+        names = self.config.get("architectures") or [None]
+        if not isinstance(names, list) or not isinstance(names[0], str | None):
+            raise wrong(self.config, "architectures", "名称的列表", "a list of names")
+        return names[0]
+
+    def refuse_unsupported(self) -> None:
+        """Raises CourseError, which names it as what it is, unless this is a language model that the course runs.
+
+        :func:`helpers.config.refuse_other_families` judges the family; an embedding model has a family that the course
+        runs, and no way to write text.
+        """
+        refuse_other_families(self.config, self.name)
+        stored = {name for shard in self.shards.values() if shard for name in shard.tensors}
+        what = None
+        if self.architecture and not self.architecture.endswith("ForCausalLM"):
+            what = self.architecture, self.architecture
+        elif (self.folder / "modules.json").exists() or "embed_tokens.weight" in stored:
+            what = "向量（embedding）或排序模型", "an embedding or reranking model"
+        if what:
+            raise CourseError(
+                f"{self.name} 是{what[0]}，不会写文字：请换成对话模型，例如 Qwen/Qwen3-8B。",
+                f"{self.name} is {what[1]} and writes no text: take a chat model, such as Qwen/Qwen3-8B.",
+            )
 
     @cached_property
     def chat_template(self) -> str | None:
         """Text of the chat template: a file of its own, or in older models a field of tokenizer_config.json."""
-        try:
-            if (template := self.folder / "chat_template.jinja").is_file():
-                return template.read_text(encoding="utf-8")
-            settings = (self.folder / "tokenizer_config.json").read_text(encoding="utf-8")
-            return json.loads(settings).get("chat_template")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
+        file = self.folder / "chat_template.jinja"
+        if file.exists():
+            try:
+                return read_text(file)
+            except (OSError, ValueError) as error:
+                raise damaged(f"读不了 {file}（{error}）", f"{file} cannot be read ({error})") from error
+        template = self._tokenizer_config.get("chat_template")
+        if isinstance(template, list):  # several by name
+            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+            template = named.get("default")
+        if template is not None and not isinstance(template, str):
+            raise damaged(
+                f"{self.folder}/tokenizer_config.json 里的 chat_template 不是文字",
+                f"chat_template in {self.folder}/tokenizer_config.json is no text",
+            )
+        return template
+
+    @cached_property
+    def _tokenizer_config(self) -> dict:
+        file = self.folder / "tokenizer_config.json"
+        return read_json(file) if file.exists() else {}
+
+    @cached_property
+    def _special_tokens(self) -> dict[str, str]:
+        """Tokens that templates may name, such as ``eos_token``: text, or an object whose ``content`` is the text."""
+        found = {}
+        for key, value in self._tokenizer_config.items():
+            text = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(text, str):
+                found[key] = text
+        return found
+
+    @cached_property
+    def thinking(self) -> str:
+        """The thinking of :class:`Capabilities`, seen from what the template writes with and without it."""
+        if not self.chat_template:
+            return "never"
+        prompts = render(self.chat_template, *(self._special_tokens | {"enable_thinking": on} for on in (True, False)))
+        working = [prompt for prompt in prompts if isinstance(prompt, str)]  # some refuse one of the two
+        if not working:
             raise CourseError(
-                f"读不了 {self.folder} 的对话模板（{error}）：下载可能没有完成，请重新下载。",
-                f"Cannot read the chat template of {self.folder} ({error}): the download may be incomplete, "
-                "fetch it again.",
-            ) from error
+                f"{self.name} 的对话模板无法使用（{prompts[0]}）：请用模型页面上的对话模板替换它。",
+                f"The chat template of {self.name} does not work ({prompts[0]}): put the one of the model's page in its "
+                "place.",
+            )
+        if len(set(working)) == 2:
+            return "switch"
+        return "always" if working[0].rstrip().endswith("<think>") else "never"
 
     @cached_property
     def capabilities(self) -> Capabilities:
         """What it can do, from its config and from what its chat template really writes."""
-        thinking = "never"
-        if self.chat_template:
-            on, off = (render(self.chat_template, enable_thinking=value) for value in (True, False))
-            thinking = "switch" if on != off else "always" if on.rstrip().endswith("<think>") else "never"
-        quantised = (self.config.get("quantization_config") or {}).get("quant_method")
-        moe = catalogue.num_experts(self.config) > 0
-        return Capabilities(thinking, moe, quantised, self.config["max_position_embeddings"])
+        method = part(self.config, "quantization_config").get("quant_method")
+        context = number(text_config(self.config), "max_position_embeddings")
+        return Capabilities(self.thinking, catalogue.num_experts(self.config) > 0, method, context)
 
     @cached_property
     def stored_bytes(self) -> int:
         """Bytes of the weight files."""
-        return sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+        files = [self.folder / name for name in self.shards]
+        return sum(file.stat().st_size for file in files if file.is_file())
 
     @cached_property
     def shards(self) -> dict[str, Shard | None]:
         """The weight files by name, those of the index and none but these where there is one; None is unreadable."""
         if self.weight_map is None:
-            names = {path.name for path in self.folder.glob("*.safetensors")}
+            found = self.folder.glob("*.safetensors")
+            names = {path.name for path in found if not path.name.startswith(".")}  # not what a Mac puts beside them
         else:
             names = set(self.weight_map.values())
         names = names or {"model.safetensors"}
@@ -122,20 +195,23 @@ class Checkpoint:
     def weight_map(self) -> dict[str, str] | None:
         """Tensor -> weight file, from the index of a model in several files; None without one, empty if unreadable."""
         index = self.folder / "model.safetensors.index.json"
-        if not index.is_file():
+        if not index.exists():
             return None
         try:
-            return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        except (OSError, ValueError, LookupError, TypeError):
+            found = read_json(index).get("weight_map")
+        except CourseError:
             return {}
+        is_map = isinstance(found, dict) and all(isinstance(name, str) and is_inside(name) for name in found.values())
+        return found if is_map else {}
 
     @cached_property
     def listing(self) -> dict[str, list]:
         """What the hub listed for a folder that it filled: path -> [bytes, sha256 or None]; else empty."""
         try:
-            return json.loads((self.folder / LISTING).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = read_json(self.folder / LISTING)
+        except CourseError:
             return {}
+        return found if all(_is_listed(path, entry) for path, entry in found.items()) else {}
 
     @cached_property
     def broken(self) -> list[str]:
@@ -146,7 +222,7 @@ class Checkpoint:
         JSON header, the header, the tensors at ``data_offsets``).
         """
         broken = {path for path, (size, _) in self.listing.items() if not _has_size(self.folder / path, size)}
-        broken |= {str(part.relative_to(self.folder).with_suffix("")) for part in self.folder.rglob("*.incomplete")}
+        broken |= self._begun()
         if not any((self.folder / name).is_file() for name in TOKENIZERS):
             broken.add(TOKENIZERS[0])
         try:
@@ -164,10 +240,21 @@ class Checkpoint:
         return sorted(broken)
 
 
+    def _begun(self) -> set[str]:
+        """Files of which a client left only a beginning. Those in hidden folders are its own: it keeps them there."""
+        begun = set()
+        for found in self.folder.rglob("*.incomplete"):
+            file = found.relative_to(self.folder).with_suffix("")
+            hidden = any(name.startswith(".") for name in file.parts)
+            if not hidden and not (self.folder / file).is_file():
+                begun.add(str(file))
+        return begun
+
+
 def read_json(file: Path) -> dict:
     """A JSON object. Raises CourseError if the file is missing or holds something else."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(read_text(file))
     except (FileNotFoundError, NotADirectoryError):
         raise damaged(f"找不到 {file}", f"{file} does not exist") from None
     except OSError as error:
@@ -192,13 +279,31 @@ def read_header(file: str | Path) -> tuple[dict, int]:
 
     Raises OSError or ValueError if it is none.
     """
+    if not os.path.isfile(file):
+        raise FileNotFoundError(f"{file} is no file")
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
-        if length > HEADER_LIMIT:
+        if length > min(TEXT_LIMIT, os.path.getsize(file) - 8):
             raise ValueError(f"{file} is no safetensors file")
-        header = json.loads(opened.read(length))
+        header = parse_json(opened.read(length))
+    if not isinstance(header, dict):
+        raise ValueError(f"{file} is no safetensors file")
     header.pop("__metadata__", None)
+    if not all(_is_tensor(entry) for entry in header.values()):
+        raise ValueError(f"{file} has a header that makes no sense")
     return header, 8 + length
+
+
+def _is_tensor(entry) -> bool:
+    """Whether a header's entry has the form {dtype, shape, data_offsets}."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    return _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]
+
+
+def _are_sizes(values) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
 def _read_shard(file: Path) -> Shard | None:
@@ -206,7 +311,7 @@ def _read_shard(file: Path) -> Shard | None:
         tensors, start = read_header(file)
         end = start + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
         return Shard(tensors, file.stat().st_size == end)
-    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+    except (OSError, ValueError):
         return None
 
 
@@ -214,22 +319,36 @@ def _has_size(file: Path, size: int) -> bool:
     return file.is_file() and file.stat().st_size == size
 
 
-def render(template: str, **variables) -> str:
-    """The prompt that a chat template makes of one user message, in jinja2's sandbox as transformers does it."""
-    from jinja2.exceptions import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+def _is_listed(path: str, entry) -> bool:
+    """Whether this is an entry of :attr:`Checkpoint.listing`."""
+    if not isinstance(entry, list) or len(entry) != 2 or not is_inside(path):
+        return False
+    size, sum_ = entry
+    return type(size) is int and size >= 0 and isinstance(sum_, str | None)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
+
+def is_inside(path: str) -> bool:
+    """Whether a path that a file or a hub names stays inside the folder that it is meant for."""
+    parts = path.replace("\\", "/").split("/")
+    return bool(path) and not set(parts) & {"", ".", ".."} and "\0" not in path and ":" not in parts[0]
+
+
+def render(template: str, *variables: dict) -> list[str | Exception]:
+    """The prompts that a chat template makes of one user message, one for each set of variables, as transformers does.
+
+    A template is a program of whoever published it: helpers/_render.py runs it in a process of its own, with a limit
+    of time and memory. In the place of a prompt that the template refuses or fails to write stands a ValueError.
+    """
     messages = [{"role": "user", "content": "?"}]
+    common = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+    work = json.dumps({"template": template, "variables": [common | chosen for chosen in variables]})
+    command = [sys.executable, "-I", str(Path(__file__).with_name("_render.py"))]
     try:
-        return environment.from_string(template).render(messages=messages, add_generation_prompt=True, **variables)
-    except TemplateError as error:
-        raise CourseError(
-            f"对话模板无法使用（{error}）：请重新下载模型。",
-            f"The chat template does not work ({error}): fetch the model again.",
-        ) from error
+        done = subprocess.run(command, input=work.encode(), capture_output=True, timeout=RENDER_SECONDS)
+        answers = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):  # ended by a limit, so it has written nothing
+        answers = [{"error": "it takes too much time or memory"}] * len(variables)
+    return [ValueError(answer["error"]) if "error" in answer else answer["text"] for answer in answers]
 
 
 def shortened(names: list[str]) -> str:

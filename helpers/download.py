@@ -12,18 +12,22 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from helpers import CourseError
 from helpers.cache import hub_caches, hub_copies, hub_folders, is_hub_id
-from helpers.checkpoint import LISTING, Checkpoint, shortened
+from helpers.checkpoint import LISTING, Checkpoint, damaged, is_inside, shortened
+from helpers.config import refuse_other_families
+from helpers.files import replacing
 from helpers.language import say
 
+CONFIG_LIMIT = 1_000_000  # bytes of a config.json; the longest published ones have a few thousand
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO, errno.EINVAL)
 
 
 def download(model_id: str, revision: str = "master", folder: str | Path | None = None) -> Path:
@@ -32,7 +36,8 @@ def download(model_id: str, revision: str = "master", folder: str | Path | None 
     The files go to ``folder`` or into ModelScope's cache (``MODELSCOPE_CACHE``, else AutoDL's data disk, else the
     home); a copy that is already there, whole or in part, is used and completed, in old clients' layouts too. The
     client checks every file against the hub's SHA256. Without a network, or without permission to write, a complete
-    copy is verified and returned. Raises CourseError, and never returns a part of a model.
+    copy is verified and returned. A model of a family that the course does not run is refused before any weights come.
+    Raises CourseError, and never returns a part of a model.
     """
     from modelscope_hub import errors  # `import modelscope`, a shell around it, would import torch
 
@@ -42,10 +47,12 @@ def download(model_id: str, revision: str = "master", folder: str | Path | None 
             f"{model_id!r} is no ModelScope id: write owner/name, for example Qwen/Qwen3-8B.",
         )
     cache, folder = _place(model_id, revision, folder)
+    _refuse_no_folder(folder)
     try:
         endpoint, files = _ask_hub(model_id, revision)
         _check_space(folder, files)
         listing = _with_known_sums(files, Checkpoint(folder).listing)
+        _check_family(model_id, revision, endpoint, folder, files)
         _write_listing(folder, listing)
         folder = _fetch(model_id, revision, endpoint, cache, folder, files)
     except (errors.HubError, OSError) as error:
@@ -97,7 +104,7 @@ def _place(model_id: str, revision: str, folder: str | Path | None) -> tuple[Pat
     """Cache and folder to use: a complete copy anywhere, else what was begun in the first cache, else a new folder."""
     caches = hub_caches()
     if folder is not None:
-        return caches[0], Path(folder).expanduser().absolute()
+        return caches[0], Path(os.path.abspath(os.path.expanduser(folder)))
     copies = hub_copies(model_id, revision)
     if copies and not copies[0].broken:
         folder = copies[0].folder
@@ -124,7 +131,70 @@ def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
             f"ModelScope 上没有 {model_id}：检查所有者、大小写和拼写，例如 Qwen/Qwen3-8B。",
             f"ModelScope has no {model_id}: check owner, case and spelling, as in Qwen/Qwen3-8B.",
         ) from None
-    return endpoint, {entry.path: [entry.size, entry.sha256 or None] for entry in entries if not entry.is_dir}
+    files = {entry.path: [entry.size, entry.sha256 or None] for entry in entries if not entry.is_dir}
+    bad = [path for path, (size, _) in files.items() if not _is_sound(path, size)]
+    if bad:
+        raise CourseError(
+            f"ModelScope 上 {model_id} 的文件清单不可信（{shortened([repr(path) for path in bad])}）：什么也没有下载，"
+            "请换一个模型。",
+            f"The hub's list of {model_id} cannot be trusted ({shortened([repr(path) for path in bad])}): nothing was "
+            "downloaded; take another model.",
+        )
+    return endpoint, files
+
+
+def _is_sound(path, size) -> bool:
+    """Whether a hub may list this: a file that lies inside the model's folder, and not our own list there."""
+    names_file = isinstance(path, str) and is_inside(path) and path != LISTING
+    return names_file and type(size) is int and size >= 0
+
+
+def _check_family(model_id: str, revision: str, endpoint: str, folder: Path, files: dict[str, list]) -> None:
+    """CourseError for a model that the course cannot run, from its config.json alone, which is all that is fetched.
+
+    The client fetches it into the folder, where it waits for another process that does the same. Of a refused model
+    nothing stays that was not there.
+    """
+    from modelscope_hub import HubApi
+
+    if "config.json" not in files:
+        return
+    size, sum_ = files["config.json"]
+    if size > CONFIG_LIMIT:
+        raise damaged(f"{model_id} 的 config.json 有 {size} 字节", f"config.json of {model_id} has {size} bytes")
+    own = folder / "config.json"
+    there, new = own.exists(), [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (there and sum_ is None):
+        options = {"revision": revision, "local_dir": str(folder), "expected_sha256": sum_, "file_size": size}
+        HubApi(endpoint=endpoint).download_file(model_id, "model", "config.json", **options)
+    try:
+        refuse_other_families(Checkpoint(folder).config, model_id)
+    except CourseError:
+        if not there:
+            own.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: another process has begun something there
+            for place in new:
+                place.rmdir()
+        raise
+
+
+def _refuse_no_folder(folder: Path) -> None:
+    """CourseError where something that is no folder is in the way, with its path and what it is."""
+    for place in (folder, *folder.parents):
+        try:
+            kind = os.lstat(place).st_mode
+        except OSError:
+            continue  # nothing there, or nothing that may be looked at: what writing says is clear
+        if not os.path.isdir(place):
+            link = stat.S_ISLNK(kind)
+            raise CourseError(
+                f"不能下载到 {folder}：{place} {'是失效的链接' if link else '不是文件夹'}。请移开它，或用 --folder、"
+                "MODELSCOPE_CACHE 换一个地方。",
+                f"Cannot download to {folder}: {place} is {'a link that leads nowhere' if link else 'not a folder'}. "
+                "Move it away, or choose another place with --folder or MODELSCOPE_CACHE.",
+            )
+        return
 
 
 def _fetch(model_id: str, revision: str, endpoint: str, cache: Path, folder: Path, files: dict[str, list]) -> Path:
@@ -172,12 +242,8 @@ def _with_known_sums(files: dict[str, list], before: dict[str, list]) -> dict[st
 
 def _write_listing(folder: Path, files: dict[str, list]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{LISTING}.{os.getpid()}.{threading.get_ident()}"
-    try:
-        temporary.write_text(json.dumps(files, indent=0), encoding="utf-8")
-        temporary.replace(folder / LISTING)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(folder / LISTING) as file:
+        file.write(json.dumps(files, indent=0).encode())
 
 
 def _sha256(file: Path) -> str:
@@ -204,6 +270,12 @@ def _explain(error: Exception, folder: Path) -> CourseError:
                 f"没有写入 {folder} 的权限：修改它的权限，或用 --folder 或 MODELSCOPE_CACHE 换一个地方。",
                 f"No permission to write to {folder}: change its permissions, or choose another place with --folder or "
                 "MODELSCOPE_CACHE.",
+            )
+        if number in IN_THE_WAY:
+            place = getattr(cause, "filename", None) or folder
+            return CourseError(
+                f"写不了 {place}（{cause.strerror}）：请移开挡在那里的东西，或用 --folder 换一个地方。",
+                f"Cannot write {place} ({cause.strerror}): move away what is there, or choose another --folder.",
             )
         if isinstance(cause, FileIntegrityError):
             return CourseError(

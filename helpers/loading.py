@@ -1,18 +1,17 @@
 """A checkpoint's files as a model of helpers/qwen.py."""
 
 import math
+import reprlib
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from helpers import CourseError, catalogue, machine
 from helpers.checkpoint import Checkpoint, damaged
+from helpers.config import flag, listed, number, part, real, wrong
 from helpers.qwen import QwenConfig, QwenModel
 
-MODEL_TYPES = ("qwen2", "qwen3", "qwen2_moe", "qwen3_moe")
 YARN_KEYS = {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "truncate"}
-
-
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 MOE_SIZES = ("num_experts_per_tok", "moe_intermediate_size")
 
@@ -24,47 +23,67 @@ def qwen_config(model) -> QwenConfig:
     """
     checkpoint = Checkpoint.of(model)
     raw = checkpoint.config
+    checkpoint.refuse_unsupported()
     _refuse_unsupported(raw, checkpoint.folder)
     is_qwen3 = raw["model_type"].startswith("qwen3")
-    sizes = _sizes(raw, checkpoint.folder)
-    bias = raw.get("attention_bias", False)
-    return QwenConfig(
+    bias = flag(raw, "attention_bias", False)
+    sizes = _sizes(raw)
+    found = QwenConfig(
         **sizes,
-        num_key_value_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
+        num_key_value_heads=catalogue.kv_heads(raw),
         head_dim=catalogue.head_dim(raw),
         qk_norm=is_qwen3,
-        qkv_bias=bias if is_qwen3 else raw.get("qkv_bias", True),
+        qkv_bias=bias if is_qwen3 else flag(raw, "qkv_bias", True),
         o_bias=bias if is_qwen3 else False,
-        rms_norm_eps=raw.get("rms_norm_eps", 1e-6),
-        tie_word_embeddings=raw.get("tie_word_embeddings", False),
-        norm_topk_prob="num_experts" in sizes and raw.get("norm_topk_prob", False),
-        decoder_sparse_step=raw.get("decoder_sparse_step", 1),
-        mlp_only_layers=tuple(raw.get("mlp_only_layers") or ()),
+        rms_norm_eps=real(raw, "rms_norm_eps", 1e-6),
+        tie_word_embeddings=flag(raw, "tie_word_embeddings", False),
+        norm_topk_prob="num_experts" in sizes and flag(raw, "norm_topk_prob", False),
+        decoder_sparse_step=number(raw, "decoder_sparse_step", 1),
+        mlp_only_layers=tuple(listed(raw, "mlp_only_layers", int)),
         eos_token_id=checkpoint.stop_ids,
-        pad_token_id=(raw | checkpoint.generation_config).get("pad_token_id"),
+        pad_token_id=_pad_token_id(raw | checkpoint.generation_config),
         **_rope(raw),
     )
+    _refuse_impossible(found, raw)
+    return found
 
 
-def _sizes(raw, folder):
+def _sizes(raw):
     """The sizes that `config.json` has to name, by the names of QwenConfig."""
     required: tuple[str, ...] = SIZES
     if raw["model_type"].endswith("_moe"):
         required += MOE_SIZES
-        raw = raw | {"num_experts": catalogue.num_experts(raw) or None}
-        required += ("num_experts",)
     if raw["model_type"] == "qwen2_moe":
         required += ("shared_expert_intermediate_size",)
-    if missing := [key for key in required if raw.get(key) is None]:
-        raise damaged(f"{folder}/config.json 缺少 {missing}", f"{folder}/config.json lacks {missing}")
-    return {key: raw[key] for key in required}
+    sizes = {key: number(raw, key) for key in required}
+    if raw["model_type"].endswith("_moe"):
+        sizes["num_experts"] = catalogue.num_experts(raw) or number(raw, "num_experts")
+    return sizes
+
+
+def _pad_token_id(raw):
+    value = raw.get("pad_token_id")
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise wrong(raw, "pad_token_id", "词元编号", "the number of a token")
+    return value
+
+
+def _refuse_impossible(config, raw):
+    """CourseError for sizes that no model can have together."""
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise wrong(raw, "num_key_value_heads", "注意力头数的约数", "a divisor of num_attention_heads")
+    if config.head_dim % 2:
+        raise wrong(raw, "head_dim", "偶数", "an even number")
+    if config.num_experts and config.num_experts_per_tok > config.num_experts:
+        raise wrong(raw, "num_experts_per_tok", "不超过专家数的整数", "at most num_experts")
 
 
 def _rope_settings(raw):
     """The RoPE keys in one place: `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (4.x)."""
-    settings = {"rope_theta": raw.get("rope_theta", 10_000.0)}
-    settings |= raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    settings = {"rope_theta": raw.get("rope_theta")}
+    settings |= part(raw, "rope_parameters") or part(raw, "rope_scaling")
     settings["rope_type"] = settings.pop("type", None) or settings.get("rope_type", "default")
+    settings["rope_theta"] = real(settings, "rope_theta", 10_000.0)
     return {key: value for key, value in settings.items() if value is not None}
 
 
@@ -72,7 +91,11 @@ def _rope(raw):
     settings = _rope_settings(raw)
     if settings["rope_type"] != "yarn":
         return {"rope_theta": settings["rope_theta"]}
-    settings.setdefault("original_max_position_embeddings", raw.get("max_position_embeddings"))
+    settings.setdefault("original_max_position_embeddings", number(raw, "max_position_embeddings"))
+    for key in ({"attention_factor", *YARN_KEYS} - {"truncate"}) & settings.keys():
+        settings[key] = real(settings, key, 1.0)
+    if "truncate" in settings:
+        settings["truncate"] = flag(settings, "truncate", True)
     return {
         "rope_theta": settings["rope_theta"],
         "yarn": {key: settings[key] for key in YARN_KEYS & settings.keys()},
@@ -84,14 +107,14 @@ def _refuse_unsupported(raw, folder):
     rope = _rope_settings(raw)
     is_yarn = rope["rope_type"] == "yarn"
     rope_keys = {"rope_type", "rope_theta", *(YARN_KEYS | {"attention_factor"} if is_yarn else ())}
-    layer_types = raw.get("layer_types") or ["sliding_attention" if raw.get("use_sliding_window") else "full_attention"]
+    sliding = "sliding_attention" if flag(raw, "use_sliding_window", False) else "full_attention"
+    layer_types = listed(raw, "layer_types", str) or [sliding]
     refused = {
-        f"model_type {raw.get('model_type')!r}": raw.get("model_type") not in MODEL_TYPES,
         "quantization_config": raw.get("quantization_config"),
-        f"RoPE {rope}": rope["rope_type"] not in ("default", "yarn") or set(rope) - rope_keys,
+        f"RoPE {reprlib.repr(rope)}": rope["rope_type"] not in ("default", "yarn") or set(rope) - rope_keys,
         "YaRN without factor": is_yarn and "factor" not in rope,
         "sliding-window attention": set(layer_types) - {"full_attention"},
-        f"hidden_act {raw.get('hidden_act')!r}": raw.get("hidden_act", "silu") != "silu",
+        f"hidden_act {reprlib.repr(raw.get('hidden_act'))}": raw.get("hidden_act", "silu") != "silu",
     }
     for feature, is_refused in refused.items():
         if is_refused:
@@ -117,9 +140,10 @@ def load_model(folder, dtype=None, device=None):
     """
     checkpoint = Checkpoint.of(folder)
     config = qwen_config(checkpoint)
+    stored = _stored(checkpoint)
+    _refuse_fewer_layers(config, stored, checkpoint.folder)  # before as many are built
     with torch.device("meta"):
         model = QwenModel(config)
-    stored = _stored(checkpoint)
     packed = any(name.endswith(".experts.gate_up_proj") for name in stored)
     if config.tie_word_embeddings:
         stored.pop("lm_head.weight", None)  # some checkpoints store the tied head a second time
@@ -135,13 +159,24 @@ def load_model(folder, dtype=None, device=None):
     state = {name: torch.empty(tensor.shape, **empty) for name, tensor in model.state_dict().items()}
     views = checkpoint_views(config, state, packed)
     for file in _weight_files(checkpoint):
-        with safe_open(checkpoint.folder / file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (not a dict)
-                if name in views:
-                    views[name].copy_(tensors.get_tensor(name))
+        try:
+            _copy(checkpoint.folder / file, views)
+        except (SafetensorError, OSError) as error:
+            raise damaged(
+                f"{checkpoint.folder} 的权重文件 {file} 已损坏（{error}）",
+                f"The weight file {file} in {checkpoint.folder} is damaged ({error})",
+            ) from error
     model.load_state_dict(state, assign=True)
     model.inv_freq = config.inverse_frequencies()
     return model.eval().requires_grad_(False)
+
+
+def _copy(file, views):
+    """Fill the views with the tensors of a safetensors file that have their names."""
+    with safe_open(file, framework="pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 (not a dict)
+            if name in views:
+                views[name].copy_(tensors.get_tensor(name))
 
 
 def _weight_files(checkpoint):
@@ -160,6 +195,17 @@ def _stored(checkpoint):
     if broken := [name for name, shard in files.items() if shard is None or not shard.whole]:
         raise damaged(f"{folder} 的权重文件 {broken} 已损坏", f"The weight files {broken} in {folder} are damaged")
     return {name: entry for shard in files.values() for name, entry in shard.tensors.items()}
+
+
+def _refuse_fewer_layers(config, stored, folder):
+    """CourseError if `config.json` names more layers or experts than the weight files hold."""
+    last = f"model.layers.{config.num_hidden_layers - 1}.input_layernorm.weight"
+    experts = [name for name in stored if ".experts." in name]
+    if config.num_experts and experts and not any(".experts.gate_up_proj" in name for name in experts):
+        expert = f".experts.{config.num_experts - 1}.down_proj.weight"
+        last = last if any(name.endswith(expert) for name in experts) else expert
+    if last not in stored and not any(name.endswith(last) for name in stored):
+        _refuse_mismatch(folder, {last: []}, {})
 
 
 def _common_dtype(stored, folder):

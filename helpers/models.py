@@ -6,14 +6,16 @@
 import argparse
 import json
 import os
+import re
 import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import ROOT, CourseError, moved
-from helpers.cache import hub_copies, hub_folders, is_hub_id
+from helpers.cache import hub_copies, is_hub_id
 from helpers.checkpoint import Capabilities, Checkpoint, shortened
+from helpers.files import read_text, replacing
 from helpers.language import say
 
 BUNDLED = ROOT / "assets" / "models"
@@ -64,15 +66,23 @@ def chosen(variable: str) -> Choice:
     if value := os.environ.get(variable, "").strip():
         return Choice(find(value), variable)
     if value := _settings().get(variable.lower(), ""):
+        if not isinstance(value, str):
+            raise _bad_settings(f"{variable.lower()} = {value!r}"[:80])
         return Choice(find(value), SETTINGS.name)
     return Choice(find(DEFAULTS[variable]), "the default")
 
 
 def resolve(model: "str | Path | Checkpoint | None" = None) -> Checkpoint:
-    """The checkpoint that an argument means: what :func:`find` takes, or by default the course's model."""
+    """The checkpoint that an argument means: what :func:`find` takes, or by default the course's model.
+
+    Raises CourseError if there is none, or none that the course runs.
+    """
     if model is None:
         return chosen(MODEL_VARIABLE).checkpoint
-    return model if isinstance(model, Checkpoint) else find(str(model))
+    if isinstance(model, Checkpoint):
+        model.refuse_unsupported()
+        return model
+    return find(str(model))
 
 
 def find_checkpoint(value: str) -> Path:
@@ -83,18 +93,20 @@ def find_checkpoint(value: str) -> Path:
 def find(value: str) -> Checkpoint:
     """The checkpoint that a folder, a bundled name or a hub id means.
 
-    Raises CourseError if it is not on disk, or only a part of it (:attr:`helpers.checkpoint.Checkpoint.broken`).
+    Raises CourseError if it is not on disk, or only a part of it (:attr:`helpers.checkpoint.Checkpoint.broken`), or no
+    model that the course runs (:meth:`helpers.checkpoint.Checkpoint.refuse_unsupported`).
     """
     if _names_bundled(value):
         return Checkpoint(BUNDLED / value)
-    folder = Path(value).expanduser()
+    folder = Path(os.path.expanduser(value))
     if not os.path.isdir(folder):
         folder = ROOT / folder  # a notebook's kernel starts in its own folder, not at the root
     if os.path.isdir(folder):
-        return _whole(Checkpoint(folder.resolve()))
+        return _whole(Checkpoint(os.path.realpath(folder)))
     if is_hub_id(value):
         copies = hub_copies(value)
         if copies and not copies[0].broken:
+            copies[0].refuse_unsupported()
             return copies[0]
         state = ("没有下载完整", "has not been downloaded completely") if copies else ("不在磁盘上", "is not on disk")
         raise CourseError(
@@ -111,12 +123,15 @@ def find(value: str) -> Checkpoint:
 
 def _whole(checkpoint: Checkpoint) -> Checkpoint:
     folder = checkpoint.folder
-    if not (folder / "config.json").is_file():
+    if not os.path.isfile(folder / "config.json"):
         raise CourseError(
             f"文件夹 {folder} 里没有 config.json，不是模型：请指向含有 config.json 的那一层。",
             f"Folder {folder} holds no config.json, so it is no model: name the folder that does.",
         )
-    if broken := checkpoint.broken:
+    broken = checkpoint.broken
+    if "config.json" not in broken:
+        checkpoint.refuse_unsupported()  # first: what is missing of it is of no interest then
+    if broken:
         raise CourseError(
             f"{folder} 里的模型不完整（{shortened(broken)}）：运行 "
             f"`python -m helpers.download 模型ID --folder {folder}` 补齐。",
@@ -127,7 +142,7 @@ def _whole(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _names_bundled(value: str) -> bool:
-    return (BUNDLED / value).parent == BUNDLED and (BUNDLED / value / "config.json").is_file()
+    return (BUNDLED / value).parent == BUNDLED and os.path.isfile(BUNDLED / value / "config.json")
 
 
 def is_bundled(folder: str | Path | None = None) -> bool:
@@ -143,7 +158,7 @@ def describe(folder: str | Path | None = None, variable: str = MODEL_VARIABLE) -
     shown = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     why = choice.chosen_by if folder == choice.folder else "the call"
     zh_why = {"the default": "默认", "the call": "这次调用"}.get(why, why)
-    architecture = checkpoint.config["architectures"][0]
+    architecture = checkpoint.architecture or checkpoint.config.get("model_type")
     return say(
         f"模型：{name}（{architecture}） | 文件夹：{shown} | 选择来自：{zh_why}",
         f"model: {name} ({architecture}) | folder: {shown} | chosen by: {why}",
@@ -152,27 +167,59 @@ def describe(folder: str | Path | None = None, variable: str = MODEL_VARIABLE) -
 
 def _settings() -> dict:
     try:
-        return tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(SETTINGS))
     except FileNotFoundError:
         return {}
-    except tomllib.TOMLDecodeError as error:
-        raise CourseError(
-            f"{SETTINGS.name} 写坏了（{error}）：删掉它，或重新运行第 02 课的最后一格。",
-            f"{SETTINGS.name} cannot be read ({error}): delete it, or run lesson 02's last cell again.",
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _bad_settings(error) from error
+
+
+def _bad_settings(reason) -> CourseError:
+    return CourseError(
+        f"{SETTINGS.name} 写坏了（{reason}）：改正或删掉它，再重新选择模型（第 02 课的最后一格）。",
+        f"{SETTINGS.name} cannot be read ({reason}): correct or delete it, then choose the model again, in lesson 02's "
+        "last cell.",
+    )
 
 
 def use(value: str, variable: str = MODEL_VARIABLE) -> Path:
     """Choose the model of the lessons: writes ``course.toml`` and returns the folder that ``value`` means.
 
-    A folder is written as an absolute path. Raises CourseError, and writes nothing, if there is no such checkpoint.
+    A folder is written as an absolute path; whatever else the file holds stays. Raises CourseError, and writes nothing,
+    if there is no such checkpoint, or if the file could not hold it.
     """
     folder = find_checkpoint(value)
-    short = _names_bundled(value) or is_hub_id(value) and folder in hub_folders(value)
-    settings = _settings() | {variable.lower(): value if short else str(folder)}
-    text = "".join(f"{name} = {json.dumps(chosen, ensure_ascii=False)}\n" for name, chosen in settings.items())
-    SETTINGS.write_text(text, encoding="utf-8")
+    short = _names_bundled(value) or is_hub_id(value) and folder in [copy.folder for copy in hub_copies(value)]
+    key, chosen_value = variable.lower(), value if short else str(folder)
+    settings = _settings()
+    text = _with_setting(read_text(SETTINGS) if SETTINGS.exists() else "", key, chosen_value)
+    try:
+        content = text.encode()
+        right = tomllib.loads(text) == settings | {key: chosen_value}
+    except ValueError:  # a folder's name that is no UTF-8, or a value of several lines
+        right = False
+    if not right:
+        raise CourseError(
+            f"{SETTINGS.name} 写不下 {chosen_value!r}：给文件夹换一个普通的名字，或自己在 {SETTINGS.name} 里写 {key}。",
+            f"{SETTINGS.name} cannot take {chosen_value!r}: give the folder a plain name, or write {key} into "
+            f"{SETTINGS.name} yourself.",
+        )
+    with replacing(SETTINGS) as file:
+        file.write(content)
     return folder
+
+
+def _with_setting(text: str, key: str, value: str) -> str:
+    """A TOML text with ``key`` set to ``value`` before its first table, and everything else as it was."""
+    line = f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+    lines = text.rstrip("\n").split("\n") if text else []
+    tables = [row for row, old in enumerate(lines) if old.lstrip().startswith("[")]
+    own = [row for row, old in enumerate(lines[: tables[0] if tables else None]) if re.match(rf"\s*{key}\s*=", old)]
+    if own:
+        lines[own[0]] = line
+    else:
+        lines.insert(tables[0] if tables else len(lines), line)
+    return "\n".join(lines) + "\n"
 
 
 def read_config(folder: str | Path) -> dict:

@@ -11,7 +11,6 @@ A trace covers every token that the model read. The last token that it writes is
 
 import importlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +18,16 @@ from typing import NamedTuple
 import numpy as np
 
 from helpers import CourseError
+from helpers.files import parse_json, replacing
 from helpers.tokens import pieces, shown, utf8_state
 
 FILE_VERSION = 1
+ARRAYS = (
+    "version", "token_ids", "piece_bytes", "piece_lengths", "prompt_length", "layers", "expert_ids", "num_experts",
+    "provenance", "weights", "entropy",
+)  # fmt: skip
+MOST_BYTES = 2**30  # in all arrays of a file: a long text through Qwen3-235B-A22B takes a tenth of it
+MOST_EXPERTS = MOST_LAYERS = 10_000  # Qwen3-235B-A22B has 128 in each of 94 layers
 MOVED = {  # where the other names of this module are today; notebooks of 0.1.0 look for all of them here
     "helpers.capture": (
         "capture_conversation", "capture_reference", "capture_transformers", "capture_vllm", "capture_vllm_gpu",
@@ -73,6 +79,10 @@ class RoutingTrace:
 
     def _fault(self) -> tuple[str, str] | None:
         ids, layers, tokens = self.expert_ids, len(self.layers), len(self.token_ids)
+        if not 0 < self.num_experts <= MOST_EXPERTS:
+            return f"有 {self.num_experts} 个专家", f"it has {self.num_experts} experts"
+        if not all(isinstance(layer, int | np.integer) and 0 <= layer < MOST_LAYERS for layer in self.layers):
+            return "层的编号不对", "a layer's number is wrong"
         kinds = self.token_ids.dtype.kind + ids.dtype.kind
         floats = [values for values in (self.weights, self.entropy) if values is not None]
         if not set(kinds) <= set("iu") or any(values.dtype.kind != "f" for values in floats):
@@ -83,7 +93,7 @@ class RoutingTrace:
         shapes.append(self.entropy is None or self.entropy.shape == (layers, tokens))
         if not all(shapes):
             return "各部分的长度不一致", "its parts differ in length"
-        if ids.min() < 0 or ids.max() >= self.num_experts or self.token_ids.min() < 0 or min(self.layers) < 0:
+        if ids.min() < 0 or ids.max() >= self.num_experts or self.token_ids.min() < 0:
             return f"有编号不在 0 到 {self.num_experts - 1} 之间", f"an id is not within 0 and {self.num_experts - 1}"
         if (np.diff(np.sort(ids.astype(int))) == 0).any():
             return "同一个词元两次选了同一个专家", "a token took the same expert twice"
@@ -139,20 +149,15 @@ class RoutingTrace:
         }
         optional = {"weights": self.weights, "entropy": self.entropy}
         arrays |= {name: values for name, values in optional.items() if values is not None}
-        temporary = Path(f"{path}.part")
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as file:
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "RoutingTrace":
         """Read a trace. Raises CourseError if the file is missing, damaged, of another version or makes no sense."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                arrays = _read_arrays(file)
             version = int(arrays["version"])
             if version == FILE_VERSION:
                 return cls._from_arrays(arrays)
@@ -178,7 +183,7 @@ class RoutingTrace:
         if lengths.min(initial=0) < 0 or lengths.sum() != len(piece_bytes):
             raise ValueError("lengths of the pieces")
         ends = lengths.cumsum().tolist()
-        provenance = json.loads(arrays["provenance"].tobytes())
+        provenance = parse_json(arrays["provenance"].tobytes())
         return cls(
             token_ids=arrays["token_ids"],
             pieces=tuple(piece_bytes[end - length : end] for length, end in zip(lengths.tolist(), ends, strict=True)),
@@ -190,6 +195,14 @@ class RoutingTrace:
             num_experts=int(arrays["num_experts"]),
             provenance={str(key): str(value) for key, value in provenance.items()},
         )
+
+
+def _read_arrays(file) -> dict[str, np.ndarray]:
+    """The arrays of a trace in a ``.npz`` file; what else lies in it is not read. ValueError if they are too large."""
+    names = [name for name in ARRAYS if name in file.files]
+    if sum(file.zip.getinfo(f"{name}.npy").file_size for name in names) > MOST_BYTES:
+        raise ValueError("its arrays are too large")
+    return {name: file[name] for name in names}
 
 
 # ---------------------------------------------------------------------------------------------- what it shows

@@ -112,6 +112,7 @@ def test_special_tokens_have_names_and_tokens_their_bytes(page, tokenizers):
 @pytest.mark.parametrize("reply_begins", [True, False])
 def test_rendered_prompts_are_those_of_the_template(name, thinking, reply_begins, page, tokenizers):
     asked = bench.conversations() + bench.prompts()
+    asked.append([{"role": "assistant", "content": "713", "reasoning_content": "no question before it"}])
     code = "return a[0].map((m) => renderChat(m, { thinking: a[1], addGenerationPrompt: a[2] }));"
     for messages, text in zip(asked, evaluate(page, code, asked, thinking, reply_begins), strict=True):
         assert text == bench.render(tokenizers[name], messages, thinking, reply_begins), messages

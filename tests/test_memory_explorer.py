@@ -8,7 +8,7 @@ import pytest
 
 from helpers import catalogue, language
 from helpers.explorer import MemoryExplorer
-from helpers.explorer.memory import CAPTIONS, CARDS, JAVASCRIPT, LABELS
+from helpers.explorer.memory import CAPTIONS, CARDS, JAVASCRIPT, LABELS, MODELS
 from helpers.models import GIB
 
 
@@ -81,8 +81,8 @@ def test_every_setting_agrees_with_python(open_page):
     page, draw = open_page(), random.Random(0)
     seen = set()
     for _ in range(60):
-        name = draw.choice(list(catalogue.CATALOGUE))
-        config = catalogue.CATALOGUE[name].config
+        name = draw.choice(list(MODELS))
+        config = MODELS[name].config
         card = draw.choice(CARDS)[0]
         dtype, kv, gpus = draw.choice(("bf16", "fp8", "awq")), draw.choice(("bf16", "fp8")), draw.choice((1, 2, 4, 8))
         context = 256 * draw.randrange(1, config["max_position_embeddings"] // 256 + 1)
@@ -129,9 +129,11 @@ def test_the_verdict_says_what_to_do(open_page):
     assert page.locator(".rx-note").inner_text() == "published as Qwen/Qwen3-8B"
     press(page, "weights", "fp8")
     assert page.locator(".rx-note").inner_text() == "published as Qwen/Qwen3-8B-FP8"
+    choose(page, "model", "Qwen/Qwen3-4B")
+    press(page, "cards", 8)
+    assert "9728 / 8 is no multiple of 128" in verdict.inner_text()
     choose(page, "model", "Qwen/Qwen3-30B-A3B")
-    press(page, "cards", 4)
-    assert "768 / 4 is no multiple of 128" in verdict.inner_text()
+    assert "cannot be split" not in verdict.inner_text(), "vLLM 0.32 refines the blocks of experts"
     choose(page, "model", "Qwen/Qwen2.5-7B-Instruct")
     press(page, "cards", 8)
     assert "28 attention heads do not divide by 8 cards" in verdict.inner_text()
@@ -140,14 +142,23 @@ def test_the_verdict_says_what_to_do(open_page):
 def test_the_table_lists_every_model(open_page):
     page = open_page(sequences=4)
     page.locator("summary").click()
-    page.locator("tr").nth(len(catalogue.CATALOGUE)).wait_for()
+    page.locator("tr").nth(len(MODELS)).wait_for()
     rows = page.locator("tr").all_inner_texts()
-    for row, (name, release) in zip(rows[1:], catalogue.CATALOGUE.items(), strict=True):
+    for row, (name, release) in zip(rows[1:], MODELS.items(), strict=True):
         longest = [
             catalogue.fits(release.config, 24 * GIB, sequences=4, dtype=dtype).max_context
             for dtype in ("bf16", "fp8", "awq")
         ]
         assert row.split("\t") == [name.split("/")[1], *(f"{n:,}" if n else "does not fit" for n in longest)]
+
+
+def test_a_model_with_linear_attention_shows_its_state_and_no_download(open_page):
+    page = open_page()
+    choose(page, "model", "Qwen/Qwen3.6-27B")
+    per_token, download = (page.locator(".rx-fact").nth(place).inner_text() for place in (2, 3))
+    assert "64 KiB" in per_token and "146.8 MiB a sequence" in per_token
+    assert "GB" not in download and "not counted" in download
+    assert shown(page)["maxContext"] == "0" and "exceed" in page.locator(".rx-verdict").inner_text()
 
 
 def test_the_keyboard_moves_a_slider(open_page):

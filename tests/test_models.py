@@ -332,9 +332,18 @@ def test_what_fits():
     [
         ("Qwen3-30B-A3B", 4, "bf16", True),
         ("Qwen3-30B-A3B", 2, "fp8", True),
-        ("Qwen3-30B-A3B", 4, "fp8", False),  # 768 / 4 = 192, https://github.com/vllm-project/vllm/issues/25292
+        ("Qwen3-30B-A3B", 4, "fp8", True),  # 768 / 4 = 192: blocks of 64
+        ("Qwen3-30B-A3B", 8, "fp8", True),  # 96: blocks of 32
+        ("Qwen3-30B-A3B", 16, "fp8", False),  # 48: blocks of 16, too small
         ("Qwen3-235B-A22B", 4, "fp8", True),
-        ("Qwen3-235B-A22B", 8, "fp8", False),  # https://github.com/vllm-project/vllm/issues/17569
+        ("Qwen3-235B-A22B", 8, "fp8", True),
+        ("Qwen3-4B", 4, "fp8", True),
+        ("Qwen3-4B", 8, "fp8", False),  # 9728 / 8 = 1216: dense layers keep their blocks
+        ("Qwen3-8B", 3, "bf16", False),
+        ("Qwen3-8B", 16, "bf16", True),  # 8 KV heads, each on two cards
+        ("Qwen3-14B", 5, "bf16", False),  # 40 heads divide by 5, 8 KV heads do not
+        ("Qwen2.5-7B-Instruct", 7, "bf16", False),  # 28 heads divide by 7, 4 KV heads do not
+        ("Qwen2.5-0.5B-Instruct", 14, "bf16", False),  # heads divide, the MLP and the vocabulary do not
         ("Qwen3-8B", 8, "awq", True),
         ("Qwen2.5-7B-Instruct", 4, "bf16", True),
         ("Qwen2.5-7B-Instruct", 8, "bf16", False),  # 28 heads
@@ -356,21 +365,26 @@ def test_share_of_the_card_is_vllms_default():
 
 
 @pytest.mark.slow
-def test_fp8_blocks_as_vllm_checks_them():
-    """Its own check of one expert's width, cut into parts."""
+def test_fp8_blocks_as_vllm_refines_them():
+    """vLLM's own rule for experts of one width, cut into parts, against ours."""
     code = """
-        import vllm.distributed
-        from vllm.model_executor.layers.quantization.utils.fp8_utils import validate_fp8_block_shape_moe
-        for parts in (2, 4):
-            vllm.distributed.get_tensor_model_parallel_world_size = lambda parts=parts: parts
-            try:
-                validate_fp8_block_shape_moe(768 // parts, [128, 128])
-                print("fits")
-            except ValueError:
-                print("refused")
+        import json, sys
+        from types import SimpleNamespace
+        from vllm.model_executor.layers.fused_moe.oracle.fp8 import refine_fp8_moe_block_shape
+        shapes = {}
+        for width, parts in json.loads(sys.argv[1]):
+            cut = SimpleNamespace(intermediate_size_per_partition=width // parts, tp_size=parts, hidden_dim=2048)
+            shapes[f"{width} {parts}"] = refine_fp8_moe_block_shape(cut, [128, 128]) or [128, 128]
+        print(json.dumps(shapes))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
-    assert done.stdout.split() == ["fits", "refused"], done.stderr
+    cases = [(width, parts) for width in (768, 1536, 1024, 512) for parts in (2, 4, 8, 16)]
+    command = [sys.executable, "-c", textwrap.dedent(code), json.dumps(cases)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    shapes = json.loads(done.stdout.splitlines()[-1])
+    assert shapes["768 4"] == [64, 64] and shapes["768 8"] == [32, 32], done.stderr
+    for width, parts in cases:
+        config = catalogue.CATALOGUE["Qwen/Qwen3-30B-A3B"].config | {"moe_intermediate_size": width}
+        assert catalogue.splits(config, parts, "fp8") is ((width // parts) % shapes[f"{width} {parts}"][0] == 0)
 
 
 def test_import_is_cheap():

@@ -307,7 +307,7 @@ def test_files_without_optional_keys(tmp_path):
         ({"hidden_size": None}, "hidden_size"),
         ({"intermediate_size": 41}, "gate_proj"),
         ({"num_hidden_layers": 2}, "- model.layers.1."),
-        ({"num_hidden_layers": 0}, "+ model.layers.0."),
+        ({"num_hidden_layers": 0}, "num_hidden_layers"),
     ],
 )
 def test_refuses_config(dense_folder, changes, named):

@@ -181,9 +181,22 @@ def test_tools_are_announced_in_a_system_block(render):
     assert render([HISTORY[0]], tools=[CALCULATOR]).startswith("<|im_start|>system\n# Tools\n")
 
 
-def test_content_none_is_an_error_as_with_qwen3(render):
-    with pytest.raises(Exception, match="NoneType"):
-        render([HISTORY[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}])
+@pytest.mark.parametrize("content", [None, [{"type": "text", "text": "23×31=?"}], {"text": "x"}, 5])
+def test_content_that_is_no_text_is_left_out_as_in_qwen3(render, content):
+    """Qwen3's template does so since 2025-05-20; a list that is no question starts no new turn of thinking."""
+    called = {"role": "assistant", "content": content, "tool_calls": [CALL]}
+    tool = {"role": "tool", "content": content}
+    for message in (called, tool, HISTORY[0] | {"content": content}):
+        chain = [HISTORY[0], message]
+        assert render(chain) == render([HISTORY[0], message | {"content": ""}])
+    asked = [HISTORY[0], {"role": "assistant", "content": "713", "reasoning_content": "T"}]
+    assert "T\n</think>" in render(asked, add_generation_prompt=False)
+    assert "T\n</think>" in render([*asked, HISTORY[0] | {"content": content}, asked[1]], add_generation_prompt=False)
+
+
+def test_without_a_question_nothing_is_thought_about(render):
+    alone = [{"role": "assistant", "content": "713", "reasoning_content": "T"}]
+    assert render(alone, add_generation_prompt=False) == "<|im_start|>assistant\n713<|im_end|>\n"
 
 
 # ---- data and training ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-// The memory calculator: the arithmetic of helpers/models.py::fits with every quantity to set.
+// The memory calculator: the arithmetic of helpers/catalogue.py::fits with every quantity to set.
 // Stands behind common.js, see helpers/explorer/page.py.
 
 const MEMORY_CSS = `
@@ -36,7 +36,6 @@ const MEMORY_CSS = `
 
 const GIB = 2 ** 30;
 const AT_ONCE = [1, 2, 4, 8, 16, 32, 64, 128, 256];
-const GPUS = [1, 2, 4, 8];
 const CONTEXT_STEP = 256;
 
 function render({ model: widget, el }) {
@@ -49,17 +48,21 @@ function render({ model: widget, el }) {
 
   // ------------------------------------------------------------------------------------------ the arithmetic
 
-  const headsFit = (model, { gpus }) => model.heads % gpus === 0;
-  const blocksFit = (model, { gpus, dtype }) => dtype !== "fp8" || model.inner % (gpus * data.fp8Block) === 0;
+  const obstacle = (model, { gpus, dtype }) => model.obstacle[dtype][gpus];
+
+  // Tokens of a piece of KV cache; with linear attention so many that it holds a state of another layer.
+  const block = ({ state, layers: { full, linear } }, perToken, gpus) =>
+    state ? data.kvBlock * Math.ceil(state / linear / gpus / ((data.kvBlock * perToken) / full)) : data.kvBlock;
 
   function fit(model, { card, context, sequences, dtype, kv, gpus }) {
     const perToken = (model.kv[kv] * Math.max(1, Math.floor(model.kvHeads / gpus))) / model.kvHeads;
     const usable = card * GIB * data.share, weights = model.weights[dtype] / gpus, room = usable - weights - data.other;
-    const splits = headsFit(model, { gpus }) && blocksFit(model, { gpus, dtype });
-    const blocks = Math.floor(Math.max(0, Math.trunc(room / perToken / sequences)) / data.kvBlock);
-    const maxContext = splits ? Math.min(blocks * data.kvBlock, model.maxContext) : 0;
-    const atOnce = splits ? Math.max(0, Math.floor(room / (perToken * context))) : 0;
-    return { usable, weights, kvCache: perToken * context * sequences, perToken, maxContext, atOnce, room, fits: context <= maxContext };
+    const splits = !obstacle(model, { gpus, dtype }), piece = block(model, perToken, gpus), state = model.state / gpus;
+    const pieces = Math.floor(Math.max(0, Math.trunc((room / sequences - state) / perToken)) / piece);
+    const maxContext = splits ? Math.min(pieces * piece, model.maxContext) : 0;
+    const atOnce = splits ? Math.max(0, Math.floor(room / (perToken * context + state))) : 0;
+    const kvCache = (perToken * context + state) * sequences;
+    return { usable, weights, kvCache, perToken, state, maxContext, atOnce, room, fits: context <= maxContext };
   }
 
   // ------------------------------------------------------------------------------------------ the page, once
@@ -78,7 +81,7 @@ function render({ model: widget, el }) {
   const models = select("model", Object.keys(data.models).map((name) => [name, () => name.split("/")[1]]), (model) => update({ model }));
   const cards = select("card", data.cards.map(([memory, names]) => [memory, () => label("cardName", { memory, names })]),
     (card) => update({ card: Number(card) }));
-  const gpus = choice(GPUS.map((number) => [String(number), String(number)]), (number) => update({ gpus: Number(number) }));
+  const gpus = choice(data.gpus.map((number) => [String(number), String(number)]), (number) => update({ gpus: Number(number) }));
   const dtypes = choice([["bf16", "bf16"], ["fp8", "FP8"], ["awq", "AWQ"]], (dtype) => update({ dtype }));
   const kvs = choice([["bf16", "bf16"], ["fp8", "FP8"]], (kv) => update({ kv }));
   const contexts = range("context", { min: CONTEXT_STEP, step: CONTEXT_STEP, className: "rx-context" }, (context) => update({ context }));
@@ -161,9 +164,10 @@ function render({ model: widget, el }) {
     facts.most.textContent = label("mostUnit", { count: count(result.atOnce) });
     factTitles.perToken.textContent = label("perToken");
     facts.perToken.replaceChildren(`${Number((result.perToken / 1024).toFixed(2))} KiB`,
-      element("small", { textContent: label("onEach") }));
+      element("small", { textContent: [label("onEach"), ...(result.state ? [label("state", { size: (result.state / 2 ** 20).toFixed(1) })] : [])].join(" ") }));
     factTitles.download.textContent = label("download");
-    facts.download.textContent = `${(model.download / 1e9).toFixed(1)} GB`;
+    facts.download.replaceChildren(model.download === null ? element("small", { textContent: label("uncounted") })
+      : `${(model.download / 1e9).toFixed(1)} GB`);
     const suffix = state.dtype.toUpperCase(), known = state.dtype === "bf16" || model.published.includes(suffix);
     note.textContent = known ? label("published", { id: state.dtype === "bf16" ? state.model : `${state.model}-${suffix}` })
       : label("unpublished", { dtype: suffix });
@@ -171,9 +175,10 @@ function render({ model: widget, el }) {
   }
 
   function sentence(model, result) {
-    const { gpus } = state, need = state.context * state.sequences * result.perToken;
-    if (!headsFit(model, state)) return label("noHeads", { heads: model.heads, gpus });
-    if (!blocksFit(model, state)) return label("noBlocks", { inner: model.inner, gpus, block: data.fp8Block });
+    const { gpus } = state, need = result.kvCache, reason = obstacle(model, state);
+    if (reason === "heads") return label("noHeads", { heads: model.heads, gpus });
+    if (reason === "widths") return label("noWidths", { gpus });
+    if (reason === "blocks") return label("noBlocks", { inner: model.inner, gpus, block: data.fp8Block });
     if (result.fits) return label("fits", { size: gib(result.room - need) });
     if (result.maxContext === 0) return label("tooBig", { size: gib(Math.max(0, -result.room)) });
     return label("tooLong", { size: gib(need - result.room), context: count(result.maxContext) });
@@ -219,7 +224,7 @@ function render({ model: widget, el }) {
       element("tr", { className: name === state.model ? "rx-lit" : "" }, element("td", { textContent: name.split("/")[1] }),
         ...columns.map((dtype) => {
           const setting = { ...state, dtype };
-          const cannot = !headsFit(model, setting) || !blocksFit(model, setting);
+          const cannot = obstacle(model, setting);
           const longest = fit(model, setting).maxContext;
           return element("td", { textContent: cannot ? label("cannot") : longest ? count(longest) : label("none") });
         }))));

@@ -1,6 +1,7 @@
 """The memory calculator: what a Qwen model takes on a GPU, and the largest context that still fits."""
 
 from helpers import catalogue
+from helpers.config import layers
 from helpers.explorer import page
 from helpers.figures import figure
 from helpers.language import say
@@ -9,6 +10,8 @@ from helpers.sets import CAPABILITY
 
 JAVASCRIPT = page.javascript("memory")
 DTYPES = ("bf16", "fp8", "awq")
+GPUS = (1, 2, 4, 8)
+MODELS = catalogue.CATALOGUE | catalogue.LATER
 COLOURS = {"weights": "#77aadd", "kvCache": "#ee8866", "other": "#bbbbbb"}
 CARDS = (  # the memory that nvidia-smi reports, in GiB and rounded to halves, and cards that have it
     (12, "RTX 3060"),
@@ -48,6 +51,7 @@ LABELS = {
         "tooLong": "放不下：差 {size} GiB。把上下文降到 {context} 以内，或减少同时的序列",
         "tooBig": "放不下：权重加其余开销就比 vLLM 能用的多 {size} GiB。换量化的版本、更大的卡，或者加卡",
         "noHeads": "切不开：{heads} 个注意力头不能平分给 {gpus} 张卡",
+        "noWidths": "切不开：MLP 的宽度或词表不能平分给 {gpus} 张卡",
         "noBlocks": "切不开：FP8 权重每 {block} 个共用一个缩放系数，{inner} / {gpus} 不是 {block} 的整数倍",
         "largest": "{sequences} 个序列同时跑满时，最长的上下文",
         "largestModel": "（模型本身的上限）",
@@ -55,7 +59,9 @@ LABELS = {
         "mostUnit": "{count} 个序列",
         "perToken": "每个词元的 KV 缓存",
         "onEach": "每张卡",
+        "state": "另加每个序列 {size} MiB",
         "download": "下载大小（bf16）",
+        "uncounted": "这里没有算：文件里还有视觉等部分",
         "published": "发布的版本：{id}",
         "unpublished": "这张表里没有官方的 {dtype} 版本，数字是按同样的方法估计的",
         "table": "表格：这样的卡上，每个模型最长的上下文",
@@ -85,6 +91,7 @@ LABELS = {
         "tooBig": "It does not fit: weights and the rest alone exceed what vLLM uses by {size} GiB. Take a quantised "
         "version, a larger card or more cards",
         "noHeads": "It cannot be split: {heads} attention heads do not divide by {gpus} cards",
+        "noWidths": "It cannot be split: the width of the MLP or the vocabulary does not divide by {gpus} cards",
         "noBlocks": "It cannot be split: {block} FP8 weights share a scale, and {inner} / {gpus} is no multiple of "
         "{block}",
         "largest": "largest context with {sequences} full sequences at once",
@@ -93,7 +100,9 @@ LABELS = {
         "mostUnit": "{count} sequences",
         "perToken": "KV cache per token",
         "onEach": "on each card",
+        "state": "and {size} MiB a sequence",
         "download": "download (bf16)",
+        "uncounted": "not counted: the files hold a vision tower too",
         "published": "published as {id}",
         "unpublished": "this table knows no official {dtype} version; the figures are estimated the same way",
         "table": "Table: the largest context of every model on such cards",
@@ -111,7 +120,9 @@ CAPTIONS = {
         "MIG 切片按它自己的显存算。GB10 与 CPU 共用内存，nvidia-smi 读不出多少，以 vLLM 启动时报的为准。",
         f"“其余”是激活值、CUDA 图和 CUDA 上下文，按 {catalogue.OTHER_MEMORY / GIB:g} GiB 估计，实际约 1 到 2 GiB。",
         "bf16 权重由结构精确算出；FP8 和 AWQ 是估计：词嵌入和输出矩阵保持 bf16，其余每个权重 1 或 0.52 字节。",
-        "多张卡指张量并行：权重平分；卡比 KV 头多时，KV 头会重复存放。",
+        "多张卡指张量并行：权重平分；卡比 KV 头多时，KV 头会重复存放。混合专家的 FP8 按 vLLM 0.32 的规则切。",
+        "Qwen3.5、3.6 是 Qwen3 之后的系列：四层里只有一层有 KV 缓存，其余每个序列存一份大小固定的状态。"
+        "只算文字部分；课程不运行它们。",
     ],
     "en": [
         "Computed; not one of these numbers was measured on a GPU.",
@@ -126,13 +137,15 @@ CAPTIONS = {
         "bf16 weights follow exactly from the architecture; FP8 and AWQ are estimates: embedding and output matrix "
         "stay bf16, every other weight takes 1 or 0.52 bytes.",
         "Several cards mean tensor parallel: weights are split evenly; with more cards than KV heads, heads are stored "
-        "more than once.",
+        "more than once. FP8 mixtures of experts are cut by the rule of vLLM 0.32.",
+        "Qwen3.5 and 3.6 came after Qwen3: one layer in four has a KV cache, the others keep a state of fixed size for "
+        "each sequence. Their text part alone is counted; the course does not run them.",
     ],
 }
 
 
 class MemoryExplorer(page.Explorer):
-    """What a model of :data:`helpers.catalogue.CATALOGUE` takes on GPUs, as :func:`helpers.catalogue.fits` computes it.
+    """What a model of :data:`MODELS` takes on GPUs, as :func:`helpers.catalogue.fits` computes it.
 
     The arguments are what is set at first: ``card`` in GiB, one of :data:`CARDS`; ``dtype`` of the weights and ``kv``
     of the cache ("bf16", "fp8"). Where no widget runs, :func:`gpu_memory` stands in its place.
@@ -168,11 +181,11 @@ class MemoryExplorer(page.Explorer):
 
 
 def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_bytes=2, gpus=1):
-    """What a model of :data:`helpers.catalogue.CATALOGUE` takes on each card of ``card`` GiB, bf16, FP8 and AWQ.
+    """What a model of :data:`MODELS` takes on each card of ``card`` GiB, bf16, FP8 and AWQ.
 
     The arithmetic is :func:`helpers.catalogue.fits`; FP8 and AWQ are estimates, and nothing was measured on a GPU.
     """
-    config = catalogue.CATALOGUE[model].config
+    config = MODELS[model].config
     drawn, ax = figure(height=2.3)
     rows = {dtype: catalogue.fits(config, card * GIB, context, sequences, dtype, kv_bytes, gpus) for dtype in DTYPES}
     longest = max(card, *((fit.weights + fit.kv_cache + fit.other) / GIB for fit in rows.values()))
@@ -220,7 +233,8 @@ def _data():
     return {
         "labels": LABELS,
         "captions": CAPTIONS,
-        "models": {name: _model(release) for name, release in catalogue.CATALOGUE.items()},
+        "models": {name: _model(name, release) for name, release in MODELS.items()},
+        "gpus": GPUS,
         "cards": CARDS,
         "share": catalogue.GPU_SHARE,
         "other": catalogue.OTHER_MEMORY,
@@ -230,15 +244,19 @@ def _data():
     }
 
 
-def _model(release):
+def _model(name, release):
     config = release.config
+    full, linear = layers(config)
     return {
         "weights": {dtype: catalogue.weight_bytes(config, dtype) for dtype in DTYPES},
         "kv": {"bf16": catalogue.kv_bytes_per_token(config), "fp8": catalogue.kv_bytes_per_token(config, 1)},
+        "state": catalogue.state_bytes_per_sequence(config),
+        "layers": {"full": full, "linear": linear},
         "heads": config["num_attention_heads"],
         "kvHeads": config["num_key_value_heads"],
-        "inner": config.get("moe_intermediate_size") or config["intermediate_size"],
+        "inner": config.get("intermediate_size") or config["moe_intermediate_size"],
+        "obstacle": {dtype: {gpus: catalogue.obstacle(config, gpus, dtype) for gpus in GPUS} for dtype in DTYPES},
         "maxContext": config["max_position_embeddings"],
-        "download": release.download,
+        "download": release.download if name in catalogue.CATALOGUE else None,
         "published": list(release.quantised),
     }

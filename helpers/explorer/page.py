@@ -2,13 +2,12 @@
 
 import base64
 import json
-import os
 from pathlib import Path
 
 import anywidget
 import traitlets
 
-from helpers import figures, language
+from helpers import figures, files, language
 
 FOLDER = Path(__file__).parent
 PAGE = """<!doctype html>
@@ -79,10 +78,6 @@ class Explorer(anywidget.AnyWidget):
         # Text from data may hold "</script>" or "<!--": without any "<" the data cannot end its element.
         data = json.dumps(self.data | {"lang": lang}, ensure_ascii=False).replace("<", "\\u003c")
         title = " · ".join(self.data["labels"][language]["title"] for language in ("en", "zh"))
-        temporary = Path(f"{path}.part")
-        try:
-            page = PAGE.format(lang=lang, title=title, data=data, javascript=self._esm)
-            temporary.write_text(page, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        page = PAGE.format(lang=lang, title=title, data=data, javascript=self._esm)
+        with files.replacing(path) as file:
+            file.write(page.encode())

@@ -719,16 +719,32 @@ def gpu_memory():
     return [float(given or 24) * GIB]
 
 
-def largest_context(folder, config, card):
+def refusal(config):
+    """Why the formula below does not hold for this config.json, or None."""
+    if not isinstance(config, dict):
+        return "its config.json holds no JSON object"
+    kind = str(config.get("model_type")).removesuffix("_text")
+    # zh: Qwen3 之后的系列：部分层没有 KV 缓存，或者数字放在里面一层
+    # en: families after Qwen3: some layers keep no KV cache, or the numbers are nested
+    later = {"text_config", "thinker_config", "full_attention_interval", "linear_num_value_heads"}
+    linear = "linear_attention" in str(config.get("layer_types"))
+    if kind not in KNOWN or later & config.keys() or linear:
+        return f"it is a {kind}, and this counts qwen2, qwen3 and their _moe only"
+    sizes = ["num_hidden_layers", "num_attention_heads", "hidden_size", "max_position_embeddings"]
+    sizes += [key for key in ("num_key_value_heads", "head_dim") if config.get(key) is not None]
+    for key in sizes:
+        if type(config.get(key)) is not int or config[key] < 1:
+            return f"{key} in its config.json is {config.get(key)!r}"
+    return None
+
+
+def largest_context(weights, config, card):
     heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim")
-    if not head_dim:
-        head_dim = 128 if config["model_type"] == "qwen3" else config["hidden_size"] // heads
+    default = 128 if config["model_type"] == "qwen3" else max(1, config["hidden_size"] // heads)
     # zh: 键和值两份，bf16 每个数 2 字节
     # en: keys and values, and 2 bytes a number in bf16
-    layers, kv_heads = config["num_hidden_layers"], config["num_key_value_heads"]
-    per_token = 2 * layers * kv_heads * head_dim * 2
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    layers, kv_heads = config["num_hidden_layers"], config.get("num_key_value_heads") or heads
+    per_token = 2 * layers * kv_heads * (config.get("head_dim") or default) * 2
     # zh: vLLM 用 92% 的显存；其余开销的 1.5 GiB 是估计
     # en: vLLM takes 92% of the card; 1.5 GiB for the rest is an estimate
     room = 0.92 * card - weights - 1.5 * GIB
@@ -737,14 +753,20 @@ def largest_context(folder, config, card):
 
 def main(folder):
     if not (folder / "config.json").is_file():
-        return f"No config.json in {MODEL}: set COURSE_MODEL to a checkpoint's folder."
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if config.get("model_type") not in KNOWN:
-        return f"Unknown architecture {config.get('model_type')}: the formulas do not hold."
-    if not any(folder.glob("*.safetensors")):
-        return f"No *.safetensors in {MODEL}: download the weights first."
+        return f"No config.json in {folder}: set COURSE_MODEL to a checkpoint's folder."
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        reason = refusal(config)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"its config.json cannot be read ({error})"
+    if reason:
+        return f"{folder} cannot be counted: {reason}."
+    files = [file for file in folder.glob("*.safetensors") if not file.name.startswith(".")]
+    if not files:
+        return f"{folder} has no safetensors files: the download may be incomplete."
+    weights = sum(file.stat().st_size for file in files)
     return "\n".join(
-        f"largest context on {card / GIB:.1f} GiB: {largest_context(folder, config, card)} tokens"
+        f"largest context on {card / GIB:.1f} GiB: {largest_context(weights, config, card)} tokens"
         for card in gpu_memory()
     )
 

@@ -656,11 +656,21 @@ def fetch(model):
 
 def incomplete(folder):
     """Names of files that are missing or cut short."""
-    bad = [file.name for file in folder.rglob("*.incomplete")]
-    bad += [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    # zh: 以点开头的文件夹是各种客户端自己的，里面剩下什么都不要紧
+    # en: folders that begin with a dot belong to the clients; what is left in them does not matter
+    parts = [file.relative_to(folder) for file in folder.rglob("*.incomplete")]
+    parts = [part for part in parts if not any(name.startswith(".") for name in part.parts)]
+    bad = [str(part) for part in parts if not (folder / part.with_suffix("")).is_file()]
+    bad += [] if (folder / "config.json").is_file() else ["config.json"]
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        bad.append("tokenizer.json")
     index, shards = folder / "model.safetensors.index.json", {"model.safetensors"}
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            return bad + sorted(name for name in shards if not is_whole(folder / name))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return [*bad, index.name]
     return bad + sorted(name for name in shards if not is_whole(folder / name))
 
 
@@ -676,10 +686,10 @@ def is_whole(file):
             return False
         try:
             header = json.loads(opened.read(length))
-        except ValueError:
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            return size == 8 + length + max(ends, default=0)
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return size == 8 + length + max(ends, default=0)
 
 
 if __name__ == "__main__":

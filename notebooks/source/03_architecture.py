@@ -1159,26 +1159,60 @@ from pathlib import Path
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
 
 
+def refusal(config):
+    """Why the report below does not hold for this config.json, or None."""
+    if not isinstance(config, dict):
+        return "its config.json holds no JSON object"
+    kind = str(config.get("model_type")).removesuffix("_text")
+    # zh: Qwen3 之后的系列：层的种类不同，或者数字放在里面一层
+    # en: families after Qwen3: layers of other kinds, or the numbers are nested
+    later = {"text_config", "thinker_config", "full_attention_interval", "linear_num_value_heads"}
+    linear = "linear_attention" in str(config.get("layer_types"))
+    if kind not in ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe") or later & config.keys() or linear:
+        return f"it is a {kind}, and this reads qwen2, qwen3 and their _moe only"
+    sizes = ["num_hidden_layers", "num_attention_heads", "hidden_size"]
+    sizes += [key for key in ("num_key_value_heads", "head_dim") if config.get(key) is not None]
+    for key in sizes:
+        if type(config.get(key)) is not int or config[key] < 1:
+            return f"{key} in its config.json is {config.get(key)!r}"
+    return None
+
+
+def header(file):
+    """Names of the tensors in a safetensors file; ValueError if it is none."""
+    # zh: 前 8 个字节是 JSON 头部的长度，接着就是头部；不是 safetensors 时这个数大得惊人
+    # en: 8 bytes with the length of a JSON header, then the header; a gigantic number if the file is something else
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if 8 + length > file.stat().st_size:
+            raise ValueError("its header is longer than the file")
+        return set(json.loads(opened.read(length))) - {"__metadata__"}
+
+
 def report(folder):
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tensors = {}
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        reason = refusal(config)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = f"its config.json cannot be read ({error})"
+    if reason:
+        return print(f"{folder} cannot be read: {reason}.")
+    tensors = set()
     for file in folder.glob("*.safetensors"):
-        # zh: 前 8 个字节是 JSON 头部的长度，接着就是头部
-        # en: 8 bytes with the length of a JSON header, then the header
-        with open(file, "rb") as opened:
-            try:
-                tensors |= json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-            except ValueError:
-                return print(f"{file} is damaged: download it again.")
-    tensors.pop("__metadata__", None)
+        try:
+            tensors |= set() if file.name.startswith(".") else header(file)
+        except (OSError, ValueError, TypeError, RecursionError):
+            return print(f"{file} is no whole safetensors file: download it again.")
     if not tensors:
         return print(f"{folder} has no safetensors files: the download may be incomplete.")
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    default = 128 if config["model_type"] == "qwen3" else max(1, config["hidden_size"] // heads)
+    head_dim = config.get("head_dim") or default
     # zh: 键和值两份，bf16 每个数 2 字节
     # en: keys and values, and 2 bytes a number in bf16
     kv_bytes = 2 * config["num_hidden_layers"] * kv_heads * head_dim * 2
-    print("architecture:", config["architectures"][0], "|", len(tensors), "tensors")
+    print("architecture:", config.get("architectures"), "|", len(tensors), "tensors")
     print("QKV bias:", any("q_proj.bias" in name for name in tensors))
     print("QK-norm: ", any("q_norm.weight" in name for name in tensors))
     print(f"query width: {heads} x {head_dim} = {heads * head_dim}, hidden size: {config['hidden_size']}")

@@ -156,7 +156,7 @@ for key in ("reasoning", "reasoning_content"):
     assert found == (key == "reasoning")
 
 # %% [markdown] lang="zh" key="cut-text"
-# 读输出：还在。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具；工具结果装在 `<tool_response>` 里，算不上新问题。等用户问了下一个问题，前面的思考才全部去掉。交给 `llm.chat` 时，键名要用 `reasoning`。直接渲染时，`content` 要写空字符串 `""`，写 `None` 会报错。
+# 读输出：还在。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具；工具结果装在 `<tool_response>` 里，算不上新问题。等用户问了下一个问题，前面的思考才全部去掉。交给 `llm.chat` 时，键名要用 `reasoning`。直接渲染时，`content` 不是文字就会被丢掉：`None` 等于空字符串；一个列表（例如图文消息）里的文字也不见了。`llm.chat` 会先把列表里的文字接起来。
 #
 # ## 把思考和答案分开
 #
@@ -165,7 +165,7 @@ for key in ("reasoning", "reasoning_content"):
 # 我们故意截断一次。先猜一猜：下面两种截法，`split` 各给出什么？
 
 # %% [markdown] lang="en" key="cut-text"
-# How to read it: it is. From the last real question on, thoughts are kept, or the model would forget why it called the tool; the tool's result stands in `<tool_response>` and is no new question. Only the user's next question drops them all. For `llm.chat` the key is `reasoning`. When you render yourself, write `content` as the empty string `""`; `None` is an error.
+# How to read it: it is. From the last real question on, thoughts are kept, or the model would forget why it called the tool; the tool's result stands in `<tool_response>` and is no new question. Only the user's next question drops them all. For `llm.chat` the key is `reasoning`. When you render yourself, a `content` that is no text is left out: `None` counts as the empty string, and the texts in a list (as in messages with pictures) are lost too. `llm.chat` joins the texts of a list first.
 #
 # ## Keep thinking and answer apart
 #

@@ -18,7 +18,7 @@ export function renderChat(messages, { thinking = true, addGenerationPrompt = tr
     throw new QwenError("bad-messages", "A message has a role (system, user or assistant) and a text as content.");
   const lastQuestion = messages.map(isQuestion).lastIndexOf(true);
   const turns = messages.map((message, place) => {
-    const isNewest = place > lastQuestion, isLast = place === messages.length - 1;
+    const isNewest = lastQuestion >= 0 && place > lastQuestion, isLast = place === messages.length - 1;
     const content = message.role === "assistant" ? reply(message, isNewest, isLast) : message.content;
     return `<|im_start|>${message.role}\n${content}<|im_end|>\n`;
   });

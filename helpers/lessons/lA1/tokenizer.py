@@ -13,6 +13,8 @@ SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 MARKUP_TOKENS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 VOCABULARY = 2560
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
+# The template as it was when the tokenizer was trained: part of its text, and the weights know this tokenizer only.
+TRAINED_WITH = Path(__file__).with_name("tokenizer_text.jinja")
 
 
 def strings(value) -> list[str]:
@@ -37,7 +39,7 @@ def build_tokenizer(max_length: int):
     )
     tokenizer.decoder = decoders.ByteLevel()
     sources = [texts(), problems.PHRASES, problems.FOLLOW_UPS, problems.FORMULAS, problems.ANSWERS]
-    written = [*strings(sources), CHAT_TEMPLATE.read_text(encoding="utf-8"), "\n\n"] + [
+    written = [*strings(sources), TRAINED_WITH.read_text(encoding="utf-8"), "\n\n"] + [
         "0123456789×+-*/=?!？。，、\n"
     ] * 9
     characters = sorted({character for text in written for character in text if ord(character) > 127})
