@@ -1,7 +1,9 @@
 """What every OpenAI-compatible server has for a lesson, one's own or a shared one: an address, a model, metrics."""
 
+import http.client
 import json
 import os
+import urllib.error
 import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
@@ -10,6 +12,16 @@ from helpers import CourseError, models
 from helpers.language import say
 
 CAP_VARIABLE = "COURSE_CONCURRENCY"
+
+
+class SameServer(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect within one server only: the request carries a key."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if (old.scheme, old.netloc) == (new.scheme, new.netloc):
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+        return None  # the redirect itself becomes an HTTPError
 
 
 class Metrics(dict):
@@ -86,11 +98,15 @@ class Endpoint(ABC):
         return self.base_url.removesuffix("/v1")
 
     def _get(self, path: str, root: str | None = None, body: dict | None = None) -> str:
+        """The text of a reply. Raises OSError, as ``urllib.error.HTTPError`` where the status is one of an error."""
         headers = {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
         data = body and json.dumps(body).encode()
         request = urllib.request.Request((root or self._root) + path, data, headers)
-        with urllib.request.urlopen(request, timeout=60 if body else 10) as reply:
-            return reply.read().decode()
+        try:
+            with urllib.request.build_opener(SameServer).open(request, timeout=60 if body else 10) as reply:
+                return reply.read().decode()
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"no HTTP: {error!r}") from error
 
 
 def _concurrency_limit(default: float) -> float:
