@@ -32,11 +32,6 @@ class AttachedServer(Endpoint):
     def __init__(self, model: str | Path | None = None, **options):
         url, key = shared_url(), os.environ.get(KEY_VARIABLE, "").strip()
         _check_address(url)
-        if not (key.isascii() and key.isprintable()):
-            raise CourseError(
-                f"{KEY_VARIABLE} 里有密钥不会有的字符：重新复制一遍。",
-                f"{KEY_VARIABLE} holds characters that no key has: copy it again.",
-            )
         super().__init__(url, str(model) if model else None, key, CONCURRENCY)
         self._ignored = sorted(options)
 

@@ -47,6 +47,11 @@ class Endpoint(ABC):
 
     def __init__(self, base_url: str, model: str | None, api_key: str | None, concurrency_limit: float):
         self.base_url, self.model, self.api_key = base_url, model, api_key or "EMPTY"
+        if not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise CourseError(
+                "密钥里有请求头装不下的字符：重新复制一遍。",
+                "The key holds characters that no header can: copy it again.",
+            )
         self.port = urllib.parse.urlsplit(base_url).port
         self.concurrency_limit = _concurrency_limit(concurrency_limit)
 
