@@ -203,7 +203,7 @@ class Door:
             raise CourseError(f"没有装 nginx：{INSTALL}", f"nginx is not installed: {INSTALL}")
         write_private(folder / KEY_MAP, self.key_map())
         write_private(folder / CONFIGURATION, self.configuration(log))
-        command = [nginx, "-p", folder.resolve(), "-c", (folder / CONFIGURATION).resolve()]
+        command: list[str | Path] = [nginx, "-p", folder.resolve(), "-c", (folder / CONFIGURATION).resolve()]
         checked = subprocess.run([*command, "-t", "-q"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if checked.returncode:
             raise CourseError(f"nginx 不接受这份配置：{checked.stderr}", f"nginx refuses this: {checked.stderr}")
