@@ -30,7 +30,9 @@ class AttachedServer(Endpoint):
     _counts = "整间教室的请求", "the whole room's requests"
 
     def __init__(self, model: str | Path | None = None, **options):
-        super().__init__(shared_url(), str(model) if model else None, os.environ.get(KEY_VARIABLE), CONCURRENCY)
+        url, key = shared_url(), os.environ.get(KEY_VARIABLE, "").strip()
+        _check_address(url)
+        super().__init__(url, str(model) if model else None, key, CONCURRENCY)
         self._ignored = sorted(options)
 
     def start(self, timeout: float = 10) -> "AttachedServer":
@@ -80,12 +82,9 @@ class AttachedServer(Endpoint):
         """Names of its models."""
         url = f"{self.base_url}/models"
         try:
-            return [entry["id"] for entry in json.loads(self._get("/models", self.base_url))["data"]]
+            return [entry["id"] + "" for entry in json.loads(self._get("/models", self.base_url))["data"]]
         except urllib.error.HTTPError as error:
-            if error.code in (401, 403):
-                zh, en = f"密钥不对：设好 {KEY_VARIABLE}", f"the key is wrong: set {KEY_VARIABLE}"
-            else:
-                zh, en = "地址要以 /v1 结尾", "the address should end in /v1"
+            zh, en = _meaning(error)
             raise CourseError(f"{url} 返回 {error.code}：{zh}。", f"{url} answers {error.code}: {en}.") from error
         except OSError as error:
             reason = getattr(error, "reason", error)
@@ -93,8 +92,45 @@ class AttachedServer(Endpoint):
                 f"{url} 没有服务器（{reason}）：请检查 {URL_VARIABLE}，或去掉它，由课程自己启动。",
                 f"No server at {url} ({reason}): check {URL_VARIABLE}, or unset it to let the course start one.",
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CourseError(
                 f"{url} 的回答不是模型列表：{URL_VARIABLE} 要指向 vLLM 服务器的 /v1。",
                 f"{url} answers with something else than a list of models: {URL_VARIABLE} should name vLLM's /v1.",
             ) from error
+
+
+def _meaning(error: urllib.error.HTTPError) -> tuple[str, str]:
+    """What a status means for whoever attaches, and the remedy, in Chinese and English."""
+    if error.code in (401, 403):
+        return f"密钥不对：设好 {KEY_VARIABLE}", f"the key is wrong: set {KEY_VARIABLE}"
+    if error.code == 404:
+        return "那里没有这个路径，地址要以 /v1 结尾", "there is no such path; the address should end in /v1"
+    if error.code == 429:
+        return "同时的请求太多，稍等再试", "too many requests at once; wait and try again"
+    if error.code >= 500:
+        return (
+            "服务器自己出了错，或它后面的 vLLM 停了；地址和密钥不用改，告诉管服务器的人",
+            "the server itself failed, or the vLLM behind it ended; leave address and key, tell whoever runs it",
+        )
+    if 300 <= error.code < 400:
+        target = urllib.parse.urlsplit(error.headers.get("Location", ""))
+        to = f"{target.scheme}://{target.netloc}" if target.netloc else "?"
+        return (
+            f"它让人改去 {to}，密钥没有跟过去；如果信得过那里，把 {URL_VARIABLE} 改成那个地址",
+            f"it sends you to {to}, and the key was not taken there; if you trust it, set {URL_VARIABLE} to it",
+        )
+    return f"它不接受这个请求，{URL_VARIABLE} 要指向 vLLM 的 /v1", f"it refuses; {URL_VARIABLE} should name vLLM's /v1"
+
+
+def _check_address(url: str) -> None:
+    """Raises CourseError if ``url`` is no address of a server."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port out of range, half an IPv6 address
+        fine = False
+    if not fine:
+        raise CourseError(
+            f"{URL_VARIABLE} 不是地址：{url!r}，要像 http://主机:端口/v1。",
+            f"{URL_VARIABLE} is no address: {url!r}; it should be like http://HOST:PORT/v1.",
+        )

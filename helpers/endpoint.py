@@ -1,7 +1,9 @@
 """What every OpenAI-compatible server has for a lesson, one's own or a shared one: an address, a model, metrics."""
 
+import http.client
 import json
 import os
+import urllib.error
 import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
@@ -10,6 +12,16 @@ from helpers import CourseError, models
 from helpers.language import say
 
 CAP_VARIABLE = "COURSE_CONCURRENCY"
+
+
+class SameServer(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect within one server only: the request carries a key."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if (old.scheme, old.netloc) == (new.scheme, new.netloc):
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+        return None  # the redirect itself becomes an HTTPError
 
 
 class Metrics(dict):
@@ -35,6 +47,11 @@ class Endpoint(ABC):
 
     def __init__(self, base_url: str, model: str | None, api_key: str | None, concurrency_limit: float):
         self.base_url, self.model, self.api_key = base_url, model, api_key or "EMPTY"
+        if not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise CourseError(
+                "密钥里有请求头装不下的字符：重新复制一遍。",
+                "The key holds characters that no header can: copy it again.",
+            )
         self.port = urllib.parse.urlsplit(base_url).port
         self.concurrency_limit = _concurrency_limit(concurrency_limit)
 
@@ -86,11 +103,15 @@ class Endpoint(ABC):
         return self.base_url.removesuffix("/v1")
 
     def _get(self, path: str, root: str | None = None, body: dict | None = None) -> str:
+        """The text of a reply. Raises OSError, as ``urllib.error.HTTPError`` where the status is one of an error."""
         headers = {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
         data = body and json.dumps(body).encode()
         request = urllib.request.Request((root or self._root) + path, data, headers)
-        with urllib.request.urlopen(request, timeout=60 if body else 10) as reply:
-            return reply.read().decode()
+        try:
+            with urllib.request.build_opener(SameServer).open(request, timeout=60 if body else 10) as reply:
+                return reply.read().decode()
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"no HTTP: {error!r}") from error
 
 
 def _concurrency_limit(default: float) -> float:

@@ -36,9 +36,9 @@ def open_engine(model: str | Path | Checkpoint | None = None, **options):
     """Open vLLM's ``LLM`` on a checkpoint (default: the course's model), in a ``with`` statement or without.
 
     ``options`` are those of ``vllm.LLM`` and win over :func:`sized_options`. The engine runs inside this process, on a
-    GPU too: whatever ends the kernel ends it and frees its memory. Raises CourseError if vLLM is not installed, if an
-    engine is already open, if other programs hold the GPU's memory, if there is no such checkpoint, or if it is too
-    large for this machine.
+    GPU too, also where ``VLLM_ENABLE_V1_MULTIPROCESSING`` asks for processes of its own: whatever ends the kernel ends
+    it and frees its memory. Raises CourseError if vLLM is not installed, if an engine is already open, if other
+    programs hold the GPU's memory, if there is no such checkpoint, or if it is too large for this machine.
 
     Its ``generate`` and ``chat`` are vLLM's, but say in one sentence what is wrong with a request (CourseError), warn
     where vLLM clips ``max_tokens`` in silence, and can be interrupted: the batch is dropped, the engine stays usable.
@@ -58,6 +58,9 @@ def open_engine(model: str | Path | Checkpoint | None = None, **options):
     refuse_too_large(checkpoint, options)
     for name, value in environment(checkpoint).items():
         os.environ.setdefault(name, value)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
+        "0"  # also against the outside: its processes would outlive a kill -9
+    )
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     with contextlib.redirect_stderr(io.StringIO()):  # one line about Triton that no log level silences
         from helpers.llm import Engine

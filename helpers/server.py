@@ -24,10 +24,11 @@ from helpers.catalogue import GPU_SHARE
 from helpers.endpoint import Endpoint, Metrics
 from helpers.engine import environment, on_cpu, sized_options
 from helpers.language import say
-from helpers.ports import HOST, check_port, free_port, is_loopback, pass_by_proxies
+from helpers.ports import HOST, check_number, check_port, free_port, is_loopback, listeners, pass_by_proxies, sockets
 
 # An engine in this kernel has set ERROR, and the kernel itself asks for colours.
 LOG = {"VLLM_LOGGING_LEVEL": "INFO", "NO_COLOR": "1"}
+LOG_END = 8 * 2**20  # bytes of the log that are read, from its end: a server that runs for weeks writes a long one
 REASONS = [  # what vLLM's log says, and the cause and remedy; the first pattern that is found counts, at its last place
     (r"unrecognized arguments: (.+)", "不认识的选项 {}", "unknown option {}"),
     (r"error: argument (.+)", "选项的值不对（{}）", "an option has a wrong value ({})"),
@@ -76,6 +77,7 @@ class Server(Endpoint):
         _check_binding(host, api_key)
         checkpoint = models.resolve(model)
         port = port or free_port()
+        check_number(port)
         self._host = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # where this machine reaches it
         defaults = {
             "served_model_name": checkpoint.name,
@@ -133,17 +135,16 @@ class Server(Endpoint):
                 f"{self._vllm.parent} 里没有 vllm 命令：请用 `make env` 建好的环境。",
                 f"There is no vllm command in {self._vllm.parent}: use the environment that `make env` makes.",
             )
+        self.stop()  # what a killed guard may have left
         check_port(self._host, self.port)
         machine.refuse_busy_gpu(self._gpu_share)
         pass_by_proxies(self._host)
         print(self.command)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - has no name and goes with its last reader
-        guard = self._guard = subprocess.Popen(
-            [sys.executable, "-IS", _guard.__file__, self._vllm, *self._arguments],
-            stdin=subprocess.PIPE,
+        guard = self._guard = _guard.start(
+            [self._vllm, *self._arguments],
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # an interrupt of the notebook must not reach it
             env=self._environment | self._allowed(os.environ) | self._secret | LOG,
         )
         try:
@@ -154,9 +155,16 @@ class Server(Endpoint):
         return self
 
     def stop(self) -> None:
-        """End the server and all that it started, gone when this returns, within 5 s."""
-        if self._guard is not None:
-            self._guard.communicate()  # closes its stdin, at which it ends the server, and waits for it
+        """End the server and all that it started: it is asked, and killed 3 s later. All is gone when this returns.
+
+        Raises CourseError if the system itself cannot end a process, as when a driver holds it.
+        """
+        if self._guard is not None and (left := _guard.end(self._guard)):
+            pids = ", ".join(map(str, sorted(left)))
+            raise CourseError(
+                f"进程 {pids} 杀不掉：多半卡在驱动里，重启机器（容器）才会消失。",
+                f"Process {pids} cannot be killed: most likely a driver holds it; restart the machine or container.",
+            )
 
     def kill(self) -> None:
         """Kill the engine process (SIGKILL), as a full memory would: for the lesson that shows what clients see then.
@@ -164,15 +172,15 @@ class Server(Endpoint):
         Raises CourseError if it does not run.
         """
         guard = self._running()
-        engines = _guard.engines(_child(guard)) if guard else set()
+        engines = _guard.engines(guard.pid) if guard else set()
         if not engines:
             raise CourseError("没有在运行的引擎可杀。", "There is no running engine to kill.")
         for pid in engines:
             os.kill(pid, signal.SIGKILL)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last ``lines`` lines of the server's log, also after it ended."""
-        return "\n".join(self._log_text().splitlines()[-lines:])
+        """The last ``lines`` lines of the server's log, of its last 8 MiB at most, also after it ended."""
+        return "\n".join(self._log_text().splitlines()[-lines:] if lines > 0 else ())
 
     def metrics(self) -> Metrics:
         if not self._running():
@@ -194,24 +202,42 @@ class Server(Endpoint):
         while (seconds := int(time.monotonic() - start)) < timeout:
             if (status := guard.poll()) is not None:
                 raise self._failure(status)
-            try:
-                self._get("/health")
-                if on_cpu():
-                    self._warm_up()
-            except OSError:
-                if seconds != shown:
-                    waiting = say(f"vLLM 正在启动 … {seconds} 秒", f"vLLM starts … {seconds} s", " · ")
-                    print(f"\r{waiting}", end="", flush=True)
-                shown = seconds
-                time.sleep(0.2)
-            else:
+            if self._answers(guard):
                 zh = f"{self.model} 已在 {self.base_url} 就绪，用了 {seconds} 秒"
                 print("\r" + say(zh, f"{self.model} is ready at {self.base_url} after {seconds} s"))
                 return
+            if seconds != shown:
+                waiting = say(f"vLLM 正在启动 … {seconds} 秒", f"vLLM starts … {seconds} s", " · ")
+                print(f"\r{waiting}", end="", flush=True)
+            shown = seconds
+            time.sleep(0.2)
         raise CourseError(
             f"服务器在 {timeout:.0f} 秒内没有就绪：看看 log_tail()，或调大 start(timeout=...)。",
             f"The server was not ready within {timeout:.0f} s: read log_tail(), or raise start(timeout=...).",
         )
+
+    def _answers(self, guard: subprocess.Popen) -> bool:
+        """Whether this server answers. Raises CourseError if another program listens there: it must not get the key.
+
+        vLLM lets a second server of the same user listen on its port (SO_REUSEPORT), so all that listen have to be its.
+        """
+        listening = listeners(self._host, self.port)
+        if strangers := listening - sockets(_guard.members(guard)):
+            strangers &= listeners(self._host, self.port)  # and not a server of one's own that has just ended
+        if strangers - sockets(_guard.members(guard)):
+            raise CourseError(
+                f"端口 {self.port} 刚被别的程序占用：换一个端口，或不写 port。",
+                f"Port {self.port} was taken by another program meanwhile: choose another, or leave port out.",
+            )
+        if not listening:
+            return False
+        try:
+            self._get("/health")
+            if on_cpu():
+                self._warm_up()
+        except OSError:
+            return False
+        return True
 
     def _failure(self, status: int) -> CourseError:
         print("\r" + self.log_tail())
@@ -241,14 +267,11 @@ class Server(Endpoint):
     def _log_text(self) -> str:
         if self._log is None:
             return ""
-        size = os.fstat(self._log.fileno()).st_size
-        return os.pread(self._log.fileno(), size, 0).decode(errors="replace")  # pread: the writers share the position
-
-
-def _child(guard: subprocess.Popen) -> int:
-    """The pid of the server that the guard has started."""
-    [server] = Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()
-    return int(server)
+        begin = max(0, os.fstat(self._log.fileno()).st_size - LOG_END)
+        read = os.pread(self._log.fileno(), LOG_END, begin)  # pread: the writers share the position
+        if begin:
+            read = read.partition(b"\n")[2]  # half a line
+        return read.decode(errors="replace")
 
 
 def _flags(options: dict) -> list[str]:

@@ -14,8 +14,9 @@ import pytest
 from conftest import ROOT
 from faulty_server import ENGINE_DEAD, FaultyServer, chat, cut, drop, page, status, stream
 
+from helpers.ports import free_port
 from tools.lessons.source import read_lesson
-from tools.workshop.proxy import Proxy, running
+from tools.workshop.door import Door
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "07_openai_server.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -88,16 +89,16 @@ def test_the_lesson_shows_curl_for_every_endpoint():
 
 
 @pytest.mark.slow
-def test_the_key_is_no_door(guarded_server):
-    """The lesson says that one endpoint generates without a key, and what the course's proxy does about it."""
+def test_the_key_is_no_door(guarded_server, tmp_path):
+    """The lesson says that one endpoint generates without a key, and what the course's nginx does about it."""
     body = {"model": guarded_server.model, "messages": [{"role": "user", "content": "37×46=?"}], "max_tokens": 64}
     root = guarded_server.base_url.removesuffix("/v1")
     assert httpx.post(f"{root}/v1/chat/completions", json=body, timeout=60).status_code == 401
     assert httpx.post(f"{root}/invocations", json=body, timeout=60).json()["usage"]["completion_tokens"] > 0
-    proxy = Proxy(root, {"table": "secret"}, log=None)
-    with running(proxy) as address:
+    door = Door({"table": "secret"}, root, port=free_port())
+    with door.running(tmp_path, log="off"):
         for key, expected in (("secret", 404), ("wrong", 401)):
-            url, headers = f"{address.removesuffix('/v1')}/invocations", {"Authorization": f"Bearer {key}"}
+            url, headers = f"{door.base_url.removesuffix('/v1')}/invocations", {"Authorization": f"Bearer {key}"}
             answer = httpx.post(url, json=body, headers=headers, timeout=60)
             assert answer.status_code == expected
 

@@ -329,6 +329,95 @@ def test_an_address_that_is_no_such_server(reply, reason, attach):
         assert len(str(error.value).splitlines()) == 2
 
 
+def redirect(code, target):
+    """A reply that sends the client elsewhere."""
+
+    def send(handler):
+        handler.send_response(code)
+        handler.send_header("Location", target)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return send
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_a_redirect_never_takes_the_key_to_another_server(code, attach):
+    with FaultyServer(chat()) as honest, FaultyServer(chat()) as stranger:
+        asked = []
+        stranger.get_reply = lambda handler: asked.append(handler.headers["Authorization"])
+        attach(honest.base_url, OPENAI_API_KEY="the room's")
+        shared = Server().start()
+        honest.get_reply = redirect(code, f"{stranger.base_url}/models?token=hidden")
+        with pytest.raises(CourseError, match=f"answers {code}: it sends you to {stranger.base_url[:-3]}") as error:
+            Server().start()
+        with pytest.raises(CourseError, match="cannot be read"):
+            shared.metrics()
+    assert asked == [] and "hidden" not in str(error.value)
+
+
+def test_a_redirect_on_the_same_server_is_followed(attach):
+    with FaultyServer(chat()) as server:
+        paths = []
+
+        def reply(handler):
+            paths.append((handler.path, handler.headers["Authorization"]))
+            if handler.path == "/v1/models":
+                return redirect(307, "/v1/models/")(handler)
+            handler.reply(200, json.dumps({"data": [{"id": "m"}]}))
+
+        server.get_reply = reply
+        attach(server.base_url, OPENAI_API_KEY="key")
+        assert Server().start().model == "m"
+    assert paths == [("/v1/models", "Bearer key"), ("/v1/models/", "Bearer key")]
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        *((status(code), f"answers {code}: the server itself failed") for code in (500, 502, 503, 504)),
+        (status(404), "answers 404: there is no such path"),
+        (status(403), "answers 403: the key is wrong"),
+        (status(429), "answers 429: too many requests"),
+        (status(418), "answers 418: it refuses"),
+        (lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH\r\n"), "No server at .*no HTTP"),
+        (lambda handler: handler.reply(200, "[" * 10**5), "something else than a list"),
+        (lambda handler: handler.reply(200, '{"data": [{"id": 3}]}'), "something else than a list"),
+        (lambda handler: handler.reply(200, '{"data": null}'), "something else than a list"),
+    ],
+)
+def test_what_the_shared_server_says_is_explained_as_what_it_is(reply, reason, attach):
+    def once(handler):
+        handler.close_connection = True
+        reply(handler)
+
+    with FaultyServer(chat()) as server:
+        server.get_reply = once
+        attach(server.base_url)
+        with pytest.raises(CourseError, match=reason) as error:
+            Server().start()
+    assert len(str(error.value).splitlines()) == 2
+    assert ("end in /v1" in str(error.value)) == ("404" in reason)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "http://", "http://h:99999/v1", "http://[::1/v1", "ftp://h/v1"])
+def test_what_is_no_address_is_said(url, attach):
+    attach(url)
+    with pytest.raises(CourseError, match="is no address"):
+        Server()
+
+
+@pytest.mark.parametrize("key", ["钥匙", "a\nb", "k\u200b"])
+def test_a_key_that_no_header_can_hold_is_said(key, attach, checkpoint):
+    attach("http://127.0.0.1:9/v1", OPENAI_API_KEY=key)
+    with pytest.raises(CourseError, match="copy it again") as error:
+        Server()
+    assert key not in str(error.value)
+    attach("")
+    with pytest.raises(CourseError, match="copy it again"):
+        Server(checkpoint, api_key=key)
+
+
 def test_metrics_that_are_not_open(attach):
     with FaultyServer(chat()) as server:
         attach(server.base_url)

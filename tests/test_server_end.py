@@ -1,12 +1,14 @@
 """helpers/_guard.py and the end of helpers/server.py: no server outlives its notebook, however that ends."""
 
 import contextlib
+import multiprocessing
 import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -14,9 +16,10 @@ import urllib.request
 import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
-from processes import PATIENCE, descendants, named, wait_until_gone
+from processes import PATIENCE, descendants, is_alive, named, wait_until_gone
 
-from helpers import ROOT, CourseError
+from helpers import ROOT, CourseError, _guard
+from helpers.ports import listeners, sockets
 from helpers.server import HOST, Server
 
 GUARD = ROOT / "helpers" / "_guard.py"
@@ -112,6 +115,233 @@ time.sleep(600)
     kernel.wait()
     wait_until_gone([process for process in processes if process not in fork])
     assert fork[0].is_running()
+
+
+# --- the guard that is stopped, killed or hindered
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_the_end_of_the_guard_is_the_end_of_all(number, stubborn, processes):
+    guard = start_guard(stubborn)
+    processes += descendants(guard.pid)
+    assert len(processes) == 2
+    second = [psutil.Process(pid) for pid in _guard.members(guard) - {guard.pid, *(p.pid for p in processes)}]
+    assert len(second) == 1
+    guard.send_signal(number)
+    guard.wait(PATIENCE)
+    wait_until_gone(processes)
+    wait_until_gone(second)
+
+
+def test_a_command_ends_with_the_two_that_guard_it(processes):
+    """By the signal of its parent's death; what it started would be left, so this is the last resort."""
+    guard = start_guard(["bash", "-c", "echo ready; exec sleep 600"])
+    processes += descendants(guard.pid)
+    [second] = [psutil.Process(pid) for pid in _guard.members(guard) - {guard.pid, processes[0].pid}]
+    second.kill()
+    wait_until_gone([second])
+    assert len(processes) == 1 and processes[0].is_running()
+    guard.kill()
+    guard.wait(PATIENCE)
+    wait_until_gone(processes)
+
+
+def test_a_command_that_left_its_session_is_ended_too(processes):
+    guard = start_guard(["bash", "-c", "setsid sleep 600 & sleep 600 & echo ready; wait"])
+    processes += descendants(guard.pid)
+    assert len(processes) == 3
+    _guard.end(guard)
+    assert not any(process.is_running() for process in processes)
+
+
+def test_without_pidfds_the_guard_is_the_same(stubborn, processes, tmp_path):
+    """As on a kernel before 5.3, or in a container that forbids the call."""
+    (tmp_path / "old.py").write_text(
+        "import os, runpy, sys\n"
+        "def gone(*arguments): raise OSError(38, 'Function not implemented')\n"
+        "os.pidfd_open = gone\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    command = [sys.executable, "-IS", tmp_path / "old.py", GUARD, *stubborn]
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert guard.stdout.readline() == b"ready\n"
+    processes += descendants(guard.pid)
+    guard.stdin.close()
+    guard.wait(PATIENCE)
+    wait_until_gone(processes)
+
+
+FAKE = f"""#!{sys.executable}
+# Answers everything with 200, and has an engine that ignores SIGTERM; "late" waits for a file before it listens.
+import http.server, os, pathlib, signal, subprocess, sys, time
+subprocess.Popen(["bash", "-c", "trap '' TERM; echo VLLM::Engine > /proc/self/comm; while :; do sleep 600; done"])
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while os.environ.get("LATE") and not pathlib.Path(os.environ["LATE"]).exists():
+    time.sleep(0.05)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{{}}")
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+http.server.HTTPServer.allow_reuse_port = True
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def quick(tmp_path, processes):
+    """A Server on a command that is up at once and ends for SIGKILL only."""
+    server = Server("qwen3-tiny", api_key="the secret")
+    server._vllm = tmp_path / "vllm"
+    server._vllm.write_text(FAKE)
+    server._vllm.chmod(0o755)
+    yield server
+    if server._guard:
+        processes += [psutil.Process(pid) for pid in _guard.members(server._guard)]
+
+
+def all_of(server: Server) -> list[psutil.Process]:
+    found = [psutil.Process(pid) for pid in _guard.members(server._guard)]
+    assert len(found) >= 4  # the two that guard, the server, its engine
+    return found
+
+
+def test_stop_ends_while_a_forked_child_lives(quick, processes):
+    """A pool of processes, as data loaders and tokenizers start: it holds the pipe to the guard open."""
+    quick.start()
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        processes += all_of(quick)
+        quick.stop()
+        assert pool.apply(len, ("it lives",)) == 8
+        assert not any(is_alive(process) for process in processes) and is_free(quick.port)
+
+
+def test_stop_ends_though_the_guard_is_stopped_again_and_again(quick, processes, monkeypatch):
+    quick.start()
+    processes += all_of(quick)
+    monkeypatch.setattr(subprocess.Popen, "send_signal", lambda *_: None)  # it neither goes on nor hears SIGTERM
+    monkeypatch.setattr(_guard.end, "__defaults__", (0.5,))
+    os.kill(quick._guard.pid, signal.SIGSTOP)
+    quick.stop()
+    assert not any(is_alive(process) for process in processes) and is_free(quick.port)
+
+
+def test_stop_wakes_a_stopped_guard(quick, processes):
+    quick.start()
+    processes += all_of(quick)
+    os.kill(quick._guard.pid, signal.SIGSTOP)
+    quick.stop()
+    assert quick._guard.returncode >= 0  # it did its work to the end
+    assert not any(is_alive(process) for process in processes) and is_free(quick.port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT])
+def test_after_the_guard_has_ended_nothing_is_left_for_stop(number, quick, processes):
+    quick.start()
+    processes += all_of(quick)
+    quick._guard.send_signal(number)
+    quick.stop()
+    assert not any(is_alive(process) for process in processes) and is_free(quick.port)
+    quick.start()
+    quick.stop()
+    assert is_free(quick.port)
+
+
+def test_what_cannot_be_killed_is_named(quick, monkeypatch):
+    quick.start()
+    end = _guard.end
+    monkeypatch.setattr(_guard, "end", lambda guard: end(guard) or {4711})
+    with pytest.raises(CourseError, match="4711 cannot be killed"):
+        quick.stop()
+
+
+def test_a_stranger_on_the_port_gets_neither_key_nor_question(quick, tmp_path, monkeypatch):
+    """It takes the port while vLLM starts."""
+    monkeypatch.setenv("LATE", str(tmp_path / "now"))
+    stranger = socket.create_server((HOST, quick.port))
+    monkeypatch.setattr("helpers.server.check_port", lambda host, port: None)
+    with stranger, pytest.raises(CourseError, match="taken by another program"):
+        quick.start()
+    stranger.close()
+    assert _guard.members(quick._guard) == set()
+
+
+def test_a_second_server_that_shares_the_port_is_seen(quick, processes):
+    """vLLM lets others of the same user listen beside it; Linux would give either some of the requests."""
+    quick.start()
+    assert quick._answers(quick._guard)
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind((HOST, quick.port))
+        assert quick._answers(quick._guard)
+        stranger.listen()
+        with pytest.raises(CourseError, match="taken by another program"):
+            quick._answers(quick._guard)
+        assert listeners("127.0.0.2", quick.port) == set()
+        assert len(listeners("localhost", quick.port)) == 2
+    quick.stop()
+
+
+@pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", HOST), ("::", "::1"), ("::", HOST), ("::1", "::1")])
+def test_who_listens_everywhere_is_found(host, asked):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::") as listening:
+        port = listening.getsockname()[1]
+        assert len(listeners(asked, port)) == 1 and listeners(asked, port) <= sockets([os.getpid()])
+
+
+def test_the_end_of_a_long_log_is_read(quick):
+    """A terabyte with a hole: whoever read all of it would need the memory."""
+    with tempfile.TemporaryFile() as quick._log:
+        os.truncate(quick._log.fileno(), 2**40)
+        os.pwrite(quick._log.fileno(), "\nlast but one\n最后一行\n".encode(), 2**40)
+        assert quick.log_tail(2) == "last but one\n最后一行"
+        assert quick.log_tail(0) == quick.log_tail(-1) == ""
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999, "8000", 1.5])
+def test_a_port_out_of_range_is_one_sentence(port):
+    with pytest.raises(CourseError, match="integer from 1 to 65535"):
+        Server("qwen3-tiny", port=port)
+
+
+@pytest.mark.slow
+def test_stop_ends_a_real_server_beside_a_pool_and_with_its_guard_killed(processes):
+    ended = Server("qwen3-tiny")
+    for hinder in (lambda: None, lambda: os.kill(ended._guard.pid, signal.SIGKILL)):
+        ended.start()
+        with multiprocessing.get_context("fork").Pool(1):
+            processes += all_of(ended)
+            hinder()
+            ended.stop()
+            assert not any(is_alive(process) for process in processes) and is_free(ended.port)
+
+
+ENGINE = """
+import os
+from helpers.engine import open_engine
+engine = open_engine("qwen3-tiny")
+print("open", os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"], flush=True)
+input()
+"""
+
+
+@pytest.mark.slow
+def test_whatever_ends_the_kernel_ends_the_engine(processes):
+    """Also where the environment asks for processes of the engine's own."""
+    variables = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    kernel = subprocess.Popen([sys.executable, "-c", ENGINE], cwd=ROOT, env=variables, text=True, **pipes)
+    with kernel:
+        assert kernel.stdout.readline() == "open 0\n"
+        processes += descendants(kernel.pid)
+        kernel.kill()
+    wait_until_gone(processes)
 
 
 # --- start-up that fails

@@ -793,11 +793,11 @@ if not server.attached:
 # EOF
 # ```
 #
-# 在 AutoDL 上，另一个办法是“自定义服务”：它只映射 6006（和 6008）端口，要求监听所有地址，于是全世界都能连上。不要让 vLLM 自己站在那里，设了密钥也不行：`/invocations` 还开着。让 vLLM 留在 `127.0.0.1`，把课程的代理放在 6006，它只放行 `/v1`，要密钥，密钥由它打印。在课程根目录的两个终端里：
+# 在 AutoDL 上，另一个办法是“自定义服务”：它只映射 6006（和 6008）端口，要求监听所有地址，于是全世界都能连上。不要让 vLLM 自己站在那里，设了密钥也不行：`/invocations` 还开着。让 vLLM 留在 `127.0.0.1`，在 6006 上放一个 nginx（`apt-get install -y nginx-light`）：课程写好它的配置，只放行 `/v1` 的三个路径，要密钥，密钥会打印出来。在课程根目录的两个终端里：
 #
 # ```text
-# .venv/bin/vllm serve 模型文件夹 --host 127.0.0.1 --port 8000 --served-model-name Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
-# .venv/bin/python -m tools.workshop.proxy --tables 1 --host 0.0.0.0 --port 6006
+# VLLM_MAX_N_SEQUENCES=4 .venv/bin/vllm serve 模型文件夹 --host 127.0.0.1 --port 8000 --served-model-name Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
+# .venv/bin/python -m tools.workshop.door --tables 1 --host 0.0.0.0 --port 6006
 # ```
 #
 # 隧道和自定义服务本课都没有实际跑过：这里没有第二台电脑，也没有 AutoDL。
@@ -830,11 +830,11 @@ if not server.attached:
 # EOF
 # ```
 #
-# On AutoDL the other way is its "custom service": it maps ports 6006 (and 6008) only and wants all addresses listened on, so the whole world can connect. Do not let vLLM itself stand there, even with a key: `/invocations` stays open. Leave vLLM on `127.0.0.1` and put the course's proxy on 6006; it passes `/v1` alone, asks for a key, and prints the one to use. In two terminals at the root of the course:
+# On AutoDL the other way is its "custom service": it maps ports 6006 (and 6008) only and wants all addresses listened on, so the whole world can connect. Do not let vLLM itself stand there, even with a key: `/invocations` stays open. Leave vLLM on `127.0.0.1` and put nginx (`apt-get install -y nginx-light`) on 6006: the course writes its configuration, which passes three routes of `/v1` alone and asks for a key, and prints the one to use. In two terminals at the root of the course:
 #
 # ```text
-# .venv/bin/vllm serve MODEL_FOLDER --host 127.0.0.1 --port 8000 --served-model-name Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
-# .venv/bin/python -m tools.workshop.proxy --tables 1 --host 0.0.0.0 --port 6006
+# VLLM_MAX_N_SEQUENCES=4 .venv/bin/vllm serve MODEL_FOLDER --host 127.0.0.1 --port 8000 --served-model-name Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
+# .venv/bin/python -m tools.workshop.door --tables 1 --host 0.0.0.0 --port 6006
 # ```
 #
 # Neither the tunnel nor the custom service was run for this lesson: there was no second computer here, and no AutoDL.

@@ -1,6 +1,6 @@
 """What an instructor wants to see green the day before: `make workshop-check`.
 
-It looks at this machine, at the door (tools/workshop/proxy.py) and at 30 clients at once. Without OPENAI_BASE_URL it
+It looks at this machine, at the door (tools/workshop/door.py) and at 30 clients at once. Without OPENAI_BASE_URL it
 starts server and door itself, on 127.0.0.1, with the course's model: a rehearsal of the whole chain. With
 OPENAI_BASE_URL it rehearses on what runs there, from a laptop in the room for instance, with the keys of
 build/workshop/keys.txt, else OPENAI_API_KEY. CLIENTS and ROUNDS change the numbers, COURSE_MAX_TOKENS the length of the
@@ -12,19 +12,31 @@ import contextlib
 import os
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import openai
 
 from helpers import CourseError, machine, preflight
+from helpers.ports import free_port
+from tools.workshop.door import MAX_N, Door
 from tools.workshop.keys import read_keys
 
 QUESTIONS = ("37×46=?", "给我一个关于大模型的简短介绍。", "What is 12+30?", "你是谁？")
 THINKING = {"temperature": 0.6, "top_p": 0.95}
 DIRECT = {"temperature": 0.7, "top_p": 0.8}
 SLOW = 10  # seconds to the first word, above which a room grows restless
+
+
+def number(variable: str, default: int) -> int:
+    """A setting of the environment. Raises CourseError if it is no positive integer."""
+    said = os.environ.get(variable, "").strip() or str(default)
+    if not said.isascii() or not said.isdigit() or int(said) < 1:
+        raise CourseError(f"{variable} 要是正整数，不是 {said!r}。", f"{variable} is a positive integer, not {said!r}.")
+    return int(said)
 
 
 @dataclass
@@ -45,7 +57,7 @@ async def ask(client: openai.AsyncOpenAI, model: str, question: str, thinking: b
         stream = await client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": question}],
-            max_tokens=int(os.environ.get("COURSE_MAX_TOKENS") or 512),
+            max_tokens=number("COURSE_MAX_TOKENS", 512),
             stream=True,
             extra_body=extra,
             **(THINKING if thinking else DIRECT),
@@ -79,11 +91,12 @@ async def rehearse(base_url: str, keys: list[str], model: str, clients: int, rou
     return [answer for answers in await asyncio.gather(*map(laptop, range(clients))) for answer in answers]
 
 
-def status(url: str, key: str | None = None) -> int | str:
-    """The HTTP status of a GET, or why there is none."""
+def status(url: str, key: str | None = None, body: dict | None = None) -> int | str:
+    """The HTTP status of a GET, or of a POST with a body, or why there is none."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        return httpx.get(url, headers=headers, timeout=10, trust_env=False).status_code
+        method = "POST" if body else "GET"
+        return httpx.request(method, url, headers=headers, json=body, timeout=10, trust_env=False).status_code
     except httpx.HTTPError as error:
         return type(error).__name__
 
@@ -117,8 +130,21 @@ def check_door(report: Report, base_url: str, key: str) -> bool:
         "problem" if wrong else "ok",
         "门 Door",
         f"{base_url}, {wrong or '只有密钥能进 /v1 | /v1 with a key only'}",
-        "服务器和代理都开着吗？密钥是 build/workshop/keys.txt 里的吗？直接连 vLLM 时，/metrics 等端点没有密钥也能读。",
-        "Do server and proxy run, with the keys of build/workshop/keys.txt? vLLM itself leaves /metrics open.",
+        "服务器和 nginx 都开着吗？密钥是 build/workshop/keys.txt 里的吗？直接连 vLLM，/metrics 等端点没有密钥也能读。",
+        "Do server and nginx run, with the keys of build/workshop/keys.txt? vLLM itself leaves /metrics open.",
+    )
+
+
+def check_many_answers(report: Report, base_url: str, key: str) -> None:
+    """One request for a thousand answers, which nginx cannot refuse, is refused by the server."""
+    body = {"prompt": "1", "max_tokens": 1, "n": 1000}
+    got = status(f"{base_url}/completions", key, body)
+    report.line(
+        "ok" if got == 400 else "warning",
+        "一次要一千份回答 A thousand answers at once",
+        f"n=1000: {got}",
+        f"服务器用 VLLM_MAX_N_SEQUENCES={MAX_N} 启动，就会拒绝；不然一个请求能占住整间教室的服务器。",
+        f"Start the server with VLLM_MAX_N_SEQUENCES={MAX_N} to refuse it: else one request can take it from the room.",
     )
 
 
@@ -155,11 +181,13 @@ def classroom():
         yield base_url.rstrip("/"), list(read_keys().values()) or [os.environ.get("OPENAI_API_KEY", "EMPTY")]
         return
     from helpers.server import Server
-    from tools.workshop.proxy import Proxy, running
 
+    os.environ.setdefault("VLLM_MAX_N_SEQUENCES", str(MAX_N))
     keys = {f"table-{number}": f"rehearsal-{number}" for number in range(1, 11)}
-    with Server() as server, running(Proxy(server.base_url.removesuffix("/v1"), keys, log=None)) as base_url:
-        yield base_url, list(keys.values())
+    with tempfile.TemporaryDirectory() as folder, Server() as server:
+        door = Door(keys, server.base_url, port=free_port())
+        with door.running(Path(folder), log="off"):
+            yield door.base_url, list(keys.values())
 
 
 def main() -> int:
@@ -169,7 +197,8 @@ def main() -> int:
     try:
         with classroom() as (base_url, keys):
             if check_door(report, base_url, keys[0]):
-                clients, rounds = int(os.environ.get("CLIENTS", 30)), int(os.environ.get("ROUNDS", 2))
+                clients, rounds = number("CLIENTS", 30), number("ROUNDS", 2)
+                check_many_answers(report, base_url, keys[0])
                 check_room(report, base_url, keys, clients, rounds)
     except CourseError as error:
         report.line("problem", "服务器 Server", "", error.zh, error.en)
