@@ -857,6 +857,7 @@ figure
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os
+import sys
 from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
@@ -866,14 +867,17 @@ if not Path(MODEL).is_dir():
     os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")
 
 from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.platforms import current_platform  # noqa: E402
 
 THINKING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0}
-DIRECT = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0, "presence_penalty": 1.5}
+DIRECT = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0}
+DIRECT["presence_penalty"] = 1.5
 
 
 def split(output, tokenizer):
     """(thinking, answer) of one output; a thought that was cut has no answer, None."""
-    turn, begin, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<think>", "</think>"])
+    tags = ["<|im_start|>", "<think>", "</think>"]
+    turn, begin, end = tokenizer.convert_tokens_to_ids(tags)
     prompt, ids = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
     # zh: 最后一轮的开头：2507 Thinking 的模板把 <think> 写在这里
     # en: how the last turn begins: 2507 Thinking's template writes <think> there
@@ -884,29 +888,53 @@ def split(output, tokenizer):
     else:
         thought = begin in ids or (begin in opening and end not in opening)
         parts = (ids, None) if thought else ([], ids)
-    texts = [
-        tokenizer.decode([token for token in part or [] if token not in (begin, end)], skip_special_tokens=True).strip()
-        for part in parts
-    ]
+    texts = []
+    for part in parts:
+        shown = [token for token in part or [] if token not in (begin, end)]
+        texts.append(tokenizer.decode(shown, skip_special_tokens=True).strip())
     return texts[0], None if parts[1] is None else texts[1]
 
 
 def ask(llm, questions, thinking=True, max_tokens=None):
-    """Answers a batch of questions: (thinking, answer) for each."""
-    conversations = [[{"role": "user", "content": question}] for question in questions]
-    params = SamplingParams(**(THINKING if thinking else DIRECT), max_tokens=max_tokens)
-    outputs = llm.chat(conversations, params, chat_template_kwargs={"enable_thinking": thinking}, use_tqdm=False)
-    return [split(output, llm.get_tokenizer()) for output in outputs]
+    """Answers a batch of questions: (thinking, answer, finish) for each.
+
+    finish is "stop" for a whole answer, "length" for one that was cut. A question that
+    the context has no room for is left out of the batch: (None, None, "too long").
+    """
+    tokenizer, prompts = llm.get_tokenizer(), {}
+    for number, question in enumerate(questions):
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=thinking,
+        )
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) < llm.model_config.max_model_len:
+            prompts[number] = {"prompt_token_ids": ids}
+    sampling = THINKING if thinking else DIRECT
+    params = SamplingParams(**sampling, max_tokens=max_tokens)
+    outputs = llm.generate(list(prompts.values()), params, use_tqdm=False)
+    replies = [(None, None, "too long")] * len(questions)
+    for number, output in zip(prompts, outputs, strict=True):
+        finish = output.outputs[0].finish_reason
+        replies[number] = (*split(output, tokenizer), finish)
+    return replies
 
 
 # zh: 只在作为脚本运行时执行；在笔记本里由你自己决定
 # en: as a script only; in a notebook you decide
 if __name__ == "__main__" and "get_ipython" not in globals():
+    needed = {"VLLM_CPU_KVCACHE_SPACE", "TORCH_COMPILE_DISABLE"}
+    if current_platform.is_cpu() and needed - set(os.environ):
+        # zh: 不设的话，vLLM 占去 92 % 的内存，还要编译
+        # en: without them vLLM takes 92 % of the memory, and compiles
+        sys.exit("On a CPU: export VLLM_CPU_KVCACHE_SPACE=4 TORCH_COMPILE_DISABLE=1")
     # zh: 只建一次；Instruct-2507 不要写 reasoning_parser
     # en: once; leave reasoning_parser out for Instruct-2507
     llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3")
-    for thought, answer in ask(llm, ["37×46=?", "23×31=?"]):
-        print(f"thinking: {thought}\nanswer: {answer}\n")
+    for thought, answer, finish in ask(llm, ["37×46=?", "23×31=?"]):
+        print(f"thinking: {thought}\nanswer: {answer}\nfinish: {finish}\n")
     print("without thinking:", ask(llm, ["37×46=?"], thinking=False)[0][1])
 
 # %% [markdown] lang="zh" key="reading"

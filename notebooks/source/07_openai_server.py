@@ -904,46 +904,59 @@ print(f"JSON: {answer.status_code} {answer.text}")
 
 # %% key="copy-complete" tags=["copy-me", "extra", "varies"]
 import os
+import sys
 
-import httpx
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
-client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
 
 
-def render(messages, **template):
-    """The prompt that the server's chat template makes of messages; vLLM only."""
-    body = {"messages": messages, "chat_template_kwargs": template}
-    return ask_vllm("/detokenize", tokens=ask_vllm("/tokenize", **body)["tokens"])["prompt"]
+class NoAnswer(RuntimeError):
+    """A reply without a text; the message says why."""
 
 
-def ask_vllm(path, **body):
-    """The reply of an endpoint of vLLM's own, which lies beside /v1: a proxy may not let it through."""
-    root = BASE_URL.rstrip("/").removesuffix("/v1")
-    answer = httpx.post(root + path, json={"model": MODEL, **body}, timeout=60)
-    try:
-        return answer.raise_for_status().json()
-    except (httpx.HTTPStatusError, ValueError) as error:
-        said = f"{answer.status_code} {answer.text[:200]!r}"
-        raise RuntimeError(f"{root}{path} does not answer like vLLM: {said}") from error
+def render(messages, thinking=True):
+    """The prompt that Qwen3's chat template makes of messages without tools."""
+    text = ""
+    for message in messages:
+        text += f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
+    text += "<|im_start|>assistant\n"
+    return text if thinking else text + "<think>\n\n</think>\n\n"
 
 
 def complete(prompt, max_tokens=1024):
     """How the model goes on with prompt, and whether it came to an end of its own."""
     reply = client.completions.create(
-        model=MODEL, prompt=prompt, max_tokens=max_tokens, temperature=0.7, top_p=0.8, extra_body={"top_k": 20}
+        model=MODEL,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=0.7,
+        top_p=0.8,
+        extra_body={"top_k": 20},
     )
-    if not getattr(reply, "choices", None):
-        raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
-    return reply.choices[0].text, reply.choices[0].finish_reason == "stop"
+    choice = (getattr(reply, "choices", None) or [None])[0]
+    if choice is None:
+        said = str(reply)[:200]
+        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+    if not choice.text:
+        raise NoAnswer(f"no text (finish_reason {choice.finish_reason})")
+    return choice.text, choice.finish_reason == "stop"
 
 
-try:
-    print(complete(render([{"role": "user", "content": "37×46=?"}], enable_thinking=False)))
-except (httpx.ConnectError, openai.APIConnectionError) as error:
-    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+if __name__ == "__main__":
+    question = {"role": "user", "content": "37×46=?"}
+    try:
+        text, ended = complete(render([question], thinking=False))
+        print((text, ended))
+        if not ended:
+            raise NoAnswer("cut, raise max_tokens")
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="copy-chat-text"
 # 第二份：多轮对话，思考可开可关，采样参数随之而变。
@@ -953,12 +966,14 @@ except (httpx.ConnectError, openai.APIConnectionError) as error:
 
 # %% key="copy-chat" tags=["copy-me", "extra", "varies"]
 import os
+import sys
 
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
-client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
 # zh: Qwen 给两种模式的建议
 # en: Qwen's advice for each mode
 SAMPLING = {
@@ -967,37 +982,89 @@ SAMPLING = {
 }
 
 
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
+
+
+def whole(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
+
+
+def read(reply, cut="raise max_tokens"):
+    """As whole(), of a reply that was not streamed."""
+    choice = (getattr(reply, "choices", None) or [None])[0]
+    if choice is None:
+        said = str(reply)[:200]
+        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+    message = choice.message
+    thought = getattr(message, "reasoning", None)
+    thought = thought or getattr(message, "reasoning_content", None) or ""
+    content = getattr(message, "content", None) or ""
+    return whole(thought, content, choice.finish_reason, cut)
+
+
 class Chat:
-    """A conversation; ask() returns (thought, answer) and keeps the answer in the history."""
+    """A conversation: ask() returns (thought, answer) and keeps the answer alone."""
 
     def __init__(self, system=None):
         self.messages = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question, thinking=True, max_tokens=None):
         messages = [*self.messages, {"role": "user", "content": question}]
-        extra = {"top_k": 20, "min_p": 0, "chat_template_kwargs": {"enable_thinking": thinking}}
+        template = {"enable_thinking": thinking}
         reply = client.chat.completions.create(
-            model=MODEL, messages=messages, max_tokens=max_tokens, **SAMPLING[thinking], extra_body=extra
+            model=MODEL,
+            messages=messages,
+            max_tokens=max_tokens,
+            **SAMPLING[thinking],
+            extra_body={"top_k": 20, "min_p": 0, "chat_template_kwargs": template},
         )
-        if not getattr(reply, "choices", None):
-            raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
-        message, finished = reply.choices[0].message, reply.choices[0].finish_reason
-        thought = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
-        if finished != "stop" or message.content is None:
-            raise RuntimeError(f"no whole answer (finish_reason {finished}): raise max_tokens")
-        answer = message.content.strip()
+        full = "the context (--max-model-len) is full: trim(turns) forgets old turns"
+        thought, answer = read(reply, "raise max_tokens" if max_tokens else full)
         # zh: 成功了才记进历史
         # en: the history grows only after success
         self.messages = [*messages, {"role": "assistant", "content": answer}]
         return thought, answer
 
+    def trim(self, turns):
+        """Forgets all but the system message and the last turns."""
+        first = sum(message["role"] == "system" for message in self.messages)
+        keep = max(first, len(self.messages) - 2 * turns)
+        self.messages = self.messages[:first] + self.messages[keep:]
 
-try:
-    chat = Chat()
-    print(chat.ask("37×46=?"))
-    print(chat.ask("What if I add 10?", thinking=False))
-except openai.APIConnectionError as error:
-    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+
+if __name__ == "__main__":
+    try:
+        chat = Chat()
+        print(chat.ask("37×46=?"))
+        print(chat.ask("What if I add 10?", thinking=False))
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="copy-stream-text"
 # 第三份：流式对话，思考和答案边到边显示；流没有正常结束就报错，不把半截答案当答案。
@@ -1007,40 +1074,91 @@ except openai.APIConnectionError as error:
 
 # %% key="copy-stream" tags=["copy-me", "extra", "varies"]
 import os
+import sys
 
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
-client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
 
 
-def stream_chat(messages, show=print):
-    """(thought, answer); show(kind, text) sees every piece. Raises if the stream breaks or is cut."""
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
+
+
+def whole(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
+
+
+def unbroken(stream):
+    """The chunks of a stream; raises NoAnswer where the server dies in the middle."""
+    try:
+        yield from stream
+    except openai.APIError as error:
+        raise NoAnswer(f"the stream broke off: {error}") from error
+
+
+def stream_chat(messages, show=print, max_tokens=None):
+    """(thought, answer); show(kind, text) sees every piece. Raises NoAnswer."""
     thought, answer, finished = "", "", None
-    for chunk in client.chat.completions.create(
-        model=MODEL, messages=messages, temperature=0.6, top_p=0.95, extra_body={"top_k": 20}, stream=True
-    ):
-        # zh: 只有 usage 的那一段没有 choices
-        # en: a usage chunk has no choices
-        for choice in chunk.choices:
-            delta, finished = choice.delta, choice.finish_reason or finished
-            thinking = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
-            content = delta.content or ""
-            thought, answer = thought + thinking, answer + content
-            for kind, text in (("thought", thinking), ("answer", content)):
-                if text:
-                    show(kind, text)
-    if finished != "stop":
-        raise RuntimeError(f"the stream ended early ({finished or 'no finish_reason'}); so far: {answer!r}")
-    return thought, answer.strip()
+    full = "the context (--max-model-len) is full: send fewer messages"
+    with client.chat.completions.create(
+        model=MODEL,
+        messages=messages,
+        max_tokens=max_tokens,
+        temperature=0.6,
+        top_p=0.95,
+        extra_body={"top_k": 20},
+        stream=True,
+    ) as stream:
+        for chunk in unbroken(stream):
+            # zh: 只有 usage 的那一段没有 choices
+            # en: a usage chunk has no choices
+            for choice in chunk.choices or []:
+                delta, finished = choice.delta, choice.finish_reason or finished
+                thinking = getattr(delta, "reasoning", None)
+                thinking = thinking or getattr(delta, "reasoning_content", None) or ""
+                content = getattr(delta, "content", None) or ""
+                thought, answer = thought + thinking, answer + content
+                for kind, text in (("thought", thinking), ("answer", content)):
+                    if text:
+                        show(kind, text)
+    return whole(thought, answer, finished, "raise max_tokens" if max_tokens else full)
 
 
-try:
+if __name__ == "__main__":
     question = {"role": "user", "content": "37×46=?"}
-    thought, answer = stream_chat([question], show=lambda kind, text: print(text, end="", flush=True))
-except openai.APIConnectionError as error:
-    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+    try:
+        stream_chat([question], lambda kind, text: print(text, end="", flush=True))
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="copy-tools-text"
 # 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型；最多走几圈有上限。
@@ -1053,29 +1171,90 @@ import json
 import operator
 import os
 import re
+import sys
 
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
-client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
+
+
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
+
+
+def whole(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
+
+
+def unbroken(stream):
+    """The chunks of a stream; raises NoAnswer where the server dies in the middle."""
+    try:
+        yield from stream
+    except openai.APIError as error:
+        raise NoAnswer(f"the stream broke off: {error}") from error
 
 
 def calculator(expression: str) -> str:
-    left, sign, right = re.fullmatch(r"\s*(-?\d{1,20})\s*([-+*])\s*(-?\d{1,20})\s*", expression).groups()
-    return str({"+": operator.add, "-": operator.sub, "*": operator.mul}[sign](int(left), int(right)))
+    parts = re.fullmatch(r"\s*(-?\d{1,20})\s*([-+*])\s*(-?\d{1,20})\s*", expression)
+    left, sign, right = parts.groups()
+    does = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+    return str(does[sign](int(left), int(right)))
 
 
 EXPRESSION = {"type": "string", "description": "for example 37*46"}
-PARAMETERS = {"type": "object", "properties": {"expression": EXPRESSION}, "required": ["expression"]}
-SCHEMA = {"name": "calculator", "description": "Computes an arithmetic expression.", "parameters": PARAMETERS}
+SCHEMA = {
+    "name": "calculator",
+    "description": "Computes an arithmetic expression.",
+    "parameters": {
+        "type": "object",
+        "properties": {"expression": EXPRESSION},
+        "required": ["expression"],
+    },
+}
 TOOLS = {"calculator": (calculator, {"type": "function", "function": SCHEMA})}
 
 
+def join(calls, parts):
+    """Adds the fragments of tool calls in one delta to calls, {index: call}."""
+    for part in parts or []:
+        new = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        call = calls.setdefault(part.index, new)
+        call["id"] += part.id or ""
+        if part.function:
+            call["function"]["name"] += part.function.name or ""
+            call["function"]["arguments"] += part.function.arguments or ""
+
+
 def one_turn(messages):
-    """The assistant's next message, from a stream, in the form in which it goes back into the history."""
+    """The assistant's next message, in the form in which it goes into the history."""
     thought, content, calls, finished = "", "", {}, None
-    for chunk in client.chat.completions.create(
+    with client.chat.completions.create(
         model=MODEL,
         messages=messages,
         tools=[schema for _, schema in TOOLS.values()],
@@ -1083,32 +1262,28 @@ def one_turn(messages):
         top_p=0.95,
         extra_body={"top_k": 20},
         stream=True,
-    ):
-        for choice in chunk.choices:
-            delta, finished = choice.delta, choice.finish_reason or finished
-            thought += getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
-            content += delta.content or ""
-            for part in delta.tool_calls or []:
-                call = calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
-                call["id"] += part.id or ""
-                if part.function:
-                    call["name"] += part.function.name or ""
-                    call["arguments"] += part.function.arguments or ""
-    if finished not in ("stop", "tool_calls"):
-        raise RuntimeError(f"the stream ended early ({finished or 'no finish_reason'})")
+    ) as stream:
+        for chunk in unbroken(stream):
+            for choice in chunk.choices or []:
+                delta, finished = choice.delta, choice.finish_reason or finished
+                thinking = getattr(delta, "reasoning", None)
+                thought += thinking or getattr(delta, "reasoning_content", None) or ""
+                content += getattr(delta, "content", None) or ""
+                join(calls, getattr(delta, "tool_calls", None))
+    if not calls or finished not in ("stop", "tool_calls"):
+        full = "the context (--max-model-len) is full: send fewer messages"
+        thought, content = whole(thought, content, finished, full)
     # zh: content 绝不是 None
     # en: content is never None
-    message = {"role": "assistant", "content": content, "reasoning_content": thought}
+    message = {"role": "assistant", "content": content}
+    message["reasoning_content"] = thought or ""
     if calls:
-        message["tool_calls"] = [
-            {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
-            for id_, name, arguments in (tuple(calls[index].values()) for index in sorted(calls))
-        ]
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]
     return message
 
 
 def run_tool(call):
-    """What the tool returns, or what went wrong, as text for the model; repairs arguments that are no JSON object."""
+    """What the tool returns, or what went wrong, as text for the model."""
     function = call["function"]
     try:
         arguments = json.loads(function["arguments"])
@@ -1123,10 +1298,11 @@ def run_tool(call):
         return f"error: there is no tool {function['name']!r}, only {sorted(TOOLS)}"
     try:
         return str(TOOLS[function["name"]][0](**arguments))
-    # zh: 不管工具抛出什么，模型都可能另有办法
-    # en: whatever a tool raises, the model may find another way
     except Exception as error:
-        return f"error: {type(error).__name__}: {error}"
+        # zh: 模型也许另有办法；细节只给你看，里面可能有密码
+        # en: the model may find another way; the details may hold a password
+        print(f"{function['name']}: {error!r}", file=sys.stderr)
+        return f"error: {function['name']} failed ({type(error).__name__})"
 
 
 def answer_with_tools(question, rounds=5):
@@ -1135,17 +1311,21 @@ def answer_with_tools(question, rounds=5):
         message = one_turn(messages)
         calls = message.get("tool_calls", [])
         if not calls:
-            return message["content"].strip()
+            return message["content"]
         messages.append(message)
         for call in calls:
-            messages.append({"role": "tool", "tool_call_id": call["id"], "content": run_tool(call)})
-    raise RuntimeError(f"no answer after {rounds} rounds of tools")
+            result = {"role": "tool", "tool_call_id": call["id"]}
+            messages.append(result | {"content": run_tool(call)})
+    raise NoAnswer(f"no answer after {rounds} rounds of tools")
 
 
-try:
-    print(answer_with_tools("1234×567=?"))
-except openai.APIConnectionError as error:
-    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+if __name__ == "__main__":
+    try:
+        print(answer_with_tools("1234×567=?"))
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="killed-text"
 # ## 流到一半，引擎死了（选读）

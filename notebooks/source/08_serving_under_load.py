@@ -562,80 +562,217 @@ l08.ex2.check(worth_a_retry)
 #
 # Ask a batch of questions concurrently: bounded concurrency, retries by the rule above with pauses that double and vary a little, a progress bar, and answers in the order of the questions; where nothing helped, the exception stands in the answer's place and the others are unharmed.
 
-# %% key="copy-batch" tags=["copy-me", "extra", "varies"]
+# %% key="copy-batch" tags=["copy-me", "extra"]
 import asyncio
+import json
 import os
 import random
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import time
+from collections import deque
 
 import openai
 from tqdm import tqdm
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
+API_KEY = os.environ.get("API_KEY", "EMPTY")
 
 
-def may_pass(error):
-    """Whether the error may be over in a moment."""
-    # zh: None：没有连上，或者超时
-    # en: None: no connection, or a timeout
-    status = getattr(error, "status_code", None)
-    if isinstance(error, openai.APIConnectionError):
-        return True
-    return status in (408, 429) or (status or 0) >= 500
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
 
 
-async def ask_all(questions, concurrency=8, attempts=6, pause=0.5, timeout=120):
-    """Answers in the order of questions; an exception where every attempt failed."""
-    key = os.environ.get("API_KEY", "EMPTY")
-    gate, extra = asyncio.Semaphore(concurrency), {"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}}
-    bar = tqdm(total=len(questions))
+def whole(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
 
-    async def ask(client, question):
-        messages = [{"role": "user", "content": question}]
-        for attempt in range(attempts):
-            try:
-                # zh: 停顿时让出位子
-                # en: given back during the pause
-                async with gate:
-                    reply = await client.chat.completions.create(
-                        model=MODEL,
-                        messages=messages,
-                        temperature=0.7,
-                        top_p=0.8,
-                        presence_penalty=1.5,
-                        extra_body=extra,
-                    )
-                if not getattr(reply, "choices", None):
-                    raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
-                answer, finished = reply.choices[0].message.content, reply.choices[0].finish_reason
-                if finished != "stop" or answer is None:
-                    raise RuntimeError(f"no whole answer (finish_reason {finished}); so far: {answer!r}")
-                return answer.strip()
-            except openai.APIError as error:
-                if attempt == attempts - 1 or not may_pass(error):
-                    raise
-            await asyncio.sleep(pause * 2**attempt * random.uniform(0.5, 1.5))
 
-    async def counted(client, question):
+def read(reply, cut="raise max_tokens"):
+    """As whole(), of a reply that was not streamed."""
+    choice = (getattr(reply, "choices", None) or [None])[0]
+    if choice is None:
+        said = str(reply)[:200]
+        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+    message = choice.message
+    thought = getattr(message, "reasoning", None)
+    thought = thought or getattr(message, "reasoning_content", None) or ""
+    content = getattr(message, "content", None) or ""
+    return whole(thought, content, choice.finish_reason, cut)
+
+
+class NoServer(RuntimeError):
+    """Nothing answers at BASE_URL."""
+
+
+async def wait_for_server(client, patience):
+    """Returns once the server is up; raises NoServer after patience seconds."""
+    end = time.monotonic() + patience
+    health = BASE_URL.rstrip("/").removesuffix("/v1") + "/health"
+    while True:
         try:
-            return await ask(client, question)
-        finally:
+            await client.with_options(timeout=5).get(health, cast_to=type(None))
+            return
+        except openai.APIError as error:
+            # zh: 404：前面的代理只放行 /v1
+            # en: 404: a proxy in front lets nothing but /v1 through
+            if getattr(error, "status_code", 500) < 500:
+                return
+            said = error
+        if time.monotonic() > end:
+            raise NoServer(f"No server at {BASE_URL} ({said}): set BASE_URL.") from said
+        await asyncio.sleep(1)
+
+
+async def ask(client, question, max_tokens):
+    """One request, one answer. Raises NoAnswer, or what the client raises."""
+    reply = await client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": question}],
+        max_tokens=max_tokens,
+        temperature=0.7,
+        top_p=0.8,
+        presence_penalty=1.5,
+        extra_body={"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}},
+    )
+    return read(reply)[1]
+
+
+async def ask_again(client, question, max_tokens, attempts, pause, patience):
+    """As ask(), trying again what may pass: at most once after a timeout."""
+    timeouts = 0
+    for attempt in range(1, attempts + 1):
+        try:
+            return await ask(client, question, max_tokens)
+        except openai.APIError as error:
+            status = getattr(error, "status_code", 0)
+            if isinstance(error, openai.APITimeoutError) or status == 504:
+                # zh: 服务器正忙，再发一遍只会更忙
+                # en: the server is busy, and each further request adds to that
+                timeouts += 1
+                may_pass = timeouts == 1
+            elif isinstance(error, openai.APIConnectionError):
+                await wait_for_server(client, patience)
+                may_pass = True
+            else:
+                may_pass = status in (408, 429) or status >= 500
+            if attempt == attempts or not may_pass:
+                raise
+        await asyncio.sleep(min(30, pause * 2**attempt) * random.uniform(0.5, 1.5))
+
+
+def answered(path, questions):
+    """{number: answer} of the questions that an earlier run has answered in path."""
+    found = {}
+    with open(path, "a+", encoding="utf-8", errors="replace") as file:
+        file.seek(0)
+        lines = file.read().split("\n")
+        if lines[-1]:
+            # zh: 上一次写到一半就断了
+            # en: the last run was killed in the middle of this line
+            file.write("\n")
+    for line in lines:
+        try:
+            record = json.loads(line)
+            same = record["model"] == MODEL and record["error"] is None
+            if same and record["question"] == questions[record["number"]]:
+                found[record["number"]] = record["answer"]
+        except (ValueError, TypeError, LookupError):
+            continue
+    return found
+
+
+async def ask_all(
+    questions,
+    path=os.devnull,
+    concurrency=8,
+    max_tokens=1024,
+    timeout=300,
+    attempts=10,
+    pause=0.25,
+    patience=600,
+):
+    """Answers in the order of questions; an exception where there is none.
+
+    Each goes to path at once, a line of JSON; answers that are there are not asked for.
+    After a lost connection waits patience seconds for the server, then raises NoServer.
+    """
+    answers = answered(path, questions)
+    todo = deque(n for n in range(len(questions)) if n not in answers)
+    limits, gone = (max_tokens, attempts, pause, patience), []
+
+    async def work(client, file, bar):
+        while todo:
+            number, error = todo.popleft(), None
+            question = questions[number]
+            try:
+                answers[number] = await ask_again(client, question, *limits)
+            except NoServer as lost:
+                gone.append(lost)
+                todo.clear()
+                return
+            except Exception as problem:
+                answers[number] = error = problem
+            record = {"model": MODEL, "number": number, "question": question}
+            record["answer"] = None if error else answers[number]
+            record["error"] = error and f"{type(error).__name__}: {error}"
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
             bar.update()
 
-    async with openai.AsyncOpenAI(base_url=BASE_URL, api_key=key, max_retries=0, timeout=timeout) as client:
-        answers = await asyncio.gather(*(counted(client, q) for q in questions), return_exceptions=True)
-    bar.close()
-    return answers
+    server = {"base_url": BASE_URL, "api_key": API_KEY, "max_retries": 0}
+    timeouts = openai.Timeout(timeout, connect=5)
+    with (
+        open(path, "a", encoding="utf-8") as file,
+        tqdm(total=len(questions), initial=len(answers)) as bar,
+    ):
+        async with openai.AsyncOpenAI(timeout=timeouts, **server) as client:
+            if todo:
+                await wait_for_server(client, 3)
+            await asyncio.gather(*(work(client, file, bar) for _ in range(concurrency)))
+    if gone:
+        raise gone[0]
+    return [answers[number] for number in range(len(questions))]
 
 
-if __name__ == "__main__":
-    # zh: 笔记本里写 `await ask_all(...)` 就行；另开线程，则笔记本和脚本里都能用
-    # en: in a notebook `await ask_all(...)` will do; a thread works there and in a script
-    with ThreadPoolExecutor(1) as pool:
-        job = ask_all(["37×46=?", "17+25+8=?", "5!=?"], concurrency=2, attempts=2)
-        for answer in pool.submit(asyncio.run, job).result():
-            print(repr(answer))
+# zh: 只在作为脚本运行时执行；在笔记本里写 `await ask_all([...])`
+# en: as a script only; in a notebook write `await ask_all([...])`
+if __name__ == "__main__" and "get_ipython" not in globals():
+    QUESTIONS = ["37×46=?", "17+25+8=?", "5!=?"]
+    try:
+        results = asyncio.run(ask_all(QUESTIONS, "answers.jsonl"))
+    except NoServer as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        # zh: 已有的答案都在文件里：再运行一次，就接着问
+        # en: what was answered is in the file: run it again to go on
+        sys.exit(130)
+    for question, answer in zip(QUESTIONS, results, strict=True):
+        print(question, repr(answer))
+    missing = sum(isinstance(answer, Exception) for answer in results)
+    sys.exit(f"{missing} without an answer: run it again" if missing else 0)
 
 # %% [markdown] lang="zh" key="stop-text"
 # ## 停止服务器
