@@ -27,22 +27,22 @@ import os
 import time
 
 from helpers import figures, models, say
-from helpers.checkpoint import Checkpoint
 from helpers.engine import close_engine, open_engine, split
 from helpers.lessons import l06
+from helpers.lessons.thinking import require_thinking
 
 folder = models.course_model()
-print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.thinking)
+print(models.describe(folder), "| thinking:", require_thinking(folder))
 
 # %% [markdown] lang="zh" key="open-text" facts="2507"
 # Qwen3 是混合模型：同一组权重，可以先想再答，也可以直接答。切换全在提示词里，没有别的机关。`open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`：引擎因此认得 `<think>` 和 `</think>`，后面的思考预算要用。
 #
-# 2507 版不同：Instruct 从不思考，本课不适用；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。
+# 2507 版不同：Instruct 从不思考，本课不适用，上一格见到它就停；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。
 
 # %% [markdown] lang="en" key="open-text" facts="2507"
 # Qwen3 is a hybrid model: the same weights can think first or answer at once. The switch is in the prompt and nowhere else. For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`, so that the engine knows `<think>` and `</think>`; the thinking budget below needs it.
 #
-# The 2507 releases differ: Instruct never thinks, and this lesson is not for it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`.
+# The 2507 releases differ: Instruct never thinks, this lesson is not for it, and the cell above stops at it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`.
 
 # %% key="open"
 llm = open_engine()
@@ -660,7 +660,7 @@ print(type(llm).__name__)
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 一个多轮对话：思考可开可关、可设预算，历史里只留答案，没想完就说没想完。在笔记本里它只定义类，不打开引擎。
+# 一个多轮对话：思考可开可关、可设预算，历史里只留完整的答案，断掉的有标记（`length`）。在 CPU 上要先设两个变量，不设它就用一句话说明。在笔记本里它只定义类，不打开引擎。
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
@@ -702,7 +702,7 @@ print(type(llm).__name__)
 #
 # ## Code to take away (extra)
 #
-# A chat of several turns: thinking on or off, with a budget if you like; the history keeps answers only, and an unfinished thought is called that. In a notebook it only defines its class and opens no engine.
+# A chat of several turns: thinking on or off, with a budget if you like; the history keeps whole answers only, and what was cut is marked (`length`). On a CPU it wants two variables set, and says so in one sentence if they are not. In a notebook it only defines its class and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os
@@ -727,10 +727,10 @@ class Chat:
         self.messages = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question, thinking=True, budget=None, max_tokens=None):
-        """(thinking, answer, finish): "stop" for a whole answer, "length" for a cut one.
+        """(thinking, answer, finish): "stop" for a whole answer, "length" for a cut.
 
-        A thought that was cut has no answer, None. Only whole answers enter the history,
-        and thoughts never do.
+        A thought that was cut has no answer, None. Only whole answers enter the
+        history, and thoughts never do.
         """
         sampling = {"temperature": 0.6, "top_p": 0.95}
         if not thinking:

@@ -889,18 +889,18 @@ print(f"JSON: {answer.status_code} {answer.text}")
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下面四格各自独立，不依赖本课程：设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。它们对付的都是真会遇到的情况：地址后面没有服务器、回答不是 JSON、思考被截断、流断在中间。
+# 下面四格各自独立，不依赖本课程：设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。没有完整的答案，就抛出 `NoAnswer`，一句话说明原因：思考或答案被截断、上下文满了、解析器拿走了答案、工具调用留在文本里、流断在中间。作为脚本运行时，没有答案，退出码就不是 0。
 #
-# 第一份：补全客户端，先渲染模板再续写。
+# 第一份：补全客户端，先按 Qwen3 的模板写好提示词，再续写；它不用 `/tokenize`，只放行 `/v1` 的代理后面也能用。
 
 # %% [markdown] lang="en" key="copy-text" facts="500 503 429 408"
 # The unknown role is accepted without a word: the template does not know it and drops the message, and only `prompt_tokens` gives it away. The others say what is wrong: read the sentence, then change the request. As for status codes: 400 is a wrong request, 401 the key, 404 the model's name or the path (an address without its `/v1`, too), 500 and 503 trouble in the server. Trying again helps only with 500 and above, 429 (too many requests), 408 (a timeout) and a failed connection.
 #
 # ## Code to take away (extra)
 #
-# Each of the four cells below stands alone and needs nothing of this course: set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. They deal with what you will really meet: no server behind the address, a reply that is not JSON, a thought that was cut, a stream that broke.
+# Each of the four cells below stands alone and needs nothing of this course: set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. Where there is no whole answer they raise `NoAnswer`, which says why in one sentence: a thought or an answer that was cut, a full context, a parser that took the answer, a tool call left in the text, a stream that broke. As a script, each ends with an exit status other than 0 if it has no answer.
 #
-# The first: a completions client, which renders the template and then goes on.
+# The first: a completions client, which writes the prompt as Qwen3's template does and then goes on; it does without `/tokenize`, so it also works behind a proxy that passes `/v1` alone.
 
 # %% key="copy-complete" tags=["copy-me", "extra", "varies"]
 import os
@@ -959,10 +959,10 @@ if __name__ == "__main__":
         sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="copy-chat-text"
-# 第二份：多轮对话，思考可开可关，采样参数随之而变。
+# 第二份：多轮对话，思考可开可关，采样参数随之而变。历史里只有答案；上下文满了，就用 `chat.trim(3)` 忘掉旧的，留下系统消息和最后 3 轮，再问一遍。
 
 # %% [markdown] lang="en" key="copy-chat-text"
-# The second: a conversation of several turns with thinking on or off, and the sampling that goes with it.
+# The second: a conversation of several turns with thinking on or off, and the sampling that goes with it. The history holds answers only; once the context is full, `chat.trim(3)` forgets all but the system message and the last 3 turns, and you ask again.
 
 # %% key="copy-chat" tags=["copy-me", "extra", "varies"]
 import os
@@ -1161,10 +1161,10 @@ if __name__ == "__main__":
         sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="copy-tools-text"
-# 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型；最多走几圈有上限。
+# 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型，但异常的原文只写到标准错误，不给模型看；最多走几圈有上限。
 
 # %% [markdown] lang="en" key="copy-tools-text"
-# The fourth: a streamed tool loop. Fragments are joined by `index`; arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results; the number of rounds is limited.
+# The fourth: a streamed tool loop. Fragments are joined by `index`; arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results, but the words of an exception go to standard error and not to the model; the number of rounds is limited.
 
 # %% key="copy-tools" tags=["copy-me", "extra", "varies"]
 import json
@@ -1407,6 +1407,10 @@ except openai.APIConnectionError as error:
 # |---|---|---|
 # | `unrecognized arguments: --enable-reasoning` | 新版已删除 | 去掉它，留下 `--reasoning-parser qwen3` |
 # | 关掉思考后 `content` 是空的 | 用了 `deepseek_r1` 解析器 | 换成 `qwen3` |
+# | 每个回答的 `content` 都是 null，答案在 `reasoning` 里 | 模板总是预填空思考块，或给 Instruct-2507 写了 `--reasoning-parser` | 用模型自带的模板，要默认不思考就写 `--default-chat-template-kwargs '{"enable_thinking": false}'`；Instruct-2507 不要解析器 |
+# | 答案里混着思考和 `</think>` | 服务器没有 `--reasoning-parser` | 加上 `--reasoning-parser qwen3` |
+# | 带 `tools` 的请求得到 400，或答案里有 `<tool_call>` | 服务器没有认工具调用的参数 | 加上 `--enable-auto-tool-choice --tool-call-parser hermes` |
+# | GPU 上第一次启动，好几分钟没有动静 | 装了 nvcc 时，FlashInfer 在编译内核 | 等它编译完；或先运行 `vllm download-kernels`（0.32 起有） |
 # | 404，模型不存在 | 请求里写了路径 | 写 `/v1/models` 列出的 `id` |
 # | 404，`Not Found` | `base_url` 漏了 `/v1`，或多写了端点 | 以 `/v1` 结尾 |
 # | 答案只有半句 | 补全端点默认 16 个词元 | 写明 `max_tokens` |
@@ -1448,6 +1452,10 @@ except openai.APIConnectionError as error:
 # |---|---|---|
 # | `unrecognized arguments: --enable-reasoning` | removed from new versions | drop it and keep `--reasoning-parser qwen3` |
 # | with thinking off, `content` is empty | the parser `deepseek_r1` | use `qwen3` |
+# | `content` of every reply is null, the answer is in `reasoning` | a template that always writes an empty think block, or `--reasoning-parser` for Instruct-2507 | the model's own template, with `--default-chat-template-kwargs '{"enable_thinking": false}'` to have thinking off; no parser for Instruct-2507 |
+# | the answer holds a thought and `</think>` | a server without `--reasoning-parser` | add `--reasoning-parser qwen3` |
+# | 400 for a request with `tools`, or `<tool_call>` in the answer | the server lacks the flags for tool calls | add `--enable-auto-tool-choice --tool-call-parser hermes` |
+# | on a GPU the first start says nothing for minutes | with nvcc on the machine, FlashInfer compiles kernels | wait; or run `vllm download-kernels` first (0.32 has it) |
 # | 404, the model does not exist | the request names a path | take the `id` that `/v1/models` lists |
 # | 404, `Not Found` | `base_url` without `/v1`, or with an endpoint | let it end in `/v1` |
 # | half a sentence for an answer | completions stops at 16 tokens by default | say `max_tokens` |

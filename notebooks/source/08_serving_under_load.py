@@ -331,7 +331,10 @@ title = say(
 )
 axes[0].set(xlabel=say("秒", "seconds"), title=title)
 axes[0].legend()
-axes[1].step(moments, [100 * values["kv_cache_usage_perc"] for _, values in samples], where="post", color="#bb4400")
+# zh: 没有这个指标的服务器，就什么也不画
+# en: nothing is drawn for a server without this metric
+usage = [100 * values.get("kv_cache_usage_perc", float("nan")) for _, values in samples]
+axes[1].step(moments, usage, where="post", color="#bb4400")
 axes[1].set(xlabel=say("秒", "seconds"), title=say("KV 缓存占用，%", "KV cache in use, %"), ylim=0)
 figure
 
@@ -555,12 +558,12 @@ l08.ex2.check(worth_a_retry)
 # %% [markdown] lang="zh" key="copy-text"
 # ## 可以直接拿走的代码（选读）
 #
-# 一批问题并发地问：并发有上限，错误按上面的规则重试、间隔加倍并带一点随机，有进度条，答案按原来的顺序返回；实在不行的那几个，返回的是异常本身，别的答案不受影响。
+# 一批问题并发地问，答案一到就写进 JSONL 文件。按一次 Ctrl-C 就停，什么都不丢，再运行一次就接着问；服务器重启时，它守着 `/health` 等服务器回来。错误按上面的规则重试、间隔加倍并带一点随机，只有超时最多再试一次。答案按原来的顺序返回；实在不行的那几个，返回的是异常本身，别的答案不受影响，退出码不是 0。
 
 # %% [markdown] lang="en" key="copy-text"
 # ## Code to take away (extra)
 #
-# Ask a batch of questions concurrently: bounded concurrency, retries by the rule above with pauses that double and vary a little, a progress bar, and answers in the order of the questions; where nothing helped, the exception stands in the answer's place and the others are unharmed.
+# Ask a batch of questions concurrently; each answer goes to a JSONL file as it comes. One Ctrl-C stops it with nothing lost, and a second run goes on from there; when the server restarts, it watches `/health` until the server is back. Retries follow the rule above, with pauses that double and vary a little, but a timeout is tried again once at most. Answers come back in the order of the questions; where nothing helped, the exception stands in the answer's place, the others are unharmed, and the exit status is not 0.
 
 # %% key="copy-batch" tags=["copy-me", "extra"]
 import asyncio
@@ -774,6 +777,15 @@ if __name__ == "__main__" and "get_ipython" not in globals():
     missing = sum(isinstance(answer, Exception) for answer in results)
     sys.exit(f"{missing} without an answer: run it again" if missing else 0)
 
+# %% [markdown] lang="zh" key="batch-text"
+# 在笔记本里，上一格只定义函数；这样用：
+
+# %% [markdown] lang="en" key="batch-text"
+# In a notebook the last cell only defines its functions; use them like this:
+
+# %% key="batch" tags=["extra", "varies"]
+await ask_all(["37×46=?", "17+25+8=?", "5!=?"], concurrency=2)
+
 # %% [markdown] lang="zh" key="stop-text"
 # ## 停止服务器
 
@@ -875,20 +887,22 @@ if not server.attached and models.is_bundled():
 #
 # ## 更大的规模：命令
 #
-# 只有上面的两个进程在这里真的跑过；下面的命令**都没有在这里跑过**（没有多张卡，没有多台机器），参数名已和安装的 vLLM 核对。
+# 只有上面的两个进程在这里真的跑过；下面的命令**都没有在这里跑过**（没有多张卡，没有多台机器），参数名已和安装的 vLLM 核对。少了最后三个参数，思考会混进答案，带工具的请求会得到 400（第 07 课）。
 #
 # ```bash
 # # 客户端要出示的密钥；nginx 后面的几台用同一个
 # export VLLM_API_KEY=$(openssl rand -hex 16)
+# # 模型写 ID 时从 ModelScope 下载；也可以写文件夹
+# export VLLM_USE_MODELSCOPE=1
 # # 一台机器 4 张卡
-# vllm serve Qwen3-32B --host 127.0.0.1 --tensor-parallel-size 4
+# vllm serve Qwen/Qwen3-32B --host 127.0.0.1 --tensor-parallel-size 4 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # 两台机器各 8 张 48 GB 的卡，不用 Ray：两台都运行，编号不同；第二台不开接口
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --host 127.0.0.1
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --host 127.0.0.1 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # 同样两台，用 Ray：先 ray start --head，另一台 ray start --address=10.0.0.1:6379，再在第一台运行
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray --host 127.0.0.1
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray --host 127.0.0.1 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # 8 张卡放 4 份，每份 2 张卡，一个地址
-# vllm serve Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2
+# vllm serve Qwen/Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # ```
 #
 # 几台互不相干的服务器，前面放一个负载均衡器，是最省事的扩展：坏一台不影响别的。每台的 `--host` 写它在内网的地址（下面是 10.0.0.1 和 10.0.0.2）。流式输出要关掉缓冲。`ip_hash` 让同一个地址总去同一台，它的前缀缓存才用得上；许多人共用一个地址时换成 `least_conn`，去请求最少的那台，负载更匀。只放行 `/v1/`，因为密钥管不住别的路径（第 07 课）。以 nginx 为例（没有在这里跑过）：
@@ -918,20 +932,22 @@ if not server.attached and models.is_bundled():
 #
 # ## On a larger scale: commands
 #
-# Only the two processes above really ran here; **none of the following commands did** (there are no cards and no second machine), but their flags were compared with the installed vLLM.
+# Only the two processes above really ran here; **none of the following commands did** (there are no cards and no second machine), but their flags were compared with the installed vLLM. Without the last three flags thoughts pass as part of the answer, and requests with tools get a 400 (lesson 07).
 #
 # ```bash
 # # the key that clients show; servers behind one nginx share it
 # export VLLM_API_KEY=$(openssl rand -hex 16)
+# # a model given by its id comes from ModelScope; a folder will do as well
+# export VLLM_USE_MODELSCOPE=1
 # # one machine, 4 cards
-# vllm serve Qwen3-32B --host 127.0.0.1 --tensor-parallel-size 4
+# vllm serve Qwen/Qwen3-32B --host 127.0.0.1 --tensor-parallel-size 4 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # two machines of 8 cards of 48 GB, without Ray: run on both, with their ranks; the second one opens no API
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --host 127.0.0.1
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --host 127.0.0.1 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # the same two with Ray: first ray start --head, on the other ray start --address=10.0.0.1:6379, then on the first
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray --host 127.0.0.1
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray --host 127.0.0.1 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # 4 copies on 8 cards, 2 cards each, one address
-# vllm serve Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2
+# vllm serve Qwen/Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # ```
 #
 # Several servers that know nothing of each other, with a load balancer in front, are the easiest way to grow: one can fail without the others. Give each one its inner address as `--host` (10.0.0.1 and 10.0.0.2 below). Streaming needs the balancer's buffering off. `ip_hash` sends an address to the same server every time, so that its prefix cache is of use; where many share one address, `least_conn` picks the server with the fewest requests and spreads the load more evenly. Pass `/v1/` alone, as the key does not guard other paths (lesson 07). In nginx (not run here):

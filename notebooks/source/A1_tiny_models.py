@@ -673,9 +673,11 @@ sets.require_vllm()
 
 # %% key="cap-offline" tags=["varies"]
 from helpers.engine import close_engine, open_engine, split
+from helpers.lessons.thinking import require_thinking
 
 cap_folder = models.course_model()
 print(models.describe(cap_folder))
+require_thinking(cap_folder)
 budgets = (0, 16, 32, 48, 64, 80, None) if models.is_bundled(cap_folder) else (0, 256, 1024, 4096, None)
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 measured = []
@@ -832,7 +834,7 @@ figure
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下一格不依赖本课程：指给它一个正在运行的、兼容 OpenAI 的服务器和你的题目，它报告正确率、词元数和等待时间。没有服务器时，它只说一句话。
+# 下一格不依赖本课程：指给它一个正在运行的、兼容 OpenAI 的服务器和你的题目，它报告正确率、词元数和等待时间；没有答案的题不会算成答错就了事，会说明原因。没有服务器时，它只说一句话。在笔记本里它只定义函数。
 
 # %% [markdown] lang="en" key="recap" facts="2.5"
 # How to read it: dots are the budgets tried offline, with the budget beside them; the star is what the client measured in service. The star should fall on the dot of its budget or near it: sampling is random, and of 40 questions one more or less is 2.5 points. The tiny model's curve shows the method; for your model and your questions, measure its shape anew.
@@ -875,7 +877,7 @@ figure
 #
 # ## Code to take away (extra)
 #
-# The next cell needs nothing of this course: point it to a running OpenAI-compatible server and give it your questions, and it reports right answers, tokens and waiting time. With no server there, it says one sentence.
+# The next cell needs nothing of this course: point it to a running OpenAI-compatible server and give it your questions, and it reports right answers, tokens and waiting time; a question left without an answer is not merely counted as wrong, the reason is given. With no server there, it says one sentence. In a notebook it only defines its functions.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os
@@ -959,7 +961,7 @@ def ask(model, question):
     except NoAnswer as problem:
         answer = problem
     usage = getattr(reply, "usage", None)
-    return answer, usage.completion_tokens if usage else 0, seconds
+    return answer, usage.completion_tokens if usage else float("nan"), seconds
 
 
 def measure():
