@@ -986,7 +986,7 @@ class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
 
 
-def whole(thought, content, finished, cut="raise max_tokens"):
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
     """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
     if not thought and "</think>" in content:
         # zh: 服务器没有 --reasoning-parser，思考留在 content 里
@@ -1013,8 +1013,8 @@ def whole(thought, content, finished, cut="raise max_tokens"):
     raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
 
 
-def read(reply, cut="raise max_tokens"):
-    """As whole(), of a reply that was not streamed."""
+def read_reply(reply, cut="raise max_tokens"):
+    """As whole_answer(), of a reply that was not streamed."""
     choice = (getattr(reply, "choices", None) or [None])[0]
     if choice is None:
         said = str(reply)[:200]
@@ -1023,7 +1023,7 @@ def read(reply, cut="raise max_tokens"):
     thought = getattr(message, "reasoning", None)
     thought = thought or getattr(message, "reasoning_content", None) or ""
     content = getattr(message, "content", None) or ""
-    return whole(thought, content, choice.finish_reason, cut)
+    return whole_answer(thought, content, choice.finish_reason, cut)
 
 
 class Chat:
@@ -1043,7 +1043,7 @@ class Chat:
             extra_body={"top_k": 20, "min_p": 0, "chat_template_kwargs": template},
         )
         full = "the context (--max-model-len) is full: trim(turns) forgets old turns"
-        thought, answer = read(reply, "raise max_tokens" if max_tokens else full)
+        thought, answer = read_reply(reply, "raise max_tokens" if max_tokens else full)
         # zh: 成功了才记进历史
         # en: the history grows only after success
         self.messages = [*messages, {"role": "assistant", "content": answer}]
@@ -1088,7 +1088,7 @@ class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
 
 
-def whole(thought, content, finished, cut="raise max_tokens"):
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
     """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
     if not thought and "</think>" in content:
         # zh: 服务器没有 --reasoning-parser，思考留在 content 里
@@ -1148,7 +1148,8 @@ def stream_chat(messages, show=print, max_tokens=None):
                 for kind, text in (("thought", thinking), ("answer", content)):
                     if text:
                         show(kind, text)
-    return whole(thought, answer, finished, "raise max_tokens" if max_tokens else full)
+    cut = "raise max_tokens" if max_tokens else full
+    return whole_answer(thought, answer, finished, cut)
 
 
 if __name__ == "__main__":
@@ -1185,7 +1186,7 @@ class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
 
 
-def whole(thought, content, finished, cut="raise max_tokens"):
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
     """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
     if not thought and "</think>" in content:
         # zh: 服务器没有 --reasoning-parser，思考留在 content 里
@@ -1272,7 +1273,7 @@ def one_turn(messages):
                 join(calls, getattr(delta, "tool_calls", None))
     if not calls or finished not in ("stop", "tool_calls"):
         full = "the context (--max-model-len) is full: send fewer messages"
-        thought, content = whole(thought, content, finished, full)
+        thought, content = whole_answer(thought, content, finished, full)
     # zh: content 绝不是 None
     # en: content is never None
     message = {"role": "assistant", "content": content}

@@ -904,7 +904,7 @@ class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
 
 
-def whole(thought, content, finished, cut="raise max_tokens"):
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
     """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
     if not thought and "</think>" in content:
         # zh: 服务器没有 --reasoning-parser，思考留在 content 里
@@ -931,8 +931,8 @@ def whole(thought, content, finished, cut="raise max_tokens"):
     raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
 
 
-def read(reply, cut="raise max_tokens"):
-    """As whole(), of a reply that was not streamed."""
+def read_reply(reply, cut="raise max_tokens"):
+    """As whole_answer(), of a reply that was not streamed."""
     choice = (getattr(reply, "choices", None) or [None])[0]
     if choice is None:
         said = str(reply)[:200]
@@ -941,7 +941,7 @@ def read(reply, cut="raise max_tokens"):
     thought = getattr(message, "reasoning", None)
     thought = thought or getattr(message, "reasoning_content", None) or ""
     content = getattr(message, "content", None) or ""
-    return whole(thought, content, choice.finish_reason, cut)
+    return whole_answer(thought, content, choice.finish_reason, cut)
 
 
 def ask(model, question):
@@ -957,7 +957,7 @@ def ask(model, question):
     )
     seconds = time.perf_counter() - start
     try:
-        answer = read(reply, "the context (--max-model-len) is full")[1]
+        answer = read_reply(reply, "the context (--max-model-len) is full")[1]
     except NoAnswer as problem:
         answer = problem
     usage = getattr(reply, "usage", None)
