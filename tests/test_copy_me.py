@@ -3,8 +3,8 @@
 import ast
 import json
 import os
-import shlex
 import re
+import shlex
 import subprocess
 import sys
 
@@ -184,7 +184,7 @@ INSTALLED = {
     "05-0": "modelscope vllm",
     "06-0": "modelscope vllm",
     "08-0": "openai tqdm",
-} | {key: "openai" for key in ("07-0", "07-1", "07-2", "07-3", "A1-0")}
+} | dict.fromkeys(("07-0", "07-1", "07-2", "07-3", "A1-0"), "openai")
 
 
 @pytest.mark.parametrize("lang", PAGES)
