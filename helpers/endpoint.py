@@ -72,9 +72,10 @@ class Endpoint(ABC):
     def metrics(self) -> Metrics:
         """vLLM's own metrics by name, without the prefix ``vllm:``, summed over their labels.
 
-        Gauges and counters (``num_requests_running``, ``generation_tokens_total``) as they are; of a histogram its
-        ``_sum`` and ``_count``. On a shared server they count everyone's requests, and ``scope`` says so. Source: the
-        server's ``/metrics``. Raises CourseError if the server is not running or has no metrics.
+        Shares (``kv_cache_usage_perc``, in older versions ``gpu_cache_usage_perc``) are 0 to 1, the mean over several
+        engines. Other gauges and counters (``num_requests_running``, ``generation_tokens_total``) as they are; of a
+        histogram its ``_sum`` and ``_count``. On a shared server they count everyone's requests, and ``scope`` says so.
+        Source: the server's ``/metrics``. Raises CourseError if the server is not running or has no metrics.
         """
         from prometheus_client.parser import text_string_to_metric_families
 
@@ -85,12 +86,15 @@ class Endpoint(ABC):
                 f"{self._root}/metrics 读不出来（{error}）：它多半没有对外开放，跳过这一格。",
                 f"{self._root}/metrics cannot be read ({error}): most likely it is not open to you; skip this cell.",
             ) from error
-        values: dict[str, float] = {}
-        for family in families:
-            for sample in family.samples:
-                name = sample.name.removeprefix("vllm:")
-                if name != sample.name and not name.endswith(("_bucket", "_created")):
-                    values[name] = values.get(name, 0) + sample.value
+        samples: dict[str, list[float]] = {}
+        for sample in (sample for family in families for sample in family.samples):
+            name = sample.name.removeprefix("vllm:")
+            if name != sample.name and not name.endswith(("_bucket", "_created")):
+                samples.setdefault(name, []).append(sample.value)
+        if "gpu_cache_usage_perc" in samples:
+            samples.setdefault("kv_cache_usage_perc", samples["gpu_cache_usage_perc"])
+        values = {name: sum(found) for name, found in samples.items()}
+        values |= {name: values[name] / len(samples[name]) for name in values if name.endswith("_perc")}
         return Metrics(values, say(*self._counts, " / "))
 
     @property

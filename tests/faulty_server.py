@@ -1,15 +1,17 @@
 """An OpenAI-like server whose replies are scripted: the faults that a real one produces too rarely to wait for."""
 
 import json
+import socket
+import struct
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-def chat(content="ok", **message):
+def chat(content="ok", finish=None, **message):
     """A complete chat completion."""
     message = {"role": "assistant", "content": content} | message
-    finish = "tool_calls" if message.get("tool_calls") else "stop"
+    finish = finish or ("tool_calls" if message.get("tool_calls") else "stop")
     return document({"message": message, "text": content or "", "index": 0, "finish_reason": finish})
 
 
@@ -21,6 +23,11 @@ def cut(content=None):
 def document(choice):
     body = {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
     return lambda handler: handler.reply(200, json.dumps(body))
+
+
+def body(document):
+    """Any JSON document as a reply."""
+    return lambda handler: handler.reply(200, json.dumps(document))
 
 
 def status(code, message="no"):
@@ -37,12 +44,14 @@ def drop(handler):
     handler.close_connection = True
 
 
-def stream(*deltas, finish="stop", usage=False, then=None, done=True, pause=0.0):
-    """Server-sent events, one chunk per delta; ``then`` is a raw event after them, as vLLM sends when it dies."""
+def stream(*deltas, finish="stop", usage=False, then=None, done=True, pause=0.0, first=(), die=False):
+    """Server-sent events, one chunk per delta; ``first`` are raw events before them, ``then`` is one after them, as
+    vLLM sends when its engine dies; with ``die`` the connection is reset instead of ended, as by kill -9."""
 
     def send(handler):
         base = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"}
-        events = [base | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        events = [base | event for event in first]
+        events += [base | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
         if finish:
             events.append(base | {"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
         if usage:
@@ -55,7 +64,9 @@ def stream(*deltas, finish="stop", usage=False, then=None, done=True, pause=0.0)
         for event in events:
             handler.event(json.dumps(event))
             time.sleep(pause)
-        if done:
+        if die:
+            handler.reset()
+        elif done:
             handler.event("[DONE]")
 
     return send
@@ -65,16 +76,20 @@ ENGINE_DEAD = {"error": {"message": "EngineCore encountered an issue.", "type": 
 
 
 class FaultyServer:
-    """Answers POST requests with ``replies`` in their order, the last one for ever; ``bodies`` holds what was asked."""
+    """Answers POST requests with ``replies`` in their order, the last one for ever; ``bodies`` holds what was asked.
+
+    ``get_reply`` answers GET requests in place of the list of models, ``got`` holds their paths.
+    """
 
     def __init__(self, *replies, models=("m",)):
         self.replies, self.bodies, self.paths, self.now, self.most = list(replies), [], [], 0, 0
-        self._lock, outer = threading.Lock(), self
+        self.got, self._lock, outer = [], threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
+                outer.got.append(self.path)
                 body = {"object": "list", "data": [{"id": name, "object": "model"} for name in models]}
                 outer.get_reply(self) if outer.get_reply else self.reply(200, json.dumps(body))
 
@@ -112,6 +127,11 @@ class FaultyServer:
             def event(self, text):
                 self.wfile.write(f"data: {text}\n\n".encode())
                 self.wfile.flush()
+
+            def reset(self):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.close_connection = True
+                self.connection.close()
 
             def log_message(self, *arguments):
                 pass

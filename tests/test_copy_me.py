@@ -1,8 +1,10 @@
 """docs/copy-me.md: every block of it runs alone in a fresh process, with nothing but environment variables set."""
 
 import ast
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -25,14 +27,22 @@ KV = catalogue.kv_bytes_per_token(Checkpoint(models.find_checkpoint("qwen3-tiny"
 PRINTED = {
     "03-0": [r"Qwen3ForCausalLM", r"QKV bias: False", r"QK-norm:  True", f"{KV:g} KiB a token"],
     "04-0": [r"^layer 0:", r"^layer 1:", r"^layer 2:", r"^layer 3:[^\n]*$"],
-    "05-0": [r"\A(?!.*<think>)", r"^thinking: .*1480\+222", r"^answer: 37×46=1702$", r"^without thinking: 37×46="],
+    "05-0": [
+        r"\A(?!.*<think>)",
+        r"^thinking: .*1480\+222",
+        r"^answer: 37×46=1702$",
+        r"^finish: stop$",
+        r"^without thinking: 37×46=",
+        r"^cut \('[^']+', None, 'length'\) \(None, None, 'too long'\) stop$",  # it harms no other
+        r"^none \[\(None, None, 'too long'\)\]$",
+    ],
     "06-0": [
-        r"answer: '23×31=713'",
+        r"answer: '23×31=713' \(stop\)",
         r"713\+10=723",
         r"4 messages, thoughts in them: False",
         r"with a budget: \('46=40\+6\\n37×40=1', '37×46=",  # cut there
-        r"^cut [^<\n]*, None\) 0 messages$",  # within the thought
-        r"^cut [^\n]*=1702', '37×'\) 0 messages$",  # behind a whole thought, within the answer
+        r"^cut [^<\n]*, None, 'length'\) 0 messages$",  # within the thought
+        r"^cut [^\n]*=1702', '37×', 'length'\) 0 messages$",  # behind a whole thought, within the answer
     ],
     "07-0": [r"\('.+', True\)"],
     "07-1": [r"1702", r"\n\(None, '.*1712'\)"],
@@ -42,11 +52,18 @@ PRINTED = {
     "A1-0": [r"\Aqwen3-tiny: .*/3 right", r"median "],
 }
 AFTER = {  # more code at the end of a block, where its engine is open
+    "05-0": """
+    long = "1+" * llm.model_config.max_model_len
+    [cut, _] = ask(llm, ["37×46=?", long], max_tokens=3)
+    [_, refused, whole] = ask(llm, ["37×46=?", long, "23×31=?"])
+    print("cut", cut, refused, whole[2])
+    print("none", ask(llm, [long]))
+""",
     "06-0": """
     for tokens in (8, 50):
         chat = Chat(llm)
         print("cut", chat.ask("37×46=?", max_tokens=tokens), len(chat.messages), "messages")
-"""
+""",
 }
 
 
@@ -85,6 +102,117 @@ def test_block_runs_with_a_server(key, code, tmp_path, guarded_server):
     variables = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     variables |= {"BASE_URL": guarded_server.base_url, "API_KEY": guarded_server.api_key}
     run(key, code, tmp_path, variables | {"MODEL": guarded_server.model})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("key", "code"), [block for block in ALONE if block.id in ("05-0", "06-0")])
+def test_on_a_cpu_a_block_names_the_variables_that_it_needs(key, code, tmp_path):
+    (tmp_path / "copied.py").write_text(code, encoding="utf-8")
+    folder = models.find_checkpoint("qwen3-tiny")
+    needed = ("VLLM_CPU_KVCACHE_SPACE", "TORCH_COMPILE_DISABLE")
+    variables = os.environ | engine.environment(folder) | {"COURSE_MODEL": str(folder)}
+    variables = {name: value for name, value in variables.items() if name not in needed}
+    command = [sys.executable, "-I", "copied.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and not done.stdout, done.stderr
+    assert all(name in done.stderr.splitlines()[-1] for name in needed)
+
+
+# ---------------------------------------------------------------------------------------------- what a block needs
+
+
+@pytest.mark.parametrize(("key", "code"), SERVED)
+def test_a_client_acts_in_its_guard_only(key, code):
+    """Nothing is asked, printed or started by an import."""
+    free = [node for node in ast.parse(code).body if isinstance(node, ast.Expr | ast.For | ast.Try | ast.With)]
+    guards = [node for node in ast.parse(code).body if isinstance(node, ast.If)]
+    assert not free and [ast.unparse(node.test).partition(" and ")[0] for node in guards] == ["__name__ == '__main__'"]
+
+
+WHOLE = ("NoAnswer", "whole_answer", "read_reply", "unbroken")
+
+
+def test_what_several_blocks_share_is_the_same_in_each():
+    """Each stands alone, so it is written out in each; but there is one way to judge a reply."""
+    found = {}
+    for lang in PAGES:
+        for _, code in BLOCK.findall(PAGES[lang]):
+            for node in ast.parse(code).body:
+                if getattr(node, "name", None) in WHOLE and "whole_answer" in code:
+                    found.setdefault(node.name, set()).add(ast.unparse(node))
+    assert set(found) == set(WHOLE) and all(len(texts) == 1 for texts in found.values())
+
+
+def serve_lines():
+    """Every command that starts a server on a page around the lessons."""
+    for path in [ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("copy-me*.md"))]:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if "vllm serve " in line:
+                yield pytest.param(shlex.split(line.partition("vllm serve ")[2]), id=path.name)
+
+
+def test_the_server_that_the_pages_start_is_the_one_that_all_blocks_ask():
+    lines = {parameter.id: parameter.values[0] for parameter in serve_lines()}
+    assert set(lines) == {"README.md", "README.zh.md", "copy-me.md", "copy-me.zh.md"}
+    names = {code.partition('"MODEL", "')[2].partition('"')[0] for _, code in BLOCKS if '"MODEL"' in code}
+    for words in lines.values():
+        options = dict(zip(words[1::2], words[2::2], strict=False))
+        assert {options["--served-model-name"]} == names and words[0] in catalogue.CATALOGUE
+        assert options["--reasoning-parser"] == "qwen3" and options["--host"] == "127.0.0.1"
+        assert words[-3:] == ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+
+
+@pytest.mark.slow
+def test_the_server_lines_are_understood_by_the_installed_vllm():
+    code = """
+import json
+import sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = make_arg_parser(FlexibleArgumentParser())
+for line in json.load(sys.stdin):
+    print(parser.parse_args(line).served_model_name)
+"""
+    lines = json.dumps([parameter.values[0] for parameter in serve_lines()])
+    done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-4:] == ["['Qwen3-8B']"] * 4, done.stderr
+
+
+INSTALLED = {
+    "02-0": "modelscope",
+    "04-0": "matplotlib torch transformers",
+    "05-0": "modelscope vllm",
+    "06-0": "modelscope vllm",
+    "08-0": "openai tqdm",
+} | dict.fromkeys(("07-0", "07-1", "07-2", "07-3", "A1-0"), "openai")
+
+
+@pytest.mark.parametrize("lang", PAGES)
+def test_a_line_says_what_to_install(lang):
+    sections = re.split(r"^## .*$", PAGES[lang], flags=re.MULTILINE)[1:]
+    shown = {
+        key: re.findall(r"`pip install ([^`]*)`$", text, re.MULTILINE) for key, text in zip(IDS, sections, strict=True)
+    }
+    assert {key: lines[-1] for key, lines in shown.items() if lines} == INSTALLED
+
+
+@pytest.mark.large
+@pytest.mark.network
+def test_the_line_is_enough_in_an_empty_environment(tmp_path):
+    """Of the blocks that ask a server: the import works, and no server is what they say."""
+    for line in sorted({INSTALLED[block.id] for block in SERVED}):
+        python = tmp_path / line.replace(" ", "-") / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *line.split()], check=True)
+        for block in SERVED:
+            key, code = block.values
+            if INSTALLED[key] == line:
+                (tmp_path / "copied.py").write_text(code, encoding="utf-8")
+                settings = {"BASE_URL": "http://127.0.0.1:9/v1"}
+                done = subprocess.run(
+                    [python, "-I", "copied.py"], cwd=tmp_path, env=settings, capture_output=True, text=True
+                )
+                assert done.returncode == 1 and "No server at" in done.stderr, (key, done.stderr)
 
 
 def test_both_pages_hold_the_same_code():

@@ -87,3 +87,12 @@ def test_copy_me_split(case, expected):
     assert names["split"](output, tokenizer) == expected
     thinking, answer, _ = engine.split(output, tokenizer)
     assert ((thinking or "").replace("</think>", ""), answer) == expected
+
+
+def test_thinking_is_off_by_a_flag_of_the_server_and_not_by_a_template():
+    texts = {cell.key: cell.text for cell in LESSON.cells if cell.kind == "markdown"}
+    for lang in ("zh", "en"):
+        assert "--default-chat-template-kwargs '{\"enable_thinking\": false}'" in texts["off-text"][lang]
+        assert "--chat-template" not in texts["off-text"][lang].replace("--default-chat-template-kwargs", "")
+        assert "FlashInfer" in texts["recap"][lang]
+    assert "chat_template=" not in CELLS["off"]

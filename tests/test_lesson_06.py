@@ -3,11 +3,13 @@
 import ast
 import itertools
 import math
+import shutil
 
 import pytest
 from conftest import ROOT
 from test_lesson_05 import COPY_ME_SPLITS, output_of
 
+from helpers import CourseError, language, models
 from helpers.lessons.l05.exercises import tiny_tokenizer
 from tools.lessons.source import parse, read_lesson
 
@@ -36,6 +38,41 @@ def test_the_sign_test_is_the_binomials():
         uneven = [abs(2 * heads - first - second) >= abs(first - second) for heads in falls]
         assert names["sign_test"](first, second) == pytest.approx(sum(uneven) / len(falls))
     assert (round(names["sign_test"](0, 8), 3), round(names["sign_test"](20, 28), 2)) == (0.008, 0.31)
+
+
+# As the templates of Qwen3-2507 Instruct and of Qwen2.5 begin a turn: nothing of thinking in them.
+INSTRUCT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+)
+QWEN2_5 = "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are Qwen.<|im_end|>\n{% endif %}" + INSTRUCT
+THINKING = INSTRUCT + "<think>\n"  # 2507 Thinking
+
+
+def without_thinking(folder, template):
+    """The tiny model with another chat template; its folder."""
+    copy = folder / "Qwen3-4B-Instruct-2507"
+    shutil.copytree(models.find_checkpoint("qwen3-tiny"), copy)
+    (copy / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return copy
+
+
+@pytest.mark.parametrize("template", [INSTRUCT, QWEN2_5])
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_the_setup_says_at_once_that_a_model_never_thinks(template, lang, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_MODEL", str(without_thinking(tmp_path, template)))
+    monkeypatch.setattr(language, "LANGUAGE", lang)
+    with pytest.raises(CourseError) as error:
+        exec(CELLS["setup"], {})
+    assert {"zh": "没有思考", "en": "never thinks"}[lang] in str(error.value)
+    assert "Qwen3-4B-Instruct-2507" in str(error.value) and "COURSE_MODEL=" in str(error.value)
+
+
+@pytest.mark.parametrize(("template", "thinks"), [(None, "switch"), (THINKING, "always")])
+def test_the_setup_lets_a_model_that_thinks_pass(template, thinks, tmp_path, monkeypatch, capsys):
+    folder = without_thinking(tmp_path, template) if template else models.find_checkpoint("qwen3-tiny")
+    monkeypatch.setenv("COURSE_MODEL", str(folder))
+    exec(CELLS["setup"], {})
+    assert capsys.readouterr().out.rstrip().endswith(f"| thinking: {thinks}")
 
 
 @pytest.mark.parametrize(("case", "expected"), COPY_ME_SPLITS)

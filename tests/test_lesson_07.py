@@ -1,6 +1,5 @@
 """Lesson 07: copy-me cells stand alone and survive faults, curl lines work."""
 
-import ast
 import json
 import os
 import re
@@ -12,9 +11,11 @@ import httpx
 import openai
 import pytest
 from conftest import ROOT
-from faulty_server import ENGINE_DEAD, FaultyServer, chat, cut, drop, page, status, stream
+from faulty_server import ENGINE_DEAD, FaultyServer, body, chat, cut, drop, page, status, stream
 
+from helpers import models
 from helpers.ports import free_port
+from helpers.server import Server
 from tools.lessons.source import read_lesson
 from tools.workshop.door import Door
 
@@ -44,7 +45,7 @@ def run_alone(code, tmp_path, **variables):
 @pytest.mark.parametrize("key", COPY_ME)
 def test_copy_me_cell_says_when_nothing_is_behind_the_address(key, tmp_path):
     done = run_alone(CELLS[key], tmp_path, BASE_URL=NOWHERE)
-    assert done.returncode == 0 and f"No server at {NOWHERE}" in done.stdout and "Traceback" not in done.stderr
+    assert done.returncode == 1 and f"No server at {NOWHERE}" in done.stderr and "Traceback" not in done.stderr
 
 
 def shell_lines():
@@ -120,15 +121,12 @@ def test_the_taught_trap_of_an_unknown_role(guarded_server):
 
 @pytest.fixture
 def copied(monkeypatch):
-    """``copied(key, server)``: the names that a copy-me cell defines, its demonstration at the end left out."""
+    """``copied(key, server)``: the names that a copy-me cell defines when it is imported."""
 
     def define(key, server):
         monkeypatch.setenv("BASE_URL", server.base_url)
-        tree = ast.parse(CELLS[key])
-        tree.body = [node for node in tree.body if not isinstance(node, ast.Try)]
-        names = {}
-        exec(compile(tree, key, "exec"), names)
-        names["client"] = names["client"].with_options(max_retries=0)
+        names = {"__name__": "copied"}
+        exec(compile(CELLS[key], key, "exec"), names)
         return SimpleNamespace(**names)
 
     return define
@@ -145,27 +143,31 @@ def test_a_reply_that_is_no_json(copied):
         ):
             with pytest.raises(RuntimeError, match="does not answer like an OpenAI server: '<html>Welcome"):
                 call(copied(key, server))
-        with pytest.raises(RuntimeError, match="/tokenize does not answer like vLLM: 200 '<html>Welcome"):
-            copied("copy-complete", server).render(QUESTION)
-        with pytest.raises(RuntimeError, match="ended early"):
+        with pytest.raises(RuntimeError, match="broke off"):
             copied("copy-stream", server).stream_chat(QUESTION)
-        with pytest.raises(RuntimeError, match="ended early"):
+        with pytest.raises(RuntimeError, match="broke off"):
             copied("copy-tools", server).answer_with_tools("?")
 
 
-@pytest.mark.parametrize("ending", ["/v1", "/v1/"])
-def test_the_template_is_rendered_beside_v1(ending, copied, monkeypatch):
-    def told(document):
-        return lambda handler: handler.reply(200, json.dumps(document | {"path": handler.path}))
+CONVERSATIONS = [
+    QUESTION,
+    [{"role": "system", "content": "Be short."}, *QUESTION],
+    [*QUESTION, {"role": "assistant", "content": "1702"}, {"role": "user", "content": "+10?"}],
+]
 
-    with FaultyServer(told({"tokens": [1, 2]}), told({"prompt": "rendered"}), status(404)) as server:
-        names = copied("copy-complete", server)
-        names.render.__globals__["BASE_URL"] = server.base_url.removesuffix("/v1") + ending
-        assert names.render(QUESTION, enable_thinking=False) == "rendered"
-        assert server.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
-        assert server.bodies[1]["tokens"] == [1, 2] and server.paths == ["/tokenize", "/detokenize"]
-        with pytest.raises(RuntimeError, match="/tokenize does not answer like vLLM: 404"):
-            names.render(QUESTION)
+
+@pytest.mark.parametrize("messages", CONVERSATIONS)
+@pytest.mark.parametrize("thinking", [True, False])
+def test_the_prompt_is_that_of_the_models_own_template(messages, thinking, copied):
+    """Written by hand, so that it asks no endpoint beside /v1."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models.find_checkpoint("qwen3-tiny"))
+    wanted = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+    )
+    with FaultyServer() as server:
+        assert copied("copy-complete", server).render(messages, thinking) == wanted and not server.paths
 
 
 def test_a_failed_turn_leaves_the_history_as_it_was(copied):
@@ -195,18 +197,26 @@ def test_a_streamed_thought_under_either_name(name, copied):
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (stream({"content": "half"}, finish=None, then=ENGINE_DEAD), openai.APIError),  # [DONE] follows, as with vLLM
-        (stream({"content": "half"}, finish=None, done=False), RuntimeError),
-        (stream({"content": "half"}, finish="length"), RuntimeError),
+        (stream({"content": "half"}, finish=None, then=ENGINE_DEAD), "broke off"),  # [DONE] follows, as with vLLM
+        (stream({"content": "half"}, finish=None, done=False), "broke off"),
+        (stream({"content": "half"}, finish=None, die=True), "broke off"),
+        (stream({"reasoning": "half"}, finish=None, die=True), "broke off"),
+        (stream({"content": "half"}, finish="abort"), "broke off"),
+        (stream({"content": "half"}, finish="length"), r"length\): the context \(--max-model-len\) is full"),
         (status(500), openai.InternalServerError),
         (drop, openai.APIConnectionError),
     ],
 )
 def test_a_broken_stream_is_never_taken_for_an_answer(fault, error, copied):
+    expected = (
+        {"expected_exception": RuntimeError, "match": error}
+        if isinstance(error, str)
+        else {"expected_exception": error}
+    )
     with FaultyServer(fault) as server:
-        with pytest.raises(error):
+        with pytest.raises(**expected):
             copied("copy-stream", server).stream_chat(QUESTION, show=lambda *piece: None)
-        with pytest.raises(error):
+        with pytest.raises(**expected):
             copied("copy-tools", server).answer_with_tools("?")
 
 
@@ -245,6 +255,7 @@ def test_fragments_of_two_calls_are_joined_by_index(copied):
         ("calculator", '{"formula": "1+1"}', "TypeError"),
         ("calculator", '{"expression": "__import__(1)"}', "AttributeError"),
         ("rm_rf", "{}", "no tool 'rm_rf'"),
+        ("calculator", "null", "not a JSON object"),
     ],
 )
 def test_a_bad_call_goes_back_to_the_model_as_an_error(name, arguments, result, copied):
@@ -253,6 +264,192 @@ def test_a_bad_call_goes_back_to_the_model_as_an_error(name, arguments, result, 
         said, answer = server.bodies[1]["messages"][1:]
     assert answer["role"] == "tool" and answer["content"].startswith("error: ") and result in answer["content"]
     assert isinstance(json.loads(said["tool_calls"][0]["function"]["arguments"]), dict)  # a template can read it
+
+
+def test_what_a_tool_raises_is_for_you_and_not_for_the_model(copied, capsys):
+    def leaky(**arguments):
+        raise OSError("cannot open /srv/secrets/db?password=hunter2")
+
+    call = part(0, "{}", "leaky", "x")
+    with FaultyServer(calls(call), stream({"content": "sorry"})) as server:
+        names = copied("copy-tools", server)
+        names.TOOLS["leaky"] = (leaky, names.TOOLS["calculator"][1])
+        assert names.answer_with_tools("?") == "sorry"
+        told = server.bodies[1]["messages"][-1]["content"]
+    assert told == "error: leaky failed (OSError)" and "hunter2" in capsys.readouterr().err
+
+
+def test_a_call_that_was_cut_is_not_executed(copied):
+    cut_call = stream(part(0, '{"expression": "1+1"}', "calculator", "x"), finish="length")
+    for fault in (cut_call, stream(part(0, "{}", "calculator", "x"), finish=None, die=True)):
+        with FaultyServer(fault) as server:
+            with pytest.raises(RuntimeError, match="length|broke off"):
+                copied("copy-tools", server).answer_with_tools("?")
+            assert len(server.bodies) == 1
+
+
+# ------------------------------------------------------------------------------ replies that hold no answer
+
+TOOK = "the server's reasoning parser took the answer"
+FLAG = "--enable-auto-tool-choice --tool-call-parser hermes"
+NO_ANSWER = [  # content, reasoning, finish_reason, what is said
+    (None, "1702", "stop", TOOK),
+    ("", "1702", "stop", TOOK),
+    (" \n", "1702", "stop", TOOK),
+    (None, None, "stop", "it is empty"),
+    ("", None, "stop", "it is empty"),
+    ('<tool_call>\n{"name": "calculator", "arguments": {}}\n</tool_call>', None, "stop", FLAG),
+    ('Let me see. <tool_call>{"name"', "hm", "stop", FLAG),
+    ("<think>\nhm</think>\n\n<tool_call>\n<function=f>\n</tool_call>", None, "stop", FLAG),
+    ("<think>\nhm", None, "stop", "the thought has no end"),
+    ("hm</think>\n\n", None, "stop", TOOK),
+    ("half", None, "abort", "broke off"),
+    ("half", None, "error", "broke off"),
+    ("half", None, None, "broke off"),
+    ("half", None, "content_filter", "broke off"),
+    (None, None, "tool_calls", "broke off"),
+]
+
+
+def ways(copied, server):
+    """How each cell asks a question, streamed or not."""
+    yield lambda: copied("copy-chat", server).Chat().ask("?")
+    yield lambda: copied("copy-stream", server).stream_chat(QUESTION, show=lambda *piece: None)
+    yield lambda: copied("copy-tools", server).answer_with_tools("?")
+
+
+def both(content, reasoning, finish):
+    """One reply as a whole document or as a stream, whichever is asked for."""
+    pieces = stream({"role": "assistant", "content": ""}, {"reasoning": reasoning}, {"content": content}, finish=finish)
+
+    def reply(handler):
+        if handler.body.get("stream"):
+            pieces(handler)
+        else:
+            message = {"role": "assistant", "content": content, "reasoning": reasoning}
+            body({"choices": [{"index": 0, "message": message, "finish_reason": finish}]})(handler)
+
+    return reply
+
+
+@pytest.mark.parametrize(("content", "reasoning", "finish", "said"), NO_ANSWER)
+def test_a_reply_without_an_answer_is_an_error_that_says_why(content, reasoning, finish, said, copied):
+    with FaultyServer(both(content, reasoning, finish)) as server:
+        for ask in ways(copied, server):
+            with pytest.raises(RuntimeError, match="no whole answer") as error:
+                ask()
+            assert said in str(error.value) and type(error.value).__name__ == "NoAnswer"
+
+
+@pytest.mark.parametrize("finish", [None, "abort", "stop"])
+def test_a_completion_without_an_end_is_not_taken_for_a_whole_one(finish, copied):
+    choice = {"index": 0, "text": "half", "finish_reason": finish}
+    with FaultyServer(body({"choices": [choice]})) as server:
+        assert copied("copy-complete", server).complete("?") == ("half", finish == "stop")
+    for reply in ({"choices": None}, {"choices": []}, {"choices": [choice | {"text": None}]}, {"error": "no"}):
+        with FaultyServer(body(reply)) as server, pytest.raises(RuntimeError, match="no text|does not answer like"):
+            copied("copy-complete", server).complete("?")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"choices": None}, {"choices": []}, {"choices": [None]}, {}, {"error": {"message": "no"}}, [], "text", None],
+)
+def test_a_document_without_a_choice_is_no_answer(document, copied):
+    said = "does not answer like an OpenAI server"
+    with FaultyServer(body(document)) as server, pytest.raises(RuntimeError, match=said):
+        copied("copy-chat", server).Chat().ask("?")
+
+
+@pytest.mark.parametrize("content", ["hm</think>\n\n1702", "<think>\nhm\n</think>\n\n1702", "<think>hm</think>1702"])
+def test_without_a_parser_the_thought_is_split_off_and_not_kept(content, copied):
+    with FaultyServer(both(content, None, "stop")) as server:
+        talk = copied("copy-chat", server).Chat()
+        assert talk.ask("?") == ("hm", "1702") and talk.messages[1:] == [{"role": "assistant", "content": "1702"}]
+        assert copied("copy-stream", server).stream_chat(QUESTION, show=lambda *piece: None) == ("hm", "1702")
+        assert copied("copy-tools", server).answer_with_tools("?") == "1702"
+    with FaultyServer(both("write </think> there", "hm", "stop")) as server:  # a parser has split it already
+        assert copied("copy-chat", server).Chat().ask("?") == ("hm", "write </think> there")
+
+
+def test_chunks_that_hold_nothing_are_passed_over(copied):
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    empty = [{"choices": None}, {"choices": None, "usage": usage}, {}, {"choices": []}]
+    empty += [{"choices": [{"index": 0, "delta": None, "finish_reason": None}]}, {"choices": [{"index": 0}]}]
+    deltas = ({"content": None, "tool_calls": None}, {"reasoning": "hm", "content": None}, {"content": "1702"})
+    with FaultyServer(stream(*deltas, first=empty, usage=True)) as server:
+        assert copied("copy-stream", server).stream_chat(QUESTION, show=lambda *piece: None) == ("hm", "1702")
+        assert copied("copy-tools", server).answer_with_tools("?") == "1702"
+
+
+def test_a_full_context_is_named_and_can_be_trimmed(copied):
+    with FaultyServer(chat("a"), chat("b"), chat("c"), cut("half"), chat("d")) as server:
+        talk = copied("copy-chat", server).Chat(system="be short")
+        for question in "123":
+            talk.ask(question)
+        with pytest.raises(RuntimeError, match=r"the context \(--max-model-len\) is full: trim"):
+            talk.ask("4")
+        talk.trim(1)
+        assert [m["content"] for m in talk.messages] == ["be short", "3", "c"]
+        assert talk.ask("4") == (None, "d")
+        talk.trim(9)
+        assert len(talk.messages) == 5
+        talk.trim(0)
+        assert [m["content"] for m in talk.messages] == ["be short"]
+    with FaultyServer(cut("half")) as server, pytest.raises(RuntimeError, match="raise max_tokens"):
+        copied("copy-chat", server).Chat().ask("?", max_tokens=4)
+
+
+CLIENTS = [key for key in COPY_ME if key != "copy-complete"]
+BROKEN = [
+    *((both(*case[:3]), case[3]) for case in NO_ANSWER[:1]),
+    (status(404, "The model `x` does not exist."), "does not exist"),
+    (status(400, "maximum context length is 512 tokens"), "context length"),
+    (status(503), "503"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", CLIENTS)
+@pytest.mark.parametrize(("fault", "said"), BROKEN)
+def test_as_a_script_a_reply_without_an_answer_is_a_failure(key, fault, said, tmp_path):
+    with FaultyServer(fault) as server:
+        done = run_alone(CELLS[key], tmp_path, BASE_URL=server.base_url)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "No server" not in done.stderr.splitlines()[-1]
+    assert "No answer from Qwen3-8B" in done.stderr and said in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["copy-stream", "copy-tools"])
+def test_as_a_script_a_server_that_dies_in_mid_answer_is_a_failure(key, tmp_path):
+    with FaultyServer(stream({"content": "half"}, finish=None, die=True)) as server:
+        done = run_alone(CELLS[key], tmp_path, BASE_URL=server.base_url)
+    assert done.returncode == 1 and "the stream broke off" in done.stderr and "No server" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_template_that_never_thinks_loses_every_answer_and_the_flag_does_not(tmp_path, copied):
+    """With a real server: what the lesson's table says, and which remedy it gives."""
+    template = tmp_path / "never.jinja"
+    switch = "enable_thinking is defined and enable_thinking is false"
+    text = (models.find_checkpoint("qwen3-tiny") / "chat_template.jinja").read_text(encoding="utf-8")
+    assert switch in text
+    template.write_text(text.replace(switch, "true"), encoding="utf-8")
+    with Server("qwen3-tiny", chat_template=str(template)) as server:
+        names = copied("copy-chat", server)
+        names.Chat.ask.__globals__["MODEL"] = server.model
+        with pytest.raises(RuntimeError, match=TOOK):
+            names.Chat().ask("37×46=?")
+    with Server("qwen3-tiny", default_chat_template_kwargs={"enable_thinking": False}) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
+        reply = client.chat.completions.create(model=server.model, messages=QUESTION, max_tokens=64)
+        assert reply.choices[0].message.content and not reply.choices[0].message.reasoning
+
+
+def test_the_table_of_errors_gives_the_flag_and_not_a_template():
+    for lang in ("zh", "en"):
+        [row] = [line for line in PROSE["recap", lang].splitlines() if "`reasoning`" in line and "null" in line]
+        assert "--default-chat-template-kwargs '{\"enable_thinking\": false}'" in row and "Instruct-2507" in row
 
 
 def test_a_model_that_calls_tools_for_ever_is_stopped(copied):

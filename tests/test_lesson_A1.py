@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from faulty_server import FaultyServer, chat, cut, page, status
 from test_exercises import solution_of
+from test_lesson_06 import INSTRUCT, without_thinking
 
-from helpers import models
+from helpers import CourseError, models
 from helpers.lessons import lA1
 from tools.lessons.source import read_lesson
 
@@ -95,7 +97,31 @@ def run_copy_me(tmp_path, **variables):
 @pytest.mark.slow
 def test_copy_me_cell_says_when_there_is_no_server(tmp_path):
     done = run_copy_me(tmp_path, BASE_URL="http://127.0.0.1:9/v1")
-    assert done.returncode == 0 and done.stdout.startswith("No server at http://127.0.0.1:9/v1"), done.stderr
+    assert done.returncode == 1 and not done.stdout and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.startswith("No server at http://127.0.0.1:9/v1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (chat(None, reasoning="1702"), "reasoning parser took the answer"),
+        (cut("37×46=1702"), "3 without an answer: no whole answer (finish_reason length)"),
+        (page, "does not answer like an OpenAI server"),
+        (status(503), "503"),
+    ],
+)
+def test_copy_me_cell_tells_no_answer_from_a_wrong_one(fault, said, tmp_path):
+    with FaultyServer(fault) as server:
+        done = run_copy_me(tmp_path, BASE_URL=server.base_url)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert "3/3" not in done.stdout
+
+
+def test_the_capstone_says_at_once_that_a_model_never_thinks(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_MODEL", str(without_thinking(tmp_path, INSTRUCT)))
+    with pytest.raises(CourseError, match=r"never thinks|没有思考"):
+        exec(CELLS["cap-offline"].partition("budgets =")[0], {"models": models})
 
 
 @pytest.mark.slow

@@ -230,20 +230,16 @@ def non_thinking_prompt(system, question):  # noqa: F811
 l05.ex1.check(non_thinking_prompt)
 
 # %% [markdown] lang="zh" key="off-text"
-# **选读。** 自己渲染好的文本交给 `llm.generate`，和 `llm.chat` 走的是同一条路，提示词的词元完全一样。模板也能换：`chat_template` 参数收模板的全文，服务器上对应 `--chat-template` 文件。下面把模板里的条件改掉，得到一个永不思考的模板；做法要写进模板，不靠每次调用都记得传参数。
+# **选读。** 自己渲染好的文本交给 `llm.generate`，和 `llm.chat` 走的是同一条路，提示词的词元完全一样。想让思考默认关着，不必每次都记得传参数：开服务器时写 `--default-chat-template-kwargs '{"enable_thinking": false}'`（第 07 课），离线时把参数写进自己的函数。不要另造一个永不思考的模板：服务器的 `--reasoning-parser qwen3` 看的是请求的参数，不看提示词，会把整个答案当成思考，`content` 就总是 null。
 
 # %% [markdown] lang="en" key="off-text"
-# **Extra.** A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal token by token. The template can be replaced too: the argument `chat_template` takes its full text, and the server has `--chat-template` for a file. Below one condition in it is changed, which gives a template that never thinks, whatever a call forgets to pass.
+# **Extra.** A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal token by token. To have thinking off by default, whatever a call forgets to pass, start the server with `--default-chat-template-kwargs '{"enable_thinking": false}'` (lesson 07), and offline put the argument into a function of your own. Do not make a template that never thinks: the server's `--reasoning-parser qwen3` reads the request's arguments and not the prompt, so it would take every whole answer for a thought, and `content` would always be null.
 
 # %% key="off" tags=["extra", "raw"]
 off = rendered["enable_thinking"]
 [by_hand] = llm.generate([off], direct, use_tqdm=False)
+print(by_hand.prompt_token_ids == quick.prompt_token_ids, repr(by_hand.prompt))
 assert by_hand.prompt_token_ids == quick.prompt_token_ids
-switch = "enable_thinking is defined and enable_thinking is false"
-never = tokenizer.chat_template.replace(switch, "true")
-[by_template] = llm.chat(who, direct, use_tqdm=False, chat_template=never)
-print(switch in tokenizer.chat_template, repr(by_template.prompt))
-assert by_template.prompt == off or switch not in tokenizer.chat_template
 
 # %% [markdown] lang="zh" key="wrong-text"
 # **选读。** 问错了会怎样？先猜一猜下面五个请求里，哪一个不会报错，却不是你要的。
@@ -805,11 +801,12 @@ figure
 # | 思考没完没了 | `temperature=0` | 用思考模式的采样值 |
 # | `out-of-vocab token ids` | 抄来的 `stop_token_ids` | 删掉它，或按名字向分词器查 |
 # | 第二个 `LLM` 内存不足 | 函数里每次都新建引擎 | 在外面建一次，传进去 |
+# | GPU 上第一次打开引擎，好几分钟没有动静 | 装了 nvcc 时，FlashInfer 在编译内核，日志级别把提示盖住了 | 等它编译完，以后用存好的；或先运行 `vllm download-kernels`（0.32 起有） |
 # | `TypeError: unexpected keyword argument 'guided_decoding'` | 旧接口 | `structured_outputs=StructuredOutputsParams(...)` |
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在笔记本里它只定义函数，不打开引擎。
+# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开，断掉的答案有标记（`length`），放不进上下文的问题只耽误它自己；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在 CPU 上要先设两个变量，不设它就用一句话说明。在笔记本里它只定义函数，不打开引擎。
 
 # %% [markdown] lang="en" key="recap"
 # How to read it: the blue line is a computed bound; it was not run on a GPU. Reading the weights once gives one token for one request and more than thirty for a batch, so the bound is almost proportional; memory runs out first. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
@@ -849,14 +846,16 @@ figure
 # | a thought without end | `temperature=0` | the sampling values for thinking |
 # | `out-of-vocab token ids` | copied `stop_token_ids` | drop them, or ask the tokenizer by name |
 # | the second `LLM` runs out of memory | a function builds the engine at every call | build it once, outside, and pass it in |
+# | on a GPU the first engine says nothing for minutes | with nvcc on the machine, FlashInfer compiles kernels, and the log level hides its notice | wait, the next start uses what was compiled; or run `vllm download-kernels` first (0.32 has it) |
 # | `TypeError: unexpected keyword argument 'guided_decoding'` | an old interface | `structured_outputs=StructuredOutputsParams(...)` |
 #
 # ## Code to take away (extra)
 #
-# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; a model that is not on your disk is fetched from ModelScope. With `max_model_len=-1` vLLM picks the longest context that fits the memory. In a notebook it only defines its functions and opens no engine.
+# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; an answer that was cut is marked (`length`), and a question that does not fit the context harms no other; a model that is not on your disk is fetched from ModelScope. With `max_model_len=-1` vLLM picks the longest context that fits the memory. On a CPU it wants two variables set, and says so in one sentence if they are not. In a notebook it only defines its functions and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os
+import sys
 from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
@@ -866,14 +865,17 @@ if not Path(MODEL).is_dir():
     os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")
 
 from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.platforms import current_platform  # noqa: E402
 
 THINKING = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0}
-DIRECT = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0, "presence_penalty": 1.5}
+DIRECT = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0}
+DIRECT["presence_penalty"] = 1.5
 
 
 def split(output, tokenizer):
     """(thinking, answer) of one output; a thought that was cut has no answer, None."""
-    turn, begin, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<think>", "</think>"])
+    tags = ["<|im_start|>", "<think>", "</think>"]
+    turn, begin, end = tokenizer.convert_tokens_to_ids(tags)
     prompt, ids = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
     # zh: 最后一轮的开头：2507 Thinking 的模板把 <think> 写在这里
     # en: how the last turn begins: 2507 Thinking's template writes <think> there
@@ -884,29 +886,53 @@ def split(output, tokenizer):
     else:
         thought = begin in ids or (begin in opening and end not in opening)
         parts = (ids, None) if thought else ([], ids)
-    texts = [
-        tokenizer.decode([token for token in part or [] if token not in (begin, end)], skip_special_tokens=True).strip()
-        for part in parts
-    ]
+    texts = []
+    for part in parts:
+        shown = [token for token in part or [] if token not in (begin, end)]
+        texts.append(tokenizer.decode(shown, skip_special_tokens=True).strip())
     return texts[0], None if parts[1] is None else texts[1]
 
 
 def ask(llm, questions, thinking=True, max_tokens=None):
-    """Answers a batch of questions: (thinking, answer) for each."""
-    conversations = [[{"role": "user", "content": question}] for question in questions]
-    params = SamplingParams(**(THINKING if thinking else DIRECT), max_tokens=max_tokens)
-    outputs = llm.chat(conversations, params, chat_template_kwargs={"enable_thinking": thinking}, use_tqdm=False)
-    return [split(output, llm.get_tokenizer()) for output in outputs]
+    """Answers a batch of questions: (thinking, answer, finish) for each.
+
+    finish is "stop" for a whole answer, "length" for one that was cut. A question that
+    the context has no room for is left out of the batch: (None, None, "too long").
+    """
+    tokenizer, prompts = llm.get_tokenizer(), {}
+    for number, question in enumerate(questions):
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=thinking,
+        )
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) < llm.model_config.max_model_len:
+            prompts[number] = {"prompt_token_ids": ids}
+    sampling = THINKING if thinking else DIRECT
+    params = SamplingParams(**sampling, max_tokens=max_tokens)
+    outputs = llm.generate(list(prompts.values()), params, use_tqdm=False)
+    replies = [(None, None, "too long")] * len(questions)
+    for number, output in zip(prompts, outputs, strict=True):
+        finish = output.outputs[0].finish_reason
+        replies[number] = (*split(output, tokenizer), finish)
+    return replies
 
 
 # zh: 只在作为脚本运行时执行；在笔记本里由你自己决定
 # en: as a script only; in a notebook you decide
 if __name__ == "__main__" and "get_ipython" not in globals():
+    needed = {"VLLM_CPU_KVCACHE_SPACE", "TORCH_COMPILE_DISABLE"}
+    if current_platform.is_cpu() and needed - set(os.environ):
+        # zh: 不设的话，vLLM 占去 92 % 的内存，还要编译
+        # en: without them vLLM takes 92 % of the memory, and compiles
+        sys.exit("On a CPU: export VLLM_CPU_KVCACHE_SPACE=4 TORCH_COMPILE_DISABLE=1")
     # zh: 只建一次；Instruct-2507 不要写 reasoning_parser
     # en: once; leave reasoning_parser out for Instruct-2507
     llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3")
-    for thought, answer in ask(llm, ["37×46=?", "23×31=?"]):
-        print(f"thinking: {thought}\nanswer: {answer}\n")
+    for thought, answer, finish in ask(llm, ["37×46=?", "23×31=?"]):
+        print(f"thinking: {thought}\nanswer: {answer}\nfinish: {finish}\n")
     print("without thinking:", ask(llm, ["37×46=?"], thinking=False)[0][1])
 
 # %% [markdown] lang="zh" key="reading"

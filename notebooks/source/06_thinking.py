@@ -27,22 +27,22 @@ import os
 import time
 
 from helpers import figures, models, say
-from helpers.checkpoint import Checkpoint
 from helpers.engine import close_engine, open_engine, split
 from helpers.lessons import l06
+from helpers.lessons.thinking import require_thinking
 
 folder = models.course_model()
-print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.thinking)
+print(models.describe(folder), "| thinking:", require_thinking(folder))
 
 # %% [markdown] lang="zh" key="open-text" facts="2507"
 # Qwen3 是混合模型：同一组权重，可以先想再答，也可以直接答。切换全在提示词里，没有别的机关。`open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`：引擎因此认得 `<think>` 和 `</think>`，后面的思考预算要用。
 #
-# 2507 版不同：Instruct 从不思考，本课不适用；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。
+# 2507 版不同：Instruct 从不思考，本课不适用，上一格见到它就停；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。
 
 # %% [markdown] lang="en" key="open-text" facts="2507"
 # Qwen3 is a hybrid model: the same weights can think first or answer at once. The switch is in the prompt and nowhere else. For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`, so that the engine knows `<think>` and `</think>`; the thinking budget below needs it.
 #
-# The 2507 releases differ: Instruct never thinks, and this lesson is not for it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`.
+# The 2507 releases differ: Instruct never thinks, this lesson is not for it, and the cell above stops at it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`.
 
 # %% key="open"
 llm = open_engine()
@@ -660,7 +660,7 @@ print(type(llm).__name__)
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 一个多轮对话：思考可开可关、可设预算，历史里只留答案，没想完就说没想完。在笔记本里它只定义类，不打开引擎。
+# 一个多轮对话：思考可开可关、可设预算，历史里只留完整的答案，断掉的有标记（`length`）。在 CPU 上要先设两个变量，不设它就用一句话说明。在笔记本里它只定义类，不打开引擎。
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
@@ -702,10 +702,11 @@ print(type(llm).__name__)
 #
 # ## Code to take away (extra)
 #
-# A chat of several turns: thinking on or off, with a budget if you like; the history keeps answers only, and an unfinished thought is called that. In a notebook it only defines its class and opens no engine.
+# A chat of several turns: thinking on or off, with a budget if you like; the history keeps whole answers only, and what was cut is marked (`length`). On a CPU it wants two variables set, and says so in one sentence if they are not. In a notebook it only defines its class and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os
+import sys
 from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
@@ -715,31 +716,47 @@ if not Path(MODEL).is_dir():
     os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")
 
 from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.platforms import current_platform  # noqa: E402
 
 
 class Chat:
-    """A conversation on one engine, ``LLM(..., reasoning_parser="qwen3")``; thoughts never enter the history."""
+    """A conversation on one engine, ``LLM(..., reasoning_parser="qwen3")``."""
 
     def __init__(self, llm, system=None):
         self.llm, self.tokenizer = llm, llm.get_tokenizer()
         self.messages = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question, thinking=True, budget=None, max_tokens=None):
-        """(thinking, answer); a thought that was cut has no answer, None. A cut output leaves the history unchanged."""
-        sampling = {"temperature": 0.6, "top_p": 0.95} if thinking else {"temperature": 0.7, "top_p": 0.8}
+        """(thinking, answer, finish): "stop" for a whole answer, "length" for a cut.
+
+        A thought that was cut has no answer, None. Only whole answers enter the
+        history, and thoughts never do.
+        """
+        sampling = {"temperature": 0.6, "top_p": 0.95}
         if not thinking:
-            sampling["presence_penalty"] = 1.5
-        params = SamplingParams(**sampling, top_k=20, max_tokens=max_tokens, thinking_token_budget=budget)
+            sampling = {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5}
+        params = SamplingParams(
+            **sampling,
+            top_k=20,
+            max_tokens=max_tokens,
+            thinking_token_budget=budget,
+        )
         messages = [*self.messages, {"role": "user", "content": question}]
-        template = {"enable_thinking": thinking}
-        [output] = self.llm.chat(messages, params, chat_template_kwargs=template, use_tqdm=False)
+        [output] = self.llm.chat(
+            messages,
+            params,
+            chat_template_kwargs={"enable_thinking": thinking},
+            use_tqdm=False,
+        )
         thought, answer = self.split(output)
-        if answer is not None and output.outputs[0].finish_reason != "length":
+        finish = output.outputs[0].finish_reason
+        if answer and finish == "stop":
             self.messages = [*messages, {"role": "assistant", "content": answer}]
-        return thought, answer
+        return thought, answer, finish
 
     def split(self, output):
-        turn, begin, end = self.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<think>", "</think>"])
+        tags = ["<|im_start|>", "<think>", "</think>"]
+        turn, begin, end = self.tokenizer.convert_tokens_to_ids(tags)
         prompt, ids = list(output.prompt_token_ids), list(output.outputs[0].token_ids)
         # zh: 最后一轮的开头：2507 Thinking 的模板把 <think> 写在这里
         # en: how the last turn begins: 2507 Thinking's template writes <think> there
@@ -750,26 +767,39 @@ class Chat:
         else:
             thought = begin in ids or (begin in opening and end not in opening)
             parts = (ids, None) if thought else ([], ids)
-        return tuple(part if part is None else self.text(part, (begin, end)) for part in parts)
+        tags = begin, end
+        return tuple(part if part is None else self.text(part, tags) for part in parts)
 
     def text(self, ids, tags):
-        return self.tokenizer.decode([i for i in ids if i not in tags], skip_special_tokens=True).strip()
+        ids = [token for token in ids if token not in tags]
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
 # zh: 只在作为脚本运行时执行；在笔记本里由你自己决定
 # en: as a script only; in a notebook you decide
 if __name__ == "__main__" and "get_ipython" not in globals():
+    needed = {"VLLM_CPU_KVCACHE_SPACE", "TORCH_COMPILE_DISABLE"}
+    if current_platform.is_cpu() and needed - set(os.environ):
+        # zh: 不设的话，vLLM 占去 92 % 的内存，还要编译
+        # en: without them vLLM takes 92 % of the memory, and compiles
+        sys.exit("On a CPU: export VLLM_CPU_KVCACHE_SPACE=4 TORCH_COMPILE_DISABLE=1")
     # zh: 预算从哪个标签数起；vLLM 0.32 自己知道
     # en: what a budget counts from; vLLM 0.32 knows it by itself
     from vllm.config.reasoning import ReasoningConfig
 
-    tags = ReasoningConfig(reasoning_start_str="<think>", reasoning_end_str="</think>")
-    llm = LLM(model=MODEL, max_model_len=-1, reasoning_parser="qwen3", reasoning_config=tags)
+    tags = {"reasoning_start_str": "<think>", "reasoning_end_str": "</think>"}
+    llm = LLM(
+        model=MODEL,
+        max_model_len=-1,
+        reasoning_parser="qwen3",
+        reasoning_config=ReasoningConfig(**tags),
+    )
     chat = Chat(llm)
     for question in ("23×31=?", "What if I add 10?"):
-        thought, answer = chat.ask(question)
-        print(f"{question}\n  thinking: {thought!r}\n  answer: {answer!r}")
-    print(len(chat.messages), "messages, thoughts in them:", any("<think>" in m["content"] for m in chat.messages))
+        thought, answer, finish = chat.ask(question)
+        print(f"{question}\n  thinking: {thought!r}\n  answer: {answer!r} ({finish})")
+    kept = any("<think>" in message["content"] for message in chat.messages)
+    print(len(chat.messages), "messages, thoughts in them:", kept)
     print("with a budget:", Chat(llm).ask("37×46=?", budget=16))
 
 # %% [markdown] lang="zh" key="reading"

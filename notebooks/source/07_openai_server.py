@@ -889,76 +889,91 @@ print(f"JSON: {answer.status_code} {answer.text}")
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下面四格各自独立，不依赖本课程：设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。它们对付的都是真会遇到的情况：地址后面没有服务器、回答不是 JSON、思考被截断、流断在中间。
+# 下面四格各自独立，不依赖本课程：设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。没有完整的答案，就抛出 `NoAnswer`，一句话说明原因：思考或答案被截断、上下文满了、解析器拿走了答案、工具调用留在文本里、流断在中间。作为脚本运行时，没有答案，退出码就不是 0。
 #
-# 第一份：补全客户端，先渲染模板再续写。
+# 第一份：补全客户端，先按 Qwen3 的模板写好提示词，再续写；它不用 `/tokenize`，只放行 `/v1` 的代理后面也能用。
 
 # %% [markdown] lang="en" key="copy-text" facts="500 503 429 408"
 # The unknown role is accepted without a word: the template does not know it and drops the message, and only `prompt_tokens` gives it away. The others say what is wrong: read the sentence, then change the request. As for status codes: 400 is a wrong request, 401 the key, 404 the model's name or the path (an address without its `/v1`, too), 500 and 503 trouble in the server. Trying again helps only with 500 and above, 429 (too many requests), 408 (a timeout) and a failed connection.
 #
 # ## Code to take away (extra)
 #
-# Each of the four cells below stands alone and needs nothing of this course: set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. They deal with what you will really meet: no server behind the address, a reply that is not JSON, a thought that was cut, a stream that broke.
+# Each of the four cells below stands alone and needs nothing of this course: set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. Where there is no whole answer they raise `NoAnswer`, which says why in one sentence: a thought or an answer that was cut, a full context, a parser that took the answer, a tool call left in the text, a stream that broke. As a script, each ends with an exit status other than 0 if it has no answer.
 #
-# The first: a completions client, which renders the template and then goes on.
+# The first: a completions client, which writes the prompt as Qwen3's template does and then goes on; it does without `/tokenize`, so it also works behind a proxy that passes `/v1` alone.
 
 # %% key="copy-complete" tags=["copy-me", "extra", "varies"]
 import os
+import sys
 
-import httpx
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
-client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
 
 
-def render(messages, **template):
-    """The prompt that the server's chat template makes of messages; vLLM only."""
-    body = {"messages": messages, "chat_template_kwargs": template}
-    return ask_vllm("/detokenize", tokens=ask_vllm("/tokenize", **body)["tokens"])["prompt"]
+class NoAnswer(RuntimeError):
+    """A reply without a text; the message says why."""
 
 
-def ask_vllm(path, **body):
-    """The reply of an endpoint of vLLM's own, which lies beside /v1: a proxy may not let it through."""
-    root = BASE_URL.rstrip("/").removesuffix("/v1")
-    answer = httpx.post(root + path, json={"model": MODEL, **body}, timeout=60)
-    try:
-        return answer.raise_for_status().json()
-    except (httpx.HTTPStatusError, ValueError) as error:
-        said = f"{answer.status_code} {answer.text[:200]!r}"
-        raise RuntimeError(f"{root}{path} does not answer like vLLM: {said}") from error
+def render(messages, thinking=True):
+    """The prompt that Qwen3's chat template makes of messages without tools."""
+    text = ""
+    for message in messages:
+        text += f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n"
+    text += "<|im_start|>assistant\n"
+    return text if thinking else text + "<think>\n\n</think>\n\n"
 
 
 def complete(prompt, max_tokens=1024):
     """How the model goes on with prompt, and whether it came to an end of its own."""
     reply = client.completions.create(
-        model=MODEL, prompt=prompt, max_tokens=max_tokens, temperature=0.7, top_p=0.8, extra_body={"top_k": 20}
+        model=MODEL,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=0.7,
+        top_p=0.8,
+        extra_body={"top_k": 20},
     )
-    if not getattr(reply, "choices", None):
-        raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
-    return reply.choices[0].text, reply.choices[0].finish_reason == "stop"
+    choice = (getattr(reply, "choices", None) or [None])[0]
+    if choice is None:
+        said = str(reply)[:200]
+        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+    if not choice.text:
+        raise NoAnswer(f"no text (finish_reason {choice.finish_reason})")
+    return choice.text, choice.finish_reason == "stop"
 
 
-try:
-    print(complete(render([{"role": "user", "content": "37×46=?"}], enable_thinking=False)))
-except (httpx.ConnectError, openai.APIConnectionError) as error:
-    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+if __name__ == "__main__":
+    question = {"role": "user", "content": "37×46=?"}
+    try:
+        text, ended = complete(render([question], thinking=False))
+        print((text, ended))
+        if not ended:
+            raise NoAnswer("cut, raise max_tokens")
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="copy-chat-text"
-# 第二份：多轮对话，思考可开可关，采样参数随之而变。
+# 第二份：多轮对话，思考可开可关，采样参数随之而变。历史里只有答案；上下文满了，就用 `chat.trim(3)` 忘掉旧的，留下系统消息和最后 3 轮，再问一遍。
 
 # %% [markdown] lang="en" key="copy-chat-text"
-# The second: a conversation of several turns with thinking on or off, and the sampling that goes with it.
+# The second: a conversation of several turns with thinking on or off, and the sampling that goes with it. The history holds answers only; once the context is full, `chat.trim(3)` forgets all but the system message and the last 3 turns, and you ask again.
 
 # %% key="copy-chat" tags=["copy-me", "extra", "varies"]
 import os
+import sys
 
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
-client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
 # zh: Qwen 给两种模式的建议
 # en: Qwen's advice for each mode
 SAMPLING = {
@@ -967,37 +982,89 @@ SAMPLING = {
 }
 
 
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
+
+
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
+
+
+def read_reply(reply, cut="raise max_tokens"):
+    """As whole_answer(), of a reply that was not streamed."""
+    choice = (getattr(reply, "choices", None) or [None])[0]
+    if choice is None:
+        said = str(reply)[:200]
+        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+    message = choice.message
+    thought = getattr(message, "reasoning", None)
+    thought = thought or getattr(message, "reasoning_content", None) or ""
+    content = getattr(message, "content", None) or ""
+    return whole_answer(thought, content, choice.finish_reason, cut)
+
+
 class Chat:
-    """A conversation; ask() returns (thought, answer) and keeps the answer in the history."""
+    """A conversation: ask() returns (thought, answer) and keeps the answer alone."""
 
     def __init__(self, system=None):
         self.messages = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question, thinking=True, max_tokens=None):
         messages = [*self.messages, {"role": "user", "content": question}]
-        extra = {"top_k": 20, "min_p": 0, "chat_template_kwargs": {"enable_thinking": thinking}}
+        template = {"enable_thinking": thinking}
         reply = client.chat.completions.create(
-            model=MODEL, messages=messages, max_tokens=max_tokens, **SAMPLING[thinking], extra_body=extra
+            model=MODEL,
+            messages=messages,
+            max_tokens=max_tokens,
+            **SAMPLING[thinking],
+            extra_body={"top_k": 20, "min_p": 0, "chat_template_kwargs": template},
         )
-        if not getattr(reply, "choices", None):
-            raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
-        message, finished = reply.choices[0].message, reply.choices[0].finish_reason
-        thought = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
-        if finished != "stop" or message.content is None:
-            raise RuntimeError(f"no whole answer (finish_reason {finished}): raise max_tokens")
-        answer = message.content.strip()
+        full = "the context (--max-model-len) is full: trim(turns) forgets old turns"
+        thought, answer = read_reply(reply, "raise max_tokens" if max_tokens else full)
         # zh: 成功了才记进历史
         # en: the history grows only after success
         self.messages = [*messages, {"role": "assistant", "content": answer}]
         return thought, answer
 
+    def trim(self, turns):
+        """Forgets all but the system message and the last turns."""
+        first = sum(message["role"] == "system" for message in self.messages)
+        keep = max(first, len(self.messages) - 2 * turns)
+        self.messages = self.messages[:first] + self.messages[keep:]
 
-try:
-    chat = Chat()
-    print(chat.ask("37×46=?"))
-    print(chat.ask("What if I add 10?", thinking=False))
-except openai.APIConnectionError as error:
-    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+
+if __name__ == "__main__":
+    try:
+        chat = Chat()
+        print(chat.ask("37×46=?"))
+        print(chat.ask("What if I add 10?", thinking=False))
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="copy-stream-text"
 # 第三份：流式对话，思考和答案边到边显示；流没有正常结束就报错，不把半截答案当答案。
@@ -1007,75 +1074,188 @@ except openai.APIConnectionError as error:
 
 # %% key="copy-stream" tags=["copy-me", "extra", "varies"]
 import os
+import sys
 
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
-client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
 
 
-def stream_chat(messages, show=print):
-    """(thought, answer); show(kind, text) sees every piece. Raises if the stream breaks or is cut."""
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
+
+
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
+
+
+def unbroken(stream):
+    """The chunks of a stream; raises NoAnswer where the server dies in the middle."""
+    try:
+        yield from stream
+    except openai.APIError as error:
+        raise NoAnswer(f"the stream broke off: {error}") from error
+
+
+def stream_chat(messages, show=print, max_tokens=None):
+    """(thought, answer); show(kind, text) sees every piece. Raises NoAnswer."""
     thought, answer, finished = "", "", None
-    for chunk in client.chat.completions.create(
-        model=MODEL, messages=messages, temperature=0.6, top_p=0.95, extra_body={"top_k": 20}, stream=True
-    ):
-        # zh: 只有 usage 的那一段没有 choices
-        # en: a usage chunk has no choices
-        for choice in chunk.choices:
-            delta, finished = choice.delta, choice.finish_reason or finished
-            thinking = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
-            content = delta.content or ""
-            thought, answer = thought + thinking, answer + content
-            for kind, text in (("thought", thinking), ("answer", content)):
-                if text:
-                    show(kind, text)
-    if finished != "stop":
-        raise RuntimeError(f"the stream ended early ({finished or 'no finish_reason'}); so far: {answer!r}")
-    return thought, answer.strip()
+    full = "the context (--max-model-len) is full: send fewer messages"
+    with client.chat.completions.create(
+        model=MODEL,
+        messages=messages,
+        max_tokens=max_tokens,
+        temperature=0.6,
+        top_p=0.95,
+        extra_body={"top_k": 20},
+        stream=True,
+    ) as stream:
+        for chunk in unbroken(stream):
+            # zh: 只有 usage 的那一段没有 choices
+            # en: a usage chunk has no choices
+            for choice in chunk.choices or []:
+                delta, finished = choice.delta, choice.finish_reason or finished
+                thinking = getattr(delta, "reasoning", None)
+                thinking = thinking or getattr(delta, "reasoning_content", None) or ""
+                content = getattr(delta, "content", None) or ""
+                thought, answer = thought + thinking, answer + content
+                for kind, text in (("thought", thinking), ("answer", content)):
+                    if text:
+                        show(kind, text)
+    cut = "raise max_tokens" if max_tokens else full
+    return whole_answer(thought, answer, finished, cut)
 
 
-try:
+if __name__ == "__main__":
     question = {"role": "user", "content": "37×46=?"}
-    thought, answer = stream_chat([question], show=lambda kind, text: print(text, end="", flush=True))
-except openai.APIConnectionError as error:
-    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+    try:
+        stream_chat([question], lambda kind, text: print(text, end="", flush=True))
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="copy-tools-text"
-# 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型；最多走几圈有上限。
+# 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型，但异常的原文只写到标准错误，不给模型看；最多走几圈有上限。
 
 # %% [markdown] lang="en" key="copy-tools-text"
-# The fourth: a streamed tool loop. Fragments are joined by `index`; arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results; the number of rounds is limited.
+# The fourth: a streamed tool loop. Fragments are joined by `index`; arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results, but the words of an exception go to standard error and not to the model; the number of rounds is limited.
 
 # %% key="copy-tools" tags=["copy-me", "extra", "varies"]
 import json
 import operator
 import os
 import re
+import sys
 
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
-client = openai.OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), timeout=600)
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
+
+
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
+
+
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
+
+
+def unbroken(stream):
+    """The chunks of a stream; raises NoAnswer where the server dies in the middle."""
+    try:
+        yield from stream
+    except openai.APIError as error:
+        raise NoAnswer(f"the stream broke off: {error}") from error
 
 
 def calculator(expression: str) -> str:
-    left, sign, right = re.fullmatch(r"\s*(-?\d{1,20})\s*([-+*])\s*(-?\d{1,20})\s*", expression).groups()
-    return str({"+": operator.add, "-": operator.sub, "*": operator.mul}[sign](int(left), int(right)))
+    parts = re.fullmatch(r"\s*(-?\d{1,20})\s*([-+*])\s*(-?\d{1,20})\s*", expression)
+    left, sign, right = parts.groups()
+    does = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+    return str(does[sign](int(left), int(right)))
 
 
 EXPRESSION = {"type": "string", "description": "for example 37*46"}
-PARAMETERS = {"type": "object", "properties": {"expression": EXPRESSION}, "required": ["expression"]}
-SCHEMA = {"name": "calculator", "description": "Computes an arithmetic expression.", "parameters": PARAMETERS}
+SCHEMA = {
+    "name": "calculator",
+    "description": "Computes an arithmetic expression.",
+    "parameters": {
+        "type": "object",
+        "properties": {"expression": EXPRESSION},
+        "required": ["expression"],
+    },
+}
 TOOLS = {"calculator": (calculator, {"type": "function", "function": SCHEMA})}
 
 
+def join(calls, parts):
+    """Adds the fragments of tool calls in one delta to calls, {index: call}."""
+    for part in parts or []:
+        new = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        call = calls.setdefault(part.index, new)
+        call["id"] += part.id or ""
+        if part.function:
+            call["function"]["name"] += part.function.name or ""
+            call["function"]["arguments"] += part.function.arguments or ""
+
+
 def one_turn(messages):
-    """The assistant's next message, from a stream, in the form in which it goes back into the history."""
+    """The assistant's next message, in the form in which it goes into the history."""
     thought, content, calls, finished = "", "", {}, None
-    for chunk in client.chat.completions.create(
+    with client.chat.completions.create(
         model=MODEL,
         messages=messages,
         tools=[schema for _, schema in TOOLS.values()],
@@ -1083,32 +1263,28 @@ def one_turn(messages):
         top_p=0.95,
         extra_body={"top_k": 20},
         stream=True,
-    ):
-        for choice in chunk.choices:
-            delta, finished = choice.delta, choice.finish_reason or finished
-            thought += getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
-            content += delta.content or ""
-            for part in delta.tool_calls or []:
-                call = calls.setdefault(part.index, {"id": "", "name": "", "arguments": ""})
-                call["id"] += part.id or ""
-                if part.function:
-                    call["name"] += part.function.name or ""
-                    call["arguments"] += part.function.arguments or ""
-    if finished not in ("stop", "tool_calls"):
-        raise RuntimeError(f"the stream ended early ({finished or 'no finish_reason'})")
+    ) as stream:
+        for chunk in unbroken(stream):
+            for choice in chunk.choices or []:
+                delta, finished = choice.delta, choice.finish_reason or finished
+                thinking = getattr(delta, "reasoning", None)
+                thought += thinking or getattr(delta, "reasoning_content", None) or ""
+                content += getattr(delta, "content", None) or ""
+                join(calls, getattr(delta, "tool_calls", None))
+    if not calls or finished not in ("stop", "tool_calls"):
+        full = "the context (--max-model-len) is full: send fewer messages"
+        thought, content = whole_answer(thought, content, finished, full)
     # zh: content 绝不是 None
     # en: content is never None
-    message = {"role": "assistant", "content": content, "reasoning_content": thought}
+    message = {"role": "assistant", "content": content}
+    message["reasoning_content"] = thought or ""
     if calls:
-        message["tool_calls"] = [
-            {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
-            for id_, name, arguments in (tuple(calls[index].values()) for index in sorted(calls))
-        ]
+        message["tool_calls"] = [calls[index] for index in sorted(calls)]
     return message
 
 
 def run_tool(call):
-    """What the tool returns, or what went wrong, as text for the model; repairs arguments that are no JSON object."""
+    """What the tool returns, or what went wrong, as text for the model."""
     function = call["function"]
     try:
         arguments = json.loads(function["arguments"])
@@ -1123,10 +1299,11 @@ def run_tool(call):
         return f"error: there is no tool {function['name']!r}, only {sorted(TOOLS)}"
     try:
         return str(TOOLS[function["name"]][0](**arguments))
-    # zh: 不管工具抛出什么，模型都可能另有办法
-    # en: whatever a tool raises, the model may find another way
     except Exception as error:
-        return f"error: {type(error).__name__}: {error}"
+        # zh: 模型也许另有办法；细节只给你看，里面可能有密码
+        # en: the model may find another way; the details may hold a password
+        print(f"{function['name']}: {error!r}", file=sys.stderr)
+        return f"error: {function['name']} failed ({type(error).__name__})"
 
 
 def answer_with_tools(question, rounds=5):
@@ -1135,17 +1312,21 @@ def answer_with_tools(question, rounds=5):
         message = one_turn(messages)
         calls = message.get("tool_calls", [])
         if not calls:
-            return message["content"].strip()
+            return message["content"]
         messages.append(message)
         for call in calls:
-            messages.append({"role": "tool", "tool_call_id": call["id"], "content": run_tool(call)})
-    raise RuntimeError(f"no answer after {rounds} rounds of tools")
+            result = {"role": "tool", "tool_call_id": call["id"]}
+            messages.append(result | {"content": run_tool(call)})
+    raise NoAnswer(f"no answer after {rounds} rounds of tools")
 
 
-try:
-    print(answer_with_tools("1234×567=?"))
-except openai.APIConnectionError as error:
-    print(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+if __name__ == "__main__":
+    try:
+        print(answer_with_tools("1234×567=?"))
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="killed-text"
 # ## 流到一半，引擎死了（选读）
@@ -1227,6 +1408,10 @@ except openai.APIConnectionError as error:
 # |---|---|---|
 # | `unrecognized arguments: --enable-reasoning` | 新版已删除 | 去掉它，留下 `--reasoning-parser qwen3` |
 # | 关掉思考后 `content` 是空的 | 用了 `deepseek_r1` 解析器 | 换成 `qwen3` |
+# | 每个回答的 `content` 都是 null，答案在 `reasoning` 里 | 模板总是预填空思考块，或给 Instruct-2507 写了 `--reasoning-parser` | 用模型自带的模板，要默认不思考就写 `--default-chat-template-kwargs '{"enable_thinking": false}'`；Instruct-2507 不要解析器 |
+# | 答案里混着思考和 `</think>` | 服务器没有 `--reasoning-parser` | 加上 `--reasoning-parser qwen3` |
+# | 带 `tools` 的请求得到 400，或答案里有 `<tool_call>` | 服务器没有认工具调用的参数 | 加上 `--enable-auto-tool-choice --tool-call-parser hermes` |
+# | GPU 上第一次启动，好几分钟没有动静 | 装了 nvcc 时，FlashInfer 在编译内核 | 等它编译完；或先运行 `vllm download-kernels`（0.32 起有） |
 # | 404，模型不存在 | 请求里写了路径 | 写 `/v1/models` 列出的 `id` |
 # | 404，`Not Found` | `base_url` 漏了 `/v1`，或多写了端点 | 以 `/v1` 结尾 |
 # | 答案只有半句 | 补全端点默认 16 个词元 | 写明 `max_tokens` |
@@ -1268,6 +1453,10 @@ except openai.APIConnectionError as error:
 # |---|---|---|
 # | `unrecognized arguments: --enable-reasoning` | removed from new versions | drop it and keep `--reasoning-parser qwen3` |
 # | with thinking off, `content` is empty | the parser `deepseek_r1` | use `qwen3` |
+# | `content` of every reply is null, the answer is in `reasoning` | a template that always writes an empty think block, or `--reasoning-parser` for Instruct-2507 | the model's own template, with `--default-chat-template-kwargs '{"enable_thinking": false}'` to have thinking off; no parser for Instruct-2507 |
+# | the answer holds a thought and `</think>` | a server without `--reasoning-parser` | add `--reasoning-parser qwen3` |
+# | 400 for a request with `tools`, or `<tool_call>` in the answer | the server lacks the flags for tool calls | add `--enable-auto-tool-choice --tool-call-parser hermes` |
+# | on a GPU the first start says nothing for minutes | with nvcc on the machine, FlashInfer compiles kernels | wait; or run `vllm download-kernels` first (0.32 has it) |
 # | 404, the model does not exist | the request names a path | take the `id` that `/v1/models` lists |
 # | 404, `Not Found` | `base_url` without `/v1`, or with an endpoint | let it end in `/v1` |
 # | half a sentence for an answer | completions stops at 16 tokens by default | say `max_tokens` |

@@ -331,7 +331,10 @@ title = say(
 )
 axes[0].set(xlabel=say("秒", "seconds"), title=title)
 axes[0].legend()
-axes[1].step(moments, [100 * values["kv_cache_usage_perc"] for _, values in samples], where="post", color="#bb4400")
+# zh: 没有这个指标的服务器，就什么也不画
+# en: nothing is drawn for a server without this metric
+usage = [100 * values.get("kv_cache_usage_perc", float("nan")) for _, values in samples]
+axes[1].step(moments, usage, where="post", color="#bb4400")
 axes[1].set(xlabel=say("秒", "seconds"), title=say("KV 缓存占用，%", "KV cache in use, %"), ylim=0)
 figure
 
@@ -555,87 +558,233 @@ l08.ex2.check(worth_a_retry)
 # %% [markdown] lang="zh" key="copy-text"
 # ## 可以直接拿走的代码（选读）
 #
-# 一批问题并发地问：并发有上限，错误按上面的规则重试、间隔加倍并带一点随机，有进度条，答案按原来的顺序返回；实在不行的那几个，返回的是异常本身，别的答案不受影响。
+# 一批问题并发地问，答案一到就写进 JSONL 文件。按一次 Ctrl-C 就停，什么都不丢，再运行一次就接着问；服务器重启时，它守着 `/health` 等服务器回来。错误按上面的规则重试、间隔加倍并带一点随机，只有超时最多再试一次。答案按原来的顺序返回；实在不行的那几个，返回的是异常本身，别的答案不受影响，退出码不是 0。
 
 # %% [markdown] lang="en" key="copy-text"
 # ## Code to take away (extra)
 #
-# Ask a batch of questions concurrently: bounded concurrency, retries by the rule above with pauses that double and vary a little, a progress bar, and answers in the order of the questions; where nothing helped, the exception stands in the answer's place and the others are unharmed.
+# Ask a batch of questions concurrently; each answer goes to a JSONL file as it comes. One Ctrl-C stops it with nothing lost, and a second run goes on from there; when the server restarts, it watches `/health` until the server is back. Retries follow the rule above, with pauses that double and vary a little, but a timeout is tried again once at most. Answers come back in the order of the questions; where nothing helped, the exception stands in the answer's place, the others are unharmed, and the exit status is not 0.
 
-# %% key="copy-batch" tags=["copy-me", "extra", "varies"]
+# %% key="copy-batch" tags=["copy-me", "extra"]
 import asyncio
+import json
 import os
 import random
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import time
+from collections import deque
 
 import openai
 from tqdm import tqdm
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
+API_KEY = os.environ.get("API_KEY", "EMPTY")
 
 
-def may_pass(error):
-    """Whether the error may be over in a moment."""
-    # zh: None：没有连上，或者超时
-    # en: None: no connection, or a timeout
-    status = getattr(error, "status_code", None)
-    if isinstance(error, openai.APIConnectionError):
-        return True
-    return status in (408, 429) or (status or 0) >= 500
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
 
 
-async def ask_all(questions, concurrency=8, attempts=6, pause=0.5, timeout=120):
-    """Answers in the order of questions; an exception where every attempt failed."""
-    key = os.environ.get("API_KEY", "EMPTY")
-    gate, extra = asyncio.Semaphore(concurrency), {"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}}
-    bar = tqdm(total=len(questions))
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
 
-    async def ask(client, question):
-        messages = [{"role": "user", "content": question}]
-        for attempt in range(attempts):
-            try:
-                # zh: 停顿时让出位子
-                # en: given back during the pause
-                async with gate:
-                    reply = await client.chat.completions.create(
-                        model=MODEL,
-                        messages=messages,
-                        temperature=0.7,
-                        top_p=0.8,
-                        presence_penalty=1.5,
-                        extra_body=extra,
-                    )
-                if not getattr(reply, "choices", None):
-                    raise RuntimeError(f"{BASE_URL} does not answer like an OpenAI server: {str(reply)[:200]!r}")
-                answer, finished = reply.choices[0].message.content, reply.choices[0].finish_reason
-                if finished != "stop" or answer is None:
-                    raise RuntimeError(f"no whole answer (finish_reason {finished}); so far: {answer!r}")
-                return answer.strip()
-            except openai.APIError as error:
-                if attempt == attempts - 1 or not may_pass(error):
-                    raise
-            await asyncio.sleep(pause * 2**attempt * random.uniform(0.5, 1.5))
 
-    async def counted(client, question):
+def read_reply(reply, cut="raise max_tokens"):
+    """As whole_answer(), of a reply that was not streamed."""
+    choice = (getattr(reply, "choices", None) or [None])[0]
+    if choice is None:
+        said = str(reply)[:200]
+        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+    message = choice.message
+    thought = getattr(message, "reasoning", None)
+    thought = thought or getattr(message, "reasoning_content", None) or ""
+    content = getattr(message, "content", None) or ""
+    return whole_answer(thought, content, choice.finish_reason, cut)
+
+
+class NoServer(RuntimeError):
+    """Nothing answers at BASE_URL."""
+
+
+async def wait_for_server(client, patience):
+    """Returns once the server is up; raises NoServer after patience seconds."""
+    end = time.monotonic() + patience
+    health = BASE_URL.rstrip("/").removesuffix("/v1") + "/health"
+    while True:
         try:
-            return await ask(client, question)
-        finally:
+            await client.with_options(timeout=5).get(health, cast_to=type(None))
+            return
+        except openai.APIError as error:
+            # zh: 404：前面的代理只放行 /v1
+            # en: 404: a proxy in front lets nothing but /v1 through
+            if getattr(error, "status_code", 500) < 500:
+                return
+            said = error
+        if time.monotonic() > end:
+            raise NoServer(f"No server at {BASE_URL} ({said}): set BASE_URL.") from said
+        await asyncio.sleep(1)
+
+
+async def ask(client, question, max_tokens):
+    """One request, one answer. Raises NoAnswer, or what the client raises."""
+    reply = await client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": question}],
+        max_tokens=max_tokens,
+        temperature=0.7,
+        top_p=0.8,
+        presence_penalty=1.5,
+        extra_body={"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}},
+    )
+    return read_reply(reply)[1]
+
+
+async def ask_again(client, question, max_tokens, attempts, pause, patience):
+    """As ask(), trying again what may pass: at most once after a timeout."""
+    timeouts = 0
+    for attempt in range(1, attempts + 1):
+        try:
+            return await ask(client, question, max_tokens)
+        except openai.APIError as error:
+            status = getattr(error, "status_code", 0)
+            if isinstance(error, openai.APITimeoutError) or status == 504:
+                # zh: 服务器正忙，再发一遍只会更忙
+                # en: the server is busy, and each further request adds to that
+                timeouts += 1
+                may_pass = timeouts == 1
+            elif isinstance(error, openai.APIConnectionError):
+                await wait_for_server(client, patience)
+                may_pass = True
+            else:
+                may_pass = status in (408, 429) or status >= 500
+            if attempt == attempts or not may_pass:
+                raise
+        await asyncio.sleep(min(30, pause * 2**attempt) * random.uniform(0.5, 1.5))
+
+
+def answered(path, questions):
+    """{number: answer} of the questions that an earlier run has answered in path."""
+    found = {}
+    with open(path, "a+", encoding="utf-8", errors="replace") as file:
+        file.seek(0)
+        lines = file.read().split("\n")
+        if lines[-1]:
+            # zh: 上一次写到一半就断了
+            # en: the last run was killed in the middle of this line
+            file.write("\n")
+    for line in lines:
+        try:
+            record = json.loads(line)
+            same = record["model"] == MODEL and record["error"] is None
+            if same and record["question"] == questions[record["number"]]:
+                found[record["number"]] = record["answer"]
+        except (ValueError, TypeError, LookupError):
+            continue
+    return found
+
+
+async def ask_all(
+    questions,
+    path=os.devnull,
+    concurrency=8,
+    max_tokens=1024,
+    timeout=300,
+    attempts=10,
+    pause=0.25,
+    patience=600,
+):
+    """Answers in the order of questions; an exception where there is none.
+
+    Each goes to path at once, a line of JSON; answers that are there are not asked for.
+    After a lost connection waits patience seconds for the server, then raises NoServer.
+    """
+    answers = answered(path, questions)
+    todo = deque(n for n in range(len(questions)) if n not in answers)
+    limits, gone = (max_tokens, attempts, pause, patience), []
+
+    async def work(client, file, bar):
+        while todo:
+            number, error = todo.popleft(), None
+            question = questions[number]
+            try:
+                answers[number] = await ask_again(client, question, *limits)
+            except NoServer as lost:
+                gone.append(lost)
+                todo.clear()
+                return
+            except Exception as problem:
+                answers[number] = error = problem
+            record = {"model": MODEL, "number": number, "question": question}
+            record["answer"] = None if error else answers[number]
+            record["error"] = error and f"{type(error).__name__}: {error}"
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
             bar.update()
 
-    async with openai.AsyncOpenAI(base_url=BASE_URL, api_key=key, max_retries=0, timeout=timeout) as client:
-        answers = await asyncio.gather(*(counted(client, q) for q in questions), return_exceptions=True)
-    bar.close()
-    return answers
+    server = {"base_url": BASE_URL, "api_key": API_KEY, "max_retries": 0}
+    timeouts = openai.Timeout(timeout, connect=5)
+    with (
+        open(path, "a", encoding="utf-8") as file,
+        tqdm(total=len(questions), initial=len(answers)) as bar,
+    ):
+        async with openai.AsyncOpenAI(timeout=timeouts, **server) as client:
+            if todo:
+                await wait_for_server(client, 3)
+            await asyncio.gather(*(work(client, file, bar) for _ in range(concurrency)))
+    if gone:
+        raise gone[0]
+    return [answers[number] for number in range(len(questions))]
 
 
-if __name__ == "__main__":
-    # zh: 笔记本里写 `await ask_all(...)` 就行；另开线程，则笔记本和脚本里都能用
-    # en: in a notebook `await ask_all(...)` will do; a thread works there and in a script
-    with ThreadPoolExecutor(1) as pool:
-        job = ask_all(["37×46=?", "17+25+8=?", "5!=?"], concurrency=2, attempts=2)
-        for answer in pool.submit(asyncio.run, job).result():
-            print(repr(answer))
+# zh: 只在作为脚本运行时执行；在笔记本里写 `await ask_all([...])`
+# en: as a script only; in a notebook write `await ask_all([...])`
+if __name__ == "__main__" and "get_ipython" not in globals():
+    QUESTIONS = ["37×46=?", "17+25+8=?", "5!=?"]
+    try:
+        results = asyncio.run(ask_all(QUESTIONS, "answers.jsonl"))
+    except NoServer as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        # zh: 已有的答案都在文件里：再运行一次，就接着问
+        # en: what was answered is in the file: run it again to go on
+        sys.exit(130)
+    for question, answer in zip(QUESTIONS, results, strict=True):
+        print(question, repr(answer))
+    missing = sum(isinstance(answer, Exception) for answer in results)
+    sys.exit(f"{missing} without an answer: run it again" if missing else 0)
+
+# %% [markdown] lang="zh" key="batch-text"
+# 在笔记本里，上一格只定义函数；这样用：
+
+# %% [markdown] lang="en" key="batch-text"
+# In a notebook the last cell only defines its functions; use them like this:
+
+# %% key="batch" tags=["extra", "varies"]
+await ask_all(["37×46=?", "17+25+8=?", "5!=?"], concurrency=2)
 
 # %% [markdown] lang="zh" key="stop-text"
 # ## 停止服务器
@@ -738,20 +887,22 @@ if not server.attached and models.is_bundled():
 #
 # ## 更大的规模：命令
 #
-# 只有上面的两个进程在这里真的跑过；下面的命令**都没有在这里跑过**（没有多张卡，没有多台机器），参数名已和安装的 vLLM 核对。
+# 只有上面的两个进程在这里真的跑过；下面的命令**都没有在这里跑过**（没有多张卡，没有多台机器），参数名已和安装的 vLLM 核对。少了最后三个参数，思考会混进答案，带工具的请求会得到 400（第 07 课）。
 #
 # ```bash
 # # 客户端要出示的密钥；nginx 后面的几台用同一个
 # export VLLM_API_KEY=$(openssl rand -hex 16)
+# # 模型写 ID 时从 ModelScope 下载；也可以写文件夹
+# export VLLM_USE_MODELSCOPE=1
 # # 一台机器 4 张卡
-# vllm serve Qwen3-32B --host 127.0.0.1 --tensor-parallel-size 4
+# vllm serve Qwen/Qwen3-32B --host 127.0.0.1 --tensor-parallel-size 4 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # 两台机器各 8 张 48 GB 的卡，不用 Ray：两台都运行，编号不同；第二台不开接口
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --host 127.0.0.1
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --host 127.0.0.1 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # 同样两台，用 Ray：先 ray start --head，另一台 ray start --address=10.0.0.1:6379，再在第一台运行
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray --host 127.0.0.1
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray --host 127.0.0.1 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # 8 张卡放 4 份，每份 2 张卡，一个地址
-# vllm serve Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2
+# vllm serve Qwen/Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # ```
 #
 # 几台互不相干的服务器，前面放一个负载均衡器，是最省事的扩展：坏一台不影响别的。每台的 `--host` 写它在内网的地址（下面是 10.0.0.1 和 10.0.0.2）。流式输出要关掉缓冲。`ip_hash` 让同一个地址总去同一台，它的前缀缓存才用得上；许多人共用一个地址时换成 `least_conn`，去请求最少的那台，负载更匀。只放行 `/v1/`，因为密钥管不住别的路径（第 07 课）。`proxy_http_version 1.1` 也要写：不然回答断在半路，看起来和完整的一样。以 nginx 为例（没有在这里跑过；跑过的一份完整配置，带密钥和限制，由 `tools/workshop/door.py` 写出，见[工作坊手册](../../docs/workshop.zh.md)）：
@@ -781,20 +932,22 @@ if not server.attached and models.is_bundled():
 #
 # ## On a larger scale: commands
 #
-# Only the two processes above really ran here; **none of the following commands did** (there are no cards and no second machine), but their flags were compared with the installed vLLM.
+# Only the two processes above really ran here; **none of the following commands did** (there are no cards and no second machine), but their flags were compared with the installed vLLM. Without the last three flags thoughts pass as part of the answer, and requests with tools get a 400 (lesson 07).
 #
 # ```bash
 # # the key that clients show; servers behind one nginx share it
 # export VLLM_API_KEY=$(openssl rand -hex 16)
+# # a model given by its id comes from ModelScope; a folder will do as well
+# export VLLM_USE_MODELSCOPE=1
 # # one machine, 4 cards
-# vllm serve Qwen3-32B --host 127.0.0.1 --tensor-parallel-size 4
+# vllm serve Qwen/Qwen3-32B --host 127.0.0.1 --tensor-parallel-size 4 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # two machines of 8 cards of 48 GB, without Ray: run on both, with their ranks; the second one opens no API
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --host 127.0.0.1
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 0 --master-addr 10.0.0.1 --host 127.0.0.1 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --headless --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # the same two with Ray: first ray start --head, on the other ray start --address=10.0.0.1:6379, then on the first
-# vllm serve Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray --host 127.0.0.1
+# vllm serve Qwen/Qwen3-235B-A22B --tensor-parallel-size 8 --pipeline-parallel-size 2 --distributed-executor-backend ray --host 127.0.0.1 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # # 4 copies on 8 cards, 2 cards each, one address
-# vllm serve Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2
+# vllm serve Qwen/Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # ```
 #
 # Several servers that know nothing of each other, with a load balancer in front, are the easiest way to grow: one can fail without the others. Give each one its inner address as `--host` (10.0.0.1 and 10.0.0.2 below). Streaming needs the balancer's buffering off. `ip_hash` sends an address to the same server every time, so that its prefix cache is of use; where many share one address, `least_conn` picks the server with the fewest requests and spreads the load more evenly. Pass `/v1/` alone, as the key does not guard other paths (lesson 07). `proxy_http_version 1.1` has to stand there too: else an answer that broke off looks like a whole one. In nginx (not run here; a complete configuration with keys and limits, which was run, is the one that `tools/workshop/door.py` writes, see the [workshop kit](../../docs/workshop.md)):

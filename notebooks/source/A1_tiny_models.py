@@ -673,9 +673,11 @@ sets.require_vllm()
 
 # %% key="cap-offline" tags=["varies"]
 from helpers.engine import close_engine, open_engine, split
+from helpers.lessons.thinking import require_thinking
 
 cap_folder = models.course_model()
 print(models.describe(cap_folder))
+require_thinking(cap_folder)
 budgets = (0, 16, 32, 48, 64, 80, None) if models.is_bundled(cap_folder) else (0, 256, 1024, 4096, None)
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 measured = []
@@ -832,7 +834,7 @@ figure
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下一格不依赖本课程：指给它一个正在运行的、兼容 OpenAI 的服务器和你的题目，它报告正确率、词元数和等待时间。没有服务器时，它只说一句话。
+# 下一格不依赖本课程：指给它一个正在运行的、兼容 OpenAI 的服务器和你的题目，它报告正确率、词元数和等待时间；没有答案的题不会算成答错就了事，会说明原因。没有服务器时，它只说一句话。在笔记本里它只定义函数。
 
 # %% [markdown] lang="en" key="recap" facts="2.5"
 # How to read it: dots are the budgets tried offline, with the budget beside them; the star is what the client measured in service. The star should fall on the dot of its budget or near it: sampling is random, and of 40 questions one more or less is 2.5 points. The tiny model's curve shows the method; for your model and your questions, measure its shape anew.
@@ -875,18 +877,21 @@ figure
 #
 # ## Code to take away (extra)
 #
-# The next cell needs nothing of this course: point it to a running OpenAI-compatible server and give it your questions, and it reports right answers, tokens and waiting time. With no server there, it says one sentence.
+# The next cell needs nothing of this course: point it to a running OpenAI-compatible server and give it your questions, and it reports right answers, tokens and waiting time; a question left without an answer is not merely counted as wrong, the reason is given. With no server there, it says one sentence. In a notebook it only defines its functions.
 
-# %% key="copy-me" tags=["copy-me", "extra", "raw", "varies"]
+# %% key="copy-me" tags=["copy-me", "extra"]
 import os
 import re
 import statistics
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from openai import APIConnectionError, OpenAI
+import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+API_KEY = os.environ.get("API_KEY", "EMPTY")
+client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
 # zh: 思考预算，词元数；None：想多久都行
 # en: the thinking budget in tokens; None: think as long as it takes
 BUDGET = int(os.environ.get("THINKING_BUDGET", 0)) or None
@@ -895,34 +900,100 @@ BUDGET = int(os.environ.get("THINKING_BUDGET", 0)) or None
 QUESTIONS = [("37×46=?", "1702"), ("23×31=?", "713"), ("17+25+8=?", "50")]
 
 
-def ask(client, model, question):
+class NoAnswer(RuntimeError):
+    """A reply without a whole answer; the message says why."""
+
+
+def whole_answer(thought, content, finished, cut="raise max_tokens"):
+    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
+    if not thought and "</think>" in content:
+        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
+        # en: a server without --reasoning-parser leaves the thought in the content
+        thought, _, content = content.rpartition("</think>")
+    thought = thought.strip().removeprefix("<think>").strip() or None
+    answer = content.strip()
+    if finished == "length":
+        why = cut
+    elif finished != "stop":
+        why = "it broke off"
+    elif "<tool_call>" in answer:
+        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
+        why = f"a tool call was left in the text: the server needs {flags}"
+    elif answer.startswith("<think>"):
+        why = "the thought has no end"
+    elif thought and not answer:
+        why = "the server's reasoning parser took the answer"
+        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
+    elif not answer:
+        why = "it is empty"
+    else:
+        return thought, answer
+    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
+
+
+def read_reply(reply, cut="raise max_tokens"):
+    """As whole_answer(), of a reply that was not streamed."""
+    choice = (getattr(reply, "choices", None) or [None])[0]
+    if choice is None:
+        said = str(reply)[:200]
+        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+    message = choice.message
+    thought = getattr(message, "reasoning", None)
+    thought = thought or getattr(message, "reasoning_content", None) or ""
+    content = getattr(message, "content", None) or ""
+    return whole_answer(thought, content, choice.finish_reason, cut)
+
+
+def ask(model, question):
+    """(answer or the NoAnswer in its place, tokens, seconds)."""
     start = time.perf_counter()
+    budget = {"thinking_token_budget": BUDGET} if BUDGET else {}
     reply = client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": question}],
         temperature=0.6,
         top_p=0.95,
-        extra_body={"top_k": 20} | ({"thinking_token_budget": BUDGET} if BUDGET else {}),
+        extra_body={"top_k": 20} | budget,
     )
-    return reply.choices[0].message.content, reply.usage.completion_tokens, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    try:
+        answer = read_reply(reply, "the context (--max-model-len) is full")[1]
+    except NoAnswer as problem:
+        answer = problem
+    usage = getattr(reply, "usage", None)
+    return answer, usage.completion_tokens if usage else float("nan"), seconds
 
 
 def measure():
-    client = OpenAI(base_url=BASE_URL, api_key=os.environ.get("API_KEY", "EMPTY"), max_retries=0)
-    try:
-        model = client.models.list().data[0].id
-    except APIConnectionError:
-        return print(f"No server at {BASE_URL}: start one, or set BASE_URL.")
+    """Prints the report. Raises NoAnswer where a question was left without one."""
+    listed = getattr(client.models.list(), "data", None)
+    if not listed:
+        raise NoAnswer("it lists no models: not an OpenAI server")
+    model = listed[0].id
     with ThreadPoolExecutor(8) as pool:
-        replies = list(pool.map(lambda pair: ask(client, model, pair[0]), QUESTIONS))
-    contents, tokens, seconds = zip(*replies, strict=True)
-    last = [re.findall(r"-?\d+", (content or "").replace(",", ""))[-1:] for content in contents]
-    right = sum(number == [wanted] for number, (_, wanted) in zip(last, QUESTIONS, strict=True))
-    print(f"{model}: {right}/{len(QUESTIONS)} right, {statistics.mean(tokens):.0f} tokens an answer")
+        replies = list(pool.map(lambda pair: ask(model, pair[0]), QUESTIONS))
+    answers, tokens, seconds = zip(*replies, strict=True)
+    missing = [answer for answer in answers if isinstance(answer, NoAnswer)]
+    right = 0
+    for answer, (_, wanted) in zip(answers, QUESTIONS, strict=True):
+        if answer not in missing:
+            right += re.findall(r"-?\d+", answer.replace(",", ""))[-1:] == [wanted]
+    mean = statistics.mean(tokens)
+    print(f"{model}: {right}/{len(QUESTIONS)} right, {mean:.0f} tokens an answer")
     print(f"median {statistics.median(seconds):.2f} s, slowest {max(seconds):.2f} s")
+    if missing:
+        raise NoAnswer(f"{len(missing)} without an answer: {missing[0]}")
 
 
-measure()
+# zh: 只在作为脚本运行时执行；在笔记本里写 `measure()`
+# en: as a script only; in a notebook write `measure()`
+if __name__ == "__main__" and "get_ipython" not in globals():
+    try:
+        measure()
+    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
+        sys.exit(f"No answer from {BASE_URL}: {error}")
+    except openai.APIConnectionError as error:
+        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读

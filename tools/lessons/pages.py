@@ -1,6 +1,8 @@
 """The pages that are made from all lessons together: their index, the copy-me cells, the minutes of a workshop."""
 
+import ast
 import re
+import sys
 from pathlib import Path
 
 from tools.lessons.source import LANGUAGES, Lesson, LessonError
@@ -12,18 +14,30 @@ COPY_ME = {
         "copy-me.zh.md",
         "# 可以直接拿走的代码\n\n[English](copy-me.md)\n\n"
         "各课里可以直接拿走的代码格都在这里，由 `tools/lessons/build.py` 从课程源文件生成，请勿手改。"
-        "每一段都不依赖本课程：复制到一个文件里，用装好它所导入的库的 Python 运行；设置全部来自环境变量。",
+        "每一段都不依赖本课程：复制到一个文件里，先运行它上面的那行 `pip install`；设置全部来自环境变量。\n\n"
+        "设了 `BASE_URL` 的几段要有一个服务器。从 ModelScope 取模型，用下面几行启动（24 GB 显存；"
+        "每个参数的含义见[第 07 课](../notebooks/zh/07_openai_server.ipynb)）；模型名 `Qwen3-8B` 就是各段的默认值：",
+        "安装：",
         "设置：",
     ),
     "en": (
         "copy-me.md",
         "# Code to take away\n\n[中文](copy-me.zh.md)\n\n"
         "Every cell of the lessons that is made to be copied, written here by `tools/lessons/build.py`; do not edit. "
-        "Each block needs nothing of this course: paste it into a file and run it with a Python that has what it "
-        "imports. All settings are environment variables.",
+        "Each block needs nothing of this course: paste it into a file, after the `pip install` above it. "
+        "All settings are environment variables.\n\n"
+        "Blocks with a `BASE_URL` need a server. These lines start one with a model from ModelScope (24 GB of GPU "
+        "memory; [lesson 07](../notebooks/en/07_openai_server.ipynb) tells what each flag does); the name `Qwen3-8B` "
+        "is the one that all blocks use:",
+        "Install: ",
         "Settings: ",
     ),
 }
+SERVE = """\
+pip install vllm modelscope
+export VLLM_USE_MODELSCOPE=1
+vllm serve Qwen/Qwen3-8B --served-model-name Qwen3-8B --host 127.0.0.1 --port 8000 --max-model-len 32768 \
+--reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes"""
 WORKSHOP = {
     "zh": ("workshop.zh.md", "| 课 | 分钟 | 主线各节（分钟） |"),
     "en": ("workshop.md", "| Lesson | Minutes | Its core sections (minutes) |"),
@@ -58,19 +72,34 @@ def index_file(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
     return between(root, root / "notebooks" / "README.md", INDEX, rows)
 
 
+def packages(code: str) -> list[str]:
+    """What pip has to install for a block: what it imports, and modelscope where vLLM is told to download with it."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    if "VLLM_USE_MODELSCOPE" in code:
+        found.add("modelscope")
+    return sorted(found - {"modelscope_hub"} - sys.stdlib_module_names)  # modelscope brings modelscope_hub
+
+
 def copy_me_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
     """docs/copy-me.md and docs/copy-me.zh.md: each copy-me cell below the paragraph that introduces it."""
     if not (root / "docs").is_dir():
         return {}
     pages: dict[Path, str] = {}
-    for lang, (name, head, settings) in COPY_ME.items():
-        parts = [head]
+    for lang, (name, head, install, settings) in COPY_ME.items():
+        parts = [head, f"```bash\n{SERVE}\n```"]
         for lesson in lessons:
             before = ""
             for cell in lesson.cells:
                 if "copy-me" in cell.tags:
                     used = ", ".join(f"`{setting}`" for setting in dict.fromkeys(SETTING.findall(cell.text[lang])))
                     parts += [f"## [{lesson.title(lang)}](../notebooks/{lang}/{lesson.name}.ipynb)", before]
+                    needed = " ".join(packages(cell.text[lang]))
+                    parts += [f"{install}`pip install {needed}`"] if needed else []
                     parts += [f"{settings}{used}", f"```python\n{cell.text[lang].strip()}\n```"]
                 elif cell.kind == "markdown":
                     before = cell.text[lang].strip().split("\n\n")[-1].replace("](../", "](../notebooks/")
