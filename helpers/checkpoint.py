@@ -239,7 +239,6 @@ class Checkpoint:
                 broken.add(name)
         return sorted(broken)
 
-
     def _begun(self) -> set[str]:
         """Files of which a client left only a beginning. Those in hidden folders are its own: it keeps them there."""
         begun = set()

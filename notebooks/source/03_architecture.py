@@ -136,10 +136,10 @@ def rms_norm(x, weight, eps):  # noqa: F811
 l03.ex1.check(rms_norm)
 
 # %% [markdown] lang="zh" key="rmsnorm-text"
-# 下面是全课要用的 RMSNorm。它比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，每一次舍入都会丢掉精度；transformers 也这样做。
+# 下面是全课要用的 RMSNorm。它比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，每一次舍入都会丢掉精度；transformers 也这样做。Qwen3 之后的模型改成乘 $1+w$，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 
 # %% [markdown] lang="en" key="rmsnorm-text"
-# This is the RMSNorm for the rest of the lesson. It adds one step to the formula: it squares in float32, because real models run in bfloat16, where every rounding on the way costs accuracy; transformers does the same.
+# This is the RMSNorm for the rest of the lesson. It adds one step to the formula: it squares in float32, because real models run in bfloat16, where every rounding on the way costs accuracy; transformers does the same. Models after Qwen3 multiply by $1+w$ instead, see [appendix A5](../en/A5_after_qwen3.ipynb).
 
 
 # %% key="rmsnorm" save="helpers/qwen.py::RMSNorm"
@@ -1073,7 +1073,7 @@ else:
 # - Qwen3 的一层和 Qwen2 一样：RMSNorm、分组查询注意力、RMSNorm、SwiGLU，两次残差连接。
 # - 差别有六处：QK 归一化、去掉 QKV 偏置、显式的 `head_dim`、KV 头数、哪些尺寸共用词嵌入、词表与模板。
 # - QK 归一化按头进行，顺序是投影、归一化、RoPE；它给注意力分数一个上限，理由是训练稳定，不是省计算。
-# - 参数量和 KV 缓存都能从 `config.json` 算出；Qwen3-8B 每个词元要 144 KiB。
+# - 参数量和 KV 缓存都能从 `config.json` 算出；Qwen3-8B 每个词元要 144 KiB。Qwen3 之后的模型只有四分之一的层留着 KV，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 # - “写对了”的意思是：严格加载，logits 相差小于 1e-4，贪心生成逐个词元相同。
 #
 # ## 自测
@@ -1115,7 +1115,7 @@ else:
 # - A layer of Qwen3 is a layer of Qwen2: RMSNorm, grouped-query attention, RMSNorm, SwiGLU, two residual connections.
 # - Six things differ: QK-norm, no QKV bias, an explicit `head_dim`, the number of KV heads, which sizes tie their embeddings, vocabulary and template.
 # - QK-norm works head by head, in the order project, norm, RoPE; it puts a bound on attention logits, for stable training and not to save work.
-# - Parameters and KV cache follow from `config.json`; Qwen3-8B takes 144 KiB a token.
+# - Parameters and KV cache follow from `config.json`; Qwen3-8B takes 144 KiB a token. In models after Qwen3 only a quarter of the layers keep KV, see [appendix A5](../en/A5_after_qwen3.ipynb).
 # - "Right" means: a strict load, logits within 1e-4, and greedy tokens that are all equal.
 #
 # ## Test yourself

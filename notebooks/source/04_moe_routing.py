@@ -469,14 +469,14 @@ figure
 #
 # ## 共享专家：Qwen2-MoE 有，Qwen3-MoE 没有（选读）
 #
-# Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。旧教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。Qwen3-MoE 去掉了共享专家；从 2025 年 9 月的 Qwen3-Next 起，它连同阀门又回来了（transformers 的 `modeling_qwen3_next.py`）。先猜一猜：漏掉它，输出会差多少？
+# Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。旧教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。Qwen3-MoE 去掉了共享专家；从 Qwen3-Next（2025-09-11）起，它连同阀门又回来了（transformers 的 `modeling_qwen3_next.py`，[附录 A5](../zh/A5_after_qwen3.ipynb) 里有一次核对）。先猜一猜：漏掉它，输出会差多少？
 
 # %% [markdown] lang="en" key="hits-read"
 # How to read it: on the left a row is a token and a column an expert, coloured by weight; looping over experts goes column by column. On the right, more tokens are computed together along the axis: calls over tokens (dotted) rise with them, calls over experts (solid) stop at 128, and each has a larger matrix. "Almost every expert is in use" needs many tokens at once: a long prompt read in one go (this step is called prefill), or many users served together; the dot is 36 tokens, with nine in ten experts in use. For one user, one generated token at a time, it is 8. Real routing is not random and stays somewhat below this line.
 #
 # ## The shared expert: Qwen2-MoE has one, Qwen3-MoE has none (extra)
 #
-# In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is multiplied by a valve between 0 and 1, which another small matrix computes and a sigmoid closes or opens, and then added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Qwen3-MoE dropped the shared expert; from Qwen3-Next of September 2025 on it is back, valve included (transformers' `modeling_qwen3_next.py`). Guess first: how much does the output change without it?
+# In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is multiplied by a valve between 0 and 1, which another small matrix computes and a sigmoid closes or opens, and then added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Qwen3-MoE dropped the shared expert; from Qwen3-Next (2025-09-11) on it is back, valve included (transformers' `modeling_qwen3_next.py`; [appendix A5](../en/A5_after_qwen3.ipynb) checks it). Guess first: how much does the output change without it?
 
 # %% key="shared" tags=["extra"]
 from transformers.models.qwen2_moe import modeling_qwen2_moe

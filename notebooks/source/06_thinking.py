@@ -37,12 +37,12 @@ print(models.describe(folder), "| thinking:", require_thinking(folder))
 # %% [markdown] lang="zh" key="open-text" facts="2507"
 # Qwen3 是混合模型：同一组权重，可以先想再答，也可以直接答。切换全在提示词里，没有别的机关。`open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`：引擎因此认得 `<think>` 和 `</think>`，后面的思考预算要用。
 #
-# 2507 版不同：Instruct 从不思考，本课不适用，上一格见到它就停；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。
+# 2507 版不同：Instruct 从不思考，本课不适用，上一格见到它就停；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。Qwen3 之后的模型，模板又不同，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 
 # %% [markdown] lang="en" key="open-text" facts="2507"
 # Qwen3 is a hybrid model: the same weights can think first or answer at once. The switch is in the prompt and nowhere else. For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`, so that the engine knows `<think>` and `</think>`; the thinking budget below needs it.
 #
-# The 2507 releases differ: Instruct never thinks, this lesson is not for it, and the cell above stops at it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`.
+# The 2507 releases differ: Instruct never thinks, this lesson is not for it, and the cell above stops at it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`. Models after Qwen3 have other templates, see [appendix A5](../en/A5_after_qwen3.ipynb).
 
 # %% key="open"
 llm = open_engine()

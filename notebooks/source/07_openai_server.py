@@ -58,7 +58,7 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 #
 # 命令前面的另外几个环境变量只为这门课：少开一个进程、不发送使用统计、不打印 torch 的警告、小模型只用一个线程。
 #
-# 模板是模型自带的文件；真正的 Qwen3 把它放在 `tokenizer_config.json` 里，没有单独的文件，下一格就不加 `--chat-template`。
+# 模板是模型自带的文件；真正的 Qwen3 把它放在 `tokenizer_config.json` 里，没有单独的文件，下一格就不加 `--chat-template`。Qwen3 之后的模型，工具调用多半不再是 `hermes` 格式，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 #
 # 先猜一猜：从启动到能回答，要几秒？时间花在读权重上，还是别处？
 
@@ -85,7 +85,7 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 #
 # The other environment variables in front of the command are for this course only: one process less, no usage statistics, no warnings of torch's, one thread for a small model.
 #
-# The template is a file of the model's; the real Qwen3 keeps it inside `tokenizer_config.json`, and then the next cell leaves `--chat-template` out.
+# The template is a file of the model's; the real Qwen3 keeps it inside `tokenizer_config.json`, and then the next cell leaves `--chat-template` out. Most models after Qwen3 no longer call tools in the `hermes` format, see [appendix A5](../en/A5_after_qwen3.ipynb).
 #
 # Guess first: how many seconds until it answers? Do they go into reading weights, or elsewhere?
 
