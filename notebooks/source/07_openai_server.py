@@ -167,7 +167,7 @@ body = json.dumps({"model": server.model, "prompt": "37×46=?", "max_tokens": 16
 print(body)
 # !curl -s $BASE_URL/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
 
-# %% [markdown] lang="zh" key="render-text"
+# %% [markdown] lang="zh" key="render-text" facts="0.19"
 # 小模型在自说自话：它只见过带模板的对话，光秃秃的文本对它是陌生的。回答里的字段：
 #
 # | 字段 | 含义 |
@@ -178,12 +178,12 @@ print(body)
 # | `finish_reason` | 为什么停：`stop` 是模型自己结束，`length` 是长度用完 |
 # | `stop_reason` | 因哪个停止词停下；没有就是 null |
 # | `logprobs` `prompt_logprobs` `token_ids` `prompt_token_ids` | 要了才有；对数概率后面会讲 |
-# | `service_tier` `routed_experts` `kv_transfer_params` `ec_transfer_params` `metrics` | 特殊部署才用得到，这里是 null |
+# | `service_tier` `routed_experts` `kv_transfer_params` `ec_transfer_params` `metrics` | 特殊部署才用得到，这里是 null；vLLM 0.19 还不全有 |
 # | `usage` | `prompt_tokens` 是提示词的词元数，`completion_tokens` 是生成的，`total_tokens` 是两者之和 |
 #
 # 要让它回答，先套模板。第 05 课用过 `tokenizer.apply_chat_template`；手边没有分词器时，可以请服务器代劳：vLLM 的 `/tokenize` 收消息、套模板、给出编号，`/detokenize` 再变回文本。先猜一猜：套上模板，7 个词元会变成几个？
 
-# %% [markdown] lang="en" key="render-text"
+# %% [markdown] lang="en" key="render-text" facts="0.19"
 # The tiny model rambles: it knows conversations in their template, and bare text is strange to it. The fields of the reply:
 #
 # | Field | Meaning |
@@ -194,7 +194,7 @@ print(body)
 # | `finish_reason` | why it stopped: `stop` if the model ended by itself, `length` if the room was used up |
 # | `stop_reason` | which stop string ended it; null if none did |
 # | `logprobs` `prompt_logprobs` `token_ids` `prompt_token_ids` | only on request; log-probabilities come below |
-# | `service_tier` `routed_experts` `kv_transfer_params` `ec_transfer_params` `metrics` | for special deployments, null here |
+# | `service_tier` `routed_experts` `kv_transfer_params` `ec_transfer_params` `metrics` | for special deployments, null here; vLLM 0.19 lacks some of them |
 # | `usage` | `prompt_tokens` counts the prompt, `completion_tokens` what was generated, `total_tokens` both |
 #
 # For an answer, the template has to come first. Lesson 05 used `tokenizer.apply_chat_template`; without a tokenizer at hand the server can do it: vLLM's `/tokenize` takes messages, applies the template and returns ids, and `/detokenize` turns them back into text. Guess first: what becomes of 7 tokens in their template?
@@ -243,7 +243,7 @@ body = json.dumps({"model": server.model, "messages": messages, "max_tokens": li
 print(body)
 # !curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
 
-# %% [markdown] lang="zh" key="reasoning-text"
+# %% [markdown] lang="zh" key="reasoning-text" facts="0.19"
 # 和补全相比，`choices` 里的 `text` 换成了 `message`：
 #
 # | 字段 | 含义 |
@@ -253,11 +253,11 @@ print(body)
 # | `content` | 答案；想到一半被截断，或只调用了工具时是 null |
 # | `tool_calls` | 要调用的工具，后面会讲；这时 `finish_reason` 是 `tool_calls` |
 # | `refusal` `annotations` `audio` `function_call` | OpenAI 自己的功能，vLLM 留空 |
-# | `completion_tokens_details` | 在 `usage` 里，`reasoning_tokens` 是思考用掉的词元数 |
+# | `completion_tokens_details` | 在 `usage` 里，`reasoning_tokens` 是思考用掉的词元数；vLLM 0.19 没有 |
 #
 # 用客户端发同一个请求。`reasoning` 不是 OpenAI 定义的字段，所以用 `getattr` 取，新旧两个名字都试。采样参数**每次都发**：不发就用服务器的默认值，那一套是给思考模式的。也不要设 `temperature=0`：思考时贪心解码容易无休止地重复。
 
-# %% [markdown] lang="en" key="reasoning-text"
+# %% [markdown] lang="en" key="reasoning-text" facts="0.19"
 # Compared with completions, `message` takes the place of `text` in `choices`:
 #
 # | Field | Meaning |
@@ -267,7 +267,7 @@ print(body)
 # | `content` | the answer; null if the thought was cut, or if only a tool was called |
 # | `tool_calls` | tools to call, see below; `finish_reason` is then `tool_calls` |
 # | `refusal` `annotations` `audio` `function_call` | features of OpenAI's own; vLLM leaves them empty |
-# | `completion_tokens_details` | inside `usage`: `reasoning_tokens` counts the tokens of the thought |
+# | `completion_tokens_details` | inside `usage`: `reasoning_tokens` counts the tokens of the thought; vLLM 0.19 has none |
 #
 # The same request with the client. `reasoning` is no field of OpenAI's, so take it with `getattr`, and try both names. Send sampling parameters **every time**: without them the server's defaults apply, and those are for thinking. And do not send `temperature=0`: greedy thinking tends to repeat without end.
 
