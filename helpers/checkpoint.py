@@ -160,8 +160,8 @@ class Checkpoint:
         if not working:
             raise CourseError(
                 f"{self.name} 的对话模板无法使用（{prompts[0]}）：请用模型页面上的对话模板替换它。",
-                f"The chat template of {self.name} does not work ({prompts[0]}): put the one of the model's page in its "
-                "place.",
+                f"The chat template of {self.name} does not work ({prompts[0]}): put the one of the model's page in "
+                "its place.",
             )
         if len(set(working)) == 2:
             return "switch"
@@ -297,8 +297,9 @@ def _is_tensor(entry) -> bool:
     """Whether a header's entry has the form {dtype, shape, data_offsets}."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    return _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]
+    offsets = entry.get("data_offsets", [])
+    in_order = _are_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]
+    return _are_sizes(entry.get("shape")) and in_order
 
 
 def _are_sizes(values) -> bool:

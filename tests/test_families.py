@@ -1,4 +1,4 @@
-"""Families after Qwen3: recognised from config.json, counted, and refused in one sentence by all that would run them."""
+"""Families after Qwen3: recognised from config.json, counted, and refused in one sentence by all that run models."""
 
 import json
 import shutil
