@@ -99,15 +99,28 @@ def _check_gpu(machine: Machine, have: DependencySet | None, root: Path) -> list
     use = gpu_use()
     no_other = bool(have and have.driver) and all(map(too_old, visible_cards(machine)))
     lines = [_check_card(gpu, use, "problem" if no_other else "warning") for gpu in machine.gpus]
-    if machine.visible == []:
-        zh = "它让 CUDA 程序看不到任何一张卡：要用 GPU，就 unset CUDA_VISIBLE_DEVICES。"
-        en = "It hides every card from CUDA programs: unset CUDA_VISIBLE_DEVICES to use the GPU."
-        fact = f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}"
-        lines.append(Check("problem" if have and have.driver else "warning", "可见的卡", "Visible cards", fact, zh, en))
+    lines += _check_visible(machine, have)
     lines.append(_check_gpu_memory(use, root))
     if have and (found := driver_doubt(machine, have)):
         lines.append(Check(found[0], "驱动", "Driver", machine.gpus[0].driver, *found[1:]))
     return lines
+
+
+def _check_visible(machine: Machine, have: DependencySet | None) -> list[Check]:
+    """A line where CUDA programs may see other cards than those that nvidia-smi lists, or in another order."""
+    names, listed = ("可见的卡", "Visible cards"), os.environ.get("CUDA_VISIBLE_DEVICES")
+    fact = "CUDA_VISIBLE_DEVICES" + (f"={listed}" if listed is not None else say(" 没有设", " not set", ","))
+    if machine.visible == []:
+        zh = "它让 CUDA 程序看不到任何一张卡：要用 GPU，就 unset CUDA_VISIBLE_DEVICES。"
+        en = "It hides every card from CUDA programs: unset CUDA_VISIBLE_DEVICES to use the GPU."
+        return [Check("problem" if have and have.driver else "warning", *names, fact, zh, en)]
+    if machine.visible is None and len(machine.gpus) > 1:
+        zh = "这里的卡不一样，CUDA 先数哪一张说不准：export CUDA_DEVICE_ORDER=PCI_BUS_ID，顺序就和 nvidia-smi 一致。"
+        en = (
+            "The cards differ, and which CUDA counts first is not certain: export CUDA_DEVICE_ORDER=PCI_BUS_ID for the "
+        )
+        return [Check("warning", *names, fact, zh, en + "order of nvidia-smi.")]
+    return []
 
 
 def _check_card(gpu: Gpu, use: GpuUse, level: str) -> Check:

@@ -162,6 +162,7 @@ def test_seven_machines(case, smi, tmp_path, capsys, monkeypatch):
         assert (found.level, words in found.fact) == (level, True), found
     else:
         assert [check.level for check in checks if check.name == "GPU"] == ["ok", "ok"]
+        assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in line(checks, "Visible cards").en
     found = line(checks, "GPU memory in use")
     assert (found.level, memory in found.fact) == (memory_level, True), found
     assert not re.search(r"(?<![0-9.])0 (MiB|GiB)", " ".join(check.fact for check in checks if "GPU" in check.name))
@@ -193,7 +194,7 @@ def test_the_tools_write_into_an_output_without_chinese(encoding, smi, tmp_path)
     variables = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT), "COURSE_LANG": "", "SET": "cpu"}
     for command, words in (
         ("from tools.environment import make_env; make_env.say('\u8bfe\u7a0b', 'the course')", "the course"),
-        ("from helpers import say; print(say('\u8bfe\u7a0b', 'the course'), '\udcff')", "the course"),
+        ("from helpers import say; print(say('\u8bfe\u7a0b', 'the course'), chr(0xdcff))", "the course"),
     ):
         done = subprocess.run([sys.executable, "-c", command], env=variables, cwd=tmp_path, capture_output=True)
         said = done.stdout.decode(encoding)
@@ -288,6 +289,7 @@ def test_a_model_is_judged_by_the_card_it_will_get(smi, monkeypatch):
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     with pytest.raises(CourseError, match="3.7 GiB"):
         engine.refuse_too_large(folder, options)
+    assert not [check for check in preflight(machine.look()) if check.name == "Visible cards"]
     assert checked("Course model").level == "warning", "two cards do not add up for one engine"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-bbbb")
     engine.refuse_too_large(folder, options)

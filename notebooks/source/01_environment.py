@@ -167,6 +167,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | 内存 | 3 GiB 以下启动 vLLM 可能被系统终止 | 无卡模式下正常：只下载，不加载 |
 # | 系统盘，数据盘 | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
 # | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA | 读不出：那一项没人知道，不等于没有；计算能力低于 7.5：只能用 CPU。没列出 GPU：驱动没装好，或正处于无卡模式；在无卡模式下是 problem 也不要紧，第 05 课之前带卡开机 |
+# | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 | 按提示设 `CUDA_DEVICE_ORDER=PCI_BUS_ID`，或去掉那个变量 |
 # | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
 # | 课程模型 | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化的版本 |
 # | 端口 | 8000 空着吗，`vllm serve` 默认用它 | 停掉旧的服务，或换一个端口 |
@@ -185,6 +186,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | Memory | below 3 GiB the system may kill vLLM as it starts | normal in no-GPU mode: download there, load elsewhere |
 # | System disk, Data disk | room for the model and the environment | clean up, or point `MODELSCOPE_CACHE` to a larger disk |
 # | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports | cannot be read: nobody knows, which is not none; a compute capability below 7.5: CPU only. No GPU listed: the driver is not installed, or this is no-GPU mode; there a problem does not matter until lesson 05, which wants the GPU |
+# | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all | set `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or unset that variable |
 # | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU | shut that kernel down in JupyterLab's Running panel |
 # | Course model | which model the course uses now, and whether its weights fit | a smaller or a quantised one |
 # | Port | 8000 is free; `vllm serve` uses it by default | stop the old server, or take another port |
