@@ -337,6 +337,9 @@ def test_a_head_without_end_is_cut(base_url, upstream, open_door):
     ]
     before = worker.memory_info().rss
     with connect(base_url) as raw:
+        raw.sendall(b"GET /v1/models HTTP/1.1\r\n" + (b"X: " + b"x" * 1000 + b"\r\n") * 50)
+        assert raw.recv(12) == b"HTTP/1.1 400"  # for its size, not after a time
+    with connect(base_url) as raw:
         raw.sendall(b"GET /v1/models HTTP/1.1\r\n")
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             for number in itertools.count():

@@ -905,7 +905,7 @@ if not server.attached and models.is_bundled():
 # vllm serve Qwen/Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # ```
 #
-# 几台互不相干的服务器，前面放一个负载均衡器，是最省事的扩展：坏一台不影响别的。每台的 `--host` 写它在内网的地址（下面是 10.0.0.1 和 10.0.0.2）。流式输出要关掉缓冲。`ip_hash` 让同一个地址总去同一台，它的前缀缓存才用得上；许多人共用一个地址时换成 `least_conn`，去请求最少的那台，负载更匀。只放行 `/v1/`，因为密钥管不住别的路径（第 07 课）。`proxy_http_version 1.1` 也要写：不然回答断在半路，看起来和完整的一样。以 nginx 为例（没有在这里跑过；跑过的一份完整配置，带密钥和限制，由 `tools/workshop/door.py` 写出，见[工作坊手册](../../docs/workshop.zh.md)）：
+# 几台互不相干的服务器，前面放一个负载均衡器，是最省事的扩展：坏一台不影响别的。每台的 `--host` 写它在内网的地址（下面是 10.0.0.1 和 10.0.0.2）。流式输出要关掉缓冲。`ip_hash` 让同一个地址总去同一台，它的前缀缓存才用得上；许多人共用一个地址时换成 `least_conn`，去请求最少的那台，负载更匀。只放行 `/v1/`，因为密钥管不住别的路径（第 07 课）。以 nginx 为例（没有在这里跑过；跑过的一份完整配置，带密钥和限制，由 `tools/workshop/door.py` 写出，见[工作坊手册](../../docs/workshop.zh.md)）：
 #
 # ```text
 # upstream qwen3 { ip_hash; server 10.0.0.1:8000; server 10.0.0.2:8000; }
@@ -913,7 +913,7 @@ if not server.attached and models.is_bundled():
 #   listen 443 ssl;
 #   ssl_certificate /etc/nginx/qwen3.crt;
 #   ssl_certificate_key /etc/nginx/qwen3.key;
-#   location /v1/ { proxy_pass http://qwen3; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 600s; }
+#   location /v1/ { proxy_pass http://qwen3; proxy_buffering off; proxy_read_timeout 600s; }
 # }
 # ```
 #
@@ -950,7 +950,7 @@ if not server.attached and models.is_bundled():
 # vllm serve Qwen/Qwen3-14B --host 127.0.0.1 --data-parallel-size 4 --tensor-parallel-size 2 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes
 # ```
 #
-# Several servers that know nothing of each other, with a load balancer in front, are the easiest way to grow: one can fail without the others. Give each one its inner address as `--host` (10.0.0.1 and 10.0.0.2 below). Streaming needs the balancer's buffering off. `ip_hash` sends an address to the same server every time, so that its prefix cache is of use; where many share one address, `least_conn` picks the server with the fewest requests and spreads the load more evenly. Pass `/v1/` alone, as the key does not guard other paths (lesson 07). `proxy_http_version 1.1` has to stand there too: else an answer that broke off looks like a whole one. In nginx (not run here; a complete configuration with keys and limits, which was run, is the one that `tools/workshop/door.py` writes, see the [workshop kit](../../docs/workshop.md)):
+# Several servers that know nothing of each other, with a load balancer in front, are the easiest way to grow: one can fail without the others. Give each one its inner address as `--host` (10.0.0.1 and 10.0.0.2 below). Streaming needs the balancer's buffering off. `ip_hash` sends an address to the same server every time, so that its prefix cache is of use; where many share one address, `least_conn` picks the server with the fewest requests and spreads the load more evenly. Pass `/v1/` alone, as the key does not guard other paths (lesson 07). In nginx (not run here; a complete configuration with keys and limits, which was run, is the one that `tools/workshop/door.py` writes, see the [workshop kit](../../docs/workshop.md)):
 #
 # ```text
 # upstream qwen3 { ip_hash; server 10.0.0.1:8000; server 10.0.0.2:8000; }
@@ -958,7 +958,7 @@ if not server.attached and models.is_bundled():
 #   listen 443 ssl;
 #   ssl_certificate /etc/nginx/qwen3.crt;
 #   ssl_certificate_key /etc/nginx/qwen3.key;
-#   location /v1/ { proxy_pass http://qwen3; proxy_http_version 1.1; proxy_buffering off; proxy_read_timeout 600s; }
+#   location /v1/ { proxy_pass http://qwen3; proxy_buffering off; proxy_read_timeout 600s; }
 # }
 # ```
 #

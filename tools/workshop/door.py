@@ -111,7 +111,7 @@ http {{
             limit_conn tables {at_once};
 
             proxy_pass {upstream};
-            proxy_http_version 1.1;  # a reply that broke off can be told from a whole one
+            proxy_http_version 1.1;  # replies in chunks, whose last one is marked
             proxy_pass_request_headers off;  # neither key nor cookie
             proxy_set_header Content-Type application/json;
             proxy_connect_timeout 5s;
