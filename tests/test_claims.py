@@ -17,7 +17,7 @@ TABLE = claims.read_claims()
 LIBRARIES = claims.installed_libraries(HERE)
 VLLM = next((library for library in LIBRARIES if library.name == "vllm"), None)
 needs_vllm = pytest.mark.skipif(VLLM is None, reason="vLLM is not installed")
-COMMANDS = re.compile(r"parser|environ|(?:word|text) .+|word|" + claims.MEMBER.pattern)
+COMMANDS = re.compile(r"parser|environ|word|text .+|" + claims.MEMBER.pattern)
 
 
 @pytest.fixture(scope="module")
