@@ -109,6 +109,13 @@ def test_the_scanner_finds_what_a_page_names_and_nothing_else(tmp_path):
     assert {mention.said for mention in claims.without_row(TABLE, found)} == new
 
 
+def test_a_default_is_that_of_its_sentence(tmp_path):
+    known, other = "By default `max_tokens` is 16 in vLLM.", "By default vLLM waits 16 s."
+    (tmp_path / "README.md").write_text(f"{known} {other}")
+    missing = claims.without_row(TABLE, claims.mentions(TABLE, [], tmp_path))
+    assert [mention.sentence for mention in missing] == [other]
+
+
 def test_a_name_that_the_course_binds_is_its_own_until_a_library_has_it(tmp_path):
     (tmp_path / "helpers").mkdir()
     (tmp_path / "helpers" / "own.py").write_text("def own_name(swift_limit): ...\n")

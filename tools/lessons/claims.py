@@ -38,7 +38,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -96,7 +96,7 @@ class Mention:
     place: str  # a lesson's number and the cell's key, or a page
     lang: str
     subject: str = ""
-    sentence: str = field(default="", compare=False)  # of a default
+    sentence: str = ""  # of a default
 
 
 @dataclass(frozen=True)
