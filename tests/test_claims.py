@@ -17,7 +17,7 @@ TABLE = claims.read_claims()
 LIBRARIES = claims.installed_libraries(HERE)
 VLLM = next((library for library in LIBRARIES if library.name == "vllm"), None)
 needs_vllm = pytest.mark.skipif(VLLM is None, reason="vLLM is not installed")
-COMMANDS = re.compile(r"parser|environ|(?:word|text) .+|word|" + claims.MEMBER.pattern)
+COMMANDS = re.compile(r"parser|environ|word|text .+|" + claims.MEMBER.pattern)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,13 @@ def test_the_scanner_finds_what_a_page_names_and_nothing_else(tmp_path):
         "77",
     }
     assert {mention.said for mention in claims.without_row(TABLE, found)} == new
+
+
+def test_a_default_is_that_of_its_sentence(tmp_path):
+    known, other = "By default `max_tokens` is 16 in vLLM.", "By default vLLM waits 16 s."
+    (tmp_path / "README.md").write_text(f"{known} {other}")
+    missing = claims.without_row(TABLE, claims.mentions(TABLE, [], tmp_path))
+    assert [mention.sentence for mention in missing] == [other]
 
 
 def test_a_name_that_the_course_binds_is_its_own_until_a_library_has_it(tmp_path):

@@ -7,9 +7,9 @@ Libraries rename flags and fields and change defaults. Whatever prose names of t
   sentence with it, ``16: max_tokens``
 - ``checked_by``: what a command reads in the installed library: ``parser`` and ``environ`` (its flags and variables),
   ``SamplingParams.seed`` (a member of a class, a parameter of a function), the same with ``=16`` (its default),
-  ``word`` (its source has the name, or the one that follows), ``text ...`` (its source has this text); or what else
-  has shown it: ``pin`` (a requirements file), ``tests/test_x.py::test_name``, ``05 scores`` (lesson and key of a code
-  cell), ``run`` (by hand, on that day), an address
+  ``word`` (its source has the name), ``text ...`` (its source has this text); or what else has shown it: ``pin`` (a
+  requirements file), ``tests/test_x.py::test_name``, ``05 scores`` (lesson and key of a code cell), ``run`` (by hand,
+  on that day), an address
 - ``holds`` and ``fails``: the versions of the library on which it was found and was not found. A name that prose calls
   gone fails everywhere.
 - ``date``: the day of the last check
@@ -38,7 +38,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -96,7 +96,7 @@ class Mention:
     place: str  # a lesson's number and the cell's key, or a page
     lang: str
     subject: str = ""
-    sentence: str = field(default="", compare=False)  # of a default
+    sentence: str = ""  # of a default
 
 
 @dataclass(frozen=True)
@@ -267,12 +267,12 @@ def without_mention(claims: list[Claim], found: list[Mention]) -> list[Claim]:
 
 def is_so(claim: Claim, library: Library) -> bool | None:
     """Whether the installed library has what the claim is about; None for a claim that no command checks."""
-    how, _, what = claim.checked_by.partition(" ")
-    if how == "text":
-        return any(what in text for text in library.files.values())
+    if claim.checked_by.startswith("text "):
+        wanted = claim.checked_by.removeprefix("text ")
+        return any(wanted in text for text in library.files.values())
     sets = {"parser": "flags", "environ": "variables", "word": "words"}
-    if how in sets:
-        return (what or claim.said) in getattr(library, sets[how])
+    if claim.checked_by in sets:
+        return claim.said in getattr(library, sets[claim.checked_by])
     member = MEMBER.fullmatch(claim.checked_by)
     if not member:
         return None
