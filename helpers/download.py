@@ -24,6 +24,7 @@ from helpers.config import refuse_other_families
 from helpers.files import replacing
 from helpers.language import say
 
+SENSELESS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what the client raises at nonsense
 CONFIG_LIMIT = 1_000_000  # bytes of a config.json; the longest published ones have a few thousand
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -121,6 +122,7 @@ def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
     try:
         endpoint = HubApi(HubConfig()).resolve_endpoint_for_read(model_id)
         entries = HubApi(endpoint=endpoint).list_repo_files(model_id, "model", revision=revision)
+        files = {entry.path: [entry.size, entry.sha256 or None] for entry in entries if not entry.is_dir}
     except NotExistError:
         if revision != "master" and _ask_hub(model_id, "master"):
             raise CourseError(
@@ -131,7 +133,8 @@ def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
             f"ModelScope 上没有 {model_id}：检查所有者、大小写和拼写，例如 Qwen/Qwen3-8B。",
             f"ModelScope has no {model_id}: check owner, case and spelling, as in Qwen/Qwen3-8B.",
         ) from None
-    files = {entry.path: [entry.size, entry.sha256 or None] for entry in entries if not entry.is_dir}
+    except SENSELESS as error:
+        raise _senseless(model_id, error) from error
     bad = [path for path, (size, _) in files.items() if not _is_sound(path, size)]
     if bad:
         raise CourseError(
@@ -214,6 +217,16 @@ def _fetch(model_id: str, revision: str, endpoint: str, cache: Path, folder: Pat
             cut_off = all(isinstance(cause, NetworkError) for cause in error.failed_files.values())
             if not cut_off or _present(folder, files) <= before:
                 raise
+        except SENSELESS as error:
+            raise _senseless(model_id, error) from error
+
+
+def _senseless(model_id: str, error: Exception) -> CourseError:
+    return CourseError(
+        f"看不懂 ModelScope 对 {model_id} 的回答（{type(error).__name__}）：过一会儿再运行，或检查代理。",
+        f"The hub's answer about {model_id} makes no sense ({type(error).__name__}): run it again later, or check the "
+        "proxy.",
+    )
 
 
 def _present(folder: Path, files: dict[str, list]) -> int:
