@@ -117,7 +117,7 @@ def _place(model_id: str, revision: str, folder: str | Path | None) -> tuple[Pat
 def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
     """Endpoint that has the model, and its files: path -> [bytes, sha256 or None]."""
     from modelscope_hub import HubApi, HubConfig
-    from modelscope_hub.errors import NotExistError
+    from modelscope_hub.errors import HubError, NotExistError
 
     try:
         endpoint = HubApi(HubConfig()).resolve_endpoint_for_read(model_id)
@@ -133,6 +133,8 @@ def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
             f"ModelScope 上没有 {model_id}：检查所有者、大小写和拼写，例如 Qwen/Qwen3-8B。",
             f"ModelScope has no {model_id}: check owner, case and spelling, as in Qwen/Qwen3-8B.",
         ) from None
+    except (HubError, OSError):
+        raise  # download() explains these; some are ValueErrors too
     except SENSELESS as error:
         raise _senseless(model_id, error) from error
     bad = [path for path, (size, _) in files.items() if not _is_sound(path, size)]
@@ -203,7 +205,7 @@ def _refuse_no_folder(folder: Path) -> None:
 def _fetch(model_id: str, revision: str, endpoint: str, cache: Path, folder: Path, files: dict[str, list]) -> Path:
     """Runs the client, again as long as the connection breaks but bytes arrive. Returns the client's folder."""
     from modelscope_hub.compat.snapshot_download import snapshot_download
-    from modelscope_hub.errors import FileDownloadError, NetworkError
+    from modelscope_hub.errors import FileDownloadError, HubError, NetworkError
 
     while True:
         before = _present(folder, files)
@@ -217,6 +219,8 @@ def _fetch(model_id: str, revision: str, endpoint: str, cache: Path, folder: Pat
             cut_off = all(isinstance(cause, NetworkError) for cause in error.failed_files.values())
             if not cut_off or _present(folder, files) <= before:
                 raise
+        except (HubError, OSError):
+            raise
         except SENSELESS as error:
             raise _senseless(model_id, error) from error
 
@@ -310,7 +314,7 @@ def _explain(error: Exception, folder: Path) -> CourseError:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.download", description="Download a model, verified.")
     parser.add_argument("model", help="ModelScope id, for example Qwen/Qwen3-0.6B")
-    parser.add_argument("--revision", default="master", help="branch or tag")
+    parser.add_argument("--revision", default="master", help="branch, tag or commit")
     parser.add_argument("--folder", help="where to put it (default: ModelScope's cache)")
     options = parser.parse_args(arguments)
     try:
