@@ -44,7 +44,8 @@ def num_experts(config: dict) -> int:
     for key in ("num_experts", "num_local_experts"):
         if text.get(key) not in (None, 0):
             return number(text, key)
-    return 0
+    kind = str(text.get("model_type")).removesuffix("_text")
+    return number(text, "num_experts") if kind.endswith("_moe") or kind == "qwen3_next" else 0
 
 
 def sparse_layers(config: dict) -> int:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from helpers import CourseError, catalogue
 from helpers.config import number, part, refuse_other_families, text_config, wrong
@@ -19,6 +19,12 @@ from helpers.files import TEXT_LIMIT, parse_json, read_text
 
 LISTING = ".course-files.json"  # what the hub listed, written by helpers/download.py
 TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
+READ_AS = {  # files that are read whole: one that is there has to be readable
+    "config.json": "config",
+    "generation_config.json": "generation_config",
+    "tokenizer_config.json": "tokenizer_config",
+    "chat_template.jinja": "chat_template",
+}
 RENDER_SECONDS = 30  # of the clock, for a machine on which helpers/_render.py cannot limit its own computing time
 
 
@@ -76,7 +82,7 @@ class Checkpoint:
     def generation_config(self) -> dict:
         """``generation_config.json``, empty where there is none."""
         file = self.folder / "generation_config.json"
-        return read_json(file) if file.exists() else {}
+        return read_json(file) if os.path.lexists(file) else {}
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -107,7 +113,7 @@ class Checkpoint:
         what = None
         if self.architecture and not self.architecture.endswith("ForCausalLM"):
             what = self.architecture, self.architecture
-        elif (self.folder / "modules.json").exists() or "embed_tokens.weight" in stored:
+        elif os.path.lexists(self.folder / "modules.json") or "embed_tokens.weight" in stored:
             what = "向量（embedding）或排序模型", "an embedding or reranking model"
         if what:
             raise CourseError(
@@ -119,12 +125,12 @@ class Checkpoint:
     def chat_template(self) -> str | None:
         """Text of the chat template: a file of its own, or in older models a field of tokenizer_config.json."""
         file = self.folder / "chat_template.jinja"
-        if file.exists():
+        if os.path.lexists(file):
             try:
                 return read_text(file)
             except (OSError, ValueError) as error:
                 raise damaged(f"读不了 {file}（{error}）", f"{file} cannot be read ({error})") from error
-        template = self._tokenizer_config.get("chat_template")
+        template = self.tokenizer_config.get("chat_template")
         if isinstance(template, list):  # several by name
             named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
             template = named.get("default")
@@ -136,15 +142,16 @@ class Checkpoint:
         return template
 
     @cached_property
-    def _tokenizer_config(self) -> dict:
+    def tokenizer_config(self) -> dict:
+        """``tokenizer_config.json``, empty where there is none."""
         file = self.folder / "tokenizer_config.json"
-        return read_json(file) if file.exists() else {}
+        return read_json(file) if os.path.lexists(file) else {}
 
     @cached_property
     def _special_tokens(self) -> dict[str, str]:
         """Tokens that templates may name, such as ``eos_token``: text, or an object whose ``content`` is the text."""
         found = {}
-        for key, value in self._tokenizer_config.items():
+        for key, value in self.tokenizer_config.items():
             text = value.get("content") if isinstance(value, dict) else value
             if key.endswith("_token") and isinstance(text, str):
                 found[key] = text
@@ -178,7 +185,7 @@ class Checkpoint:
     def stored_bytes(self) -> int:
         """Bytes of the weight files."""
         files = [self.folder / name for name in self.shards]
-        return sum(file.stat().st_size for file in files if file.is_file())
+        return sum(file.stat().st_size for file in files if os.path.isfile(file))
 
     @cached_property
     def shards(self) -> dict[str, Shard | None]:
@@ -195,7 +202,7 @@ class Checkpoint:
     def weight_map(self) -> dict[str, str] | None:
         """Tensor -> weight file, from the index of a model in several files; None without one, empty if unreadable."""
         index = self.folder / "model.safetensors.index.json"
-        if not index.exists():
+        if not os.path.lexists(index):
             return None
         try:
             found = read_json(index).get("weight_map")
@@ -223,12 +230,13 @@ class Checkpoint:
         """
         broken = {path for path, (size, _) in self.listing.items() if not _has_size(self.folder / path, size)}
         broken |= self._begun()
-        if not any((self.folder / name).is_file() for name in TOKENIZERS):
+        if not any(os.path.isfile(self.folder / name) for name in TOKENIZERS):
             broken.add(TOKENIZERS[0])
-        try:
-            self.config  # noqa: B018 - read to see whether it can be
-        except CourseError:
-            broken.add("config.json")
+        for name, read in READ_AS.items():
+            try:
+                getattr(self, read)
+            except CourseError:
+                broken.add(name)
         if self.weight_map == {}:
             broken.add("model.safetensors.index.json")
         expected: dict[str, set] = {}
@@ -245,7 +253,7 @@ class Checkpoint:
         for found in self.folder.rglob("*.incomplete"):
             file = found.relative_to(self.folder).with_suffix("")
             hidden = any(name.startswith(".") for name in file.parts)
-            if not hidden and not (self.folder / file).is_file():
+            if not hidden and not os.path.isfile(self.folder / file):
                 begun.add(str(file))
         return begun
 
@@ -297,12 +305,11 @@ def _is_tensor(entry) -> bool:
     """Whether a header's entry has the form {dtype, shape, data_offsets}."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
-    offsets = entry.get("data_offsets", [])
-    in_order = _are_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]
-    return _are_sizes(entry.get("shape")) and in_order
+    shape, offsets = entry.get("shape"), entry.get("data_offsets") or []
+    return _are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]
 
 
-def _are_sizes(values) -> bool:
+def _are_sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
@@ -316,7 +323,7 @@ def _read_shard(file: Path) -> Shard | None:
 
 
 def _has_size(file: Path, size: int) -> bool:
-    return file.is_file() and file.stat().st_size == size
+    return os.path.isfile(file) and os.path.getsize(file) == size
 
 
 def _is_listed(path: str, entry) -> bool:

@@ -24,6 +24,7 @@ from helpers.config import refuse_other_families
 from helpers.files import replacing
 from helpers.language import say
 
+SENSELESS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what the client raises at nonsense
 CONFIG_LIMIT = 1_000_000  # bytes of a config.json; the longest published ones have a few thousand
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -116,11 +117,12 @@ def _place(model_id: str, revision: str, folder: str | Path | None) -> tuple[Pat
 def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
     """Endpoint that has the model, and its files: path -> [bytes, sha256 or None]."""
     from modelscope_hub import HubApi, HubConfig
-    from modelscope_hub.errors import NotExistError
+    from modelscope_hub.errors import HubError, NotExistError
 
     try:
         endpoint = HubApi(HubConfig()).resolve_endpoint_for_read(model_id)
         entries = HubApi(endpoint=endpoint).list_repo_files(model_id, "model", revision=revision)
+        files = {entry.path: [entry.size, entry.sha256 or None] for entry in entries if not entry.is_dir}
     except NotExistError:
         if revision != "master" and _ask_hub(model_id, "master"):
             raise CourseError(
@@ -131,7 +133,10 @@ def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
             f"ModelScope 上没有 {model_id}：检查所有者、大小写和拼写，例如 Qwen/Qwen3-8B。",
             f"ModelScope has no {model_id}: check owner, case and spelling, as in Qwen/Qwen3-8B.",
         ) from None
-    files = {entry.path: [entry.size, entry.sha256 or None] for entry in entries if not entry.is_dir}
+    except (HubError, OSError):
+        raise  # download() explains these; some are ValueErrors too
+    except SENSELESS as error:
+        raise _senseless(model_id, error) from error
     bad = [path for path, (size, _) in files.items() if not _is_sound(path, size)]
     if bad:
         raise CourseError(
@@ -200,7 +205,7 @@ def _refuse_no_folder(folder: Path) -> None:
 def _fetch(model_id: str, revision: str, endpoint: str, cache: Path, folder: Path, files: dict[str, list]) -> Path:
     """Runs the client, again as long as the connection breaks but bytes arrive. Returns the client's folder."""
     from modelscope_hub.compat.snapshot_download import snapshot_download
-    from modelscope_hub.errors import FileDownloadError, NetworkError
+    from modelscope_hub.errors import FileDownloadError, HubError, NetworkError
 
     while True:
         before = _present(folder, files)
@@ -214,6 +219,18 @@ def _fetch(model_id: str, revision: str, endpoint: str, cache: Path, folder: Pat
             cut_off = all(isinstance(cause, NetworkError) for cause in error.failed_files.values())
             if not cut_off or _present(folder, files) <= before:
                 raise
+        except (HubError, OSError):
+            raise
+        except SENSELESS as error:
+            raise _senseless(model_id, error) from error
+
+
+def _senseless(model_id: str, error: Exception) -> CourseError:
+    return CourseError(
+        f"看不懂 ModelScope 对 {model_id} 的回答（{type(error).__name__}）：过一会儿再运行，或检查代理。",
+        f"The hub's answer about {model_id} makes no sense ({type(error).__name__}): run it again later, or check the "
+        "proxy.",
+    )
 
 
 def _present(folder: Path, files: dict[str, list]) -> int:
@@ -297,7 +314,7 @@ def _explain(error: Exception, folder: Path) -> CourseError:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.download", description="Download a model, verified.")
     parser.add_argument("model", help="ModelScope id, for example Qwen/Qwen3-0.6B")
-    parser.add_argument("--revision", default="master", help="branch or tag")
+    parser.add_argument("--revision", default="master", help="branch, tag or commit")
     parser.add_argument("--folder", help="where to put it (default: ModelScope's cache)")
     options = parser.parse_args(arguments)
     try:

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import re
+import reprlib
 import sys
 import tomllib
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def find(value: str) -> Checkpoint:
             "behind your back.",
         )
     names = ", ".join(sorted(path.name for path in BUNDLED.glob("*/")))
+    value = value if value.isprintable() and len(value) < 200 else reprlib.repr(value)
     raise CourseError(
         f"找不到模型 {value}：可以写文件夹、已下载的 id（如 Qwen/Qwen3-8B）或自带模型（{names}）。",
         f"No model {value}: name a folder, a downloaded id such as Qwen/Qwen3-8B, or a bundled model ({names}).",
@@ -196,7 +198,7 @@ def use(value: str, variable: str = MODEL_VARIABLE) -> Path:
     try:
         content = text.encode()
         right = tomllib.loads(text) == settings | {key: chosen_value}
-    except ValueError:  # a folder's name that is no UTF-8, or a value of several lines
+    except (ValueError, RecursionError):  # a folder's name that is no UTF-8, or a value of several lines
         right = False
     if not right:
         raise CourseError(

@@ -27,6 +27,7 @@ ARRAYS = (
     "provenance", "weights", "entropy",
 )  # fmt: skip
 MOST_BYTES = 2**30  # in all arrays of a file: a long text through Qwen3-235B-A22B takes a tenth of it
+TOO_LARGE = "its arrays are too large"
 MOST_EXPERTS = MOST_LAYERS = 10_000  # Qwen3-235B-A22B has 128 in each of 94 layers
 MOVED = {  # where the other names of this module are today; notebooks of 0.1.0 look for all of them here
     "helpers.capture": (
@@ -169,8 +170,8 @@ class RoutingTrace:
             raise CourseError(f"{path}: {error.zh}", f"{path}: {error.en}") from None
         except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise a dozen different kinds
             raise CourseError(
-                f"{path} 不是完整的路由轨迹（{type(error).__name__}）：请重新采集或重新下载。",
-                f"{path} is no complete routing trace ({type(error).__name__}): capture or download it again.",
+                f"{path} 不是完整的路由轨迹（{_reason(error)}）：请重新采集或重新下载。",
+                f"{path} is no complete routing trace ({_reason(error)}): capture or download it again.",
             ) from None
         raise CourseError(
             f"{path} 是第 {version} 版的路由轨迹，这里读第 {FILE_VERSION} 版：请重新采集。",
@@ -197,11 +198,15 @@ class RoutingTrace:
         )
 
 
+def _reason(error: Exception) -> str:
+    return str(error) if str(error) == TOO_LARGE else type(error).__name__
+
+
 def _read_arrays(file) -> dict[str, np.ndarray]:
     """The arrays of a trace in a ``.npz`` file; what else lies in it is not read. ValueError if they are too large."""
     names = [name for name in ARRAYS if name in file.files]
     if sum(file.zip.getinfo(f"{name}.npy").file_size for name in names) > MOST_BYTES:
-        raise ValueError("its arrays are too large")
+        raise ValueError(TOO_LARGE)
     return {name: file[name] for name in names}
 
 

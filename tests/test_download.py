@@ -19,6 +19,7 @@ from modelscope_hub.compat.snapshot_download import snapshot_download
 from helpers import ROOT, CourseError, machine, models
 from helpers import download as module
 from helpers.cache import hub_folders
+from helpers.checkpoint import LISTING
 from helpers.download import download, verify
 
 NAME = "course/toy-0.1"
@@ -404,3 +405,60 @@ def test_command_line(hub, model, tmp_path, capsys):
     assert module.main(["course/other"]) == 1
     shown = capsys.readouterr()
     assert shown.out == "" and len([line for line in shown.err.splitlines() if "course/other" in line]) == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../../../evil", "/tmp/evil", "a/../../evil", "..", "a//b", "C:\\evil", "..\\evil", "a\0b", "", LISTING, "./x"],
+)
+def test_a_hub_that_lists_paths_outside_the_folder_is_not_trusted(path, hub, model, tmp_path):
+    (model / "evil").write_text("x")
+    with FaultyHub({NAME: model}, cache=hub.cache) as other:
+        other.faults["list"] = {"evil": {"Path": path}}
+        refuses("cannot be trusted", NAME)
+        assert other.requests == [] and not any(hub.cache.glob("**/evil")) and not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    "change", [{"Size": -1}, {"Size": "x"}, {"Size": None}, {"Path": 5}, {"Path": None}, {"Size": []}]
+)
+def test_a_list_of_wrong_values_is_one_sentence(change, hub):
+    hub.faults["list"] = {SHARDS[0]: change}
+    refuses("cannot be trusted|makes no sense|disk|arrived wrong|incomplete", NAME)
+
+
+def a_file(place):
+    place.write_text("x")
+
+
+def dangling(place):
+    place.symlink_to("nowhere")
+
+
+def loop(place):
+    place.symlink_to(place)
+
+
+@pytest.mark.parametrize("below", ["", "deeper/and deeper"])
+@pytest.mark.parametrize("what", [a_file, dangling, loop])
+def test_what_is_no_folder_is_named_with_its_path(what, below, hub, tmp_path):
+    what(tmp_path / "taken")
+    refuses(
+        f"{tmp_path / 'taken'} is (not a folder|a link that leads nowhere)", NAME, folder=tmp_path / "taken" / below
+    )
+    assert fetched(hub) == []
+
+
+def test_a_folder_where_a_file_should_be_is_named(hub, tmp_path):
+    (tmp_path / "mine" / SHARDS[0]).mkdir(parents=True)
+    refusal = refuses(SHARDS[0], NAME, folder=tmp_path / "mine")
+    assert "network" not in refusal.en
+
+
+def test_a_config_that_cannot_be_read_stops_before_the_weights(hub, model, tmp_path):
+    for content in ("[" * 100_000, "[]", "{}", '{"model_type": 5}', "<html>"):
+        (model / "config.json").write_text(content)
+        with FaultyHub({NAME: model}, cache=tmp_path / "other") as other:
+            refuses("config.json|model_type", NAME)
+            assert [request.path for request in other.requests] == ["config.json"]
+        assert not (tmp_path / "other/models").exists()

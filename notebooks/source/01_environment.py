@@ -508,7 +508,7 @@ for dtype in ("bf16", "fp8", "awq"):
 #
 # 更早的 V100（7.0）、P40 和 GTX 1080 Ti（6.1）在 7.5 之下：课程的 vLLM 在这些卡上一个模型也运行不了，量化与否都一样；体检和 `make env` 会说出来，用 `SET=cpu`。
 #
-# 多张卡还有一个坑：FP8 的检查点每 128 × 128 个权重共用一个缩放系数，切开后每份必须是 128 的整数倍。Qwen3-30B-A3B 每个专家的宽度是 768，分给 4 张卡是 192，vLLM 会[拒绝启动](https://github.com/vllm-project/vllm/issues/25292)；2 张卡可以。计算器会指出这一点。
+# 多张卡还有一个坑：FP8 的检查点每 128 × 128 个权重共用一个缩放系数。普通的层切开后，每份必须是 128 的整数倍：Qwen3-4B 的 MLP 宽 9728，分给 8 张卡是 1216，vLLM 拒绝启动；4 张卡可以。专家宽松一些：vLLM 0.32 会把它们的块切细，最小到 32，所以每个专家宽 768 的 Qwen3-30B-A3B 能分给 4 张卡（块是 64）和 8 张卡（块是 32）；老版本在 4 张卡上就[拒绝启动](https://github.com/vllm-project/vllm/issues/25292)。计算器按 vLLM 0.32 的规则指出切不开的情况；我们没有在多张卡上试过。
 #
 # ### 练习 3 ★★☆（5 分钟，选读）：多张卡
 #
@@ -525,7 +525,7 @@ for dtype in ("bf16", "fp8", "awq"):
 #
 # The older V100 (7.0), P40 and GTX 1080 Ti (6.1) are below 7.5: the course's vLLM runs no model at all on them, quantised or not; the pre-flight check and `make env` say so, and `SET=cpu` remains.
 #
-# Several cards have one more trap: an FP8 checkpoint keeps one scale for each 128 × 128 weights, so each card's part must be a multiple of 128. An expert of Qwen3-30B-A3B is 768 wide; on 4 cards that is 192, and vLLM [refuses to start](https://github.com/vllm-project/vllm/issues/25292); 2 cards work. The calculator points this out.
+# Several cards have one more trap: an FP8 checkpoint keeps one scale for each 128 × 128 weights. Of an ordinary layer each card's part must be a multiple of 128: the MLP of Qwen3-4B is 9728 wide, on 8 cards that is 1216, and vLLM refuses to start; 4 cards work. Experts may be cut finer: vLLM 0.32 refines their blocks, down to 32, so Qwen3-30B-A3B with experts 768 wide runs on 4 cards (blocks of 64) and on 8 (blocks of 32); older versions [refused](https://github.com/vllm-project/vllm/issues/25292) 4 already. The calculator points out what cannot be cut, by the rule of vLLM 0.32; none of it was tried on several cards.
 #
 # ### Exercise 3 ★★☆ (5 minutes, extra): several cards
 #

@@ -177,13 +177,13 @@ weight_files = sorted(chosen.glob("*.safetensors"))
 # | `config.json` | 结构：层数、宽度、头数、词表大小 | 谁也加载不了 |
 # | `model.safetensors`，或 `model-00001-of-00005.safetensors` 等 | 权重，大模型分成几片 | 加载不了 |
 # | `model.safetensors.index.json` | 哪个张量在哪一片；只有一片时没有它 | 分片的模型加载不了 |
-# | `tokenizer.json` | 分词器：词元和编号 | 文字进不去也出不来 |
+# | `tokenizer.json` | 分词器：词元和编号 | 文字进不去也出不来，除非有下面说的旧格式 |
 # | `tokenizer_config.json` | 分词器的设置，较早的模型把对话模板也放在里面 | 特殊词元或模板不对 |
 # | `chat_template.jinja` | 对话模板，第 05 课细讲 | 能续写，不会对话 |
 # | `generation_config.json` | 推荐的采样参数和结束词元 | 能用，但 vLLM 会改用自己的默认值 |
 # | `README.md` 和图片 | 说明 | 不影响 |
 #
-# 真正的 Qwen3 另有 `vocab.json` 和 `merges.txt`，是分词器的旧格式，有 `tokenizer.json` 时用不到。
+# 真正的 Qwen3 另有 `vocab.json` 和 `merges.txt`，是分词器的旧格式，有 `tokenizer.json` 时用不到；没有时，transformers 能从它们建出分词器。
 #
 # ## 用几个字节读出参数量
 #
@@ -195,13 +195,13 @@ weight_files = sorted(chosen.glob("*.safetensors"))
 # | `config.json` | the architecture: layers, widths, heads, vocabulary | nothing can load the model |
 # | `model.safetensors`, or `model-00001-of-00005.safetensors` and so on | the weights, in several shards for large models | it does not load |
 # | `model.safetensors.index.json` | which tensor is in which shard; absent where there is one file | a model in shards does not load |
-# | `tokenizer.json` | the tokenizer: tokens and their ids | text gets neither in nor out |
+# | `tokenizer.json` | the tokenizer: tokens and their ids | text gets neither in nor out, unless the older format below is there |
 # | `tokenizer_config.json` | settings of the tokenizer; in older models also the chat template | special tokens or the template go wrong |
 # | `chat_template.jinja` | the chat template, see lesson 05 | it continues text but cannot chat |
 # | `generation_config.json` | recommended sampling parameters and stop tokens | it works, with vLLM's own defaults |
 # | `README.md` and pictures | the description | no effect |
 #
-# A real Qwen3 also has `vocab.json` and `merges.txt`, the tokenizer's older format, which is not needed beside `tokenizer.json`.
+# A real Qwen3 also has `vocab.json` and `merges.txt`, the tokenizer's older format, which is not needed beside `tokenizer.json`; without that file, transformers builds the tokenizer from them.
 #
 # ## Count the parameters from a few bytes
 #
@@ -509,7 +509,6 @@ for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if 
 #
 # - 模型只在那里：许多社区的微调版和量化版没有搬到 ModelScope。
 # - 你在海外，或机器上已经有它的缓存（`~/.cache/huggingface`）。
-# - 你要固定到某一次提交：那里的 `revision` 可以是提交的哈希。
 # - 模型要先同意许可：在它的网页上同意，再 `hf auth login`。
 #
 # 命令是 `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`；在大陆可以只为这一条命令指定镜像：`HF_ENDPOINT=https://hf-mirror.com hf download ...`。下载完同样用 `Checkpoint(folder).broken` 检查，`COURSE_MODEL` 也可以指向这个文件夹。本课的演练没有连接过 HuggingFace。
@@ -523,7 +522,6 @@ for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if 
 #
 # - for models that are only there: many fine-tuned and quantised versions by the community were never moved to ModelScope;
 # - outside China, or where its cache is on the machine already (`~/.cache/huggingface`);
-# - to pin one commit: there, `revision` may be a commit's hash;
 # - for models behind a licence: accept it on the model's page, then `hf auth login`.
 #
 # The command is `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`; in mainland China a mirror can be set for that one command: `HF_ENDPOINT=https://hf-mirror.com hf download ...`. Check it with `Checkpoint(folder).broken` as well; `COURSE_MODEL` may name that folder. The rehearsal of this lesson never connected to HuggingFace.
@@ -561,7 +559,7 @@ print("scratch exists:", Path(scratch.name).exists())
 # 2. 服务器不理会 Range，从头发了整个文件；客户端会从头写这一个文件，结果仍然正确。
 # 3. 不一定：分片可能被截短，或内容有错。前者看文件头，后者看 SHA256。
 # 4. 词嵌入和输出矩阵共用一份参数，文件里却存了两份。
-# 5. 设得太晚（在导入之后），或者传的是本地不存在的路径，被当成了 HuggingFace 的 id。
+# 5. 设得太晚（在导入之后）；或者其实设对了：模型来自 ModelScope，vLLM 0.32 仍会向 HuggingFace 查一些元数据。
 #
 # </details>
 #
@@ -603,7 +601,7 @@ print("scratch exists:", Path(scratch.name).exists())
 # 2. The server ignores Range and sends the whole file; the client writes this one file from the start, and the result is right all the same.
 # 3. Not necessarily: a shard may be cut short or wrong inside. The header shows the first, the SHA256 the second.
 # 4. Embedding and output matrix share their parameters, yet the file stores both.
-# 5. It was set too late (after the import), or the path does not exist here and is taken for an id on HuggingFace.
+# 5. It was set too late (after the import); or it is set right: the model comes from ModelScope, and vLLM 0.32 still asks HuggingFace for some metadata.
 #
 # </details>
 #

@@ -1202,7 +1202,7 @@ def report(folder):
         try:
             tensors |= set() if file.name.startswith(".") else header(file)
         except (OSError, ValueError, TypeError, RecursionError):
-            return print(f"{file} is no whole safetensors file: download it again.")
+            return print(f"{file} is damaged: download it again.")
     if not tensors:
         return print(f"{folder} has no safetensors files: the download may be incomplete.")
     heads = config["num_attention_heads"]
