@@ -1,6 +1,7 @@
 """helpers/server.py: its command, what a running server answers, attaching to another. For its end: test_server_end."""
 
 import contextlib
+import http.client
 import json
 import math
 import os
@@ -191,6 +192,19 @@ def test_the_log_can_be_read_while_the_server_writes_it(server):
     last, after = server.log_tail(1), server.log_tail(10**6)  # vLLM may say something of its own in between
     assert after.startswith(before) and "GET /v1/models" in after[len(before) :]
     assert tail in after and last in after[len(before) :] and len(last.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_an_idle_connection_outlives_the_patience_of_clients(server):
+    """httpx gives up an idle connection after 5 s: the server must not close it at the same moment, or before."""
+    connection = http.client.HTTPConnection(HOST, server.port, timeout=60)
+    connection.request("GET", "/v1/models")
+    connection.getresponse().read()
+    kept = connection.sock
+    time.sleep(7)  # by vLLM's default it is closed after 5
+    connection.request("GET", "/v1/models")
+    assert json.loads(connection.getresponse().read())["data"] and connection.sock is kept is not None
+    connection.close()
 
 
 @pytest.mark.slow
