@@ -94,8 +94,8 @@ class Server(Endpoint):
         self._gpu_share = options.get("gpu_memory_utilization", GPU_SHARE)
         workers = options.get("tensor_parallel_size", 1) * options.get("pipeline_parallel_size", 1)
         self._left_out = {"VLLM_ENABLE_V1_MULTIPROCESSING"} if workers > 1 else set()  # workers are processes
-        # Clients keep an idle connection for 5 s (httpx), and so does vLLM unless told: a request might meet one that the
-        # server is just closing.
+        # Clients keep an idle connection for 5 s (httpx), and so does vLLM unless told: a request might meet one that
+        # the server is just closing.
         idle = {"VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75"}
         self._environment = self._allowed(environment(checkpoint) | idle)
         if workers > 1 and on_cpu():  # one core for each, or they would wait for each other on the same one
