@@ -78,6 +78,15 @@ def test_a_broken_stream_is_shown_as_broken(reply):
     assert shown.turns[1]["text"] == "half" and "Error" in shown.turns[1]["state"] and not shown.busy
 
 
+def test_chunks_that_hold_nothing_are_passed_over():
+    empty = [{"choices": None}, {"choices": [{"index": 0, "delta": None, "finish_reason": None}]}]
+    with FaultyServer(stream({"content": "ok"}, first=empty)) as server:
+        shown = panel(server)
+        shown.ask("?")
+        shown.wait(60)
+    assert (shown.turns[1]["text"], shown.turns[1]["state"]) == ("ok", "done")
+
+
 def test_stop_ends_the_stream_and_the_panel_stays_usable():
     endless = stream(*[{"content": "x"}] * 1000, pause=0.02)
     with FaultyServer(endless, stream({"content": "fine"})) as server:

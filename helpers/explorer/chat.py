@@ -131,12 +131,12 @@ class ChatPanel(anywidget.AnyWidget):
         ) as stream:
             self._open = stream
             for chunk in stream:
-                for choice in chunk.choices:
+                for choice in chunk.choices or []:
                     delta, finished = choice.delta, choice.finish_reason or finished
                     turn["thought"] += (
                         getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
                     )
-                    turn["text"] += delta.content or ""
+                    turn["text"] += getattr(delta, "content", None) or ""
                 if self._stopping.is_set():
                     return "stopped"  # leaving the block closes the connection, and vLLM drops the request
                 if time.monotonic() - shown >= PAUSE:

@@ -250,7 +250,7 @@ print(body)
 # |---|---|
 # | `role` | 总是 `assistant` |
 # | `reasoning` | 思考；旧版 vLLM 叫 `reasoning_content` |
-# | `content` | 答案；想到一半被截断，或只调用了工具时是 null |
+# | `content` | 答案；想到一半被截断、只调用了工具、解析器把答案当成了思考时是 null |
 # | `tool_calls` | 要调用的工具，后面会讲；这时 `finish_reason` 是 `tool_calls` |
 # | `refusal` `annotations` `audio` `function_call` | OpenAI 自己的功能，vLLM 留空 |
 # | `completion_tokens_details` | 在 `usage` 里，`reasoning_tokens` 是思考用掉的词元数；vLLM 0.19 没有 |
@@ -264,7 +264,7 @@ print(body)
 # |---|---|
 # | `role` | always `assistant` |
 # | `reasoning` | the thought; older versions of vLLM call it `reasoning_content` |
-# | `content` | the answer; null if the thought was cut, or if only a tool was called |
+# | `content` | the answer; null if the thought was cut, if only a tool was called, or if the parser took the answer for a thought |
 # | `tool_calls` | tools to call, see below; `finish_reason` is then `tool_calls` |
 # | `refusal` `annotations` `audio` `function_call` | features of OpenAI's own; vLLM leaves them empty |
 # | `completion_tokens_details` | inside `usage`: `reasoning_tokens` counts the tokens of the thought; vLLM 0.19 has none |
@@ -1387,7 +1387,7 @@ except openai.APIConnectionError as error:
 # ## 自测
 #
 # 1. 为什么同一个问题，两个端点的 `prompt_tokens` 不同？
-# 2. `content` 是 `None`，可能是哪两种情况？怎样区分？
+# 2. `content` 是 `None`，可能是哪三种情况？怎样区分？
 # 3. 服务器设了密钥，没有密钥的人还能做什么？
 # 4. 怎样在流式输出里得到 `usage`？会给读流的程序带来什么麻烦？
 # 5. 为什么把工具的错误发回给模型，而不是让程序停下？
@@ -1395,7 +1395,7 @@ except openai.APIConnectionError as error:
 # <details><summary>答案</summary>
 #
 # 1. 对话端点先套模板，多出角色和换行等词元；补全端点原样使用。
-# 2. 思考被截断（`finish_reason` 是 `length`），或只调用了工具（`tool_calls`）。
+# 2. 思考被截断（`finish_reason` 是 `length`），只调用了工具（`tool_calls`），或解析器拿走了答案（`stop`，答案在 `reasoning` 里）。
 # 3. 读 `/metrics`、`/tokenize`、`/version`，用 `/invocations` 让模型生成；走 http 时还能偷看线路上的一切。
 # 4. 加上 `stream_options` 的 `include_usage`；最后一段的 `choices` 是空的。
 # 5. 模型常能改正参数再试一次；圈数有上限，不会没完没了。
@@ -1432,7 +1432,7 @@ except openai.APIConnectionError as error:
 # ## Test yourself
 #
 # 1. Why do the two endpoints count different `prompt_tokens` for one question?
-# 2. `content` is `None`: which two cases are there, and how do you tell them apart?
+# 2. `content` is `None`: which three cases are there, and how do you tell them apart?
 # 3. The server has a key. What can people without it still do?
 # 4. How do you get `usage` in a stream, and what trouble does it make for the reader?
 # 5. Why send a tool's error back to the model instead of stopping?
@@ -1440,7 +1440,7 @@ except openai.APIConnectionError as error:
 # <details><summary>Answers</summary>
 #
 # 1. The chat endpoint applies the template first, which adds tokens for roles and line breaks; completions takes the text as it stands.
-# 2. The thought was cut (`finish_reason` is `length`), or only a tool was called (`tool_calls`).
+# 2. The thought was cut (`finish_reason` is `length`), only a tool was called (`tool_calls`), or the parser took the answer (`stop`, and it stands in `reasoning`).
 # 3. Read `/metrics`, `/tokenize` and `/version`, and let the model generate by `/invocations`; over http, also watch everything on the wire.
 # 4. With `include_usage` in `stream_options`; the last chunk then has no `choices`.
 # 5. A model can often correct its arguments and try again; the limit on rounds keeps it from going on for ever.
