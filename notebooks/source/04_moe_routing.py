@@ -875,7 +875,7 @@ for ax, (name, load), color in zip(axes[:2], loads.items(), ("#bb4400", "#4477aa
     axes[3].plot(step, runs[name]["loss"][:length], color=color, linewidth=1, label=name)
     print(f"{name:<4}gini, first step: {gini[0].round(2)}, max: {gini.max(0).round(2)}")
     two = np.sort(load, axis=-1)[..., -2:].sum(-1)  # (records, layers)
-    print(f"    share of the two busiest, max: {two.max(0).round(3)}")
+    print(f"    two busiest, max: {two.max(0).round(3)}")
     print(f"    last 100 steps: {routing.gini(last).round(2)}")
     print(f"    min share: {last.min(1).round(3)}", end=", ")
     print(f"loss: {runs[name]['loss'][length - 20 : length].mean():.3f}")
