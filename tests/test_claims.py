@@ -116,6 +116,19 @@ def test_a_default_is_that_of_its_sentence(tmp_path):
     assert [mention.sentence for mention in missing] == [other]
 
 
+def test_a_models_release_is_neither_a_default_nor_a_version_on_the_page_that_names_it(tmp_path):
+    text = "In vLLM thinking is off by default in 9.5. `<think>` is in the prompt from 9.5 on. See vLLM 9.5."
+    (tmp_path / "README.md").write_text(text)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text(f"Qwen9.5-27B is newer, Qwen9.6 newer still.\n\n{text} By default 7.5.")
+    found = claims.mentions([], [], tmp_path)
+    said = {(m.place, m.kind, m.said) for m in found if m.kind in ("default", "version")}
+    there = {("docs/page.md", "version", "9.5"), ("docs/page.md", "default", "7.5")}  # the one that follows vLLM
+    assert said == {("README.md", "version", "9.5"), ("README.md", "default", "9.5")} | there
+    (tmp_path / "docs" / "page.md").write_text(f"Qwen9.5-27B. {text.removesuffix(' See vLLM 9.5.')}")
+    assert {m.place for m in claims.mentions([], [], tmp_path) if m.said == "9.5"} == {"README.md"}
+
+
 def test_a_name_that_the_course_binds_is_its_own_until_a_library_has_it(tmp_path):
     (tmp_path / "helpers").mkdir()
     (tmp_path / "helpers" / "own.py").write_text("def own_name(swift_limit): ...\n")

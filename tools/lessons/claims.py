@@ -26,6 +26,8 @@ it stands in code spans and in fences of shell code. The scanner's rules:
 5. A version has two dots, or one and a library or "client" close before it, or "since" before or "has" behind it; of
    CUDA, transformers and drivers whole numbers count, too.
 6. A default is a number, or false, in a sentence that says "default" and names a library or something of it.
+7. The number of a model's release, as in Qwen3.5, is no default in the lesson or page that names the model so, and a
+   version only close behind a library.
 """
 
 import argparse
@@ -82,6 +84,7 @@ VERSION = re.compile(
     r"|(?:CUDA|transformers) (\d+)(?!\.?\d)"
     r"|(?:[Dd]rivers?|驱动)[^\d.。;；|\n]{0,12}(\d{3})(?!\.?\d)"
 )
+RELEASE = re.compile(r"Qwen(\d+\.\d+)")
 SENTENCE = re.compile(r"(?<=[。；！？;])|(?<=[.!?:])\s|\s\|\s|\n")
 DEFAULT = re.compile(r"\bdefaults?\b|默认")
 VALUE = re.compile(r"(?<![\w.-])\d[\d,]*(?:\.\d+)?(?!\w|\.\d| ?%| G)|\bfalse\b|假")
@@ -160,17 +163,21 @@ def mentions(claims: list[Claim], libraries: list[Library], root: Path = ROOT) -
     lessons, own = _course(root)
     parameters = {name for library in libraries for name in parameters_of(library)}
     theirs = frozenset({claim.said for claim in claims} | parameters).union(*(library.flags for library in libraries))
+    texts = list(prose(root, lessons))
+    releases: dict[str, set[str]] = {}  # by lesson or page
+    for place, _, text in texts:
+        releases.setdefault(place.split()[0], set()).update(RELEASE.findall(text))
     found: list[Mention] = []
-    for place, lang, text in prose(root, lessons):
+    for place, lang, text in texts:
+        models = releases[place.split()[0]]
         for snippet in [*spans(text), *commands(text)]:
             found += [Mention("flag", said, place, lang, subject) for said, subject in _flags(snippet, own - theirs)]
             found += [Mention("variable", said, place, lang, subject) for said, subject in _variables(snippet)]
         names = [name for span in spans(text) for name in _names(span, own - theirs, theirs)]
         found += [Mention("name", said, place, lang) for said in names]
-        found += [Mention("version", "".join(match), place, lang) for match in VERSION.findall(_readable(text))]
-        found += [
-            Mention("default", value, place, lang, "", said) for value, said in _defaults(text, own - theirs, theirs)
-        ]
+        found += [Mention("version", said, place, lang) for said in _versions(text, models)]
+        defaults = _defaults(text, own - theirs, theirs)
+        found += [Mention("default", value, place, lang, "", said) for value, said in defaults if value not in models]
     return list(dict.fromkeys(found))
 
 
@@ -237,6 +244,13 @@ def _names(span: str, own: frozenset[str], theirs: frozenset[str]) -> Iterator[s
     code = FILE.sub(" ", FLAG.sub(" ", span))
     yield from (n for n in NAME.findall(code) if not n.isupper() and n not in NO_LIBRARY and n not in own)
     yield from (word for word in WORD.findall(code) if word in theirs)
+
+
+def _versions(text: str, models: set[str]) -> Iterator[str]:
+    for behind_library, *others in VERSION.findall(_readable(text)):
+        said = behind_library or "".join(others)
+        if behind_library or said not in models:
+            yield said
 
 
 def _defaults(text: str, own: frozenset[str], theirs: frozenset[str]) -> Iterator[tuple[str, str]]:

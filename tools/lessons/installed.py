@@ -14,6 +14,7 @@ SOURCES = {  # by library, the files that hold what prose names
     "vllm": (
         "vllm/*.py", "vllm/config/*.py", "vllm/engine/*.py", "vllm/entrypoints/**/*.py", "vllm/reasoning/*.py",
         "vllm/tool_parsers/*.py", "vllm/v1/engine/*.py", "vllm/v1/metrics/*.py", "vllm/platforms/*.py",
+        "vllm/model_executor/layers/mamba/mamba_utils.py",
     ),
     "transformers": ("transformers/*.py", "transformers/models/qwen*/*.py", "transformers/models/auto/*.py"),
     "modelscope": ("modelscope/hub/**/*.py", "modelscope/cli/*.py", "modelscope_hub/**/*.py"),
