@@ -28,7 +28,13 @@ from helpers.server import HOST, Server
 def checkpoint(tmp_path):
     folder = tmp_path / "models" / "Qwen--Qwen3-8B" / "snapshots" / "master"
     folder.mkdir(parents=True)
-    config = {"num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "hidden_size": 8}
+    config = {
+        "model_type": "qwen3",
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "hidden_size": 8,
+    }
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")  # whole, without a tensor
