@@ -159,7 +159,7 @@ class RoutingTrace:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = _read_arrays(file)
-            version = int(arrays["version"])
+            version = int(arrays["version"].item())
             if version == FILE_VERSION:
                 return cls._from_arrays(arrays)
         except FileNotFoundError:
@@ -188,12 +188,12 @@ class RoutingTrace:
         return cls(
             token_ids=arrays["token_ids"],
             pieces=tuple(piece_bytes[end - length : end] for length, end in zip(lengths.tolist(), ends, strict=True)),
-            prompt_length=int(arrays["prompt_length"]),
+            prompt_length=int(arrays["prompt_length"].item()),
             layers=tuple(arrays["layers"].tolist()),
             expert_ids=arrays["expert_ids"],
             weights=arrays.get("weights"),
             entropy=arrays.get("entropy"),
-            num_experts=int(arrays["num_experts"]),
+            num_experts=int(arrays["num_experts"].item()),
             provenance={str(key): str(value) for key, value in provenance.items()},
         )
 

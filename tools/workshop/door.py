@@ -89,7 +89,7 @@ http {{
     client_header_buffer_size 1k;
     large_client_header_buffers 4 8k;
     client_max_body_size {max_body};
-    client_body_buffer_size {max_body};  # a question never lies on the disk
+    client_body_buffer_size {buffer};  # with the heads of its pieces: a question never lies on the disk
     server_tokens off;
     default_type "application/json; charset=utf-8";
 
@@ -181,6 +181,7 @@ class Door:
             routes="\n".join(f'        "~^{re.escape(route)}$" "{route}";' for route in self.routes),
             log=log if log == "off" else f"{log} door",
             max_body=self.max_body,
+            buffer=self.max_body + 2**16,
             listen=f"{_bracketed(self.host)}:{self.port}",
             wrong_key=says[401],
             closed=says[404],
