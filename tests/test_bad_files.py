@@ -28,6 +28,8 @@ from helpers.engine import environment, refuse_too_large, sized_options
 from helpers.loading import load_model, qwen_config
 from helpers.routing import RoutingTrace, expert_load
 
+pytestmark = pytest.mark.slow
+
 TINY, MOE = (ROOT / "assets/models" / name for name in ("qwen3-tiny", "qwen3-moe-tiny"))
 INDEX = "model.safetensors.index.json"
 DEEP = 100_000

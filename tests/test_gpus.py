@@ -520,6 +520,7 @@ def busy_or_unread(checks):
     assert found.level == "warning" and (f"{USED} MiB" in found.fact or "cannot be read" in found.fact), found
 
 
+@pytest.mark.slow
 def test_generated_rows(smi):
     ran = 0
     for field, row in generated_rows():
@@ -534,6 +535,7 @@ def test_generated_rows(smi):
     assert ran == 3 * len(WRONG) >= 75
 
 
+@pytest.mark.slow
 def test_generated_xml(smi, monkeypatch):
     ran = 0
     for xml in generated_xml():

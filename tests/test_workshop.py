@@ -34,6 +34,8 @@ from tools.workshop import check, door
 from tools.workshop.door import Door
 from tools.workshop.keys import make_keys, read_keys
 
+pytestmark = pytest.mark.slow
+
 KEYS = {"table-1": "key-one", "table-2": "key-two"}
 ROOM = KEYS | {f"table-{number}": f"key-{number}" for number in range(3, 12)}  # the first is the attacker's
 HEADERS = {"Authorization": "Bearer key-one"}
