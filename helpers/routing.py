@@ -9,7 +9,6 @@ A trace covers every token that the model read. The last token that it writes is
 `python -m helpers.routing MODEL` records one conversation with a model: `assets/traces/` holds that of the bundled one.
 """
 
-import importlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers import CourseError
+from helpers import CourseError, moved
 from helpers.files import parse_json, replacing
 from helpers.tokens import pieces, shown, utf8_state
 
@@ -29,24 +28,11 @@ ARRAYS = (
 MOST_BYTES = 2**30  # in all arrays of a file: a long text through Qwen3-235B-A22B takes a tenth of it
 TOO_LARGE = "its arrays are too large"
 MOST_EXPERTS = MOST_LAYERS = 10_000  # Qwen3-235B-A22B has 128 in each of 94 layers
-MOVED = {  # where the other names of this module are today; notebooks of 0.1.0 look for all of them here
-    "helpers.capture": (
-        "capture_conversation", "capture_reference", "capture_transformers", "capture_vllm", "capture_vllm_gpu",
-        "recording", "record", "recorded_path", "main", "QUESTIONS",
-    ),
-    "helpers.lessons.l04": (
-        "TOKEN_CLASSES", "class_association", "coefficient_of_variation", "concatenate", "expert_off", "never_used",
-        "normalized_mutual_information", "token_class", "written_losses",
-    ),
-}  # fmt: skip
 __all__ = ["Agreement", "RoutingTrace", "agreement", "expert_load", "gini", "pieces", "shown"]
 
 
-def __getattr__(name: str):
-    for module, names in MOVED.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# notebooks of 0.1.0 look for the captures and the statistics here
+__getattr__ = moved.to("helpers.capture", "helpers.lessons.l04")
 
 
 # ---------------------------------------------------------------------------------------------- the trace
