@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import re
-import socket
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from helpers import GIB, CourseError, models
 from helpers.checkpoint import Checkpoint
 from helpers.language import say
 from helpers.machine import Gpu, GpuUse, Machine, card_memory, gpu_use, gpu_users, look, read_text
+from helpers.ports import HOST, check_port
 from helpers.sets import (
     PYTHONS,
     SETS,
@@ -226,14 +226,12 @@ def _check_model(machine: Machine) -> Check:
 
 def _check_port(port: int = PORT) -> Check:
     names = ("端口", "Port")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            zh = "已被占用，可能有一个服务还开着：停掉它，或给 vllm serve 换一个 --port。"
-            en = "Taken, perhaps by a server still running: stop it, or give vllm serve another --port."
-            return Check("warning", *names, str(port), zh, en)
+    try:
+        check_port(HOST, port)
+    except CourseError:
+        zh = "已被占用，可能有一个服务还开着：停掉它，或给 vllm serve 换一个 --port。"
+        en = "Taken, perhaps by a server still running: stop it, or give vllm serve another --port."
+        return Check("warning", *names, str(port), zh, en)
     return Check("ok", *names, f"{port} {say('空闲', 'free', ' ')}")
 
 
