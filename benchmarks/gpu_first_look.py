@@ -15,7 +15,7 @@ from statistics import median
 import torch
 import transformers
 
-from helpers import capture, models, qwen, routing
+from helpers import models, qwen, routing
 
 NEW_TOKENS, REPEATS = 32, 5
 HEAD = ["model", "dtype", "logits, CPU", "logits, transformers", "tokens, CPU", "tokens, transformers"]
@@ -48,11 +48,11 @@ def look(name: str, device: str, dtype: torch.dtype) -> list:
     row += [(logits.argmax(-1) == other.argmax(-1)).float().mean().item() for other in others]
     experts = ["-", "-"]
     if model.config.num_experts:
-        written = capture.capture_reference(model, tokenizer, prompt, NEW_TOKENS).token_ids.tolist()  # for all alike
-        ours = capture.capture_reference(model, tokenizer, written)
+        written = routing.capture_reference(model, tokenizer, prompt, NEW_TOKENS).token_ids.tolist()  # for all alike
+        ours = routing.capture_reference(model, tokenizer, written)
         others = (
-            capture.capture_reference(on_cpu, tokenizer, written),
-            capture.capture_transformers(peer, tokenizer, written),
+            routing.capture_reference(on_cpu, tokenizer, written),
+            routing.capture_transformers(peer, tokenizer, written),
         )
         experts = [routing.agreement(ours, other).same_sets for other in others]
     return row + experts + [tokens_per_second(model, input_ids.to(device).repeat(batch, 1)) for batch in (1, 64)]

@@ -20,9 +20,11 @@ import numpy as np
 import torch
 
 from benchmarks.peers import install_peer, versions
-from helpers import capture, models
+from helpers import models
+from helpers.lessons.l04 import agreement, capture, capture_vllm
+from helpers.lessons.l04.record import QUESTIONS
 from helpers.qwen import QwenConfig, SparseMoeBlock
-from helpers.routing import RoutingTrace, agreement
+from helpers.routing import RoutingTrace
 
 HIDDEN, EXPERTS, TOP_K, WIDTH = 2048, 128, 8, 768
 TOKENS = (1, 64, 1024)
@@ -265,12 +267,12 @@ def compare_captures():
     folder = models.find_checkpoint(models.DEFAULTS[models.MOE_VARIABLE])
     tokenizer = AutoTokenizer.from_pretrained(folder)
     for dtype, wanted in ((torch.float32, "at least 99 %, 1e-2"), (torch.bfloat16, "shown")):
-        reference = capture.capture_conversation(load_model(folder, dtype, "cpu"), tokenizer, capture.QUESTIONS)
+        reference = capture.capture_conversation(load_model(folder, dtype, "cpu"), tokenizer, QUESTIONS)
         token_ids = reference.token_ids.tolist()
         peer = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
         kind = str(dtype).removeprefix("torch.")
         with open_engine(folder, enable_prefix_caching=False, dtype=kind) as llm:
-            others = [capture.capture_transformers(peer, tokenizer, token_ids), capture.capture_vllm(llm, token_ids)]
+            others = [capture.capture_transformers(peer, tokenizer, token_ids), capture_vllm(llm, token_ids)]
         for other in others:
             same, difference = agreement(reference, other)
             cells = reference.expert_ids[..., 0].size

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers import capture, engine, models, qwen
+from helpers import engine, models, qwen
 from helpers.lessons import l04
 from helpers.lessons.arithmetic import Problem, held_out
 from helpers.lessons.lA1.problems import arithmetic, ask, follow_up
@@ -307,8 +307,8 @@ def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarr
     model = qwen.load_model(folder, dtype=torch.float32)
     untrained = build_model(folder.name, tokenizer).eval()
     rows = routed_text(tokenizer, n)
-    trace = l04.concatenate([capture.capture_reference(model, tokenizer, row) for row in rows])
-    random_trace = l04.concatenate([capture.capture_transformers(untrained, tokenizer, row) for row in rows])
+    trace = l04.concatenate([l04.capture_reference(model, tokenizer, row) for row in rows])
+    random_trace = l04.concatenate([l04.capture_transformers(untrained, tokenizer, row) for row in rows])
     association = l04.class_association(trace, [random_trace])
     found = []
     for name in ("trained", "untrained", "permuted"):

@@ -345,6 +345,4 @@ def look(root: Path = Path("/")) -> Machine:
 __getattr__ = moved.to("helpers.sets", "helpers.preflight")
 
 if __name__ == "__main__":
-    from helpers.preflight import main
-
-    raise SystemExit(main())
+    raise SystemExit(__getattr__("main")())  # of helpers/preflight.py

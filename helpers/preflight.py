@@ -417,7 +417,3 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         print(say("课程还不能运行，请先处理 problem 行。", "Not yet: see the problem lines."))
     return 0 if runs else 1
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,6 +1,6 @@
 """Which experts each token took: the trace of a text, its file, and what can be counted in it.
 
-    trace = capture_reference(model, tokenizer, "3 + 4 = ", max_new_tokens=8)  # helpers/capture.py has all four
+    trace = capture_reference(model, tokenizer, "3 + 4 = ", max_new_tokens=8)  # lesson 04's room has all four
     trace.save("trace.npz")
     expert_load(trace)                                                         # (layers, num_experts)
 
@@ -12,13 +12,12 @@ A trace covers every token that the model read. The last token that it writes is
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from helpers import CourseError, moved
 from helpers.files import parse_json, replacing
-from helpers.tokens import pieces, shown, utf8_state
+from helpers.tokens import utf8_state
 
 FILE_VERSION = 1
 ARRAYS = (
@@ -28,11 +27,9 @@ ARRAYS = (
 MOST_BYTES = 2**30  # in all arrays of a file: a long text through Qwen3-235B-A22B takes a tenth of it
 TOO_LARGE = "its arrays are too large"
 MOST_EXPERTS = MOST_LAYERS = 10_000  # Qwen3-235B-A22B has 128 in each of 94 layers
-__all__ = ["Agreement", "RoutingTrace", "agreement", "expert_load", "gini", "pieces", "shown"]
 
-
-# notebooks of 0.1.0 look for the captures and the statistics here
-__getattr__ = moved.to("helpers.capture", "helpers.lessons.l04")
+# The captures and the statistics are lesson 04's own; these are the names that people copy.
+__getattr__ = moved.to("helpers.tokens", "helpers.lessons.l04", "helpers.lessons.l04.record")
 
 
 # ---------------------------------------------------------------------------------------------- the trace
@@ -199,13 +196,6 @@ def _read_arrays(file) -> dict[str, np.ndarray]:
 # ---------------------------------------------------------------------------------------------- what it shows
 
 
-class Agreement(NamedTuple):
-    """Two traces of the same tokens compared."""
-
-    same_sets: float  # share of (layer, token) at which both took the same experts
-    weight_difference: float | None  # the largest |difference| there, or None where weights are missing
-
-
 def expert_load(trace: RoutingTrace) -> np.ndarray:
     """How many tokens each expert got, (layers, num_experts). Perfect balance: tokens * top_k / num_experts."""
     ids = trace.expert_ids.reshape(len(trace.layers), -1)
@@ -219,32 +209,5 @@ def gini(load: np.ndarray) -> np.ndarray:
     return (ordered * ranks).sum(-1) / (n * ordered.sum(-1))
 
 
-def agreement(a: RoutingTrace, b: RoutingTrace) -> Agreement:
-    """Compare two traces of the same tokens through the same layers. CourseError if they are not."""
-    require_same_tokens(a, b)
-    if a.layers != b.layers or a.top_k != b.top_k:
-        raise CourseError(
-            "两份轨迹的层或 top-k 不同，没法比较：请用同一个模型采集。",
-            "The traces differ in layers or top-k and cannot be compared: capture both from one model.",
-        )
-    order_a, order_b = a.expert_ids.argsort(-1), b.expert_ids.argsort(-1)
-    ids_a, ids_b = (np.take_along_axis(t.expert_ids, o, -1) for t, o in ((a, order_a), (b, order_b)))
-    same = (ids_a == ids_b).all(-1)  # (layers, tokens)
-    difference = None
-    if a.weights is not None and b.weights is not None:
-        apart = np.take_along_axis(a.weights, order_a, -1) - np.take_along_axis(b.weights, order_b, -1)
-        difference = float(np.abs(apart[same]).max(initial=0))
-    return Agreement(float(same.mean()), difference)
-
-
-def require_same_tokens(a, b):
-    if not np.array_equal(a.token_ids, b.token_ids):
-        raise CourseError(
-            "两份轨迹的词元不同：请用同一段文字采集。", "The traces are of different tokens: capture the same text."
-        )
-
-
 if __name__ == "__main__":
-    from helpers import capture
-
-    raise SystemExit(capture.main())
+    raise SystemExit(__getattr__("main")())  # of helpers/lessons/l04/record.py

@@ -1,7 +1,9 @@
 """docs/architecture.md is the map of the tree: what it names is there, and every module is on it, in both languages."""
 
+import ast
 import re
 import subprocess
+from graphlib import TopologicalSorter
 
 import pytest
 from conftest import ROOT
@@ -33,6 +35,21 @@ def test_the_map_is_the_tree(page):
     apart = {name for name in modules if any(name.startswith(folder) for folder in standing_for_theirs)}
     assert placed - rooms == modules - apart
     assert [name for name in sorted(placed - MADE_HERE) if not (ROOT / name).exists()] == []
+
+
+def test_no_module_imports_itself_by_a_roundabout_way():
+    """An import inside a function counts too."""
+    paths = tracked("helpers/*.py", "tools/*.py")
+    modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): ROOT / name for name in paths}
+    imports = {module: set() for module in modules}
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{name.name}" for name in node.names]
+                imports[module] |= {name if name in modules else node.module for name in names}
+            elif isinstance(node, ast.Import):
+                imports[module] |= {name.name for name in node.names}
+    TopologicalSorter({module: found & modules.keys() for module, found in imports.items()}).prepare()
 
 
 @pytest.mark.parametrize("page", ["architecture.md", "architecture.zh.md"])

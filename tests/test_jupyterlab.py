@@ -15,8 +15,10 @@ from conftest import LESSONS, ROOT, languages
 from jupyterlab_server import JupyterLab, screenshot, wait_until
 from test_explorer import assert_shows
 
-from helpers import capture, models
+from helpers import models
 from helpers.explorer.routing import LABELS
+from helpers.lessons.l04 import capture_conversation
+from helpers.lessons.l04.record import QUESTIONS
 
 pytestmark = pytest.mark.slow
 ROUTING = "04_moe_routing"
@@ -125,7 +127,7 @@ def assert_shows_its_own_conversation(page, explorer, lang: str):
 
     folder = models.find_checkpoint("qwen3-moe-tiny")
     model, tokenizer = load_model(folder, torch.float32, "cpu"), AutoTokenizer.from_pretrained(folder)
-    wanted = capture.capture_conversation(model, tokenizer, capture.QUESTIONS)
+    wanted = capture_conversation(model, tokenizer, QUESTIONS)
     assert LABELS[lang]["title"] in explorer.inner_text()  # by the notebook's folder
     explorer.scroll_into_view_if_needed()
     assert explorer.evaluate("""root => {

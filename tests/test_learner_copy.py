@@ -1,4 +1,4 @@
-"""The learner's own copy of the lessons: made without outputs, renewed without loss, read by helpers.progress.
+"""The learner's own copy of the lessons: made without outputs, renewed without loss, read by tools/lessons/progress.py.
 
 The last test does in a real JupyterLab what a learner does; SCREENSHOTS=folder keeps pictures of it.
 """
@@ -15,9 +15,9 @@ import pytest
 from conftest import LESSONS, ROOT
 from jupyterlab_server import RAN, TOKEN, JupyterLab, screenshot, wait_until
 
-from helpers import CourseError, language, progress
+from helpers import CourseError, language
 from helpers.lessons import l01
-from tools.lessons import build, learner_copy
+from tools.lessons import build, learner_copy, progress
 from tools.lessons.source import head_line, read_lesson
 
 SOURCE = """\
@@ -591,7 +591,7 @@ def test_solved_updated_and_opened_again_in_jupyterlab(tmp_path, browser):
         run("-m", "tools.lessons.build", "01")
 
     def progress_line() -> str:
-        return next(line for line in run("-m", "helpers.progress").splitlines() if line.startswith(name))
+        return next(line for line in run("-m", "tools.lessons.progress").splitlines() if line.startswith(name))
 
     def solve(page, keys, code):
         run_cell(page, keys.index("setup"))

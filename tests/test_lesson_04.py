@@ -10,9 +10,10 @@ import pytest
 import torch
 from conftest import NO_WARNING, ROOT
 
-from helpers import CourseError, capture, figures, language, models, qwen, routing
+from helpers import CourseError, figures, language, models, qwen, routing
 from helpers.explorer.routing import token_routes
 from helpers.lessons import l04
+from helpers.lessons.l04.record import main, recorded_path
 from tools.lessons.source import read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "04_moe_routing.py")
@@ -201,10 +202,10 @@ def test_the_balance_records_start_alike():
 def test_the_recorded_trace_is_what_its_command_makes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(language, "LANGUAGE", "en")
     output = tmp_path / "trace.npz"
-    assert capture.main(["--output", str(output)]) == 0
+    assert main(["--output", str(output)]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{output}: ") and "4 layers, " in said
-    made, kept = (routing.RoutingTrace.load(path) for path in (output, capture.recorded_path("qwen3-moe-tiny")))
+    made, kept = (routing.RoutingTrace.load(path) for path in (output, recorded_path("qwen3-moe-tiny")))
     same, difference = routing.agreement(made, kept)
     assert same >= 0.99 and difference <= 1e-2
     assert kept.provenance["model"] == "qwen3-moe-tiny" and kept.texts[kept.prompt_length] == "<think>"
@@ -219,14 +220,14 @@ def test_a_real_model_is_recorded_where_the_lesson_looks(tmp_path, monkeypatch, 
     from helpers.explorer import RoutingExplorer
 
     shutil.copytree(models.find_checkpoint("qwen3-moe-tiny"), tmp_path / "Qwen3-30B-A3B")
-    monkeypatch.setattr(capture, "ROOT", tmp_path)
-    assert capture.recorded_path("Qwen/Qwen3-30B-A3B") == tmp_path / "assets/recorded/Qwen3-30B-A3B/routing.npz"
+    monkeypatch.setattr("helpers.lessons.l04.record.ROOT", tmp_path)
+    assert recorded_path("Qwen/Qwen3-30B-A3B") == tmp_path / "assets/recorded/Qwen3-30B-A3B/routing.npz"
     shown = []
     monkeypatch.setattr("IPython.display.display", shown.append)
     names = {"ROOT": tmp_path, "routing": routing, "RoutingExplorer": RoutingExplorer, "say": language.say}
     exec(CELLS["recorded"], names)
     assert "not recorded yet" in capsys.readouterr().out and shown == []
-    assert capture.main([str(tmp_path / "Qwen3-30B-A3B"), "--questions", "3+4=?"]) == 0
+    assert main([str(tmp_path / "Qwen3-30B-A3B"), "--questions", "3+4=?"]) == 0
     capsys.readouterr()
     exec(CELLS["recorded"], names)
     assert capsys.readouterr().out == "" and shown[0].trace.provenance["model"] == "Qwen3-30B-A3B"
@@ -235,11 +236,11 @@ def test_a_real_model_is_recorded_where_the_lesson_looks(tmp_path, monkeypatch, 
 
 def test_models_that_cannot_be_recorded_are_refused(capsys):
     for model, word in (("qwen3-tiny", "no experts"), ("Qwen/Qwen3-30B-A3B", "python -m helpers.download")):
-        assert capture.main([model]) == 1
+        assert main([model]) == 1
         error = capsys.readouterr().err
         assert len(error.splitlines()) == 2 and word in error
     with pytest.raises(CourseError, match="asked no question"):
-        capture.capture_conversation(None, None, [])
+        routing.capture_conversation(None, None, [])
 
 
 # ---------------------------------------------------------------------------------------------- figures, copy-me
@@ -247,7 +248,7 @@ def test_models_that_cannot_be_recorded_are_refused(capsys):
 
 @NO_WARNING
 def test_one_token_as_a_figure():
-    trace = routing.RoutingTrace.load(capture.recorded_path("qwen3-moe-tiny"))
+    trace = routing.RoutingTrace.load(recorded_path("qwen3-moe-tiny"))
     drawn = token_routes(trace, token=90, row=2)
     grid, load = drawn.axes[:2]
     written = {(round(t.get_position()[1] - 0.5), round(t.get_position()[0] - 0.5)): t.get_text() for t in grid.texts}
@@ -287,5 +288,5 @@ def test_copy_me_counts_what_the_trace_counts(lesson):
     exec(CELLS["copy-me"], names)
     found = names["expert_load"](str(models.find_checkpoint("qwen3-moe-tiny")), names["TEXT"])
     reference = qwen.load_model(models.find_checkpoint("qwen3-moe-tiny"), dtype=torch.bfloat16, device="cpu")
-    counted = routing.expert_load(capture.capture_reference(reference, lesson.tokenizer, names["TEXT"]))
+    counted = routing.expert_load(routing.capture_reference(reference, lesson.tokenizer, names["TEXT"]))
     assert found.sum() == counted.sum() and np.abs(found.numpy() - counted).sum() <= 0.02 * counted.sum()

@@ -1,4 +1,4 @@
-"""helpers/routing.py, capture.py and what lesson 04 makes of traces: captures against each other, refused files,
+"""helpers/routing.py, and what lesson 04 makes of traces: captures against each other, refused files,
 statistics that can be worked out by hand."""
 
 import io
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import NO_WARNING
 
-from helpers import ROOT, CourseError, capture, catalogue, engine, figures, models, routing, tokens
+from helpers import ROOT, CourseError, catalogue, engine, figures, models, routing, tokens
 from helpers.checkpoint import Checkpoint
 from helpers.lessons import l04
 from helpers.routing import RoutingTrace
@@ -88,7 +88,7 @@ def reference(folder):
 @pytest.fixture(scope="module")
 def answered(reference, tokenizer):
     """The prompt and an answer to it, from the reference model."""
-    return capture.capture_reference(reference, tokenizer, PROMPT, max_new_tokens=24)
+    return routing.capture_reference(reference, tokenizer, PROMPT, max_new_tokens=24)
 
 
 def assert_captures_agree(a, b):
@@ -116,12 +116,12 @@ def test_an_expert_that_is_off_gets_no_token_and_the_others_stay(answered, refer
     layer, tokens = 1, answered.token_ids.tolist()
     expert = int(routing.expert_load(answered)[layer].argmax())
     with l04.expert_off(reference, layer, expert):
-        without = capture.capture_reference(reference, tokenizer, tokens)
+        without = routing.capture_reference(reference, tokenizer, tokens)
     assert routing.expert_load(without)[layer, expert] == 0
     assert (without.expert_ids[0] == answered.expert_ids[0]).all(), "the layer before is as it was"
     spared = ~(answered.expert_ids[layer] == expert).any(-1)
     assert spared.any() and (without.expert_ids[layer, spared] == answered.expert_ids[layer, spared]).all()
-    again = capture.capture_reference(reference, tokenizer, tokens)
+    again = routing.capture_reference(reference, tokenizer, tokens)
     assert (again.expert_ids == answered.expert_ids).all(), "the expert is back after the block"
     refused(l04.expert_off(reference, layer, 8).__enter__, word="no expert 8")
     refused(l04.expert_off(reference, 9, 0).__enter__, word="in layer 9")
@@ -137,7 +137,7 @@ def test_traces_of_several_texts_as_one():
 
 def test_generating_and_reading_route_alike(answered, reference, tokenizer):
     """One token at a time with a cache, or all at once: the same routing."""
-    assert_captures_agree(answered, capture.capture_reference(reference, tokenizer, answered.token_ids.tolist()))
+    assert_captures_agree(answered, routing.capture_reference(reference, tokenizer, answered.token_ids.tolist()))
 
 
 def test_hooks_are_gone_after_a_capture(reference, answered):
@@ -148,8 +148,8 @@ def test_transformers_agrees(answered, folder, tokenizer):
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    assert_captures_agree(answered, capture.capture_transformers(model, tokenizer, answered.token_ids.tolist()))
-    again = capture.capture_transformers(model, tokenizer, PROMPT, max_new_tokens=3)
+    assert_captures_agree(answered, routing.capture_transformers(model, tokenizer, answered.token_ids.tolist()))
+    again = routing.capture_transformers(model, tokenizer, PROMPT, max_new_tokens=3)
     assert 0 < len(again.token_ids) - again.prompt_length <= 2
     assert not any(layer.mlp.gate._forward_hooks for layer in model.model.layers)
 
@@ -162,7 +162,7 @@ def test_a_router_that_chooses_otherwise_is_noticed(folder, tokenizer):
     gate = model.model.layers[1].mlp.gate
     gate.register_forward_hook(lambda module, inputs, output: (output[0], output[1], output[2].flip(-1)))
     with pytest.raises(RuntimeError, match="layer 1"):
-        capture.capture_transformers(model, tokenizer, PROMPT)
+        routing.capture_transformers(model, tokenizer, PROMPT)
 
 
 @pytest.mark.large
@@ -175,14 +175,14 @@ def test_transformers_4_layout(answered, folder, tmp_path):
     subprocess.run(install, check=True)
     script = (
         "import sys, transformers\n"
-        "from helpers import capture\n"
+        "from helpers import routing\n"
         "assert transformers.__version__.startswith('4.57.')\n"
         "folder, saved, ids = sys.argv[1], sys.argv[2], [int(i) for i in sys.argv[3].split(',')]\n"
         "model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype='float32')\n"
         "tokenizer = transformers.AutoTokenizer.from_pretrained(folder)\n"
-        "capture.capture_transformers(model, tokenizer, ids).save(saved)\n"
+        "routing.capture_transformers(model, tokenizer, ids).save(saved)\n"
         "model.config.num_experts_per_tok -= 1\n"  # the blocks go on with the number that they were made with
-        "try: capture.capture_transformers(model, tokenizer, ids)\n"
+        "try: routing.capture_transformers(model, tokenizer, ids)\n"
         "except RuntimeError as error: sys.exit(0 if 'routes otherwise' in str(error) else 1)\n"
         "sys.exit('a block that routes otherwise was not noticed')\n"
     )
@@ -195,12 +195,12 @@ def test_transformers_4_layout(answered, folder, tmp_path):
 @pytest.mark.slow
 def test_vllm_agrees(answered, folder):
     with engine.open_engine(folder, enable_prefix_caching=False, dtype="float32") as llm:
-        assert_captures_agree(answered, capture.capture_vllm(llm, answered.token_ids.tolist()))
-        written = capture.capture_vllm(llm, PROMPT, max_new_tokens=8)
+        assert_captures_agree(answered, routing.capture_vllm(llm, answered.token_ids.tolist()))
+        written = routing.capture_vllm(llm, PROMPT, max_new_tokens=8)
         assert 0 < len(written.token_ids) - written.prompt_length <= 7
-        refused(capture.capture_vllm_gpu, llm, PROMPT, word="enable_return_routed_experts")
+        refused(routing.capture_vllm_gpu, llm, PROMPT, word="enable_return_routed_experts")
     with engine.open_engine(folder) as llm:
-        refused(capture.capture_vllm, llm, PROMPT, word="enable_prefix_caching=False")
+        refused(routing.capture_vllm, llm, PROMPT, word="enable_prefix_caching=False")
         cache, size = llm.llm_engine.vllm_config.cache_config, engine.sized_options(folder)["kv_cache_memory_bytes"]
         per_block = catalogue.kv_bytes_per_token(Checkpoint(folder).config) * cache.block_size
         assert cache.num_gpu_blocks == size // per_block > 0
@@ -209,9 +209,9 @@ def test_vllm_agrees(answered, folder):
 def test_a_dense_model_and_an_empty_prompt_are_refused(reference, tokenizer):
     from helpers.qwen import load_model
 
-    refused(capture.capture_reference, reference, tokenizer, "", word="empty")
+    refused(routing.capture_reference, reference, tokenizer, "", word="empty")
     dense = load_model(models.find_checkpoint("qwen3-tiny"), device="cpu")
-    refused(capture.capture_reference, dense, tokenizer, "hello", word="no experts")
+    refused(routing.capture_reference, dense, tokenizer, "hello", word="no experts")
 
 
 # ---------------------------------------------------------------------------------------------- the trace and its file

@@ -18,11 +18,11 @@ from tools.environment import make_env
 CONTEXT = 8192  # tokens that the lessons ask for at most
 WIDGET = """\
 import transformers
-from helpers import capture, models, qwen
+from helpers import models, qwen, routing
 from helpers.explorer import RoutingExplorer
 folder = models.find_checkpoint("qwen3-moe-tiny")
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-RoutingExplorer(capture.capture_reference(qwen.load_model(folder), tokenizer, "37×46=?"))
+RoutingExplorer(routing.capture_reference(qwen.load_model(folder), tokenizer, "37×46=?"))
 """
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from helpers import ROOT, CourseError
 from helpers.language import say
-from helpers.progress import came_as, exercises, read_copy, read_notebook, text_hash, texts
+from tools.lessons.progress import came_as, exercises, read_copy, read_notebook, text_hash, texts
 from tools.lessons.source import LANGUAGES, notebook_text, other_language
 
 

@@ -1,5 +1,7 @@
-"""Lesson 04: its exercises, its figures, what it counts in traces, and a model without one of its experts."""
+"""Lesson 04: its exercises, its figures, its captures of routing, what it counts in traces, and a model without one
+of its experts."""
 
+from helpers.lessons.l04.capture import capture_conversation, capture_reference, capture_transformers, recording
 from helpers.lessons.l04.exercises import ex1, ex2, ex3, ex4
 from helpers.lessons.l04.figures import (
     TOKENS_PER_ROW,
@@ -10,6 +12,7 @@ from helpers.lessons.l04.figures import (
 )
 from helpers.lessons.l04.statistics import (
     TOKEN_CLASSES,
+    agreement,
     class_association,
     coefficient_of_variation,
     concatenate,
@@ -17,10 +20,13 @@ from helpers.lessons.l04.statistics import (
     normalized_mutual_information,
     token_class,
 )
+from helpers.lessons.l04.vllm_routing import capture_vllm, capture_vllm_gpu
 from helpers.lessons.l04.without_expert import expert_off, written_losses
 
 __all__ = [
-    "TOKENS_PER_ROW", "TOKEN_CLASSES", "association_bars", "class_association", "coefficient_of_variation",
+    "TOKENS_PER_ROW", "TOKEN_CLASSES", "agreement", "association_bars", "capture_conversation", "capture_reference",
+    "capture_transformers", "capture_vllm", "capture_vllm_gpu", "class_association", "coefficient_of_variation",
     "concatenate", "ex1", "ex2", "ex3", "ex4", "expert_off", "load_histograms", "never_used",
-    "normalized_mutual_information", "rise_without_expert", "routing_map", "token_class", "written_losses",
+    "normalized_mutual_information", "recording", "rise_without_expert", "routing_map", "token_class",
+    "written_losses",
 ]  # fmt: skip

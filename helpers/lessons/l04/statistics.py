@@ -2,8 +2,12 @@
 
 import unicodedata
 from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 
 from helpers import CourseError
+from helpers.routing import RoutingTrace
 
 TOKEN_CLASSES = ("digit", "operator", "CJK", "Latin", "special", "space", "other")
 
@@ -23,8 +27,6 @@ def concatenate(traces):
 
     Raises CourseError for traces of different models.
     """
-    import numpy as np
-
     first = traces[0]
     if any((t.layers, t.top_k, t.num_experts) != (first.layers, first.top_k, first.num_experts) for t in traces):
         raise CourseError(
@@ -43,6 +45,38 @@ def concatenate(traces):
         prompt_length=sum(len(trace.token_ids) for trace in traces),
         **{"weights": None, "entropy": None} | joined,
     )
+
+
+class Agreement(NamedTuple):
+    """Two traces of the same tokens compared."""
+
+    same_sets: float  # share of (layer, token) at which both took the same experts
+    weight_difference: float | None  # the largest |difference| there, or None where weights are missing
+
+
+def agreement(a: RoutingTrace, b: RoutingTrace) -> Agreement:
+    """Compare two traces of the same tokens through the same layers. CourseError if they are not."""
+    require_same_tokens(a, b)
+    if a.layers != b.layers or a.top_k != b.top_k:
+        raise CourseError(
+            "两份轨迹的层或 top-k 不同，没法比较：请用同一个模型采集。",
+            "The traces differ in layers or top-k and cannot be compared: capture both from one model.",
+        )
+    order_a, order_b = a.expert_ids.argsort(-1), b.expert_ids.argsort(-1)
+    ids_a, ids_b = (np.take_along_axis(t.expert_ids, o, -1) for t, o in ((a, order_a), (b, order_b)))
+    same = (ids_a == ids_b).all(-1)  # (layers, tokens)
+    difference = None
+    if a.weights is not None and b.weights is not None:
+        apart = np.take_along_axis(a.weights, order_a, -1) - np.take_along_axis(b.weights, order_b, -1)
+        difference = float(np.abs(apart[same]).max(initial=0))
+    return Agreement(float(same.mean()), difference)
+
+
+def require_same_tokens(a, b):
+    if not np.array_equal(a.token_ids, b.token_ids):
+        raise CourseError(
+            "两份轨迹的词元不同：请用同一段文字采集。", "The traces are of different tokens: capture the same text."
+        )
 
 
 def token_class(text: str) -> str:
@@ -66,8 +100,6 @@ def normalized_mutual_information(a, b) -> float:
 
     ``a`` and ``b`` are integer arrays of shape (tokens,). Symmetric; the same as scikit-learn's default.
     """
-    import numpy as np
-
     joint = np.zeros((a.max() + 1, b.max() + 1))
     np.add.at(joint, (a, b), 1.0)
     joint /= joint.sum()
@@ -90,10 +122,6 @@ def class_association(trace, untrained=(), permutations=200, seed=0):
     ``untrained`` (traces, layers) for traces of the same text through random weights: a router that knows nothing
     still sends equal tokens to equal experts. At most what exceeds both was learned. Raises CourseError for other text.
     """
-    import numpy as np
-
-    from helpers.routing import require_same_tokens
-
     classes = np.array([TOKEN_CLASSES.index(token_class(text)) for text in trace.texts])
     _, first, occurrence = np.unique(trace.token_ids, return_index=True, return_inverse=True)
     draw = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ def expert_off(model, layer: int, expert: int):
 
     The tokens that it would get go to the next best expert. CourseError if the model has no such expert.
     """
-    from helpers.capture import require_experts
+    from helpers.lessons.l04.capture import require_experts
     from helpers.qwen import route
 
     config = model.config

@@ -1,4 +1,4 @@
-"""Which exercises are solved: ``python -m helpers.progress`` reads the learner's own copies and runs nothing.
+"""Which exercises are solved: ``python -m tools.lessons.progress`` reads the learner's own copies and runs nothing.
 
 A copy (tools/lessons/learner_copy.py makes it) records in its metadata, under ``course.copy``, what it came as: the key
 and the hash of each cell, in their order.
