@@ -56,7 +56,7 @@ def download(model_id: str, revision: str = "master", folder: str | Path | None 
         _check_family(model_id, revision, endpoint, folder, files)
         _write_listing(folder, listing)
         folder = _fetch(model_id, revision, endpoint, cache, folder, files)
-    except (errors.HubError, OSError) as error:
+    except (errors.HubError, OSError) as error:  # some of these are ValueErrors too
         failure = _explain(error, folder)
         if Checkpoint(folder).broken:
             raise failure from error
@@ -64,6 +64,12 @@ def download(model_id: str, revision: str = "master", folder: str | Path | None 
         copy = say(f"改用磁盘上的完整副本：{folder}", f"Using the complete copy on disk: {folder}")
         print(failure, copy, sep="\n", file=sys.stderr)
         return folder
+    except SENSELESS as error:
+        raise CourseError(
+            f"看不懂 ModelScope 对 {model_id} 的回答（{type(error).__name__}）：过一会儿再运行，或检查代理。",
+            f"The hub's answer about {model_id} makes no sense ({type(error).__name__}): run it again later, or check "
+            "the proxy.",
+        ) from error
     if broken := Checkpoint(folder).broken:
         raise CourseError(
             f"{model_id} 下载后仍不完整（{shortened(broken)}）：删除它们再运行；若还是这样，就是仓库缺文件。",
@@ -117,7 +123,7 @@ def _place(model_id: str, revision: str, folder: str | Path | None) -> tuple[Pat
 def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
     """Endpoint that has the model, and its files: path -> [bytes, sha256 or None]."""
     from modelscope_hub import HubApi, HubConfig
-    from modelscope_hub.errors import HubError, NotExistError
+    from modelscope_hub.errors import NotExistError
 
     try:
         endpoint = HubApi(HubConfig()).resolve_endpoint_for_read(model_id)
@@ -133,10 +139,6 @@ def _ask_hub(model_id: str, revision: str) -> tuple[str, dict[str, list]]:
             f"ModelScope 上没有 {model_id}：检查所有者、大小写和拼写，例如 Qwen/Qwen3-8B。",
             f"ModelScope has no {model_id}: check owner, case and spelling, as in Qwen/Qwen3-8B.",
         ) from None
-    except (HubError, OSError):
-        raise  # download() explains these; some are ValueErrors too
-    except SENSELESS as error:
-        raise _senseless(model_id, error) from error
     bad = [path for path, (size, _) in files.items() if not _is_sound(path, size)]
     if bad:
         raise CourseError(
@@ -205,7 +207,7 @@ def _refuse_no_folder(folder: Path) -> None:
 def _fetch(model_id: str, revision: str, endpoint: str, cache: Path, folder: Path, files: dict[str, list]) -> Path:
     """Runs the client, again as long as the connection breaks but bytes arrive. Returns the client's folder."""
     from modelscope_hub.compat.snapshot_download import snapshot_download
-    from modelscope_hub.errors import FileDownloadError, HubError, NetworkError
+    from modelscope_hub.errors import FileDownloadError, NetworkError
 
     while True:
         before = _present(folder, files)
@@ -219,18 +221,6 @@ def _fetch(model_id: str, revision: str, endpoint: str, cache: Path, folder: Pat
             cut_off = all(isinstance(cause, NetworkError) for cause in error.failed_files.values())
             if not cut_off or _present(folder, files) <= before:
                 raise
-        except (HubError, OSError):
-            raise
-        except SENSELESS as error:
-            raise _senseless(model_id, error) from error
-
-
-def _senseless(model_id: str, error: Exception) -> CourseError:
-    return CourseError(
-        f"看不懂 ModelScope 对 {model_id} 的回答（{type(error).__name__}）：过一会儿再运行，或检查代理。",
-        f"The hub's answer about {model_id} makes no sense ({type(error).__name__}): run it again later, or check the "
-        "proxy.",
-    )
 
 
 def _present(folder: Path, files: dict[str, list]) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from helpers import GIB, CourseError, models
 from helpers.checkpoint import Checkpoint
 from helpers.language import say
-from helpers.machine import Gpu, GpuUse, Machine, card_memory, gpu_use, gpu_users, look, read_text
+from helpers.machine import Gpu, GpuUse, Machine, gpu_use, gpu_users, look, read_text
 from helpers.ports import HOST, check_port
 from helpers.sets import (
     PYTHONS,
@@ -25,6 +25,7 @@ from helpers.sets import (
     driver_doubt,
     installed,
     installed_set,
+    memory_of_first_card,
     old_card,
     refuse_unsupported,
     too_old,
@@ -195,14 +196,10 @@ def _check_gpu_memory(use: GpuUse, root: Path) -> Check:
 
 def _room(machine: Machine) -> int | None:
     """Bytes for weights here: the largest card that may be the first, without one the memory; None where unknown."""
-    cards = [gpu for gpu in visible_cards(machine) if not too_old(gpu)]
-    if not cards:
-        return machine.memory
-    sizes = [gpu.memory for gpu in (cards if machine.visible is None else cards[:1])]
-    if None in sizes:
-        sizes = [card_memory(gpu_use())]
-    known = [size for size in sizes if size is not None]
-    return max(known) * 2**20 if len(known) == len(sizes) else None
+    sizes = memory_of_first_card(machine)
+    if sizes is None:
+        return None
+    return max(sizes) * 2**20 if sizes else machine.memory
 
 
 def _check_model(machine: Machine) -> Check:

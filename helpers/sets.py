@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from helpers import GIB, ROOT, CourseError
-from helpers.machine import Gpu, Machine
+from helpers.machine import Gpu, Machine, card_memory, gpu_use
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 
@@ -100,6 +100,18 @@ def too_old(gpu: Gpu) -> bool:
 def visible_cards(machine: Machine) -> list[Gpu]:
     """The GPUs that CUDA programs see here; all where that is not certain."""
     return list(machine.gpus) if machine.visible is None else [machine.gpus[number] for number in machine.visible]
+
+
+def memory_of_first_card(machine: Machine) -> list[int] | None:
+    """MiB of the card that CUDA programs use first, of all that may be it where that is not certain; too old ones left
+    out. Empty without a card, None where the memory of one cannot be read.
+    """
+    cards = [gpu for gpu in visible_cards(machine) if not too_old(gpu)]
+    sizes = [gpu.memory for gpu in (cards if machine.visible is None else cards[:1])]
+    if None in sizes:
+        sizes = [card_memory(gpu_use())]
+    known = [size for size in sizes if size is not None]
+    return known if len(known) == len(sizes) else None
 
 
 def old_card(gpu: Gpu) -> tuple[str, str]:

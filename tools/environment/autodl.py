@@ -33,12 +33,8 @@ def largest_model(here: machine.Machine) -> str:
     What is on the disk already needs no more room. Mixtures of experts are left to lesson 04. Raises CourseError where
     there is or will be a GPU whose memory cannot be seen.
     """
-    cards = [gpu for gpu in sets.visible_cards(here) if not sets.too_old(gpu)]
-    sizes = [gpu.memory for gpu in (cards if here.visible is None else cards[:1])]
-    if None in sizes:
-        sizes = [machine.card_memory(machine.gpu_use())]
-    known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes) or not here.gpus and _is_for_gpus():
+    sizes = sets.memory_of_first_card(here)
+    if sizes is None or not here.gpus and _is_for_gpus():
         raise CourseError(
             "看不到或读不出显存，选不出放得下的模型：请写明 MODEL，例如 MODEL=Qwen/Qwen3-8B bash autodl.sh，"
             "或用 MODEL=none 不下载。",
@@ -49,7 +45,7 @@ def largest_model(here: machine.Machine) -> str:
         name
         for name, release in catalogue.CATALOGUE.items()
         if release.config["model_type"] == "qwen3"
-        and catalogue.fits(release.config, min(known, default=0) * 2**20, CONTEXT).fits
+        and catalogue.fits(release.config, min(sizes, default=0) * 2**20, CONTEXT).fits
         and (hub_copies(name) or 1.1 * release.download < (here.data_disk or 0))
     ]
     return max(fitting, key=lambda name: catalogue.CATALOGUE[name].download, default="none")
