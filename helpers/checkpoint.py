@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from helpers import CourseError, catalogue
 from helpers.config import number, part, refuse_other_families, text_config, wrong
@@ -42,26 +42,19 @@ class Capabilities:
     context: int
 
 
-class Shard(NamedTuple):
-    """A safetensors file: tensor name -> dtype, shape and data_offsets, and whether it ends where its last one does."""
-
-    tensors: dict[str, dict]
-    whole: bool
-
-
 class Checkpoint:
     """The model in ``folder``. A file that changes later takes a new Checkpoint.
 
     What cannot be read raises CourseError when it is asked for; :attr:`broken` names such files without an error.
     """
 
-    def __init__(self, folder: "str | Path | Checkpoint"):
-        self.folder: Path = folder.folder if isinstance(folder, Checkpoint) else Path(folder)
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
 
     @classmethod
     def of(cls, model: "str | Path | Checkpoint") -> "Checkpoint":
         """``model`` itself if it is one, with what it has read, else the checkpoint in that folder."""
-        return model if isinstance(model, cls) else cls(model)
+        return model if isinstance(model, Checkpoint) else cls(model)
 
     @property
     def name(self) -> str:
@@ -109,7 +102,7 @@ class Checkpoint:
         runs, and no way to write text.
         """
         refuse_other_families(self.config, self.name)
-        stored = {name for shard in self.shards.values() if shard for name in shard.tensors}
+        stored = {name for tensors in self.shards.values() for name in tensors or ()}
         what = None
         if self.architecture and not self.architecture.endswith("ForCausalLM"):
             what = self.architecture, self.architecture
@@ -188,8 +181,11 @@ class Checkpoint:
         return sum(file.stat().st_size for file in files if os.path.isfile(file))
 
     @cached_property
-    def shards(self) -> dict[str, Shard | None]:
-        """The weight files by name, those of the index and none but these where there is one; None is unreadable."""
+    def shards(self) -> dict[str, dict[str, dict] | None]:
+        """The header of each weight file by its name, those of the index and none but these where there is one.
+
+        A header: tensor name -> dtype, shape and data_offsets. None for a file that is missing, cut short or wrong.
+        """
         if self.weight_map is None:
             found = self.folder.glob("*.safetensors")
             names = {path.name for path in found if not path.name.startswith(".")}  # not what a Mac puts beside them
@@ -242,8 +238,8 @@ class Checkpoint:
         expected: dict[str, set] = {}
         for tensor, name in (self.weight_map or {}).items():
             expected.setdefault(name, set()).add(tensor)
-        for name, shard in self.shards.items():
-            if shard is None or not shard.whole or expected.get(name, set()) - set(shard.tensors):
+        for name, tensors in self.shards.items():
+            if tensors is None or expected.get(name, set()) - set(tensors):
                 broken.add(name)
         return sorted(broken)
 
@@ -313,11 +309,11 @@ def _are_sizes(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
-def _read_shard(file: Path) -> Shard | None:
+def _read_shard(file: Path) -> dict[str, dict] | None:
     try:
         tensors, start = read_header(file)
         end = start + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        return Shard(tensors, file.stat().st_size == end)
+        return tensors if file.stat().st_size == end else None
     except (OSError, ValueError):
         return None
 

@@ -192,9 +192,9 @@ def _stored(checkpoint):
         raise damaged(f"{folder} 的权重索引读不了", f"The index of the weights in {folder} cannot be read")
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise damaged(f"{folder} 缺少权重文件 {missing}", f"{folder} lacks the weight files {missing}")
-    if broken := [name for name, shard in files.items() if shard is None or not shard.whole]:
+    if broken := [name for name, tensors in files.items() if tensors is None]:
         raise damaged(f"{folder} 的权重文件 {broken} 已损坏", f"The weight files {broken} in {folder} are damaged")
-    return {name: entry for shard in files.values() for name, entry in shard.tensors.items()}
+    return {name: entry for tensors in files.values() for name, entry in tensors.items()}
 
 
 def _refuse_fewer_layers(config, stored, folder):

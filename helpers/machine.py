@@ -148,15 +148,14 @@ class GpuUse:
     """What nvidia-smi says about CUDA and memory now.
 
     cuda: newest CUDA version that the driver supports. Of each GPU memory (used, total), names and uuids; slices: total
-    of each MIG slice; pids: process -> memory, and in pid_gpus the number of its GPU. All memory in MiB, None where
-    nvidia-smi gives none.
+    of each MIG slice; pids: process, its memory, the number of its GPU. All memory in MiB, None where nvidia-smi gives
+    none.
     """
 
     cuda: str | None = None
     memory: tuple[tuple[int | None, int | None], ...] = ()
     slices: tuple[int | None, ...] = ()
-    pids: tuple[tuple[int, int | None], ...] = ()
-    pid_gpus: tuple[int, ...] = ()
+    pids: tuple[tuple[int, int | None, int], ...] = ()
     names: tuple[str, ...] = ()
     uuids: tuple[str, ...] = ()
 
@@ -179,7 +178,7 @@ def parse_gpu_use(text: str) -> GpuUse:
         return _mib(node.findtext(f"fb_memory_usage/{name}", ""))
 
     processes = [
-        (place, int(pid), _mib(node.findtext("used_memory", "")))
+        (int(pid), _mib(node.findtext("used_memory", "")), place)
         for place, gpu in enumerate(gpus)
         for node in gpu.iter("process_info")
         if re.fullmatch("[0-9]{1,9}", pid := node.findtext("pid", "").strip())
@@ -189,8 +188,7 @@ def parse_gpu_use(text: str) -> GpuUse:
         cuda=cuda[1] if cuda else None,
         memory=tuple((size(gpu, "used"), size(gpu, "total") or None) for gpu in gpus),
         slices=tuple(size(piece, "total") or None for piece in log.iter("mig_device")),
-        pids=tuple((pid, memory) for _, pid, memory in processes),
-        pid_gpus=tuple(place for place, _, _ in processes),
+        pids=tuple(processes),
         names=tuple(gpu.findtext("product_name", "") for gpu in gpus),
         uuids=tuple(gpu.findtext("uuid", "") for gpu in gpus),
     )
@@ -243,8 +241,7 @@ def gpu_users(use: GpuUse, root: Path = Path("/"), gpus: Sequence[int] | None = 
     """
     proc = root / "proc"
     users = []
-    numbers: Sequence[int | None] = use.pid_gpus or (None,) * len(use.pids)
-    listed = [user for user, gpu in zip(use.pids, numbers, strict=True) if gpus is None or gpu is None or gpu in gpus]
+    listed = [(pid, memory) for pid, memory, gpu in use.pids if gpus is None or gpu in gpus]
     for pid, memory in listed if use.pids else [(pid, None) for pid in _with_gpu_open(proc)]:
         if pid == os.getpid():
             continue

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from helpers import GIB, CourseError, models
-from helpers.checkpoint import Checkpoint
 from helpers.language import say
 from helpers.machine import Gpu, GpuUse, Machine, gpu_use, gpu_users, look, read_text
 from helpers.ports import HOST, check_port
@@ -73,10 +72,8 @@ def _check_python(machine: Machine) -> Check:
 
 def _check_memory(machine: Machine) -> Check:
     if machine.memory is None:
-        zh, en = (
-            "读不出内存大小：启动 vLLM 至少要 3 GiB，请自己看一下。",
-            "vLLM needs 3 GiB at least: look for yourself.",
-        )
+        zh = "读不出内存大小：启动 vLLM 至少要 3 GiB，请自己看一下。"
+        en = "vLLM needs 3 GiB at least: look for yourself."
         return Check("warning", "内存", "Memory", say("读不出", "cannot be read", " "), zh, en)
     fact = f"{machine.memory / GIB:.1f} GiB"
     if machine.memory >= 3 * GIB:
@@ -117,10 +114,8 @@ def _check_visible(machine: Machine, have: DependencySet | None) -> list[Check]:
         return [Check("problem" if have and have.driver else "warning", *names, fact, zh, en)]
     if machine.visible is None and len(machine.gpus) > 1:
         zh = "这里的卡不一样，CUDA 先数哪一张说不准：export CUDA_DEVICE_ORDER=PCI_BUS_ID，顺序就和 nvidia-smi 一致。"
-        en = (
-            "The cards differ, and which CUDA counts first is not certain: export CUDA_DEVICE_ORDER=PCI_BUS_ID for the "
-        )
-        return [Check("warning", *names, fact, zh, en + "order of nvidia-smi.")]
+        en = "The cards differ, and which CUDA counts first is not certain: for nvidia-smi's order, "
+        return [Check("warning", *names, fact, zh, en + "export CUDA_DEVICE_ORDER=PCI_BUS_ID.")]
     return []
 
 
@@ -132,10 +127,9 @@ def _check_card(gpu: Gpu, use: GpuUse, level: str) -> Check:
         memory = "MIG " + " + ".join("?" if size is None else f"{size / 1024:.0f}" for size in use.slices) + " GiB"
     capability = ".".join(map(str, gpu.compute_cap)) if gpu.compute_cap else unread
     facts = [gpu.name, memory, f"{say('驱动', 'driver', ' ')} {gpu.driver}"]
-    facts += [
-        f"{say('计算能力', 'compute capability', ' ')} {capability}",
-        *([f"CUDA <= {use.cuda}"] if use.cuda else []),
-    ]
+    facts.append(f"{say('计算能力', 'compute capability', ' ')} {capability}")
+    if use.cuda:
+        facts.append(f"CUDA <= {use.cuda}")
     fact = ", ".join(facts)
     if too_old(gpu):
         return Check(level, "GPU", "GPU", fact, *old_card(gpu))
@@ -208,7 +202,7 @@ def _check_model(machine: Machine) -> Check:
         choice = models.chosen(models.MODEL_VARIABLE)
     except CourseError as error:
         return Check("problem", *names, say("无", "none", " "), error.zh, error.en)
-    weights, room = Checkpoint(choice.folder).stored_bytes, _room(machine)
+    weights, room = choice.checkpoint.stored_bytes, _room(machine)
     fact = f"{choice.folder.name}, {weights / 1e6:,.0f} MB"
     if room is None:
         zh = "这里的显存（没有 GPU 则是内存）读不出，放不放得下无从判断：以 vLLM 启动时报的为准。"
@@ -293,27 +287,19 @@ def speaks(name: str, version: str) -> bool:
 
 
 def _check_network(machine: Machine) -> list[Check]:
-    variables = {
-        name: os.environ.get(name) or os.environ.get(name.upper(), "") for name in ("http_proxy", "https_proxy")
-    }
-    hosts = {
-        name: host(address)
-        for name, address in (
-            ("pip", os.environ.get("PIP_INDEX_URL") or _pip_index()),
-            ("MODELSCOPE_ENDPOINT", os.environ.get("MODELSCOPE_ENDPOINT", "")),
-            ("HF_ENDPOINT", os.environ.get("HF_ENDPOINT", "")),
-            *variables.items(),
-        )
-        if address  # only the host: an address may hold a password
-    }
-    fact = ", ".join(f"{name}: {host}" for name, host in hosts.items()) or say("无", "none", " ")
-    lines = [Check("ok", "镜像和代理", "Mirrors, proxy", fact)]
-    excepted = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")).split(",")
-    if any(variables.values()) and not {"127.0.0.1", "*"} & set(excepted):
+    env = os.environ
+    proxies = {name: env.get(name) or env.get(name.upper(), "") for name in ("http_proxy", "https_proxy")}
+    addresses = {"pip": env.get("PIP_INDEX_URL") or _pip_index()}
+    addresses |= {name: env.get(name, "") for name in ("MODELSCOPE_ENDPOINT", "HF_ENDPOINT")} | proxies
+    # only the host: an address may hold a password
+    fact = ", ".join(f"{name}: {host(address)}" for name, address in addresses.items() if address)
+    lines = [Check("ok", "镜像和代理", "Mirrors, proxy", fact or say("无", "none", " "))]
+    excepted = (env.get("no_proxy") or env.get("NO_PROXY", "")).split(",")
+    if any(proxies.values()) and not {"127.0.0.1", "*"} & set(excepted):
         zh = "代理会截住发往本机服务的请求：export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost"
         en = "The proxy catches requests to servers on this machine: set NO_PROXY and no_proxy to 127.0.0.1,localhost."
         lines.append(Check("warning", "代理", "Proxy", "NO_PROXY", zh, en))
-    if any(variables.values()) and machine.autodl:
+    if any(proxies.values()) and machine.autodl:
         zh = "学术加速只通向 GitHub 和 HuggingFace：用 pip 或 ModelScope 之前先 unset http_proxy https_proxy。"
         en = "network_turbo leads to GitHub and HuggingFace only: unset http_proxy https_proxy for pip and ModelScope."
         lines.append(Check("warning", "学术加速", "network_turbo", "http_proxy", zh, en))
@@ -332,14 +318,8 @@ def host(address: str) -> str:
 
 def _pip_index() -> str:
     """The package index in pip's configuration files: the environment's, the user's, the system's."""
-    home = Path.home()
-    for path in (
-        Path(sys.prefix, "pip.conf"),
-        home / ".config/pip/pip.conf",
-        home / ".pip/pip.conf",
-        Path("/etc/pip.conf"),
-    ):
-        if found := re.search(r"^\s*index[-_]url\s*[=:]\s*(\S.*)", read_text(path), re.M):
+    for folder in (sys.prefix, Path.home() / ".config/pip", Path.home() / ".pip", "/etc"):
+        if found := re.search(r"^\s*index[-_]url\s*[=:]\s*(\S.*)", read_text(Path(folder, "pip.conf")), re.M):
             return found[1]
     return ""
 
@@ -347,10 +327,8 @@ def _pip_index() -> str:
 def _check_set(machine: Machine, have: DependencySet | None) -> Check:
     names = ("依赖组合", "Dependency set")
     if have is None:
-        zh, en = (
-            "这个 Python 里没有课程的环境：请运行 make env。",
-            "This Python lacks the course's packages: run make env.",
-        )
+        zh = "这个 Python 里没有课程的环境：请运行 make env。"
+        en = "This Python lacks the course's packages: run make env."
         return Check("problem", *names, say("无", "none", " "), zh, en)
     try:
         fits = choose_set(machine)

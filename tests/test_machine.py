@@ -595,7 +595,7 @@ def test_a_real_jupyter_names_its_notebooks(tmp_path, monkeypatch):
             for path in Path("/proc").glob("[0-9]*/cmdline")
             if f"kernel-{kernel}" in machine.read_text(path)
         ]
-        users = machine.gpu_users(machine.GpuUse(pids=tuple((pid, None) for pid in pids)))
+        users = machine.gpu_users(machine.GpuUse(pids=tuple((pid, None, 0) for pid in pids)))
         assert [user.notebook for user in users] == ["07_lesson.ipynb"]
         ask("DELETE", f"sessions/{session['id']}")
     finally:
