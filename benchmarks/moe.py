@@ -21,8 +21,9 @@ import torch
 
 from benchmarks.peers import install_peer, versions
 from helpers import models
-from helpers.lessons.l04 import agreement, capture, capture_vllm
+from helpers.lessons.l04 import agreement, capture
 from helpers.lessons.l04.record import QUESTIONS
+from helpers.lessons.l04.vllm_routing import capture_vllm
 from helpers.qwen import QwenConfig, SparseMoeBlock
 from helpers.routing import RoutingTrace
 

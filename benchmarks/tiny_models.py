@@ -21,6 +21,7 @@ import numpy as np
 from helpers import engine, models, qwen
 from helpers.lessons import l04
 from helpers.lessons.arithmetic import Problem, held_out
+from helpers.lessons.l04 import capture
 from helpers.lessons.lA1.problems import arithmetic, ask, follow_up
 from helpers.lessons.lA1.samples import Sample, user
 from helpers.lessons.lA1.sentences import capital, course_question, honest, story
@@ -307,8 +308,8 @@ def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarr
     model = qwen.load_model(folder, dtype=torch.float32)
     untrained = build_model(folder.name, tokenizer).eval()
     rows = routed_text(tokenizer, n)
-    trace = l04.concatenate([l04.capture_reference(model, tokenizer, row) for row in rows])
-    random_trace = l04.concatenate([l04.capture_transformers(untrained, tokenizer, row) for row in rows])
+    trace = l04.concatenate([capture.capture_reference(model, tokenizer, row) for row in rows])
+    random_trace = l04.concatenate([capture.capture_transformers(untrained, tokenizer, row) for row in rows])
     association = l04.class_association(trace, [random_trace])
     found = []
     for name in ("trained", "untrained", "permuted"):

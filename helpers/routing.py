@@ -29,7 +29,8 @@ TOO_LARGE = "its arrays are too large"
 MOST_EXPERTS = MOST_LAYERS = 10_000  # Qwen3-235B-A22B has 128 in each of 94 layers
 
 # The captures and the statistics are lesson 04's own; these are the names that people copy.
-__getattr__ = moved.to("helpers.tokens", "helpers.lessons.l04", "helpers.lessons.l04.record")
+ROOM = "helpers.lessons.l04"
+__getattr__ = moved.to("helpers.tokens", ROOM, f"{ROOM}.capture", f"{ROOM}.vllm_routing", f"{ROOM}.record")
 
 
 # ---------------------------------------------------------------------------------------------- the trace

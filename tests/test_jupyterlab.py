@@ -17,7 +17,7 @@ from test_explorer import assert_shows
 
 from helpers import models
 from helpers.explorer.routing import LABELS
-from helpers.lessons.l04 import capture_conversation
+from helpers.lessons.l04.capture import capture_conversation
 from helpers.lessons.l04.record import QUESTIONS
 
 pytestmark = pytest.mark.slow

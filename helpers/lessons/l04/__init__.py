@@ -1,7 +1,8 @@
-"""Lesson 04: its exercises, its figures, its captures of routing, what it counts in traces, and a model without one
-of its experts."""
+"""Lesson 04: its exercises, its figures, what it counts in traces, and a model without one of its experts.
 
-from helpers.lessons.l04.capture import capture_conversation, capture_reference, capture_transformers, recording
+The captures of routing are found in helpers/routing.py too: they need numpy, and a room is imported cheaply.
+"""
+
 from helpers.lessons.l04.exercises import ex1, ex2, ex3, ex4
 from helpers.lessons.l04.figures import (
     TOKENS_PER_ROW,
@@ -20,13 +21,11 @@ from helpers.lessons.l04.statistics import (
     normalized_mutual_information,
     token_class,
 )
-from helpers.lessons.l04.vllm_routing import capture_vllm, capture_vllm_gpu
 from helpers.lessons.l04.without_expert import expert_off, written_losses
 
 __all__ = [
-    "TOKENS_PER_ROW", "TOKEN_CLASSES", "agreement", "association_bars", "capture_conversation", "capture_reference",
-    "capture_transformers", "capture_vllm", "capture_vllm_gpu", "class_association", "coefficient_of_variation",
-    "concatenate", "ex1", "ex2", "ex3", "ex4", "expert_off", "load_histograms", "never_used",
-    "normalized_mutual_information", "recording", "rise_without_expert", "routing_map", "token_class",
+    "TOKENS_PER_ROW", "TOKEN_CLASSES", "agreement", "association_bars", "class_association",
+    "coefficient_of_variation", "concatenate", "ex1", "ex2", "ex3", "ex4", "expert_off", "load_histograms",
+    "never_used", "normalized_mutual_information", "rise_without_expert", "routing_map", "token_class",
     "written_losses",
 ]  # fmt: skip

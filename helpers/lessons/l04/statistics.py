@@ -4,10 +4,7 @@ import unicodedata
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
 from helpers import CourseError
-from helpers.routing import RoutingTrace
 
 TOKEN_CLASSES = ("digit", "operator", "CJK", "Latin", "special", "space", "other")
 
@@ -27,6 +24,8 @@ def concatenate(traces):
 
     Raises CourseError for traces of different models.
     """
+    import numpy as np
+
     first = traces[0]
     if any((t.layers, t.top_k, t.num_experts) != (first.layers, first.top_k, first.num_experts) for t in traces):
         raise CourseError(
@@ -54,8 +53,10 @@ class Agreement(NamedTuple):
     weight_difference: float | None  # the largest |difference| there, or None where weights are missing
 
 
-def agreement(a: RoutingTrace, b: RoutingTrace) -> Agreement:
+def agreement(a, b) -> Agreement:
     """Compare two traces of the same tokens through the same layers. CourseError if they are not."""
+    import numpy as np
+
     require_same_tokens(a, b)
     if a.layers != b.layers or a.top_k != b.top_k:
         raise CourseError(
@@ -73,7 +74,7 @@ def agreement(a: RoutingTrace, b: RoutingTrace) -> Agreement:
 
 
 def require_same_tokens(a, b):
-    if not np.array_equal(a.token_ids, b.token_ids):
+    if a.token_ids.tolist() != b.token_ids.tolist():
         raise CourseError(
             "两份轨迹的词元不同：请用同一段文字采集。", "The traces are of different tokens: capture the same text."
         )
@@ -100,6 +101,8 @@ def normalized_mutual_information(a, b) -> float:
 
     ``a`` and ``b`` are integer arrays of shape (tokens,). Symmetric; the same as scikit-learn's default.
     """
+    import numpy as np
+
     joint = np.zeros((a.max() + 1, b.max() + 1))
     np.add.at(joint, (a, b), 1.0)
     joint /= joint.sum()
@@ -122,6 +125,8 @@ def class_association(trace, untrained=(), permutations=200, seed=0):
     ``untrained`` (traces, layers) for traces of the same text through random weights: a router that knows nothing
     still sends equal tokens to equal experts. At most what exceeds both was learned. Raises CourseError for other text.
     """
+    import numpy as np
+
     classes = np.array([TOKEN_CLASSES.index(token_class(text)) for text in trace.texts])
     _, first, occurrence = np.unique(trace.token_ids, return_index=True, return_inverse=True)
     draw = np.random.default_rng(seed)
