@@ -23,6 +23,10 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 if torch := sys.modules.get("torch"):
     torch.set_num_threads(1)
 
+# jsonschema does without it. It would compile a grammar of international addresses, 3 s for each worker that imports
+# nbformat, and no notebook has a field of that format.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 # What the shell of a developer may hold and no test expects; a proxy cannot reach this machine's 127.0.0.1.
 for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "COURSE_LANG", "VLLM_API_KEY"):
     os.environ.pop(name, None)

@@ -44,6 +44,7 @@ import os
 import re
 import tokenize
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import jupytext
@@ -124,8 +125,10 @@ def without_comments(code: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
+@cache
 def parse(code: str) -> ast.Module:
-    """The syntax tree of a cell; shell lines and magics count as the calls that IPython makes of them."""
+    """The syntax tree of a cell; shell lines and magics count as the calls that IPython makes of them. Only to be read:
+    whoever asks for the same cell again gets the same tree."""
     return ast.parse(TransformerManager().transform_cell(code))
 
 
