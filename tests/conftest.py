@@ -3,6 +3,7 @@
 REQUIRE_ALL=1 turns every skip into a failure, so that a complete run is complete.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -78,6 +79,18 @@ LESSON_FILES = {"test_lesson_01": "01_environment", "test_lesson_02": "02_model_
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:
     os.environ["TEST_RUN"] = uuid.uuid4().hex  # marks what this run starts, however deep
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """What collecting imports and makes stays until the end. Nobody looks for garbage in it, now or later: that would
+    be most of what each ``gc.collect()`` of the course takes."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

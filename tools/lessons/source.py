@@ -44,7 +44,6 @@ import os
 import re
 import tokenize
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import jupytext
@@ -125,10 +124,8 @@ def without_comments(code: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-@cache
 def parse(code: str) -> ast.Module:
-    """The syntax tree of a cell; shell lines and magics count as the calls that IPython makes of them. Only to be read:
-    whoever asks for the same cell again gets the same tree."""
+    """The syntax tree of a cell; shell lines and magics count as the calls that IPython makes of them."""
     return ast.parse(TransformerManager().transform_cell(code))
 
 
