@@ -3,6 +3,7 @@
 REQUIRE_ALL=1 turns every skip into a failure, so that a complete run is complete.
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -22,6 +23,10 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 if torch := sys.modules.get("torch"):
     torch.set_num_threads(1)
+
+# jsonschema does without it. It would compile a grammar of international addresses, 3 s for each worker that imports
+# nbformat, and no notebook has a field of that format.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 # What the shell of a developer may hold and no test expects; a proxy cannot reach this machine's 127.0.0.1.
 for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "COURSE_CONCURRENCY", "COURSE_LANG", "VLLM_API_KEY"):
@@ -74,6 +79,18 @@ LESSON_FILES = {"test_lesson_01": "01_environment", "test_lesson_02": "02_model_
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:
     os.environ["TEST_RUN"] = uuid.uuid4().hex  # marks what this run starts, however deep
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """What collecting imports and makes stays until the end. Nobody looks for garbage in it, now or later: that would
+    be most of what each ``gc.collect()`` of the course takes."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
@@ -195,6 +212,16 @@ def browser():
         started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture
+def one_certificate(tmp_path, monkeypatch):
+    """Each HTTP client reads all certificates that there are, 0.06 s. One is enough where nobody speaks TLS."""
+    import certifi
+
+    first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+    (tmp_path / "one.pem").write_text(first + end)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "one.pem"))
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,10 @@ def no_gpu_mode(tmp_path, state):
     said, status = {"empty": ("", 0), "failed": ("NVIDIA-SMI has failed\n", 9)}[state]
     install(tmp_path / "bin", [], "", status, said=said)
     no_network = {"PIP_NO_INDEX": "1", "VENV": str(tmp_path / "venv")}  # nothing is to be installed
+    console = tmp_path / "console" / "bin"  # a Python itself: what a machine may have in its place looks for it first
+    console.mkdir(parents=True)
+    for name in ("python3", "python3.13", "python3.12", "python3.11"):
+        (console / name).symlink_to(Path(sys.executable).resolve())
     return no_network | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
 

@@ -424,6 +424,7 @@ def test_widget_state_is_refused(course, capsys):
 # --- the real lessons
 
 
+@pytest.mark.slow  # `make lint` asks the same
 def test_the_course_passes_its_own_check(capsys):
     assert build.main(["--check"]) == 0, capsys.readouterr().err
 

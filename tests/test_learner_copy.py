@@ -533,6 +533,7 @@ def run_cell(page, index: int, code: str | None = None):
     return cell
 
 
+@pytest.mark.slow
 def test_jupyterlab_meets_no_module_of_the_course(tmp_path):
     """`make lab` starts in the course's folder; what lies there must not hide a library of JupyterLab's."""
     for folder in ("helpers", "tools"):

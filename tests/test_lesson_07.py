@@ -120,7 +120,7 @@ def test_the_taught_trap_of_an_unknown_role(guarded_server):
 
 
 @pytest.fixture
-def copied(monkeypatch):
+def copied(monkeypatch, one_certificate):
     """``copied(key, server)``: the names that a copy-me cell defines when it is imported."""
 
     def define(key, server):

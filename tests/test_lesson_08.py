@@ -56,7 +56,7 @@ def test_copy_me_cell_says_when_nothing_is_behind_the_address(tmp_path):
 
 
 @pytest.fixture
-def batch(monkeypatch):
+def batch(monkeypatch, one_certificate):
     """``batch(server, questions, ...)``: answers of the copy-me cell's ``ask_all``."""
 
     def ask(server, questions, **options):

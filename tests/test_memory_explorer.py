@@ -77,8 +77,33 @@ def shown(page) -> dict:
     return page.locator(".rx").evaluate("root => ({...root.dataset})")
 
 
+SET = """(root, settings) => {
+  const set = (control, value, kind) => {
+    control.value = value;
+    control.dispatchEvent(new Event(kind, { bubbles: true }));
+  };
+  const { select, press, slide } = settings;
+  for (const [name, value] of Object.entries(select)) {
+    set(root.querySelector(`select[aria-label='${name}']`), value, "change");
+  }
+  for (const [name, value] of Object.entries(press)) {
+    const control = [...root.querySelectorAll(".rx-control")].find((one) => one.textContent.includes(name));
+    control.querySelector(`button[value='${value}']`).click();
+  }
+  for (const [name, value] of Object.entries(slide)) {
+    set(root.querySelector(`input[aria-label='${name}']`), value, "input");
+  }
+  return {
+    ...root.dataset,
+    refused: root.querySelector(".rx-verdict.rx-no")?.checkVisibility() ?? false,
+    widths: [...root.querySelectorAll(".rx-memory rect[data-part]")].map((r) => +r.getAttribute("width")),
+  };
+}"""
+
+
 def test_every_setting_agrees_with_python(open_page):
-    page, draw = open_page(), random.Random(0)
+    """All controls of a setting at once, by their own events; the other tests use them as a reader does."""
+    root, draw = open_page().locator(".rx"), random.Random(0)
     seen = set()
     for _ in range(60):
         name = draw.choice(list(MODELS))
@@ -87,24 +112,16 @@ def test_every_setting_agrees_with_python(open_page):
         dtype, kv, gpus = draw.choice(("bf16", "fp8", "awq")), draw.choice(("bf16", "fp8")), draw.choice((1, 2, 4, 8))
         context = 256 * draw.randrange(1, config["max_position_embeddings"] // 256 + 1)
         sequences = 2 ** draw.randrange(9)
-        choose(page, "model", name)
-        choose(page, "GPU", str(card))
-        press(page, "weights", dtype)
-        press(page, "KV cache in", kv)
-        press(page, "cards", gpus)
-        slide(page, "context, tokens", context)
-        slide(page, "sequences at once", sequences.bit_length() - 1)
+        select, press = {"model": name, "GPU": str(card)}, {"weights": dtype, "KV cache in": kv, "cards": gpus}
+        slide = {"context, tokens": context, "sequences at once": sequences.bit_length() - 1}
+        found = root.evaluate(SET, {"select": select, "press": press, "slide": slide})
         fit = catalogue.fits(config, card * GIB, context, sequences, dtype, 1 if kv == "fp8" else 2, gpus)
-        found = shown(page)
         about = f"{name} {dtype} kv {kv}, {gpus} x {card}, {context} x {sequences}"
         assert float(found["weights"]) == pytest.approx(fit.weights), about
         assert float(found["kvCache"]) == pytest.approx(fit.kv_cache), about
         assert int(found["maxContext"]) == fit.max_context, about
-        assert (found["fits"] == "true") is fit.fits is not page.locator(".rx-verdict.rx-no").is_visible(), about
-        widths = page.locator(".rx-memory rect[data-part]").evaluate_all(
-            "all => all.map(r => +r.getAttribute('width'))"
-        )
-        whole = fit.weights + fit.kv_cache + fit.other
+        assert (found["fits"] == "true") is fit.fits is not found["refused"], about
+        widths, whole = found["widths"], fit.weights + fit.kv_cache + fit.other
         assert [width / sum(widths) for width in widths] == pytest.approx(
             [fit.weights / whole, fit.kv_cache / whole, fit.other / whole]
         )

@@ -36,9 +36,10 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w.~/:-])/(?:home|Users|tmp|work|workspace|mnt
 def check_lesson(lesson: Lesson, root: Path) -> list[str]:
     """The rules that hold for a source, without its outputs."""
     terms = read_terms(root / "assets" / "terms.csv")
+    helpers = _helper_imports(lesson) if lesson.name[:2] in RAW_API_LESSONS else None
     problems = []
     for cell in lesson.cells:
-        found = compare(cell.text, terms) if cell.kind == "markdown" else _code(cell, lesson, root)
+        found = compare(cell.text, terms) if cell.kind == "markdown" else _code(cell, helpers, root)
         problems += [f"{lesson.name}.py: cell '{cell.key}': {what}" for what in found]
     problems += [f"{lesson.name}.py: {what}" for what in _form(lesson)]
     return problems
@@ -130,7 +131,8 @@ def _wrong_terms(prose: str, terms: list[dict[str, str]]) -> list[str]:
     return problems
 
 
-def _code(cell: Cell, lesson: Lesson, root: Path) -> list[str]:
+def _code(cell: Cell, helpers: dict[str, str] | None, root: Path) -> list[str]:
+    """``helpers``: what the lesson imports of them, where it has to call the libraries itself."""
     problems = []
     tree = parse(cell.text["en"])
     if cell.key == "setup" and len(without_comments(cell.text["en"]).splitlines()) > MAX_SETUP_LINES:
@@ -139,8 +141,8 @@ def _code(cell: Cell, lesson: Lesson, root: Path) -> list[str]:
         problems += _saved(cell.save, tree, root)
     if "copy-me" in cell.tags:
         problems += _copy_me(tree)
-    if lesson.name[:2] in RAW_API_LESSONS:
-        used = sorted({name for name in _helper_names(lesson, tree) if not _is_allowed(name)})
+    if helpers is not None:
+        used = sorted({name for name in _helper_names(helpers, tree) if not _is_allowed(name)})
         problems += [
             f"{name} does what the learner should see; call vLLM or openai in the cell itself." for name in used
         ]
@@ -190,17 +192,21 @@ def _imports(node: ast.AST) -> list[tuple[str, str]]:
     return []
 
 
-def _helper_names(lesson: Lesson, tree: ast.Module) -> list[str]:
+def _helper_imports(lesson: Lesson) -> dict[str, str]:
+    """Dotted paths in helpers by the names that the lesson's imports bind them to."""
+    nodes = [node for cell in lesson.code_cells for node in ast.walk(parse(cell.text["en"]))]
+    return {name: path for node in nodes for path, name in _imports(node) if path.split(".")[0] == "helpers"}
+
+
+def _helper_names(helpers: dict[str, str], tree: ast.Module) -> list[str]:
     """Dotted paths in helpers that ``tree`` imports or uses, given the imports of the whole lesson."""
-    everything = [node for cell in lesson.code_cells for node in ast.walk(parse(cell.text["en"]))]
-    local = {name: path for node in everything for path, name in _imports(node) if path.split(".")[0] == "helpers"}
     imported = [path for node in ast.walk(tree) for path, _ in _imports(node)]
     used = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             first, *rest = ast.unparse(node).split(".")
-            if first in local:
-                used.append(".".join([local[first], *rest]))
+            if first in helpers:
+                used.append(".".join([helpers[first], *rest]))
     return [path for path in imported + used if path.split(".")[0] == "helpers"]
 
 

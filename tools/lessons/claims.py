@@ -321,6 +321,7 @@ def _as_numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)]
 
 
+@cache
 def installed_libraries(folder: Path) -> list[Library]:
     libraries = []
     for name in SOURCES:

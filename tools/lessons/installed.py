@@ -8,6 +8,7 @@ import ast
 import re
 from functools import cached_property
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 SOURCES = {  # by library, the files that hold what prose names
@@ -42,11 +43,11 @@ class Library:
     def __init__(self, name: str, folder: Path):
         self.name, self.folder = name, folder
         self._members: dict[str, dict[str, str]] = {}
-        found = {d.name.lower().replace("-", "_"): d.version for d in metadata.distributions(path=[str(folder)])}
-        version = found.get(name) or found.get(f"{name}_cpu")
-        if not version:
+        named = (metadata.distributions(name=known, path=[str(folder)]) for known in (name, f"{name}_cpu"))
+        found = next(chain.from_iterable(named), None)
+        if not found:
             raise FileNotFoundError(f"{name} is not in {folder}")
-        self.version = version.split("+")[0]
+        self.version = found.version.split("+")[0]
 
     @cached_property
     def files(self) -> dict[Path, str]:
