@@ -48,6 +48,13 @@ def test_copy_me_cell_says_when_nothing_is_behind_the_address(key, tmp_path):
     assert done.returncode == 1 and f"No server at {NOWHERE}" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("key", COPY_ME)
+def test_a_password_in_the_address_is_not_shown(key, tmp_path):
+    done = run_alone(CELLS[key], tmp_path, BASE_URL=NOWHERE.replace("//", "//user:hunter2@"))
+    assert done.returncode == 1 and "No server at 127.0.0.1:9/v1" in done.stderr and "hunter2" not in done.stderr
+
+
 def shell_lines():
     """Every curl command that the lesson shows: in prose as it stands, in code cells as IPython would run it."""
     for (key, lang), text in PROSE.items():
@@ -137,11 +144,13 @@ QUESTION = [{"role": "user", "content": "?"}]
 
 def test_a_reply_that_is_no_json(copied):
     with FaultyServer(page) as server:
+        server.base_url = server.base_url.replace("//", "//user:hunter2@")
         for key, call in (
             ("copy-complete", lambda names: names.complete("?")),
             ("copy-chat", lambda names: names.Chat().ask("?")),
         ):
-            with pytest.raises(RuntimeError, match="does not answer like an OpenAI server: '<html>Welcome"):
+            said = "^127.0.0.1:[0-9]+/v1 does not answer like an OpenAI server: '<html>Welcome"
+            with pytest.raises(RuntimeError, match=said):
                 call(copied(key, server))
         with pytest.raises(RuntimeError, match="broke off"):
             copied("copy-stream", server).stream_chat(QUESTION)

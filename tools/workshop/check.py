@@ -21,6 +21,7 @@ import httpx
 import openai
 
 from helpers import CourseError, machine, preflight
+from helpers.endpoint import without_credentials
 from helpers.ports import free_port
 from tools.workshop.door import MAX_N, Door
 from tools.workshop.keys import read_keys
@@ -129,7 +130,7 @@ def check_door(report: Report, base_url: str, key: str) -> bool:
     return report.line(
         "problem" if wrong else "ok",
         "门 Door",
-        f"{base_url}, {wrong or '只有密钥能进 /v1 | /v1 with a key only'}",
+        f"{without_credentials(base_url)}, {wrong or '只有密钥能进 /v1 | /v1 with a key only'}",
         "服务器和 nginx 都开着吗？密钥是 build/workshop/keys.txt 里的吗？直接连 vLLM，/metrics 等端点没有密钥也能读。",
         "Do server and nginx run, with the keys of build/workshop/keys.txt? vLLM itself leaves /metrics open.",
     )
