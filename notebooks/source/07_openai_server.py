@@ -921,6 +921,14 @@ class NoAnswer(RuntimeError):
     """A reply without a text; the message says why."""
 
 
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
+
+
 def render(messages, thinking=True):
     """The prompt that Qwen3's chat template makes of messages without tools."""
     text = ""
@@ -959,7 +967,7 @@ if __name__ == "__main__":
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
         sys.exit(f"No answer from {MODEL} at {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {SHOWN} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-chat-text"
 # 第二份：多轮对话，思考可开可关，采样参数随之而变。历史里只有答案；上下文满了，就用 `chat.trim(3)` 忘掉旧的，留下系统消息和最后 3 轮，再问一遍。
@@ -990,6 +998,14 @@ SAMPLING = {
 
 class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
+
+
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
 def whole_answer(thought, content, finished, cut="raise max_tokens"):
@@ -1070,7 +1086,7 @@ if __name__ == "__main__":
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
         sys.exit(f"No answer from {MODEL} at {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {SHOWN} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-stream-text"
 # 第三份：流式对话，思考和答案边到边显示；流没有正常结束就报错，不把半截答案当答案。
@@ -1095,6 +1111,14 @@ client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retr
 
 class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
+
+
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
 def whole_answer(thought, content, finished, cut="raise max_tokens"):
@@ -1168,7 +1192,7 @@ if __name__ == "__main__":
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
         sys.exit(f"No answer from {MODEL} at {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {SHOWN} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-tools-text"
 # 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型，但异常的原文只写到标准错误，不给模型看；最多走几圈有上限。
@@ -1196,6 +1220,14 @@ client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retr
 
 class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
+
+
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
 def whole_answer(thought, content, finished, cut="raise max_tokens"):
@@ -1338,7 +1370,7 @@ if __name__ == "__main__":
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
         sys.exit(f"No answer from {MODEL} at {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {SHOWN} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="killed-text"
 # ## 流到一半，引擎死了（选读）

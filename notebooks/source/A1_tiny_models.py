@@ -907,6 +907,14 @@ class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
 
 
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
+
+
 def whole_answer(thought, content, finished, cut="raise max_tokens"):
     """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
     if not thought and "</think>" in content:
@@ -996,7 +1004,7 @@ if __name__ == "__main__" and "get_ipython" not in globals():
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
         sys.exit(f"No answer from {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {SHOWN} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
