@@ -24,6 +24,18 @@ def without_credentials(address: str) -> str:
     return re.sub(r"[?#].*", "", re.sub(r"^(\s*[\w+.-]+://)?.*@", r"\1", address))
 
 
+def parted(thought: str, content: str) -> tuple[str, str]:
+    """(thought, text) of a reply, also while it comes and where the thought stands in the content, behind <think>."""
+    if thought.strip():  # the server has split it
+        return thought, content
+    if "</think>" in content:
+        thought, _, content = content.rpartition("</think>")
+        return thought.strip().removeprefix("<think>"), content
+    if content.lstrip().startswith("<think>"):
+        return content.lstrip().removeprefix("<think>"), ""
+    return thought, content
+
+
 class SameServer(urllib.request.HTTPRedirectHandler):
     """Follows a redirect within one server only: the request carries a key."""
 

@@ -10,6 +10,7 @@ import anywidget
 import traitlets
 
 from helpers import language
+from helpers.endpoint import parted
 from helpers.explorer import page
 
 if TYPE_CHECKING:
@@ -156,18 +157,6 @@ class ChatPanel(anywidget.AnyWidget):
         if finished is None:
             raise ConnectionError("the stream ended early")
         return ending(turn, finished, bool(thought.strip()))
-
-
-def parted(thought: str, content: str) -> tuple[str, str]:
-    """(thought, text) of a reply, also while it comes and where the thought stands in the content, behind <think>."""
-    if thought.strip():  # the server has split it
-        return thought, content
-    if "</think>" in content:
-        thought, _, content = content.rpartition("</think>")
-        return thought.strip().removeprefix("<think>"), content
-    if content.lstrip().startswith("<think>"):
-        return content.lstrip().removeprefix("<think>"), ""
-    return thought, content
 
 
 def ending(turn: dict[str, str], finished: str, split: bool) -> str:
