@@ -7,7 +7,7 @@ import urllib.parse
 from pathlib import Path
 
 from helpers import CourseError
-from helpers.endpoint import Endpoint
+from helpers.endpoint import Endpoint, without_credentials
 from helpers.language import say
 from helpers.ports import pass_by_proxies
 
@@ -42,15 +42,15 @@ class AttachedServer(Endpoint):
         matching = [name for name in served if not self.model or Path(name).name == Path(self.model).name]
         if not matching:
             raise CourseError(
-                f"{self.base_url} 上没有 {self.model}，只有 {served}：去掉模型名，或换一个服务器。",
-                f"{self.base_url} serves {served} and not {self.model}: leave the model out, or use another server.",
+                f"{self._shown} 上没有 {self.model}，只有 {served}：去掉模型名，或换一个服务器。",
+                f"{self._shown} serves {served} and not {self.model}: leave the model out, or use another server.",
             )
         self.model = matching[0]
         print(
             say(
-                f"已连上 {self.base_url}（{URL_VARIABLE}），模型 {self.model}，与别人共用：\n"
+                f"已连上 {self._shown}（{URL_VARIABLE}），模型 {self.model}，与别人共用：\n"
                 f"最多同时 {self.concurrency_limit} 个请求；指标统计整间教室；课程不会停掉它",
-                f"attached to {self.base_url} ({URL_VARIABLE}), model {self.model}, shared with others:\n"
+                f"attached to {self._shown} ({URL_VARIABLE}), model {self.model}, shared with others:\n"
                 f"at most {self.concurrency_limit} requests at once; metrics count the whole room; it is never stopped",
             )
         )
@@ -60,7 +60,7 @@ class AttachedServer(Endpoint):
         return self
 
     def stop(self) -> None:
-        print(say(f"{self.base_url} 别人也在用：没有停。", f"{self.base_url} belongs to others too: left running."))
+        print(say(f"{self._shown} 别人也在用：没有停。", f"{self._shown} belongs to others too: left running."))
 
     def kill(self) -> None:
         raise self._refusal("杀掉引擎", "killing the engine")
@@ -74,13 +74,13 @@ class AttachedServer(Endpoint):
 
     def _refusal(self, what_zh: str, what_en: str) -> CourseError:
         return CourseError(
-            f"{self.base_url} 是大家共用的服务器，{what_zh}不行：去掉 {URL_VARIABLE}，在自己的服务器上做。",
-            f"{self.base_url} is a shared server, so {what_en} is refused: unset {URL_VARIABLE} and use your own.",
+            f"{self._shown} 是大家共用的服务器，{what_zh}不行：去掉 {URL_VARIABLE}，在自己的服务器上做。",
+            f"{self._shown} is a shared server, so {what_en} is refused: unset {URL_VARIABLE} and use your own.",
         )
 
     def _served(self) -> list[str]:
         """Names of its models."""
-        url = f"{self.base_url}/models"
+        url = f"{self._shown}/models"
         try:
             return [entry["id"] + "" for entry in json.loads(self._get("/models", self.base_url))["data"]]
         except urllib.error.HTTPError as error:
@@ -114,7 +114,7 @@ def _meaning(error: urllib.error.HTTPError) -> tuple[str, str]:
         )
     if 300 <= error.code < 400:
         target = urllib.parse.urlsplit(error.headers.get("Location", ""))
-        to = f"{target.scheme}://{target.netloc}" if target.netloc else "?"
+        to = without_credentials(f"{target.scheme}://{target.netloc}") if target.netloc else "?"
         return (
             f"它让人改去 {to}，密钥没有跟过去；如果信得过那里，把 {URL_VARIABLE} 改成那个地址",
             f"it sends you to {to}, and the key was not taken there; if you trust it, set {URL_VARIABLE} to it",
@@ -130,6 +130,7 @@ def _check_address(url: str) -> None:
     except ValueError:  # a port out of range, half an IPv6 address
         fine = False
     if not fine:
+        url = without_credentials(url)
         raise CourseError(
             f"{URL_VARIABLE} 不是地址：{url!r}，要像 http://主机:端口/v1。",
             f"{URL_VARIABLE} is no address: {url!r}; it should be like http://HOST:PORT/v1.",

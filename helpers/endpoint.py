@@ -1,8 +1,10 @@
 """What every OpenAI-compatible server has for a lesson, one's own or a shared one: an address, a model, metrics."""
 
+import base64
 import http.client
 import json
 import os
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +14,26 @@ from helpers import CourseError, models
 from helpers.language import say
 
 CAP_VARIABLE = "COURSE_CONCURRENCY"
+
+
+def without_credentials(address: str) -> str:
+    """An address as messages show it: without what may be a user, a password or a token in it.
+
+    Of one that is no address, too: what comes before the last @ is left out, and what follows a question mark.
+    """
+    return re.sub(r"[?#].*", "", re.sub(r"^(\s*[\w+.-]+://)?.*@", r"\1", address))
+
+
+def parted(thought: str, content: str) -> tuple[str, str]:
+    """(thought, text) of a reply, also while it comes and where the thought stands in the content, behind <think>."""
+    if thought.strip():  # the server has split it
+        return thought, content
+    if "</think>" in content:
+        thought, _, content = content.rpartition("</think>")
+        return thought.strip().removeprefix("<think>"), content
+    if content.lstrip().startswith("<think>"):
+        return content.lstrip().removeprefix("<think>"), ""
+    return thought, content
 
 
 class SameServer(urllib.request.HTTPRedirectHandler):
@@ -47,6 +69,7 @@ class Endpoint(ABC):
 
     def __init__(self, base_url: str, model: str | None, api_key: str | None, concurrency_limit: float):
         self.base_url, self.model, self.api_key = base_url, model, api_key or "EMPTY"
+        self._shown = without_credentials(base_url)
         if not (self.api_key.isascii() and self.api_key.isprintable()):
             raise CourseError(
                 "密钥里有请求头装不下的字符：重新复制一遍。",
@@ -82,9 +105,10 @@ class Endpoint(ABC):
         try:
             families = list(text_string_to_metric_families(self._get("/metrics")))
         except (OSError, ValueError) as error:
+            root = without_credentials(self._root)
             raise CourseError(
-                f"{self._root}/metrics 读不出来（{error}）：它多半没有对外开放，跳过这一格。",
-                f"{self._root}/metrics cannot be read ({error}): most likely it is not open to you; skip this cell.",
+                f"{root}/metrics 读不出来（{error}）：它多半没有对外开放，跳过这一格。",
+                f"{root}/metrics cannot be read ({error}): most likely it is not open to you; skip this cell.",
             ) from error
         samples: dict[str, list[float]] = {}
         for sample in (sample for family in families for sample in family.samples):
@@ -108,9 +132,14 @@ class Endpoint(ABC):
 
     def _get(self, path: str, root: str | None = None, body: dict | None = None) -> str:
         """The text of a reply. Raises OSError, as ``urllib.error.HTTPError`` where the status is one of an error."""
-        headers = {"Authorization": f"Bearer {self.api_key}", "Content-Type": "application/json"}
+        parts = urllib.parse.urlsplit((root or self._root) + path)
+        user, at, address = parts.netloc.rpartition("@")  # urllib would take all of it for a host
+        key = f"Bearer {self.api_key}"
+        if at:  # instead of the key, as openai's client has it
+            key = "Basic " + base64.b64encode(urllib.parse.unquote_to_bytes(user)).decode()
         data = body and json.dumps(body).encode()
-        request = urllib.request.Request((root or self._root) + path, data, headers)
+        headers = {"Authorization": key, "Content-Type": "application/json"}
+        request = urllib.request.Request(parts._replace(netloc=address).geturl(), data, headers)
         try:
             with urllib.request.build_opener(SameServer).open(request, timeout=60 if body else 10) as reply:
                 return reply.read().decode()

@@ -15,6 +15,7 @@ import psutil
 from helpers import GIB, CourseError, machine, models
 from helpers.catalogue import CATALOGUE, GPU_SHARE, OTHER_MEMORY, fits, kv_bytes_per_token
 from helpers.checkpoint import Checkpoint
+from helpers.config import family
 from helpers.sets import require_vllm
 
 CONTEXT = 8192  # tokens of prompt and output together, unless the caller or the checkpoint wants another limit
@@ -235,7 +236,7 @@ def _fitting(room: float, context: int) -> list[str]:
         f"{name}-{kind}" if kind else name
         for name, release in CATALOGUE.items()
         for kind in kinds
-        if "Qwen3" in name and kind in ("", *release.quantised)
+        if family(release.config) in ("qwen3", "qwen3_moe") and kind in ("", *release.quantised)
         if fits(release.config, room, context, dtype=kinds[kind], utilization=1).fits
     ]
 

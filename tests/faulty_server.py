@@ -44,6 +44,23 @@ def drop(handler):
     handler.close_connection = True
 
 
+def broken_off(die):
+    """The connection ends within a reply's body, closed or, with ``die``, reset as by kill -9."""
+
+    def send(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b'{"choices": [')
+        handler.wfile.flush()
+        handler.close_connection = True
+        if die:
+            handler.reset()
+
+    return send
+
+
 def stream(*deltas, finish="stop", usage=False, then=None, done=True, pause=0.0, first=(), die=False):
     """Server-sent events, one chunk per delta; ``first`` are raw events before them, ``then`` is one after them, as
     vLLM sends when its engine dies; with ``die`` the connection is reset instead of ended, as by kill -9."""

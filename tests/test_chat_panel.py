@@ -87,6 +87,54 @@ def test_chunks_that_hold_nothing_are_passed_over():
     assert (shown.turns[1]["text"], shown.turns[1]["state"]) == ("ok", "done")
 
 
+@pytest.mark.parametrize(
+    ("content", "thought", "text"),
+    [
+        ("<think>\nhm\n</think>\n\n1702", "hm", "1702"),
+        ("hm</think>1702", "hm", "1702"),  # the template has opened the thought
+        ("1702", "", "1702"),
+    ],
+)
+def test_a_thought_without_a_parser_is_folded_away_and_not_sent_back(content, thought, text):
+    pieces = [{"content": letter} for letter in content]
+    with FaultyServer(stream(*pieces), stream({"content": "ok"})) as server:
+        shown = panel(server)
+        for question in ("?", "again"):
+            shown.ask(question)
+            shown.wait(60)
+        history = [message["content"] for message in server.bodies[1]["messages"]]
+    assert (shown.turns[1]["thought"].strip(), shown.turns[1]["text"].strip()) == (thought, text)
+    assert history == ["?", text, "again"] and shown.turns[1]["state"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("deltas", "finish", "state"),
+    [
+        ([{"reasoning": "hm"}], "length", "cut thought"),
+        ([{"content": "<think>\nhm"}], "length", "cut thought"),
+        ([], "length", "cut"),
+        ([{"content": "half"}], "length", "cut"),
+        ([{"reasoning": "1702"}], "stop", "taken"),
+        ([{"reasoning": "1702"}, {"content": "\n\n"}], "stop", "taken"),
+        ([{"content": "<think>\nhm"}], "stop", "only thought"),
+        ([{"content": "<think>\nhm</think>\n"}], "stop", "only thought"),
+        ([], "stop", "empty"),
+        ([{"content": "half"}], "abort", "finish_reason: abort"),
+    ],
+)
+def test_a_reply_without_an_answer_says_why(deltas, finish, state):
+    with FaultyServer(stream(*deltas, finish=finish), stream({"content": "ok"})) as server:
+        shown = panel(server)
+        for question in ("?", "again"):
+            shown.ask(question)
+            shown.wait(60)
+        assert not any(
+            "think" in message["content"] or "hm" in message["content"] for message in server.bodies[1]["messages"]
+        )
+    assert shown.turns[1]["state"] == state
+    assert ":" in state or all(state in labels for labels in LABELS.values())
+
+
 def test_stop_ends_the_stream_and_the_panel_stays_usable():
     endless = stream(*[{"content": "x"}] * 1000, pause=0.02)
     with FaultyServer(endless, stream({"content": "fine"})) as server:

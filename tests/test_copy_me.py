@@ -129,7 +129,7 @@ def test_a_client_acts_in_its_guard_only(key, code):
     assert not free and [ast.unparse(node.test).partition(" and ")[0] for node in guards] == ["__name__ == '__main__'"]
 
 
-WHOLE = ("NoAnswer", "whole_answer", "read_reply", "unbroken")
+WHOLE = ("NoAnswer", "whole_answer", "read_reply", "unbroken", "no_connection")
 
 
 def test_what_several_blocks_share_is_the_same_in_each():

@@ -1,14 +1,16 @@
 """Families after Qwen3: recognised from config.json, counted, and refused in one sentence by all that run models."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from faulty_hub import FaultyHub, write_model
 
-from helpers import ROOT, CourseError, catalogue, machine, models
+from helpers import ROOT, CourseError, catalogue, engine, machine, models
 from helpers.checkpoint import Checkpoint
 from helpers.config import family, is_hybrid, layers
 from helpers.download import download
@@ -16,6 +18,7 @@ from helpers.engine import open_engine
 from helpers.explorer.memory import MODELS
 from helpers.loading import load_model
 from helpers.server import Server
+from tools.environment import autodl
 from tools.lessons.source import read_lesson
 
 NEXT = {
@@ -271,3 +274,59 @@ def test_a_model_without_a_way_to_write_is_named_as_what_it_is(tmp_path):
 
 def test_the_calculator_has_them_and_no_other_list_does():
     assert set(catalogue.LATER) < set(MODELS) and not set(catalogue.LATER) & set(catalogue.CATALOGUE)
+
+
+def test_what_would_fit_never_names_one(monkeypatch):
+    """Neither where a model is too large nor where autodl.sh chooses one, even if the table of models held them."""
+    monkeypatch.setattr(engine, "CATALOGUE", catalogue.CATALOGUE | catalogue.LATER)
+    monkeypatch.setattr(catalogue, "CATALOGUE", catalogue.CATALOGUE | catalogue.LATER)
+    assert set(engine._fitting(10**13, 8192)) & set(catalogue.CATALOGUE)
+    assert not [name for name in engine._fitting(10**13, 8192) if name.rpartition("-")[0] in LATER or name in LATER]
+    monkeypatch.setattr(autodl, "hub_copies", lambda name: [])
+    here = replace(machine.look(), gpus=(machine.Gpu("a card", 10**6, "580.95"),), data_disk=10**13)
+    assert autodl.largest_model(here) == "Qwen/Qwen3-32B"
+
+
+# --------------------------------------------------------------------------------------- the first cell of each lesson
+
+FIRST_CELL = """
+import json, os, sys
+from helpers import CourseError
+said = None
+try:
+    exec(os.environ["CELL"], {"__name__": "__main__"})
+except CourseError as error:
+    said = [error.zh, error.en]
+print(json.dumps({"said": said, "vllm": "vllm" in sys.modules, "torch": "torch" in sys.modules}))
+"""
+SOURCES = sorted((ROOT / "notebooks" / "source").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name[:2])
+def test_every_lesson_says_so_in_its_first_cell(path, tmp_path):
+    """Before vLLM or a weight is read, in one sentence: its weights would be nothing but that."""
+    lesson = path.name[:2]
+    folder = tmp_path / "Qwen3.5-0.8B"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(nested(SMALL)))
+    cells = [cell for cell in read_lesson(path).cells if cell.kind == "code"]
+    first = next(cell.text["en"] for cell in cells if cell.key == "setup")
+    if lesson == "A1":
+        [capstone] = [cell.text["en"] for cell in cells if "course_model()" in cell.text["en"]]
+        first += "\n" + capstone
+    variables = os.environ | {"CELL": first, "COURSE_MODEL": str(folder), "COURSE_MOE_MODEL": str(folder)}
+    done = subprocess.run([sys.executable, "-c", FIRST_CELL], env=variables, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *printed, report = done.stdout.splitlines()
+    report = json.loads(report)
+    if lesson == "A5":  # these families are its subject, and it takes no model from anywhere
+        assert report["said"] is None
+        return
+    # Lesson 02 prints it, since a model that is chosen and not there yet is what it is about.
+    said = printed if lesson == "02" else report["said"]
+    assert len(said) == 2 and all(
+        "Qwen3.5-0.8B" in text and "qwen3_5" in text and "Qwen/Qwen3-8B" in text for text in said
+    )
+    assert not any("\n" in text for text in said) and not report["vllm"]
+    assert report["torch"] == ("import torch" in first)

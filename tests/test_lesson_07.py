@@ -11,7 +11,7 @@ import httpx
 import openai
 import pytest
 from conftest import ROOT
-from faulty_server import ENGINE_DEAD, FaultyServer, body, chat, cut, drop, page, status, stream
+from faulty_server import ENGINE_DEAD, FaultyServer, body, broken_off, chat, cut, drop, page, status, stream
 
 from helpers import models
 from helpers.ports import free_port
@@ -46,6 +46,13 @@ def run_alone(code, tmp_path, **variables):
 def test_copy_me_cell_says_when_nothing_is_behind_the_address(key, tmp_path):
     done = run_alone(CELLS[key], tmp_path, BASE_URL=NOWHERE)
     assert done.returncode == 1 and f"No server at {NOWHERE}" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", COPY_ME)
+def test_a_password_in_the_address_is_not_shown(key, tmp_path):
+    done = run_alone(CELLS[key], tmp_path, BASE_URL=NOWHERE.replace("//", "//user:hunter2@"))
+    assert done.returncode == 1 and "No server at 127.0.0.1:9/v1" in done.stderr and "hunter2" not in done.stderr
 
 
 def shell_lines():
@@ -137,11 +144,13 @@ QUESTION = [{"role": "user", "content": "?"}]
 
 def test_a_reply_that_is_no_json(copied):
     with FaultyServer(page) as server:
+        server.base_url = server.base_url.replace("//", "//user:hunter2@")
         for key, call in (
             ("copy-complete", lambda names: names.complete("?")),
             ("copy-chat", lambda names: names.Chat().ask("?")),
         ):
-            with pytest.raises(RuntimeError, match="does not answer like an OpenAI server: '<html>Welcome"):
+            said = "^127.0.0.1:[0-9]+/v1 does not answer like an OpenAI server: '<html>Welcome"
+            with pytest.raises(RuntimeError, match=said):
                 call(copied(key, server))
         with pytest.raises(RuntimeError, match="broke off"):
             copied("copy-stream", server).stream_chat(QUESTION)
@@ -425,6 +434,33 @@ def test_as_a_script_a_server_that_dies_in_mid_answer_is_a_failure(key, tmp_path
     with FaultyServer(stream({"content": "half"}, finish=None, die=True)) as server:
         done = run_alone(CELLS[key], tmp_path, BASE_URL=server.base_url)
     assert done.returncode == 1 and "the stream broke off" in done.stderr and "No server" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", COPY_ME)
+def test_as_a_script_a_connection_that_breaks_off_is_not_a_server_that_is_not_there(key, tmp_path):
+    with FaultyServer(drop) as server:
+        done = run_alone(CELLS[key], tmp_path, BASE_URL=server.base_url)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search("No answer from .* broke off", done.stderr) and "No server" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("fault", [drop, broken_off(die=False), broken_off(die=True)])
+def test_a_reply_that_breaks_off_is_told_from_a_server_that_is_not_there(fault, copied):
+    with FaultyServer(fault) as server:
+        for key, call in (
+            ("copy-complete", lambda names: names.complete("?")),
+            ("copy-chat", lambda names: names.Chat().ask("?")),
+        ):
+            names = copied(key, server)
+            with pytest.raises(openai.APIConnectionError) as broken:
+                call(names)
+            assert "broke off while it answered" in names.no_connection(broken.value)
+    for address in (NOWHERE, NOWHERE.removeprefix("http://")):
+        names = copied("copy-chat", SimpleNamespace(base_url=address))
+        with pytest.raises(openai.APIConnectionError) as nobody:
+            names.Chat().ask("?")
+        assert names.no_connection(nobody.value).startswith(f"No server at {address} (")
 
 
 @pytest.mark.slow

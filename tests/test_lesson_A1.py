@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from faulty_server import FaultyServer, chat, cut, page, status
+from faulty_server import FaultyServer, broken_off, chat, cut, page, status
 from test_exercises import solution_of
 from test_lesson_06 import INSTRUCT, without_thinking
 
@@ -109,6 +109,7 @@ def test_copy_me_cell_says_when_there_is_no_server(tmp_path):
         (cut("37×46=1702"), "3 without an answer: no whole answer (finish_reason length)"),
         (page, "does not answer like an OpenAI server"),
         (status(503), "503"),
+        (broken_off(die=True), "broke off while it answered"),
     ],
 )
 def test_copy_me_cell_tells_no_answer_from_a_wrong_one(fault, said, tmp_path):

@@ -1,5 +1,6 @@
 """helpers/server.py: its command, what a running server answers, attaching to another. For its end: test_server_end."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -15,10 +16,11 @@ import urllib.request
 
 import psutil
 import pytest
-from faulty_server import FaultyServer, chat, page, status
+from faulty_server import FaultyServer, body, chat, page, status
 from processes import PATIENCE, descendants
 
 from helpers import CourseError, language, models
+from helpers.endpoint import without_credentials
 from helpers.server import HOST, Server
 
 # --- before anything starts
@@ -425,6 +427,49 @@ def test_what_is_no_address_is_said(url, attach):
     attach(url)
     with pytest.raises(CourseError, match="is no address"):
         Server()
+
+
+PASSWORD = "s/e?c@r:et"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+        (f"http://user:{PASSWORD}@host:8000/v1", "http://host:8000/v1"),
+        (f"https://{PASSWORD}@[::1]/v1", "https://[::1]/v1"),
+        (f"user:{PASSWORD}@host/v1", "host/v1"),
+        ("http://host/v1?token=secret", "http://host/v1"),
+        (f"user:{PASSWORD}@", ""),
+    ],
+)
+def test_an_address_is_shown_without_what_may_be_secret_in_it(address, shown):
+    assert without_credentials(address) == shown
+
+
+@pytest.mark.parametrize("reply", [None, page, status(404), status(500), lambda h: redirect(307, h.path[1:])(h)])
+def test_no_message_holds_the_password_of_the_address(reply, attach, capsys):
+    """It is sent as openai's client sends it, and printed by nobody."""
+    said, heads = [], []
+    with FaultyServer(chat()) as server:
+        attach(server.base_url.replace("//", "//user:se%63ret@"))
+        server.get_reply = lambda handler: (heads.append(handler.headers["Authorization"]), fine(handler))
+        fine = body({"data": [{"id": "m"}]})
+        with Server() as shared:
+            calls = [shared.metrics, shared.kill, shared.log_tail, lambda: shared.command, Server("other").start]
+            server.get_reply = reply or server.get_reply
+            for call in [*calls, *([Server().start] if reply else [])]:
+                with pytest.raises(CourseError) as error:
+                    call()
+                said.append(str(error.value))
+    for wrong in ("user:secret@127.0.0.1/v1", "http://user:secret@127.0.0.1:9/v1", "http://user:secret@h:99999/v1"):
+        attach(wrong)
+        with pytest.raises(CourseError) as error:
+            Server().start()
+        said.append(str(error.value))
+    said.append("".join(capsys.readouterr()))
+    assert not any("secret" in text or "se%63ret" in text for text in said), said
+    assert heads[0] == "Basic " + base64.b64encode(b"user:secret").decode()
 
 
 @pytest.mark.parametrize("key", ["钥匙", "a\nb", "k\u200b"])

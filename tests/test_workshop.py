@@ -23,6 +23,7 @@ import openai
 import pytest
 import uvicorn
 from conftest import ROOT
+from faulty_server import FaultyServer, body, chat, drop, page, status, stream
 from processes import PATIENCE, descendants, wait_until_gone
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
@@ -450,7 +451,7 @@ def test_the_configuration_passes_nginx_for_every_kind_of_value(open_door, tmp_p
         *(({"upstream": url}, "no address of vLLM") for url in ("", "127.0.0.1:8000", "http://h:99999", "ftp://h")),
         *(
             ({"upstream": url}, "no address of vLLM")
-            for url in ("http://h/v2", "http://h;x", "http://u:p@h", "http://[")
+            for url in ("http://h/v2", "http://h;x", "http://evil:evil@h", "http://[")
         ),
     ],
 )
@@ -584,9 +585,60 @@ def test_a_keys_file_that_is_none_is_one_sentence(content, reason, tmp_path):
 # ---- the rehearsal, on a real server
 
 
+def asked(*replies):
+    """The checker's answer to one question that a server with these replies was asked."""
+
+    async def ask(base_url):
+        async with openai.AsyncOpenAI(base_url=base_url, api_key="x", max_retries=0) as client:
+            return await check.ask(client, "m", "?", thinking=True)
+
+    with FaultyServer(*replies) as server:
+        return asyncio.run(ask(server.base_url)), server.bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (stream({"reasoning": "hm"}, {"content": "4"}), ""),
+        (stream({"reasoning": "hm"}, {"content": "4"}, finish="length"), ""),  # cut by COURSE_MAX_TOKENS
+        (stream({"content": "hm</think>4"}), ""),
+        (stream({"content": "4"}, first=[{"choices": None}, {"choices": [{"index": 0, "delta": None}]}]), ""),
+        (stream({"reasoning": "1702"}), "a thought and no answer: is the server's --reasoning-parser right"),
+        (stream({"reasoning_content": "1702"}), "a thought and no answer"),
+        (stream({"content": "<think>hm"}), "a thought and no answer"),
+        (stream({"reasoning": "hm"}, finish="length"), "cut within the thought: raise COURSE_MAX_TOKENS"),
+        (stream(first=[{"choices": None}]), "the answer is empty"),
+        (stream({"content": "half"}, finish=None), "it broke off"),
+        (stream({"content": "half"}, finish="abort"), "it broke off (finish_reason abort)"),
+        (status(503), "InternalServerError"),
+    ],
+)
+def test_only_an_answer_counts_as_one(reply, why):
+    answer, _ = asked(reply)
+    assert answer.error.startswith(why) if why else not answer.error and answer.pieces > 0
+
+
+def test_answers_are_as_long_as_they_need_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv("COURSE_MAX_TOKENS", raising=False)
+    assert asked(stream({"content": "4"}))[1]["max_tokens"] is None
+    monkeypatch.setenv("COURSE_MAX_TOKENS", "7")
+    assert asked(stream({"content": "4"}))[1]["max_tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    "reply", [page, body({"data": None}), body({"data": []}), body({"data": [{"id": None}]}), drop]
+)
+def test_a_server_that_lists_no_models_is_one_sentence(reply):
+    with FaultyServer(chat()) as server:
+        server.get_reply = reply
+        with pytest.raises(CourseError, match="does not answer with a list of models") as error:
+            check.served_model(server.base_url, "x")
+    assert len(str(error.value).splitlines()) == 2
+
+
 @pytest.mark.slow
 def test_thirty_clients_on_a_server_of_our_own():
-    variables = os.environ | {"CLIENTS": "30", "ROUNDS": "2", "COURSE_MAX_TOKENS": "64"}
+    variables = os.environ | {"CLIENTS": "30", "ROUNDS": "2", "COURSE_MAX_TOKENS": "256"}
     command = [sys.executable, "-m", "tools.workshop.check"]
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,6 +10,7 @@ import anywidget
 import traitlets
 
 from helpers import language
+from helpers.endpoint import parted
 from helpers.explorer import page
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ LABELS = {
         "you": "你",
         "stopped": "已停止",
         "cut": "长度用完，没有说完",
+        "cut thought": "长度用完，停在思考里，没有答案",
+        "only thought": "只有思考，没有答案",
+        "taken": "没有答案：被服务器的思考解析器拿走了（--reasoning-parser：Qwen3 用 qwen3，Instruct-2507 不用）",
+        "empty": "答案是空的",
     },
     "en": {
         "title": "Chat panel",
@@ -47,6 +52,11 @@ LABELS = {
         "you": "you",
         "stopped": "stopped",
         "cut": "cut: no room left",
+        "cut thought": "cut within the thought: no room left, no answer",
+        "only thought": "a thought and no answer",
+        "taken": "no answer: the server's reasoning parser took it "
+        "(--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)",
+        "empty": "the answer is empty",
     },
 }
 
@@ -54,9 +64,11 @@ LABELS = {
 class ChatPanel(anywidget.AnyWidget):
     """A conversation with ``model`` through ``client`` (an ``openai.OpenAI``); ``turns`` holds what was said.
 
-    A turn is a dictionary with ``role``, ``text``, ``thought`` and ``state`` (``open``, ``done``, ``stopped``, ``cut``
-    or an error's text). Replies are read in a thread, so that the kernel stays free for the stop button; all text
-    reaches the page as text, never as HTML.
+    A turn is a dictionary with ``role``, ``text``, ``thought`` and ``state``: ``open``, ``done``, ``stopped``, ``cut``,
+    one of those that say why there is no answer (``LABELS``), or an error's text. Only ``text`` goes back to the model
+    as history, and a thought that a server without a reasoning parser leaves in the content is none of it. Replies are
+    read in a thread, so that the kernel stays free for the stop button; all text reaches the page as text, never as
+    HTML.
     """
 
     _esm = JAVASCRIPT
@@ -125,7 +137,7 @@ class ChatPanel(anywidget.AnyWidget):
 
     def _stream(self, history, thinking, turn):
         extra = {"top_k": 20, "min_p": 0, "chat_template_kwargs": {"enable_thinking": thinking}}
-        finished, shown = None, 0.0
+        thought, content, finished, shown = "", "", None, 0.0
         with self._client.chat.completions.create(
             model=self.model, messages=history, stream=True, **SAMPLING[thinking], extra_body=extra
         ) as stream:
@@ -133,10 +145,9 @@ class ChatPanel(anywidget.AnyWidget):
             for chunk in stream:
                 for choice in chunk.choices or []:
                     delta, finished = choice.delta, choice.finish_reason or finished
-                    turn["thought"] += (
-                        getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
-                    )
-                    turn["text"] += getattr(delta, "content", None) or ""
+                    thought += getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
+                    content += getattr(delta, "content", None) or ""
+                turn["thought"], turn["text"] = parted(thought, content)
                 if self._stopping.is_set():
                     return "stopped"  # leaving the block closes the connection, and vLLM drops the request
                 if time.monotonic() - shown >= PAUSE:
@@ -145,4 +156,18 @@ class ChatPanel(anywidget.AnyWidget):
             return "stopped"
         if finished is None:
             raise ConnectionError("the stream ended early")
-        return "cut" if finished == "length" else "done"
+        return ending(turn, finished, bool(thought.strip()))
+
+
+def ending(turn: dict[str, str], finished: str, split: bool) -> str:
+    """The state of a turn whose stream has come to its end; ``split``: the server has taken the thought out."""
+    has_text, has_thought = bool(turn["text"].strip()), bool(turn["thought"].strip())
+    if finished == "length":
+        return "cut thought" if has_thought and not has_text else "cut"
+    if finished != "stop":
+        return f"finish_reason: {finished}"
+    if has_text:
+        return "done"
+    if has_thought:
+        return "taken" if split else "only thought"
+    return "empty"

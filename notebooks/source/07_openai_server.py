@@ -909,6 +909,9 @@ import sys
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+# zh: 给人看的地址，不带密码
+# en: the address as messages show it, without a password
+SHOWN = BASE_URL.rpartition("@")[2]
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
 API_KEY = os.environ.get("API_KEY", "EMPTY")
 client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
@@ -916,6 +919,14 @@ client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retr
 
 class NoAnswer(RuntimeError):
     """A reply without a text; the message says why."""
+
+
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
 def render(messages, thinking=True):
@@ -940,7 +951,7 @@ def complete(prompt, max_tokens=1024):
     choice = (getattr(reply, "choices", None) or [None])[0]
     if choice is None:
         said = str(reply)[:200]
-        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+        raise NoAnswer(f"{SHOWN} does not answer like an OpenAI server: {said!r}")
     if not choice.text:
         raise NoAnswer(f"no text (finish_reason {choice.finish_reason})")
     return choice.text, choice.finish_reason == "stop"
@@ -954,9 +965,9 @@ if __name__ == "__main__":
         if not ended:
             raise NoAnswer("cut, raise max_tokens")
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
-        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+        sys.exit(f"No answer from {MODEL} at {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-chat-text"
 # 第二份：多轮对话，思考可开可关，采样参数随之而变。历史里只有答案；上下文满了，就用 `chat.trim(3)` 忘掉旧的，留下系统消息和最后 3 轮，再问一遍。
@@ -971,6 +982,9 @@ import sys
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+# zh: 给人看的地址，不带密码
+# en: the address as messages show it, without a password
+SHOWN = BASE_URL.rpartition("@")[2]
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
 API_KEY = os.environ.get("API_KEY", "EMPTY")
 client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
@@ -984,6 +998,14 @@ SAMPLING = {
 
 class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
+
+
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
 def whole_answer(thought, content, finished, cut="raise max_tokens"):
@@ -1018,7 +1040,7 @@ def read_reply(reply, cut="raise max_tokens"):
     choice = (getattr(reply, "choices", None) or [None])[0]
     if choice is None:
         said = str(reply)[:200]
-        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+        raise NoAnswer(f"{SHOWN} does not answer like an OpenAI server: {said!r}")
     message = choice.message
     thought = getattr(message, "reasoning", None)
     thought = thought or getattr(message, "reasoning_content", None) or ""
@@ -1062,9 +1084,9 @@ if __name__ == "__main__":
         print(chat.ask("37×46=?"))
         print(chat.ask("What if I add 10?", thinking=False))
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
-        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+        sys.exit(f"No answer from {MODEL} at {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-stream-text"
 # 第三份：流式对话，思考和答案边到边显示；流没有正常结束就报错，不把半截答案当答案。
@@ -1079,6 +1101,9 @@ import sys
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+# zh: 给人看的地址，不带密码
+# en: the address as messages show it, without a password
+SHOWN = BASE_URL.rpartition("@")[2]
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
 API_KEY = os.environ.get("API_KEY", "EMPTY")
 client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
@@ -1086,6 +1111,14 @@ client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retr
 
 class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
+
+
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
 def whole_answer(thought, content, finished, cut="raise max_tokens"):
@@ -1157,9 +1190,9 @@ if __name__ == "__main__":
     try:
         stream_chat([question], lambda kind, text: print(text, end="", flush=True))
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
-        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+        sys.exit(f"No answer from {MODEL} at {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-tools-text"
 # 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型，但异常的原文只写到标准错误，不给模型看；最多走几圈有上限。
@@ -1177,6 +1210,9 @@ import sys
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+# zh: 给人看的地址，不带密码
+# en: the address as messages show it, without a password
+SHOWN = BASE_URL.rpartition("@")[2]
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
 API_KEY = os.environ.get("API_KEY", "EMPTY")
 client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
@@ -1184,6 +1220,14 @@ client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retr
 
 class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
+
+
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
 def whole_answer(thought, content, finished, cut="raise max_tokens"):
@@ -1324,9 +1368,9 @@ if __name__ == "__main__":
     try:
         print(answer_with_tools("1234×567=?"))
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
-        sys.exit(f"No answer from {MODEL} at {BASE_URL}: {error}")
+        sys.exit(f"No answer from {MODEL} at {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="killed-text"
 # ## 流到一半，引擎死了（选读）

@@ -578,6 +578,9 @@ import openai
 from tqdm import tqdm
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+# zh: 给人看的地址，不带密码
+# en: the address as messages show it, without a password
+SHOWN = BASE_URL.rpartition("@")[2]
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
 API_KEY = os.environ.get("API_KEY", "EMPTY")
 
@@ -618,7 +621,7 @@ def read_reply(reply, cut="raise max_tokens"):
     choice = (getattr(reply, "choices", None) or [None])[0]
     if choice is None:
         said = str(reply)[:200]
-        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+        raise NoAnswer(f"{SHOWN} does not answer like an OpenAI server: {said!r}")
     message = choice.message
     thought = getattr(message, "reasoning", None)
     thought = thought or getattr(message, "reasoning_content", None) or ""
@@ -645,7 +648,7 @@ async def wait_for_server(client, patience):
                 return
             said = error
         if time.monotonic() > end:
-            raise NoServer(f"No server at {BASE_URL} ({said}): set BASE_URL.") from said
+            raise NoServer(f"No server at {SHOWN} ({said}): set BASE_URL.") from said
         await asyncio.sleep(1)
 
 

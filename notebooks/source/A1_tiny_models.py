@@ -890,6 +890,9 @@ from concurrent.futures import ThreadPoolExecutor
 import openai
 
 BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
+# zh: 给人看的地址，不带密码
+# en: the address as messages show it, without a password
+SHOWN = BASE_URL.rpartition("@")[2]
 API_KEY = os.environ.get("API_KEY", "EMPTY")
 client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
 # zh: 思考预算，词元数；None：想多久都行
@@ -902,6 +905,14 @@ QUESTIONS = [("37×46=?", "1702"), ("23×31=?", "713"), ("17+25+8=?", "50")]
 
 class NoAnswer(RuntimeError):
     """A reply without a whole answer; the message says why."""
+
+
+def no_connection(error):
+    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    why = error.__cause__ or error
+    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
+        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+    return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
 def whole_answer(thought, content, finished, cut="raise max_tokens"):
@@ -936,7 +947,7 @@ def read_reply(reply, cut="raise max_tokens"):
     choice = (getattr(reply, "choices", None) or [None])[0]
     if choice is None:
         said = str(reply)[:200]
-        raise NoAnswer(f"{BASE_URL} does not answer like an OpenAI server: {said!r}")
+        raise NoAnswer(f"{SHOWN} does not answer like an OpenAI server: {said!r}")
     message = choice.message
     thought = getattr(message, "reasoning", None)
     thought = thought or getattr(message, "reasoning_content", None) or ""
@@ -991,9 +1002,9 @@ if __name__ == "__main__" and "get_ipython" not in globals():
     try:
         measure()
     except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
-        sys.exit(f"No answer from {BASE_URL}: {error}")
+        sys.exit(f"No answer from {SHOWN}: {error}")
     except openai.APIConnectionError as error:
-        sys.exit(f"No server at {BASE_URL} ({error}): set BASE_URL.")
+        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from helpers import CourseError, catalogue, machine, sets
 from helpers.cache import hub_copies
+from helpers.config import family
 from helpers.preflight import FRONT_ENDS, speaks
 from tools.environment import make_env
 
@@ -44,7 +45,7 @@ def largest_model(here: machine.Machine) -> str:
     fitting = [
         name
         for name, release in catalogue.CATALOGUE.items()
-        if release.config["model_type"] == "qwen3"
+        if family(release.config) == "qwen3"
         and catalogue.fits(release.config, min(sizes, default=0) * 2**20, CONTEXT).fits
         and (hub_copies(name) or 1.1 * release.download < (here.data_disk or 0))
     ]

@@ -3,8 +3,8 @@
 It looks at this machine, at the door (tools/workshop/door.py) and at 30 clients at once. Without OPENAI_BASE_URL it
 starts server and door itself, on 127.0.0.1, with the course's model: a rehearsal of the whole chain. With
 OPENAI_BASE_URL it rehearses on what runs there, from a laptop in the room for instance, with the keys of
-build/workshop/keys.txt, else OPENAI_API_KEY. CLIENTS and ROUNDS change the numbers, COURSE_MAX_TOKENS the length of the
-answers.
+build/workshop/keys.txt, else OPENAI_API_KEY. CLIENTS and ROUNDS change the numbers; COURSE_MAX_TOKENS limits the length
+of the answers, thought included, which is else the room in the context, as in the lessons.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ import httpx
 import openai
 
 from helpers import CourseError, machine, preflight
+from helpers.endpoint import parted, without_credentials
 from helpers.ports import free_port
 from tools.workshop.door import MAX_N, Door
 from tools.workshop.keys import read_keys
@@ -33,7 +34,9 @@ SLOW = 10  # seconds to the first word, above which a room grows restless
 
 def number(variable: str, default: int) -> int:
     """A setting of the environment. Raises CourseError if it is no positive integer."""
-    said = os.environ.get(variable, "").strip() or str(default)
+    said = os.environ.get(variable, "").strip()
+    if not said:
+        return default
     if not said.isascii() or not said.isdigit() or int(said) < 1:
         raise CourseError(f"{variable} 要是正整数，不是 {said!r}。", f"{variable} is a positive integer, not {said!r}.")
     return int(said)
@@ -51,29 +54,45 @@ class Answer:
 
 async def ask(client: openai.AsyncOpenAI, model: str, question: str, thinking: bool) -> Answer:
     """One streamed chat request, as a lesson sends it."""
-    answer, start, finish = Answer(), time.perf_counter(), None
+    answer, start = Answer(), time.perf_counter()
+    thought, text, finish = "", "", None
     extra = {"top_k": 20, "chat_template_kwargs": {"enable_thinking": thinking}}
     try:
         stream = await client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": question}],
-            max_tokens=number("COURSE_MAX_TOKENS", 512),
+            max_tokens=number("COURSE_MAX_TOKENS", 0) or None,
             stream=True,
             extra_body=extra,
             **(THINKING if thinking else DIRECT),
         )
         async for chunk in stream:
-            for choice in chunk.choices:
-                if getattr(choice.delta, "reasoning", None) or choice.delta.content:
+            for choice in chunk.choices or []:
+                delta, finish = choice.delta, choice.finish_reason or finish
+                thinks = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
+                content = getattr(delta, "content", None) or ""
+                thought, text = thought + thinks, text + content
+                if thinks or content:
                     answer.pieces += 1
                     answer.first = answer.first or time.perf_counter() - start
-                finish = choice.finish_reason or finish
     except openai.OpenAIError as error:
         answer.error = f"{type(error).__name__}: {error}"
     answer.total = time.perf_counter() - start
-    if not answer.error and (not answer.pieces or finish is None):
-        answer.error = "the answer is empty or was cut off"
+    answer.error = answer.error or why_none(*parted(thought, text), finish)
     return answer
+
+
+def why_none(thought: str, text: str, finish: str | None) -> str:
+    """Why a reply holds no answer; empty where it holds one, which COURSE_MAX_TOKENS may have cut."""
+    if finish not in ("stop", "length"):
+        return f"it broke off (finish_reason {finish})"
+    if text.strip():
+        return ""
+    if not thought.strip():
+        return "the answer is empty"
+    if finish == "length":
+        return "cut within the thought: raise COURSE_MAX_TOKENS, or --max-model-len where it is not set"
+    return "a thought and no answer: is the server's --reasoning-parser right? qwen3 for Qwen3, none for Instruct-2507"
 
 
 async def rehearse(base_url: str, keys: list[str], model: str, clients: int, rounds: int) -> list[Answer]:
@@ -129,7 +148,7 @@ def check_door(report: Report, base_url: str, key: str) -> bool:
     return report.line(
         "problem" if wrong else "ok",
         "门 Door",
-        f"{base_url}, {wrong or '只有密钥能进 /v1 | /v1 with a key only'}",
+        f"{without_credentials(base_url)}, {wrong or '只有密钥能进 /v1 | /v1 with a key only'}",
         "服务器和 nginx 都开着吗？密钥是 build/workshop/keys.txt 里的吗？直接连 vLLM，/metrics 等端点没有密钥也能读。",
         "Do server and nginx run, with the keys of build/workshop/keys.txt? vLLM itself leaves /metrics open.",
     )
@@ -148,10 +167,22 @@ def check_many_answers(report: Report, base_url: str, key: str) -> None:
     )
 
 
+def served_model(base_url: str, key: str) -> str:
+    """Name of the server's first model. Raises CourseError if it lists none."""
+    client = openai.OpenAI(base_url=base_url, api_key=key, http_client=httpx.Client(trust_env=False))
+    try:
+        return client.models.list().data[0].id + ""
+    except (openai.OpenAIError, AttributeError, LookupError, TypeError, ValueError) as error:
+        shown = f"{without_credentials(base_url)}/models"
+        raise CourseError(
+            f"{shown} 的回答不是模型列表（{type(error).__name__}）：地址要指向 vLLM 的 /v1。",
+            f"{shown} does not answer with a list of models ({type(error).__name__}): it should name vLLM's /v1.",
+        ) from error
+
+
 def check_room(report: Report, base_url: str, keys: list[str], clients: int, rounds: int) -> None:
     """The rehearsal: every request must be answered; slow first words are a warning."""
-    listed = openai.OpenAI(base_url=base_url, api_key=keys[0], http_client=httpx.Client(trust_env=False)).models.list()
-    model, start = listed.data[0].id, time.perf_counter()
+    model, start = served_model(base_url, keys[0]), time.perf_counter()
     answers = asyncio.run(rehearse(base_url, keys, model, clients, rounds))
     seconds = time.perf_counter() - start
     errors = [answer.error for answer in answers if answer.error]

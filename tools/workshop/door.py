@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from helpers import CourseError, _guard
+from helpers.endpoint import without_credentials
 from helpers.language import say
 from helpers.ports import HOST, check_number, check_port, listeners, sockets
 from tools.workshop.keys import FOLDER, KEYS, check_key, make_keys, write_private
@@ -252,6 +253,7 @@ def _origin(url: str) -> str:
         r"https?://(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d+)?", f"{parts.scheme}://{parts.netloc}", re.ASCII
     )
     if not origin or parts.path.rstrip("/") not in ("", "/v1") or parts.query or parts.fragment:
+        url = without_credentials(url)
         raise CourseError(
             f"{url!r} 不是 vLLM 的地址：要像 http://127.0.0.1:8000。",
             f"{url!r} is no address of vLLM: it should be like http://127.0.0.1:8000.",
