@@ -12,12 +12,13 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 
-from helpers import ROOT, CourseError
+from helpers import ROOT, CourseError, design
 from tools.lessons.source import LANGUAGES
 
 DOCS = ROOT / "docs"
 HEADINGS = ("h1", "h2", "h3", "h4")
 LONG = 420  # characters of text that get a slide of their own, before the one with the code
+LINES = 24  # of code that have room on a slide
 LEFT_OUT = re.compile(
     r"选读|自测|常见错误|延伸阅读|可以直接拿走|\bextra\b|Test yourself|Common errors|Code to take away|Further reading"
 )
@@ -51,6 +52,17 @@ def flat(section: Tag) -> list[Tag]:
     return blocks
 
 
+def lines(blocks: list[Tag]) -> float:
+    """How many lines of code a slide's blocks are as tall as, roughly."""
+    tall = 0.0
+    for block in blocks:
+        pictures = len(block.select(".course-figure")) if block.name == "div" else 0
+        codes = block.select("pre")
+        tall += 14 * pictures + sum(1.5 + len(code.get_text().rstrip().split("\n")) for code in codes)
+        tall += 0 if codes or pictures else 1.5 + len(block.get_text()) / 60
+    return tall
+
+
 class Cutter:
     """Makes ``slides`` of a lesson's blocks, taken in reading order: lists of elements under their heading."""
 
@@ -71,11 +83,17 @@ class Cutter:
         self.skipping = False
         if {"tag_extra", "tag_copy-me"} & set(block["class"]) or CHECK.search(block.get_text()):
             self.text, self.aided = [], []  # what led to it and what explains it go with it
+            if explorer := block.select_one(".course-explorer"):
+                self.slides.append([*self.heading, explorer])
             return
         if sum(len(words.get_text()) for words in self.text) > LONG:
             self.close()
         self.aided = [*self.heading, *self.text, block]
         self.slides.append(self.aided)
+        output = block.select_one(".cell_output")
+        if output and (lines(self.aided) > LINES or output.select_one(".course-explorer")):
+            self.aided = [*self.heading, output.extract()]
+            self.slides.append(self.aided)
         self.text = []
 
     def take_words(self, block: Tag) -> None:
@@ -118,7 +136,9 @@ def page_html(site_page: Path, lang: str) -> str:
         if not re.match("https?:", str(link["href"])):
             link.unwrap()  # the slides have no other pages
     slides = cut(article)
-    body = "\n".join(f'<section class="slide">{"".join(map(str, slide))}</section>' for slide in slides)
+    body = "\n".join(
+        f'<section class="slide"><div class="fit">{"".join(map(str, slide))}</div></section>' for slide in slides
+    )
     title = slides[0][0].get_text()
     return PAGE.format(lang=lang, title=title, theme=THEME, body=body + NAVIGATION)
 
@@ -139,6 +159,8 @@ def build(root: Path) -> Path:
             shutil.copy(picture, folder / "_images")
         for file in (static / "pygments.css", static / "favicon.svg", *DOCS.glob("slides/*"), static / "explorers.js"):
             shutil.copy(file, folder)
+        style = folder / "slides.css"
+        style.write_text(design.stylesheet() + style.read_text(encoding="utf-8"), encoding="utf-8")
         lessons = [page for page in sorted((site / lang).glob("*.html")) if re.match(r"[A-Z0-9]\d_", page.name)]
         links.append(f"<h2>{'中文' if lang == 'zh' else 'English'}</h2><ul>")
         for page in lessons:
