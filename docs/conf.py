@@ -36,6 +36,7 @@ html_theme_options = {
     "article_header_end": ["language.html", "article-header-buttons.html"],
     "home_page_in_toc": False,  # the name of the site above leads there
     "use_download_button": False,
+    "use_fullscreen_button": False,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "navbar_start": [],

@@ -8,11 +8,11 @@ import gzip
 import io
 import re
 
-from helpers.design import EXPERT_LINES as EXPERT_LINES  # for cells that draw, as EXPERT_COLOURS is
-from helpers.design import LIGHT
+from helpers.design import EXPERT_LINES, EXPERTS, LIGHT
 from helpers.models import ROOT
 from helpers.tokens import shown
 
+EXPERT_COLOURS, EXPERT_LINE_COLOURS = EXPERTS, EXPERT_LINES  # for cells that draw
 CHINESE_FONT = ROOT / "assets" / "fonts" / "NotoSansSC-subset.ttf"
 WORD = re.compile(r"[^\W\d_]{2}|[\u4e00-\u9fff]")
 WIDTH = 7  # inches: the text width of a page

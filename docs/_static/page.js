@@ -34,7 +34,7 @@
   }
 
   for (const cell of document.querySelectorAll(".bd-article .cell_input")) {
-    const lines = cell.textContent.trimEnd().split("\n").length;
+    const lines = cell.querySelector("pre").textContent.trimEnd().split("\n").length;
     if (lines < 3) continue;
     const label = (open) => (open ? say("收起代码", "Fold the code") : say(`展开代码（${lines} 行）`, `Show the code (${lines} lines)`));
     const fold = (folded) => {

@@ -7,26 +7,28 @@ function current() {
   return Math.min(slides.length, Math.max(1, Number(location.hash.slice(1)) || 1));
 }
 
-// Makes a slide fit the screen: smaller, as long as code stays readable; what is still too tall scrolls inside itself.
-const READABLE = 12; // pixels
+// Makes a slide fit the screen: smaller, as long as its text stays readable; what is still too tall scrolls inside itself.
+const READABLE = 12, LARGEST = 1.5, STEP = 0.05; // pixels; times the size of an explorer on a page
 function fit(slide) {
   const box = slide.querySelector(".fit"), explorer = slide.querySelector(".course-explorer > div");
-  const tall = [...slide.querySelectorAll("pre, .rx, .course-figure")];
+  const tall = [...slide.querySelectorAll("pre, table:not(.rx *), .rx, .course-figure")], style = getComputedStyle(slide);
+  const room = slide.clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom);
+  const excess = () => box.getBoundingClientRect().height - room;
   box.style.zoom = 1;
   for (const part of tall) part.style.maxHeight = "";
-  if (explorer) explorer.style.zoom = Math.min(1.5, Math.max(1, innerWidth / 1200));
-  const room = () => slide.clientHeight - parseFloat(getComputedStyle(slide).paddingTop) - parseFloat(getComputedStyle(slide).paddingBottom);
-  const excess = () => box.getBoundingClientRect().height - room();
-  const fonts = tall.map((part) => parseFloat(getComputedStyle(part).fontSize));
-  const least = Math.min(1, READABLE / Math.min(16, ...fonts));
-  for (let zoom = 0.95; excess() > 0 && zoom >= least; zoom -= 0.05) box.style.zoom = zoom;
-  const now = Number(box.style.zoom);
-  for (const part of tall.sort((a, b) => b.offsetHeight - a.offsetHeight)) {
+  const wanted = Math.min(LARGEST, Math.max(1, innerWidth / 1200));
+  if (explorer) explorer.style.zoom = wanted;
+  for (let zoom = wanted; explorer && excess() > 0 && zoom >= 1; zoom -= STEP) explorer.style.zoom = zoom;
+  const texts = [box, ...slide.querySelectorAll("pre, table:not(.rx *)")];
+  const least = READABLE / Math.min(...texts.map((part) => parseFloat(getComputedStyle(part).fontSize)));
+  for (let zoom = 1 - STEP; excess() > 0 && zoom >= least; zoom -= STEP) box.style.zoom = zoom;
+  const shrunk = (part) => Number(box.style.zoom) * (explorer?.contains(part) ? Number(explorer.style.zoom) : 1);
+  for (const part of tall.sort((a, b) => b.getBoundingClientRect().height - a.getBoundingClientRect().height)) {
     if (excess() <= 0) break;
-    const height = Math.max(90, part.getBoundingClientRect().height - excess()) / now;
+    const height = Math.max(90, (part.getBoundingClientRect().height - excess()) / shrunk(part));
     part.style.maxHeight = `${height}px`;
     part.style.overflow = "auto";
-    if (part.matches("pre")) part.tabIndex = 0; // the keyboard scrolls it, too
+    part.tabIndex = 0; // the keyboard scrolls it, too
     const picture = part.querySelector(":scope > :is(svg, img)");
     if (picture) picture.style.maxHeight = `${height}px`;
   }
