@@ -69,6 +69,7 @@ def figure(rows=1, columns=1, height=3.0, wide=WIDE, **options):
         drawn, axes = _broken(rows, columns, height, wide, **options)
     else:
         drawn, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
+    drawn.set_layout_engine(_layout())
     plt.close(drawn)  # or a notebook would show it a second time at the end of the cell
     return drawn, axes
 
@@ -94,6 +95,53 @@ def _broken(rows, columns, height, wide, sharex=False, sharey=False, squeeze=Tru
         for ax in row[1:]:
             ax.sharey(row[0])
     return drawn, axes if rows > 1 or not squeeze else np.asarray(axes[0])
+
+
+def _layout():
+    """Matplotlib's constrained layout, which also breaks the lines of titles that are wider than their panel."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    class Layout(ConstrainedLayoutEngine):
+        def execute(self, fig):
+            super().execute(fig)
+            broken = [_break_title(ax) for ax in fig.axes]
+            if any(broken):
+                super().execute(fig)
+
+    return Layout()
+
+
+def _break_title(ax) -> bool:
+    """Breaks the title of a panel where it is too wide; says whether it did."""
+    from matplotlib.text import Text
+
+    said = ax.get_title(loc="left")
+    shown = [text for text in ax.findobj(Text) if said and text.get_text() == said and text.axes is ax]
+    if not shown:
+        return False
+    wide, room = shown[0].get_window_extent().width, ax.get_window_extent().width
+    lines = said.split("\n")
+    # a letter's share of the widest line, of which a Chinese one is two
+    letters = max(_width(line) for line in lines) * room / wide
+    broken = "\n".join(_broken_line(line, letters) for line in lines)
+    if wide <= 1.02 * room or broken == said:
+        return False
+    ax.set_title(broken, loc="left")
+    return True
+
+
+def _width(text: str) -> int:
+    return sum(2 if letter > "\u2e80" else 1 for letter in text)
+
+
+def _broken_line(line: str, letters: float) -> str:
+    """The line in two if it is wider than ``letters``: behind a space or a Chinese sign, as late as there is room."""
+    places = [match.end() for match in re.finditer(r"\s|[，：。、；）]|(?=（)", line)]
+    fitting = [place for place in places if 0 < place < len(line) and _width(line[:place].rstrip()) <= letters]
+    if _width(line) <= letters or not places:
+        return line
+    place = max(fitting, default=places[0])
+    return f"{line[:place].rstrip()}\n{line[place:]}" if place < len(line) else line
 
 
 def labels(drawn) -> list[str]:

@@ -169,6 +169,20 @@ def test_a_row_of_many_panels_is_broken_and_keeps_its_shape():
     assert figures.figure(1, 2)[1].shape == (2,)
 
 
+@pytest.mark.parametrize(
+    "title",
+    ["qwen3-tiny: mean entropy of attention, in nats", "每个词元的损失，每个数字的 nat（有均衡和没有均衡）", "short"],
+)
+def test_the_line_of_a_title_is_broken_where_its_panel_ends(title):
+    figure, axes = figures.figure(1, 2, height=2)
+    axes[0].set_title(title)
+    said = figures.labels(figure)[0]
+    assert said.replace("\n", "").replace(" ", "") == title.replace(" ", "")
+    assert said.count("\n") == (title != "short")
+    [text] = [text for text in axes[0].findobj(type(axes[0].title)) if text.get_text() == said]
+    assert text.get_window_extent().x1 < axes[1].get_window_extent().x0
+
+
 def test_ink_is_chosen_by_contrast():
     from matplotlib import colormaps
     from matplotlib.colors import to_hex

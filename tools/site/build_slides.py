@@ -8,6 +8,7 @@ and further reading are left out. Needs no network and no server; explorers stay
 import re
 import shutil
 import sys
+from copy import copy
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
@@ -18,6 +19,7 @@ from tools.lessons.source import LANGUAGES
 DOCS = ROOT / "docs"
 HEADINGS = ("h1", "h2", "h3", "h4")
 LONG = 420  # characters of text that get a slide of their own, before the one with the code
+FULL = 1400  # as wide as this many letters may the text of a slide be
 LINES = 24  # of code that have room on a slide
 LEFT_OUT = re.compile(
     r"选读|自测|常见错误|延伸阅读|可以直接拿走|\bextra\b|Test yourself|Common errors|Code to take away|Further reading"
@@ -61,6 +63,35 @@ def lines(blocks: list[Tag]) -> float:
         tall += 14 * pictures + sum(1.5 + len(code.get_text().rstrip().split("\n")) for code in codes)
         tall += 0 if codes or pictures else 1.5 + len(block.get_text()) / 60
     return tall
+
+
+def width(text: str) -> int:
+    """How many letters wide a text is; a Chinese character is as wide as two."""
+    return sum(2 if letter > "\u2e80" else 1 for letter in text)
+
+
+def grouped(blocks: list[Tag]) -> list[list[Tag]]:
+    """Blocks of text in groups that have room on a slide each; a long list is cut between its items."""
+    groups: list[list[Tag]] = []
+    room = 0
+    for block in blocks:
+        items = block.find_all("li", recursive=False) if width(block.get_text()) > FULL // 2 else []
+        pieces = [block]
+        if items:
+            pieces = [copy(block) for _ in items]
+            for place, (piece, item) in enumerate(zip(pieces, items, strict=True), int(str(block.get("start", "1")))):
+                piece.clear()
+                piece["start"] = str(place)
+                piece.append(copy(item))
+        for piece in pieces:
+            # each block ends with a line that is half empty
+            needed = width(piece.get_text()) + 60
+            if needed > room or not groups:
+                groups.append([])
+                room = FULL
+            groups[-1].append(piece)
+            room -= needed
+    return groups
 
 
 class Cutter:
@@ -107,9 +138,8 @@ class Cutter:
             self.text.append(block)
 
     def close(self) -> None:
-        """Ends the text so far as a slide of its own."""
-        if self.text:
-            self.slides.append([*self.heading, *self.text])
+        """Ends the text so far as a slide of its own, or several."""
+        self.slides += [[*self.heading, *group] for group in grouped(self.text)]
         self.text = []
 
 

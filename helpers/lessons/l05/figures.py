@@ -1,7 +1,7 @@
 """The figures of lesson 05: the blocks of the KV cache, and when each request ran."""
 
 from helpers.design import EXPERTS, LIGHT, ON
-from helpers.figures import figure
+from helpers.figures import figure, pale
 from helpers.language import say
 
 
@@ -27,10 +27,13 @@ def block_tables(tables: dict[str, list[int]], lengths: dict[str, int], block_si
         colour = LIGHT["bg"]
         if holders:
             colour = EXPERTS[-1] if len(holders) > 1 else colours.get(holders[0], LIGHT["bg"])
+        if holders:
+            box = Rectangle((column - 0.45, row - 0.4), 0.9, 0.8, facecolor=pale(colour), edgecolor="none")
+            ax.add_patch(box)
         ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9 * used, 0.8, facecolor=colour, edgecolor="none"))
         ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9, 0.8, fill=False, edgecolor=LIGHT["rest"]))
-        ink = ON if used > 0.25 else LIGHT["ink"]
-        ax.text(column - 0.38, row, block, ha="left", va="center", color=ink, fontsize=9)
+        ink = ON if holders else LIGHT["ink"]
+        ax.text(column, row, block, ha="center", va="center", color=ink, fontsize=9)
 
     used = {
         block: min(1, (lengths[request] - place * block_size) / block_size)
