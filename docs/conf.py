@@ -1,5 +1,6 @@
 """Sphinx settings of the site in one language, the tag zh or en; tools/site/build_site.py writes its pages."""
 
+import html
 import re
 
 from docutils import nodes
@@ -27,14 +28,15 @@ html_title = NAMES[LANG]
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["course.css"]
-html_js_files = [("explorers.js", {"defer": "defer"})]
+html_js_files = [("explorers.js", {"defer": "defer"}), ("page.js", {"defer": "defer"})]
 html_copy_source = html_show_sourcelink = html_show_sphinx = html_show_copyright = False
 html_use_index = False
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "article_header_end": ["language.html", "article-header-buttons.html"],
-    "home_page_in_toc": True,
+    "home_page_in_toc": False,  # the name of the site above leads there
     "use_download_button": False,
+    "use_fullscreen_button": False,
     "navigation_with_keys": False,
     "show_toc_level": 2,
     "navbar_start": [],
@@ -85,6 +87,24 @@ def visit_displaymath(self, node):
     raise nodes.SkipNode
 
 
+def describe(app, pagename, templatename, context, doctree):
+    """Says in a page's head what it is about, for search engines and where its address is shared."""
+    if doctree is None:
+        return
+    words = [p.astext() for p in doctree.findall(nodes.paragraph) if isinstance(p.parent, nodes.section)]
+    about = html.escape(next((text for text in words if len(text) > 40), NAMES[LANG]).replace("\n", " ")[:300])
+    title = html.escape(re.sub("<[^>]+>", "", context.get("title") or NAMES[LANG]))
+    tags = [
+        f'<meta name="description" content="{about}">',
+        f'<meta property="og:title" content="{title}">',
+        f'<meta property="og:description" content="{about}">',
+        '<meta property="og:type" content="article">',
+        '<meta property="og:image" content="_static/preview.png">',
+    ]
+    context["metatags"] = context.get("metatags", "") + "\n".join(tags)
+
+
 def setup(app):
+    app.connect("html-page-context", describe)
     app.add_search_language(ChineseSearch)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))

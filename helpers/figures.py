@@ -3,38 +3,61 @@
 Every function that draws returns a matplotlib ``Figure``; a cell that ends with one shows it.
 """
 
+import base64
+import gzip
 import io
 import re
 
+from helpers.design import EXPERT_LINES, EXPERTS, LIGHT
 from helpers.models import ROOT
 from helpers.tokens import shown
 
+EXPERT_COLOURS, EXPERT_LINE_COLOURS = EXPERTS, EXPERT_LINES  # for cells that draw
 CHINESE_FONT = ROOT / "assets" / "fonts" / "NotoSansSC-subset.ttf"
 WORD = re.compile(r"[^\W\d_]{2}|[\u4e00-\u9fff]")
-WIDTH = 10  # inches: the text width of a notebook
+WIDTH = 7  # inches: the text width of a page
+WIDE = 2  # panels that have room beside each other; a row of more is broken
+LONG_NUMBER = re.compile(r"scale\([^)]*\)|(\.\d\d)\d+")  # scales stay exact: they multiply what they hold
 LABEL_LENGTH = 14  # characters of a token
+SVG = "application/vnd.course.figure+svgz"  # a figure as gzipped SVG in base64, which only the site reads
 
-# Paul Tol's "light" scheme, made for cells with black text and readable without colour vision. More than eight experts
-# repeat it, which is why the number of the expert always stands beside its colour. https://sronpersonalpages.nl/~pault
-EXPERT_COLOURS = ("#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#dddddd")
 STYLE = {
     "font.family": ["DejaVu Sans", "Noto Sans SC Subset"],
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "figure.titlesize": 10,
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.labelsize": 11,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
+    "figure.titlesize": 11,
+    "figure.labelsize": 11,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "text.color": LIGHT["ink"],
+    "axes.labelcolor": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["muted"],
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "xtick.labelcolor": LIGHT["ink"],
+    "ytick.labelcolor": LIGHT["ink"],
+    "grid.color": LIGHT["line"],
+    "legend.edgecolor": LIGHT["line"],
+    "legend.framealpha": 0.85,
+    "axes.facecolor": LIGHT["bg"],
+    "figure.facecolor": LIGHT["bg"],
+    "savefig.facecolor": LIGHT["bg"],
     "figure.dpi": 100,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "svg.fonttype": "path",  # a reader's machine may have no font with these characters
+    "svg.hashsalt": "course",
 }
 
 
-def figure(rows=1, columns=1, height=3.0, **options):
+def figure(rows=1, columns=1, height=3.0, wide=WIDE, **options):
     """A figure and its axes in the style of the course; ``options`` are those of ``plt.subplots``.
 
-    The style stays set, so that what a learner draws afterwards looks like the rest.
+    A row of more than ``wide`` panels is broken into several, each ``height`` inches over ``rows``; the axes keep the
+    shape that was asked for. The style stays set, so that what a learner draws afterwards looks like the rest.
     """
     import matplotlib.pyplot as plt
     from matplotlib import font_manager
@@ -42,9 +65,83 @@ def figure(rows=1, columns=1, height=3.0, **options):
     if str(CHINESE_FONT) not in {font.fname for font in font_manager.fontManager.ttflist}:
         font_manager.fontManager.addfont(CHINESE_FONT)
     plt.rcParams.update(STYLE)
-    drawn, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
+    if columns > wide:
+        drawn, axes = _broken(rows, columns, height, wide, **options)
+    else:
+        drawn, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **options)
+    drawn.set_layout_engine(_layout())
     plt.close(drawn)  # or a notebook would show it a second time at the end of the cell
     return drawn, axes
+
+
+def _broken(rows, columns, height, wide, sharex=False, sharey=False, squeeze=True, width_ratios=None):
+    """Panels, ``wide`` beside each other, as axes of the shape (rows, columns), or (columns,) for a single row.
+
+    ``width_ratios`` are those of panels that all stand beside each other: they have no meaning here.
+    """
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    lines = -(-columns // wide)
+    drawn, grid = plt.subplots(
+        rows * lines, wide, figsize=(WIDTH, height * lines), layout="constrained", squeeze=False,
+        sharex=sharex, sharey=sharey if sharey != "row" else False,
+    )  # fmt: skip
+    by_row = grid.reshape(rows, lines * wide)
+    for spare in by_row[:, columns:].flat:
+        spare.remove()
+    axes = by_row[:, :columns]
+    for row in axes if sharey == "row" else ():
+        for ax in row[1:]:
+            ax.sharey(row[0])
+    return drawn, axes if rows > 1 or not squeeze else np.asarray(axes[0])
+
+
+def _layout():
+    """Matplotlib's constrained layout, which also breaks the lines of titles that are wider than their panel."""
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    class Layout(ConstrainedLayoutEngine):
+        def execute(self, fig):
+            super().execute(fig)
+            broken = [_break_title(ax) for ax in fig.axes]
+            if any(broken):
+                super().execute(fig)
+
+    return Layout()
+
+
+def _break_title(ax) -> bool:
+    """Breaks the title of a panel where it is too wide; says whether it did."""
+    from matplotlib.text import Text
+
+    said = ax.get_title(loc="left")
+    shown = [text for text in ax.findobj(Text) if said and text.get_text() == said and text.axes is ax]
+    if not shown:
+        return False
+    wide, room = shown[0].get_window_extent().width, ax.get_window_extent().width
+    lines = said.split("\n")
+    # a letter's share of the widest line, of which a Chinese one is two
+    letters = max(_width(line) for line in lines) * room / wide
+    broken = "\n".join(_broken_line(line, letters) for line in lines)
+    if wide <= 1.02 * room or broken == said:
+        return False
+    ax.set_title(broken, loc="left")
+    return True
+
+
+def _width(text: str) -> int:
+    return sum(2 if letter > "\u2e80" else 1 for letter in text)
+
+
+def _broken_line(line: str, letters: float) -> str:
+    """The line in two if it is wider than ``letters``: behind a space or a Chinese sign, as late as there is room."""
+    places = [match.end() for match in re.finditer(r"\s|[，：。、；）]|(?=（)", line)]
+    fitting = [place for place in places if 0 < place < len(line) and _width(line[:place].rstrip()) <= letters]
+    if _width(line) <= letters or not places:
+        return line
+    place = max(fitting, default=places[0])
+    return f"{line[:place].rstrip()}\n{line[place:]}" if place < len(line) else line
 
 
 def labels(drawn) -> list[str]:
@@ -59,24 +156,66 @@ def labels(drawn) -> list[str]:
     return [text for text in dict.fromkeys(texts) if WORD.search(text)]
 
 
-def keep_labels() -> None:
-    """From now on every matplotlib figure that this kernel shows has its :func:`labels` in the output's metadata.
+def keep_figures() -> None:
+    """From now on every matplotlib figure that this kernel shows is kept as a sharp PNG and as SVG, and has its
+    :func:`labels` in the output's metadata.
 
-    tools/lessons/record.py calls it in the kernels that it starts, so that a test can read what the pictures say.
+    tools/lessons/record.py calls it in the kernels that it starts: a test can read what the pictures say, GitHub shows
+    the PNG (it has failed to show SVG in notebooks before), and the site the SVG.
     """
     from IPython import get_ipython
 
     def describe(drawn):
-        return {}, {"course": {"labels": labels(drawn)}}
+        return bundle(drawn), about(drawn)
 
     get_ipython().display_formatter.mimebundle_formatter.for_type_by_name("matplotlib.figure", "Figure", describe)
 
 
+def bundle(drawn) -> dict[str, str]:
+    """A figure as an output holds it: by kind, in base64."""
+    zipped = gzip.compress(svg(drawn).encode(), mtime=0)
+    return {"image/png": base64.b64encode(png(drawn)).decode(), SVG: base64.b64encode(zipped).decode()}
+
+
+def about(drawn) -> dict:
+    """The metadata of that output: the figure's :func:`labels`, and its size in the pixels of a page."""
+    width, height = (96 * drawn.get_size_inches()).round().astype(int).tolist()
+    return {"course": {"labels": labels(drawn)}, "image/png": {"width": width, "height": height}}
+
+
 def png(drawn) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as a PNG file of 200 dots per inch."""
     file = io.BytesIO()
-    drawn.savefig(file, format="png", dpi=100)
+    drawn.savefig(file, format="png", dpi=200)
     return file.getvalue()
+
+
+def svg(drawn) -> str:
+    """The figure as an SVG element; coordinates keep two decimals."""
+    file = io.StringIO()
+    drawn.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    text = re.sub(
+        r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL
+    )  # the words, the date
+    return LONG_NUMBER.sub(lambda match: match[1] or match[0], text)
+
+
+def pale(colour: str) -> tuple[float, float, float]:
+    """The colour as behind a filling of it, opaque, so that text is as easy to read in the dark theme."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (0.35 * part + 0.65 for part in to_rgb(colour))
+    return red, green, blue
+
+
+def ink_on(colour) -> str:
+    """Black or white, whichever is easier to read on a colour of matplotlib; the contrast is 4.58 or more."""
+    from matplotlib.colors import to_rgb
+
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if luminance > 0.179 else "#fffffe"  # not the white that follows the theme
 
 
 def printable(piece: bytes) -> str:

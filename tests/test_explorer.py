@@ -253,7 +253,7 @@ def test_a_trace_without_weights(trace, open_page):
     page = open_page(replace(trace, weights=None, entropy=None)).page
     assert "weight not recorded" in page.locator(".rx-chosen").inner_text()
     lit = page.locator(".rx-tile.rx-lit").evaluate_all("tiles => tiles.map(tile => tile.style.background)")
-    assert len(lit) == TOP_K and len(set(lit)) == 1
+    assert len(lit) == TOP_K and not any("gradient" in background for background in lit)  # full, without a height
     assert page.locator("button[value=entropy]").is_disabled()
 
 
@@ -271,7 +271,71 @@ def test_play_walks_through_the_text(trace, open_page):
     assert pressed.get_attribute("data-token") == "2"
 
 
+SMALL = """() => [...document.querySelectorAll(".rx *")].filter(node => node.tagName !== "STYLE"
+    && node.getClientRects().length
+    && [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim()))
+  .map(node => {
+    const svg = node.closest("svg"), scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
+    return [scale * parseFloat(getComputedStyle(node).fontSize), node.textContent];
+  }).filter(([size]) => size < 11.95)"""
+
+
+@pytest.mark.parametrize("width", [375, 700, 1280, 1920])
+def test_text_is_12_pixels_at_any_width(width, trace, open_page):
+    page = open_page(trace).page
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_function(
+        "[...document.querySelectorAll('svg')].every(svg => Math.abs(svg.clientWidth - svg.viewBox.baseVal.width) <= 1)"
+    )
+    assert page.evaluate(SMALL) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_an_expert_has_one_colour_everywhere(trace, open_page):
+    page = open_page(trace).page
+    colour = "(node, name) => getComputedStyle(node)[name]"
+    for token in (0, 13):
+        page.locator(".rx-chip").nth(token).click()
+        chip = page.locator(".rx-chip").nth(token).evaluate(colour, "backgroundColor")
+        expert = trace.expert_ids[0, token, 0]
+        assert page.locator(f".rx-bar[data-expert='{expert}']").evaluate(colour, "fill") == chip
+        assert page.locator(f".rx-cell[data-row='0'][data-expert='{expert}']").evaluate(colour, "fill") == chip
+        assert page.locator(f".rx-chosen li[data-expert='{expert}'] i").evaluate(colour, "backgroundColor") == chip
+        assert chip in page.locator(f".rx-tile[data-expert='{expert}']").evaluate(colour, "backgroundImage")
+
+
+def test_a_tile_is_read_as_expert_and_weight(trace, open_page):
+    page = open_page(trace).page
+    expert, weight = trace.expert_ids[0, 0, 0], trace.weights[0, 0, 0]
+    tile = page.locator(f".rx-tile[data-expert='{expert}']")
+    assert tile.get_attribute("aria-label") == f"expert {expert}, chosen, {weight:.2f}"
+
+
+def test_all_chips_are_printed_in_colour(trace, open_page):
+    page = open_page(replace(trace, **longer(trace, 60))).page
+    unpainted = "[...document.querySelectorAll('.rx-chip')].filter(chip => !chip.style.background).length"
+    assert page.evaluate(unpainted) > 0
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(unpainted) == 0
+
+
+def longer(trace, times):
+    """The fields of a trace that repeats this one."""
+    repeated = {name: np.tile(getattr(trace, name), (1, times, 1)) for name in ("expert_ids", "weights")}
+    return repeated | {
+        "entropy": np.tile(trace.entropy, (1, times)),
+        "pieces": trace.pieces * times,
+        "token_ids": np.tile(trace.token_ids, times),
+    }
+
+
 # ---------------------------------------------------------------------------------------------- in JupyterLab
+
+
+SAMPLING = """\
+from types import SimpleNamespace
+from helpers.explorer import SamplingExplorer
+SamplingExplorer({"a": {i: SimpleNamespace(decoded_token=f"t{i}", logprob=-float(i + 1)) for i in range(8)}})"""
 
 
 @pytest.mark.slow
@@ -281,7 +345,7 @@ def test_in_a_real_jupyterlab(tmp_path, browser, trace):
     trace.save(folder / "trace.npz")
     code = "from helpers.routing import RoutingTrace\nfrom helpers.explorer import RoutingExplorer\n"
     calculator = "from helpers.explorer import MemoryExplorer\nMemoryExplorer()"
-    cells = [code + "RoutingExplorer(RoutingTrace.load('trace.npz'))", calculator, "6 * 7"]
+    cells = [code + "RoutingExplorer(RoutingTrace.load('trace.npz'))", calculator, SAMPLING, "6 * 7"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}  # or Lab asks which one
     nbformat.write(notebook, folder / "lesson.ipynb")
@@ -302,6 +366,20 @@ def test_in_a_real_jupyterlab(tmp_path, browser, trace):
         assert_shows(page, trace, 5, 2)
         page.locator("select[aria-label=model]").select_option("Qwen/Qwen3-32B")
         assert "exceed what vLLM uses" in page.locator(".rx-verdict").inner_text()
+        sliders = page.locator(".rx input[type=range]")
+        assert sliders.count() == 7  # each moves, keeps the focus and the place
+        for slider in sliders.all():
+            slider.focus()
+            scrolled = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop")
+            at = float(slider.input_value())
+            key = "ArrowRight" if at < float(slider.get_attribute("max")) else "ArrowLeft"
+            page.keyboard.press(key)
+            assert float(slider.input_value()) != at, slider.get_attribute("name") or slider.get_attribute("class")
+            assert slider.evaluate("node => node === document.activeElement")
+            assert page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollTop") == scrolled
+        for name in ("dl", "dt", "dd"):
+            terms = page.locator(f".rx {name}").evaluate_all("all => all.map(node => getComputedStyle(node).float)")
+            assert set(terms) == {"none"}, name
         page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
         page.hover('.lm-Menu-itemLabel:text-is("Theme")')
         page.click('.lm-Menu-itemLabel:text-is("JupyterLab Dark")')

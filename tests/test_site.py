@@ -48,8 +48,42 @@ def test_links_lead_to_pages_or_stay_text(text, lang, expected):
 def test_an_explorer_cannot_break_out_of_its_element():
     hostile = "</script><script>document.title='owned'</script><!--"
     widget = {"state": {"_esm": hostile, "data": {"texts": [hostile]}, "_view_name": "x"}, "buffers": []}
-    made = build_site.explorer_html(widget, "aGk=\n", "cell")
+    made = build_site.explorer_html(build_site.explorer_data(widget, "cell"), "")
     assert made.count("<script") == made.count("</script>") == 1 and "<!--" not in made
+
+
+def test_a_figure_is_an_svg_with_words_and_names_of_its_own():
+    from helpers import figures
+
+    drawn, ax = figures.figure(height=2)
+    ax.plot([1, 2])
+    made = build_site.picture_html(figures.bundle(drawn), 'a "bar" <is> an expert', "cell-0")
+    assert 'role="img" aria-label="a &quot;bar&quot; &lt;is&gt; an expert"' in made
+    ids = set(re.findall(r'\bid="([^"]+)"', made))
+    assert ids and all(name.startswith("cell-0-") for name in ids)
+    assert set(re.findall(r'(?:url\(#|href="#)([^")]+)', made)) <= ids
+    assert "var(--ink)" in made and "<script" not in made
+    png = build_site.picture_html({"image/png": "aGk=\n"}, "it's", "cell-1")
+    assert png == '<div class="course-figure"><img src="data:image/png;base64,aGk=" alt="it&#x27;s"></div>'
+
+
+def test_a_figure_says_how_to_read_it():
+    def said(text):
+        cells = [nbformat.v4.new_code_cell(""), nbformat.v4.new_markdown_cell(text)]
+        output = nbformat.v4.new_output("display_data", metadata={"course": {"labels": ["loss", "step"]}})
+        return build_site.alternative(cells, 0, output)
+
+    assert (
+        said("How to read it: a bar is *one* [expert](x.html). `k` is two. No more.")
+        == "a bar is one expert. k is two."
+    )
+    assert said("读图：一根柱是一个专家。虚线是平均。别的不说。") == "一根柱是一个专家。虚线是平均。"
+    assert said("Nothing.") == "loss; step"
+
+
+def test_a_heading_that_is_a_link_does_not_lead_away_from_the_contents():
+    text = build_site.site_text("## [99 · A toy](../notebooks/en/99_toy.ipynb)\n\ntext", "en", {"99_toy"})
+    assert text == '## 99 · A toy\n\n→ <a href="99_toy.html">99 · A toy</a>\n\ntext'
 
 
 def test_another_model_than_the_bundled_ones_is_refused(course, monkeypatch, tmp_path, capsys):
@@ -217,7 +251,8 @@ def test_outputs_figures_and_formulas_are_on_the_page(site):
     notebook = nbformat.read(ROOT / "notebooks" / "en" / f"{FIRST}.ipynb", as_version=4)
     text = (site / "en" / f"{FIRST}.html").read_text(encoding="utf-8")
     pictures = sum("image/png" in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", []))
-    assert len(set(re.findall(r'src="(_images/[0-9a-f]+\.png)"', text))) == pictures > 3
+    assert text.count('<div class="course-figure">') == pictures > 3
+    assert len(re.findall(r'<svg role="img" aria-label="[^"]{20,}"|<img [^>]*alt="[^"]{20,}"', text)) >= pictures
     formulas = sum(
         len(re.findall(r"\$\$.+?\$\$|(?<![\\$`])\$[^$\n]+\$", c.source, re.S))
         for c in notebook.cells if c.cell_type == "markdown"
@@ -309,6 +344,102 @@ def test_pages_fit_a_phone_and_follow_the_theme(served, page):
     assert len(backgrounds) == 2
 
 
+CUT = """() => [...document.querySelectorAll(".bd-article pre")]
+  .filter(pre => pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.textContent.slice(0, 40))"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_code_is_never_cut_and_88_columns_stay_one_line(served, page):
+    for width in (375, 1280, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        for name in (*LESSONS, "copy-me"):
+            page.goto(f"{served}/en/{name}.html")
+            assert page.evaluate(CUT) == [], f"{name} at {width}"
+        if width > 375:
+            columns = page.evaluate(
+                """() => {
+                  const pre = document.querySelector(".bd-article div.highlight pre"), style = getComputedStyle(pre);
+                  const letter = document.createElement("span");
+                  letter.textContent = "m".repeat(100);
+                  pre.append(letter);
+                  letter.style.whiteSpace = "pre";
+                  const one = letter.getBoundingClientRect().width / 100;
+                  return (pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)) / one;
+                }"""
+            )
+            assert columns >= 90, width
+    page.emulate_media(media="print")
+    assert page.evaluate(CUT) == []
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_the_front_page_is_light_and_says_what_it_is(served, page):
+    for lang in ("zh", "en"):
+        loaded = []
+        page.on("response", lambda response, loaded=loaded: loaded.append(len(response.body())))
+        page.goto(f"{served}/{lang}/index.html", wait_until="networkidle")
+        assert 3 <= len(loaded) <= 12 and sum(loaded) <= 400_000, f"{len(loaded)} requests, {sum(loaded)} bytes"
+        described = page.locator("meta[name=description]").get_attribute("content")
+        assert len(described) > 40 and page.locator("meta[property='og:image']").count() == 1
+        title = page.locator("h1").inner_text()
+        assert page.title().count(title) <= 1 and page.get_by_text(title, exact=True).count() <= 1
+        cards = page.locator(".course-cards a")
+        assert cards.count() == len(LESSONS) == page.locator(".course-cards svg").count()
+        page.locator(".course-call a").first.click()
+        page.wait_for_url(f"**/{lang}/{LESSONS[0]}.html")
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_code_is_copied_and_folds_on_a_phone(served, page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{served}/en/copy-me.html")
+    block = page.locator(".bd-article div.highlight").first
+    block.hover()
+    block.locator(".course-copy").click()
+    block.locator(".course-copy.done").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == block.locator("pre").text_content()
+    contents = page.locator("#pst-page-toc-nav a").all()
+    assert len(contents) > 5 and all(link.get_attribute("href").startswith("#") for link in contents)
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.goto(f"{served}/en/{FIRST}.html")
+    cell = page.locator(".cell_input:has(.course-unfold)").first
+    folded = cell.locator("pre").bounding_box()["height"]
+    assert folded < 50 and cell.locator(".course-unfold").get_attribute("aria-expanded") == "false"
+    cell.locator(".course-unfold").click()
+    assert cell.locator("pre").bounding_box()["height"] > 2 * folded
+    page.emulate_media(media="print")
+    heights = page.locator(".course-folded pre").evaluate_all(
+        "all => all.map(pre => pre.scrollHeight - pre.clientHeight)"
+    )
+    assert heights and max(heights) <= 1  # what is folded on the screen is printed whole
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_figure_is_enlarged_and_closed_by_the_keyboard(served, page):
+    page.goto(f"{served}/en/{FIRST}.html")
+    figure = page.locator(".course-figure").first
+    figure.scroll_into_view_if_needed()
+    small = figure.locator("> *").first.bounding_box()["width"]
+    figure.locator(".course-enlarge").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("dialog.course-dialog :is(svg, img)").bounding_box()["width"] > 1.3 * small
+    page.keyboard.press("Escape")
+    page.locator("dialog.course-dialog").wait_for(state="detached")
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize(("lang", "query"), [("zh", "因果掩码"), ("en", "causal mask")])
+def test_search_shows_the_sentence_found(lang, query, served, page):
+    found(page, f"{served}/{lang}", query)
+    shown = page.locator(f"ul.search li:has(a[href^='{FIRST}']) .context mark").first
+    assert shown.inner_text().lower() == query
+
+
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.parametrize("lang", ["zh", "en"])
@@ -322,7 +453,7 @@ def assert_explorers_react(page, address):
     places = page.locator(".course-explorer").all()
     assert places, address
     for place in places:
-        place.locator("img").first.wait_for(state="detached")
+        place.locator(".course-figure").wait_for(state="detached")
         button = place.locator("button[aria-pressed=false]").first
         value = button.get_attribute("value")
         button.click()
@@ -346,7 +477,7 @@ def test_explorers_of_the_lessons_with_an_engine_work_from_the_disk(tmp_path, pa
 def test_from_the_disk_an_explorer_is_clicked_and_hostile_tokens_stay_text(toy_site, page):
     page.goto((toy_site / "zh" / "99_toy.html").as_uri())
     place = page.locator(".course-explorer")
-    place.locator("img").wait_for(state="detached")
+    place.locator(".course-figure").wait_for(state="detached")
     chips = place.locator(".rx-chip")
     assert chips.count() == 4
     assert "</script>" in chips.nth(1).inner_text() and "<!--" in chips.nth(3).inner_text()
@@ -356,7 +487,7 @@ def test_from_the_disk_an_explorer_is_clicked_and_hostile_tokens_stay_text(toy_s
     assert "专家路由" in place.inner_text() and page.title().startswith("99")
     page.locator("a.course-language").first.click()
     page.wait_for_url("**/en/99_toy.html")  # or a page that is not there yet has no picture either
-    page.locator(".course-explorer img").wait_for(state="detached")
+    page.locator(".course-explorer .course-figure").wait_for(state="detached")
     assert "Expert routing" in page.locator(".course-explorer").inner_text()
 
 
@@ -366,7 +497,7 @@ def test_without_scripts_the_explorer_is_a_picture(toy_site, browser):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((toy_site / "en" / "99_toy.html").as_uri())
-    assert page.locator(".course-explorer img").bounding_box()["height"] > 50
+    assert page.locator(".course-explorer svg").bounding_box()["height"] > 50
     context.close()
 
 
@@ -390,22 +521,22 @@ def test_slides_show_the_core_and_nothing_else(toy_site, page):
     texts = [slide.text_content() for slide in slides.all()]
     assert "import sys" in texts[0]
     assert "6 * 7" in texts[1] and "the 3 rows sum to" in texts[1] and "42" in texts[1]
-    assert "the core’s aid" in texts[2] and "RoutingExplorer(trace)" in texts[2]
-    assert "One sentence." in texts[3] and len(texts) == 4
+    assert "RoutingExplorer(trace)" in texts[2] and "the core’s aid" in texts[3]  # an explorer has a slide of its own
+    assert "One sentence." in texts[4] and len(texts) == 5
     everything = " ".join(texts)
     assert not any(word in everything for word in ("skip", "A question", "Test yourself"))
-    for key, shown in (("ArrowRight", 1), (" ", 2), ("End", 3), ("ArrowLeft", 2)):
+    for key, shown in (("ArrowRight", 1), (" ", 2), ("End", 4), ("ArrowLeft", 3)):
         page.keyboard.press(key)
         page.locator(f".slide:nth-of-type({shown + 1}).shown").wait_for()
         assert [slide.is_visible() for slide in slides.all()].count(True) == 1
-    page.locator(".course-explorer img").wait_for(state="detached")
+    page.locator(".course-explorer .course-figure").wait_for(state="detached")
     page.locator(".rx-chip").nth(3).click()
     assert page.locator(".rx-chip").nth(3).get_attribute("aria-pressed") == "true"
 
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_every_core_cell_of_a_lesson_has_its_slide(site):
+def test_every_core_cell_of_a_lesson_has_its_slide_which_fits_the_screen(site, page):
     assert build_slides.main() == 0
     core = [
         cell
@@ -413,6 +544,16 @@ def test_every_core_cell_of_a_lesson_has_its_slide(site):
         if "extra" not in cell.tags and not cell.key.endswith("-check")
     ]
     for lang in ("zh", "en"):
+        for width, height in ((1920, 1080), (1024, 768)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.goto((ROOT / "build" / "slides" / lang / f"{FIRST}.html").as_uri())
+            for number in range(1, page.locator(".slide").count() + 1):
+                page.evaluate(f"location.hash = {number}")
+                page.locator(f".slide:nth-of-type({number}).shown").wait_for()
+                over = page.locator(".slide.shown").evaluate(
+                    "s => [s.scrollHeight - s.clientHeight, s.scrollWidth - s.clientWidth]"
+                )
+                assert max(over) <= 1, f"{lang} slide {number} at {width}"
         text = (ROOT / "build" / "slides" / lang / f"{FIRST}.html").read_text(encoding="utf-8")
         assert len(re.findall(r'class="cell_input', text)) == len(core) > 5
         lessons = {path.name for path in (ROOT / "build" / "slides" / lang).glob("*.html")}

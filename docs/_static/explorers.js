@@ -28,7 +28,8 @@ async function start(place) {
   await face.initialize?.({ model });
   place.append(el);
   await face.render({ model, el });
-  place.querySelector("img").remove();
+  place.querySelector(".course-figure").remove();
+  dispatchEvent(new Event("course-explorer"));
 }
 
 for (const place of document.querySelectorAll(".course-explorer")) {

@@ -3,19 +3,17 @@
 // Text from data reaches the page through textContent alone.
 
 const COMMON_CSS = `
-.rx { --bg:#ffffff; --panel:#f5f6f8; --ink:#1b1f24; --muted:#59636f; --line:#d5dae1; --accent:#0a5fc4; --tile:#e9ecf0;
-  color-scheme:light; color:var(--ink); background:var(--bg); border:1px solid var(--line); border-radius:12px;
-  padding:16px 18px 12px; font:14px/1.45 system-ui,"PingFang SC","Microsoft YaHei","Noto Sans SC","Noto Sans CJK SC",sans-serif;
-  box-sizing:border-box; max-width:1120px; text-align:left; }
-.rx[data-theme=dark] { --bg:#14171c; --panel:#1c2128; --ink:#e7eaef; --muted:#a0aab7; --line:#38414d; --accent:#74b4ff;
-  --tile:#2a313b; color-scheme:dark; }
+${DESIGN_CSS}
+.rx { color:var(--ink); background:var(--bg); border:1px solid var(--line); border-radius:var(--radius);
+  padding:16px 18px 12px; font:var(--text)/1.45 var(--font); box-sizing:border-box; width:100%; max-width:1120px; text-align:left;
+  container-type:inline-size; }
 .rx * { box-sizing:border-box; }
 .rx button, .rx input { font:inherit; color:inherit; }
 .rx :focus-visible { outline:2px solid var(--accent); outline-offset:2px; }
 .rx-row { display:flex; flex-wrap:wrap; align-items:center; gap:8px 18px; }
 .rx-head { justify-content:space-between; margin-bottom:10px; }
 .rx-title { font-size:17px; font-weight:650; }
-.rx-muted { color:var(--muted); font-size:12.5px; }
+.rx-muted { color:var(--muted); font-size:var(--small); }
 .rx-set { display:inline-flex; align-items:center; gap:6px; }
 .rx-choice { display:inline-flex; border:1px solid var(--line); border-radius:8px; overflow:hidden; }
 .rx .rx-choice button, .rx .rx-step { border:0; background:transparent; padding:4px 11px; margin:0; cursor:pointer; }
@@ -25,15 +23,16 @@ const COMMON_CSS = `
 .rx-choice button:focus-visible { outline-offset:-3px; outline-color:currentColor; }
 .rx-panel { background:var(--panel); border-radius:10px; padding:10px 12px; min-width:0; }
 .rx-panel h4 { margin:0 0 2px; font-size:13.5px; font-weight:650; color:inherit; }
-.rx svg { display:block; width:100%; height:auto; overflow:visible; font-size:11px; }
+.rx svg { display:block; width:100%; height:auto; overflow:visible; font-size:var(--smallest); }
 .rx svg text { fill:var(--muted); }
 .rx svg text.rx-strong { fill:var(--ink); font-weight:650; }
+.rx.rx :is(dl, dt, dd) { float:none; width:auto; } /* JupyterLab sets the terms of a list beside it */
 .rx details { margin-top:10px; }
 .rx summary { cursor:pointer; font-size:13px; }
-.rx table { border-collapse:collapse; margin:8px 0 0; font-size:12.5px; font-variant-numeric:tabular-nums; color:inherit; }
+.rx table { border-collapse:collapse; margin:8px 0 0; font-size:var(--small); font-variant-numeric:tabular-nums; color:inherit; }
 .rx th, .rx td { border:1px solid var(--line); padding:2px 9px; text-align:right; background:transparent; color:inherit; }
 .rx tr.rx-lit td { font-weight:650; background:var(--panel); }
-.rx-captions { margin:12px 0 0; padding-left:18px; color:var(--muted); font-size:12.5px; }
+.rx-captions { margin:12px 0 0; padding-left:18px; color:var(--muted); font-size:var(--small); }
 .rx-captions li { margin:1px 0; }
 .rx-live { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
 @media (prefers-reduced-motion:reduce) { .rx * { transition:none !important; } }
@@ -50,6 +49,25 @@ function drawing(tag, attributes, ...children) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
   return node;
+}
+
+// The width of a drawing in CSS pixels, which become its units: text inside keeps its size at any width.
+function unitsOf(svg, height) {
+  const width = Math.max(260, Math.round(svg.clientWidth) || 640);
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  return width;
+}
+
+// Draws again whenever the width changes. Returns how to stop.
+function onWidth(node, draw) {
+  let width = node.clientWidth;
+  const watcher = new ResizeObserver(() => {
+    if (node.clientWidth === width) return;
+    width = node.clientWidth;
+    draw();
+  });
+  watcher.observe(node);
+  return () => watcher.disconnect();
 }
 
 function isDark() {
@@ -80,6 +98,10 @@ function explorerPage(labels, state, update) {
   const named = (node, text) => said(node, text, "aria-label");
   const root = element("section", { className: "rx" });
   root.dataset.lmSuppressShortcuts = "true"; // the arrow keys are ours, not JupyterLab's
+
+  root.addEventListener("keydown", (event) => { // a notebook in JupyterLab would swallow the arrow keys of a slider
+    if (event.target.closest("input, select, textarea")) event.stopPropagation();
+  });
 
   function label(name, values = {}) {
     return labels[state.lang][name].replace(/\{(\w+)\}/g, (_, key) => values[key]);

@@ -11,26 +11,24 @@ const MEMORY_CSS = `
 .rx .rx-choice button:disabled { color:var(--muted); cursor:not-allowed; opacity:.5; }
 .rx-value { min-width:3.6em; text-align:right; font-weight:650; font-variant-numeric:tabular-nums; }
 .rx-verdict { font-size:16px; font-weight:650; margin:0 0 2px; display:flex; gap:8px; }
-.rx-verdict::before { content:"✓"; color:#1a7f37; }
-.rx[data-theme=dark] .rx-verdict::before { color:#4cc26a; }
-.rx-verdict.rx-no::before { content:"✗"; color:#c5303c; }
-.rx[data-theme=dark] .rx-verdict.rx-no::before { color:#ff7b85; }
+.rx-verdict::before { content:"✓"; color:var(--good); }
+.rx-verdict.rx-no::before { content:"✗"; color:var(--bad); }
 .rx-memory { margin:8px 0 4px; }
 .rx-memory rect { stroke:var(--bg); stroke-width:1; }
-.rx-memory text { font-size:14px; }
-.rx-memory text.rx-in { fill:#15181c; font-weight:650; }
+.rx-memory text { font-size:13px; }
+.rx svg.rx-memory text.rx-in { fill:var(--on); font-weight:650; }
 .rx-memory .rx-room { fill:none; stroke:var(--line); }
 .rx-memory line { stroke:var(--ink); stroke-width:2; }
 .rx-memory line.rx-usable { stroke-dasharray:6 4; }
 .rx-legend { display:flex; flex-wrap:wrap; gap:3px 18px; font-size:13px; }
 .rx-legend i { display:inline-block; width:11px; height:11px; border-radius:3px; margin-right:6px; border:1px solid rgba(0,0,0,.25); }
 .rx-narrow { display:none; }
-@media (max-width:720px) { .rx-mark { display:none; } .rx-narrow { display:inline; } }
+.rx-slim .rx-narrow { display:inline; }
 .rx .rx-note { margin:12px 0 0; }
 .rx-facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(210px,1fr)); gap:12px; margin:12px 0 0; }
 .rx-fact { font-size:19px; font-weight:650; font-variant-numeric:tabular-nums; display:flex; flex-wrap:wrap; align-items:center; gap:2px 8px; }
-.rx .rx-largest { font-size:12.5px; font-weight:400; padding:2px 8px; margin-left:auto; }
-.rx-fact small { font-size:12.5px; font-weight:400; color:var(--muted); }
+.rx .rx-largest { font-size:var(--small); font-weight:400; padding:2px 8px; margin-left:auto; }
+.rx-fact small { font-size:var(--small); font-weight:400; color:var(--muted); }
 .rx td:first-child, .rx th:first-child { text-align:left; }
 `;
 
@@ -93,7 +91,7 @@ function render({ model: widget, el }) {
 
   const verdict = element("p", { className: "rx-verdict" });
   verdict.setAttribute("aria-live", "polite");
-  const bar = drawing("svg", { viewBox: "0 0 1000 112", role: "img", class: "rx-memory" });
+  const bar = drawing("svg", { role: "img", class: "rx-memory" });
   const legend = element("div", { className: "rx-legend" });
   const fact = () => element("div", { className: "rx-fact" });
   const facts = { largest: fact(), most: fact(), perToken: fact(), download: fact() };
@@ -186,14 +184,14 @@ function render({ model: widget, el }) {
 
   function drawBar({ usable, weights, kvCache }) {
     const card = state.card * GIB, parts = [["weights", weights], ["kvCache", kvCache], ["other", data.other]];
-    const scale = 990 / Math.max(card, weights + kvCache + data.other);
+    const full = unitsOf(bar, 112), scale = (full - 10) / Math.max(card, weights + kvCache + data.other), slim = full < 560;
     let left = 5;
     const boxes = parts.flatMap(([name, size]) => {
       const width = size * scale, text = `${label(name)} ${gib(size)}`, at = left;
       left += width;
       const box = drawing("rect", { x: at, y: 28, width, height: 56, fill: data.colours[name], "data-part": name },
         drawing("title", {}, `${text} GiB`));
-      // about 8 units a letter, 14 for a Chinese one
+      // about 8 pixels a letter, 14 for a Chinese one
       const room = [...text].reduce((sum, letter) => sum + (letter > "⺀" ? 14 : 8.2), 12) < width;
       return room ? [box, drawing("text", { class: "rx-in", x: at + width / 2, y: 61, "text-anchor": "middle" }, text)] : [box];
     });
@@ -201,11 +199,12 @@ function render({ model: widget, el }) {
     const mark = (size, name, y, text) => {
       const x = 5 + size * scale;
       return [drawing("line", { class: name, x1: x, x2: x, y1: 20, y2: 92 }),
-        drawing("text", { class: "rx-mark", x: Math.max(150, Math.min(x, 995)), y, "text-anchor": "end" }, text)];
+        ...(slim ? [] : [drawing("text", { class: "rx-mark", x: Math.max(150, Math.min(x, full - 5)), y, "text-anchor": "end" }, text)])];
     };
     bar.replaceChildren(
       drawing("rect", { class: "rx-room", x: 5, y: 28, width: card * scale, height: 56 }), ...boxes,
       ...mark(usable, "rx-usable", 14, uses), ...mark(card, "rx-card", 108, whole));
+    root.classList.toggle("rx-slim", slim);
     bar.setAttribute("aria-label", `${label("bar")}: ${parts.map(([name, size]) => `${label(name)} ${gib(size)} GiB`).join(", ")}`);
     legend.replaceChildren(element("span", { className: "rx-muted", textContent: `${label("bar")}:` }), ...parts.map(([name, size]) => {
       const swatch = element("i");
@@ -232,7 +231,11 @@ function render({ model: widget, el }) {
 
   el.append(root);
   update({});
-  return page.leave;
+  const stopWatching = onWidth(bar, () => drawBar(now()));
+  return () => {
+    stopWatching();
+    page.leave();
+  };
 }
 
 export default { render };

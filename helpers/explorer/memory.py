@@ -2,6 +2,7 @@
 
 from helpers import catalogue
 from helpers.config import layers
+from helpers.design import EXPERTS, LIGHT, ON
 from helpers.explorer import page
 from helpers.figures import figure
 from helpers.language import say
@@ -12,7 +13,7 @@ JAVASCRIPT = page.javascript("memory")
 DTYPES = ("bf16", "fp8", "awq")
 GPUS = (1, 2, 4, 8)
 MODELS = catalogue.CATALOGUE | catalogue.LATER
-COLOURS = {"weights": "#77aadd", "kvCache": "#ee8866", "other": "#bbbbbb"}
+COLOURS = {"weights": EXPERTS[0], "kvCache": EXPERTS[1], "other": EXPERTS[-1]}
 CARDS = (  # the memory that nvidia-smi reports, in GiB and rounded to halves, and cards that have it
     (12, "RTX 3060"),
     (15, "T4"),
@@ -186,7 +187,7 @@ def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_byt
     The arithmetic is :func:`helpers.catalogue.fits`; FP8 and AWQ are estimates, and nothing was measured on a GPU.
     """
     config = MODELS[model].config
-    drawn, ax = figure(height=2.3)
+    drawn, ax = figure(height=3.1)
     rows = {dtype: catalogue.fits(config, card * GIB, context, sequences, dtype, kv_bytes, gpus) for dtype in DTYPES}
     longest = max(card, *((fit.weights + fit.kv_cache + fit.other) / GIB for fit in rows.values()))
     for row, fit in enumerate(rows.values()):
@@ -196,33 +197,35 @@ def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_byt
             ("kvCache", fit.kv_cache, say("KV 缓存", "KV cache")),
             ("other", fit.other, say("其余（估计）", "the rest (a guess)")),
         ):
-            ax.barh(row, size / GIB, 0.62, left, color=COLOURS[name], edgecolor="white", label=None if row else label)
-            if size > 0.03 * longest * GIB:
-                ax.text(left + size / GIB / 2, row, f"{size / GIB:.1f}", ha="center", va="center")
+            ax.barh(
+                row, size / GIB, 0.62, left, color=COLOURS[name], edgecolor=LIGHT["bg"], label=None if row else label
+            )
+            if size > 0.05 * longest * GIB:
+                ax.text(left + size / GIB / 2, row, f"{size / GIB:.1f}", ha="center", va="center", color=ON, fontsize=9)
             left += size / GIB
         largest = say("放不下", "does not fit")
         if fit.max_context:
             largest = say(f"最长上下文 {fit.max_context:,}", f"largest context {fit.max_context:,}")
-        ax.text(1.02 * longest, row, largest, va="center")
+        ax.text(1.02 * longest, row, largest, va="center", fontsize=9)
     bars = ax.get_legend_handles_labels()
     lines = [
-        ax.axvline(card * catalogue.GPU_SHARE, color="#222222", linestyle="--", linewidth=1.2),
-        ax.axvline(card, color="#222222", linewidth=1.5),
+        ax.axvline(card * catalogue.GPU_SHARE, color=LIGHT["strong"], linestyle="--", linewidth=1.2),
+        ax.axvline(card, color=LIGHT["strong"], linewidth=1.5),
     ]
-    ax.legend(
+    drawn.legend(
         [*bars[0], *lines], [*bars[1], say("vLLM 会用", "vLLM uses"), say("整张卡", "the card")],
-        ncols=5, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2,
+        ncols=3, loc="outside lower left", frameon=False, fontsize=9,
     )  # fmt: skip
     ax.set_yticks(range(3), ["bf16", *(say(f"{name}（估计）", f"{name} (estimate)") for name in ("FP8", "AWQ"))])
     ax.invert_yaxis()
-    ax.set_xlim(0, 1.22 * longest)
+    ax.set_xlim(0, 1.45 * longest)
     ax.set_xticks([tick for tick in ax.get_xticks() if tick <= longest])
     ax.spines["bottom"].set_bounds(0, longest)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(
         say(
-            f"每张卡上的 GiB，算出来的，没有测量；上下文 {context:,}，同时 {sequences} 个序列",
-            f"GiB on each card, computed, not measured; context {context:,}, {sequences} at once",
+            f"每张卡上的 GiB，算出来的，没有测量；\n上下文 {context:,}，同时 {sequences} 个序列",
+            f"GiB on each card, computed, not measured;\ncontext {context:,}, {sequences} at once",
         )
     )
     ax.set_title(say(f"{model}，{gpus} × {card} GiB", f"{model} on {gpus} x {card} GiB"))

@@ -1,13 +1,12 @@
 """What the explorers share: a widget with a picture for where no widget runs, and the export as one page."""
 
-import base64
 import json
 from pathlib import Path
 
 import anywidget
 import traitlets
 
-from helpers import figures, files, language
+from helpers import design, figures, files, language
 
 FOLDER = Path(__file__).parent
 PAGE = """<!doctype html>
@@ -41,7 +40,8 @@ def javascript(name: str, *modules: str) -> str:
     """The code of an explorer: what it uses of the engine, what all explorers have in common, then ``name.js``, which
     defines and exports ``render``."""
     parts = [(FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name)]
-    return "\n".join([plain_script(*modules), *parts])
+    colours = json.dumps(design.stylesheet(".rx", ".rx[data-theme=dark]"))
+    return "\n".join([plain_script(*modules), f"const DESIGN_CSS = {colours};", *parts])
 
 
 class Explorer(anywidget.AnyWidget):
@@ -66,8 +66,7 @@ class Explorer(anywidget.AnyWidget):
             return None
         bundle, info = shown
         drawn = self.picture()
-        bundle["image/png"] = base64.b64encode(figures.png(drawn)).decode()
-        return bundle, info | {"course": {"labels": figures.labels(drawn)}}  # as figures.keep_labels does for figures
+        return bundle | figures.bundle(drawn), info | figures.about(drawn)
 
     def to_html(self, path: str | Path, lang: str | None = None) -> None:
         """Write the explorer as one page that needs no network and makes no request.

@@ -2,19 +2,20 @@
 // Stands behind common.js, see helpers/explorer/page.py.
 
 const ROUTING_CSS = `
-.rx-layer { width:190px; accent-color:var(--accent); margin:0; }
+.rx-layer { width:clamp(80px,38cqw,190px); accent-color:var(--accent); margin:0; }
 .rx-now { font-weight:650; min-width:5.5em; font-variant-numeric:tabular-nums; }
 .rx-weights { margin-top:8px; }
+.rx-weights:empty { display:none; }
 .rx-scale { width:110px; height:10px; border-radius:5px; display:inline-block; }
 .rx-text { max-height:300px; overflow-y:auto; background:var(--panel); border-radius:10px; padding:10px 12px 12px; margin:12px 0; }
-.rx-part { font-size:12px; font-weight:650; color:var(--muted); margin:0 0 5px; }
+.rx-part { font-size:var(--smallest); font-weight:650; color:var(--muted); margin:0 0 5px; }
 .rx-part + .rx-chips + .rx-part { margin-top:12px; }
 .rx-chips { display:flex; flex-wrap:wrap; gap:4px 3px; align-items:flex-end; }
 .rx-written { border-left:3px solid var(--accent); padding-left:9px; }
 .rx .rx-chip { border:1px solid rgba(0,0,0,.18); border-radius:6px; min-width:27px; height:40px; padding:2px 5px 0; margin:0;
-  cursor:pointer; text-align:center; line-height:1.3; color:#15181c; unicode-bidi:isolate; white-space:pre;
+  cursor:pointer; text-align:center; line-height:1.3; color:var(--on); unicode-bidi:isolate; white-space:pre;
   font-size:14px; transition:opacity .15s; }
-.rx-chip small { display:block; height:14px; margin:0 -4px; contain:strict; font-size:10.5px; opacity:.78; font-variant-numeric:tabular-nums; }
+.rx-chip small { display:block; height:14px; margin:0 -4px; contain:strict; font-size:var(--smallest); opacity:.85; font-variant-numeric:tabular-nums; }
 .rx-chip:hover { border-color:var(--ink); }
 .rx .rx-chip[aria-pressed=true] { border-color:transparent; box-shadow:0 0 0 2px var(--panel),0 0 0 4.5px var(--ink); position:relative; z-index:1; }
 .rx-chip.rx-dim { opacity:.22; }
@@ -22,30 +23,30 @@ const ROUTING_CSS = `
 .rx-group { display:inline-flex; flex-direction:column; border:1.5px dashed var(--muted); border-radius:8px; padding:1px 3px 3px; }
 .rx-group > span:first-child { text-align:center; font-size:13px; line-height:1.5; }
 .rx-group > span:last-child { display:flex; gap:3px; }
-.rx-group .rx-chip { font-size:11.5px; }
+.rx-group .rx-chip { font-size:var(--smallest); }
 .rx-panels { display:grid; grid-template-columns:minmax(0,1fr) minmax(0,1fr); gap:12px; }
 .rx-wide { grid-column:1 / -1; }
-@media (max-width:720px) { .rx-panels { grid-template-columns:minmax(0,1fr); } }
+@container (max-width:720px) { .rx-panels { grid-template-columns:minmax(0,1fr); } }
 .rx-panel .rx-muted { margin:0 0 8px; min-height:1.4em; overflow-wrap:anywhere; }
-.rx-grid { display:grid; gap:4px; }
+.rx-grid { display:grid; gap:4px; grid-template-columns:repeat(var(--columns),minmax(0,1fr)); --columns:4; }
+.rx-many { --columns:16; }
+@container (max-width:720px) { .rx-many { --columns:8; } }
 .rx .rx-tile { border:1px solid transparent; border-bottom:4px solid; border-radius:6px; background:var(--tile); height:68px; padding:2px 0 0; margin:0;
   cursor:pointer; font-size:15px; line-height:1.3; font-variant-numeric:tabular-nums; transition:background .15s,opacity .15s; min-width:0; color:var(--muted); }
-.rx-many .rx-tile { height:27px; font-size:10.5px; border-bottom-width:3px; }
-.rx-tile small { display:block; height:17px; font-size:12.5px; }
+.rx-many .rx-tile { height:27px; font-size:var(--smallest); border-bottom-width:3px; }
+.rx-tile small { display:block; height:17px; font-size:var(--small); }
 .rx-many .rx-tile small { display:none; }
 .rx .rx-tile.rx-lit { box-shadow:0 0 0 1.5px var(--ink); font-weight:650; }
 .rx .rx-tile[aria-pressed=true] { box-shadow:0 0 0 3px var(--accent); }
 .rx-chosen { display:flex; flex-wrap:wrap; gap:3px 16px; margin:9px 0 0; padding:0; list-style:none; font-variant-numeric:tabular-nums; }
 .rx-chosen li { display:flex; align-items:center; gap:7px; margin:0; }
-.rx-chosen i { display:inline-block; height:9px; border-radius:3px; background:var(--accent); }
+.rx-chosen i { display:inline-block; height:9px; border-radius:3px; }
 .rx-bar { fill:var(--muted); opacity:.55; cursor:pointer; }
 .rx-bar:hover { opacity:.9; }
-.rx-bar.rx-lit { fill:var(--accent); opacity:1; }
+.rx-bar.rx-lit { opacity:1; }
 .rx-uniform { stroke:var(--ink); stroke-dasharray:5 4; stroke-width:1.3; }
 .rx-line { fill:var(--tile); cursor:pointer; }
 .rx-line:hover { opacity:.75; }
-.rx-wide { overflow-x:auto; }
-.rx svg.rx-map { min-width:560px; }
 .rx-here { fill:none; stroke:var(--ink); stroke-width:1.6; pointer-events:none; }
 .rx-cell { pointer-events:none; }
 @media print { .rx-text { max-height:none; } }
@@ -61,7 +62,7 @@ function numbers(base64, bits) {
   return Uint16Array.from({ length: bytes.length / 2 }, (_, place) => view.getUint16(2 * place, true));
 }
 
-// Black or white, whichever is easier to read on a colour such as #0a5fc4: the contrast is 4.58 or more.
+// Black or white, whichever is easier to read on a colour such as #123456: the contrast is 4.58 or more.
 function inkOn(colour) {
   const [red, green, blue] = [1, 3, 5].map((at) => {
     const part = parseInt(colour.slice(at, at + 2), 16) / 255;
@@ -102,7 +103,6 @@ function render({ model, el }) {
   const slider = named(
     element("input", { className: "rx-layer", type: "range", min: 0, max: layers.length - 1, step: 1 }), () => label("layer"));
   slider.oninput = () => update({ layer: Number(slider.value) });
-  slider.onkeydown = (event) => event.stopPropagation(); // a notebook in JupyterLab would swallow the arrow keys
   const step = (sign, by) => element("button", { type: "button", className: "rx-step", ariaHidden: "true", tabIndex: -1,
     textContent: sign, onclick: () => moveLayer(by) });
   const now = element("output", { className: "rx-now" });
@@ -136,7 +136,6 @@ function render({ model, el }) {
     ...part(0, data.promptLength, "prompt", ""), ...part(data.promptLength, tokens, "generated", "rx-written"));
 
   const many = numExperts > 16;
-  const columns = many ? 16 : Math.min(numExperts, 4);
   const tiles = Array.from({ length: numExperts }, (_, expert) => {
     const tile = element("button", { type: "button", className: "rx-tile", onclick: () => pin(expert) }, String(expert), element("small"));
     tile.dataset.expert = expert;
@@ -144,11 +143,11 @@ function render({ model, el }) {
     return tile;
   });
   const grid = element("div", { className: many ? "rx-grid rx-many" : "rx-grid" }, ...tiles);
-  grid.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
+  if (numExperts < 4) grid.style.setProperty("--columns", numExperts);
   const about = element("p", { className: "rx-muted rx-about" });
   const list = element("ul", { className: "rx-chosen" });
   const loadNote = element("p", { className: "rx-muted rx-load-note" });
-  const histogram = drawing("svg", { viewBox: `0 0 480 ${many ? 290 : 190}`, role: "img", class: "rx-load" });
+  const histogram = drawing("svg", { role: "img", class: "rx-load" });
   const map = drawing("svg", { role: "img", class: "rx-map" });
   const weightLegend = element("div", { className: "rx-set rx-muted rx-weights" });
   const table = element("table");
@@ -251,30 +250,40 @@ function render({ model, el }) {
     tiles.forEach((tile, expert) => {
       const k = ids.indexOf(expert), lit = k >= 0;
       const value = lit && weights ? weight(layer, token, k) : null;
-      const colour = scale(value === null ? 0.6 : value / heaviest);
+      const colour = expertColour(expert);
       tile.classList.toggle("rx-lit", lit);
       tile.setAttribute("aria-pressed", state.pinned === expert);
-      tile.style.background = lit ? colour : "";
-      tile.style.color = lit ? inkOn(colour) : "";
+      tile.style.background = lit ? filled(colour, value) : "";
+      tile.style.color = lit ? "var(--on)" : "";
       tile.lastChild.textContent = value === null ? "" : value.toFixed(2);
       tile.title = label("tile", { expert });
+      tile.setAttribute("aria-label", [label("chosen", { expert }), ...(lit ? [label("chosenHere")] : []), ...(value === null ? [] : [value.toFixed(2)])].join(", "));
     });
     list.replaceChildren(...ids.map((expert, k) => {
       const bar = element("i");
+      bar.style.background = expertColour(expert);
       bar.style.width = `${weights ? Math.max(2, 90 * weight(layer, token, k)) : 0}px`;
       const item = element("li", {}, label("chosen", { expert }), bar, weights ? weight(layer, token, k).toFixed(3) : label("noWeight"));
       item.dataset.expert = expert;
       return item;
     }));
-    for (const bar of histogram.querySelectorAll(".rx-bar")) bar.classList.toggle("rx-lit", ids.includes(Number(bar.dataset.expert)));
+    for (const bar of histogram.querySelectorAll(".rx-bar")) {
+      const lit = ids.includes(Number(bar.dataset.expert));
+      bar.classList.toggle("rx-lit", lit);
+      bar.style.fill = lit ? expertColour(Number(bar.dataset.expert)) : "";
+    }
     map.querySelector(".rx-here").setAttribute("y", mapTop + layer * rowHeight);
     for (const name of map.querySelectorAll(".rx-name")) name.classList.toggle("rx-strong", Number(name.dataset.row) === layer);
     legend.replaceChildren(...(state.colour === "entropy" ? gradient("0", label("legendEntropy")) : [label("legendExpert")]));
     if (state.pinned !== null) legend.append(` · ${label("pinned", { expert: state.pinned, tokens, count: loadOf(layer)[state.pinned] })}`);
-    weightLegend.replaceChildren(...(weights ? gradient(`${label("weights")} 0`, heaviest.toFixed(2)) : [label("noWeight")]));
+    weightLegend.textContent = weights ? "" : label("noWeight");
     live.textContent = label("spoken", { token, text: texts[token], layer: layers[layer],
       experts: ids.map((expert, k) => (weights ? `${expert} (${weight(layer, token, k).toFixed(2)})` : expert)).join(", ") });
   }
+
+  // A tile of an expert's colour, filled from below as far as its weight; what is above is paler, as in the figures.
+  const filled = (colour, value) => (value === null ? colour
+    : `linear-gradient(to top, ${colour} ${100 * value}%, color-mix(in srgb, ${colour} 35%, white) ${100 * value}%)`);
 
   function gradient(low, high) {
     const bar = element("span", { className: "rx-scale" });
@@ -291,7 +300,7 @@ function render({ model, el }) {
   function drawLoad() {
     const counts = loadOf(state.layer);
     const uniform = (tokens * topK) / numExperts, highest = Math.max(...counts, uniform) * 1.04;
-    const left = 34, width = 446, base = many ? 264 : 164, height = base - 14, slot = width / numExperts;
+    const full = unitsOf(histogram, many ? 290 : 190), left = 34, width = full - left, base = many ? 264 : 164, height = base - 14, slot = width / numExperts;
     const y = (count) => base - (height * count) / highest;
     const unused = counts.filter((count) => count === 0).length;
     loadNote.textContent = label("loadNote", { layer: layers[state.layer], uniform: Number(uniform.toFixed(1)), gini: data.gini[state.layer].toFixed(2), unused });
@@ -311,10 +320,10 @@ function render({ model, el }) {
       drawing("line", { class: "rx-uniform", x1: left, x2: left + width, y1: y(uniform), y2: y(uniform) }));
   }
 
-  const mapTop = 16, mapLeft = 34, mapWidth = 966, rowHeight = layers.length > 12 ? 9 : 22;
+  const mapTop = 18, mapLeft = 34, rowHeight = layers.length > 12 ? 9 : 22;
   function drawMap() {
-    const slot = mapWidth / numExperts, bottom = mapTop + layers.length * rowHeight, every = many ? numExperts / 16 : 1;
-    map.setAttribute("viewBox", `0 0 1000 ${bottom + 2}`);
+    const bottom = mapTop + layers.length * rowHeight, mapWidth = unitsOf(map, bottom + 2) - mapLeft - 1;
+    const slot = mapWidth / numExperts, every = many ? numExperts / 16 : 1;
     map.setAttribute("aria-label", label("map"));
     const rows = layers.map((layer, row) => {
       const line = drawing("rect", { class: "rx-line", x: mapLeft, y: mapTop + row * rowHeight + 0.5, width: mapWidth, height: rowHeight - 1, rx: 2 });
@@ -322,7 +331,7 @@ function render({ model, el }) {
       const cells = [...chosen(row, state.token)].map((expert, k) => {
         const value = weights ? weight(row, state.token, k) : null;
         const cell = drawing("rect", { class: "rx-cell", x: mapLeft + expert * slot + 0.5, y: mapTop + row * rowHeight + 0.5,
-          width: slot - 1, height: rowHeight - 1, rx: 2, fill: scale(value === null ? 0.6 : value / heaviest) });
+          width: slot - 1, height: rowHeight - 1, rx: 2, fill: expertColour(expert), "fill-opacity": value === null ? 1 : 0.25 + 0.75 * Math.min(1, value / heaviest) });
         Object.assign(cell.dataset, { row, expert });
         return cell;
       });
@@ -383,8 +392,19 @@ function render({ model, el }) {
   el.append(root);
   update({});
   for (const button of chips) viewWatcher.observe(button);
+  const stopWatching = onWidth(map, () => {
+    drawLoad();
+    drawMap();
+    describe();
+  });
+  const paintAll = () => { // what was never in view is printed, too
+    for (const token of chips.keys()) paintChip(token);
+  };
+  addEventListener("beforeprint", paintAll);
   return () => {
     stop();
+    stopWatching();
+    removeEventListener("beforeprint", paintAll);
     viewWatcher.disconnect();
     page.leave();
   };

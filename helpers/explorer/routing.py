@@ -5,8 +5,9 @@ import base64
 import numpy as np
 
 from helpers import models
+from helpers.design import EXPERTS, LIGHT, ON
 from helpers.explorer import page
-from helpers.figures import EXPERT_COLOURS, figure, printable
+from helpers.figures import figure, pale, printable
 from helpers.language import say
 from helpers.routing import RoutingTrace, expert_load, gini
 from helpers.tokens import shown
@@ -33,11 +34,12 @@ LABELS = {
         "aboutEntropy": " · 熵 {value}（最大 {max}）",
         "tile": "点击：只突出选了专家 {expert} 的词元，再点一次取消",
         "chosen": "专家 {expert}",
+        "chosenHere": "选中",
         "noWeight": "权重未记录",
         "load": "这一层的负载",
         "loadNote": "第 {layer} 层 · 虚线：完全均衡（各 {uniform} 个词元） · 基尼系数 {gini} · {unused} 个专家没用到",
         "map": "选中词元走过的所有层",
-        "mapNote": "行是层，列是专家，颜色越突出权重越大；点一行就换到那一层",
+        "mapNote": "行是层，列是专家，颜色越浓权重越大；点一行就换到那一层",
         "table": "表格：选中词元的专家与权重",
         "expertIds": "专家",
         "weights": "权重",
@@ -63,6 +65,7 @@ LABELS = {
         "aboutEntropy": " · entropy {value} (at most {max})",
         "tile": "click: highlight the tokens that took expert {expert}; click again to undo",
         "chosen": "expert {expert}",
+        "chosenHere": "chosen",
         "noWeight": "weight not recorded",
         "load": "Load of this layer",
         "loadNote": "layer {layer} · dashed: perfect balance ({uniform} each) · Gini {gini} · unused experts: {unused}",
@@ -99,34 +102,37 @@ class RoutingExplorer(page.Explorer):
 
 def token_routes(trace: RoutingTrace, token=0, row=0):
     """One token: its experts and their weights in every layer, and the load of the layer in ``row`` of the trace."""
-    layers, experts, few = len(trace.layers), np.arange(trace.num_experts), trace.num_experts <= 16
+    from matplotlib.patches import Rectangle
+
+    layers, experts, few = len(trace.layers), np.arange(trace.num_experts), trace.num_experts <= len(EXPERTS)
     ids: np.ndarray = trace.expert_ids[:, token].astype(int)
-    recorded = np.ones(ids.shape) if trace.weights is None else trace.weights[:, token].astype(float)
-    weights = np.full((layers, trace.num_experts), np.nan)
-    np.put_along_axis(weights, ids, recorded, axis=1)
-    drawn, (ax, load) = figure(1, 2, height=max(2.6, 0.12 * layers + 1), width_ratios=[1.5, 1])
-    image = ax.pcolormesh(weights, cmap="viridis_r", vmin=0, vmax=recorded.max(), edgecolor="white" if few else "none")
-    ax.set_facecolor("#eeeeee")
+    weights = np.ones(ids.shape) if trace.weights is None else trace.weights[:, token].astype(float)
+    drawn, (ax, load) = figure(1, 2, height=max(2.6, 0.17 * layers + 1), width_ratios=[1.3, 1])
+    ax.set(xlim=(-0.6, trace.num_experts - 0.4), ylim=(layers - 0.4, -0.6))
+    for (place, _), expert, weight in zip(np.ndindex(ids.shape), ids.flat, weights.flat, strict=True):
+        colour = EXPERTS[expert] if few else LIGHT["first"]
+        for height, fill in ((1, pale(colour)), (weight, colour)):
+            ax.add_patch(Rectangle((expert - 0.46, place + 0.45), 0.92, -0.9 * height, color=fill, linewidth=0))
+        if few and trace.weights is not None:
+            ax.text(expert, place, f"{weight:.2f}".removeprefix("0"), ha="center", va="center", color=ON, fontsize=9)
     if few:
-        for place, expert in np.argwhere(~np.isnan(weights)) if trace.weights is not None else ():
-            weight = weights[place, expert]
-            colour = "white" if weight > recorded.max() / 2 else "black"
-            ax.text(expert + 0.5, place + 0.5, f"{weight:.2f}", ha="center", va="center", color=colour)
-        ax.set_xticks(experts + 0.5, experts)
+        ax.set_xticks(experts, experts)
     step = 1 if layers <= 16 else 4
-    ax.set_yticks(np.arange(0, layers, step) + 0.5, trace.layers[::step])
+    ax.set_yticks(np.arange(0, layers, step), trace.layers[::step])
     ax.set(xlabel=say("专家", "expert"), ylabel=say("层", "layer"))
-    ax.set_title(say("它在每一层的专家", "its experts in every layer"))
-    ax.invert_yaxis()
+    if trace.weights is None:
+        ax.set_title(say("它在每一层的专家，权重未记录", "its experts, weights not recorded"))
+    else:
+        ax.set_title(say("它在每一层的专家和权重", "its experts and weights, by layer"))
     ax.tick_params(length=0)
-    known = trace.weights is not None
-    drawn.colorbar(image, ax=ax, label=say("权重", "weight") if known else say("权重未记录", "weights not recorded"))
+    ax.spines[["left", "bottom"]].set_visible(False)
     counts = expert_load(trace)[row]
-    load.bar(experts, counts, color=["#4477aa" if expert in ids[row] else "#cccccc" for expert in experts])
-    load.axhline(counts.mean(), color="#222222", linestyle="--", linewidth=1)
+    mine = [EXPERTS[expert] if few else LIGHT["first"] for expert in experts]
+    load.bar(experts, counts, color=[mine[e] if e in ids[row] else LIGHT["quiet"] for e in experts])
+    load.axhline(counts.mean(), color=LIGHT["strong"], linestyle="--", linewidth=1)
     load.set(xlabel=say("专家", "expert"), ylabel=say("词元", "tokens"))
     layer = trace.layers[row]
-    load.set_title(say(f"第 {layer} 层的负载（蓝：它的专家）", f"load of layer {layer} (blue: its experts)"))
+    load.set_title(say(f"第 {layer} 层的负载（彩色：它的）", f"load of layer {layer} (its in colour)"))
     if few:
         load.set_xticks(experts)
     text, of, model = printable(trace.pieces[token]), len(trace.token_ids), trace.provenance.get("model", "?")
@@ -153,7 +159,7 @@ def _data(trace):
         "labels": LABELS,
         "captions": captions(trace),
         "about": {key: trace.provenance.get(key, "?") for key in ("model", "captured_with")},
-        "expertColours": EXPERT_COLOURS,
+        "expertColours": EXPERTS,
         "scale": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in scale.tolist()],
         "texts": [shown(piece) for piece in trace.pieces],
         "bytes": [piece.hex(" ").upper() for piece in trace.pieces],

@@ -5,12 +5,12 @@ const SAMPLING_CSS = `
 .sx-panels { display:grid; grid-template-columns:minmax(0,1fr); gap:12px; }
 .sx-panels .rx-muted { margin:0 0 8px; min-height:1.4em; overflow-wrap:anywhere; }
 .sx-controls { display:grid; grid-template-columns:repeat(4,minmax(0,1fr)); gap:8px 22px; margin:10px 0 12px; }
-@media (max-width:720px) { .sx-controls { grid-template-columns:repeat(2,minmax(0,1fr)); } }
+@container (max-width:720px) { .sx-controls { grid-template-columns:repeat(2,minmax(0,1fr)); } }
 .sx-control { display:block; }
 .sx-control span { display:flex; justify-content:space-between; font-size:13px; }
 .sx-control output { font-weight:650; font-variant-numeric:tabular-nums; }
 .sx-control input { width:100%; accent-color:var(--accent); margin:4px 0 0; display:block; }
-@media (min-width:721px) { .sx-panels { grid-template-columns:minmax(0,2.4fr) minmax(0,1fr); } }
+@container (min-width:721px) { .sx-panels { grid-template-columns:minmax(0,2.4fr) minmax(0,1fr); } }
 .rx .sx-context { border:1px solid var(--line); border-radius:8px; background:transparent; padding:4px 11px; margin:0; cursor:pointer; }
 .rx .sx-context[aria-pressed=true] { border-color:var(--accent); box-shadow:0 0 0 1px var(--accent); font-weight:650; }
 .sx-model { fill:var(--muted); opacity:.35; }
@@ -19,7 +19,7 @@ const SAMPLING_CSS = `
 .rx svg text.sx-name { fill:var(--ink); font-size:13px; white-space:pre; }
 .rx svg text.sx-gone { fill:var(--muted); opacity:.6; }
 .sx-numbers { margin:0; font-variant-numeric:tabular-nums; }
-.sx-numbers dt { color:var(--muted); font-size:12.5px; margin-top:8px; }
+.sx-numbers dt { color:var(--muted); font-size:var(--small); margin-top:8px; }
 .rx .sx-numbers dd[class] { margin:0; font-size:15px; font-weight:600; }
 .sx-draw { margin-top:14px; }
 .rx th:first-child, .rx td:first-child { text-align:left; white-space:pre; }
@@ -64,7 +64,7 @@ function render({ model, el }) {
     return { name, input, value, node: element("label", { className: "sx-control" },
       element("span", {}, said(element("span"), () => label(name)), value), input) };
   });
-  const bars = drawing("svg", { viewBox: `0 0 640 ${BARS * 26 + 8}`, role: "img" });
+  const bars = drawing("svg", { role: "img" });
   const numbers = element("dl", { className: "sx-numbers" });
   const draw = element("button", { type: "button", className: "rx-step", onclick: () => drawTokens(DRAWS) });
   const again = element("button", { type: "button", className: "rx-step", onclick: () => startOver() });
@@ -148,7 +148,8 @@ function render({ model, el }) {
   }
 
   function drawBars(original, used) {
-    const left = 116, width = 400, highest = Math.max(original[0], used[0]);
+    const full = unitsOf(bars, BARS * 26 + 8), narrow = full < 420, letters = narrow ? 9 : 14;
+    const left = narrow ? 80 : 122, width = full - left - 116, highest = Math.max(original[0], used[0]);
     const x = (value) => (width * value) / highest;
     bars.setAttribute("aria-label", label("bars"));
     bars.replaceChildren(...named().slice(0, BARS).flatMap((text, place) => {
@@ -156,7 +157,7 @@ function render({ model, el }) {
       const bar = drawing("rect", { class: "sx-used", x: left, y: y + 6, height: 9, rx: 2, width: x(used[place]) }, drawing("title", {}, used[place].toFixed(4)));
       bar.dataset.probability = used[place].toFixed(6);
       return [
-        drawing("text", { class: gone ? "sx-name sx-gone" : "sx-name", x: left - 8, y: y + 15, "text-anchor": "end" }, text.slice(0, 14)),
+        drawing("text", { class: gone ? "sx-name sx-gone" : "sx-name", x: left - 8, y: y + 15, "text-anchor": "end" }, text.slice(0, letters)),
         drawing("rect", { class: "sx-model", x: left, y, height: 21, rx: 3, width: Math.max(1, x(original[place])) }), bar,
         ...(share === null || (gone && share === 0) ? [] : [drawing("circle", { class: "sx-drawn", cx: left + x(share), cy: y + 10.5, r: 4.5 }, drawing("title", {}, share.toFixed(2)))]),
         drawing("text", { x: left + x(Math.max(original[place], used[place], share || 0)) + 10, y: y + 15 },
@@ -173,7 +174,11 @@ function render({ model, el }) {
 
   el.append(root);
   update({});
-  return page.leave;
+  const stopWatching = onWidth(bars, () => drawBars(now().logprobs.map(Math.exp), settle(now().logprobs, state).used));
+  return () => {
+    stopWatching();
+    page.leave();
+  };
 }
 
 export default { render };

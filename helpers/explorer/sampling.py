@@ -4,7 +4,7 @@ import base64
 
 import numpy as np
 
-from helpers import figures, models
+from helpers import design, figures, models
 from helpers.explorer import page
 from helpers.language import say
 from helpers.tokens import shown
@@ -111,7 +111,7 @@ class SamplingExplorer(page.Explorer):
         drawn, axes = figures.figure(1, len(positions), height=2.4, sharey=True, squeeze=False)
         for ax, position in zip(axes[0], positions, strict=True):
             logprobs = np.frombuffer(base64.b64decode(position["logprobs"]), "<f4")[:12]
-            ax.bar(range(len(logprobs)), np.exp(logprobs), color="#77aadd")
+            ax.bar(range(len(logprobs)), np.exp(logprobs), color=design.LIGHT["first"])
             pieces = [bytes.fromhex(piece) for piece in position["bytes"][: len(logprobs)]]
             names = [figures.token_label(piece) for piece in pieces]
             ax.set_xticks(range(len(logprobs)), names, rotation=60)

@@ -1,5 +1,6 @@
 """Lesson A5: the cache over the context, for Qwen3 and for models after it."""
 
+from helpers.design import LIGHT
 from helpers.figures import figure
 from helpers.language import say
 
@@ -10,7 +11,7 @@ NATIVE = {"Qwen3-": 40_960, "Qwen3.": 262_144}
 def cache_over_context(cached: dict[str, tuple[int, int]]):
     """A figure of the cache's bytes over tokens; ``cached``: by model, bytes for each token and for each sequence."""
     drawn, ax = figure(height=3.6)
-    colours = iter(("#4477aa", "#228833", "#ee6677", "#aa3377"))
+    colours = iter(LIGHT[name] for name in ("first", "third", "second", "fourth"))
     for name, (token, sequence) in cached.items():
         last = next(tokens for start, tokens in NATIVE.items() if name.startswith(start))
         contexts = [2**power for power in range(6, 19) if 2**power < last] + [last]

@@ -126,7 +126,7 @@ def output_texts(output: dict) -> list[str]:
 
 
 def _is_silent(output: dict) -> bool:
-    """Whether an output shows a picture without its labels, which :func:`helpers.figures.keep_labels` writes."""
+    """Whether an output shows a picture without its labels, which :func:`helpers.figures.keep_figures` writes."""
     pictures = [kind for kind in output.get("data", {}) if kind.startswith("image/")]
     return bool(pictures) and "labels" not in output["metadata"].get("course", {})
 

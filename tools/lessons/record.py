@@ -13,11 +13,10 @@ import nbformat
 from PIL import Image
 
 from helpers import CourseError, models
-from tools.lessons.run import CellFailed, execute, show_progress
+from tools.lessons.run import KEEP_FIGURES, CellFailed, execute, show_progress
 from tools.lessons.source import Lesson, build_notebook
 
 ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
-KEEP_LABELS = "__import__('helpers.figures').figures.keep_labels()"  # leaves no name for the lesson to lean on
 NO_GLYPH = re.compile(r"Glyph \d+ .*missing from .*")  # what matplotlib says when it draws a box
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -37,7 +36,7 @@ def run_bundled(lesson: Lesson, root: Path, lang: str) -> tuple[dict, dict]:
     environment = {name: value for name, value in os.environ.items() if name not in chosen}
     folder = root / "notebooks" / lang
     folder.mkdir(parents=True, exist_ok=True)
-    execute(notebook, folder, environment, progress=show_progress(f"{lesson.name} {lang}"), before=KEEP_LABELS)
+    execute(notebook, folder, environment, progress=show_progress(f"{lesson.name} {lang}"), before=KEEP_FIGURES)
     for cell in notebook.cells:
         said = "".join(output.get("text", "") for output in cell.get("outputs", []))
         if lost := NO_GLYPH.search(said):

@@ -30,6 +30,8 @@ from tools.lessons.source import LANGUAGES, choose_lessons, notebook_text
 CELL_TIMEOUT = 600  # seconds
 MEMORY = 3 * GIB  # of one lesson, at most
 ALONE = ("08",)  # measures throughput, and uses all cores for it
+# Run in a kernel before its first cell; it leaves no name for the lesson to lean on.
+KEEP_FIGURES = "__import__('helpers.figures').figures.keep_figures()"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -148,7 +150,7 @@ def run_lesson(source: Path, target: Path, timeout: int = CELL_TIMEOUT, environm
     notebook = nbformat.read(source, as_version=4)
     start, failure = time.monotonic(), None
     try:
-        execute(notebook, source.parent, environment, timeout, show_progress(source.stem))
+        execute(notebook, source.parent, environment, timeout, show_progress(source.stem), KEEP_FIGURES)
     except CellFailed as error:
         failure = error
     finally:

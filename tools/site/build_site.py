@@ -9,6 +9,8 @@ the lines of text under a search result need a web server (`python3 -m http.serv
 """
 
 import argparse
+import base64
+import gzip
 import hashlib
 import html
 import json
@@ -22,7 +24,9 @@ from pathlib import Path, PurePosixPath
 
 import nbformat
 
-from helpers import ROOT, CourseError, models
+from helpers import ROOT, CourseError, design, figures, models
+from helpers.routing import RoutingTrace
+from helpers.tokens import shown
 from tools.lessons.build import notebook_path, recorded_outputs
 from tools.lessons.checks import FENCE
 from tools.lessons.record import WIDGET_VIEW, normalised, provenance
@@ -36,14 +40,21 @@ from tools.lessons.source import (
     notebook_text,
     read_lessons,
 )
+from tools.site.lean import make_lean
 
 DOCS = ROOT / "docs"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-EXPLORER = "application/vnd.course.explorer"  # an explorer as HTML, on its way through the outputs
+EXPLORER = "application/vnd.course.explorer+json"  # an explorer's script and state, on its way through the outputs
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 ABILITIES = re.compile(r"^\|\s*(?:学完能做|You will be able to)\s*\|\s*(.+?)\s*\|", re.MULTILINE)
 CAPTIONS = {"zh": ("课程", "附录", "更多"), "en": ("Lessons", "Appendix", "More")}
-HEADS = {"zh": "| 课 | 学完能做 |", "en": "| Lesson | You will be able to |"}
+CALLS = {  # to the first lesson, and to the one on routing
+    "zh": ("从第一课开始", "看每个词元去了哪里"),
+    "en": ("Start with the first lesson", "See where every token goes"),
+}
+HEADING = re.compile(r"^(#+) \[(.+)\]\((\S+)\)$", re.MULTILINE)
+READING = re.compile(r"^(?:读图|How to read it)\s*[：:]\s*(.+)$", re.MULTILINE)
+SENTENCE = re.compile(r".+?(?:[。；]|[.;] )|.+", re.DOTALL)
 LANDING = """<!doctype html>
 <html lang="zh">
 <meta charset="utf-8">
@@ -112,30 +123,63 @@ def fresh_outputs(notebook: nbformat.NotebookNode, root: Path) -> dict:
             view = output.get("data", {}).get(WIDGET_VIEW)
             widget = widgets.get(view["model_id"], {}) if view else {}
             if widget.get("model_module") == "anywidget" and "image/png" in output.data:
-                output.data[EXPLORER] = explorer_html(widget, output.data["image/png"], cell.id)
+                output.data[EXPLORER] = explorer_data(widget, cell.id)
         kept = [] if "no-output" in cell.metadata.get("tags", []) else normalised(cell, root)
-        for output in kept:
-            if EXPLORER in output.get("data", {}):
-                output.data = nbformat.from_dict({"text/html": output.data[EXPLORER]})
         outputs[cell.id] = (cell.execution_count, kept)
     return outputs
 
 
-def explorer_html(widget: dict, picture: str, alt: str) -> str:
-    """A widget's state and JavaScript with its picture, for docs/_static/explorers.js.
+def explorer_data(widget: dict, key: str) -> dict:
+    """What docs/_static/explorers.js needs of a widget: its JavaScript, its style and its state."""
+    if widget.get("buffers"):
+        raise LessonError([f"cell '{key}': the explorer keeps binary buffers, which a page cannot hold."])
+    state = {name: value for name, value in widget["state"].items() if not name.startswith("_")}
+    return {"esm": widget["state"]["_esm"], "css": widget["state"].get("_css", ""), "state": state}
+
+
+def explorer_html(explorer: dict, picture: str) -> str:
+    """An explorer and the picture that stays where no script runs.
 
     All of it is data: without any "<" it cannot end its element.
     """
-    if widget.get("buffers"):
-        raise LessonError([f"cell '{alt}': the explorer keeps binary buffers, which a page cannot hold."])
-    state = {name: value for name, value in widget["state"].items() if not name.startswith("_")}
-    data = json.dumps(
-        {"esm": widget["state"]["_esm"], "css": widget["state"].get("_css", ""), "state": state}, ensure_ascii=False
-    ).replace("<", "\\u003c")
-    return (
-        f'<div class="course-explorer"><img src="data:image/png;base64,{picture.strip()}" alt="{html.escape(alt)}">'
-        f'<script type="application/json">{data}</script></div>'
-    )
+    data = json.dumps(explorer, ensure_ascii=False).replace("<", "\\u003c")
+    return f'<div class="course-explorer">{picture}<script type="application/json">{data}</script></div>'
+
+
+def picture_html(data: dict, alt: str, name: str) -> str:
+    """A figure for a page: an SVG that follows the page's theme where there is one, else the PNG.
+
+    name: unlike that of any other figure of the page, for what the SVG refers to inside itself.
+    """
+    said = html.escape(alt, quote=True)
+    if figures.SVG in data:
+        svg = design.follow_theme(gzip.decompress(base64.b64decode(data[figures.SVG])).decode())
+        svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+        picture = svg.replace("<svg ", f'<svg role="img" aria-label="{said}" ', 1)
+    else:
+        picture = f'<img src="data:image/png;base64,{data["image/png"].strip()}" alt="{said}">'
+    return f'<div class="course-figure">{picture}</div>'
+
+
+def alternative(cells: list, place: int, output: nbformat.NotebookNode) -> str:
+    """What a figure shows, in words: how to read it, from the text behind its cell, or else its labels."""
+    following = cells[place + 1].source if place + 1 < len(cells) else ""
+    if found := READING.search(following):
+        said = re.sub(r"[*`$]|\]\([^)]*\)|\[(?=[^\]]*\]\()", "", found[1])
+        return "".join(SENTENCE.findall(said)[:2]).strip()
+    return "; ".join(output.metadata.get("course", {}).get("labels", [])[:6])
+
+
+def show_pictures(notebook: nbformat.NotebookNode) -> None:
+    """Turns the figures and explorers of a notebook into HTML for its page."""
+    for place, cell in enumerate(notebook.cells):
+        for number, output in enumerate(cell.get("outputs", [])):
+            if "image/png" not in output.get("data", {}):
+                continue
+            picture = picture_html(output.data, alternative(notebook.cells, place, output), f"{cell.id}-{number}")
+            if EXPLORER in output.data:
+                picture = explorer_html(output.data[EXPLORER], picture)
+            output.data = nbformat.from_dict({"text/html": picture})
 
 
 # ---- pages
@@ -160,6 +204,7 @@ def site_text(text: str, lang: str, pages: set[str]) -> str:
         anchor = f"#{anchor}" if anchor else ""
         return f'<a href="{"" if other == lang else f"../{other}/"}{name}.html{anchor}">{html.escape(words)}</a>'
 
+    text = HEADING.sub(r"\1 \2\n\n→ [\2](\3)", text)  # or the page's contents would lead away from it
     parts, end = [], 0
     for fence in FENCE.finditer(text):
         parts += [LINK.sub(link, text[end : fence.start()]), fence[0]]
@@ -167,12 +212,48 @@ def site_text(text: str, lang: str, pages: set[str]) -> str:
     return "".join([*parts, LINK.sub(link, text[end:])])
 
 
+def card(lesson: Lesson, lang: str) -> str:
+    """A lesson on the front page: its picture, its title, what one will be able to do."""
+    abilities = ABILITIES.search(lesson.cells[0].text[lang])
+    picture = DOCS / "cards" / f"{lesson.name.partition('_')[0]}.svg"
+    if not picture.is_file():
+        picture = DOCS / "cards" / "other.svg"
+    does = html.escape(abilities[1].replace("`", "")) if abilities else ""
+    return (
+        f'<li><a href="{lesson.name}.html">{picture.read_text(encoding="utf-8").strip()}'
+        f"<strong>{html.escape(lesson.title(lang))}</strong><span>{does}</span></a></li>"
+    )
+
+
+def hero(lang: str, tokens: int = 14) -> str:
+    """The last tokens of the recorded trace, in the colour of the heaviest expert that each took in every layer."""
+    trace = RoutingTrace.load(ROOT / "assets" / "traces" / "routing-qwen3-moe-tiny.npz")
+    stop = len(trace.token_ids) - 1
+    start = max(0, stop - tokens)
+    rows = [
+        "".join(
+            f'<b style="background:var(--expert-{expert})">{expert}</b>'
+            for expert in trace.expert_ids[row, start:stop, 0]
+        )
+        for row in range(len(trace.layers))
+    ]
+    texts = "".join(f"<i>{html.escape(shown(piece)[:6])}</i>" for piece in trace.pieces[start:stop])
+    alt = {
+        "zh": "课程自带的小模型写出的词元；每一行是一层，数字和颜色是它选中的、权重最大的专家。",
+        "en": "Tokens that the course's tiny model wrote; a row is a layer, number and colour the heaviest expert.",
+    }[lang]
+    lines = "".join(f"<div>{row}</div>" for row in [texts, *rows])
+    return f'<div class="course-hero" role="img" aria-label="{alt}">{lines}</div>'
+
+
 def index_page(lessons: list[Lesson], lang: str, more: list[str]) -> str:
-    """The front page: docs/index.LANG.md with the table of lessons in its place."""
-    rows, trees = [HEADS[lang], "|---|---|"], []
-    for lesson in lessons:
-        abilities = ABILITIES.search(lesson.cells[0].text[lang])
-        rows.append(f"| [{lesson.title(lang)}]({lesson.name}.ipynb) | {abilities[1] if abilities else ''} |")
+    """The front page: docs/index.LANG.md with a picture and a card for each lesson in their places."""
+    trees = []
+    cards = "".join(card(lesson, lang) for lesson in lessons)
+    called = dict(
+        zip(CALLS[lang], (lessons[0], *(lesson for lesson in lessons if lesson.name.startswith("04"))), strict=False)
+    )
+    calls = "".join(f'<a href="{lesson.name}.html">{words}</a>' for words, lesson in called.items())
     groups = (
         [lesson.name for lesson in lessons if lesson.name[0].isdigit()],
         [lesson.name for lesson in lessons if not lesson.name[0].isdigit()],
@@ -182,7 +263,13 @@ def index_page(lessons: list[Lesson], lang: str, more: list[str]) -> str:
         if names:
             trees += ["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```", ""]
     text = (DOCS / f"index.{lang}.md").read_text(encoding="utf-8")
-    return text.replace("<!-- lessons -->", "\n".join(rows)) + "\n" + "\n".join(trees)
+    for mark, filling in (
+        ("<!-- lessons -->", f'<ul class="course-cards">{cards}</ul>'),
+        ("<!-- hero -->", hero(lang)),
+        ("<!-- call -->", f'<div class="course-call">{calls}</div>'),
+    ):
+        text = text.replace(mark, filling)
+    return text + "\n" + "\n".join(trees)
 
 
 def write_pages(root: Path, lessons: list[Lesson], ran: dict, folder: Path) -> None:
@@ -208,6 +295,7 @@ def write_pages(root: Path, lessons: list[Lesson], ran: dict, folder: Path) -> N
                 notebook = build_notebook(lesson, lang, ran[lesson.name, lang], now)
             else:
                 notebook = build_notebook(lesson, lang, *recorded_outputs(notebook_path(root, lesson, lang), lesson))
+            show_pictures(notebook)
             notebook.metadata.language_info.pygments_lexer = "ipython3"  # knows shell lines
             for cell in notebook.cells:
                 if cell.cell_type == "markdown":
@@ -245,6 +333,9 @@ def run_sphinx(sources: Path, target: Path) -> None:
             raise CourseError(
                 "Sphinx 报了错，没有生成网站：见上面。", "Sphinx complained, so there is no site: see above."
             )
+        preview = ROOT / "assets" / "figures" / f"routing_explorer_{lang}_light.png"
+        shutil.copy(preview, target / lang / "_static" / "preview.png")
+        make_lean(target / lang)
     shutil.rmtree(target / "jupyter_execute")  # myst-nb's own copies
     (target / "index.html").write_text(LANDING, encoding="utf-8")
 

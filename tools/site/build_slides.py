@@ -8,16 +8,19 @@ and further reading are left out. Needs no network and no server; explorers stay
 import re
 import shutil
 import sys
+from copy import copy
 from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 
-from helpers import ROOT, CourseError
+from helpers import ROOT, CourseError, design
 from tools.lessons.source import LANGUAGES
 
 DOCS = ROOT / "docs"
 HEADINGS = ("h1", "h2", "h3", "h4")
 LONG = 420  # characters of text that get a slide of their own, before the one with the code
+FULL = 1400  # as wide as this many letters may the text of a slide be
+LINES = 24  # of code that have room on a slide
 LEFT_OUT = re.compile(
     r"选读|自测|常见错误|延伸阅读|可以直接拿走|\bextra\b|Test yourself|Common errors|Code to take away|Further reading"
 )
@@ -51,6 +54,46 @@ def flat(section: Tag) -> list[Tag]:
     return blocks
 
 
+def lines(blocks: list[Tag]) -> float:
+    """How many lines of code a slide's blocks are as tall as, roughly."""
+    tall = 0.0
+    for block in blocks:
+        pictures = len(block.select(".course-figure")) if block.name == "div" else 0
+        codes = block.select("pre")
+        tall += 14 * pictures + sum(1.5 + len(code.get_text().rstrip().split("\n")) for code in codes)
+        tall += 0 if codes or pictures else 1.5 + len(block.get_text()) / 60
+    return tall
+
+
+def width(text: str) -> int:
+    """How many letters wide a text is; a Chinese character is as wide as two."""
+    return sum(2 if letter > "\u2e80" else 1 for letter in text)
+
+
+def grouped(blocks: list[Tag]) -> list[list[Tag]]:
+    """Blocks of text in groups that have room on a slide each; a long list is cut between its items."""
+    groups: list[list[Tag]] = []
+    room = 0
+    for block in blocks:
+        items = block.find_all("li", recursive=False) if width(block.get_text()) > FULL // 2 else []
+        pieces = [block]
+        if items:
+            pieces = [copy(block) for _ in items]
+            for place, (piece, item) in enumerate(zip(pieces, items, strict=True), int(str(block.get("start", "1")))):
+                piece.clear()
+                piece["start"] = str(place)
+                piece.append(copy(item))
+        for piece in pieces:
+            # each block ends with a line that is half empty
+            needed = width(piece.get_text()) + 60
+            if needed > room or not groups:
+                groups.append([])
+                room = FULL
+            groups[-1].append(piece)
+            room -= needed
+    return groups
+
+
 class Cutter:
     """Makes ``slides`` of a lesson's blocks, taken in reading order: lists of elements under their heading."""
 
@@ -71,11 +114,17 @@ class Cutter:
         self.skipping = False
         if {"tag_extra", "tag_copy-me"} & set(block["class"]) or CHECK.search(block.get_text()):
             self.text, self.aided = [], []  # what led to it and what explains it go with it
+            if explorer := block.select_one(".course-explorer"):
+                self.slides.append([*self.heading, explorer])
             return
         if sum(len(words.get_text()) for words in self.text) > LONG:
             self.close()
         self.aided = [*self.heading, *self.text, block]
         self.slides.append(self.aided)
+        output = block.select_one(".cell_output")
+        if output and (lines(self.aided) > LINES or output.select_one(".course-explorer")):
+            self.aided = [*self.heading, output.extract()]
+            self.slides.append(self.aided)
         self.text = []
 
     def take_words(self, block: Tag) -> None:
@@ -89,9 +138,8 @@ class Cutter:
             self.text.append(block)
 
     def close(self) -> None:
-        """Ends the text so far as a slide of its own."""
-        if self.text:
-            self.slides.append([*self.heading, *self.text])
+        """Ends the text so far as a slide of its own, or several."""
+        self.slides += [[*self.heading, *group] for group in grouped(self.text)]
         self.text = []
 
 
@@ -118,7 +166,9 @@ def page_html(site_page: Path, lang: str) -> str:
         if not re.match("https?:", str(link["href"])):
             link.unwrap()  # the slides have no other pages
     slides = cut(article)
-    body = "\n".join(f'<section class="slide">{"".join(map(str, slide))}</section>' for slide in slides)
+    body = "\n".join(
+        f'<section class="slide"><div class="fit">{"".join(map(str, slide))}</div></section>' for slide in slides
+    )
     title = slides[0][0].get_text()
     return PAGE.format(lang=lang, title=title, theme=THEME, body=body + NAVIGATION)
 
@@ -139,6 +189,8 @@ def build(root: Path) -> Path:
             shutil.copy(picture, folder / "_images")
         for file in (static / "pygments.css", static / "favicon.svg", *DOCS.glob("slides/*"), static / "explorers.js"):
             shutil.copy(file, folder)
+        style = folder / "slides.css"
+        style.write_text(design.stylesheet() + style.read_text(encoding="utf-8"), encoding="utf-8")
         lessons = [page for page in sorted((site / lang).glob("*.html")) if re.match(r"[A-Z0-9]\d_", page.name)]
         links.append(f"<h2>{'中文' if lang == 'zh' else 'English'}</h2><ul>")
         for page in lessons:

@@ -1,6 +1,7 @@
 """The figures of lesson 04: where tokens go, how even the load is, what experts have to do with classes of tokens."""
 
-from helpers.figures import EXPERT_COLOURS, figure, token_label
+from helpers.design import EXPERTS, LIGHT, ON
+from helpers.figures import figure, ink_on, pale, token_label
 from helpers.language import say
 
 TOKENS_PER_ROW = 42
@@ -17,9 +18,9 @@ def routing_map(trace, start=0, tokens=2 * TOKENS_PER_ROW):
     weight = ("未记录", "not recorded") if trace.weights is None else ("填的高度", "the height of the filling")
     of, model = len(trace.token_ids), trace.provenance.get("model", "?")
     title = say(
-        f"数字：一个词元选的 {trace.top_k} 个专家里权重最大的；权重：{weight[0]}。"
+        f"数字：一个词元选的 {trace.top_k} 个专家里权重最大的；权重：{weight[0]}。\n"
         f"词元 {start} 到 {stop - 1}，共 {of} 个，{model}",
-        f"Heaviest of the {trace.top_k} experts that a token took (number); its weight: {weight[1]}. "
+        f"Heaviest of the {trace.top_k} experts that a token took (number); its weight: {weight[1]}.\n"
         f"Tokens {start} to {stop - 1} of {of}, {model}",
     )
     height = len(rows) * (0.24 * layers + 0.4 + 0.08 * longest) + 0.3 + 0.2 * title.count("\n")
@@ -37,28 +38,33 @@ def _routing_row(ax, trace, first, last):
     columns, ids = np.arange(first, last), trace.expert_ids[:, first:last, 0]
     weights = np.ones(ids.shape) if trace.weights is None else trace.weights[:, first:last, 0].astype(float)
     cells = [(row, column - first, column) for row in range(len(ids)) for column in columns]
-    colours = [EXPERT_COLOURS[ids[row, place] % len(EXPERT_COLOURS)] for row, place, _ in cells]
-    for height, alpha in ((np.ones(ids.shape), 0.3), (weights, 1.0)):
+    colours = [EXPERTS[ids[row, place] % len(EXPERTS)] for row, place, _ in cells]
+    for height, fill in ((np.ones(ids.shape), [pale(colour) for colour in colours]), (weights, colours)):
         # The axis points down: a filling grows from the lower edge of its cell towards smaller values.
         boxes = [_box(column, row + 0.45, 0.46, 0.9 * height[row, place]) for row, place, column in cells]
-        ax.add_collection(PolyCollection(boxes, facecolors=colours, alpha=alpha, linewidths=0))
+        ax.add_collection(PolyCollection(boxes, facecolors=fill, linewidths=0))
     for row, place, column in cells:
-        ax.text(column, row, ids[row, place], ha="center", va="center_baseline", fontsize=7.5)
+        ax.text(column, row, ids[row, place], ha="center", va="center_baseline", fontsize=9, color=ON)
     ax.set_xlim(first - 0.6, first + TOKENS_PER_ROW - 0.4)
     ax.set_ylim(len(trace.layers) - 0.5, -0.5)
     ax.set_yticks(range(len(trace.layers)), trace.layers)
     ax.set_ylabel(say("层", "layer", " "))
-    ax.set_xticks(columns, [token_label(piece) for piece in trace.pieces[first:last]], rotation=90, fontsize=8.5)
+    ax.set_xticks(columns, [token_label(piece) for piece in trace.pieces[first:last]], rotation=90, fontsize=9)
     ax.tick_params(length=0)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
     for tick, column in zip(ax.get_xticklabels(), columns, strict=True):
         tick.set_rotation(90 if len(tick.get_text()) > 1 else 0)
-        tick.set_color("#222222" if column < trace.prompt_length else "#0055aa")
+        tick.set_color(LIGHT["ink"] if column < trace.prompt_length else LIGHT["accent"])
     if first < trace.prompt_length < last or first == trace.prompt_length:
-        ax.axvline(trace.prompt_length - 0.5, color="#0055aa", linewidth=1.5)
+        ax.axvline(trace.prompt_length - 0.5, color=LIGHT["accent"], linewidth=1.5)
         ax.text(
-            trace.prompt_length - 0.4, -0.6, say("模型生成", "generated", " "), color="#0055aa", fontsize=8, va="bottom"
+            trace.prompt_length - 0.4,
+            -0.6,
+            say("模型生成", "generated", " "),
+            color=LIGHT["accent"],
+            fontsize=9,
+            va="bottom",
         )
 
 
@@ -73,25 +79,26 @@ def load_histograms(trace):
 
     load = routing.expert_load(trace)
     gini, uniform = routing.gini(load), len(trace.token_ids) * trace.top_k / trace.num_experts
-    columns = min(len(load), 4 if len(load) <= 16 else 6)
+    columns = min(len(load), 2 if len(load) <= 16 else 6)
     rows = -(-len(load) // columns)
-    drawn, axes = figure(rows, columns, height=1.7 * rows + 0.4, sharex=True, sharey=True, squeeze=False)
+    drawn, axes = figure(rows, columns, height=1.6 * rows + 0.5, sharex=True, sharey=True, squeeze=False, wide=columns)
     experts = range(trace.num_experts)
+    colours = EXPERTS if trace.num_experts <= len(EXPERTS) else LIGHT["first"]
     for ax, layer, count, unevenness in zip(axes.flat, trace.layers, load, gini, strict=False):
-        ax.bar(experts, count, 0.8 if trace.num_experts <= 32 else 1.0, color="#77aadd")
-        ax.axhline(uniform, color="#222222", linestyle="--", linewidth=1)
+        ax.bar(experts, count, 0.8 if trace.num_experts <= 32 else 1.0, color=colours)
+        ax.axhline(uniform, color=LIGHT["strong"], linestyle="--", linewidth=1)
         ax.set_title(say(f"第 {layer} 层：基尼系数 {unevenness:.2f}", f"layer {layer}: Gini {unevenness:.2f}"))
     for ax in axes.flat[len(load) :]:
         ax.set_visible(False)
     if trace.num_experts <= 16:
         axes[0, 0].set_xticks(experts)
-    drawn.supxlabel(say("专家", "expert"), fontsize=9)
-    drawn.supylabel(say("词元", "tokens"), fontsize=9)
+    drawn.supxlabel(say("专家", "expert"))
+    drawn.supylabel(say("词元", "tokens"))
     tokens = len(trace.token_ids)
     drawn.suptitle(
         say(
-            f"每个专家分到的词元；{tokens} 个词元各选 {trace.top_k} 个专家（虚线：完全均衡）",
-            f"Tokens that each expert got; {tokens} tokens took {trace.top_k} experts each "
+            f"每个专家分到的词元；{tokens} 个词元各选 {trace.top_k} 个专家\n（虚线：完全均衡）",
+            f"Tokens that each expert got; {tokens} tokens took {trace.top_k} experts each\n"
             "(dashed line: perfect balance)",
         ),
         x=0.01, ha="left",
@@ -106,7 +113,7 @@ def association_bars(found, layers):
     """
     import numpy as np
 
-    colours = {"trained": "#4477aa", "untrained": "#ee8866", "permuted": "#dddddd"}
+    colours = {"trained": LIGHT["first"], "untrained": LIGHT["second"], "permuted": LIGHT["quiet"]}
     drawn, ax = figure(height=2.4)
     for shift, name in enumerate(name for name in colours if name in found):
         draws = found[name].reshape(-1, len(layers))
@@ -121,7 +128,7 @@ def association_bars(found, layers):
             "permuted": say("打乱之后（到 95 %）", "permuted (to 95 %)"),
         }[name]
         x = np.arange(len(layers)) + 0.27 * (shift - 1)
-        ax.bar(x, by_layer, width=0.25, color=colours[name], label=label, yerr=ends, ecolor="#555555", capsize=2)
+        ax.bar(x, by_layer, width=0.25, color=colours[name], label=label, yerr=ends, ecolor=LIGHT["rest"], capsize=2)
     ax.set_xticks(range(len(layers)), layers)
     ax.set_xlabel(say("层", "layer"))
     ax.set_title(
@@ -130,8 +137,8 @@ def association_bars(found, layers):
             "token class and heaviest expert: normalised mutual information",
         )
     )
-    ax.set_ylim(0, 1.35 * max(found["trained"]))
-    ax.legend(loc="upper right", ncols=3)
+    ax.set_ylim(0, 1.5 * max(found["trained"]))
+    ax.legend(loc="upper right", ncols=3, fontsize=9)
     return drawn
 
 
@@ -147,11 +154,11 @@ def rise_without_expert(rise, classes, layers, experts):
         image = ax.imshow(rise[:, place], cmap="Reds", vmin=0, vmax=rise.max(), aspect="auto")
         for (row, column), value in np.ndenumerate(rise[:, place]):
             if value >= 0.05:
-                colour = "white" if value > rise.max() / 2 else "black"
-                ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
-        ax.set_xticks(range(rise.shape[2]), experts[place], fontsize=8, rotation=90 if np.max(experts) >= 100 else 0)
+                colour = ink_on(image.cmap(image.norm(value)))
+                ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
+        ax.set_xticks(range(rise.shape[2]), experts[place], fontsize=9, rotation=90 if np.max(experts) >= 100 else 0)
         ax.set_title(say(f"第 {layers[place]} 层", f"layer {layers[place]}"))
     axes[0, 0].set_yticks(range(len(classes)), classes)
-    drawn.supxlabel(say("关掉的专家", "expert that is switched off"), fontsize=9)
+    drawn.supxlabel(say("关掉的专家", "expert that is switched off"))
     drawn.colorbar(image, ax=list(axes[0]), label=say("损失增加，nat", "loss rises by, nats"))
     return drawn

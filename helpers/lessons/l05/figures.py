@@ -1,6 +1,7 @@
 """The figures of lesson 05: the blocks of the KV cache, and when each request ran."""
 
-from helpers.figures import EXPERT_COLOURS, figure
+from helpers.design import EXPERTS, LIGHT, ON
+from helpers.figures import figure, pale
 from helpers.language import say
 
 
@@ -16,19 +17,23 @@ def block_tables(tables: dict[str, list[int]], lengths: dict[str, int], block_si
     for request, blocks in tables.items():
         for block in blocks:
             owners.setdefault(block, []).append(request)
-    colours = dict(zip(tables, EXPERT_COLOURS[1:], strict=False))
+    colours = dict(zip(tables, EXPERTS[1:], strict=False))
     pool = range(min(owners), max(owners) + 1)
     widest = max(len(pool), *(len(blocks) for blocks in tables.values()))
     drawn, axes = figure(2, 1, height=1.5 + 0.55 * len(tables), height_ratios=[1, max(1, len(tables))])
 
     def cell(ax, column, row, block, used):
         holders = owners.get(block, [])
-        colour = "white"
+        colour = LIGHT["bg"]
         if holders:
-            colour = EXPERT_COLOURS[-1] if len(holders) > 1 else colours.get(holders[0], "white")
+            colour = EXPERTS[-1] if len(holders) > 1 else colours.get(holders[0], LIGHT["bg"])
+        if holders:
+            box = Rectangle((column - 0.45, row - 0.4), 0.9, 0.8, facecolor=pale(colour), edgecolor="none")
+            ax.add_patch(box)
         ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9 * used, 0.8, facecolor=colour, edgecolor="none"))
-        ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9, 0.8, fill=False, edgecolor="#555555"))
-        ax.text(column, row, block, ha="center", va="center")
+        ax.add_patch(Rectangle((column - 0.45, row - 0.4), 0.9, 0.8, fill=False, edgecolor=LIGHT["rest"]))
+        ink = ON if holders else LIGHT["ink"]
+        ax.text(column, row, block, ha="center", va="center", color=ink, fontsize=9)
 
     used = {
         block: min(1, (lengths[request] - place * block_size) / block_size)
@@ -41,7 +46,7 @@ def block_tables(tables: dict[str, list[int]], lengths: dict[str, int], block_si
         for column, block in enumerate(blocks):
             cell(axes[1], column, row, block, used[block])
         length = say(f"{lengths[request]} 个词元", f"{lengths[request]} tokens")
-        axes[1].text(len(blocks) - 0.3, row, length, va="center", fontsize=8.5)
+        axes[1].text(len(blocks) - 0.3, row, length, va="center", fontsize=9)
     axes[0].set(ylim=(-0.5, 0.5), yticks=[], xticks=[])
     axes[0].set_title(
         say(
@@ -63,8 +68,8 @@ def timeline(spans: list[tuple[int, int]], slots: int):
     """When each request ran: ``spans`` holds its first and its last step, all having arrived at step 0."""
     drawn, ax = figure(height=0.9 + 0.23 * len(spans))
     for row, (first, last) in enumerate(spans):
-        ax.barh(row, first, color="#eeeeee", height=0.7)
-        ax.barh(row, last + 1 - first, left=first, color="#77aadd", height=0.7)
+        ax.barh(row, first, color=LIGHT["tile"], height=0.7)
+        ax.barh(row, last + 1 - first, left=first, color=LIGHT["first"], height=0.7)
     ax.set(ylim=(len(spans) - 0.4, -0.6), yticks=range(len(spans)))
     ax.set(xlabel=say("引擎的步", "engine step"), ylabel=say("请求", "request"))
     ax.set_title(

@@ -1,0 +1,83 @@
+// What a page adds to its text: copy buttons, code folded on a phone, figures to enlarge, the sentence that was found.
+"use strict";
+
+(() => {
+  const zh = document.documentElement.lang.startsWith("zh");
+  const say = (chinese, english) => (zh ? chinese : english);
+  const button = (className, textContent, onclick) =>
+    Object.assign(document.createElement("button"), { type: "button", className, textContent, onclick });
+
+  async function copy(text) {
+    if (navigator.clipboard) return navigator.clipboard.writeText(text);
+    const area = Object.assign(document.createElement("textarea"), { value: text }); // http without TLS has no clipboard
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    if (!done) throw new Error("the browser did not copy");
+  }
+
+  for (const box of document.querySelectorAll(".bd-article div.highlight")) {
+    if (box.closest(".cell_output")) continue;
+    const pre = box.querySelector("pre"), text = pre.textContent;
+    const node = button("course-copy", say("复制", "Copy"), async () => {
+      await copy(text).then(
+        () => { node.textContent = say("已复制", "Copied"); },
+        () => { node.textContent = say("没有复制成", "Not copied"); });
+      node.classList.add("done");
+      setTimeout(() => { // back to what it does
+        node.textContent = say("复制", "Copy");
+        node.classList.remove("done");
+      }, 2000);
+    });
+    box.append(node);
+  }
+
+  for (const cell of document.querySelectorAll(".bd-article .cell_input")) {
+    const lines = cell.querySelector("pre").textContent.trimEnd().split("\n").length;
+    if (lines < 3) continue;
+    const label = (open) => (open ? say("收起代码", "Fold the code") : say(`展开代码（${lines} 行）`, `Show the code (${lines} lines)`));
+    const fold = (folded) => {
+      cell.classList.toggle("course-folded", folded);
+      node.textContent = label(!folded);
+      node.setAttribute("aria-expanded", String(!folded));
+    };
+    const node = button("course-unfold", "", () => fold(!cell.classList.contains("course-folded")));
+    cell.append(node);
+    fold(true); // the style sheet folds on a phone only
+  }
+
+  for (const figure of document.querySelectorAll(".bd-article .course-figure:not(.course-explorer *)")) {
+    const enlarge = () => {
+      const dialog = Object.assign(document.createElement("dialog"), { className: "course-dialog" });
+      dialog.append(button("course-copy done", say("关闭", "Close"), () => dialog.close()),
+        figure.firstElementChild.cloneNode(true));
+      dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+      dialog.addEventListener("close", () => dialog.remove());
+      document.body.append(dialog);
+      dialog.showModal();
+    };
+    figure.firstElementChild.addEventListener("click", enlarge);
+    figure.firstElementChild.style.cursor = "zoom-in";
+    figure.append(button("course-enlarge", say("放大", "Enlarge"), enlarge));
+  }
+
+  // Sphinx shows what stands around a term anywhere on the page, its menus too.
+  if (typeof Search === "undefined") return;
+  Search.makeSearchSummary = (page, terms, anchor) => {
+    const article = new DOMParser().parseFromString(page, "text/html").querySelector("article.bd-article");
+    const part = (anchor && article?.querySelector(anchor)) || article;
+    if (!part) return null;
+    for (const extra of part.querySelectorAll(".headerlink, script, style, svg, dialog")) extra.remove();
+    const text = part.textContent.replace(/\s+/g, " "), lower = text.toLowerCase();
+    const query = (new URLSearchParams(location.search).get("q") ?? "").trim().toLowerCase();
+    const found = [query, ...query.split(/\s+/), ...terms].find((term) => term && lower.includes(term.toLowerCase()));
+    if (!found) return null;
+    const at = lower.indexOf(found.toLowerCase()), end = at + found.length;
+    const from = Math.max(at - 100, ...["。", ". ", "？", "! "].filter((stop) => text.lastIndexOf(stop, at - 1) >= 0).map((stop) => text.lastIndexOf(stop, at - 1) + stop.length));
+    const summary = Object.assign(document.createElement("p"), { className: "context" });
+    const mark = Object.assign(document.createElement("mark"), { textContent: text.slice(at, end) });
+    summary.append(`${from === at - 100 ? "… " : ""}${text.slice(Math.max(0, from), at).trimStart()}`, mark, `${text.slice(end, end + 140)} …`);
+    return summary;
+  };
+})();

@@ -1,0 +1,208 @@
+"""helpers/design.json: one place for colours, fonts and sizes, which site, slides, explorers and figures read."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from helpers import design, figures
+from helpers.explorer.memory import gpu_memory
+from helpers.explorer.routing import token_routes
+from helpers.lessons import l04, l05, lA5
+from helpers.routing import RoutingTrace
+from tools.site import lean
+
+BOTH = {"light": design.LIGHT, "dark": design.DARK}
+TRACE = ROOT / "assets" / "traces" / "routing-qwen3-moe-tiny.npz"
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+# ---------------------------------------------------------------------------------------------- the values
+
+
+def test_both_themes_name_the_same_colours_and_no_colour_has_two_names():
+    assert design.LIGHT.keys() == design.DARK.keys()
+    assert len(design.EXPERTS) == len(design.EXPERT_LINES) == 8
+    swapped = [*design.LIGHT.values(), *design.EXPERT_LINES]
+    assert len(set(swapped)) == len(swapped)  # or a figure could not tell which one to swap
+    assert not set(swapped) & {*design.EXPERTS, design.ON}  # these stay as they are
+
+
+@pytest.mark.parametrize("theme", BOTH)
+def test_text_and_lines_stand_out(theme):
+    colours = BOTH[theme]
+    for ink in ("ink", "muted", "accent", "good", "bad", "first", "second", "third", "fourth", "strong", "rest"):
+        assert contrast(colours[ink], colours["bg"]) >= 4.5, ink
+    for ink in ("ink", "muted"):
+        assert contrast(colours[ink], colours["panel"]) >= 4.5, ink
+    assert contrast(colours["bg"], colours["accent"]) >= 4.5  # a pressed button
+    assert all(contrast(design.ON, expert) >= 4.5 for expert in design.EXPERTS)
+    lines = design.EXPERT_LINES if theme == "light" else design.EXPERTS
+    assert all(contrast(line, colours["bg"]) >= 4.5 for line in lines)
+
+
+def test_no_second_place_defines_a_value():
+    values = {*design.LIGHT.values(), *design.DARK.values(), *design.EXPERTS, *design.EXPERT_LINES, design.ON}
+    values -= {"#ffffff", "#000000"}
+    files = [
+        path
+        for folder, kinds in (
+            ("helpers", ("py", "js", "css")),
+            ("docs", ("css", "js", "svg", "html")),
+            ("tools", ("py",)),
+        )
+        for kind in kinds
+        for path in (ROOT / folder).rglob(f"*.{kind}")
+        if path.name != "favicon.svg"  # a file of its own, which can read no other
+    ]
+    assert len(files) > 60
+    twice = {
+        f"{path.relative_to(ROOT)}: {colour}"
+        for path in files
+        for colour in re.findall(r"#[0-9a-fA-F]{6}\b", path.read_text(encoding="utf-8"))
+        if colour.lower() in values
+    }
+    assert not twice
+    fonts = [path for path in files if re.search(r"PingFang|DejaVu Sans Mono", path.read_text(encoding="utf-8"))]
+    assert not fonts
+
+
+def test_the_style_sheet_has_every_value():
+    text = design.stylesheet(".rx", ".rx[data-theme=dark]")
+    light, dark = text.strip().splitlines()
+    for theme, line in ((design.LIGHT, light), (design.DARK, dark)):
+        assert all(f"--{name}:{colour}" in line for name, colour in theme.items())
+    assert f"--expert-7:{design.EXPERTS[7]}" in light and f"--expert-line-7:{design.EXPERT_LINES[7]}" in light
+    assert "--radius:" in light and "--font:" in light and "PingFang SC" in light
+
+
+# ---------------------------------------------------------------------------------------------- figures
+
+
+@pytest.fixture(scope="module")
+def trace():
+    return RoutingTrace.load(TRACE)
+
+
+@pytest.fixture(scope="module")
+def drawn(trace):
+    """A figure of every room and explorer."""
+    draw = np.random.default_rng(0)
+    experts = np.tile(np.arange(8), (4, 1))
+    return {
+        "map": l04.routing_map(trace),
+        "load": l04.load_histograms(trace),
+        "token": token_routes(trace, 13, 1),
+        "rise": l04.rise_without_expert(draw.random((3, 4, 8)), ["a", "b", "c"], [0, 1, 2, 3], experts),
+        "memory": gpu_memory(),
+        "blocks": l05.block_tables({"a": [1, 2, 3], "b": [1, 2, 5]}, {"a": 44, "b": 40}, 16),
+        "timeline": l05.timeline([(0, 3), (0, 5), (4, 9)], 2),
+        "cache": lA5.cache_over_context({"Qwen3-8B": (147456, 0), "Qwen3.5-9B": (32768, 1 << 20)}),
+    }
+
+
+def test_figures_are_as_wide_as_a_page_and_their_text_is_12_pixels(drawn):
+    from matplotlib.text import Text
+
+    for name, figure in drawn.items():
+        assert figure.get_size_inches()[0] <= 7, name
+        figure.draw_without_rendering()
+        sizes = {
+            text.get_text(): text.get_fontsize()
+            for text in figure.findobj(Text)
+            if text.get_visible() and text.get_text().strip()
+        }
+        small = {text: size for text, size in sizes.items() if size < 9}  # points; a pixel is three quarters of one
+        assert sizes and not small, f"{name}: {small}"
+
+
+def test_nothing_in_a_figure_is_cut_off(drawn):
+    for name, figure in drawn.items():
+        width, height = figure.bbox.width, figure.bbox.height
+        box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, f"{name}: {box}"
+
+
+def test_a_figure_follows_the_theme(drawn):
+    svg = design.follow_theme(figures.svg(drawn["load"]))
+    assert svg.startswith("<svg") and "<!--" not in svg and "<script" not in svg
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", svg))
+    assert colours == set(design.EXPERTS)  # what is left are the experts, which both themes show alike
+    assert {"--bg", "--ink", "--strong"} <= set(re.findall(r"var\((--[\w-]+)\)", svg))
+    assert not re.search(r"20\d\d-\d\d-\d\d", svg)  # a recording made later is the same
+
+
+def test_a_recording_holds_the_figure_twice(drawn, trace):
+    import base64
+    import gzip
+
+    kinds = figures.bundle(drawn["token"])
+    assert base64.b64decode(kinds["image/png"]).startswith(b"\x89PNG")
+    assert gzip.decompress(base64.b64decode(kinds[figures.SVG])).decode().startswith("<svg ")
+    assert len(kinds[figures.SVG]) < 40_000
+    hostile = replace(trace, pieces=(b"--><script>alert(1)</script>", *trace.pieces[1:]))
+    assert "script>" not in figures.svg(l04.routing_map(hostile))
+
+
+def test_a_row_of_many_panels_is_broken_and_keeps_its_shape():
+    figure, axes = figures.figure(1, 4, height=2, width_ratios=[2, 2, 1, 1], sharey=True)
+    assert axes.shape == (4,) and tuple(figure.get_size_inches()) == (7, 4)
+    figure.draw_without_rendering()
+    assert axes[0].get_position().x0 == pytest.approx(axes[2].get_position().x0, abs=0.02)
+    assert axes[0].get_position().y0 > axes[2].get_position().y1
+    figure, axes = figures.figure(2, 3, sharex=True, sharey="row")
+    assert axes.shape == (2, 3) and len(figure.axes) == 6
+    axes[0, 0].set_ylim(0, 5)
+    assert axes[0, 2].get_ylim() == (0, 5) != axes[1, 0].get_ylim()
+    assert figures.figure(1, 2)[1].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["qwen3-tiny: mean entropy of attention, in nats", "每个词元的损失，每个数字的 nat（有均衡和没有均衡）", "short"],
+)
+def test_the_line_of_a_title_is_broken_where_its_panel_ends(title):
+    figure, axes = figures.figure(1, 2, height=2)
+    axes[0].set_title(title)
+    said = figures.labels(figure)[0]
+    assert said.replace("\n", "").replace(" ", "") == title.replace(" ", "")
+    assert said.count("\n") == (title != "short")
+    [text] = [text for text in axes[0].findobj(type(axes[0].title)) if text.get_text() == said]
+    assert text.get_window_extent().x1 < axes[1].get_window_extent().x0
+
+
+def test_ink_is_chosen_by_contrast():
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    for name in ("viridis", "Reds", "Blues", "gray"):
+        for place in range(256):
+            colour = to_hex(colormaps[name](place))
+            assert contrast(figures.ink_on(colour), colour) >= 4.5, (name, place)
+
+
+# ---------------------------------------------------------------------------------------------- style sheets
+
+
+def test_rules_that_no_page_uses_are_left_out():
+    css = """/* a { } */ @import "x.css"; @font-face { font-family: y; src: url(y.woff2) }
+    :root { --a: "}{"; } .used, .gone:hover { color: red } .gone { color: blue }
+    a:not(.gone) > b { color: green } @media (min-width: 1px) { .gone { x: y } } @media print { .used .used { x: y } }
+    @keyframes spin { 0% { a: b } 100% { a: c } } .used:is(.gone, .other) p { x: z }"""
+    kept = lean.used_rules(css, {"used"})
+    assert "import" not in kept and "font-face" not in kept and "gone:hover" not in kept
+    assert '--a: "}{"' in kept and ".used{ color: red }" in kept and "blue" not in kept
+    assert "a:not(.gone) > b" in kept and "min-width" not in kept and "@media print{.used .used{ x: y }}" in kept
+    assert "100% { a: c }" in kept and ".used:is(.gone, .other) p{ x: z }" in kept
