@@ -1,5 +1,5 @@
-"""The model in the page, ``helpers/explorer/qwen``: is it right, and how fast? Prints Markdown, in about ten minutes:
-``.venv/bin/python -m benchmarks.page``.
+"""The model in the page, ``helpers/explorer/qwen``: is it right, and how fast? And the page itself, ``play.html``: how
+heavy, how soon does it answer? Prints Markdown, in about ten minutes: ``.venv/bin/python -m benchmarks.page``.
 
 All of it runs in a real Chromium that can reach nothing but this repository's files. Right means equal to the real
 tokenizer, the real chat template and helpers/qwen.py in float32, and for a part of the prompts to transformers. A token
@@ -8,6 +8,7 @@ or a choice of experts that differs counts where the reference's margin exceeds 
 
 import argparse
 import contextlib
+import gzip
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import random
 import re
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -383,6 +385,118 @@ def speeds(page, tokenizers, repeats: int) -> list[str]:
     return rows
 
 
+# ---------------------------------------------------------------------------------------------- the page itself
+
+LONG_TASKS = """window.longTasks = [];
+new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map(({ duration }) => duration)))
+    .observe({ type: "longtask" });"""
+
+
+def first_touch(browser, folder: Path, slower: int) -> dict:
+    """One visit to play.html: a touch, its answer, the sweep and the scissors. Times in ms, sizes in bytes."""
+    from playwright.sync_api import expect
+
+    sizes, foreign = {}, []
+
+    def serve(route):
+        url = urlsplit(route.request.url)
+        if url.netloc != "page.test":
+            foreign.append(route.request.url)
+            return route.abort()
+        body = (folder / url.path.removeprefix("/")).read_bytes()
+        sizes[url.path] = (len(body), len(gzip.compress(body, 6)))
+        return route.fulfill(body=body, content_type="text/html" if url.path.endswith(".html") else None)
+
+    context = browser.new_context(offline=True)
+    context.route("**/*", serve)
+    context.add_init_script(LONG_TASKS)
+    page, errors = context.new_page(), []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    session = context.new_cdp_session(page)
+    session.send("Emulation.setCPUThrottlingRate", {"rate": slower})
+    page.goto("http://page.test/play.html")
+    calibration = page.evaluate(CALIBRATION)
+    before = dict(sizes)
+
+    def until(touch: str, answered: str) -> float:
+        """ms from a click on one element until another is seen, both on the page's own clock."""
+        return page.evaluate(ANSWERED, [touch, answered])
+
+    found = {"first": until(".dials .go", ".thought .chip:not(.ahead)")}
+    expect(page.locator(".answer .chip").last).to_be_visible(timeout=120_000)
+    found["generating"] = page.evaluate("() => window.longTasks.filter((duration) => duration > 50).length")
+    page.locator("#tab-experts").click()
+    expect(page.locator(".answered").first).to_be_visible(timeout=120_000)
+    found["sweep"] = until(".experts-view .go", ".share:not([hidden])")
+    page.locator("#tab-cut").click()
+    expect(page.locator(".flip")).not_to_have_text("", timeout=120_000)
+    found["all"] = page.evaluate("() => window.longTasks.filter((duration) => duration > 50).length")
+    context.close()
+    return found | {
+        "calibration": calibration,
+        "before": before,
+        "sizes": sizes,
+        "foreign": foreign,
+        "errors": errors,
+    }
+
+
+CALIBRATION = """() => {
+    const start = performance.now();
+    let sum = 0;
+    for (let i = 1; i < 3e7; i++) sum += 1 / i;
+    return sum && performance.now() - start;
+}"""
+ANSWERED = """([touch, answered]) => new Promise((resolve) => {
+    const start = performance.now();
+    const look = () => {
+        if (document.querySelector(answered)) resolve(performance.now() - start);
+        else requestAnimationFrame(look);
+    };
+    document.querySelector(touch).click();
+    look();
+})"""
+
+
+def page_figures(browser, repeats: int) -> list[str]:
+    """What a visitor of the page waits for and fetches."""
+    from tools.site import build_play
+
+    with tempfile.TemporaryDirectory() as folder:
+        build_play.build(Path(folder))
+        visits = {1: [], 4: []}
+        for _ in range(repeats):
+            for slower, found in visits.items():
+                found.append(first_touch(browser, Path(folder), slower))
+    every = [visit for found in visits.values() for visit in found]
+    factors = [slow["calibration"] / fast["calibration"] for fast, slow in zip(visits[1], visits[4], strict=True)]
+
+    def row(what: str, key: str, slower: int, wanted: str, digits: int = 0, unit: float = 1) -> str:
+        return f"| {what} | {spread([visit[key] / unit for visit in visits[slower]], digits)} | {wanted} |"
+
+    def weight(sizes: dict) -> str:
+        raw, packed = (sum(size[kind] for size in sizes.values()) for kind in (0, 1))
+        return f"{len(sizes)} requests, {raw / 1e3:,.0f} kB, {packed / 1e3:,.0f} kB gzipped"
+
+    weights = {path: size for path, size in every[0]["sizes"].items() if path.endswith(".safetensors")}
+    return [
+        row("play.html: touch to first token, model fetched from memory, ms", "first", 1, ""),
+        row("... slowed down", "first", 4, "under 1000"),
+        row("play.html: sweep of 32 experts, s", "sweep", 1, "under 2.5", 1, 1e3),
+        row("... slowed down", "sweep", 4, "under 12", 1, 1e3),
+        row("play.html: tasks over 50 ms until the answer is played", "generating", 1, "0"),
+        row("... slowed down", "generating", 4, "0"),
+        row("play.html: tasks over 50 ms, sweep and scissors too, slowed down", "all", 4, ""),
+        f"| the page's fixed loop, slowed down / not | {spread(factors, 1)} | 4 |",
+        f"| play.html before the first touch | {weight(every[0]['before'])} | |",
+        f"| play.html in all | {weight(every[0]['sizes'])} | |",
+        f"| weights alone | {weight(weights)} | 6,500 kB, 5,200 kB gzipped |",
+        f"| requests to another host | {sum(len(visit['foreign']) for visit in every)} | 0 |",
+        f"| console errors | {sum(len(visit['errors']) for visit in every)} | 0 |",
+    ]
+
+
 @contextlib.contextmanager
 def chromium():
     from playwright.sync_api import sync_playwright
@@ -410,6 +524,7 @@ def main() -> None:
         print("| what | measured | wanted |\n|---|---|---|", *alike(page, tokenizers), sep="\n", flush=True)
         if options.repeats:
             print(*speeds(page, tokenizers, options.repeats), sep="\n", flush=True)
+            print(*page_figures(browser, options.repeats), sep="\n", flush=True)
         print("\n| model | thinking | against | prompts | tokens | choices | different | ties | logits | weights |")
         print("|-|-|-|-|-|-|-|-|-|-|", *numerics(page, tokenizers, options.prompts, options.few), sep="\n")
 

@@ -29,9 +29,10 @@ render({{ model: {{ get: () => data }}, el: document.body }});
 """
 
 
-def plain_script(*modules: str) -> str:
-    """Modules of the engine ``qwen/`` without their imports and exports; each stands behind those that it needs."""
-    texts = [(FOLDER / "qwen" / f"{module}.js").read_text(encoding="utf-8") for module in modules]
+def plain_script(*modules: str, folder: str = "qwen") -> str:
+    """Modules of a folder without their imports and exports, by default of the engine; each stands behind those that it
+    needs."""
+    texts = [(FOLDER / folder / f"{module}.js").read_text(encoding="utf-8") for module in modules]
     lines = [line for text in texts for line in text.splitlines() if not line.startswith("import ")]
     return "\n".join(line.removeprefix("export ") for line in lines)
 

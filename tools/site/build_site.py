@@ -41,6 +41,7 @@ from tools.lessons.source import (
     read_lessons,
 )
 from tools.site.lean import make_lean
+from tools.site import build_play
 
 DOCS = ROOT / "docs"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -352,6 +353,7 @@ def build(root: Path, names: list[str], jobs: int) -> Path:
         ran = {page: fresh_outputs(notebook, work / "course" / page[1]) for page, notebook in notebooks.items()}
     write_pages(root, lessons, ran, work / "pages")
     run_sphinx(work / "pages", work / "site")
+    build_play.build(work / "site")
     shutil.rmtree(target, ignore_errors=True)
     (work / "site").rename(target)
     return target

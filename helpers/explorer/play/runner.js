@@ -1,0 +1,220 @@
+/**
+ * What the page asks of the model. It runs in a worker, and where there is none on the page's own thread: it works in
+ * slices of a few milliseconds, between which messages come in and the page can draw.
+ *
+ * Asked: load {files, checksums}, run {text}, sweep {text, experts}, cut {text}, stop, each with the number of its job.
+ * Said: progress, token {tokens}, done, error {code, values}. A job ends the one before it, which then says no more.
+ */
+
+import { renderChat } from "../qwen/chat.js";
+import { QwenError } from "../qwen/errors.js";
+import { loadModel } from "../qwen/model.js";
+import { distribution, sample } from "../qwen/sample.js";
+import { Tokenizer } from "../qwen/tokenizer.js";
+
+const LONGEST_REPLY = 300; // tokens
+const SLICE_MS = 12;
+const CANDIDATES = 3; // likeliest tokens that are shown
+const STOPPED = Symbol("a newer job has begun");
+
+export class Runner {
+  /** post(message): how it answers. */
+  constructor(post) {
+    Object.assign(this, { post, job: 0, sliceEnd: 0, wake: null, usual: null });
+    this.channel = new MessageChannel(); // unlike a timer, which waits 4 ms
+    this.channel.port1.onmessage = () => this.wake();
+  }
+
+  async handle(message) {
+    const { kind, job } = message;
+    if (kind !== "load") this.job = job;
+    if (kind === "stop") return;
+    try {
+      this.post({ kind: "done", job, ...(await this[kind](message)) });
+    } catch (error) {
+      if (error === STOPPED) return;
+      const isMemory = error instanceof RangeError; // what a typed array throws that gets no memory
+      this.post({ kind: "error", job, code: error instanceof QwenError ? error.code : isMemory ? "out-of-memory" : "failed",
+        values: error.values ?? { message: String(error.message) } });
+    }
+  }
+
+  /** files: by name, as an ArrayBuffer or in base64; checksums: their CRC-32. */
+  load({ files, checksums }) {
+    const read = (name) => {
+      const bytes = typeof files[name] === "string" ? fromBase64(files[name]) : new Uint8Array(files[name]);
+      if (crc32(bytes) !== checksums[name])
+        throw Object.assign(new QwenError("damaged-file", `${name} is not the file that belongs to this page.`), { values: { name } });
+      return bytes;
+    };
+    const json = (name) => JSON.parse(new TextDecoder().decode(read(name)));
+    this.model = loadModel(read("model.safetensors").buffer, json("config.json"));
+    this.tokenizer = new Tokenizer(json("tokenizer.json"));
+    this.stopIds = [json("generation_config.json").eos_token_id].flat();
+    return {};
+  }
+
+  // ------------------------------------------------------------------------------------------ the jobs
+
+  /** Answers `text` and says each token as it is read: its experts in every layer, the heaviest first. */
+  async run({ job, text }) {
+    const ids = this.prompt(text), started = performance.now(), { config } = this.model;
+    const picks = Array.from({ length: config.num_hidden_layers }, () => Array(config.num_experts).fill(0));
+    let routes = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0;
+    const flush = () => {
+      if (said.length) this.post({ kind: "token", job, tokens: said });
+      said = [];
+    };
+    const router = (layer, _logits, expertIds, weights) => {
+      routes.push(Array.from(expertIds, (expert, slot) => [expert, weights[slot]]));
+      for (const expert of expertIds) picks[layer][expert]++;
+    };
+    this.model.cache.rewind(0);
+    const written = await this.write(job, ids, { hooks: { router } }, flush, (id, logits) => {
+      const { special } = this.tokenizer, label = this.label(id), isWritten = read >= ids.length;
+      if (isWritten && id === special.get("<think>")) part = "thought";
+      else if (isWritten && (part === "prompt" || (isClosed && !/^↵+$/.test(label)))) part = "answer"; // no blank lines
+      isClosed ||= isWritten && id === special.get("</think>");
+      said.push({ label, part, routes, candidates });
+      routes = [];
+      candidates = logits && this.likeliest(logits);
+      read++;
+    });
+    flush();
+    this.usual = { text, ids, written };
+    const seconds = (performance.now() - started) / 1e3;
+    return { ...this.reply(written), picks, seconds, read, isComplete: this.stopIds.includes(written.at(-1)) };
+  }
+
+  /** The answer without each of `experts`, [layer, expert], in turn: does it stay the same? */
+  async sweep({ job, text, experts }) {
+    const { ids, written } = await this.usualReply(job, text), usual = this.reply(written);
+    for (const [place, expertOff] of experts.entries()) {
+      this.model.cache.rewind(0);
+      const changed = await this.write(job, ids, { expertOff }), reply = this.reply(changed);
+      const isSame = changed.length === written.length && changed.every((id, at) => id === written[at]);
+      const effect = isSame ? "same" : reply.answer === usual.answer ? "detour" : "broken";
+      this.post({ kind: "progress", job, done: place + 1, of: experts.length, expert: expertOff, effect, ...reply });
+    }
+    return { usual };
+  }
+
+  /** The answer after each number of tokens of the thought, from none to all: cut there, closed and answered. */
+  async cut({ job, text }) {
+    const { tokenizer, model } = this, { ids, written } = await this.usualReply(job, text);
+    const end = written.indexOf(tokenizer.special.get("</think>"));
+    if (written[0] !== tokenizer.special.get("<think>") || end < 0) throw new QwenError("no-thought", "There is no thought to cut.");
+    const [newline] = tokenizer.encode("\n"), thought = written.slice(1, end);
+    const opening = [written[0], ...(thought[0] === newline ? [thought.shift()] : [])];
+    if (thought.at(-1) === newline) thought.pop();
+    this.post({ kind: "token", job, tokens: thought.map((id) => ({ label: this.label(id) })) });
+    model.cache.rewind(0);
+    await this.read(job, [...ids, ...opening], {});
+    const start = model.cache.length;
+    for (let kept = 0; kept <= thought.length; kept++) {
+      if (kept) await this.read(job, [thought[kept - 1]], {});
+      const close = tokenizer.encode(kept && thought[kept - 1] === newline ? "</think>\n\n" : "\n</think>\n\n");
+      const answer = tokenizer.decode(await this.write(job, close, {}), { skipSpecial: true }).trim();
+      this.post({ kind: "progress", job, done: kept + 1, of: thought.length + 1, kept, answer });
+      model.cache.rewind(start + kept);
+    }
+    return { usual: this.reply(written) };
+  }
+
+  // ------------------------------------------------------------------------------------------ their parts
+
+  prompt(text) {
+    const ids = this.tokenizer.encode(renderChat([{ role: "user", content: text }])), room = this.model.cache.maxLength;
+    if (ids.length >= room)
+      throw Object.assign(new QwenError("context-full", "The prompt is too long."), { values: { tokens: ids.length, room } });
+    return ids;
+  }
+
+  /** The reply to `text` with all experts, which is kept for the next job on it. */
+  async usualReply(job, text) {
+    if (this.usual?.text !== text) {
+      const ids = this.prompt(text);
+      this.model.cache.rewind(0);
+      this.usual = { text, ids, written: await this.write(job, ids, {}) };
+    }
+    return this.usual;
+  }
+
+  async read(job, ids, options, flush, onRead) {
+    let logits = null;
+    for (const [place, id] of ids.entries()) {
+      if (performance.now() > this.sliceEnd) await this.breathe(job, flush);
+      logits = this.model.step(id, { ...options, wantLogits: place === ids.length - 1 });
+      onRead?.(id, logits);
+    }
+    return logits;
+  }
+
+  /** Reads `ids` and writes greedily until a stop token, which is the last of the ids that it returns. */
+  async write(job, ids, options, flush, onRead) {
+    const { cache } = this.model, written = [];
+    let logits = await this.read(job, ids, options, flush, onRead);
+    for (;;) {
+      const id = sample(logits, { temperature: 0 });
+      written.push(id);
+      if (this.stopIds.includes(id) || written.length >= LONGEST_REPLY || cache.length === cache.maxLength) return written;
+      logits = await this.read(job, [id], options, flush, onRead);
+    }
+  }
+
+  /** Lets messages in and the page draw. Throws STOPPED where one of them began another job. */
+  async breathe(job, flush) {
+    flush?.();
+    await new Promise((resolve) => {
+      this.wake = resolve;
+      this.channel.port2.postMessage(null);
+    });
+    if (this.job !== job) throw STOPPED;
+    this.sliceEnd = performance.now() + SLICE_MS;
+  }
+
+  reply(written) {
+    const end = written.indexOf(this.tokenizer.special.get("</think>"));
+    const text = (ids) => this.tokenizer.decode(ids, { skipSpecial: true }).replace("<think>", "").trim();
+    return { thought: text(written.slice(0, Math.max(end, 0))), answer: text(written.slice(end + 1)) };
+  }
+
+  likeliest(logits) {
+    const probabilities = distribution(logits);
+    return Array.from({ length: CANDIDATES }, () => {
+      const best = probabilities.reduce((found, value, id) => (value > probabilities[found] ? id : found), 0), value = probabilities[best];
+      probabilities[best] = -1; // taken
+      return [this.label(best), value];
+    });
+  }
+
+  /** A token as it is shown: nothing invisible, and bytes that are no whole character as their numbers. */
+  label(id) {
+    const bytes = this.tokenizer.bytes[id];
+    try {
+      const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+      return text.replace(/\n/g, "↵").replace(/ /g, "␣").replace(/[\p{C}\p{Z}\p{M}]/gu, (hidden) => `U+${hidden.codePointAt(0).toString(16).toUpperCase()}`);
+    } catch {
+      return Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
+    }
+  }
+}
+
+const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? 0xedb88320 ^ (byte >>> 1) : byte >>> 1;
+  return byte;
+});
+
+function crc32(bytes) {
+  let crc = -1;
+  for (let place = 0; place < bytes.length; place++) crc = CRC_TABLE[(crc ^ bytes[place]) & 255] ^ (crc >>> 8);
+  return (crc ^ -1) >>> 0;
+}
+
+/** Where there is no page, this is a worker. */
+if (typeof document === "undefined") {
+  const runner = new Runner((message) => self.postMessage(message));
+  self.onmessage = ({ data }) => runner.handle(data);
+}

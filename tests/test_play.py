@@ -1,0 +1,672 @@
+"""The model in the page, play.html and play-offline.html: built as for the site, used as a reader would, in a real
+browser that reaches nothing but the built folder. What it says is compared with helpers/qwen.py and the engine."""
+
+import base64
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import torch
+from conftest import ROOT
+
+from benchmarks import page as bench
+from helpers import models, qwen
+from tools.site import build_play
+
+MOE = "qwen3-moe-tiny"
+HOST = "http://page.test"
+VIEWS = ("play", "experts", "cut")
+TEXTS = ROOT / "helpers" / "explorer" / "play" / "texts.js"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    build_play.build(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expect():
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=90_000)  # of a machine with other work
+    yield expect
+    expect.set_options(timeout=5_000)
+
+
+class Reader:
+    """A browser's window on the built folder: the pages it opened, what they asked for, and what went wrong."""
+
+    def __init__(self, browser, folder: Path, **options):
+        self.folder, self.asked, self.problems, self.changed = folder, [], [], {}
+        settings = {"reduced_motion": "reduce", "locale": "en-US", "viewport": {"width": 1280, "height": 900}}
+        self.context = browser.new_context(offline=True, **settings | options)
+        self.context.set_default_timeout(90_000)
+        self.context.route(f"{HOST}/**", self.serve)
+        self.context.on("request", lambda request: self.asked.append(request.url))
+        self.context.on("console", lambda message: self.problems.append(message.text))
+        self.context.on("weberror", lambda error: self.problems.append(str(error.error)))
+
+    def serve(self, route):
+        path = urlsplit(route.request.url).path.removeprefix("/")
+        if path in self.changed:
+            content = self.changed[path]
+            return route.fulfill(body=content) if content is not None else route.fulfill(status=404, body="gone")
+        return route.fulfill(path=self.folder / path)
+
+    def open(self, query: str = "", name: str = "play.html"):
+        page = self.context.new_page()
+        page.goto(f"{HOST}/{name}{query}")
+        return page
+
+
+@pytest.fixture
+def reader(browser, built):
+    """``reader(**options)`` of a browser's context; at the end, none of them has complained or asked another host."""
+    opened = []
+
+    def make(**options) -> Reader:
+        opened.append(Reader(browser, built, **options))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.context.close()
+        assert one.problems == []
+        assert {urlsplit(url).netloc for url in one.asked if not url.startswith(("blob:", "data:"))} <= {"page.test"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(models.BUNDLED / MOE)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return qwen.load_model(models.BUNDLED / MOE, torch.float32, "cpu")
+
+
+def say(name: str, lang: str = "en") -> re.Pattern:
+    """A sentence of the page as a pattern; what is filled in may be anything."""
+    text = words()[lang].get(name) or words()[lang]["errors"][name]
+    return re.compile(".+".join(map(re.escape, re.split(r"\{\w+\}", text))))
+
+
+def words() -> dict:
+    """TEXTS of texts.js."""
+    text = TEXTS.read_text(encoding="utf-8")
+    literal = text[text.index("export const TEXTS = ") + len("export const TEXTS = ") :].rstrip().rstrip(";")
+    literal = re.sub(r'([{,]\s*)"?([\w-]+)"?:(?=\s*["{\[])', r'\1"\2":', literal)  # JavaScript's bare keys
+    return json.loads(re.sub(r",(\s*[}\]])", r"\1", literal))
+
+
+def ask(page, text: str) -> None:
+    page.locator(".own").fill(text)
+    page.locator(".own").press("Enter")
+
+
+def answer(page) -> str:
+    """What the answer's tokens say, once all of it is here."""
+    return "".join(page.locator(".answer .chip").all_inner_texts()).replace("␣", " ").replace("↵", "\n").strip()
+
+
+# ---------------------------------------------------------------------------------------------- the sources
+
+
+def test_both_languages_say_the_same_things():
+    texts = words()
+
+    def gaps(value):
+        if isinstance(value, dict):
+            return {key: gaps(part) for key, part in value.items()}
+        return len(value) if isinstance(value, list) else sorted(set(re.findall(r"\{\w+\}", value)))
+
+    assert gaps(texts["zh"]) == gaps(texts["en"])
+    for key, value in texts["zh"].items():
+        for part in value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else value:
+            assert not re.search(r"[A-Za-z]+ [A-Za-z]+ [A-Za-z]+", part), (key, part)
+    english = json.dumps({**texts["en"], "switchTo": ""}, ensure_ascii=False)
+    assert not re.search("[\u4e00-\u9fff]", english)
+
+
+def test_the_page_is_small_strict_and_complete(built):
+    text = (built / "play.html").read_text(encoding="utf-8")
+    assert len(text.encode()) < 150_000
+    assert not re.search(r"https?://(?!www\.w3\.org)", text) and "{policy}" not in text
+    assert "unsafe" not in text.split("<title>")[0] and "default-src 'none'" in text
+    offline = (built / "play-offline.html").read_text(encoding="utf-8")
+    inside = json.loads(re.search(r'id="model">(.*?)</script>', offline)[1])
+    for name in build_play.FILES:
+        content = (models.BUNDLED / MOE / name).read_bytes()
+        assert (built / "model" / name).read_bytes() == content == base64.b64decode(inside[name])
+
+
+def test_a_script_that_would_end_its_element_is_refused(monkeypatch):
+    monkeypatch.setattr(build_play, "plain_script", lambda *names, folder="qwen": "'</script>'")
+    with pytest.raises(ValueError, match="would end its own element"):
+        build_play.page(build_play.MODEL, offline=False)
+
+
+# ---------------------------------------------------------------------------------------------- playback
+
+
+@pytest.mark.parametrize("text", ["37×46=?", "What is MoE?", "讲一个两句话的小故事。"])
+def test_tokens_and_experts_are_those_of_the_reference(text, reader, expect, tokenizer, reference):
+    page = reader().open()
+    ask(page, text)
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)["input_ids"]
+    ids = reference.generate(torch.tensor([prompt]), max_new_tokens=300)[0].tolist()
+    end = ids.index(tokenizer.convert_tokens_to_ids("</think>"))
+    assert answer(page) == tokenizer.decode(ids[end + 1 :], skip_special_tokens=True).strip()
+    chips = page.locator(".written .chip")
+    assert chips.count() == len(ids) - 1  # the stop token is written, and never read
+    _, router_logits = bench.reference(reference)(ids[:-1])
+    _, experts = qwen.route(router_logits, reference.config.num_experts_per_tok, True)
+    for layer in range(reference.config.num_hidden_layers):
+        page.locator(".choice").nth(1).get_by_role("button", name=str(layer), exact=True).click()
+        shown = page.locator(".thought .chip, .answer .chip").evaluate_all("chips => chips.map(c => c.dataset.expert)")
+        assert shown == [str(expert) for expert in experts[layer, len(prompt) :, 0].tolist()]
+    chips.last.click()
+    drawn = page.locator(".ribbons [data-age='0'] .ribbon").evaluate_all("paths => paths.map(p => p.classList[1])")
+    assert sorted(set(drawn)) == sorted({f"e{expert}" for expert in experts[:, -1].flatten().tolist()})
+    assert page.locator(".chosen .dot").all_inner_texts() == [str(e) for e in experts[:, -1].flatten().tolist()]
+
+
+def test_nothing_of_the_model_is_fetched_before_the_first_touch(reader, expect):
+    one = reader()
+    page = one.open()
+    expect(page.locator(".note")).to_have_text(say("start"))
+    assert one.asked == [f"{HOST}/play.html"]
+    page.locator(".dials .go").click()
+    expect(page.locator(".answer .chip").last).to_be_visible()
+    expect(page.locator(".answer")).to_contain_text("1")
+    fetched = sorted(url for url in one.asked if "/model/" in url)
+    assert fetched == sorted(f"{HOST}/model/{name}" for name in build_play.FILES)
+
+
+def test_it_plays_pauses_steps_and_scrubs(reader, expect):
+    page = reader(reduced_motion="no-preference").open()
+    page.locator(".dials .go").click()
+    page.locator(".choice").first.get_by_role("button", name="30", exact=True).click()
+    now, thought = page.locator(".chip.now"), page.locator(".thought .chip")
+    expect(thought.nth(5)).to_be_visible()  # by itself
+    play = page.locator(".transport .play")
+    play.click()
+    expect(play).to_have_attribute("aria-label", "Play")
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    page.locator(".scrub:visible").fill("20")
+    expect(now).to_have_count(1)
+    place = "chips => chips.findIndex(chip => chip.classList.contains('now'))"
+    chips = page.locator(".written .chip")
+    assert chips.evaluate_all(place) == 20
+    expect(page).to_have_url(re.compile("at=20"))
+    for name, expected in (("One token on", 21), ("One token back", 20), ("To the start", 15)):
+        page.get_by_role("button", name=name).click()
+        assert chips.evaluate_all(place) == expected
+    page.get_by_role("button", name="To the end").click()
+    assert chips.evaluate_all(place) == chips.count() - 1
+    play.click()  # from the start again
+    expect(chips.nth(40)).to_be_hidden()
+    expect(chips.nth(18)).to_be_visible()
+
+
+def test_a_page_in_the_background_waits(reader, expect):
+    one = reader(reduced_motion="no-preference")
+    one.context.add_init_script("Object.defineProperty(document, 'hidden', { get: () => window.isAway })")
+    page = one.open()
+    page.evaluate("() => { window.isAway = true; }")
+    page.locator(".dials .go").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    assert page.locator(".thought .chip").first.is_hidden()
+    page.evaluate("() => { window.isAway = false; }")
+    expect(page.locator(".thought .chip").first).to_be_visible()
+
+
+def test_a_new_question_ends_the_one_before(reader, expect):
+    page = reader().open()
+    for name in ("What is MoE?", "Tell me a little story.", "What is 5 factorial?"):
+        page.get_by_role("button", name=name).click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    assert "120" in answer(page)
+    prompt = "".join(page.locator(".prompt .chip").all_inner_texts())
+    assert "factorial" in prompt and "MoE" not in prompt and "story" not in prompt
+
+
+def test_a_dial_that_stands_still_is_asked(reader, expect):
+    page = reader().open()
+    page.get_by_role("button", name="First number, one more").click()
+    page.get_by_role("button", name="Second number, one less").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    assert answer(page).startswith("38×45=")
+    field = page.get_by_role("spinbutton", name="First number")
+    for typed, taken in (("7", "10"), ("250", "99"), ("", "10")):
+        field.fill(typed)
+        field.press("Enter")
+        expect(field).to_have_value(taken)
+
+
+# ---------------------------------------------------------------------------------------------- experts, scissors
+
+EFFECTS = """const { model, tokenizer, stopIds } = await load("qwen3-moe-tiny");
+    const ids = tokenizer.encode(renderChat([{ role: "user", content: a[0] }]));
+    const write = (expertOff) => [...generate(model, ids, { stopIds, expertOff, maxNewTokens: 300 })];
+    const usual = write(null);
+    const behind = (w) => w.slice(w.indexOf(tokenizer.special.get("</think>")) + 1);
+    const answer = (w) => tokenizer.decode(behind(w), { skipSpecial: true }).trim();
+    return Array.from({ length: 32 }, (_, i) => write([i >> 3, i & 7])).map((w) =>
+        [w.join() === usual.join() ? "same" : answer(w) === answer(usual) ? "detour" : "broken", answer(w)]);"""
+CUTS = """const { model, tokenizer, stopIds } = await load("qwen3-moe-tiny");
+    const text = renderChat([{ role: "user", content: a[0] }]);
+    const usual = tokenizer.decode([...generate(model, tokenizer.encode(text), { stopIds })]);
+    const [, thought] = /<think>\\n(.*)\\n<\\/think>/s.exec(usual);
+    const pieces = tokenizer.encode(thought), kept = (n) => tokenizer.decode(pieces.slice(0, n));
+    return Array.from({ length: pieces.length + 1 }, (_, n) => {
+        const prompt = `${text}<think>\\n${kept(n)}${kept(n).endsWith("\\n") ? "" : "\\n"}</think>\\n\\n`;
+        const written = [...generate(model, tokenizer.encode(prompt), { stopIds })];
+        return tokenizer.decode(written, { skipSpecial: true }).trim();
+    });"""
+
+
+def rows(page) -> list[list[str]]:
+    """The table under a figure."""
+    page.locator("summary:visible").click()
+    return page.locator("tbody tr:visible").evaluate_all("rows => rows.map(r => [...r.cells].map(c => c.textContent))")
+
+
+@pytest.mark.slow
+def test_the_heat_map_is_the_engines_and_its_link_carries_all(browser, reader, expect):
+    one = reader()
+    page = one.open()
+    page.get_by_role("tab", name="Which experts?").click()
+    for at in ("3.1", "1.2", "2.0"):
+        page.locator(f"[data-at='{at}']").click()
+        expect(page.locator(f"[data-at='{at}']")).to_have_attribute("data-effect", re.compile("."))
+    page.get_by_role("button", name="Try them all").click()
+    expect(page.locator(".share")).to_be_visible()
+    engine = bench.open_engine(browser)
+    expected = bench.run(engine, EFFECTS, "37×46=?")
+    engine.context.close()
+    effects = page.locator(".tile").evaluate_all("tiles => tiles.map(tile => tile.dataset.effect)")
+    assert effects == [effect for effect, _ in expected]
+    table = rows(page)
+    assert [row[4] for row in table] == [given for _, given in expected]
+    picks = [int(row[2]) for row in table]  # two a layer for every token that is read
+    assert len(table) == 32 and {sum(picks[at : at + 8]) for at in range(0, 32, 8)} == {sum(picks) // 4}
+    broken, found = effects.count("broken"), [effects[3 * 8 + 1], effects[8 + 2], effects[2 * 8]].count("broken")
+    assert page.locator(".share").inner_text() == f"I found {found} of {broken}" and 0 < found < broken
+    assert page.locator(".score").inner_text() == f"Tried 3, found {found}."
+    for lit in page.locator(".tile[data-effect=broken]").all():  # the wrong answer stands in the tile
+        assert lit.inner_text().isdigit() and lit.inner_text() != "1702"
+
+    link = urlsplit(page.locator(".share").get_attribute("href"))
+    other = reader(locale="zh-CN").open(f"?{link.query}")
+    expect(other.locator(".share")).to_have_text(f"I found {found} of {broken}")
+    assert other.locator(".tile").evaluate_all("tiles => tiles.map(tile => tile.dataset.effect)") == effects
+    assert other.locator(".tile.tapped").count() == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("query", "text", "right"), [("", "37×46=?", "1702"), ("&q=什么是 MoE？", "什么是 MoE？", None)]
+)
+def test_the_scissors_are_the_engines(query, text, right, browser, reader, expect):
+    page = reader().open(f"?view=cut&lang=en{query}")
+    expect(page.locator(".flip")).to_have_text(re.compile("."))
+    engine = bench.open_engine(browser)
+    expected = bench.run(engine, CUTS, text)
+    engine.context.close()
+    table = rows(page)
+    assert [row[1] for row in table] == expected and [int(row[0]) for row in table] == list(range(len(expected)))
+    good = [given.endswith(right) if right else given == expected[-1] for given in expected]
+    assert [row[2] in ("right", "as without a cut") for row in table] == good
+    flip = max((place + 1 for place, is_good in enumerate(good) if not is_good), default=0)
+    said = page.locator(".flip").inner_text()
+    assert f"From {flip} tokens on" in said if flip else "Wherever you cut" in said
+    page.locator(".cut-view .chip").nth(2).click()
+    assert page.locator(".given").inner_text() == expected[3]
+    expect(page).to_have_url(re.compile("kept=3"))
+
+
+# ---------------------------------------------------------------------------------------------- links, languages, keys
+
+
+def test_a_link_brings_back_question_place_and_language(reader, expect):
+    one = reader()
+    page = one.open("?lang=zh")
+    ask(page, "5的阶乘 & 1+1=?")
+    expect(page.locator(".playback .status")).to_have_text(say("computed", "zh"))
+    page.locator(".written .chip").nth(9).click()
+    page.get_by_role("button", name="复制链接").click()
+    expect(page.locator(".copied")).to_contain_text(say("copyThis", "zh"))  # plain http may not write to the clipboard
+    other = one.context.new_page()
+    other.goto(page.locator(".copied input").input_value())
+    expect(other.locator(".playback .status")).to_contain_text("第 10 个")
+    assert other.locator(".own").input_value() == "5的阶乘 & 1+1=?"
+    assert other.locator("html").get_attribute("lang") == "zh-CN"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["?a=5&b=1e9", "?view=nothing&at=-1&off=9.9_a.b_1&sweep=yes", "?at=99999&kept=x&lang=fr", "?q=&theme=%3Cscript%3E"],
+)
+def test_an_address_that_makes_no_sense_opens_the_page(query, reader, expect):
+    page = reader().open(query)
+    expect(page.locator("h1")).to_have_text("See inside Qwen3")
+    page.locator(".dials .go").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    assert answer(page) == "37×46=1702"
+
+
+@pytest.mark.parametrize(("locale", "query", "lang"), [
+    ("zh-TW", "", "zh"), ("de-DE", "", "en"), ("en-US", "?lang=zh", "zh"), ("zh-CN", "?lang=en", "en"),
+])  # fmt: skip
+def test_it_speaks_the_language_of_the_address_or_the_browser(locale, query, lang, reader, expect):
+    page = reader(locale=locale).open(query)
+    expect(page.locator("h1")).to_have_text(words()[lang]["title"])
+    page.locator(".language").click()
+    expect(page.locator("h1")).to_have_text(words()["en" if lang == "zh" else "zh"]["title"])
+
+
+def test_a_change_of_language_keeps_the_place(reader, expect):
+    page = reader().open("?at=30")
+    expect(page.locator(".playback .status")).to_contain_text("Token 31 of")
+    page.locator(".language").click()
+    expect(page.locator(".playback .status")).to_contain_text("第 31 个")
+    expect(page.locator("footer")).to_have_text(words()["zh"]["caveat"])
+    for view in VIEWS:
+        page.locator(f"#tab-{view}").click()
+        text = page.locator("body").inner_text().replace("<|im_start|>", "")
+        assert not re.search(r"[a-z]{3,} [a-z]{3,} [a-z]{3,}", text), view
+
+
+def test_the_keyboard_alone_suffices(reader, expect):
+    page = reader().open()
+
+    def tab_to(selector):
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+                return
+        raise AssertionError(f"Tab does not reach {selector}")
+
+    tab_to("#dial-a")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    assert answer(page).startswith("38×46=")
+    tab_to("#tab-play")
+    tab_to(".written .chip")
+    last = page.locator(".written .chip").count()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".playback .status")).to_contain_text(f"Token {last - 2} of {last}")
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-label').includes('expert')")
+    page.locator("#tab-play").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#tab-experts").get_attribute("aria-selected") == "true"
+    tab_to(".tile")
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    tile = page.locator("[data-at='1.2']")
+    expect(tile).to_have_attribute("data-effect", re.compile("."))
+    assert tile.get_attribute("aria-pressed") == "true" and "layer 1" in tile.get_attribute("aria-label")
+
+
+def test_the_answer_is_read_aloud(reader, expect):
+    page = reader().open()
+    page.locator(".dials .go").click()
+    expect(page.locator("[aria-live=polite]")).to_have_text("Answer: 37×46=1702")
+
+
+# ---------------------------------------------------------------------------------------------- how it looks
+
+
+@pytest.mark.parametrize("width", [375, 768, 1920])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_is_cut_off_too_small_or_too_pale(width, theme, reader, expect):
+    one = reader(viewport={"width": width, "height": 900}, color_scheme=theme)
+    for lang in ("zh", "en"):
+        page = one.open(f"?lang={lang}&at=40")
+        expect(page.locator(".playback .status")).to_contain_text("41")
+        for view in VIEWS:
+            page.locator(f"#tab-{view}").click()
+            assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), (lang, view)
+            assert page.evaluate(SMALLEST_TEXT) >= 12, (lang, view)
+            assert page.evaluate(LEAST_CONTRAST)[0] >= 4.5, (lang, view, page.evaluate(LEAST_CONTRAST))
+
+
+TEXT_NODES = """const seen = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const node = walker.currentNode.parentElement, style = getComputedStyle(node);
+        if (!walker.currentNode.data.trim() || !node.getBoundingClientRect().width) continue;
+        if (style.visibility === "hidden" || style.fontSize === "0px") continue;
+        if (node.closest("script, style, noscript, .hidden-text, option")) continue;
+        seen.push([node, style]);
+    }"""
+SMALLEST_TEXT = f"() => {{ {TEXT_NODES} return Math.min(...seen.map(([, style]) => parseFloat(style.fontSize))); }}"
+LEAST_CONTRAST = f"""() => {{ {TEXT_NODES}
+    const numbers = (colour) => {{
+        const canvas = Object.assign(document.createElement("canvas"), {{ width: 1, height: 1 }}).getContext("2d");
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    }};
+    const linear = (part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    const shares = [0.2126, 0.7152, 0.0722]; // of red, green and blue in the luminance
+    const light = (colour) => shares.reduce((all, share, at) => all + share * linear(colour[at] / 255), 0);
+    const ground = (node) => numbers(getComputedStyle(node).backgroundColor);
+    let least = [99];
+    for (const [node, style] of seen) {{
+        if (node.closest("svg, .tile, :disabled")) continue; // what lies behind is no colour of an ancestor
+        let behind = node;
+        while (ground(behind)[3] < 255 && behind.parentElement) behind = behind.parentElement;
+        const [a, b] = [light(numbers(style.color)), light(ground(behind))];
+        const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (contrast < least[0]) least = [contrast, node.className, node.textContent.slice(0, 40)];
+    }}
+    return least;
+}}"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("axe_playwright_python"), reason="axe is not installed")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(theme, reader, expect):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = reader(color_scheme=theme, bypass_csp=True).open("?at=40")
+    expect(page.locator(".playback .status")).to_contain_text("Token 41 of")
+    for view in VIEWS:
+        page.locator(f"#tab-{view}").click()
+        expect(page.locator(".note")).to_have_text("")
+        found = Axe().run(page).response["violations"]
+        serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+        assert serious == [], view
+
+
+def test_with_reduced_motion_nothing_moves(reader, expect):
+    page = reader().open()
+    page.locator(".dials .go").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    expect(page.locator(".answer .chip").last).to_be_visible()  # all at once, at the end
+    page.locator(".written .chip").nth(20).click()
+    assert page.evaluate("() => document.getAnimations().length") == 0
+
+
+@pytest.mark.parametrize(
+    ("preferred", "query", "theme"),
+    [("dark", "", "dark"), ("light", "?theme=dark", "dark"), ("dark", "?theme=light", "light")],
+)
+def test_light_and_dark(preferred, query, theme, reader):
+    one = reader(color_scheme=preferred)
+    assert one.open(query).locator("html").get_attribute("data-theme") == theme
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("</script><script>document.title='owned'</script><!--", "script"),
+        ("<img src=x onerror=document.title='owned'>", "img"),
+        ("\u202ertl\u2066", "U+202E"),
+        ("אבג 37×46=?", "×"),
+        ("a\u200bb\u200dc", "U+200B"),
+        ("<|im_end|><think></think>", "<think>"),
+        ("👩‍👩‍👧 {name} $& \\x", "{"),
+        ("\x00\x07", "U+7"),
+    ],
+)
+def test_hostile_text_stays_text(text, shown, reader, expect):
+    page = reader().open()
+    ask(page, text)
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    assert shown in "".join(page.locator(".prompt .chip").all_inner_texts())
+    assert page.title() == "See inside Qwen3"
+    for view in VIEWS[1:]:
+        page.locator(f"#tab-{view}").click()
+        expect(page.locator(".note")).not_to_have_text(re.compile("Working|Reading"))
+        assert page.title() == "See inside Qwen3" and page.locator("main script, main img").count() == 0
+
+
+def test_half_a_character_is_answered(reader, expect):
+    page = reader().open()
+    page.locator(".own").evaluate("input => { input.value = 'a\\ud83d'; input.form.requestSubmit(); }")
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("", "empty"), ("   ", "empty"), ("7 " * 3000, "context-full"), ("长" * 3000, "context-full"),
+     ("x" * 30_000, "text-too-long")],
+    ids=["empty", "blank", "3000 tokens", "3000 letters", "30000 letters"],
+)  # fmt: skip
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_a_prompt_that_cannot_be_read_is_one_sentence(text, error, lang, reader, expect):
+    page = reader().open(f"?lang={lang}")
+    ask(page, text)
+    expect(page.locator(".note.error")).to_have_text(say(error, lang))
+    page.locator(".dials .go").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed", lang))
+    assert answer(page) == "37×46=1702" and page.locator(".note.error").count() == 0
+
+
+def broken_files() -> dict[str, tuple[str, bytes | None]]:
+    weights = (models.BUNDLED / MOE / "model.safetensors").read_bytes()
+    other = (models.BUNDLED / "qwen3-tiny" / "config.json").read_bytes()
+    return {
+        "half": ("model.safetensors", weights[: len(weights) // 2]),
+        "one bit": ("model.safetensors", weights[:-9] + bytes([weights[-9] ^ 1]) + weights[-8:]),
+        "empty": ("model.safetensors", b""),
+        "a page instead": ("tokenizer.json", b"<!doctype html><title>Log in</title>"),
+        "config of another model": ("config.json", other),
+        "missing": ("generation_config.json", None),
+    }
+
+
+@pytest.mark.parametrize("case", ["half", "one bit", "empty", "a page instead", "config of another model", "missing"])
+def test_a_broken_file_is_one_sentence_and_the_next_tap_tries_again(case, reader, expect):
+    name, content = broken_files()[case]
+    one = reader()
+    one.changed[f"model/{name}"] = content
+    page = one.open()
+    page.locator(".dials .go").click()
+    error = page.locator(".note.error")
+    expect(error).to_have_text(say("fetch-failed" if content is None else "damaged-file"))
+    assert name in error.inner_text()
+    one.changed.clear()
+    page.locator(".dials .go").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    assert answer(page) == "37×46=1702"
+    one.problems[:] = [problem for problem in one.problems if "404" not in problem]  # the browser's own line
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "delete window.Worker;",
+        "window.Worker = class { constructor() { throw new Error('refused'); } };",
+        "window.Worker = class { postMessage() { this.onerror(new Event('error')); } };",
+    ],
+    ids=["none", "refused", "does not start"],
+)
+def test_without_a_worker_the_page_does_it_itself(script, reader, expect):
+    one = reader()
+    one.context.add_init_script(script)
+    page = one.open("?view=experts")
+    expect(page.locator(".answered")).to_have_text("37×46=1702")
+    page.locator("[data-at='1.2']").click()
+    expect(page.locator("[data-at='1.2']")).to_have_attribute("data-effect", "broken")
+
+
+def test_memory_that_is_refused_is_one_sentence(reader, expect):
+    one = reader()
+    one.context.add_init_script("""delete window.Worker;
+        const Real = Float32Array;
+        window.Float32Array = new Proxy(Real, { construct(real, given) {
+            if (given[0] > 1e5) throw new RangeError("Array buffer allocation failed");
+            return new real(...given);
+        } });""")
+    page = one.open("?lang=zh")
+    page.locator(".dials .go").click()
+    expect(page.locator(".note.error")).to_have_text(say("out-of-memory", "zh"))
+
+
+def test_two_windows_work_side_by_side(reader, expect):
+    one = reader()
+    pages = [one.open(), one.open()]
+    for page, name in zip(pages, ("What is MoE?", "What is 5 factorial?"), strict=True):
+        page.get_by_role("button", name=name).click()
+    for page, word in zip(pages, ("expert", "120"), strict=True):
+        expect(page.locator(".playback .status")).to_have_text(say("computed"))
+        assert word in answer(page)
+
+
+# ---------------------------------------------------------------------------------------------- from a disk
+
+
+@pytest.fixture
+def from_disk(browser, built, tmp_path):
+    """A page of the built folder by its path, with no network."""
+    context = browser.new_context(offline=True, reduced_motion="reduce", locale="en-US")
+    context.set_default_timeout(90_000)
+    problems, asked = [], []
+    context.on("console", lambda message: problems.append(message.text))
+    context.on("weberror", lambda error: problems.append(str(error.error)))
+    context.on("request", lambda request: asked.append(request.url))
+
+    def open_file(name):
+        shutil.copyfile(built / name, tmp_path / name)  # alone in its folder
+        page = context.new_page()
+        page.goto((tmp_path / name).as_uri())
+        return page
+
+    yield open_file, asked
+    context.close()
+    assert problems == []
+
+
+def test_the_offline_page_needs_nothing_but_itself(from_disk, expect):
+    open_file, asked = from_disk
+    page = open_file("play-offline.html")
+    expect(page.locator(".note")).to_have_text(say("startOffline"))
+    page.locator(".dials .go").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    assert answer(page) == "37×46=1702"
+    assert [url for url in asked if not url.startswith(("blob:", "data:"))] == [page.url.split("?")[0]]
+    page.locator(".dials .go").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+
+
+def test_the_other_page_says_on_a_disk_what_to_open(from_disk, expect):
+    page = from_disk[0]("play.html")
+    page.locator(".dials .go").click()
+    expect(page.locator(".note.error")).to_have_text(say("from-disk"))

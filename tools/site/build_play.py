@@ -1,0 +1,100 @@
+"""Builds the model in the page: build/site/play.html, which fetches the model's files from build/site/model/ when it is
+first touched, and build/site/play-offline.html, which holds them and works from a disk.
+
+    python -m tools.site.build_play        into build/site
+
+Both are one file of HTML each: the sources in helpers/explorer/play and the engine in helpers/explorer/qwen, joined.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import math
+import shutil
+import sys
+import zlib
+from pathlib import Path
+
+from helpers import ROOT, loading, models
+from helpers.checkpoint import read_header
+from helpers.explorer.page import FOLDER, plain_script
+from helpers.figures import EXPERT_COLOURS
+
+MODEL = models.BUNDLED / "qwen3-moe-tiny"
+FILES = ("model.safetensors", "config.json", "tokenizer.json", "generation_config.json")
+ENGINE = ("errors", "tensors", "model", "tokenizer", "chat", "sample")
+PAGE = ("texts", "state", "table", "flow", "playback", "heatmap", "scissors", "client", "play")
+
+
+def policy(*, scripts: list[str], style: str, connect: str) -> str:
+    """The content security policy that lets these scripts and this style run, and nothing else."""
+
+    def allowed(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; script-src {' '.join(map(allowed, scripts))}; style-src {allowed(style)}; "
+        f"worker-src blob:; connect-src {connect}; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def about(model: Path) -> dict:
+    """What the page says of the model: sizes out of its files."""
+    header, config = read_header(model / "model.safetensors")[0], loading.qwen_config(model)
+    return {
+        "parameters": sum(math.prod(entry["shape"]) for entry in header.values()),
+        "layers": config.num_hidden_layers,
+        "experts": config.num_experts,
+        "topK": config.num_experts_per_tok,
+    }
+
+
+def page(model: Path, *, offline: bool) -> str:
+    """The page with the files of ``model``, inside it or in a folder ``model`` beside it."""
+    contents = {name: (model / name).read_bytes() for name in FILES}
+    files = {name: {"bytes": len(content), "crc32": zlib.crc32(content)} for name, content in contents.items()}
+    engine = "\n".join(['"use strict";', plain_script(*ENGINE), plain_script("runner", folder="play")])
+    code = "\n".join([(FOLDER / "common.js").read_text(encoding="utf-8"), plain_script(*PAGE, folder="play")])
+    colours = " ".join(f"--expert-{expert}:{colour};" for expert, colour in enumerate(EXPERT_COLOURS))
+    style = f":root {{ {colours} }}\n" + (FOLDER / "play" / "play.css").read_text(encoding="utf-8")
+    inside = ""
+    if offline:
+        encoded = {name: base64.b64encode(content).decode() for name, content in contents.items()}
+        inside = f'<script type="application/json" id="model">{json.dumps(encoded)}</script>\n'
+    parts = {
+        "policy": policy(scripts=[engine, code], style=style, connect="'none'" if offline else "'self'"),
+        "style": style,
+        "data": json.dumps({"files": files, "about": about(model)}),
+        "model": inside,
+        "engine": engine,
+        "page": code,
+    }
+    for name in ("engine", "page"):
+        if "</script" in parts[name] or "<!--" in parts[name]:
+            raise ValueError(f"{name} would end its own element: spell </script and <!-- otherwise.")
+    pieces = (FOLDER / "play" / "page.html").read_text(encoding="utf-8")
+    before, *rest = pieces.split("{")
+    return before + "".join(parts[name] + text for name, text in (piece.split("}", 1) for piece in rest))
+
+
+def build(target: Path, model: Path = MODEL) -> None:
+    """Both pages and the model's files into the folder ``target``."""
+    (target / "model").mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(model / name, target / "model" / name)
+    for name, offline in (("play.html", False), ("play-offline.html", True)):
+        (target / name).write_text(page(model, offline=offline), encoding="utf-8", newline="\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", type=Path, default=ROOT / "build" / "site", help="folder (build/site)")
+    target = parser.parse_args(arguments).target
+    build(target)
+    print(target / "play.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
