@@ -32,7 +32,7 @@ __all__ = ["Agreement", "RoutingTrace", "agreement", "expert_load", "gini", "pie
 
 
 # notebooks of 0.1.0 look for the captures and the statistics here
-__getattr__ = moved.to("helpers.capture", "helpers.lessons.l04")
+__getattr__ = moved.to("helpers.capture", "helpers.experts", "helpers.lessons.l04")
 
 
 # ---------------------------------------------------------------------------------------------- the trace

@@ -8,6 +8,7 @@ from helpers.lessons.l04.figures import (
     rise_without_expert,
     routing_map,
 )
+from helpers.lessons.l04.losses import written_losses
 from helpers.lessons.l04.statistics import (
     TOKEN_CLASSES,
     class_association,
@@ -17,10 +18,9 @@ from helpers.lessons.l04.statistics import (
     normalized_mutual_information,
     token_class,
 )
-from helpers.lessons.l04.without_expert import expert_off, written_losses
 
 __all__ = [
     "TOKENS_PER_ROW", "TOKEN_CLASSES", "association_bars", "class_association", "coefficient_of_variation",
-    "concatenate", "ex1", "ex2", "ex3", "ex4", "expert_off", "load_histograms", "never_used",
+    "concatenate", "ex1", "ex2", "ex3", "ex4", "load_histograms", "never_used",
     "normalized_mutual_information", "rise_without_expert", "routing_map", "token_class", "written_losses",
 ]  # fmt: skip
