@@ -84,5 +84,5 @@ if [ -z "$passed" ]; then
   echo "The self-test did not pass as a whole, see above. In no-GPU mode that is normal: what is installed stays, run bash autodl.sh again with the GPU."
   exit 1
 fi
-echo "在 JupyterLab 里打开 my/zh/01_environment.ipynb，右上角把内核换成 Qwen3 in Notebooks；JupyterLab 已经开着时先刷新网页。"
-echo "In JupyterLab, open my/en/01_environment.ipynb and choose the kernel Qwen3 in Notebooks at the top right; reload the page first if JupyterLab was open."
+echo "在 JupyterLab 里打开 my/zh/00_first_answers.ipynb，右上角把内核换成 Qwen3 in Notebooks；JupyterLab 已经开着时先刷新网页。"
+echo "In JupyterLab, open my/en/00_first_answers.ipynb and choose the kernel Qwen3 in Notebooks at the top right; reload the page first if JupyterLab was open."

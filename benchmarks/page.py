@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import torch
 
 from helpers import ROOT, loading, models, qwen
-from helpers.lessons.l04.capture import recording
+from helpers.capture import recording
 from helpers.lessons.lA1 import draw
 
 MODELS = ("qwen3-tiny", "qwen3-moe-tiny")

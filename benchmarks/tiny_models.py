@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers import engine, models, qwen
+from helpers import capture, engine, models, qwen
+from helpers.experts import expert_off
 from helpers.lessons import l04
 from helpers.lessons.arithmetic import Problem, held_out
-from helpers.lessons.l04 import capture
 from helpers.lessons.lA1.problems import arithmetic, ask, follow_up
 from helpers.lessons.lA1.samples import Sample, user
 from helpers.lessons.lA1.sentences import capital, course_question, honest, story
@@ -328,7 +328,7 @@ def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarr
     before = token_losses(model, rows)
     rise = np.full((len(classes), len(trace.layers), trace.num_experts), np.nan)
     for layer, expert in itertools.product(range(len(trace.layers)), range(trace.num_experts)):
-        with l04.expert_off(model, trace.layers[layer], expert):
+        with expert_off(model, trace.layers[layer], expert):
             change = token_losses(model, rows) - before
         for index, name in enumerate(classes):
             if (targets == name).any():

@@ -28,9 +28,12 @@ MOST_BYTES = 2**30  # in all arrays of a file: a long text through Qwen3-235B-A2
 TOO_LARGE = "its arrays are too large"
 MOST_EXPERTS = MOST_LAYERS = 10_000  # Qwen3-235B-A22B has 128 in each of 94 layers
 
-# The captures and the statistics are lesson 04's own; these are the names that people copy.
+
+# The captures and the statistics have rooms of their own; these are the names that people copy.
 ROOM = "helpers.lessons.l04"
-__getattr__ = moved.to("helpers.tokens", ROOM, f"{ROOM}.capture", f"{ROOM}.vllm_routing", f"{ROOM}.record")
+__getattr__ = moved.to(
+    "helpers.tokens", "helpers.capture", "helpers.experts", ROOM, f"{ROOM}.vllm_routing", f"{ROOM}.record"
+)
 
 
 # ---------------------------------------------------------------------------------------------- the trace

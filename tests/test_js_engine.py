@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from benchmarks import page as bench
 from benchmarks.page import MODELS
 from helpers import models, qwen
+from helpers.experts import expert_off
 from helpers.explorer.page import plain_script
-from helpers.lessons.l04 import expert_off
 from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
 from helpers.tokens import pieces as pieces_of
 

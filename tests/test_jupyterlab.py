@@ -16,8 +16,8 @@ from jupyterlab_server import JupyterLab, screenshot, wait_until
 from test_explorer import assert_shows
 
 from helpers import models
+from helpers.capture import capture_conversation
 from helpers.explorer.routing import LABELS
-from helpers.lessons.l04.capture import capture_conversation
 from helpers.lessons.l04.record import QUESTIONS
 
 pytestmark = pytest.mark.slow

@@ -11,6 +11,7 @@ import torch
 from conftest import NO_WARNING, ROOT
 
 from helpers import CourseError, figures, language, models, qwen, routing
+from helpers.experts import expert_off
 from helpers.explorer.routing import token_routes
 from helpers.lessons import l04
 from helpers.lessons.l04.record import main, recorded_path
@@ -141,7 +142,7 @@ def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
 
     everything, less = names["right"].values()
     assert everything == {"product": 20, "sum": 20} and less["product"] <= 4 and less["sum"] <= 8, "arithmetic breaks"
-    with l04.expert_off(lesson.model, names["layer"], names["expert"]):
+    with expert_off(lesson.model, names["layer"], names["expert"]):
         english = names["answer"]("Tell me a story.")
     for stories in (names["stories"].values(), [names["answer"]("Tell me a story."), english]):
         assert len(stories) == 2 and len(set(stories)) == 1, "the story is not affected"

@@ -14,6 +14,7 @@ from conftest import NO_WARNING
 
 from helpers import ROOT, CourseError, catalogue, engine, figures, models, routing, tokens
 from helpers.checkpoint import Checkpoint
+from helpers.experts import expert_off
 from helpers.lessons import l04
 from helpers.routing import RoutingTrace
 
@@ -115,7 +116,7 @@ def test_a_trace_holds_what_the_model_read(answered, reference, tokenizer):
 def test_an_expert_that_is_off_gets_no_token_and_the_others_stay(answered, reference, tokenizer):
     layer, tokens = 1, answered.token_ids.tolist()
     expert = int(routing.expert_load(answered)[layer].argmax())
-    with l04.expert_off(reference, layer, expert):
+    with expert_off(reference, layer, expert):
         without = routing.capture_reference(reference, tokenizer, tokens)
     assert routing.expert_load(without)[layer, expert] == 0
     assert (without.expert_ids[0] == answered.expert_ids[0]).all(), "the layer before is as it was"
@@ -123,8 +124,8 @@ def test_an_expert_that_is_off_gets_no_token_and_the_others_stay(answered, refer
     assert spared.any() and (without.expert_ids[layer, spared] == answered.expert_ids[layer, spared]).all()
     again = routing.capture_reference(reference, tokenizer, tokens)
     assert (again.expert_ids == answered.expert_ids).all(), "the expert is back after the block"
-    refused(l04.expert_off(reference, layer, 8).__enter__, word="no expert 8")
-    refused(l04.expert_off(reference, 9, 0).__enter__, word="in layer 9")
+    refused(expert_off(reference, layer, 8).__enter__, word="no expert 8")
+    refused(expert_off(reference, 9, 0).__enter__, word="in layer 9")
 
 
 def test_traces_of_several_texts_as_one():

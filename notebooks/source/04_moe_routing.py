@@ -960,6 +960,8 @@ l04.association_bars(found, corpus.layers)
 # Association is not cause. To find out what an expert **is good for**, switch it off: its tokens go to the next best expert, and we see whose prediction suffers. The next cell switches off 32 experts (4 layers × 8), one at a time, and measures by how much the loss rises on the tokens that the model wrote itself (nats; the prompts do not count). Guess first: does the loss rise most for the experts that are chosen most?
 
 # %% key="causal"
+from helpers.experts import expert_off
+
 written = np.array([l04.token_class(text) for t in traces for text in t.texts[t.prompt_length :]])
 present = [name for name in l04.TOKEN_CLASSES if (written == name).sum() >= 20]
 # zh: 真正的模型层数多：均匀地取四层，每层取最忙的八个专家
@@ -970,7 +972,7 @@ busiest = np.sort((-load).argsort(axis=-1)[:, :8])
 before = l04.written_losses(model, traces)  # (written tokens,)
 change = np.zeros((*busiest.shape, len(before)))
 for place, column in np.ndindex(busiest.shape):
-    with l04.expert_off(model, layers[place], busiest[place, column]):
+    with expert_off(model, layers[place], busiest[place, column]):
         change[place, column] = l04.written_losses(model, traces) - before
 rise = np.stack([change[..., written == name].mean(axis=-1) for name in present])  # (classes, layers, experts)
 
@@ -1099,7 +1101,7 @@ without = say(
 )
 for name, switch in (
     (say("全部专家", "all experts"), contextlib.nullcontext()),
-    (without, l04.expert_off(model, layer, expert)),
+    (without, expert_off(model, layer, expert)),
 ):
     with switch:
         right[name] = {kind: right_answers(*problem) for kind, problem in problems.items()}

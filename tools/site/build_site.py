@@ -40,8 +40,8 @@ from tools.lessons.source import (
     notebook_text,
     read_lessons,
 )
-from tools.site.lean import make_lean
 from tools.site import build_play
+from tools.site.lean import make_lean
 
 DOCS = ROOT / "docs"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"

@@ -1,7 +1,4 @@
-"""Lesson 04: its exercises, its figures, what it counts in traces, and a model without one of its experts.
-
-The captures of routing are found in helpers/routing.py too: they need numpy, and a room is imported cheaply.
-"""
+"""Lesson 04: its exercises, its figures, what it counts in traces, and routing as vLLM shows it."""
 
 from helpers.lessons.l04.exercises import ex1, ex2, ex3, ex4
 from helpers.lessons.l04.figures import (
@@ -11,6 +8,7 @@ from helpers.lessons.l04.figures import (
     rise_without_expert,
     routing_map,
 )
+from helpers.lessons.l04.losses import written_losses
 from helpers.lessons.l04.statistics import (
     TOKEN_CLASSES,
     agreement,
@@ -21,11 +19,10 @@ from helpers.lessons.l04.statistics import (
     normalized_mutual_information,
     token_class,
 )
-from helpers.lessons.l04.without_expert import expert_off, written_losses
 
 __all__ = [
     "TOKENS_PER_ROW", "TOKEN_CLASSES", "agreement", "association_bars", "class_association",
-    "coefficient_of_variation", "concatenate", "ex1", "ex2", "ex3", "ex4", "expert_off", "load_histograms",
+    "coefficient_of_variation", "concatenate", "ex1", "ex2", "ex3", "ex4", "load_histograms",
     "never_used", "normalized_mutual_information", "rise_without_expert", "routing_map", "token_class",
     "written_losses",
 ]  # fmt: skip

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from helpers import ROOT, CourseError, models
+from helpers.capture import capture_conversation
 from helpers.language import say
-from helpers.lessons.l04.capture import capture_conversation
 from helpers.routing import RoutingTrace
 
 QUESTIONS = ("什么是 MoE？", "What does the router do?", "37×46=?")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from helpers import CourseError
-from helpers.lessons.l04.capture import prompt_ids, provenance_of, require_experts, trace_of
+from helpers.capture import prompt_ids, provenance_of, require_experts, trace_of
 from helpers.routing import RoutingTrace
 from helpers.tokens import pieces
 

@@ -1,4 +1,4 @@
-"""A model without one of its experts, and what that costs."""
+"""A model of ``helpers/qwen.py`` without one of its experts."""
 
 import contextlib
 
@@ -11,7 +11,7 @@ def expert_off(model, layer: int, expert: int):
 
     The tokens that it would get go to the next best expert. CourseError if the model has no such expert.
     """
-    from helpers.lessons.l04.capture import require_experts
+    from helpers.capture import require_experts
     from helpers.qwen import route
 
     config = model.config
@@ -34,20 +34,3 @@ def expert_off(model, layer: int, expert: int):
         yield
     finally:
         hook.remove()
-
-
-def written_losses(model, traces):
-    """Cross-entropy in nats of a model of ``helpers/qwen.py`` on every token after the traces' prompts.
-
-    Returns a numpy array (tokens,). The text itself is given: each token is predicted from the true ones before it.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    values = []
-    with torch.inference_mode():
-        for trace in traces:
-            ids = torch.tensor(trace.token_ids, dtype=torch.long, device=model.embed_tokens.weight.device)
-            logits = model(ids[None])[0, trace.prompt_length - 1 : -1].float()  # (written tokens, vocab)
-            values.append(F.cross_entropy(logits, ids[trace.prompt_length :], reduction="none").cpu())
-    return torch.cat(values).numpy()
