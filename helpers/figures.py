@@ -8,15 +8,15 @@ import gzip
 import io
 import re
 
-from helpers.design import EXPERT_LINES, EXPERTS, LIGHT
+from helpers.design import EXPERT_LINES, EXPERTS, LIGHT, ON
 from helpers.models import ROOT
 from helpers.tokens import shown
 
-EXPERT_COLOURS, EXPERT_LINE_COLOURS = EXPERTS, EXPERT_LINES  # for cells that draw
+EXPERT_COLOURS = EXPERTS  # for cells that draw
 CHINESE_FONT = ROOT / "assets" / "fonts" / "NotoSansSC-subset.ttf"
 WORD = re.compile(r"[^\W\d_]{2}|[\u4e00-\u9fff]")
 WIDTH = 7  # inches: the text width of a page
-WIDE = 2  # panels that have room beside each other; a row of more is broken
+WIDE = 3  # panels that have room beside each other; a row of more is broken
 LONG_NUMBER = re.compile(r"scale\([^)]*\)|(\.\d\d)\d+")  # scales stay exact: they multiply what they hold
 LABEL_LENGTH = 14  # characters of a token
 SVG = "application/vnd.course.figure+svgz"  # a figure as gzipped SVG in base64, which only the site reads
@@ -75,7 +75,7 @@ def figure(rows=1, columns=1, height=3.0, wide=WIDE, **options):
 
 
 def _broken(rows, columns, height, wide, sharex=False, sharey=False, squeeze=True, width_ratios=None):
-    """Panels, ``wide`` beside each other, as axes of the shape (rows, columns), or (columns,) for a single row.
+    """Panels, at most ``wide`` beside each other, as axes of the shape (rows, columns), or (columns,) for a single row.
 
     ``width_ratios`` are those of panels that all stand beside each other: they have no meaning here.
     """
@@ -83,6 +83,7 @@ def _broken(rows, columns, height, wide, sharex=False, sharey=False, squeeze=Tru
     import numpy as np
 
     lines = -(-columns // wide)
+    wide = -(-columns // lines)  # four become two and two
     drawn, grid = plt.subplots(
         rows * lines, wide, figsize=(WIDTH, height * lines), layout="constrained", squeeze=False,
         sharex=sharex, sharey=sharey if sharey != "row" else False,
@@ -98,14 +99,15 @@ def _broken(rows, columns, height, wide, sharex=False, sharey=False, squeeze=Tru
 
 
 def _layout():
-    """Matplotlib's constrained layout, which also breaks the lines of titles that are wider than their panel."""
+    """Matplotlib's constrained layout, which also sees to what nobody wants to write in every cell that draws: titles
+    that are wider than their panel, expert colours too light for a line, ink on a filling."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     class Layout(ConstrainedLayoutEngine):
         def execute(self, fig):
             super().execute(fig)
-            broken = [_break_title(ax) for ax in fig.axes]
-            if any(broken):
+            changed = [change(ax) for ax in fig.axes for change in (_break_title, _draw_experts_as_lines, _ink_texts)]
+            if any(changed):
                 super().execute(fig)
 
     return Layout()
@@ -128,6 +130,42 @@ def _break_title(ax) -> bool:
         return False
     ax.set_title(broken, loc="left")
     return True
+
+
+def _draw_experts_as_lines(ax) -> bool:
+    """Gives lines in most of the experts' colours the darker ones, and a number each; says whether it did."""
+    from matplotlib.colors import to_hex
+
+    lines = [
+        (EXPERTS.index(to_hex(line.get_color())), line) for line in ax.lines if to_hex(line.get_color()) in EXPERTS
+    ]
+    if len(lines) < len(EXPERTS) // 2 or len({expert for expert, _ in lines}) < len(lines):
+        return False
+    ends = sorted((ax.transData.transform(line.get_xydata()[-1])[1], expert, line) for expert, line in lines)
+    apart, last = 9 * ax.figure.dpi / 72, float("-inf")
+    for y, expert, line in ends:
+        line.set_color(EXPERT_LINES[expert])
+        last = max(y, last + apart)  # the numbers of lines that end close to each other stand above one another
+        ax.annotate(
+            str(expert), line.get_xydata()[-1], (4, (last - y) * 72 / ax.figure.dpi), textcoords="offset points",
+            color=EXPERT_LINES[expert], fontsize=9, va="center", annotation_clip=False,
+        )  # fmt: skip
+    return True
+
+
+def _ink_texts(ax) -> bool:
+    """Sets ink that stays dark on fillings that stay as they are in the dark theme; the layout stays the same."""
+    from matplotlib.colors import to_hex
+
+    swapped = {*LIGHT.values(), *EXPERT_LINES}
+    fixed = [patch for patch in ax.patches if to_hex(patch.get_facecolor()) not in swapped]
+    for text in ax.texts if fixed else ():
+        box = text.get_window_extent()
+        centre = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+        inked = to_hex(text.get_color()) == LIGHT["ink"]
+        if inked and any(patch.contains_point(centre) for patch in fixed):
+            text.set_color(ON)
+    return False
 
 
 def _width(text: str) -> int:

@@ -162,10 +162,10 @@ def test_a_row_of_many_panels_is_broken_and_keeps_its_shape():
     figure.draw_without_rendering()
     assert axes[0].get_position().x0 == pytest.approx(axes[2].get_position().x0, abs=0.02)
     assert axes[0].get_position().y0 > axes[2].get_position().y1
-    figure, axes = figures.figure(2, 3, sharex=True, sharey="row")
-    assert axes.shape == (2, 3) and len(figure.axes) == 6
+    figure, axes = figures.figure(2, 5, sharex=True, sharey="row")
+    assert axes.shape == (2, 5) and len(figure.axes) == 10
     axes[0, 0].set_ylim(0, 5)
-    assert axes[0, 2].get_ylim() == (0, 5) != axes[1, 0].get_ylim()
+    assert axes[0, 4].get_ylim() == (0, 5) != axes[1, 0].get_ylim()
     assert figures.figure(1, 2)[1].shape == (2,)
 
 
@@ -181,6 +181,29 @@ def test_the_line_of_a_title_is_broken_where_its_panel_ends(title):
     assert said.count("\n") == (title != "short")
     [text] = [text for text in axes[0].findobj(type(axes[0].title)) if text.get_text() == said]
     assert text.get_window_extent().x1 < axes[1].get_window_extent().x0
+
+
+def test_lines_of_experts_are_dark_enough_and_named():
+    from matplotlib.colors import to_hex
+
+    figure, ax = figures.figure(height=2)
+    for expert, colour in enumerate(design.EXPERTS):
+        ax.plot([0, 1], [0, 0.01 * expert], color=colour)
+    figure.draw_without_rendering()
+    assert [to_hex(line.get_color()) for line in ax.lines] == list(design.EXPERT_LINES)
+    assert sorted(text.get_text() for text in ax.texts) == list("01234567")
+    figure.draw_without_rendering()
+    boxes = sorted(text.get_window_extent().y0 for text in ax.texts)
+    assert len(ax.texts) == 8 and min(np.diff(boxes)) > 5  # each once, and none on another
+
+
+def test_ink_on_a_filling_stays_dark():
+    figure, ax = figures.figure(height=2)
+    ax.bar([0, 1], [1, 1], color=[design.EXPERTS[5], design.LIGHT["quiet"]])
+    for place in (0, 1, 2):
+        ax.text(place, 0.5, "x", ha="center", va="center")
+    figure.draw_without_rendering()
+    assert [text.get_color() for text in ax.texts] == [design.ON, design.LIGHT["ink"], design.LIGHT["ink"]]
 
 
 def test_ink_is_chosen_by_contrast():

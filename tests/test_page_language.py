@@ -337,8 +337,9 @@ FIGURES = {
 def test_labels_are_in_the_pages_language_and_have_their_glyphs(lang, name, monkeypatch):
     monkeypatch.setattr(language, "LANGUAGE", lang)
     drawn = FIGURES[name]()
-    assert figures.png(drawn).startswith(b"\x89PNG")
-    labels = figures.labels(drawn)
+    labels = figures.labels(drawn)  # lays it out, which asks the fonts for each glyph
+    if lang is None:
+        assert figures.png(drawn).startswith(b"\x89PNG")
     if lang:
         assert [page_language.foreign(label, lang, KNOWN) for label in labels] == [[]] * len(labels)
     assert any(HAN.search(label) for label in labels) == (lang != "en")

@@ -28,7 +28,7 @@ from helpers.qwen import (
 )
 
 MODEL_TYPES = ["qwen2", "qwen3", "qwen2_moe", "qwen3_moe"]
-SEEDS = 20
+SEEDS, QUICK_SEEDS = 20, 8  # those of `make test-fast`
 LOGIT_TOLERANCE = 1e-4  # max |difference| in fp32
 NEW_TOKENS = 8
 
@@ -153,7 +153,9 @@ def assert_close(actual, expected, tolerance=LOGIT_TOLERANCE):
     assert (actual.float() - expected.float()).abs().max() <= tolerance
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.slow) if seed >= QUICK_SEEDS else seed for seed in range(SEEDS)]
+)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_agrees_with_transformers(tmp_path, model_type, seed):
     write_reference(tmp_path, model_type, seed)

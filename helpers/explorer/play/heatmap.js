@@ -36,7 +36,7 @@ export function heatmapView(app) {
     for (const tile of tiles) tile.tabIndex = tile === to ? 0 : -1;
   };
 
-  const title = element("h3"), score = element("p", { className: "score" }), summary = element("p"), most = element("p", { className: "small" });
+  const title = element("h2"), score = element("p", { className: "score" }), summary = element("p"), most = element("p", { className: "small" });
   const sweep = said(element("button", { type: "button", className: "go", onclick: sweepAll }), () => say("sweep"));
   const clear = said(element("button", { type: "button", onclick: () => { app.put({ taps: [], swept: false }); run(); } }), () => say("clear"));
   const link = element("a", { className: "share" }), detail = element("div", { className: "detail" });
@@ -116,30 +116,29 @@ export function heatmapView(app) {
   // ------------------------------------------------------------------------------------------ what is seen
 
   function drawTile(at) {
-    const tile = tiles[index(at)], outcome = result(at), [layer, expert] = at, picks = usual.picks[layer][expert];
+    const tile = tiles[index(at)], outcome = result(at), [layer, expert] = at, picks = usual?.picks[layer][expert];
     const value = outcome?.effect === "broken" && state.text === null ? app.lastNumber(outcome.answer) : null;
     tile.dataset.effect = outcome?.effect ?? "";
     tile.classList.toggle("tapped", state.taps.some((tapped) => index(tapped) === index(at)));
     tile.setAttribute("aria-pressed", chosen !== null && index(chosen) === index(at));
-    tile.firstChild.style.height = `${(100 * picks) / Math.max(...usual.picks.flat())}%`;
+    tile.firstChild.style.height = usual ? `${(100 * picks) / Math.max(...usual.picks.flat())}%` : "0";
     tile.lastChild.textContent = value ?? SIGNS[outcome?.effect] ?? "";
-    const words = [say("layer", { layer }), say("expertHead") + (app.lang() === "zh" ? "" : " ") + expert, say("pickedTimes", { picks }), say(outcome?.effect ?? "unknown")];
+    const words = [say("layer", { layer }), say("expertAlone", { expert }), ...(usual ? [say("pickedTimes", { picks })] : []), say(outcome?.effect ?? "unknown")];
     tile.setAttribute("aria-label", words.join(app.comma()));
     tile.title = words.join(app.comma());
   }
 
   function draw() {
     title.textContent = say("expertsAsk", { count: every.length, question: app.asked() });
-    if (!usual) return;
     every.forEach(drawTile);
+    if (!usual) return;
     const over = isOver(), count = (effect) => found.filter((outcome) => outcome?.effect === effect).length;
     sweep.textContent = say("sweep");
     sweep.disabled = over || state.swept;
     const tried = state.taps.filter(result).length;
     score.textContent = tried ? say("score", { tapped: tried, found: hits() }) : over ? "" : say("scoreNone");
     summary.textContent = over ? say("swept", { count: every.length, needed: needed().length, same: count("same"), detour: count("detour") }) : "";
-    const top = every.reduce((best, at) => (usual.picks[at[0]][at[1]] > usual.picks[best[0]][best[1]] ? at : best));
-    most.textContent = over ? say("mostPicked", { layer: top[0], expert: top[1], picks: usual.picks[top[0]][top[1]], effect: say(result(top).effect) }) : "";
+    most.textContent = over ? contrast() : "";
     link.hidden = !over;
     link.textContent = say("foundLink", { needed: needed().length, found: hits() });
     link.href = app.address();
@@ -148,13 +147,22 @@ export function heatmapView(app) {
     table.draw();
   }
 
+  /** The most chosen expert that nothing needs beside the least chosen that is needed, where that is surprising. */
+  function contrast() {
+    const picks = ([layer, expert]) => usual.picks[layer][expert], byPicks = every.slice().sort((a, b) => picks(b) - picks(a));
+    const harmless = byPicks.find((at) => result(at).effect === "same"), vital = byPicks.findLast((at) => result(at).effect === "broken");
+    if (!harmless || !vital || picks(harmless) <= picks(vital)) return "";
+    const name = ([layer, expert]) => say("chosenTimes", { layer, expert, picks: picks([layer, expert]) });
+    return say("surprise", { harmless: name(harmless), vital: name(vital) });
+  }
+
   function drawLegend() {
     const entry = (sign, words, className = "") => element("span", { className: "entry" }, element("span", { className: `key ${className}` }, sign), ` ${words}`);
     legend.replaceChildren(entry("", say("bar"), "key-bar e0"), entry(SIGNS.same, say("same")), entry(SIGNS.detour, say("detour")), entry(SIGNS.broken, say("broken"), "lit"));
   }
 
   const reply = (name, { thought, answer }, other) => element("div", { className: "reply" },
-    element("h4", {}, name), element("p", { className: "thinking" }, ...differing(thought, other?.thought)), element("p", { className: "answered" }, ...differing(answer, other?.answer)));
+    element("h3", {}, name), element("p", { className: "thinking" }, ...differing(thought, other?.thought)), element("p", { className: "answered" }, ...differing(answer, other?.answer)));
 
   /** The text with a mark from where it differs from the other on. */
   function differing(text, other) {

@@ -13,7 +13,7 @@ const DIAL_WAIT_MS = 450; // until a dial that stands still is asked
 const data = JSON.parse(document.getElementById("data").textContent), { about, files } = data;
 const query = new URLSearchParams(location.search), state = readState(location.search, about);
 let lang = ["zh", "en"].find((known) => known === query.get("lang")) ?? (navigator.language.startsWith("zh") ? "zh" : "en");
-let touched = false, dialTimer = null, shown = {}, note = null;
+let touched = false, dialTimer = null, shown = {}, note = null, address = null;
 
 // ---------------------------------------------------------------------------------------------- words
 
@@ -98,8 +98,11 @@ function showNote() {
 }
 
 function keepAddress() {
+  const now = writeState(state, lang);
+  if (now === address) return; // browsers count how often a page changes it
+  address = now;
   try {
-    history.replaceState(null, "", writeState(state, lang) + location.hash);
+    history.replaceState(null, "", now + location.hash);
   } catch {
     // a page from a disk may not change its address, or it changed too often: the link of the button still carries all
   }

@@ -19,7 +19,7 @@ export function playbackView(app) {
   for (const part of PARTS) {
     boxes[part].setAttribute("role", "group");
     said(boxes[part], () => say(part), "aria-label");
-    text.append(element("div", { className: `part part-${part}` }, said(element("h3"), () => say(part)), boxes[part]));
+    text.append(element("div", { className: `part part-${part}` }, said(element("h2"), () => say(part)), boxes[part]));
   }
   text.onkeydown = (event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -94,16 +94,20 @@ export function playbackView(app) {
     if (tokens[place].part !== "prompt") chip.dataset.expert = tokens[place].routes[layer][0][0];
   }
 
+  function mark(chip, isNow) {
+    chip.classList.toggle("now", isNow);
+    chip.tabIndex = isNow ? 0 : -1;
+    chip.setAttribute("aria-pressed", isNow);
+  }
+
   function go(place, focus = false) {
     if (!tokens.length) return;
     const before = at, moves = timer !== null && !app.isStill();
     at = Math.max(0, Math.min(tokens.length - 1, place));
-    for (const [index, chip] of chips.entries()) {
-      if (tokens[index].part !== "prompt") chip.classList.toggle("ahead", index > at);
-      chip.classList.toggle("now", index === at);
-      chip.tabIndex = index === at ? 0 : -1;
-      chip.setAttribute("aria-pressed", index === at);
-    }
+    for (let index = Math.min(at, before + 1); index <= Math.max(at, before); index++)
+      if (tokens[index].part !== "prompt") chips[index].classList.toggle("ahead", index > at);
+    if (before >= 0) mark(chips[before], false);
+    mark(chips[at], true);
     if (focus) chips[at].focus();
     figure.show(tokens, at, moves ? 1 / speed : 0);
     scrub.value = at;

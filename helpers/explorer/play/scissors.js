@@ -7,7 +7,7 @@ export function scissorsView(app) {
   const { say, said, state } = app;
   let labels = [], answers = [], usual = null, turn = 0;
 
-  const title = element("h3"), thought = element("div", { className: "chips thought" }), strip = element("div", { className: "strip", ariaHidden: "true" });
+  const title = element("h2"), thought = element("div", { className: "chips thought" }), strip = element("div", { className: "strip", ariaHidden: "true" });
   said(thought, () => say("thoughtLabel"), "aria-label");
   thought.setAttribute("role", "group");
   thought.onkeydown = (event) => {
@@ -104,7 +104,7 @@ export function scissorsView(app) {
     if (given === undefined) return;
     if (answers.length > labels.length) where.textContent = place;
     const known = right() || usual;
-    answer.replaceChildren(element("span", { className: "given" }, given || "—"), ...(known ? [element("span", { className: isGood(given) ? "good" : "bad" }, verdict(given))] : []));
+    answer.replaceChildren(element("span", { className: given.length > 24 ? "given long" : "given" }, given || "—"), ...(known ? [element("span", { className: isGood(given) ? "good" : "bad" }, verdict(given))] : []));
   }
 
   function draw() {
