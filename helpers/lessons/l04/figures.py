@@ -23,7 +23,7 @@ def routing_map(trace, start=0, tokens=2 * TOKENS_PER_ROW):
         f"Heaviest of the {trace.top_k} experts that a token took (number); its weight: {weight[1]}.\n"
         f"Tokens {start} to {stop - 1} of {of}, {model}",
     )
-    height = len(rows) * (0.24 * layers + 0.4 + 0.08 * longest) + 0.3 + 0.2 * title.count("\n")
+    height = len(rows) * (0.24 * layers + 0.4 + 0.08 * longest) + 0.5 + 0.2 * title.count("\n")
     drawn, axes = figure(len(rows), height=height, squeeze=False)
     for ax, (first, last) in zip(axes[:, 0], rows, strict=True):
         _routing_row(ax, trace, first, last)
