@@ -387,8 +387,11 @@ def test_the_front_page_is_light_and_says_what_it_is(served, page):
         assert page.title().count(title) <= 1 and page.get_by_text(title, exact=True).count() <= 1
         cards = page.locator(".course-cards a")
         assert cards.count() == len(LESSONS) == page.locator(".course-cards svg").count()
-        page.locator(".course-call a").first.click()
+        page.locator(".course-call a").last.click()
         page.wait_for_url(f"**/{lang}/{LESSONS[0]}.html")
+        page.go_back(wait_until="networkidle")
+        page.locator(".course-call a").first.click()
+        page.wait_for_url(f"**/play.html?lang={lang}")
 
 
 @pytest.mark.slow

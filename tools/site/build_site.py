@@ -49,9 +49,9 @@ EXPLORER = "application/vnd.course.explorer+json"  # an explorer's script and st
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 ABILITIES = re.compile(r"^\|\s*(?:学完能做|You will be able to)\s*\|\s*(.+?)\s*\|", re.MULTILINE)
 CAPTIONS = {"zh": ("课程", "附录", "更多"), "en": ("Lessons", "Appendix", "More")}
-CALLS = {  # to the first lesson, and to the one on routing
-    "zh": ("从第一课开始", "看每个词元去了哪里"),
-    "en": ("Start with the first lesson", "See where every token goes"),
+CALLS = {  # to the model in a page, and to the first lesson
+    "zh": ("打开网页里的模型", "从第一课开始"),
+    "en": ("Open the model in its page", "Start with the first lesson"),
 }
 HEADING = re.compile(r"^(#+) \[(.+)\]\((\S+)\)$", re.MULTILINE)
 READING = re.compile(r"^(?:读图|How to read it)\s*[：:]\s*(.+)$", re.MULTILINE)
@@ -251,10 +251,8 @@ def index_page(lessons: list[Lesson], lang: str, more: list[str]) -> str:
     """The front page: docs/index.LANG.md with a picture and a card for each lesson in their places."""
     trees = []
     cards = "".join(card(lesson, lang) for lesson in lessons)
-    called = dict(
-        zip(CALLS[lang], (lessons[0], *(lesson for lesson in lessons if lesson.name.startswith("04"))), strict=False)
-    )
-    calls = "".join(f'<a href="{lesson.name}.html">{words}</a>' for words, lesson in called.items())
+    play, first = CALLS[lang]
+    calls = f'<a href="../play.html?lang={lang}">{play}</a><a href="{lessons[0].name}.html">{first}</a>'
     groups = (
         [lesson.name for lesson in lessons if lesson.name[0].isdigit()],
         [lesson.name for lesson in lessons if not lesson.name[0].isdigit()],
