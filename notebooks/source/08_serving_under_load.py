@@ -741,6 +741,13 @@ async def ask(client, question, max_tokens):
     return read_reply(reply)[1]
 
 
+def retry_after(error):
+    """Seconds that the server asks to wait, 60 at most; 0 where it names none."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    said = headers.get("retry-after", "")[:9]
+    return min(60, int(said)) if said.isascii() and said.isdigit() else 0
+
+
 async def ask_again(client, question, max_tokens, attempts, pause, patience):
     """As ask(), trying again what may pass: at most once after a timeout."""
     timeouts = 0
@@ -761,7 +768,9 @@ async def ask_again(client, question, max_tokens, attempts, pause, patience):
                 may_pass = status in (408, 429) or status >= 500
             if attempt == attempts or not may_pass:
                 raise
-        await asyncio.sleep(min(30, pause * 2**attempt) * random.uniform(0.5, 1.5))
+            least = retry_after(error)
+        growing = min(30, pause * 2**attempt) * random.uniform(0.5, 1.5)
+        await asyncio.sleep(max(least, growing))
 
 
 def answered(path, questions):
