@@ -1,6 +1,5 @@
 """The server that ``OPENAI_BASE_URL`` names, as a workshop shares one: used, and never started or ended."""
 
-import json
 import os
 import urllib.error
 import urllib.parse
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from helpers import CourseError
 from helpers.endpoint import Endpoint, without_credentials
+from helpers.files import parse_json
 from helpers.language import say
 from helpers.ports import pass_by_proxies
 
@@ -82,7 +82,7 @@ class AttachedServer(Endpoint):
         """Names of its models."""
         url = f"{self._shown}/models"
         try:
-            return [entry["id"] + "" for entry in json.loads(self._get("/models", self.base_url))["data"]]
+            return [entry["id"] + "" for entry in parse_json(self._get("/models", self.base_url))["data"]]
         except urllib.error.HTTPError as error:
             zh, en = _meaning(error)
             raise CourseError(f"{url} 返回 {error.code}：{zh}。", f"{url} answers {error.code}: {en}.") from error
@@ -92,7 +92,7 @@ class AttachedServer(Endpoint):
                 f"{url} 没有服务器（{reason}）：请检查 {URL_VARIABLE}，或去掉它，由课程自己启动。",
                 f"No server at {url} ({reason}): check {URL_VARIABLE}, or unset it to let the course start one.",
             ) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise CourseError(
                 f"{url} 的回答不是模型列表：{URL_VARIABLE} 要指向 vLLM 服务器的 /v1。",
                 f"{url} answers with something else than a list of models: {URL_VARIABLE} should name vLLM's /v1.",

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from helpers import models
 from helpers.language import say
+from helpers.ports import HOST, no_proxy
 
 HEADING = f"[{say('本地演练用的 hub', 'local rehearsal hub', ' | ')}]"
 OWNER = "course"  # owner of the bundled models' ids on the rehearsal hub: course/qwen3-tiny
@@ -124,18 +125,14 @@ class Hub:
     def __enter__(self) -> "Hub":
         self._end = contextlib.ExitStack()
         scratch = self._end.enter_context(tempfile.TemporaryDirectory(prefix="rehearsal-hub-"))
-        server = self._end.enter_context(_Server(("127.0.0.1", 0), partial(self.handler, self)))
+        server = self._end.enter_context(_Server((HOST, 0), partial(self.handler, self)))
         self.cache = Path(self.cache or Path(scratch, "cache"))
-        self.url = f"http://127.0.0.1:{server.server_port}"
-        no_proxy = ",".join(
-            filter(None, ("127.0.0.1,localhost", os.environ.get("no_proxy", os.environ.get("NO_PROXY"))))
-        )
+        self.url = f"http://{HOST}:{server.server_port}"
         self.environment = {
             "MODELSCOPE_ENDPOINT": self.url,
             "MODELSCOPE_CACHE": str(self.cache),
             "MODELSCOPE_HOME": str(Path(scratch, "home")),  # without the learner's login
-            "NO_PROXY": no_proxy,
-            "no_proxy": no_proxy,
+            **no_proxy(HOST),
         }
         before = {name: os.environ.get(name) for name in self.environment}
         self._end.callback(set_environment, before)

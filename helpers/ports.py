@@ -23,9 +23,18 @@ def is_loopback(host: str) -> bool:
 
 def pass_by_proxies(host: str) -> None:
     """No client in this process shall ask a proxy for this machine, as AutoDL's would make them."""
-    for name in ("NO_PROXY", "no_proxy") if is_loopback(host) else ():
-        others = [part for part in os.environ.get(name, "").split(",") if part not in ("", host)]
-        os.environ[name] = ",".join([*others, host])
+    if is_loopback(host):
+        os.environ.update(no_proxy(host))
+
+
+def no_proxy(host: str) -> dict[str, str]:
+    """The variables that keep clients from asking a proxy for ``host``, with what they except already.
+
+    Both are the same: programs that read both let the lower-case one hide the other.
+    """
+    excepted = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")).split(",")
+    value = ",".join([*(part for part in excepted if part not in ("", host)), host])
+    return {"NO_PROXY": value, "no_proxy": value}
 
 
 def free_port() -> int:

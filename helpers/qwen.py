@@ -36,7 +36,7 @@ from helpers.linear import Linear, linear
 
 
 class RMSNorm(nn.Module):
-    """Divides each vector by its root mean square, then scales every component (Zhang and Sennrich, 2019)."""
+    """Each vector by its root mean square, then scaled (Zhang and Sennrich, 2019)."""
 
     def __init__(self, size, eps):
         super().__init__()
@@ -77,7 +77,7 @@ def yarn_frequencies(
 
 
 def rope_tables(position_ids, inv_freq, attention_factor=1.0):
-    """Cosine and sine of every rotation angle at `position_ids` (batch, seq); YaRN scales both above 1."""
+    """Cosine and sine of each angle at `position_ids` (batch, seq); YaRN scales it."""
     angles = position_ids[:, None, :, None].float() * inv_freq  # (batch, 1, seq, head_dim / 2)
     angles = torch.cat((angles, angles), dim=-1)  # (batch, 1, seq, head_dim)
     return angles.cos() * attention_factor, angles.sin() * attention_factor
@@ -89,18 +89,18 @@ def rotate_half(x):
 
 
 def apply_rope(x, cos, sin):
-    """Rotates the pairs (i, i + head_dim / 2) of queries or keys, (batch, heads, seq, head_dim)."""
+    """Rotates the pairs (i, i + head_dim / 2) of (batch, heads, seq, head_dim)."""
     return x * cos + rotate_half(x) * sin
 
 
 def swiglu(hidden_states, gate_up_proj, down_proj):
-    """The gated feed-forward network (arXiv:2002.05202); `gate_up_proj` holds the rows of gate, then those of up."""
+    """Gated MLP (arXiv:2002.05202); `gate_up_proj`: the rows of gate, then of up."""
     gate, up = linear(hidden_states, gate_up_proj).chunk(2, dim=-1)  # 2 x (..., intermediate)
     return linear(F.silu(gate) * up, down_proj)  # (..., hidden)
 
 
 def route(router_logits, top_k, norm_topk_prob):
-    """Weights and ids of the experts that each token goes to, both (tokens, top_k), the heaviest first."""
+    """Weights and ids of each token's experts, (tokens, top_k), the heaviest first."""
     probabilities = F.softmax(router_logits, dim=-1, dtype=torch.float32)  # (tokens, num_experts)
     routing_weights, expert_ids = probabilities.topk(top_k, dim=-1)
     if norm_topk_prob:

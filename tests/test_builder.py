@@ -176,6 +176,8 @@ def problems(course, capsys) -> str:
         ("import sys\n", "\n".join(f"a{i} = {i}" for i in range(9)), "more than 8 lines"),
         ('key="setup"', 'key="start"', "no setup cell"),
         ("# one comment", "# 不分语言的注释", "is Chinese in both notebooks"),
+        ("import sys\n", f"import sys\nx = '{'a' * 83}'\n", "has 89 columns"),
+        ("import sys\n", f"# zh: {'宽' * 44}\n# en: wide\nimport sys\n", "has 90 columns"),
     ],
 )
 def test_pair_and_form_rules(old, new, message, course, capsys):

@@ -11,7 +11,9 @@ from conftest import LESSONS, ROOT, languages
 from lesson_code import NEED_VLLM, without_vllm
 
 from helpers import CourseError, sets
+from helpers.ports import free_port
 from tools.lessons.run import CellFailed, execute
+from tools.workshop.door import Door
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +77,19 @@ def test_a_serving_lesson_runs_attached_to_a_server_elsewhere(name, variables, s
         counting.join()
     assert 0 < most[0] <= 2
     assert server.metrics()["num_requests_running"] == 0
+
+
+def test_the_first_cells_of_lesson_07_run_behind_the_workshops_door(variables, server, tmp_path):
+    """Where nothing but /v1 is open; the cell that asks /tokenize says that it skips it."""
+    door = Door({"table": "secret"}, server.base_url, port=free_port())
+    [name] = [name for name in LESSONS if name.startswith("07")]
+    notebook = nbformat.read(ROOT / "notebooks" / "en" / f"{name}.ipynb", as_version=4)
+    place = [cell.id for cell in notebook.cells].index("completions")
+    notebook.cells = notebook.cells[: place + 1]
+    with door.running(tmp_path / "door", log="off"):
+        shared = {"OPENAI_BASE_URL": door.base_url, "OPENAI_API_KEY": "secret"}
+        execute(notebook, ROOT / "notebooks" / "en", variables | shared)
+    assert notebook.cells[-1].outputs[0].text == "only /v1 is open here: the template is skipped\n"
 
 
 @pytest.mark.large

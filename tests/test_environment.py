@@ -361,3 +361,9 @@ def test_vllm_command_works_in_a_plain_shell(arguments, expected):
     done = subprocess.run([*PLAIN_SHELL, str(vllm), *arguments], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert expected in done.stdout
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 10**5, "\udcff"])
+def test_a_stamp_that_cannot_be_read_is_none(text, tmp_path):
+    (tmp_path / make_env.STAMP).write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert make_env.read_stamp(tmp_path) == {}

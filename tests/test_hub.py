@@ -73,7 +73,7 @@ def test_environment_is_given_back(model, monkeypatch):
     monkeypatch.setenv("MODELSCOPE_CACHE", "before")
     before = dict(os.environ)
     with pytest.raises(RuntimeError), hub.Hub({"course/toy": model}) as rehearsal:
-        assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "127.0.0.1,localhost,example.org"
+        assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "example.org,127.0.0.1"
         assert os.environ["MODELSCOPE_ENDPOINT"] == rehearsal.url
         assert {name: os.environ[name] for name in rehearsal.environment} == rehearsal.environment
         cache = Path(os.environ["MODELSCOPE_CACHE"])

@@ -1,5 +1,6 @@
 """Lesson 04: its blocks equal the helper's, its text says what its cells find."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from helpers.experts import expert_off
 from helpers.explorer.routing import token_routes
 from helpers.lessons import l04
 from helpers.lessons.l04.record import main, recorded_path
-from tools.lessons.source import read_lesson
+from tools.lessons.source import parse, read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "04_moe_routing.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
@@ -90,8 +91,9 @@ def test_taught_block_equals_the_helpers(shared, seed, lesson):
 def test_a_broken_block_would_be_noticed(lesson):
     """The cell that swaps the blocks in fails if the taught block forgets to renormalise."""
     names = dict(vars(lesson))
-    broken = CELLS["block"].replace("self.norm_topk_prob)", "False)")
-    assert broken != CELLS["block"]
+    block = ast.unparse(parse(CELLS["block"]))
+    broken = block.replace("self.norm_topk_prob)", "False)")
+    assert broken != block
     exec(broken, names)
     with pytest.raises(AssertionError):
         exec(CELLS["block-check"], names)

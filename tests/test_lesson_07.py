@@ -1,5 +1,6 @@
 """Lesson 07: copy-me cells stand alone and survive faults, curl lines work."""
 
+import ast
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from faulty_server import ENGINE_DEAD, FaultyServer, body, broken_off, chat, cut
 from helpers import models
 from helpers.ports import free_port
 from helpers.server import Server
-from tools.lessons.source import read_lesson
+from tools.lessons.source import parse, read_lesson
 from tools.workshop.door import Door
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "07_openai_server.py")
@@ -75,8 +76,10 @@ def test_the_curl_lines_work_as_they_stand(command, key, guarded_server):
             "limit": None,
             "messages": [{"role": "user", "content": "1+1=?"}],
         }
-        exec(next(line for line in CELLS["completions-curl"].splitlines() if line.startswith("sampling")), names)
-        exec("\n".join(line for line in CELLS[key].splitlines() if line.startswith("body")), names)
+        for cell, name in (("completions-curl", "sampling"), (key, "body")):
+            for node in parse(CELLS[cell]).body:
+                if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+                    exec(ast.unparse(node), names)
         command = command.replace("{body}", names.get("body", ""))
     environment = {"PATH": os.environ["PATH"]} | settings(guarded_server)
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=True)
@@ -455,7 +458,7 @@ def test_a_reply_that_breaks_off_is_told_from_a_server_that_is_not_there(fault, 
             names = copied(key, server)
             with pytest.raises(openai.APIConnectionError) as broken:
                 call(names)
-            assert "broke off while it answered" in names.no_connection(broken.value)
+            assert "the connection broke off" in names.no_connection(broken.value)
     for address in (NOWHERE, NOWHERE.removeprefix("http://")):
         names = copied("copy-chat", SimpleNamespace(base_url=address))
         with pytest.raises(openai.APIConnectionError) as nobody:

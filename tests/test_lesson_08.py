@@ -90,6 +90,42 @@ def test_what_may_pass_is_tried_again(fault, batch):
         assert len(server.bodies) == 3
 
 
+def busy(after):
+    """A 429 that says when to come again."""
+
+    def reply(handler):
+        handler.send_response(429)
+        handler.send_header("Retry-After", after)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("7", 7), ("0", 0), ("99999", 60), ("9" * 5000, 60), ("Wed, 21 Oct 2026 07:28:00 GMT", 0), ("-1", 0)],
+)
+def test_a_server_may_say_how_long_to_wait(said, seconds):
+    names = {"__name__": "copied"}
+    exec(compile(CELLS["copy-batch"], "copy-batch", "exec"), names)
+    with FaultyServer(busy(said)) as server, pytest.raises(openai.RateLimitError) as error:
+        openai.OpenAI(base_url=server.base_url, api_key="x", max_retries=0).completions.create(model="m", prompt="?")
+    assert names["retry_after"](error.value) == seconds
+    assert names["retry_after"](openai.APIConnectionError(request=None)) == 0
+
+
+def test_the_batch_waits_as_long_as_the_server_says(batch):
+    times = []
+
+    def noted(reply):
+        return lambda handler: (times.append(time.monotonic()), reply(handler))
+
+    with FaultyServer(noted(busy("1")), noted(chat("there"))) as server:
+        assert batch(server, ["?"]) == ["there"]
+    assert times[1] - times[0] >= 1
+
+
 @pytest.mark.parametrize(
     ("fault", "error"),
     [

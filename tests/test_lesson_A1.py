@@ -109,7 +109,7 @@ def test_copy_me_cell_says_when_there_is_no_server(tmp_path):
         (cut("37×46=1702"), "3 without an answer: no whole answer (finish_reason length)"),
         (page, "does not answer like an OpenAI server"),
         (status(503), "503"),
-        (broken_off(die=True), "broke off while it answered"),
+        (broken_off(die=True), "the connection broke off"),
     ],
 )
 def test_copy_me_cell_tells_no_answer_from_a_wrong_one(fault, said, tmp_path):

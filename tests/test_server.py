@@ -21,6 +21,7 @@ from processes import PATIENCE, descendants
 
 from helpers import CourseError, language, models
 from helpers.endpoint import without_credentials
+from helpers.ports import pass_by_proxies
 from helpers.server import HOST, Server
 
 # --- before anything starts
@@ -470,6 +471,19 @@ def test_no_message_holds_the_password_of_the_address(reply, attach, capsys):
     said.append("".join(capsys.readouterr()))
     assert not any("secret" in text or "se%63ret" in text for text in said), said
     assert heads[0] == "Basic " + base64.b64encode(b"user:secret").decode()
+
+
+@pytest.mark.parametrize("given", [{"NO_PROXY": "corp"}, {"no_proxy": "corp"}, {"NO_PROXY": "x", "no_proxy": "corp"}])
+def test_what_no_proxy_excepts_stays_excepted(given, monkeypatch):
+    """Programs that read both variables let the lower-case one hide the other."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        pass_by_proxies(HOST)
+        assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == f"corp,{HOST}"
+    assert urllib.request.proxy_bypass_environment("corp") and urllib.request.proxy_bypass_environment(HOST)
 
 
 @pytest.mark.parametrize("key", ["钥匙", "a\nb", "k\u200b"])

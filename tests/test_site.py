@@ -507,6 +507,14 @@ def test_without_scripts_the_explorer_is_a_picture(toy_site, browser):
 # ---------------------------------------------------------------------------------------------- slides
 
 
+def test_a_title_is_text(tmp_path):
+    title = "&lt;/title&gt;&lt;script&gt;alert(1)&lt;/script&gt; &amp;amp; a &lt; b"
+    file = tmp_path / "01_x.html"
+    file.write_text(f'<article class="bd-article"><h1>{title}</h1><p>text</p></article>', encoding="utf-8")
+    made = build_slides.page_html(file, "en")
+    assert "<script>alert" not in made and f"<title>{title}</title>" in made
+
+
 def test_slides_need_the_site(tmp_path, capsys):
     assert build_slides.main(tmp_path) == 1
     assert "run make site first" in capsys.readouterr().err and not (tmp_path / "build").exists()

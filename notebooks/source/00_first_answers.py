@@ -70,7 +70,9 @@ print(split(output).answer)
 
 # %% key="stream" tags=["raw", "varies"]
 question = {"role": "user", "content": "37×46=?"}
-prompt = llm.get_tokenizer().apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+prompt = llm.get_tokenizer().apply_chat_template(
+    [question], tokenize=False, add_generation_prompt=True
+)
 engine = llm.llm_engine
 engine.add_request("37x46", prompt, params)
 printed = 0
@@ -206,7 +208,9 @@ torch.set_num_threads(1)
 moe_folder = models.BUNDLED / "qwen3-moe-tiny"
 tokenizer = AutoTokenizer.from_pretrained(moe_folder)
 model = qwen.load_model(moe_folder, dtype=torch.float32)
-prompt = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+prompt = tokenizer.apply_chat_template(
+    [question], tokenize=False, add_generation_prompt=True
+)
 trace = capture_reference(model, tokenizer, prompt, max_new_tokens=200)
 RoutingExplorer(trace, token=trace.prompt_length)
 
@@ -247,7 +251,9 @@ for layer, expert in ((3, 1), (1, 2)):
     with expert_off(model, layer, expert):
         without = capture_reference(model, tokenizer, prompt, max_new_tokens=200)
     print(
-        say(f"第 {layer} 层没有专家 {expert}", f"layer {layer} without expert {expert}"),
+        say(
+            f"第 {layer} 层没有专家 {expert}", f"layer {layer} without expert {expert}"
+        ),
         say("（被选", "(chosen"),
         chosen[layer, expert],
         say("次）：", "times):"),

@@ -286,7 +286,9 @@ if engine:
     pins = sorted({line for line in lines if line.startswith("torch==")})
     print(engine, sets.installed(engine), "requires:", *pins)
     torch_version = sets.installed("torch").split("+")[0]
-    assert {pin.removeprefix("torch==").split("+")[0] for pin in pins} == {torch_version}
+    assert {pin.removeprefix("torch==").split("+")[0] for pin in pins} == {
+        torch_version
+    }
 else:
     print(say("这里没有 vLLM 可问。", "There is no vLLM here to ask."))
 
@@ -299,7 +301,11 @@ else:
 # %% key="pin-check" tags=["extra"]
 pinned = (present or sets.SETS["cpu"]).pins()
 here = {name: sets.installed(name) for name in pinned}
-differ = {name: version for name, version in here.items() if version not in (pinned[name], None)}
+differ = {
+    name: version
+    for name, version in here.items()
+    if version not in (pinned[name], None)
+}
 print("pinned:", len(pinned), "| differ:", differ or None)
 
 # %% [markdown] lang="zh" key="mirror-text"
@@ -318,8 +324,21 @@ from pathlib import Path
 
 mirror = "https://pypi.tuna.tsinghua.edu.cn/simple"
 with tempfile.TemporaryDirectory() as home:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "XDG_"))}
-    command = [sys.executable, "-m", "pip", "config", "set", "--user", "global.index-url", mirror]
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PIP_", "XDG_"))
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "config",
+        "set",
+        "--user",
+        "global.index-url",
+        mirror,
+    ]
     subprocess.run(command, env=own | {"HOME": home}, capture_output=True, check=True)
     for file in Path(home).rglob("pip.conf"):
         print("~/" + str(file.relative_to(home)), file.read_text().strip(), sep="\n")
@@ -344,7 +363,11 @@ def megabytes(distribution):
 sizes = {found.name: megabytes(found) for found in importlib.metadata.distributions()}
 largest = sorted(sizes, key=sizes.get)[-10:]
 figure, ax = figures.figure(height=2.8)
-ax.bar_label(ax.barh(largest, [sizes[name] for name in largest], color="#77aadd"), fmt="%.0f", padding=3)
+ax.bar_label(
+    ax.barh(largest, [sizes[name] for name in largest], color="#77aadd"),
+    fmt="%.0f",
+    padding=3,
+)
 total = sum(sizes.values()) / 1000
 ax.set_xlabel(
     say(
@@ -378,7 +401,10 @@ figure
 
 # %% key="sizes"
 config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
-weights, per_token = catalogue.weight_bytes(config), catalogue.kv_bytes_per_token(config)
+weights, per_token = (
+    catalogue.weight_bytes(config),
+    catalogue.kv_bytes_per_token(config),
+)
 print(f"weights: {weights / 2**30:.2f} GiB")
 print(f"per_token: {per_token / 1024:.0f} KiB")
 print(f"40960 * per_token: {40960 * per_token / 2**30:.3f} GiB")
@@ -387,7 +413,10 @@ print(f"40960 * per_token: {40960 * per_token / 2**30:.3f} GiB")
 # en: the same formula against a real file, the tiny model's
 tiny = models.find_checkpoint("qwen3-tiny")
 header, start = read_header(tiny / "model.safetensors")
-assert catalogue.weight_bytes(Checkpoint(tiny).config) == (tiny / "model.safetensors").stat().st_size - start
+assert (
+    catalogue.weight_bytes(Checkpoint(tiny).config)
+    == (tiny / "model.safetensors").stat().st_size - start
+)
 
 # %% [markdown] lang="zh" key="fits-question"
 # 先猜：Qwen3-8B 的权重是 15 GiB 多，放进 24 GB 的卡绰绰有余。它的默认上下文 40960 也放得下吗？
@@ -559,7 +588,13 @@ l01.ex3.check(kv_bytes_per_card)
 # %% key="model"
 folder = models.course_model()
 course_config = Checkpoint(folder).config
-for key in ("architectures", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
+for key in (
+    "architectures",
+    "num_hidden_layers",
+    "hidden_size",
+    "num_attention_heads",
+    "vocab_size",
+):
     print(f"{key:<20} {course_config[key]}")
 print(Checkpoint(folder).capabilities)
 
@@ -707,7 +742,10 @@ def gpu_memory():
         # zh: 更旧的 nvidia-smi 不知道这一项
         # en: an older nvidia-smi does not know the field
         if capability.replace(".", "").isdecimal() and float(capability) < 7.5:
-            print(f"Compute capability {capability}: vLLM 0.32 needs 7.5.", file=sys.stderr)
+            print(
+                f"Compute capability {capability}: vLLM 0.32 needs 7.5.",
+                file=sys.stderr,
+            )
     answers = [answer.strip() for answer in visible(ask("memory.total"))]
     sizes = [int(answer) for answer in answers if answer.isdecimal() and int(answer)]
     if sizes and len(sizes) == len(answers):
@@ -728,12 +766,26 @@ def refusal(config):
     kind = str(config.get("model_type")).removesuffix("_text")
     # zh: Qwen3 之后的系列：部分层没有 KV 缓存，或者数字放在里面一层
     # en: families after Qwen3: some layers keep no KV cache, or the numbers are nested
-    later = {"text_config", "thinker_config", "full_attention_interval", "linear_num_value_heads"}
+    later = {
+        "text_config",
+        "thinker_config",
+        "full_attention_interval",
+        "linear_num_value_heads",
+    }
     linear = "linear_attention" in str(config.get("layer_types"))
     if kind not in KNOWN or later & config.keys() or linear:
         return f"it is a {kind}, and this counts qwen2, qwen3 and their _moe only"
-    sizes = ["num_hidden_layers", "num_attention_heads", "hidden_size", "max_position_embeddings"]
-    sizes += [key for key in ("num_key_value_heads", "head_dim") if config.get(key) is not None]
+    sizes = [
+        "num_hidden_layers",
+        "num_attention_heads",
+        "hidden_size",
+        "max_position_embeddings",
+    ]
+    sizes += [
+        key
+        for key in ("num_key_value_heads", "head_dim")
+        if config.get(key) is not None
+    ]
     for key in sizes:
         if type(config.get(key)) is not int or config[key] < 1:
             return f"{key} in its config.json is {config.get(key)!r}"
@@ -742,15 +794,24 @@ def refusal(config):
 
 def largest_context(weights, config, card):
     heads = config["num_attention_heads"]
-    default = 128 if config["model_type"] == "qwen3" else max(1, config["hidden_size"] // heads)
+    default = (
+        128
+        if config["model_type"] == "qwen3"
+        else max(1, config["hidden_size"] // heads)
+    )
     # zh: 键和值两份，bf16 每个数 2 字节
     # en: keys and values, and 2 bytes a number in bf16
-    layers, kv_heads = config["num_hidden_layers"], config.get("num_key_value_heads") or heads
+    layers, kv_heads = (
+        config["num_hidden_layers"],
+        config.get("num_key_value_heads") or heads,
+    )
     per_token = 2 * layers * kv_heads * (config.get("head_dim") or default) * 2
     # zh: vLLM 用 92% 的显存；其余开销的 1.5 GiB 是估计
     # en: vLLM takes 92% of the card; 1.5 GiB for the rest is an estimate
     room = 0.92 * card - weights - 1.5 * GIB
-    return min(config["max_position_embeddings"], max(0, int(room / per_token) // 16 * 16))
+    return min(
+        config["max_position_embeddings"], max(0, int(room / per_token) // 16 * 16)
+    )
 
 
 def main(folder):
@@ -763,13 +824,16 @@ def main(folder):
         reason = f"its config.json cannot be read ({error})"
     if reason:
         return f"{folder} cannot be counted: {reason}."
-    files = [file for file in folder.glob("*.safetensors") if not file.name.startswith(".")]
+    files = [
+        file for file in folder.glob("*.safetensors") if not file.name.startswith(".")
+    ]
     if not files:
         return f"{folder} has no safetensors files: the download may be incomplete."
     weights = sum(file.stat().st_size for file in files)
+    longest = {card: largest_context(weights, config, card) for card in gpu_memory()}
     return "\n".join(
-        f"largest context on {card / GIB:.1f} GiB: {largest_context(weights, config, card)} tokens"
-        for card in gpu_memory()
+        f"largest context on {card / GIB:.1f} GiB: {tokens} tokens"
+        for card, tokens in longest.items()
     )
 
 

@@ -61,8 +61,11 @@ cache = Path(scratch.name, "cache")
 with hub.Hub(cache=cache) as rehearsal:
     folder = Path(snapshot_download("course/qwen3-tiny", cache_dir=str(cache)))
 for request in sorted(rehearsal.requests):
-    print(f"GET {request.path:<24} {request.status}  {(folder / request.path).stat().st_size:>9,} bytes")
-assert {request.path for request in rehearsal.requests} == {file.name for file in folder.iterdir()}
+    size = (folder / request.path).stat().st_size
+    print(f"GET {request.path:<24} {request.status}  {size:>9,} bytes")
+assert {request.path for request in rehearsal.requests} == {
+    file.name for file in folder.iterdir()
+}
 
 # %% [markdown] lang="zh" key="again-text"
 # 读输出：一行是一个请求，200 表示整个文件发了过来；每个文件一个请求，权重 `model.safetensors` 比其余加起来还大得多。进度条只在运行时显示，不保存在笔记本里。
@@ -125,7 +128,9 @@ with hub.Hub(cache=cache):
     command = [client, "download", "--model", "course/qwen3-tiny", "--local_dir", here]
     done = subprocess.run(command, capture_output=True, text=True)
 print(done.stdout.replace(scratch.name, "...").strip())
-assert {file.name for file in here.iterdir()} == {file.name for file in folder.iterdir()}
+assert {file.name for file in here.iterdir()} == {
+    file.name for file in folder.iterdir()
+}
 
 # %% [markdown] lang="zh" key="old-text"
 # **选读。** 硬盘上已经有旧客户端下载的模型，要重新下载吗？先猜：课程的 `download.download` 会取几个文件？它还是用那个客户端，只在之前和之后多做几件事，例如先查模型在不在、磁盘够不够。
@@ -215,7 +220,11 @@ with open(weight_files[0], "rb") as file:
     header = json.loads(file.read(length))
 print(f"bytes: {8 + length:,} / {weight_files[0].stat().st_size:,}")
 print("entries:", len(header))
-for name in ("__metadata__", "model.embed_tokens.weight", "model.layers.0.self_attn.q_norm.weight"):
+for name in (
+    "__metadata__",
+    "model.embed_tokens.weight",
+    "model.layers.0.self_attn.q_norm.weight",
+):
     print(f"{name}: {header.get(name)}")
 
 # %% [markdown] lang="zh" key="ex1-text" facts="399 46,000"
@@ -257,7 +266,11 @@ def count_parameters(path):  # noqa: F811
 
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return sum(
+        math.prod(entry["shape"])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    )
 
 
 # %% key="ex1-check"
@@ -275,7 +288,9 @@ import math
 from helpers.checkpoint import Checkpoint, read_header
 
 headers = [read_header(file)[0] for file in weight_files]
-counted = sum(math.prod(entry["shape"]) for header in headers for entry in header.values())
+counted = sum(
+    math.prod(entry["shape"]) for header in headers for entry in header.values()
+)
 config = Checkpoint(chosen).config
 computed = catalogue.parameters(config)
 print(f"counted: {counted:,} | computed: {computed:,}")
@@ -323,11 +338,19 @@ broken_cache = Path(scratch.name, "interrupted")
 # en: removes what an earlier run of this cell left
 shutil.rmtree(broken_cache, ignore_errors=True)
 broken = broken_cache / "models/course--qwen3-tiny/snapshots/master"
-begun, half = broken / "model.safetensors.incomplete", (folder / "model.safetensors").stat().st_size // 2
-code = "from modelscope_hub.compat import snapshot_download; snapshot_download('course/qwen3-tiny')"
+begun, half = (
+    broken / "model.safetensors.incomplete",
+    (folder / "model.safetensors").stat().st_size // 2,
+)
+code = """
+from modelscope_hub.compat import snapshot_download
+snapshot_download('course/qwen3-tiny')
+"""
 with PausingHub(cache=broken_cache):
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (begun.exists() and begun.stat().st_size > half - 2**17):
+    while process.poll() is None and not (
+        begun.exists() and begun.stat().st_size > half - 2**17
+    ):
         time.sleep(0.05)
     process.kill()
     process.wait()
@@ -350,11 +373,15 @@ assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists
 
 # %% key="resume" tags=["varies"]
 with hub.Hub(cache=broken_cache) as rehearsal:
-    accepted = snapshot_download("course/qwen3-tiny", cache_dir=str(broken_cache), local_files_only=True)
+    accepted = snapshot_download(
+        "course/qwen3-tiny", cache_dir=str(broken_cache), local_files_only=True
+    )
     print("accepted == broken:", Path(accepted) == broken)
     print("broken:", Checkpoint(broken).broken)
     resumed = download.download("course/qwen3-tiny")
-[request] = [request for request in rehearsal.requests if request.path == "model.safetensors"]
+[request] = [
+    request for request in rehearsal.requests if request.path == "model.safetensors"
+]
 print(f"GET {request.path}, {request.range}: {request.status}")
 assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 
@@ -440,7 +467,9 @@ def is_whole(path):  # noqa: F811
         except ValueError:
             return False
     header.pop("__metadata__", None)
-    return size == 8 + length + max(entry["data_offsets"][1] for entry in header.values())
+    return size == 8 + length + max(
+        entry["data_offsets"][1] for entry in header.values()
+    )
 
 
 # %% key="ex2-check"
@@ -470,7 +499,9 @@ def missing_shards(folder):  # noqa: F811
     index = Path(folder, "model.safetensors.index.json")
     wanted = {"model.safetensors"}
     if index.is_file():
-        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        wanted = set(
+            json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        )
     return sorted(name for name in wanted if not Path(folder, name).is_file())
 
 
@@ -493,7 +524,9 @@ import importlib.util
 # zh: 只是找到它，并不导入；没有装 vLLM 时是 None
 # en: found, not imported; None where vLLM is not installed
 vllm = importlib.util.find_spec("vllm")
-for file in sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if vllm else []:
+for file in (
+    sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if vllm else []
+):
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         # zh: 没有缩进：导入时执行，只执行一次
         # en: no indentation: it runs at import, once
@@ -629,7 +662,9 @@ MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
 # zh: AutoDL 的数据盘：系统盘太小，放不下模型
 # en: AutoDL's data disk: its system disk is too small for models
 DATA_DISK = "/root/autodl-tmp"
-CACHE = os.environ.get("MODELSCOPE_CACHE") or (DATA_DISK if os.path.isdir(DATA_DISK) else None)
+CACHE = os.environ.get("MODELSCOPE_CACHE") or (
+    DATA_DISK if os.path.isdir(DATA_DISK) else None
+)
 
 
 def fetch(model):
@@ -645,7 +680,8 @@ def fetch(model):
     except Exception as error:
         # zh: 不同版本的客户端抛出的异常类型不同
         # en: the classes differ from client to client
-        hint = "Check the id, the network and the disk, then run this again: it goes on where it stopped."
+        hint = "Check the id, the network and the disk, then run this again:"
+        hint += " it goes on where it stopped."
         raise SystemExit(f"{model} was not downloaded: {error}\n{hint}") from None
     if bad := incomplete(folder):
         raise SystemExit(f"{folder} is incomplete ({', '.join(bad)}): run this again.")
@@ -655,9 +691,11 @@ def fetch(model):
 def incomplete(folder):
     """Names of files that are missing or cut short."""
     # zh: 以点开头的文件夹是各种客户端自己的，里面剩下什么都不要紧
-    # en: folders that begin with a dot belong to the clients; what is left in them does not matter
+    # en: folders that begin with a dot are the clients' own; leftovers in them do no harm
     parts = [file.relative_to(folder) for file in folder.rglob("*.incomplete")]
-    parts = [part for part in parts if not any(name.startswith(".") for name in part.parts)]
+    parts = [
+        part for part in parts if not any(name.startswith(".") for name in part.parts)
+    ]
     bad = [str(part) for part in parts if not (folder / part.with_suffix("")).is_file()]
     bad += [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
@@ -665,9 +703,18 @@ def incomplete(folder):
     index, shards = folder / "model.safetensors.index.json", {"model.safetensors"}
     if index.is_file():
         try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            shards = set(
+                json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            )
             return bad + sorted(name for name in shards if not is_whole(folder / name))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             return [*bad, index.name]
     return bad + sorted(name for name in shards if not is_whole(folder / name))
 
@@ -684,7 +731,11 @@ def is_whole(file):
             return False
         try:
             header = json.loads(opened.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            ends = [
+                entry["data_offsets"][1]
+                for name, entry in header.items()
+                if name != "__metadata__"
+            ]
             return size == 8 + length + max(ends, default=0)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False

@@ -144,7 +144,7 @@ l03.ex1.check(rms_norm)
 
 # %% key="rmsnorm" save="helpers/qwen.py::RMSNorm"
 class RMSNorm(nn.Module):
-    """Divides each vector by its root mean square, then scales every component (Zhang and Sennrich, 2019)."""
+    """Each vector by its root mean square, then scaled (Zhang and Sennrich, 2019)."""
 
     def __init__(self, size, eps):
         super().__init__()
@@ -182,12 +182,16 @@ torch.testing.assert_close(RMSNorm(64, 1e-6)(x), F.rms_norm(x, (64,), eps=1e-6))
 # %% key="rope" save="helpers/qwen.py::apply_rope"
 def rope_frequencies(head_dim, rope_theta):
     """Radians per position for each pair of dimensions (RoFormer, arXiv:2104.09864)."""
-    return 1.0 / rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)  # (head_dim / 2,)
+    return 1.0 / rope_theta ** (
+        torch.arange(0, head_dim, 2).float() / head_dim
+    )  # (head_dim / 2,)
 
 
 def rope_tables(position_ids, inv_freq, attention_factor=1.0):
-    """Cosine and sine of every rotation angle at `position_ids` (batch, seq); YaRN scales both above 1."""
-    angles = position_ids[:, None, :, None].float() * inv_freq  # (batch, 1, seq, head_dim / 2)
+    """Cosine and sine of each angle at `position_ids` (batch, seq); YaRN scales it."""
+    angles = (
+        position_ids[:, None, :, None].float() * inv_freq
+    )  # (batch, 1, seq, head_dim / 2)
     angles = torch.cat((angles, angles), dim=-1)  # (batch, 1, seq, head_dim)
     return angles.cos() * attention_factor, angles.sin() * attention_factor
 
@@ -198,7 +202,7 @@ def rotate_half(x):
 
 
 def apply_rope(x, cos, sin):
-    """Rotates the pairs (i, i + head_dim / 2) of queries or keys, (batch, heads, seq, head_dim)."""
+    """Rotates the pairs (i, i + head_dim / 2) of (batch, heads, seq, head_dim)."""
     return x * cos + rotate_half(x) * sin
 
 
@@ -215,7 +219,9 @@ for pair, ax in enumerate(axes[:3]):
     angles = torch.arange(8) * inv_freq[pair]
     ax.plot(angles.cos(), angles.sin(), "o:", color="#77aadd")
     for position, angle in enumerate(angles):
-        ax.text(1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center")
+        ax.text(
+            1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center"
+        )
     ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
     step = f"{inv_freq[pair]:.2f} rad"
     ax.set_title(say(f"第 {pair} 对：每步 {step}", f"pair {pair}: {step} a step"))
@@ -224,7 +230,9 @@ query, key = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed
 distances, curves = torch.arange(64), []
 for start, style in ((64, "-"), (1064, "--")):
     turned_query = apply_rope(query, *rope_tables(torch.tensor([[start]]), inv_freq))
-    turned_keys = apply_rope(key, *rope_tables(start - distances[None], inv_freq))  # (1, 1, 64, 32)
+    turned_keys = apply_rope(
+        key, *rope_tables(start - distances[None], inv_freq)
+    )  # (1, 1, 64, 32)
     curves.append((turned_query * turned_keys).sum(dim=-1).flatten())
     label = say(f"查询在位置 {start}", f"query at {start}")
     axes[3].plot(distances, curves[-1], style, label=label)
@@ -254,13 +262,21 @@ figure
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = nn.Linear(
+            config.hidden_size, config.intermediate_size, bias=False
+        )
+        self.up_proj = nn.Linear(
+            config.hidden_size, config.intermediate_size, bias=False
+        )
+        self.down_proj = nn.Linear(
+            config.intermediate_size, config.hidden_size, bias=False
+        )
 
     def forward(self, hidden_states):
         opening = F.silu(self.gate_proj(hidden_states))  # (batch, seq, intermediate)
-        return self.down_proj(opening * self.up_proj(hidden_states))  # (batch, seq, hidden)
+        return self.down_proj(
+            opening * self.up_proj(hidden_states)
+        )  # (batch, seq, hidden)
 
 
 # %% [markdown] lang="zh" key="swiglu-text"
@@ -275,13 +291,17 @@ from torch.nn.functional import linear
 
 
 def swiglu(hidden_states, gate_up_proj, down_proj):
-    """The gated feed-forward network (arXiv:2002.05202); `gate_up_proj` holds the rows of gate, then those of up."""
-    gate, up = linear(hidden_states, gate_up_proj).chunk(2, dim=-1)  # 2 x (..., intermediate)
+    """Gated MLP (arXiv:2002.05202); `gate_up_proj`: the rows of gate, then of up."""
+    gate, up = linear(hidden_states, gate_up_proj).chunk(
+        2, dim=-1
+    )  # 2 x (..., intermediate)
     return linear(F.silu(gate) * up, down_proj)  # (..., hidden)
 
 
 mlp = MLP(transformers.Qwen3Config(hidden_size=64, intermediate_size=160))
-stacked = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))  # (2 * intermediate, hidden)
+stacked = torch.cat(
+    (mlp.gate_proj.weight, mlp.up_proj.weight)
+)  # (2 * intermediate, hidden)
 torch.testing.assert_close(swiglu(x, stacked, mlp.down_proj.weight), mlp(x))
 print(say("一次乘完和分两次乘：相等", "one multiplication or two: equal"))
 
@@ -305,10 +325,12 @@ print(say("一次乘完和分两次乘：相等", "one multiplication or two: eq
 
 
 # %% key="qwen2-attention"
-# zh: (batch, seq, heads, head_dim) 的查询和键，旋转、缩放之后的点积 (batch, heads, seq, seq)
-# en: rotated and scaled dot products, (batch, heads, seq, seq), of (batch, seq, heads, head_dim)
+# zh: 查询和键 (batch, seq, heads, head_dim) 旋转、缩放后的点积 (batch, heads, seq, seq)
+# en: rotated and scaled dot products (batch, heads, seq, seq) of queries and keys
 def attention_logits(query, key, cos, sin):
-    query, key = (apply_rope(states.transpose(1, 2), cos, sin) for states in (query, key))
+    query, key = (
+        apply_rope(states.transpose(1, 2), cos, sin) for states in (query, key)
+    )
     # zh: 一组查询头共用一个 KV 头
     # en: a group of query heads shares one KV head
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
@@ -320,23 +342,35 @@ class Qwen2Attention(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        width, kv_width = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
+        self.head_dim = (
+            getattr(config, "head_dim", None)
+            or config.hidden_size // config.num_attention_heads
+        )
+        width, kv_width = (
+            config.num_attention_heads * self.head_dim,
+            config.num_key_value_heads * self.head_dim,
+        )
         self.q_proj = nn.Linear(config.hidden_size, width, bias=self.qkv_bias)
         self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=self.qkv_bias)
         self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=self.qkv_bias)
         self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
 
     def query_key_value(self, hidden_states):
-        projected = (proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        return [states.unflatten(-1, (-1, self.head_dim)) for states in projected]  # (batch, seq, heads, head_dim)
+        projected = (
+            proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return [
+            states.unflatten(-1, (-1, self.head_dim)) for states in projected
+        ]  # (batch, seq, heads, head_dim)
 
     def forward(self, hidden_states, cos, sin):
         query, key, value = self.query_key_value(hidden_states)
         logits = attention_logits(query, key, cos, sin)  # (batch, heads, seq, seq)
         future = torch.ones_like(logits, dtype=torch.bool).triu(1)
         weights = logits.masked_fill(future, -torch.inf).softmax(dim=-1)
-        value = value.transpose(1, 2).repeat_interleave(query.shape[2] // key.shape[2], dim=1)
+        value = value.transpose(1, 2).repeat_interleave(
+            query.shape[2] // key.shape[2], dim=1
+        )
         output = weights @ value  # (batch, heads, seq, head_dim)
         return self.o_proj(output.transpose(1, 2).flatten(2))  # (batch, seq, hidden)
 
@@ -451,9 +485,18 @@ class Qwen3Attention(Qwen2Attention):
         return self.q_norm(query), self.k_norm(key), value
 
 
-sizes = {"hidden_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-6}
+sizes = {
+    "hidden_size": 40,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-6,
+}
 config = SimpleNamespace(**sizes)
-qwen2, qwen3 = ({name for name, _ in block(config).named_parameters()} for block in (Qwen2Attention, Qwen3Attention))
+qwen2, qwen3 = (
+    {name for name, _ in block(config).named_parameters()}
+    for block in (Qwen2Attention, Qwen3Attention)
+)
 print("Qwen2 - Qwen3:", *sorted(qwen2 - qwen3))
 print("Qwen3 - Qwen2:", *sorted(qwen3 - qwen2))
 
@@ -470,7 +513,12 @@ from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 from transformers.models.qwen3_moe import modeling_qwen3_moe
 
-shape = {"hidden_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16}
+shape = {
+    "hidden_size": 40,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
 x, position_ids = torch.randn(1, 5, 40), torch.arange(5)[None]
 cos, sin = rope_tables(position_ids, rope_frequencies(16, 1e6))
 future = torch.full((1, 1, 5, 5), -torch.inf).triu(1)
@@ -486,16 +534,22 @@ for ours, theirs, config_class in (
     mine.load_state_dict(reference.state_dict())
     expected, _ = reference(x, (cos[:, 0], sin[:, 0]), future)
     torch.testing.assert_close(mine(x, cos, sin), expected, atol=1e-4, rtol=1e-4)
-    extras = [name for name, _ in mine.named_parameters() if "bias" in name or "norm" in name]
+    extras = [
+        name for name, _ in mine.named_parameters() if "bias" in name or "norm" in name
+    ]
     print(f"{theirs.__name__:<17} equal |", *extras)
 
 config = transformers.Qwen3Config(
-    **shape, intermediate_size=96, rope_parameters={"rope_type": "default", "rope_theta": 1e6}
+    **shape,
+    intermediate_size=96,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e6},
 )
 mine, reference = MLP(config), modeling_qwen3.Qwen3MLP(config)
 mine.load_state_dict(reference.state_dict())
 torch.testing.assert_close(mine(x), reference(x))
-torch.testing.assert_close((cos[:, 0], sin[:, 0]), modeling_qwen3.Qwen3RotaryEmbedding(config)(x, position_ids))
+torch.testing.assert_close(
+    (cos[:, 0], sin[:, 0]), modeling_qwen3.Qwen3RotaryEmbedding(config)(x, position_ids)
+)
 print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 
 # %% [markdown] lang="zh" key="attention-check-read"
@@ -514,19 +568,27 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 
 # %% key="counts"
 releases = catalogue.CATALOGUE.items()
-dense = {name[5:].removesuffix("-Instruct"): release.config for name, release in releases if "-A" not in name}
+dense = {
+    name[5:].removesuffix("-Instruct"): release.config
+    for name, release in releases
+    if "-A" not in name
+}
 # zh: 模型卡上公布的参数量，以十亿计
 # en: parameters on the model cards, in billions
 published = {
-    "Qwen2.5-0.5B": 0.49, "Qwen2.5-1.5B": 1.54, "Qwen2.5-3B": 3.09, "Qwen2.5-7B": 7.61, "Qwen2.5-14B": 14.7,
-    "Qwen2.5-32B": 32.5, "Qwen2.5-72B": 72.7, "Qwen3-0.6B": 0.6, "Qwen3-1.7B": 1.7, "Qwen3-4B": 4.0, "Qwen3-8B": 8.2,
+    "Qwen2.5-0.5B": 0.49, "Qwen2.5-1.5B": 1.54, "Qwen2.5-3B": 3.09, "Qwen2.5-7B": 7.61,
+    "Qwen2.5-14B": 14.7, "Qwen2.5-32B": 32.5, "Qwen2.5-72B": 72.7,
+    "Qwen3-0.6B": 0.6, "Qwen3-1.7B": 1.7, "Qwen3-4B": 4.0, "Qwen3-8B": 8.2,
     "Qwen3-14B": 14.8, "Qwen3-32B": 32.8,
 }  # fmt: skip
 
 
 def count_parameters(config):
     hidden, head_dim = config["hidden_size"], catalogue.head_dim(config)
-    width, kv_width = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
+    width, kv_width = (
+        config["num_attention_heads"] * head_dim,
+        config["num_key_value_heads"] * head_dim,
+    )
     attention = 2 * hidden * width + 2 * hidden * kv_width  # q, o; k, v
     # zh: Qwen3 有 QK 归一化的权重，Qwen2 有 q、k、v 的偏置
     # en: Qwen3 has the weights of QK-norm, Qwen2 the biases of q, k and v
@@ -535,7 +597,11 @@ def count_parameters(config):
     swiglu, norms = 3 * hidden * config["intermediate_size"], 2 * hidden
     matrices = 1 if config["tie_word_embeddings"] else 2
     layer = attention + swiglu + norms
-    return config["num_hidden_layers"] * layer + matrices * config["vocab_size"] * hidden + hidden
+    return (
+        config["num_hidden_layers"] * layer
+        + matrices * config["vocab_size"] * hidden
+        + hidden
+    )
 
 
 print(
@@ -549,7 +615,10 @@ for name in published:
     count, hidden = count_parameters(config), config["hidden_size"]
     width = config["num_attention_heads"] * catalogue.head_dim(config)
     sign, tied = "=" if hidden == width else "≠", config["tie_word_embeddings"]
-    kv_heads, kv_cache = config["num_key_value_heads"], catalogue.kv_bytes_per_token(config) / 1024
+    kv_heads, kv_cache = (
+        config["num_key_value_heads"],
+        catalogue.kv_bytes_per_token(config) / 1024,
+    )
     print(f"{name:<12} {count:>15,} {hidden:>8}  {sign}  {width:>5}", end=" ")
     print(f"{kv_heads:>9} {tied!s:>5} {kv_cache:>13g}")
     assert abs(count / 1e9 / published[name] - 1) < 0.015
@@ -587,7 +656,9 @@ for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
         ax.barh(row, cached, color="#77aadd", label=None if row else grouped)
         ax.text(cached * group + 30, row, f"{cached:g} KiB, 1/{group}", va="center")
         with torch.device("meta"):
-            built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+            built = transformers.AutoModelForCausalLM.from_config(
+                transformers.AutoConfig.for_model(**config)
+            )
         assert built.num_parameters() == count_parameters(config)
     ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 3300))
     ax.set_xlabel(say("KV 缓存，KiB/词元，bf16", "KV cache, KiB/token, bf16"))
@@ -628,7 +699,13 @@ def kv_bytes_per_token(config):
 
 # %% key="ex3-solution" tags=["solution"]
 def kv_bytes_per_token(config):  # noqa: F811
-    return 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * 2
+    return (
+        2
+        * config["num_hidden_layers"]
+        * config["num_key_value_heads"]
+        * config["head_dim"]
+        * 2
+    )
 
 
 # %% key="ex3-check" tags=["extra"]
@@ -655,7 +732,9 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, hidden_states, cos, sin):
-        hidden_states = hidden_states + self.self_attn(self.input_layernorm(hidden_states), cos, sin)
+        hidden_states = hidden_states + self.self_attn(
+            self.input_layernorm(hidden_states), cos, sin
+        )
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
 
@@ -663,7 +742,9 @@ class Qwen3(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(config) for _ in range(config.num_hidden_layers)
+        )
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
@@ -698,7 +779,9 @@ from helpers.checkpoint import Checkpoint
 def load(folder):
     model = Qwen3(SimpleNamespace(**Checkpoint(folder).config))
     stored = load_file(folder / "model.safetensors")
-    weights = {name.removeprefix("model."): tensor.float() for name, tensor in stored.items()}
+    weights = {
+        name.removeprefix("model."): tensor.float() for name, tensor in stored.items()
+    }
     weights.setdefault("lm_head.weight", weights["embed_tokens.weight"])
     print(model.load_state_dict(weights))
     return model.requires_grad_(False)
@@ -706,10 +789,14 @@ def load(folder):
 
 transformers.utils.logging.disable_progress_bar()
 model = load(folder)
-reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+reference = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, dtype=torch.float32
+)
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 question = [{"role": "user", "content": "37×46=?"}]
-prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+prompt = tokenizer.apply_chat_template(
+    question, tokenize=False, add_generation_prompt=True
+)
 input_ids = tokenizer(prompt, return_tensors="pt").input_ids  # (1, seq)
 difference = (model(input_ids) - reference(input_ids).logits).abs().max().item()
 print("tokens:", input_ids.shape[1], f"| max difference: {difference:.1e}")
@@ -728,12 +815,22 @@ assert difference < 1e-4
 # %% key="generate" tags=["raw"]
 stop_ids, limit = reference.generation_config.eos_token_id, 200
 tokens = input_ids
-while tokens.shape[1] < input_ids.shape[1] + limit and tokens[0, -1] not in torch.tensor(stop_ids):
+while tokens.shape[1] < input_ids.shape[1] + limit and tokens[
+    0, -1
+] not in torch.tensor(stop_ids):
     next_token = model(tokens)[:, -1].argmax(dim=-1, keepdim=True)  # (1, 1)
     tokens = torch.cat((tokens, next_token), dim=1)
 
-greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "max_new_tokens": limit}
-expected = reference.generate(input_ids, attention_mask=torch.ones_like(input_ids), **greedy)
+greedy = {
+    "do_sample": False,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "max_new_tokens": limit,
+}
+expected = reference.generate(
+    input_ids, attention_mask=torch.ones_like(input_ids), **greedy
+)
 assert tokens.equal(expected)
 print(tokenizer.decode(tokens[0]))
 print("new tokens:", tokens.shape[1] - input_ids.shape[1])
@@ -812,7 +909,10 @@ for factor in (1, 10, 100):
     attention = copy.deepcopy(model.layers[0].self_attn)
     attention.q_proj.weight *= factor
     without, with_norm = (
-        attention_logits(*variant.query_key_value(attention, x)[:2], cos, sin).abs().max().item()
+        attention_logits(*variant.query_key_value(attention, x)[:2], cos, sin)
+        .abs()
+        .max()
+        .item()
         for variant in (Qwen2Attention, Qwen3Attention)
     )
     print(f"q_proj × {factor:<4} no norm: {without:<7.1f} QK-norm: {with_norm:.3f}")
@@ -842,7 +942,9 @@ def watch(attention, arguments):
     hidden_states, cos, sin = arguments
     # zh: 同一组权重，用 Qwen2 的取法就是归一化之前，用 Qwen3 的取法就是归一化之后
     # en: the same weights: Qwen2's method gives q and k before the norm, Qwen3's after it
-    pairs = [variant.query_key_value(attention, hidden_states)[:2] for variant in variants]
+    pairs = [
+        variant.query_key_value(attention, hidden_states)[:2] for variant in variants
+    ]
     seen.append([attention_logits(*pair, cos, sin)[0] for pair in pairs])
 
 
@@ -852,11 +954,26 @@ for hook in hooks:
     hook.remove()
 
 visible = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
-largest = torch.tensor([[logits[:, visible].abs().max() for logits in layer] for layer in seen])  # (layers, 2)
-log_weights = [[logits.masked_fill(~visible, -torch.inf).log_softmax(dim=-1) for logits in layer] for layer in seen]
-entropy = torch.tensor([[-(w.exp() * w).nansum(dim=-1).mean() for w in layer] for layer in log_weights])
-norms = [(layer.self_attn.q_norm.weight, layer.self_attn.k_norm.weight) for layer in model.layers]
-bound = torch.tensor([model.layers[0].self_attn.head_dim ** 0.5 * q.abs().max() * k.abs().max() for q, k in norms])
+largest = torch.tensor(
+    [[logits[:, visible].abs().max() for logits in layer] for layer in seen]
+)  # (layers, 2)
+log_weights = [
+    [logits.masked_fill(~visible, -torch.inf).log_softmax(dim=-1) for logits in layer]
+    for layer in seen
+]
+entropy = torch.tensor(
+    [[-(w.exp() * w).nansum(dim=-1).mean() for w in layer] for layer in log_weights]
+)
+norms = [
+    (layer.self_attn.q_norm.weight, layer.self_attn.k_norm.weight)
+    for layer in model.layers
+]
+bound = torch.tensor(
+    [
+        model.layers[0].self_attn.head_dim ** 0.5 * q.abs().max() * k.abs().max()
+        for q, k in norms
+    ]
+)
 assert (largest[:, 1] <= bound).all()
 
 # %% key="seen-figure"
@@ -954,12 +1071,19 @@ variants = (
 )
 print(runs["provenance"])
 steps = range(0, runs["loss"].shape[-1], 5)
-figure, axes = figures.figure(2, len(runs["learning_rates"]), height=3.6, sharex=True, sharey="row")
+figure, axes = figures.figure(
+    2, len(runs["learning_rates"]), height=3.6, sharex=True, sharey="row"
+)
 for column, rate in enumerate(runs["learning_rates"]):
     title = say(f"学习率 {rate:g}", f"learning rate {rate:g}")
     for index, (label, style, color) in enumerate(variants):
-        loss, max_logit = runs["loss"][index, column], runs["max_logit"][index, column]  # (seeds, steps)
-        axes[0, column].plot(steps, loss.T[::5], style, color=color, linewidth=1)[0].set_label(label)
+        loss, max_logit = (
+            runs["loss"][index, column],
+            runs["max_logit"][index, column],
+        )  # (seeds, steps)
+        axes[0, column].plot(steps, loss.T[::5], style, color=color, linewidth=1)[
+            0
+        ].set_label(label)
         axes[1, column].plot(steps, max_logit.T[::5], style, color=color, linewidth=1)
         final, peak = loss[:, -10:].mean(axis=1), max_logit.max(axis=1)
         print(f"{title}, {label}: loss {final.round(2)}, max |logit| {peak.round()}")
@@ -1030,13 +1154,18 @@ figure
 # %% key="template" tags=["extra", "raw"]
 for enable_thinking in (True, False):
     text = tokenizer.apply_chat_template(
-        question, tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
+        question,
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=enable_thinking,
     )
     print(f"enable_thinking={enable_thinking}: {text!r}")
     assert "system" not in text
 specials = ("<|im_end|>", "<|endoftext|>", "<think>", "</think>")
 print(
-    {token: tokenizer.convert_tokens_to_ids(token) for token in specials}, "| rows:", model.embed_tokens.num_embeddings
+    {token: tokenizer.convert_tokens_to_ids(token) for token in specials},
+    "| rows:",
+    model.embed_tokens.num_embeddings,
 )
 
 # %% [markdown] lang="zh" key="real-text" facts="151668"
@@ -1166,12 +1295,25 @@ def refusal(config):
     kind = str(config.get("model_type")).removesuffix("_text")
     # zh: Qwen3 之后的系列：层的种类不同，或者数字放在里面一层
     # en: families after Qwen3: layers of other kinds, or the numbers are nested
-    later = {"text_config", "thinker_config", "full_attention_interval", "linear_num_value_heads"}
+    later = {
+        "text_config",
+        "thinker_config",
+        "full_attention_interval",
+        "linear_num_value_heads",
+    }
     linear = "linear_attention" in str(config.get("layer_types"))
-    if kind not in ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe") or later & config.keys() or linear:
+    if (
+        kind not in ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
+        or later & config.keys()
+        or linear
+    ):
         return f"it is a {kind}, and this reads qwen2, qwen3 and their _moe only"
     sizes = ["num_hidden_layers", "num_attention_heads", "hidden_size"]
-    sizes += [key for key in ("num_key_value_heads", "head_dim") if config.get(key) is not None]
+    sizes += [
+        key
+        for key in ("num_key_value_heads", "head_dim")
+        if config.get(key) is not None
+    ]
     for key in sizes:
         if type(config.get(key)) is not int or config[key] < 1:
             return f"{key} in its config.json is {config.get(key)!r}"
@@ -1181,7 +1323,7 @@ def refusal(config):
 def header(file):
     """Names of the tensors in a safetensors file; ValueError if it is none."""
     # zh: 前 8 个字节是 JSON 头部的长度，接着就是头部；不是 safetensors 时这个数大得惊人
-    # en: 8 bytes with the length of a JSON header, then the header; a gigantic number if the file is something else
+    # en: 8 bytes with the length of a JSON header; gigantic if the file is something else
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         if 8 + length > file.stat().st_size:
@@ -1204,10 +1346,16 @@ def report(folder):
         except (OSError, ValueError, TypeError, RecursionError):
             return print(f"{file} is damaged: download it again.")
     if not tensors:
-        return print(f"{folder} has no safetensors files: the download may be incomplete.")
+        return print(
+            f"{folder} has no safetensors files: the download may be incomplete."
+        )
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
-    default = 128 if config["model_type"] == "qwen3" else max(1, config["hidden_size"] // heads)
+    default = (
+        128
+        if config["model_type"] == "qwen3"
+        else max(1, config["hidden_size"] // heads)
+    )
     head_dim = config.get("head_dim") or default
     # zh: 键和值两份，bf16 每个数 2 字节
     # en: keys and values, and 2 bytes a number in bf16
@@ -1215,7 +1363,8 @@ def report(folder):
     print("architecture:", config.get("architectures"), "|", len(tensors), "tensors")
     print("QKV bias:", any("q_proj.bias" in name for name in tensors))
     print("QK-norm: ", any("q_norm.weight" in name for name in tensors))
-    print(f"query width: {heads} x {head_dim} = {heads * head_dim}, hidden size: {config['hidden_size']}")
+    print(f"query width: {heads} x {head_dim} = {heads * head_dim}", end=", ")
+    print(f"hidden size: {config['hidden_size']}")
     print(f"KV cache: {kv_bytes / 1024:g} KiB a token with {kv_heads} KV heads")
 
 

@@ -72,13 +72,21 @@ tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 # zh: 再次运行时，先放掉旧模型：内存里不放两份
 # en: on a second run, let go of the old model first: memory never holds two
 model = None
-model = qwen.load_model(folder, dtype=torch.float32 if models.is_bundled(folder) else None)
+model = qwen.load_model(
+    folder, dtype=torch.float32 if models.is_bundled(folder) else None
+)
 question = [{"role": "user", "content": "37×46=?"}]
-prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-input_ids = tokenizer(prompt, return_tensors="pt").input_ids.to(model.embed_tokens.weight.device)  # (1, seq)
+prompt = tokenizer.apply_chat_template(
+    question, tokenize=False, add_generation_prompt=True
+)
+input_ids = tokenizer(prompt, return_tensors="pt").input_ids.to(
+    model.embed_tokens.weight.device
+)  # (1, seq)
 
 seen = []
-hook = model.layers[0].mlp.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
+hook = model.layers[0].mlp.register_forward_pre_hook(
+    lambda block, inputs: seen.append(inputs[0])
+)
 logits = model(input_ids)
 hook.remove()
 tokens = seen[0].flatten(0, 1)  # (batch * seq, hidden)
@@ -113,7 +121,9 @@ row, top_k = 5, model.config.num_experts_per_tok
 scores = router_logits[row].float().cpu()  # (num_experts,)
 probabilities = scores.softmax(dim=-1)
 chosen_probabilities, chosen = probabilities.topk(top_k)
-weights = torch.zeros_like(scores).index_copy(0, chosen, chosen_probabilities / chosen_probabilities.sum())
+weights = torch.zeros_like(scores).index_copy(
+    0, chosen, chosen_probabilities / chosen_probabilities.sum()
+)
 
 figure, axes = figures.figure(1, 3, height=2.3)
 axes[1].sharey(axes[2])
@@ -130,7 +140,9 @@ for ax, (title, values) in zip(axes, steps.items(), strict=True):
     ax.set_title(say(f"{title}：和 {total}", f"{title}: sum {total}"))
     ax.set_xlabel(say("专家", "expert"))
     ax.locator_params(axis="x", nbins=9, integer=True)
-print("token:", repr(tokenizer.decode(input_ids[0, row])), "| experts:", chosen.tolist())
+print(
+    "token:", repr(tokenizer.decode(input_ids[0, row])), "| experts:", chosen.tolist()
+)
 figure
 
 # %% [markdown] lang="zh" key="router-read"
@@ -195,8 +207,10 @@ l04.ex1.check(choose_experts)
 
 # %% key="route" save="helpers/qwen.py::route"
 def route(router_logits, top_k, norm_topk_prob):
-    """Weights and ids of the experts that each token goes to, both (tokens, top_k), the heaviest first."""
-    probabilities = F.softmax(router_logits, dim=-1, dtype=torch.float32)  # (tokens, num_experts)
+    """Weights and ids of each token's experts, (tokens, top_k), the heaviest first."""
+    probabilities = F.softmax(
+        router_logits, dim=-1, dtype=torch.float32
+    )  # (tokens, num_experts)
     routing_weights, expert_ids = probabilities.topk(top_k, dim=-1)
     if norm_topk_prob:
         routing_weights = routing_weights / routing_weights.sum(dim=-1, keepdim=True)
@@ -204,7 +218,9 @@ def route(router_logits, top_k, norm_topk_prob):
 
 
 routing_weights, expert_ids = route(router_logits, top_k, norm_topk_prob=True)
-over_the_chosen = router_logits.float().gather(-1, expert_ids).softmax(dim=-1)  # (tokens, top_k)
+over_the_chosen = (
+    router_logits.float().gather(-1, expert_ids).softmax(dim=-1)
+)  # (tokens, top_k)
 torch.testing.assert_close(routing_weights, over_the_chosen)
 # zh: 模型自己的路由器选了谁
 # en: whom the model's own router chose
@@ -282,7 +298,11 @@ def run_experts(tokens, routing_weights, expert_ids, experts):  # noqa: F811
     output = torch.zeros_like(tokens)
     for expert in expert_ids.unique().tolist():
         token, slot = torch.where(expert_ids == expert)
-        output.index_add_(0, token, experts[expert](tokens[token]) * routing_weights[token, slot, None])
+        output.index_add_(
+            0,
+            token,
+            experts[expert](tokens[token]) * routing_weights[token, slot, None],
+        )
     return output
 
 
@@ -318,19 +338,33 @@ class Expert(nn.Module):
 class SparseMoeBlock(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.top_k, self.norm_topk_prob = config.num_experts_per_tok, config.norm_topk_prob
+        self.top_k, self.norm_topk_prob = (
+            config.num_experts_per_tok,
+            config.norm_topk_prob,
+        )
         self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
         self.experts = nn.ModuleList(
-            Expert(config.hidden_size, config.moe_intermediate_size) for _ in range(config.num_experts)
+            Expert(config.hidden_size, config.moe_intermediate_size)
+            for _ in range(config.num_experts)
         )
 
     def forward(self, hidden_states):
         tokens = hidden_states.flatten(0, 1)  # (tokens, hidden)
-        routing_weights, expert_ids = route(self.gate(tokens), self.top_k, self.norm_topk_prob)
-        routing_weights, output = routing_weights.to(tokens.dtype), torch.zeros_like(tokens)
+        routing_weights, expert_ids = route(
+            self.gate(tokens), self.top_k, self.norm_topk_prob
+        )
+        routing_weights, output = (
+            routing_weights.to(tokens.dtype),
+            torch.zeros_like(tokens),
+        )
         for expert in expert_ids.unique().tolist():
             token, slot = torch.where(expert_ids == expert)
-            output.index_add_(0, token, self.experts[expert](tokens[token]) * routing_weights[token, slot, None])
+            output.index_add_(
+                0,
+                token,
+                self.experts[expert](tokens[token])
+                * routing_weights[token, slot, None],
+            )
         return output.view_as(hidden_states)  # (batch, seq, hidden)
 
 
@@ -347,7 +381,11 @@ for index, layer in enumerate(model.layers):
     prefix = f"model.layers.{index}.mlp."
     with torch.device("meta"):
         layer.mlp = SparseMoeBlock(model.config)
-    names = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+    names = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in stored.items()
+        if name.startswith(prefix)
+    }
     layer.mlp.load_state_dict(names, assign=True)
 
 with torch.inference_mode():
@@ -378,25 +416,44 @@ from transformers.models.qwen3_moe import modeling_qwen3_moe
 # en: the weights of a layer of transformers 5, under the names of the checkpoint's file
 def unpacked(block):
     weights = block.state_dict()
-    gate_up, down = weights.pop("experts.gate_up_proj"), weights.pop("experts.down_proj")
+    gate_up, down = (
+        weights.pop("experts.gate_up_proj"),
+        weights.pop("experts.down_proj"),
+    )
     for expert in range(len(down)):
         gate, up = gate_up[expert].chunk(2)
         parts = {"gate_proj": gate, "up_proj": up, "down_proj": down[expert]}
-        weights |= {f"experts.{expert}.{part}.weight": weight for part, weight in parts.items()}
+        weights |= {
+            f"experts.{expert}.{part}.weight": weight for part, weight in parts.items()
+        }
     return weights
 
 
-sizes = {"hidden_size": 32, "moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2}
+sizes = {
+    "hidden_size": 32,
+    "moe_intermediate_size": 24,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+}
 torch.manual_seed(0)
 x = torch.randn(2, 5, 32)
-config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=True, experts_implementation="eager")
+config = transformers.Qwen3MoeConfig(
+    **sizes, norm_topk_prob=True, experts_implementation="eager"
+)
 theirs, ours = modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config), SparseMoeBlock(config)
 for parameter in theirs.parameters():
     nn.init.normal_(parameter, std=0.2)
 ours.load_state_dict(unpacked(theirs))
 torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
-print("equal |", type(theirs.gate).__name__, [tuple(part.shape) for part in theirs.gate(x)])
-print("experts:", {name: tuple(tensor.shape) for name, tensor in theirs.experts.named_parameters()})
+print(
+    "equal |",
+    type(theirs.gate).__name__,
+    [tuple(part.shape) for part in theirs.gate(x)],
+)
+print(
+    "experts:",
+    {name: tuple(tensor.shape) for name, tensor in theirs.experts.named_parameters()},
+)
 
 ids = theirs.gate(x)[2]  # (tokens, top_k)
 # zh: 旧代码里的 expert_mask
@@ -404,7 +461,9 @@ ids = theirs.gate(x)[2]  # (tokens, top_k)
 mask = F.one_hot(ids, 6).permute(2, 1, 0)  # (experts, top_k, tokens)
 idx, top_x = torch.where(mask[3])
 token, slot = torch.where(ids == 3)
-assert sorted(zip(top_x.tolist(), idx.tolist(), strict=True)) == list(zip(token.tolist(), slot.tolist(), strict=True))
+assert sorted(zip(top_x.tolist(), idx.tolist(), strict=True)) == list(
+    zip(token.tolist(), slot.tolist(), strict=True)
+)
 print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 
 # %% [markdown] lang="zh" key="hits-text"
@@ -419,9 +478,14 @@ print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 
 # %% key="hits" tags=["extra"]
 figure, axes = figures.figure(1, 2, height=3.4, width_ratios=[1, 1.5])
-table = torch.zeros(router_logits.shape).scatter(1, expert_ids.cpu(), routing_weights.float().cpu())
+table = torch.zeros(router_logits.shape).scatter(
+    1, expert_ids.cpu(), routing_weights.float().cpu()
+)
 image = axes[0].imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-labels = [figures.printable(piece) for piece in routing.pieces(tokenizer, input_ids[0].tolist())]
+labels = [
+    figures.printable(piece)
+    for piece in routing.pieces(tokenizer, input_ids[0].tolist())
+]
 axes[0].set(yticks=range(len(labels)), yticklabels=labels, xlabel=say("专家", "expert"))
 axes[0].set_title(say("第一层的路由权重", "routing weights, first layer"))
 figure.colorbar(image, ax=axes[0])
@@ -446,7 +510,9 @@ label = say(
 axes[1].text(2000, 95, label, color="#4477aa", ha="right", va="top")
 axes[1].set_xlabel(say("一起计算的词元数", "tokens computed together"))
 axes[1].set_title(say("128 个专家，随机选 8 个", "8 of 128 experts, chosen at random"))
-axes[1].set(xticks=[1, 8, 64, 512], xticklabels=[1, 8, 64, 512], yticks=[8, 128, 1024, 8192])
+axes[1].set(
+    xticks=[1, 8, 64, 512], xticklabels=[1, 8, 64, 512], yticks=[8, 128, 1024, 8192]
+)
 axes[1].set_yticklabels([8, 128, 1024, 8192])
 calls, used = len(tokens) * top_k, len(expert_ids.unique())
 first = len(expert_ids[0].unique())
@@ -485,17 +551,26 @@ from transformers.models.qwen2_moe import modeling_qwen2_moe
 class Qwen2SparseMoeBlock(SparseMoeBlock):
     def __init__(self, config):
         super().__init__(config)
-        self.shared_expert = Expert(config.hidden_size, config.shared_expert_intermediate_size)
+        self.shared_expert = Expert(
+            config.hidden_size, config.shared_expert_intermediate_size
+        )
         self.shared_expert_gate = nn.Linear(config.hidden_size, 1, bias=False)
 
     def forward(self, hidden_states):
         valve = F.sigmoid(self.shared_expert_gate(hidden_states))  # (batch, seq, 1)
-        return super().forward(hidden_states) + valve * self.shared_expert(hidden_states)
+        return super().forward(hidden_states) + valve * self.shared_expert(
+            hidden_states
+        )
 
 
 torch.manual_seed(1)
-config = transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=40, experts_implementation="eager")
-theirs, ours = modeling_qwen2_moe.Qwen2MoeSparseMoeBlock(config), Qwen2SparseMoeBlock(config)
+config = transformers.Qwen2MoeConfig(
+    **sizes, shared_expert_intermediate_size=40, experts_implementation="eager"
+)
+theirs, ours = (
+    modeling_qwen2_moe.Qwen2MoeSparseMoeBlock(config),
+    Qwen2SparseMoeBlock(config),
+)
 for parameter in theirs.parameters():
     nn.init.normal_(parameter, std=0.2)
 ours.load_state_dict(unpacked(theirs))
@@ -548,8 +623,15 @@ def expert_parameters(config):
 
 # %% key="ex3-solution" tags=["solution"]
 def expert_parameters(config):  # noqa: F811
-    one_of_each = config["num_hidden_layers"] * 3 * config["hidden_size"] * config["moe_intermediate_size"]
-    return one_of_each * config["num_experts"], one_of_each * config["num_experts_per_tok"]
+    one_of_each = (
+        config["num_hidden_layers"]
+        * 3
+        * config["hidden_size"]
+        * config["moe_intermediate_size"]
+    )
+    return one_of_each * config["num_experts"], one_of_each * config[
+        "num_experts_per_tok"
+    ]
 
 
 # %% key="ex3-check" tags=["extra"]
@@ -565,17 +647,22 @@ l04.ex3.check(expert_parameters)
 common = {"vocab_size": 151936, "tie_word_embeddings": False, "model_type": "qwen2_moe"}
 configs = {
     "Qwen1.5-MoE-A2.7B": common | {
-        "num_hidden_layers": 24, "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 16,
+        "num_hidden_layers": 24, "hidden_size": 2048,
+        "num_attention_heads": 16, "num_key_value_heads": 16,
         "num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
         "shared_expert_intermediate_size": 5632,
     },
     "Qwen2-57B-A14B": common | {
-        "num_hidden_layers": 28, "hidden_size": 3584, "num_attention_heads": 28, "num_key_value_heads": 4,
+        "num_hidden_layers": 28, "hidden_size": 3584,
+        "num_attention_heads": 28, "num_key_value_heads": 4,
         "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 2560,
         "shared_expert_intermediate_size": 20480,
     },
 }  # fmt: skip
-configs |= {name: catalogue.CATALOGUE[f"Qwen/{name}"].config for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")}
+configs |= {
+    name: catalogue.CATALOGUE[f"Qwen/{name}"].config
+    for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")
+}
 everything = say("全部参数", "all parameters")
 used = say("一个词元用到的", "used for one token")
 figure, ax = figures.figure(height=2.3)
@@ -586,13 +673,26 @@ print(
     )
 )
 for place, (name, config) in enumerate(configs.items()):
-    expert = 3 * config["hidden_size"] * config["moe_intermediate_size"] * config["num_hidden_layers"]
+    expert = (
+        3
+        * config["hidden_size"]
+        * config["moe_intermediate_size"]
+        * config["num_hidden_layers"]
+    )
     total = catalogue.parameters(config)
     active = total - (config["num_experts"] - config["num_experts_per_tok"]) * expert
     with torch.device("meta"):
-        built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
-    in_experts = sum(weight.numel() for name, weight in built.named_parameters() if ".experts." in name)
-    assert built.num_parameters() == total and in_experts == config["num_experts"] * expert
+        built = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(**config)
+        )
+    in_experts = sum(
+        weight.numel()
+        for name, weight in built.named_parameters()
+        if ".experts." in name
+    )
+    assert (
+        built.num_parameters() == total and in_experts == config["num_experts"] * expert
+    )
     experts_share, width = (
         config["num_experts"] * expert / total,
         config["moe_intermediate_size"] / config["hidden_size"],
@@ -632,17 +732,27 @@ figure
 # %% key="map" tags=["raw"]
 import numpy as np
 
-trace = routing.capture_conversation(model, tokenizer, ["什么是 MoE？", "What does the router do?", "37×46=?"])
+trace = routing.capture_conversation(
+    model, tokenizer, ["什么是 MoE？", "What does the router do?", "37×46=?"]
+)
 print("".join(trace.texts))
 kinds = np.array([l04.token_class(text) for text in trace.texts])
-for layer, heaviest in zip(trace.layers[:8], trace.expert_ids[:, :, 0], strict=False):  # (tokens,)
-    counts = {name: np.bincount(heaviest[kinds == name]) for name in ("CJK", "Latin", "digit") if name in kinds}
+for layer, heaviest in zip(
+    trace.layers[:8], trace.expert_ids[:, :, 0], strict=False
+):  # (tokens,)
+    counts = {
+        name: np.bincount(heaviest[kinds == name])
+        for name in ("CJK", "Latin", "digit")
+        if name in kinds
+    }
     most = [f"{name} {n.argmax()} ({n.max()}/{n.sum()})" for name, n in counts.items()]
     print(f"{say(f'第 {layer} 层', f'layer {layer}')}: {', '.join(most)}")
 # zh: 文字短就全画，否则画最后一个回答的开头
 # en: all of a short text, or the start of the last answer
 shown = max(1, 16 // len(trace.layers)) * l04.TOKENS_PER_ROW
-l04.routing_map(trace, max(0, min(trace.prompt_length - 10, len(trace.texts) - shown)), shown)
+l04.routing_map(
+    trace, max(0, min(trace.prompt_length - 10, len(trace.texts) - shown)), shown
+)
 
 # %% [markdown] lang="zh" key="map-read"
 # 读图：一列一个词元，一行一层。格子里的数字和颜色是权重最大的专家，填得多高，权重就多大；蓝字和蓝线之后是模型自己写的。`␣` 是空格，`↵` 是换行。
@@ -711,9 +821,13 @@ from helpers.engine import on_cpu, open_engine
 
 if models.is_bundled(folder) and on_cpu():
     token_ids = trace.token_ids.tolist()
-    reference = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32
+    )
     others = [routing.capture_transformers(reference, tokenizer, token_ids)]
-    with open_engine(folder, enable_prefix_caching=False, enforce_eager=True, dtype="float32") as llm:
+    with open_engine(
+        folder, enable_prefix_caching=False, enforce_eager=True, dtype="float32"
+    ) as llm:
         others.append(routing.capture_vllm(llm, token_ids))
     for other in others:
         same, difference = routing.agreement(trace, other)
@@ -800,11 +914,19 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss
 # en: the mean of the losses of the micro-batches, and the loss of all their tokens together
 def both_losses(micro_batches, top_k):
     num_experts = micro_batches[0].shape[-1]
-    alone = [load_balancing_loss_func((batch,), num_experts, top_k) for batch in micro_batches]
-    return torch.stack(alone).mean(), load_balancing_loss_func((torch.cat(micro_batches),), num_experts, top_k)
+    alone = [
+        load_balancing_loss_func((batch,), num_experts, top_k)
+        for batch in micro_batches
+    ]
+    return torch.stack(alone).mean(), load_balancing_loss_func(
+        (torch.cat(micro_batches),), num_experts, top_k
+    )
 
 
-arithmetic, prose = torch.tensor([4.0, -4.0]).repeat(100, 1), torch.tensor([-4.0, 4.0]).repeat(100, 1)
+arithmetic, prose = (
+    torch.tensor([4.0, -4.0]).repeat(100, 1),
+    torch.tensor([-4.0, 4.0]).repeat(100, 1),
+)
 micro, overall = both_losses([arithmetic, prose], top_k=1)
 print(f"2 experts, top_k=1: micro-batch {micro:.2f}, global batch {overall:.2f}")
 pooled = load_balancing_loss_func((arithmetic, prose), 2, 1)
@@ -835,7 +957,10 @@ print(f"layer 0, top_k={top_k}: micro-batch {micro:.2f}, global batch {overall:.
 
 # %% key="training"
 folder_of_traces = ROOT / "assets" / "traces"
-runs = {name: np.load(folder_of_traces / f"moe_balance_{name}.npz") for name in ("off", "on")}
+runs = {
+    name: np.load(folder_of_traces / f"moe_balance_{name}.npz")
+    for name in ("off", "on")
+}
 # zh: 不带损失的那次训练，到这里就停了
 # en: the training without the loss was stopped here
 length = len(runs["off"]["step"])
@@ -849,7 +974,9 @@ step = runs["off"]["step"]
 # en: so an expert has at most half
 def shares(run):
     average = run["load"][:length].astype(float)
-    average = np.concatenate([np.full_like(average[:1], 1 / average.shape[-1]), average])
+    average = np.concatenate(
+        [np.full_like(average[:1], 1 / average.shape[-1]), average]
+    )
     # zh: 每一步保留平均的 0.9；隔 5 步记录一次，第一次记录之前只有 1 步
     # en: a step keeps 0.9 of the average; 5 steps to a record, but 1 before the first
     keep = np.full((length, 1, 1), 0.9**5)
@@ -862,8 +989,16 @@ loads = {name: shares(run) for name, run in runs.items()}
 # en: the layer where "off" is least balanced in the end
 layer = int(routing.gini(loads["off"][-20:].mean(0)).argmax())
 figure, axes = figures.figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
-for ax, (name, load), color in zip(axes[:2], loads.items(), ("#bb4400", "#4477aa"), strict=True):
-    ax.stackplot(step, load[:, layer].T, colors=figures.EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
+for ax, (name, load), color in zip(
+    axes[:2], loads.items(), ("#bb4400", "#4477aa"), strict=True
+):
+    ax.stackplot(
+        step,
+        load[:, layer].T,
+        colors=figures.EXPERT_COLOURS,
+        edgecolor="white",
+        linewidth=0.3,
+    )
     title = say(
         f"均衡损失 {name}：第 {layer} 层",
         f"balancing loss {name}: layer {layer}",
@@ -872,7 +1007,9 @@ for ax, (name, load), color in zip(axes[:2], loads.items(), ("#bb4400", "#4477aa
     ax.set(xlim=(0, step[-1]), ylim=(0, 1))
     gini, last = routing.gini(load), load[-20:].mean(0)
     axes[2].plot(step, gini, color=color, linewidth=1)[0].set_label(name)
-    axes[3].plot(step, runs[name]["loss"][:length], color=color, linewidth=1, label=name)
+    axes[3].plot(
+        step, runs[name]["loss"][:length], color=color, linewidth=1, label=name
+    )
     print(f"{name:<4}gini, first step: {gini[0].round(2)}, max: {gini.max(0).round(2)}")
     two = np.sort(load, axis=-1)[..., -2:].sum(-1)  # (records, layers)
     print(f"    two busiest, max: {two.max(0).round(3)}")
@@ -928,10 +1065,14 @@ figure
 
 # %% key="association"
 questions = [
-    "37×46=?", "58×23=?", "84×19=?", "61×17=?", "123+456=?", "什么是 MoE？", "什么是路由器？", "讲个故事。", "你是谁？",
+    "37×46=?", "58×23=?", "84×19=?", "61×17=?", "123+456=?",
+    "什么是 MoE？", "什么是路由器？", "讲个故事。", "你是谁？",
     "What is MoE?", "What does the router do?", "Tell me a story.", "Who are you?",
 ]  # fmt: skip
-traces = [routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160) for text in questions]
+traces = [
+    routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
+    for text in questions
+]
 corpus, untrained = l04.concatenate(traces), []
 # zh: 真正的模型太大，内存里放不下两份
 # en: a real model is too large to be held twice
@@ -941,12 +1082,16 @@ for seed in range(5 if models.is_bundled(folder) else 0):
     for weight in fresh.parameters():
         if weight.dim() > 1:
             nn.init.normal_(weight, std=0.02)  # config.json: initializer_range
-    rows = [routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False) for t in traces]
+    rows = [
+        routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False)
+        for t in traces
+    ]
     untrained.append(l04.concatenate(rows))
 found = l04.class_association(corpus, untrained)
 for name, values in found.items():
     values = values.reshape(-1, len(corpus.layers))  # (draws, layers)
-    print(f"{name:<10} mean {values.mean(0).round(3)}, 95 % quantile {np.quantile(values, 0.95, axis=0).round(3)}")
+    high = np.quantile(values, 0.95, axis=0)
+    print(f"{name:<10} mean {values.mean(0).round(3)}, 95 % quantile {high.round(3)}")
 l04.association_bars(found, corpus.layers)
 
 # %% [markdown] lang="zh" key="association-read"
@@ -962,19 +1107,26 @@ l04.association_bars(found, corpus.layers)
 # %% key="causal"
 from helpers.experts import expert_off
 
-written = np.array([l04.token_class(text) for t in traces for text in t.texts[t.prompt_length :]])
+written = np.array(
+    [l04.token_class(text) for t in traces for text in t.texts[t.prompt_length :]]
+)
 present = [name for name in l04.TOKEN_CLASSES if (written == name).sum() >= 20]
 # zh: 真正的模型层数多：均匀地取四层，每层取最忙的八个专家
-# en: a real model has many layers: take four, spread evenly, and the eight busiest experts in each
+# en: of a real model's many layers four, spread evenly, and the eight busiest experts
 places = np.unique(np.linspace(0, len(corpus.layers) - 1, 4).round().astype(int))
-layers, load = [corpus.layers[place] for place in places], routing.expert_load(corpus)[places]
+layers, load = (
+    [corpus.layers[place] for place in places],
+    routing.expert_load(corpus)[places],
+)
 busiest = np.sort((-load).argsort(axis=-1)[:, :8])
 before = l04.written_losses(model, traces)  # (written tokens,)
 change = np.zeros((*busiest.shape, len(before)))
 for place, column in np.ndindex(busiest.shape):
     with expert_off(model, layers[place], busiest[place, column]):
         change[place, column] = l04.written_losses(model, traces) - before
-rise = np.stack([change[..., written == name].mean(axis=-1) for name in present])  # (classes, layers, experts)
+rise = np.stack(
+    [change[..., written == name].mean(axis=-1) for name in present]
+)  # (classes, layers, experts)
 
 for place, layer in enumerate(layers):
     tokens_of, harm = load[place, busiest[place]], change[place].mean(axis=-1)
@@ -991,7 +1143,9 @@ for place, layer in enumerate(layers):
 # zh: 模型写的每个词元在哪里
 # en: where each written token stands
 ends = [(t.texts, i) for t in traces for i in range(t.prompt_length, len(t.texts))]
-for index, place, column in zip(*np.unravel_index(rise.argsort(axis=None)[:-4:-1], rise.shape), strict=True):
+for index, place, column in zip(
+    *np.unravel_index(rise.argsort(axis=None)[:-4:-1], rise.shape), strict=True
+):
     name, layer, expert = present[index], layers[place], busiest[place, column]
     worst = np.where(written == name, change[place, column], -np.inf).argmax()
     texts, i = ends[worst]
@@ -1027,13 +1181,19 @@ l04.rise_without_expert(rise, present, layers, busiest)
 # zh: 预测下一个词元的，是读到它前一个词元时选中的专家
 # en: the experts that predict a token are those chosen on reading the token before it
 predicting = [t.expert_ids[:, t.prompt_length - 1 : -1] for t in traces]
-predicting = np.concatenate(predicting, axis=1)[places]  # (layers, written tokens, top_k)
-took = (predicting[:, None] == busiest[:, :, None, None]).any(axis=-1)  # (layers, experts, written tokens)
+predicting = np.concatenate(predicting, axis=1)[
+    places
+]  # (layers, written tokens, top_k)
+took = (predicting[:, None] == busiest[:, :, None, None]).any(
+    axis=-1
+)  # (layers, experts, written tokens)
 share = np.stack([took[..., written == name].mean(axis=-1) for name in present])
 
 figure, ax = figures.figure(height=3.2)
 for index, name in enumerate(present):
-    ax.scatter(share[index], rise[index], s=22, alpha=0.8, color=f"C{index}", label=name)
+    ax.scatter(
+        share[index], rise[index], s=22, alpha=0.8, color=f"C{index}", label=name
+    )
 for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
     index, place, column = np.unravel_index(flat, rise.shape)
     x, y, low = share[index, place, column], rise[index, place, column], 0
@@ -1047,7 +1207,13 @@ for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
     # en: labels that are close go under one another
     near = [t for t in ax.texts if abs(t.xy[0] - x) < 0.3 and abs(t.xy[1] - y) < 0.08]
     shift = (-7 if right else 7, 6 - 13 * len(near))
-    ax.annotate(text, (x, y), xytext=shift, textcoords="offset points", ha="right" if right else "left")
+    ax.annotate(
+        text,
+        (x, y),
+        xytext=shift,
+        textcoords="offset points",
+        ha="right" if right else "left",
+    )
     print(text, end="")
     used = took[place, column]
     for label, group in ((say("用到", "used"), used), (say("没用", "unused"), ~used)):
@@ -1080,18 +1246,26 @@ place, column = np.unravel_index(digits.argmax(), digits.shape)
 layer, expert = layers[place], int(busiest[place, column])
 cases = 20 if models.is_bundled(folder) else 1
 problems = {
-    "product": ("×", operator.mul, np.random.default_rng(0).integers(12, 99, (cases, 2))),
+    "product": (
+        "×",
+        operator.mul,
+        np.random.default_rng(0).integers(12, 99, (cases, 2)),
+    ),
     "sum": ("+", operator.add, np.random.default_rng(1).integers(100, 999, (cases, 2))),
 }
 
 
 def answer(text):
-    read_tokens = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
+    read_tokens = routing.capture_conversation(
+        model, tokenizer, [text], max_new_tokens=160
+    )
     return "".join(read_tokens.texts[read_tokens.prompt_length :])
 
 
 def right_answers(sign, of, pairs):
-    return sum(answer(f"{a}{sign}{b}=?").endswith(f"={of(a, b)}") for a, b in pairs.tolist())
+    return sum(
+        answer(f"{a}{sign}{b}=?").endswith(f"={of(a, b)}") for a, b in pairs.tolist()
+    )
 
 
 right, stories = {}, {}
@@ -1104,7 +1278,9 @@ for name, switch in (
     (without, expert_off(model, layer, expert)),
 ):
     with switch:
-        right[name] = {kind: right_answers(*problem) for kind, problem in problems.items()}
+        right[name] = {
+            kind: right_answers(*problem) for kind, problem in problems.items()
+        }
         print(f"{name}:", right[name], "/", cases)
         print("   ", " ".join(answer("37×46=?").split()))
         stories[name] = answer(say("讲个故事。", "Tell me a story."))
@@ -1286,7 +1462,8 @@ import os
 from pathlib import Path
 
 MODEL = os.environ.get("COURSE_MOE_MODEL", "Qwen/Qwen3-30B-A3B")
-TEXT = "混合专家为每个词元选出几个专家。 A mixture of experts picks a few experts for each token. 37×46=1702"
+TEXT = "混合专家为每个词元选出几个专家。 "
+TEXT += "A mixture of experts picks a few experts for each token. 37×46=1702"
 
 
 def expert_load(folder, text):
@@ -1303,9 +1480,13 @@ def expert_load(folder, text):
         # transformers 5.x, 4.x
         logits = output[0] if isinstance(output, tuple) else output
         chosen = logits.topk(model.config.num_experts_per_tok, dim=-1).indices
-        counts.append(chosen.flatten().bincount(minlength=model.config.num_experts).cpu())
+        counts.append(
+            chosen.flatten().bincount(minlength=model.config.num_experts).cpu()
+        )
 
-    gates = [module for name, module in model.named_modules() if name.endswith(".mlp.gate")]
+    gates = [
+        module for name, module in model.named_modules() if name.endswith(".mlp.gate")
+    ]
     hooks = [gate.register_forward_hook(count) for gate in gates]
     with torch.inference_mode():
         model(tokenizer(text, return_tensors="pt").input_ids.to(model.device))
@@ -1322,7 +1503,8 @@ else:
     import matplotlib.pyplot as plt
 
     for layer, row in enumerate(load.tolist()):
-        print(f"layer {layer}: busiest expert {row.index(max(row))} ({max(row)} tokens), never used: {row.count(0)}")
+        busiest = f"busiest expert {row.index(max(row))} ({max(row)} tokens)"
+        print(f"layer {layer}: {busiest}, never used: {row.count(0)}")
     plt.imshow(load, aspect="auto", cmap="viridis")
     plt.xlabel("expert")
     plt.ylabel("layer")

@@ -92,16 +92,35 @@ print("KV cache:", cache.num_gpu_blocks, "×", cache.block_size, "tokens")
 from vllm import SamplingParams
 
 default = llm.get_default_sampling_params()
-recommended = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-print({name: getattr(default, name) for name in ("temperature", "top_p", "top_k", "max_tokens")})
+recommended = json.loads(
+    (folder / "generation_config.json").read_text(encoding="utf-8")
+)
+print(
+    {
+        name: getattr(default, name)
+        for name in ("temperature", "top_p", "top_k", "max_tokens")
+    }
+)
 stops = recommended["eos_token_id"]
 stops = stops if isinstance(stops, list) else [stops]
 print("stop tokens:", [tokenizer.decode([token]) for token in stops])
-assert default.temperature == recommended.get("temperature", 1.0) and default.max_tokens == 16
+assert (
+    default.temperature == recommended.get("temperature", 1.0)
+    and default.max_tokens == 16
+)
 
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
-thinking = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, min_p=0, max_tokens=limit)
-direct = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0, presence_penalty=1.5, max_tokens=limit)
+thinking = SamplingParams(
+    temperature=0.6, top_p=0.95, top_k=20, min_p=0, max_tokens=limit
+)
+direct = SamplingParams(
+    temperature=0.7,
+    top_p=0.8,
+    top_k=20,
+    min_p=0,
+    presence_penalty=1.5,
+    max_tokens=limit,
+)
 
 # %% [markdown] lang="zh" key="params-text"
 # 采样的值和停止词元都来自模型文件夹里的 `generation_config.json`，所以不必像旧教程那样手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在，vLLM 会直接拒绝。要写也该按名字向分词器查。
@@ -151,7 +170,9 @@ question = say(
 introduction = [{"role": "user", "content": question}]
 who = [{"role": "user", "content": say("你是谁？", "Who are you?")}]
 [thoughtful] = llm.chat(introduction, thinking, use_tqdm=False)
-[quick] = llm.chat(who, direct, use_tqdm=False, chat_template_kwargs={"enable_thinking": False})
+[quick] = llm.chat(
+    who, direct, use_tqdm=False, chat_template_kwargs={"enable_thinking": False}
+)
 for output in (thoughtful, quick):
     print(repr(output.outputs[0].text), "|", output.outputs[0].finish_reason)
     print("    thinking:", split(output).thinking)
@@ -175,7 +196,9 @@ assert not tag or split(thoughtful).answer == behind.strip()
 
 # %% key="template" tags=["raw"]
 rendered = {
-    mode: tokenizer.apply_chat_template(who, tokenize=False, add_generation_prompt=True, **arguments)
+    mode: tokenizer.apply_chat_template(
+        who, tokenize=False, add_generation_prompt=True, **arguments
+    )
     for mode, arguments in {
         "default": {},
         "enable_thinking": {"enable_thinking": False},
@@ -222,7 +245,9 @@ def non_thinking_prompt(system, question):
 def non_thinking_prompt(system, question):  # noqa: F811
     turns = [("system", system)] if system is not None else []
     turns.append(("user", question))
-    text = "".join(f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns)
+    text = "".join(
+        f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns
+    )
     return text + "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
@@ -252,12 +277,20 @@ import warnings
 
 context = llm.model_config.max_model_len
 requests = {
-    "prompt": lambda: llm.generate({"prompt_token_ids": [1] * (context + 1)}, thinking, use_tqdm=False),
-    "role": lambda: llm.chat([{"role": "robot", "content": "1"}], thinking, use_tqdm=False),
-    "stop_token_ids": lambda: llm.generate("1", SamplingParams(stop_token_ids=[10**7]), use_tqdm=False),
+    "prompt": lambda: llm.generate(
+        {"prompt_token_ids": [1] * (context + 1)}, thinking, use_tqdm=False
+    ),
+    "role": lambda: llm.chat(
+        [{"role": "robot", "content": "1"}], thinking, use_tqdm=False
+    ),
+    "stop_token_ids": lambda: llm.generate(
+        "1", SamplingParams(stop_token_ids=[10**7]), use_tqdm=False
+    ),
     "temperature": lambda: SamplingParams(temperature=3),
     "max_tokens": lambda: llm.generate(
-        {"prompt_token_ids": [1] * (context - 4)}, SamplingParams(max_tokens=99, ignore_eos=True), use_tqdm=False
+        {"prompt_token_ids": [1] * (context - 4)},
+        SamplingParams(max_tokens=99, ignore_eos=True),
+        use_tqdm=False,
     ),
 }
 for name, request in requests.items():
@@ -292,7 +325,9 @@ for name, request in requests.items():
 def render(question, system=None, **arguments):
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **arguments
+    )
 
 
 # zh: 引擎就在这个进程里，所以拿得到它的调度器
@@ -308,12 +343,21 @@ for question in ("37×46=?", "23×31=?", "5!=?"):
     engine.step()
 for _ in range(steps.max_tokens // 2):
     engine.step()
-names = {request.request_id: request.request_id.split("-")[0] for request in scheduler.running}
+names = {
+    request.request_id: request.request_id.split("-")[0]
+    for request in scheduler.running
+}
 tables = {names[key]: scheduler.kv_cache_manager.get_block_ids(key)[0] for key in names}
-lengths = {names[request.request_id]: request.num_computed_tokens for request in scheduler.running}
+lengths = {
+    names[request.request_id]: request.num_computed_tokens
+    for request in scheduler.running
+}
 while engine.has_unfinished_requests():
     engine.step()
-assert all(len(blocks) == -(-lengths[name] // cache.block_size) for name, blocks in tables.items())
+assert all(
+    len(blocks) == -(-lengths[name] // cache.block_size)
+    for name, blocks in tables.items()
+)
 l05.block_tables(tables, lengths, cache.block_size)
 
 # %% [markdown] lang="zh" key="blocks-read" facts="128"
@@ -359,9 +403,19 @@ import random
 
 cases = int(os.environ.get("COURSE_CASES", 64))
 draw = random.Random(1)
-numbers = [[draw.randint(10, 99) for _ in range((10, 2, 2, 2)[number % 4])] for number in range(max(64, cases))]
-questions = ["×".join(map(str, n)) + "=?" if len(n) == 2 else "+".join(map(str, n)) + "=?" for n in numbers]
-limiter = "max_num_active_reqs" if hasattr(scheduler, "max_num_active_reqs") else "max_num_running_reqs"  # vLLM 0.19
+numbers = [
+    [draw.randint(10, 99) for _ in range((10, 2, 2, 2)[number % 4])]
+    for number in range(max(64, cases))
+]
+questions = [
+    "×".join(map(str, n)) + "=?" if len(n) == 2 else "+".join(map(str, n)) + "=?"
+    for n in numbers
+]
+limiter = (
+    "max_num_active_reqs"
+    if hasattr(scheduler, "max_num_active_reqs")
+    else "max_num_running_reqs"
+)  # vLLM 0.19
 places, spans, step = getattr(scheduler, limiter), {}, 0
 setattr(scheduler, limiter, 4)
 try:
@@ -377,7 +431,10 @@ finally:
 in_order = [spans[str(number)] for number in range(len(spans))]
 # zh: 凑 4 个一批时，一批的步数就是其中最长那个的步数
 # en: a batch of 4 takes as many steps as its longest
-longest = [max(last + 1 - first for first, last in in_order[at : at + 4]) for at in range(0, len(in_order), 4)]
+longest = [
+    max(last + 1 - first for first, last in in_order[at : at + 4])
+    for at in range(0, len(in_order), 4)
+]
 print(say("连续批处理的步数：", "steps with continuous batching:"), step)
 print(say("凑 4 个一批的步数：", "steps with batches of 4:"), sum(longest))
 print(say("省下：", "saved:"), f"{1 - step / sum(longest):.0%}")
@@ -421,7 +478,10 @@ def with_vllm(count):
 single = measure(with_vllm, 1)
 count = max(1, min(cases, int(60 * single / length)))
 estimate = f"{count * length / single:.1f} s"
-print(say(f"{count} 道题一道一道做，约需", f"{count} problems one by one, about"), estimate)
+print(
+    say(f"{count} 道题一道一道做，约需", f"{count} problems one by one, about"),
+    estimate,
+)
 speed = {"vLLM, batch=1": single, f"vLLM, batch={count}": measure(with_vllm, count)}
 for name, value in speed.items():
     print(f"{name:15} {value:8.0f} tokens/s  ×{value / single:.0f}")
@@ -443,16 +503,31 @@ for name, value in speed.items():
 # %% key="position" tags=["raw"]
 import torch
 
-starts = {"Once a cat met": "Tell me a story in two sentences.", "从前有一只": "讲一个两句话的小故事。"}
-texts = [render(question, enable_thinking=False) + start for start, question in starts.items()]
+starts = {
+    "Once a cat met": "Tell me a story in two sentences.",
+    "从前有一只": "讲一个两句话的小故事。",
+}
+texts = [
+    render(question, enable_thinking=False) + start
+    for start, question in starts.items()
+]
 everything = SamplingParams(max_tokens=1, temperature=0, logprobs=-1)
 outputs = llm.generate(texts, everything, use_tqdm=False)
-positions = {start: output.outputs[0].logprobs[0] for start, output in zip(starts, outputs, strict=True)}
+positions = {
+    start: output.outputs[0].logprobs[0]
+    for start, output in zip(starts, outputs, strict=True)
+}
 for start, logprobs in positions.items():
     best = sorted(logprobs.values(), key=lambda entry: entry.rank)[:6]
-    shown = ", ".join(f"{entry.decoded_token!r} {torch.tensor(entry.logprob).exp():.3f}" for entry in best)
+    shown = ", ".join(
+        f"{entry.decoded_token!r} {torch.tensor(entry.logprob).exp():.3f}"
+        for entry in best
+    )
     print(f"{start}… {shown} ({len(logprobs)} tokens)")
-    assert abs(sum(torch.tensor(entry.logprob).exp() for entry in logprobs.values()) - 1) < 0.01
+    assert (
+        abs(sum(torch.tensor(entry.logprob).exp() for entry in logprobs.values()) - 1)
+        < 0.01
+    )
 
 # %% [markdown] lang="zh" key="settings-text"
 # 读输出：第一段后面像样的有三种，第二段有五种，其余两千多个词元加起来几乎为零（真实的模型，候选要多得多）。
@@ -471,9 +546,13 @@ from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
 # zh: 按 vLLM 的次序：温度、min-p、top-k、top-p；logprobs 的形状是 (1, vocab)
 # en: in vLLM's order: temperature, min-p, top-k, top-p; logprobs is (1, vocab)
 def next_token(logprobs, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    logits = keep_min_p(logprobs / temperature, min_p) if min_p else logprobs / temperature
+    logits = (
+        keep_min_p(logprobs / temperature, min_p) if min_p else logprobs / temperature
+    )
     logits = keep_top_k(logits, top_k) if top_k else logits
-    return (keep_top_p(logits, top_p) if top_p < 1 else logits).softmax(dim=-1)  # (1, vocab)
+    return (keep_top_p(logits, top_p) if top_p < 1 else logits).softmax(
+        dim=-1
+    )  # (1, vocab)
 
 
 # zh: 从概率最大的排起
@@ -492,7 +571,11 @@ for ax, (name, chosen) in zip(axes, settings.items(), strict=True):
     probabilities = next_token(logprobs, **chosen)[0]
     ax.bar(range(6), next_token(logprobs)[0, :6], color="#dddddd", width=0.85)
     ax.bar(range(6), probabilities[:6], color="#4477aa", width=0.5)
-    ax.set_xticks(range(6), [figures.printable(entry.decoded_token.encode()) for _, entry in entries[:6]], rotation=60)
+    ax.set_xticks(
+        range(6),
+        [figures.printable(entry.decoded_token.encode()) for _, entry in entries[:6]],
+        rotation=60,
+    )
     left = int((probabilities > 0).sum())
     ax.set_title(say(f"{name}：剩 {left} 个", f"{name}: {left} left"))
 axes[0].set_ylabel(say("概率", "probability"))
@@ -520,7 +603,10 @@ for name, chosen in settings.items():
     [output] = llm.generate([texts[0]], params, use_tqdm=False)
     drawn = Counter(completion.token_ids[0] for completion in output.outputs)
     expected = next_token(logprobs, **chosen)[0]
-    pairs = [(drawn[token] / draws, expected[place].item()) for place, (token, _) in enumerate(entries)]
+    pairs = [
+        (drawn[token] / draws, expected[place].item())
+        for place, (token, _) in enumerate(entries)
+    ]
     shown = "  ".join(f"{real:.2f} / {formula:.2f}" for real, formula in pairs[:3])
     print(f"{shown}  {name}")
     # zh: 剪掉的从不出现；其余的偏差不到五个标准差
@@ -546,10 +632,16 @@ SamplingExplorer(positions, model=folder.name)
 # Try it before you read on. Here are three cuts on both texts, with the number of tokens left. Guess first: which of them is still right at the other position?
 
 # %% key="explorer-answer" tags=["extra"]
-for name, chosen in {"min-p 0.1": {"min_p": 0.1}, "top-k 3": {"top_k": 3}, "top-p 0.8": {"top_p": 0.8}}.items():
+for name, chosen in {
+    "min-p 0.1": {"min_p": 0.1},
+    "top-k 3": {"top_k": 3},
+    "top-p 0.8": {"top_p": 0.8},
+}.items():
     left = []
     for found in positions.values():
-        scores = torch.tensor([sorted((entry.logprob for entry in found.values()), reverse=True)])  # (1, vocab)
+        scores = torch.tensor(
+            [sorted((entry.logprob for entry in found.values()), reverse=True)]
+        )  # (1, vocab)
         left.append(int((next_token(scores, temperature=2, **chosen) > 0).sum()))
     print(f"{name}: {left}")
 
@@ -611,10 +703,18 @@ l05.ex2.check(top_p_filter)
 watch = SamplingParams(temperature=0, max_tokens=min(limit or 60, 60), logprobs=3)
 figure, axes = figures.figure(1, 2, height=2.0, sharey=True, width_ratios=[1, 3])
 for ax, enabled in zip(axes, (False, True), strict=True):
-    [output] = llm.generate([render("37×46=?", enable_thinking=enabled)], watch, use_tqdm=False)
+    [output] = llm.generate(
+        [render("37×46=?", enable_thinking=enabled)], watch, use_tqdm=False
+    )
     one = output.outputs[0]
-    chosen = [step[token] for token, step in zip(one.token_ids, one.logprobs, strict=True)]
-    ax.bar(range(len(chosen)), [torch.tensor(entry.logprob).exp() for entry in chosen], color="#77aadd")
+    chosen = [
+        step[token] for token, step in zip(one.token_ids, one.logprobs, strict=True)
+    ]
+    ax.bar(
+        range(len(chosen)),
+        [torch.tensor(entry.logprob).exp() for entry in chosen],
+        color="#77aadd",
+    )
     labels = [figures.printable(entry.decoded_token.encode()) for entry in chosen]
     ax.set_xticks(range(len(chosen)), labels, rotation=90, fontsize=7)
     ax.set_title(f"{folder.name}, enable_thinking={enabled}")
@@ -640,7 +740,11 @@ import re
 
 from vllm.sampling_params import StructuredOutputsParams
 
-schema = {"type": "object", "properties": {"product": {"type": "integer"}}, "required": ["product"]}
+schema = {
+    "type": "object",
+    "properties": {"product": {"type": "integer"}},
+    "required": ["product"],
+}
 capital = say("法国的首都是哪里？", "What is the capital of France?")
 constraints = {
     capital: {"choice": say("巴黎 伦敦 东京", "Paris London Tokyo").split()},
@@ -648,14 +752,22 @@ constraints = {
     "23×31=?": {"json": schema},
 }
 for question, constraint in constraints.items():
-    params = SamplingParams(temperature=0, max_tokens=64, structured_outputs=StructuredOutputsParams(**constraint))
-    [output] = llm.generate([render(question, enable_thinking=False)], params, use_tqdm=False)
+    params = SamplingParams(
+        temperature=0,
+        max_tokens=64,
+        structured_outputs=StructuredOutputsParams(**constraint),
+    )
+    [output] = llm.generate(
+        [render(question, enable_thinking=False)], params, use_tqdm=False
+    )
     text = output.outputs[0].text
     print(question, constraint, "→", " ".join(text.split()))
     if "choice" in constraint:
         assert text in constraint["choice"]
 form = StructuredOutputsParams(**constraints["37×46=?"])
-params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit, structured_outputs=form)
+params = SamplingParams(
+    temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit, structured_outputs=form
+)
 [output] = llm.generate([render("37×46=?")], params, use_tqdm=False)
 print("enable_thinking=True:", split(output))
 if split(output).thinking and split(output).finished:
@@ -694,14 +806,18 @@ import transformers
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 transformers.utils.logging.disable_progress_bar()
-model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(device)
+model = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, dtype=torch.bfloat16
+).to(device)
 # zh: 在左边补齐，新词元才好接在右边
 # en: padded on the left, so that new tokens follow on the right
 padded = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
 
 
 def with_transformers(number):
-    batch = padded(prompts[:number], return_tensors="pt", padding=True, add_special_tokens=False).to(device)
+    batch = padded(
+        prompts[:number], return_tensors="pt", padding=True, add_special_tokens=False
+    ).to(device)
     greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     model.generate(**batch, max_new_tokens=length, min_new_tokens=length, **greedy)
 
@@ -710,7 +826,9 @@ with_transformers(1)
 # zh: 一道一道地做，量十秒就够
 # en: one by one, ten seconds are enough
 few = max(1, min(count, int(10 * measure(with_transformers, 1) / length)))
-speed["transformers, batch=1"] = measure(lambda number: [with_transformers(1) for _ in range(number)], few)
+speed["transformers, batch=1"] = measure(
+    lambda number: [with_transformers(1) for _ in range(number)], few
+)
 speed[f"transformers, batch={count}"] = measure(with_transformers, count)
 # zh: 把内存还回去
 # en: give its memory back
@@ -718,9 +836,17 @@ model = None
 ratio = speed[f"vLLM, batch={count}"] / speed[f"transformers, batch={count}"]
 print(f"batch={count}: vLLM / transformers = {ratio:.1f}")
 figure, ax = figures.figure(height=1.8)
-bars = ax.barh(range(len(speed)), speed.values(), color=["#4477aa" if "vLLM" in name else "#dddddd" for name in speed])
+bars = ax.barh(
+    range(len(speed)),
+    speed.values(),
+    color=["#4477aa" if "vLLM" in name else "#dddddd" for name in speed],
+)
 ax.bar_label(bars, fmt="%.0f", padding=4)
-ax.set(yticks=range(len(speed)), yticklabels=speed, xlabel=f"tokens/s ({folder.name}, {device})")
+ax.set(
+    yticks=range(len(speed)),
+    yticklabels=speed,
+    xlabel=f"tokens/s ({folder.name}, {device})",
+)
 ax.invert_yaxis()
 figure
 
@@ -741,7 +867,10 @@ bandwidth, context = 1008e9, 1024
 # en: bytes of the input embedding; a table shared with the output is read all the same
 embedding = 2 * config["vocab_size"] * config["hidden_size"]
 table = 0 if config["tie_word_embeddings"] else embedding
-read, kv_cache = catalogue.weight_bytes(config) - table, context * catalogue.kv_bytes_per_token(config)
+read, kv_cache = (
+    catalogue.weight_bytes(config) - table,
+    context * catalogue.kv_bytes_per_token(config),
+)
 fit = catalogue.fits(config, 24 * 2**30, context)
 most = int((fit.usable - fit.weights - fit.other) / kv_cache)
 at_once = range(1, most + 1)
@@ -758,7 +887,9 @@ ax.set(
     xlabel=say("同时的请求数", "requests at once"),
     ylabel=say("tokens/s 的上限", "tokens/s, upper bound"),
     ylim=(0, None),
-    title=say("Qwen3-8B，bf16，24 GiB：算出来的", "Qwen3-8B in bf16 on 24 GiB, computed"),
+    title=say(
+        "Qwen3-8B，bf16，24 GiB：算出来的", "Qwen3-8B in bf16 on 24 GiB, computed"
+    ),
 )
 ax.legend(loc="upper left")
 figure

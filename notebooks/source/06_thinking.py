@@ -68,7 +68,9 @@ from vllm import SamplingParams
 
 
 def render(messages, prompt=True, **arguments):
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **arguments)
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=prompt, **arguments
+    )
 
 
 def user(content):
@@ -87,7 +89,10 @@ pairs = {
     "enable_thinking=False": (render(ask), render(ask, enable_thinking=False)),
     "ensure_thinking=False": (render(ask), render(ask, ensure_thinking=False)),
     "/no_think": (render(ask), render([user("37×46=? /no_think")])),
-    say("历史里有思考", "a thought in the history"): (render(plain), render(with_thought)),
+    say("历史里有思考", "a thought in the history"): (
+        render(plain),
+        render(with_thought),
+    ),
     say("有历史，关掉思考", "history, thinking off"): (
         render(plain),
         render(plain, enable_thinking=False),
@@ -98,7 +103,9 @@ pairs = {
     ),
     say("同上，另带 reasoning_content", "the same with reasoning_content"): (
         last,
-        render([plain[0], assistant("1702", reasoning_content="37×40=1480")], prompt=False),
+        render(
+            [plain[0], assistant("1702", reasoning_content="37×40=1480")], prompt=False
+        ),
     ),
     say("同上，另带 reasoning", "the same with reasoning"): (
         last,
@@ -106,7 +113,9 @@ pairs = {
     ),
 }
 for case, (before, after) in pairs.items():
-    lines = difflib.ndiff(before.splitlines(keepends=True), after.splitlines(keepends=True))
+    lines = difflib.ndiff(
+        before.splitlines(keepends=True), after.splitlines(keepends=True)
+    )
     changes = [f"    {line[0]} {line[2:]!r}" for line in lines if line[0] in "+-"]
     print(case, *(changes or [say("    （相同）", "    (equal)")]), sep="\n")
 assert render(ask) == render(ask, ensure_thinking=False)
@@ -178,7 +187,9 @@ for key in ("reasoning", "reasoning_content"):
 ids, end = list(whole.outputs[0].token_ids), tokenizer.convert_tokens_to_ids("</think>")
 middle = ids.index(end) if end in ids else len(ids) - 1
 for tokens in (max(1, middle // 2), middle + 3):
-    [output] = llm.chat(ask, SamplingParams(**greedy, max_tokens=tokens), use_tqdm=False)
+    [output] = llm.chat(
+        ask, SamplingParams(**greedy, max_tokens=tokens), use_tqdm=False
+    )
     print(f"max_tokens={tokens}: {output.outputs[0].finish_reason}, {split(output)}")
 
 # %% [markdown] lang="zh" key="ex1-text"
@@ -299,12 +310,18 @@ closings = {
     say("只补标签", "tag only"): "\n</think>\n\n",
     say("报告里的那句话", "the report's sentence"): f"\n\n{sentence}\n</think>\n\n",
 }
-[first] = llm.generate([render(ask)], SamplingParams(**greedy, max_tokens=32), use_tqdm=False)
+[first] = llm.generate(
+    [render(ask)], SamplingParams(**greedy, max_tokens=32), use_tqdm=False
+)
 for name, closing in closings.items():
     text = render(ask) + first.outputs[0].text
     if "</think>" not in first.outputs[0].text:
         text += closing
-    [second] = llm.generate([text], SamplingParams(**greedy, max_tokens=min(limit or 60, 60)), use_tqdm=False)
+    [second] = llm.generate(
+        [text],
+        SamplingParams(**greedy, max_tokens=min(limit or 60, 60)),
+        use_tqdm=False,
+    )
     print(f"{name}: {second.outputs[0].text!r}")
 
 # %% [markdown] lang="zh" key="problems-text" facts="30"
@@ -333,7 +350,10 @@ from helpers.lessons.texts import texts
 
 draw = random.Random("lesson 06")
 most = int(os.environ.get("COURSE_CASES", 120))
-problems = [draw_problem(("chain", "chain", "product")[i % 3], draw, test=True) for i in range(most)]
+problems = [
+    draw_problem(("chain", "chain", "product")[i % 3], draw, test=True)
+    for i in range(most)
+]
 print(*(f"{problem.expression}=?" for problem in problems[:3]), sep="   ")
 
 
@@ -341,7 +361,9 @@ def run(problems, sampling, budget=None, thinking=True):
     params = SamplingParams(**sampling, max_tokens=limit, thinking_token_budget=budget)
     conversations = [[user(f"{problem.expression}=?")] for problem in problems]
     template = {"enable_thinking": thinking}
-    return llm.chat(conversations, params, chat_template_kwargs=template, use_tqdm=False)
+    return llm.chat(
+        conversations, params, chat_template_kwargs=template, use_tqdm=False
+    )
 
 
 # zh: 第一次调用是热身
@@ -351,12 +373,16 @@ start = time.perf_counter()
 trial = run(problems[:32], recommended)
 seconds = (time.perf_counter() - start) / len(trial)
 thoughts = [len(output.outputs[0].token_ids) for output in trial]
-budgets = sorted({max(1, round(max(thoughts) * part / 8)) for part in (1, 2, 3, 4, 5, 6)})
+budgets = sorted(
+    {max(1, round(max(thoughts) * part / 8)) for part in (1, 2, 3, 4, 5, 6)}
+)
 runs = 2 * (len(budgets) + 2)
 room = 50 if models.is_bundled(folder) else 900  # s
 count = max(1, min(most, int(room / (runs * seconds))))
 estimate = f"{runs * count * seconds:.0f} s"
-plan = say(f"{runs} 轮，每轮 {count} 道题，约需", f"{runs} runs of {count} problems, about")
+plan = say(
+    f"{runs} 轮，每轮 {count} 道题，约需", f"{runs} runs of {count} problems, about"
+)
 print(plan, estimate)
 print("budgets:", budgets)
 if count < 30:
@@ -399,7 +425,10 @@ def wilson(right, total, z=1.96):
 # en: p-value of so uneven a split, or a more uneven one, of what only one way got right
 def sign_test(first, second):
     total = first + second
-    return min(1, 2 * sum(math.comb(total, k) for k in range(min(first, second) + 1)) / 2**total)
+    return min(
+        1,
+        2 * sum(math.comb(total, k) for k in range(min(first, second) + 1)) / 2**total,
+    )
 
 
 names = {"greedy": say("贪心", "greedy"), "sampled": say("温度 0.6", "temperature 0.6")}
@@ -409,16 +438,24 @@ for name, sampling in (("greedy", greedy), ("sampled", recommended)):
     for budget in ("off", *budgets, None):
         cut = budget if isinstance(budget, int) else None
         outputs = run(problems[:count], sampling, cut, thinking=budget != "off")
-        right = [is_right(out, problem.result) for out, problem in zip(outputs, problems, strict=False)]
+        right = [
+            is_right(out, problem.result)
+            for out, problem in zip(outputs, problems, strict=False)
+        ]
         tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / count
-        measured[name, budget], verdicts[name, budget] = (sum(right) / count, tokens), right
+        measured[name, budget], verdicts[name, budget] = (
+            (sum(right) / count, tokens),
+            right,
+        )
         low, high = wilson(sum(right), count)
         share = f"{sum(right) / count:4.0%} [{low:4.0%}, {high:4.0%}]"
         print(f"{share} {tokens:4.0f} tokens | budget {budget!s:4} | {names[name]}")
 whole, alone = ("greedy", None), say("只有它答对：", "only this one right:")
 for other in (("greedy", "off"), ("sampled", None)):
     pairs = list(zip(verdicts[whole], verdicts[other], strict=True))
-    first, second = (sum(pair == only for pair in pairs) for only in ((True, False), (False, True)))
+    first, second = (
+        sum(pair == only for pair in pairs) for only in ((True, False), (False, True))
+    )
     for (name, budget), number in ((whole, first), (other, second)):
         print(alone, number, f"| budget {budget} | {names[name]}")
     print(f"p = {sign_test(first, second):.2g}")
@@ -430,11 +467,22 @@ figure, axes = figures.figure(1, 2, height=2.9, sharey=True)
 for name, color, marker in (("greedy", "#4477aa", "o"), ("sampled", "#ee8866", "s")):
     points = [measured[name, budget] for budget in (*budgets, None)]
     bounds = [wilson(round(share * count), count) for share, _ in points]
-    errors = [[max(0, s - low) for (s, _), (low, _) in zip(points, bounds, strict=True)],
-              [max(0, high - s) for (s, _), (_, high) in zip(points, bounds, strict=True)]]  # fmt: skip
-    places = [place + (0.12 if marker == "s" else -0.12) for place in range(len(points))]
+    bounded = list(zip(points, bounds, strict=True))
+    below = [max(0, share - low) for (share, _), (low, _) in bounded]
+    errors = [below, [max(0, high - share) for (share, _), (_, high) in bounded]]
+    places = [
+        place + (0.12 if marker == "s" else -0.12) for place in range(len(points))
+    ]
     shares = [share for share, _ in points]
-    axes[0].errorbar(places, shares, errors, fmt=f"{marker}-", color=color, capsize=2, label=names[name])
+    axes[0].errorbar(
+        places,
+        shares,
+        errors,
+        fmt=f"{marker}-",
+        color=color,
+        capsize=2,
+        label=names[name],
+    )
     axes[1].plot([tokens for _, tokens in points], shares, f"{marker}-", color=color)
     off, cost = measured[name, "off"]
     label = say(f"{names[name]}，不思考", f"{names[name]}, no thinking")
@@ -527,7 +575,14 @@ def choose_budget(accuracy, share):
 # %% key="ex2-solution" tags=["solution"]
 def choose_budget(accuracy, share):  # noqa: F811
     enough = share * accuracy[None]
-    return min((budget for budget, value in accuracy.items() if budget is not None and value >= enough), default=None)
+    return min(
+        (
+            budget
+            for budget, value in accuracy.items()
+            if budget is not None and value >= enough
+        ),
+        default=None,
+    )
 
 
 # %% key="ex2-check"
@@ -546,14 +601,22 @@ l06.ex2.check(choose_budget, accuracy)
 
 # %% key="recall" tags=["extra", "varies"]
 capitals = texts()["capitals"]["pairs"][:most]
-questions = [say(f"{zh}的首都是哪里？", f"What is the capital of {en}?") for zh, _, en, _ in capitals]
+questions = [
+    say(f"{zh}的首都是哪里？", f"What is the capital of {en}?")
+    for zh, _, en, _ in capitals
+]
 cities = [say(zh, en) for _, zh, _, en in capitals]
 conversations = [[user(question)] for question in questions]
 for enabled in (True, False):
     params = SamplingParams(**recommended, max_tokens=limit)
     template = {"enable_thinking": enabled}
-    outputs = llm.chat(conversations, params, chat_template_kwargs=template, use_tqdm=False)
-    right = sum(city in (split(out).answer or "") for out, city in zip(outputs, cities, strict=True))
+    outputs = llm.chat(
+        conversations, params, chat_template_kwargs=template, use_tqdm=False
+    )
+    right = sum(
+        city in (split(out).answer or "")
+        for out, city in zip(outputs, cities, strict=True)
+    )
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / len(outputs)
     # zh: 答对的题数，平均每题的词元数
     # en: right answers, and tokens of an answer on average
@@ -578,7 +641,10 @@ for enabled in (True, False):
 # Each conversation below has some turns of products and then asks "What if I add 37?". One way drops the thoughts, as the template does; the other sends them back as they were.
 
 # %% key="history" tags=["varies"]
-talks = [[draw_problem("product", draw, test=True) for _ in range(4)] for _ in range(min(count, 40))]
+talks = [
+    [draw_problem("product", draw, test=True) for _ in range(4)]
+    for _ in range(min(count, 40))
+]
 plus = user(say("再加 37 呢？", "What if I add 37?"))
 ways = {
     "dropped": say("去掉思考", "thoughts dropped"),
@@ -592,14 +658,20 @@ for rounds in (1, 2, 4):
         for talk in talks:
             text = ""
             for problem in talk[:rounds]:
-                thought = f"<think>\n{problem.thought}\n</think>\n\n" if way == "sent" else ""
-                reply = f"{thought}{problem.expression}={problem.result}"
-                text += (
-                    f"<|im_start|>user\n{problem.expression}=?<|im_end|>\n<|im_start|>assistant\n{reply}<|im_end|>\n"
+                thought = (
+                    f"<think>\n{problem.thought}\n</think>\n\n" if way == "sent" else ""
                 )
+                reply = f"{thought}{problem.expression}={problem.result}"
+                text += f"<|im_start|>user\n{problem.expression}=?<|im_end|>\n"
+                text += f"<|im_start|>assistant\n{reply}<|im_end|>\n"
             prompts.append(text + render([plus]))
-        outputs = llm.generate(prompts, SamplingParams(**greedy, max_tokens=limit), use_tqdm=False)
-        right = [is_right(out, talk[rounds - 1].result + 37) for out, talk in zip(outputs, talks, strict=True)]
+        outputs = llm.generate(
+            prompts, SamplingParams(**greedy, max_tokens=limit), use_tqdm=False
+        )
+        right = [
+            is_right(out, talk[rounds - 1].result + 37)
+            for out, talk in zip(outputs, talks, strict=True)
+        ]
         length = sum(len(output.prompt_token_ids) for output in outputs) / len(outputs)
         turns_back[rounds, way] = sum(right) / len(right)
         print(f"{rounds} | {sum(right):2}/{len(right)} | {length:3.0f} | {ways[way]}")

@@ -163,7 +163,10 @@ print(f"\n{model.id} | context: {model.max_model_len} tokens")
 
 # %% key="completions-curl" tags=["raw", "varies"]
 sampling = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0, "seed": 0}
-body = json.dumps({"model": server.model, "prompt": "37×46=?", "max_tokens": 16, **sampling}, ensure_ascii=False)
+body = json.dumps(
+    {"model": server.model, "prompt": "37×46=?", "max_tokens": 16, **sampling},
+    ensure_ascii=False,
+)
 print(body)
 # !curl -s $BASE_URL/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
 
@@ -204,17 +207,32 @@ import httpx
 
 messages = [{"role": "user", "content": "37×46=?"}]
 root = server.base_url.removesuffix("/v1")
-ids = httpx.post(f"{root}/tokenize", json={"model": server.model, "messages": messages}).json()["tokens"]
-prompt = httpx.post(f"{root}/detokenize", json={"model": server.model, "tokens": ids}).json()["prompt"]
-print(repr(prompt))
-thinking, extra = {"temperature": 0.6, "top_p": 0.95, "seed": 0}, {"top_k": 20, "min_p": 0}
-room = model.max_model_len - len(ids)
-completion = client.completions.create(
-    model=server.model, prompt=prompt, max_tokens=limit or room, **thinking, extra_body=extra
+thinking, extra = (
+    {"temperature": 0.6, "top_p": 0.95, "seed": 0},
+    {"top_k": 20, "min_p": 0},
 )
-print(repr(completion.choices[0].text))
-print("prompt_tokens:", completion.usage.prompt_tokens)
-assert completion.usage.prompt_tokens == len(ids)
+rendered = httpx.post(
+    f"{root}/tokenize", json={"model": server.model, "messages": messages}
+)
+if rendered.is_error:
+    print(
+        say(
+            "这台服务器只开放 /v1：套模板这一步跳过。",
+            "only /v1 is open here: the template is skipped",
+        )
+    )
+else:
+    ids = rendered.json()["tokens"]
+    asked = {"model": server.model, "tokens": ids}
+    prompt = httpx.post(f"{root}/detokenize", json=asked).json()["prompt"]
+    print(repr(prompt))
+    room = limit or model.max_model_len - len(ids)
+    completion = client.completions.create(
+        model=server.model, prompt=prompt, max_tokens=room, **thinking, extra_body=extra
+    )
+    print(repr(completion.choices[0].text))
+    print("prompt_tokens:", completion.usage.prompt_tokens)
+    assert completion.usage.prompt_tokens == len(ids)
 
 # %% [markdown] lang="zh" key="chat-text"
 # 现在它回答了，思考和答案在同一个字符串里：这个端点从不拆分。`top_k` 和 `min_p` 不是 OpenAI 的参数，在客户端里要放进 `extra_body`；在 curl 的 JSON 里和别的字段并排写。
@@ -239,7 +257,10 @@ assert completion.usage.prompt_tokens == len(ids)
 # Guess first: which two fields of the reply will hold thought and answer?
 
 # %% key="chat-curl" tags=["raw", "varies"]
-body = json.dumps({"model": server.model, "messages": messages, "max_tokens": limit, **sampling}, ensure_ascii=False)
+body = json.dumps(
+    {"model": server.model, "messages": messages, "max_tokens": limit, **sampling},
+    ensure_ascii=False,
+)
 print(body)
 # !curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
 
@@ -274,11 +295,17 @@ print(body)
 
 # %% key="chat"
 def reasoning_of(message):
-    return getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
+    return getattr(message, "reasoning", None) or getattr(
+        message, "reasoning_content", None
+    )
 
 
 reply = client.chat.completions.create(
-    model=server.model, messages=messages, max_tokens=limit, **thinking, extra_body=extra
+    model=server.model,
+    messages=messages,
+    max_tokens=limit,
+    **thinking,
+    extra_body=extra,
 )
 message = reply.choices[0].message
 print("reasoning:", repr(reasoning_of(message)))
@@ -357,7 +384,11 @@ def non_thinking_request(model, question):  # noqa: F811
         "temperature": 0.7,
         "top_p": 0.8,
         "presence_penalty": 1.5,
-        "extra_body": {"top_k": 20, "min_p": 0, "chat_template_kwargs": {"enable_thinking": False}},
+        "extra_body": {
+            "top_k": 20,
+            "min_p": 0,
+            "chat_template_kwargs": {"enable_thinking": False},
+        },
     }
 
 
@@ -379,7 +410,11 @@ history = []
 for question in ("37×46=?", say("再加 10 呢？", "What if I add 10?")):
     history.append({"role": "user", "content": question})
     reply = client.chat.completions.create(
-        model=server.model, messages=history, max_tokens=limit, **thinking, extra_body=extra
+        model=server.model,
+        messages=history,
+        max_tokens=limit,
+        **thinking,
+        extra_body=extra,
     )
     answer = (reply.choices[0].message.content or "").strip()
     history.append({"role": "assistant", "content": answer})
@@ -423,7 +458,10 @@ list(stream(2))
 arrived, start = [], time.perf_counter()
 for chunk in stream(limit):
     for choice in chunk.choices:
-        for field, text in (("reasoning", reasoning_of(choice.delta)), ("content", choice.delta.content)):
+        for field, text in (
+            ("reasoning", reasoning_of(choice.delta)),
+            ("content", choice.delta.content),
+        ):
             if text:
                 arrived.append((1000 * (time.perf_counter() - start), field, text))
 for field in ("reasoning", "content"):
@@ -435,8 +473,12 @@ print(f"{arrived[0][0]:.0f} ms |", len(arrived), "|", chunk.usage.completion_tok
 # %% key="stream-figure" tags=["varies"]
 figure, ax = figures.figure(height=2.6)
 for field, colour in (("reasoning", "#77aadd"), ("content", "#ee8866")):
-    points = [(moment, n) for n, (moment, kind, _) in enumerate(arrived, 1) if kind == field]
-    ax.plot(*zip(*points, strict=True), "o", markersize=3, color=colour, label=field) if points else None
+    points = [
+        (moment, n) for n, (moment, kind, _) in enumerate(arrived, 1) if kind == field
+    ]
+    ax.plot(
+        *zip(*points, strict=True), "o", markersize=3, color=colour, label=field
+    ) if points else None
 ax.axvline(arrived[0][0], color="#222222", linestyle="--", linewidth=1)
 note = say("首个词元的时间：", "time to first token: ") + f"{arrived[0][0]:.0f} ms"
 ax.text(arrived[0][0], len(arrived), f"  {note}", va="top")
@@ -528,20 +570,33 @@ def calculator(expression):
 
 
 text = {"type": "string", "description": say("算式，例如 3+4", "for example 37*46")}
-parameters = {"type": "object", "properties": {"expression": text}, "required": ["expression"]}
+parameters = {
+    "type": "object",
+    "properties": {"expression": text},
+    "required": ["expression"],
+}
 does = say("计算一个算式。", "Computes an arithmetic expression.")
 function = {"name": "calculator", "description": does, "parameters": parameters}
 for tools in ([], [{"type": "function", "function": function}]):
     talk = [{"role": "user", "content": "1234×567=?"}]
     for _ in range(4):
         reply = client.chat.completions.create(
-            model=server.model, messages=talk, tools=tools or None, max_tokens=limit, **thinking, extra_body=extra
+            model=server.model,
+            messages=talk,
+            tools=tools or None,
+            max_tokens=limit,
+            **thinking,
+            extra_body=extra,
         )
         message = reply.choices[0].message
         if not message.tool_calls:
             break
         calls = [call.model_dump() for call in message.tool_calls]
-        turn = {"role": "assistant", "content": message.content or "", "tool_calls": calls}
+        turn = {
+            "role": "assistant",
+            "content": message.content or "",
+            "tool_calls": calls,
+        }
         talk.append(turn | {"reasoning_content": reasoning_of(message) or ""})
         for call in message.tool_calls:
             result = calculator(**json.loads(call.function.arguments))
@@ -616,15 +671,26 @@ l07.ex3.check(join_tool_calls)
 off = {"chat_template_kwargs": {"enable_thinking": False}}
 number = {"type": "integer", "minimum": 0, "maximum": 9999}
 schema = {"type": "object", "properties": {"product": number}, "required": ["product"]}
-json_schema = {"type": "json_schema", "json_schema": {"name": "product", "schema": schema}}
+json_schema = {
+    "type": "json_schema",
+    "json_schema": {"name": "product", "schema": schema},
+}
 for name, constraint in {
-    "choice": {"extra_body": off | {"structured_outputs": {"choice": ["1702", "1802"]}}},
+    "choice": {
+        "extra_body": off | {"structured_outputs": {"choice": ["1702", "1802"]}}
+    },
     "regex": {"extra_body": off | {"structured_outputs": {"regex": r"\d{4}"}}},
     "JSON": {"extra_body": off, "response_format": json_schema},
     "guided_choice": {"extra_body": off | {"guided_choice": ["1702", "1802"]}},
 }.items():
     reply = client.chat.completions.create(
-        model=server.model, messages=messages, max_tokens=64, temperature=0.7, top_p=0.8, seed=0, **constraint
+        model=server.model,
+        messages=messages,
+        max_tokens=64,
+        temperature=0.7,
+        top_p=0.8,
+        seed=0,
+        **constraint,
     )
     print(f"{name:14} {reply.choices[0].message.content!r}")
     # zh: guided_choice 不起作用，什么都可能
@@ -658,7 +724,12 @@ import math
 
 reply = client.chat.completions.create(
     model=server.model,
-    messages=[{"role": "user", "content": say("给我讲个小故事吧。", "Tell me a little story.")}],
+    messages=[
+        {
+            "role": "user",
+            "content": say("给我讲个小故事吧。", "Tell me a little story."),
+        }
+    ],
     max_tokens=40,
     temperature=0.7,
     seed=1,
@@ -672,12 +743,24 @@ for x, token in enumerate(tokens):
     for rival in token.top_logprobs:
         chosen = rival.token == token.token
         marker, colour = ("o", "#bb4400") if chosen else ("_", "#4477aa")
-        ax.plot(x, math.exp(rival.logprob), marker, color=colour, markersize=6 if chosen else 10)
+        ax.plot(
+            x,
+            math.exp(rival.logprob),
+            marker,
+            color=colour,
+            markersize=6 if chosen else 10,
+        )
 ax.set_xticks(range(len(tokens)), [token.token.replace("\n", "↵") for token in tokens])
 for label in ax.get_xticklabels():
     label.set_rotation(90 if len(label.get_text()) > 1 else 0)
-title = say("选中的词元（圆点）和竞争者（短横）", "chosen token (dot) and its rivals (dashes)")
-ax.set(ylabel=say("概率", "probability"), ylim=(-0.05, 1.1), title=f"{server.model}: {title}")
+title = say(
+    "选中的词元（圆点）和竞争者（短横）", "chosen token (dot) and its rivals (dashes)"
+)
+ax.set(
+    ylabel=say("概率", "probability"),
+    ylim=(-0.05, 1.1),
+    title=f"{server.model}: {title}",
+)
 figure
 
 # %% [markdown] lang="zh" key="endpoints-text" facts="0.2"
@@ -700,9 +783,16 @@ for path in ("/health", "/version"):
     print(path, answer.status_code, answer.text)
 metrics = server.metrics()
 print("/metrics:", metrics.scope)
-for name in ("prompt_tokens_total", "generation_tokens_total", "request_success_total", "num_requests_running"):
+for name in (
+    "prompt_tokens_total",
+    "generation_tokens_total",
+    "request_success_total",
+    "num_requests_running",
+):
     print(f"  {name:25} {metrics[name]:.0f}")
-assert metrics["generation_tokens_total"] > 0 and (server.attached or metrics["num_requests_running"] == 0)
+assert metrics["generation_tokens_total"] > 0 and (
+    server.attached or metrics["num_requests_running"] == 0
+)
 
 # %% [markdown] lang="zh" key="log-text"
 # ## 日志怎么读（选读）
@@ -715,7 +805,13 @@ assert metrics["generation_tokens_total"] > 0 and (server.attached or metrics["n
 # When something is wrong, look at the log first. Guess: how many tokens does the KV cache hold? One line of the log tells.
 
 # %% key="log" tags=["extra", "raw", "varies"]
-wanted = ("KV cache size", "Starting vLLM", "startup complete", "POST /v1/chat", "Avg generation throughput")
+wanted = (
+    "KV cache size",
+    "Starting vLLM",
+    "startup complete",
+    "POST /v1/chat",
+    "Avg generation throughput",
+)
 if not server.attached:
     lines = server.log_tail(10**6).splitlines()
     for phrase in wanted:
@@ -750,20 +846,38 @@ if not server.attached:
 
 # %% key="key" tags=["extra", "raw", "varies"]
 refused, keys = {}, {"API_KEY": server.api_key, "wrong": "wrong", "-": ""}
-for path, name in (("/v1/models", "API_KEY"), ("/v1/models", "wrong"), ("/health", "-"), ("/metrics", "-")):
+for path, name in (
+    ("/v1/models", "API_KEY"),
+    ("/v1/models", "wrong"),
+    ("/health", "-"),
+    ("/metrics", "-"),
+):
     key = keys[name]
-    answer = httpx.get(root + path, headers={"Authorization": f"Bearer {key}"} if key else {})
+    answer = httpx.get(
+        root + path, headers={"Authorization": f"Bearer {key}"} if key else {}
+    )
     refused[path, name] = answer.status_code == 401
     print(f"{path:20} {name:7} -> {answer.status_code}")
 for path in ("/v1/chat/completions", "/tokenize", "/invocations"):
-    body = {"model": server.model, "messages": messages, "max_tokens": 32, **thinking, **off}
+    body = {
+        "model": server.model,
+        "messages": messages,
+        "max_tokens": 32,
+        **thinking,
+        **off,
+    }
     answer = httpx.post(root + path, json=body, timeout=60)
     print(f"{path:20} {'-':7} -> {answer.status_code} {answer.text[:50]}")
     refused[path, "-"] = answer.status_code == 401
-written = answer.json()["choices"][0]["message"]["content"] if answer.is_success else None
+written = (
+    answer.json()["choices"][0]["message"]["content"] if answer.is_success else None
+)
 print("/invocations:", repr(written))
 if not server.attached:
-    assert list(refused.values()) == [False, True, False, False, True, False, False] and written
+    assert (
+        list(refused.values()) == [False, True, False, False, True, False, False]
+        and written
+    )
 
 # %% [markdown] lang="zh" key="remote-text"
 # 密钥只管 `/v1` 这样的几个开头（[源码](https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/middleware/authenticate.py)）。别的路径谁都能用：`/metrics`、`/tokenize`、`/version` 能读，而 `/invocations` 不要密钥就**替任何人生成**。所以密钥不是门：服务器只监听 `127.0.0.1`，要给别人用，前面得有一层只放行 `/v1`、做 https 和限流的反向代理。密钥也不加密：走 http 时，密钥和对话都是明文；它不分用户，不限次数。
@@ -880,8 +994,13 @@ for name, change in {
         print(f"{name}: 200, prompt_tokens: {reply.usage.prompt_tokens}")
     except openai.APIStatusError as error:
         print(f"{name}: {error}")
-authorization = {"Authorization": f"Bearer {server.api_key}", "Content-Type": "application/json"}
-answer = httpx.post(f"{server.base_url}/chat/completions", content='{"model": }', headers=authorization)
+authorization = {
+    "Authorization": f"Bearer {server.api_key}",
+    "Content-Type": "application/json",
+}
+answer = httpx.post(
+    f"{server.base_url}/chat/completions", content='{"model": }', headers=authorization
+)
 print(f"JSON: {answer.status_code} {answer.text}")
 
 # %% [markdown] lang="zh" key="copy-text" facts="500 503 429 408"
@@ -922,10 +1041,10 @@ class NoAnswer(RuntimeError):
 
 
 def no_connection(error):
-    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    """What to say of an APIConnectionError: nobody there, or gone in mid-answer."""
     why = error.__cause__ or error
     if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
-        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+        return f"No answer from {SHOWN}: the connection broke off ({why})"
     return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
@@ -1001,10 +1120,10 @@ class NoAnswer(RuntimeError):
 
 
 def no_connection(error):
-    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    """What to say of an APIConnectionError: nobody there, or gone in mid-answer."""
     why = error.__cause__ or error
     if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
-        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+        return f"No answer from {SHOWN}: the connection broke off ({why})"
     return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
@@ -1114,10 +1233,10 @@ class NoAnswer(RuntimeError):
 
 
 def no_connection(error):
-    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    """What to say of an APIConnectionError: nobody there, or gone in mid-answer."""
     why = error.__cause__ or error
     if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
-        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+        return f"No answer from {SHOWN}: the connection broke off ({why})"
     return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
@@ -1223,10 +1342,10 @@ class NoAnswer(RuntimeError):
 
 
 def no_connection(error):
-    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    """What to say of an APIConnectionError: nobody there, or gone in mid-answer."""
     why = error.__cause__ or error
     if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
-        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+        return f"No answer from {SHOWN}: the connection broke off ({why})"
     return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 
@@ -1383,12 +1502,26 @@ if __name__ == "__main__":
 # When memory runs out, the system kills the engine. Guess first: how does a stream end that had already begun? With which status, and with a `[DONE]` or not? This cell does kill the engine of its own server; on a server that belongs to others it refuses.
 
 # %% key="killed" tags=["extra", "raw", "varies"]
-endless = good | {"stream": True, "max_tokens": model.max_model_len - 64, "ignore_eos": True}
+endless = good | {
+    "stream": True,
+    "max_tokens": model.max_model_len - 64,
+    "ignore_eos": True,
+}
 lines, broken = [], None
 if server.attached:
-    print(say("这台服务器别人也在用：不杀。", "this server belongs to others too: not killed"))
+    print(
+        say(
+            "这台服务器别人也在用：不杀。",
+            "this server belongs to others too: not killed",
+        )
+    )
 else:
-    with httpx.stream("POST", f"{server.base_url}/chat/completions", json=endless, headers=authorization) as answer:
+    with httpx.stream(
+        "POST",
+        f"{server.base_url}/chat/completions",
+        json=endless,
+        headers=authorization,
+    ) as answer:
         try:
             for line in filter(None, answer.iter_lines()):
                 lines.append(line)
@@ -1399,7 +1532,9 @@ else:
         except httpx.RemoteProtocolError as error:
             broken = error
     print(answer.status_code, *lines[-3:], broken or "", sep="\n")
-    assert answer.status_code == 200 and (broken or (lines[-1] == "data: [DONE]" and '"error"' in lines[-2]))
+    assert answer.status_code == 200 and (
+        broken or (lines[-1] == "data: [DONE]" and '"error"' in lines[-2])
+    )
 
 # %% [markdown] lang="zh" key="stop-text"
 # 状态码是 200，最后一行是 `[DONE]`，和正常结束一模一样；只有倒数第二行说出了错。自己读流的程序必须检查 `error`；`openai` 客户端会替你检查，抛出 `APIError`。在 vLLM 0.19 上，连接会直接断掉。服务器进程随后自己退出，课程的看守确保什么都不留下。

@@ -54,7 +54,9 @@ bounded = {"max_num_queued_reqs": 64} if Server.knows("max_num_queued_reqs") els
 server = Server(max_num_seqs=32, **bounded, enable_prompt_tokens_details=True)
 server.start()
 os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server.model)
-client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=300)
+client = AsyncOpenAI(
+    base_url=server.base_url, api_key=server.api_key, max_retries=0, timeout=300
+)
 # zh: 最多同时发几个请求
 # en: how many requests at once, at most
 most = min(64, server.concurrency_limit)
@@ -76,7 +78,12 @@ most = min(64, server.concurrency_limit)
 # %% key="together" tags=["varies"]
 import itertools
 
-fixed = {"model": server.model, "max_tokens": 64, "temperature": 0.6, "extra_body": {"ignore_eos": True, "top_k": 20}}
+fixed = {
+    "model": server.model,
+    "max_tokens": 64,
+    "temperature": 0.6,
+    "extra_body": {"ignore_eos": True, "top_k": 20},
+}
 numbers = itertools.count(1000)
 
 
@@ -92,7 +99,12 @@ async def one_by_one(count):
 
 
 async def together(count):
-    await asyncio.gather(*(client.completions.create(prompt=prompt, **fixed) for prompt in new_prompts(count)))
+    await asyncio.gather(
+        *(
+            client.completions.create(prompt=prompt, **fixed)
+            for prompt in new_prompts(count)
+        )
+    )
 
 
 # zh: 第一个请求总要慢些，不计时
@@ -122,7 +134,9 @@ for way in (one_by_one, together):
 async def one_request(prompt, gate):
     async with gate:
         start, moments = time.perf_counter(), []
-        async for chunk in await client.completions.create(prompt=prompt, stream=True, **fixed):
+        async for chunk in await client.completions.create(
+            prompt=prompt, stream=True, **fixed
+        ):
             if chunk.choices:
                 moments.append(time.perf_counter())
     between = (moments[-1] - moments[0]) / (fixed["max_tokens"] - 1)
@@ -131,12 +145,21 @@ async def one_request(prompt, gate):
 
 async def measure(concurrency, count):
     gate, start = asyncio.Semaphore(concurrency), time.perf_counter()
-    timings = await asyncio.gather(*(one_request(prompt, gate) for prompt in new_prompts(count)))
+    timings = await asyncio.gather(
+        *(one_request(prompt, gate) for prompt in new_prompts(count))
+    )
     seconds = time.perf_counter() - start
     # zh: 各取中位数
     # en: the median of each
-    first, between, whole = (sorted(column)[count // 2] for column in zip(*timings, strict=True))
-    return {"tokens/s": count * fixed["max_tokens"] / seconds, "first": first, "between": between, "whole": whole}
+    first, between, whole = (
+        sorted(column)[count // 2] for column in zip(*timings, strict=True)
+    )
+    return {
+        "tokens/s": count * fixed["max_tokens"] / seconds,
+        "first": first,
+        "between": between,
+        "whole": whole,
+    }
 
 
 # %% [markdown] lang="zh" key="sweep-text"
@@ -155,7 +178,9 @@ for level in levels:
     # zh: 别的程序只会让它变慢，所以留最快的一次
     # en: other programs can only slow it down, so the fastest run is kept
     best = curves[level] = max(runs, key=lambda run: run["tokens/s"])
-    parts = [f"{name} {1000 * best[name]:6.1f} ms" for name in ("first", "between", "whole")]
+    parts = [
+        f"{name} {1000 * best[name]:6.1f} ms" for name in ("first", "between", "whole")
+    ]
     print(f"{level:3} | {best['tokens/s']:6.0f} tokens/s", *parts, sep=" | ")
 
 # %% [markdown] lang="zh" key="limit-text"
@@ -184,7 +209,11 @@ for level in levels:
 
 # %% key="limit"
 config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
-weights, per_token, bandwidth = catalogue.weight_bytes(config), catalogue.kv_bytes_per_token(config), 384 * 21e9 / 8
+weights, per_token, bandwidth = (
+    catalogue.weight_bytes(config),
+    catalogue.kv_bytes_per_token(config),
+    384 * 21e9 / 8,
+)
 room = 23.5 * GIB * catalogue.GPU_SHARE - weights - 1.5 * GIB
 fitting = int(room // (1024 * per_token))
 # zh: 一步要读的字节：除输入嵌入以外的全部权重
@@ -207,7 +236,9 @@ for n in (1, 8, fitting):
     print(f"{n:3} | <= {bound(n):4.0f} tokens/s | {1000 * n / bound(n):.1f} ms")
 
 # %% key="curves" tags=["varies"]
-where = say("共用", "shared") if server.attached else "CPU" if engine.on_cpu() else "GPU"
+where = (
+    say("共用", "shared") if server.attached else "CPU" if engine.on_cpu() else "GPU"
+)
 measured = say("实测", "measured")
 titles = {
     "tokens/s": say("吞吐量，tokens/s", "throughput, tokens/s"),
@@ -216,7 +247,9 @@ titles = {
 }
 figure, axes = figures.figure(1, 4, height=2.7)
 for ax, (name, title) in zip(axes, titles.items(), strict=False):
-    values = [curves[level][name] * (1 if name == "tokens/s" else 1000) for level in levels]
+    values = [
+        curves[level][name] * (1 if name == "tokens/s" else 1000) for level in levels
+    ]
     ax.plot(levels, values, "o-", color="#4477aa")
     ax.set(title=f"{title}\n{server.model}, {where}, {measured}")
 many = range(1, fitting + 1)
@@ -276,7 +309,9 @@ def latency_doubles(curves):  # noqa: F811
 # %% key="ex1-check" tags=["extra"]
 l08.ex1.check(latency_doubles)
 found = latency_doubles({level: curve["whole"] for level, curve in curves.items()})
-print(say("上面的测量里：", "in the measurement above:"), "?" if found is ... else found)
+print(
+    say("上面的测量里：", "in the measurement above:"), "?" if found is ... else found
+)
 
 # %% [markdown] lang="zh" key="watch-text"
 # ## 看服务器怎么排
@@ -297,7 +332,9 @@ print(say("上面的测量里：", "in the measurement above:"), "?" if found is
 async def watch(samples, ended):
     start = time.perf_counter()
     while not ended.is_set():
-        samples.append((time.perf_counter() - start, await asyncio.to_thread(server.metrics)))
+        samples.append(
+            (time.perf_counter() - start, await asyncio.to_thread(server.metrics))
+        )
         await asyncio.sleep(0.03)
 
 
@@ -323,7 +360,13 @@ assert server.attached or grown == sum(lengths)
 moments = [moment for moment, _ in samples]
 figure, axes = figures.figure(1, 2, height=2.6)
 for name, style in (("running", "-"), ("waiting", "--")):
-    axes[0].step(moments, [values[f"num_requests_{name}"] for _, values in samples], style, where="post", label=name)
+    axes[0].step(
+        moments,
+        [values[f"num_requests_{name}"] for _, values in samples],
+        style,
+        where="post",
+        label=name,
+    )
 axes[0].axhline(32, color="#222222", linewidth=0.8)
 title = say(
     f"请求数（{after.scope}）；横线：--max-num-seqs",
@@ -335,7 +378,11 @@ axes[0].legend()
 # en: nothing is drawn for a server without this metric
 usage = [100 * values.get("kv_cache_usage_perc", float("nan")) for _, values in samples]
 axes[1].step(moments, usage, where="post", color="#bb4400")
-axes[1].set(xlabel=say("秒", "seconds"), title=say("KV 缓存占用，%", "KV cache in use, %"), ylim=0)
+axes[1].set(
+    xlabel=say("秒", "seconds"),
+    title=say("KV 缓存占用，%", "KV cache in use, %"),
+    ylim=0,
+)
 figure
 
 # %% [markdown] lang="zh" key="prefix-text"
@@ -365,17 +412,28 @@ for form in ("table + question", "question + table"):
     # en: new each time, so that the first request finds nothing
     text = f"{time.time_ns()} {table}"
     for question in ("37×46=?", "12×34=?", "55×66=?"):
-        talk = [{"role": "system", "content": text}, {"role": "user", "content": question}]
+        talk = [
+            {"role": "system", "content": text},
+            {"role": "user", "content": question},
+        ]
         if form == "question + table":
             talk = [{"role": "user", "content": f"{question} {text}"}]
         reply = await client.chat.completions.create(
-            model=server.model, messages=talk, max_tokens=4, temperature=0.7, top_p=0.8, extra_body=off
+            model=server.model,
+            messages=talk,
+            max_tokens=4,
+            temperature=0.7,
+            top_p=0.8,
+            extra_body=off,
         )
         details = reply.usage.prompt_tokens_details
         cached.setdefault(form, []).append(details.cached_tokens if details else None)
-    print(f"{form} | prompt_tokens: {reply.usage.prompt_tokens} | cached_tokens: {cached[form]}")
+    tokens = reply.usage.prompt_tokens
+    print(f"{form} | prompt_tokens: {tokens} | cached_tokens: {cached[form]}")
 if server.is_bundled and not server.attached:
-    assert cached["table + question"][1:] == [256, 256] and not any(cached["question + table"])
+    assert cached["table + question"][1:] == [256, 256] and not any(
+        cached["question + table"]
+    )
 
 # %% [markdown] lang="zh" key="bench-text"
 # 开头相同才算数：问题放在前面，一个块也命不中。所以提示词要先写不变的，再写变的；时间、用户名这类东西不要放在最前面。
@@ -402,12 +460,14 @@ from pathlib import Path
 
 def bench(seed):
     with tempfile.TemporaryDirectory() as folder:
-        words = "bench serve --backend openai --dataset-name random --random-input-len 80 --random-output-len 64"
+        words = "bench serve --backend openai --dataset-name random"
+        words += " --random-input-len 80 --random-output-len 64"
         # zh: 每次换一批提示词
         # en: other prompts each time
         words += f" --seed {seed}"
-        words += " --num-prompts 64 --max-concurrency 16 --ignore-eos --temperature 0.6 --save-result"
-        words += f" --base-url {server.base_url.removesuffix('/v1')} --model {server.model} --result-dir {folder}"
+        words += " --num-prompts 64 --max-concurrency 16 --ignore-eos --temperature 0.6"
+        words += f" --base-url {server.base_url.removesuffix('/v1')}"
+        words += f" --model {server.model} --save-result --result-dir {folder}"
         vllm = Path(sys.executable).with_name("vllm")
         settings = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
         command = [vllm, *words.split(), "--tokenizer", models.course_model()]
@@ -449,7 +509,11 @@ if not server.attached:
 # %% key="timeout" tags=["raw", "varies"]
 import openai
 
-[context] = [entry.max_model_len async for entry in client.models.list() if entry.id == server.model]
+[context] = [
+    entry.max_model_len
+    async for entry in client.models.list()
+    if entry.id == server.model
+]
 try:
     await client.with_options(timeout=0.2).completions.create(
         prompt=new_prompts(1)[0], **fixed | {"max_tokens": context - 200}
@@ -496,8 +560,12 @@ async def crowd(client, at_once, count=96):
         async with gate:
             return await client.completions.create(prompt=prompt, **fixed)
 
-    results = await asyncio.gather(*map(ask, new_prompts(count)), return_exceptions=True)
-    refused = [result for result in results if isinstance(result, openai.InternalServerError)]
+    results = await asyncio.gather(
+        *map(ask, new_prompts(count)), return_exceptions=True
+    )
+    refused = [
+        result for result in results if isinstance(result, openai.InternalServerError)
+    ]
     good, bad = count - len(refused), len(refused)
     told = say(f"答上 {good} 个，拒绝 {bad} 个", f"{good} answered, {bad} refused")
     print(f"at_once={at_once}, max_retries={client.max_retries}: {told}")
@@ -507,9 +575,16 @@ async def crowd(client, at_once, count=96):
 
 
 if server.attached:
-    print(say("别人也在用这台服务器：这里不做。", "others use this server: not done here"))
+    print(
+        say("别人也在用这台服务器：这里不做。", "others use this server: not done here")
+    )
 elif not bounded:
-    print(say("这个 vLLM 没有 --max-num-queued-reqs。", "this vLLM has no --max-num-queued-reqs"))
+    print(
+        say(
+            "这个 vLLM 没有 --max-num-queued-reqs。",
+            "this vLLM has no --max-num-queued-reqs",
+        )
+    )
 else:
     assert await crowd(client, 96) > 0
     assert await crowd(client, 64) == 0
@@ -666,6 +741,13 @@ async def ask(client, question, max_tokens):
     return read_reply(reply)[1]
 
 
+def retry_after(error):
+    """Seconds that the server asks to wait, 60 at most; 0 where it names none."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    said = headers.get("retry-after", "")[:9]
+    return min(60, int(said)) if said.isascii() and said.isdigit() else 0
+
+
 async def ask_again(client, question, max_tokens, attempts, pause, patience):
     """As ask(), trying again what may pass: at most once after a timeout."""
     timeouts = 0
@@ -686,7 +768,9 @@ async def ask_again(client, question, max_tokens, attempts, pause, patience):
                 may_pass = status in (408, 429) or status >= 500
             if attempt == attempts or not may_pass:
                 raise
-        await asyncio.sleep(min(30, pause * 2**attempt) * random.uniform(0.5, 1.5))
+            least = retry_after(error)
+        growing = min(30, pause * 2**attempt) * random.uniform(0.5, 1.5)
+        await asyncio.sleep(max(least, growing))
 
 
 def answered(path, questions):
@@ -828,8 +912,10 @@ server.stop()
 # %% key="arithmetic"
 print(
     say(
-        "模型       显卡               每张卡的权重   每个词元在每张卡上的 KV   装得下的词元",
-        "model      cards              weights a card   KV a token and card    tokens that fit",
+        "模型       显卡               每张卡的权重   每个词元在每张卡上的 KV   "
+        "装得下的词元",
+        "model      cards              weights a card   KV a token and card    "
+        "tokens that fit",
     )
 )
 for name, memory, tp, pp in (
@@ -874,11 +960,18 @@ import re
 if not server.attached and models.is_bundled():
     single = re.search(r"KV cache size: ([\d,]+) tokens", server.log_tail(10**6))[1]
     with Server(tensor_parallel_size=2) as parallel:
-        double = re.search(r"KV cache size: ([\d,]+) tokens", parallel.log_tail(10**6))[1]
+        double = re.search(r"KV cache size: ([\d,]+) tokens", parallel.log_tail(10**6))[
+            1
+        ]
         local = openai.OpenAI(base_url=parallel.base_url, api_key=parallel.api_key)
         talk = [{"role": "user", "content": "37×46=?"}]
         reply = local.chat.completions.create(
-            model=parallel.model, messages=talk, temperature=0.6, top_p=0.95, seed=0, extra_body={"top_k": 20}
+            model=parallel.model,
+            messages=talk,
+            temperature=0.6,
+            top_p=0.95,
+            seed=0,
+            extra_body={"top_k": 20},
         )
         print("TP 2:", reply.choices[0].message.content.strip())
         print("KV cache | TP 1:", single, "tokens | TP 2:", double, "tokens")

@@ -55,7 +55,10 @@ from helpers.lessons.lA1 import recipe
 folders = {name: models.find_checkpoint(name) for name in recipe.MODELS}
 for name, folder in folders.items():
     config = Checkpoint(folder).config
-    total, active = catalogue.parameters(config), catalogue.parameters(config, active=True)
+    total, active = (
+        catalogue.parameters(config),
+        catalogue.parameters(config, active=True),
+    )
     megabytes = (folder / "model.safetensors").stat().st_size / 1e6
     # zh: 参数，一个词元用到的参数，bf16 的文件大小
     # en: parameters, those that one token uses, size of the file in bf16
@@ -86,8 +89,11 @@ samples += [lA1.honest(rng, language=lang)]
 for sample in samples:
     kind = sample.task
     print(f"{kind:<8} {sample.messages[-1]['content']}")
-    print(f"{'':8} <think> {sample.thought.replace(chr(10), '; ')} </think>  {sample.answer}")
-    assert sample.expected is None or sample.answer.rstrip("。.").endswith(sample.expected)
+    thought = sample.thought.replace("\n", "; ")
+    print(f"{'':8} <think> {thought} </think>  {sample.answer}")
+    assert sample.expected is None or sample.answer.rstrip("。.").endswith(
+        sample.expected
+    )
 
 # %% [markdown] lang="zh" key="samples-read" facts="11"
 # 读输出：算术的思考里写着中间结果，最后一步就是答案；问首都、问课程的思考只是一句客套话，什么也没算。第 06 课里“思考对算术有用，对回忆没用”，就是这样**造出来的**。真正的 Qwen3 没有人这样规定；它的思考从后训练里来。
@@ -111,11 +117,23 @@ for sample in samples:
 import numpy as np
 
 numbers = range(10, 100)
-held_out_map = np.array([[lA1.held_out(a, b) for b in numbers] for a in numbers])  # (90, 90)
+held_out_map = np.array(
+    [[lA1.held_out(a, b) for b in numbers] for a in numbers]
+)  # (90, 90)
 assert (held_out_map == held_out_map.T).all() and lA1.held_out(37, 46)
 figure, axes = figures.figure(1, 2, height=3.4, width_ratios=(1, 1.6))
-axes[0].imshow(held_out_map, cmap="Blues", origin="lower", extent=(10, 100, 10, 100), interpolation="nearest")
-axes[0].set(title=say("a × b：深色的留出", "a × b: dark squares are held out"), xlabel="a", ylabel="b")
+axes[0].imshow(
+    held_out_map,
+    cmap="Blues",
+    origin="lower",
+    extent=(10, 100, 10, 100),
+    interpolation="nearest",
+)
+axes[0].set(
+    title=say("a × b：深色的留出", "a × b: dark squares are held out"),
+    xlabel="a",
+    ylabel="b",
+)
 axes[1].bar(numbers, held_out_map.mean(axis=1), width=1, color="#77aadd")
 axes[1].axhline(1 / 8, color="#222222", linestyle="--", linewidth=1)
 share = f"{held_out_map.mean():.1%}"
@@ -200,11 +218,18 @@ shipped = transformers.AutoTokenizer.from_pretrained(folders["qwen3-tiny"])
 # zh: 和检查点里的那个一块不差
 # en: the one in the checkpoint, piece by piece
 assert tokenizer.get_vocab() == shipped.get_vocab()
-for text in ("37×46=1702", "什么是混合专家？", "What is a mixture of experts?", "麒麟", "unicorn"):
+for text in (
+    "37×46=1702",
+    "什么是混合专家？",
+    "What is a mixture of experts?",
+    "麒麟",
+    "unicorn",
+):
     ids = tokenizer.encode(text)
     # zh: 字符数 → 词元数：每个词元
     # en: characters → tokens: each of them
-    print(f"{len(text):>3} → {len(ids):>2}: {' | '.join(tokenizer.decode([i]) for i in ids)}")
+    pieces = " | ".join(tokenizer.decode([i]) for i in ids)
+    print(f"{len(text):>3} → {len(ids):>2}: {pieces}")
 assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 
 # %% [markdown] lang="zh" key="tokenizer-read"
@@ -234,7 +259,11 @@ for piece in (tokenizer.decode([i]) for i in range(len(tokenizer))):
 for _ in range(1000):
     sample = lA1.draw(rng)
     ids, start, _ = recipe.encode(sample, tokenizer, rng)
-    lengths[sample.task] = lengths.get(sample.task, np.zeros(3)) + (1, start, len(ids) - start)
+    lengths[sample.task] = lengths.get(sample.task, np.zeros(3)) + (
+        1,
+        start,
+        len(ids) - start,
+    )
 lengths = dict(sorted(lengths.items(), key=lambda item: item[1][0]))
 count, prompt, written = np.array(list(lengths.values())).T
 assert sum(kinds.values()) == 2560 and kinds[digits] == 10
@@ -245,10 +274,16 @@ for row, value in enumerate(kinds.values()):
     axes[0].text(value + 20, row, value, va="center")
 axes[1].barh(list(lengths), count / 10, color="#77aadd")
 axes[1].set(title=say("占样本的份额，%", "share of the samples, %"))
-axes[2].barh(list(lengths), prompt / count, color="#dddddd", label=say("提示词", "prompt"))
+axes[2].barh(
+    list(lengths), prompt / count, color="#dddddd", label=say("提示词", "prompt")
+)
 label = say("要模型写的", "written by the model")
-axes[2].barh(list(lengths), written / count, left=prompt / count, color="#44bb99", label=label)
-axes[2].set(title=say("平均一条样本的词元数", "tokens of a sample, on average"), yticklabels=[])
+axes[2].barh(
+    list(lengths), written / count, left=prompt / count, color="#44bb99", label=label
+)
+axes[2].set(
+    title=say("平均一条样本的词元数", "tokens of a sample, on average"), yticklabels=[]
+)
 axes[2].legend(loc="upper right", fontsize=8)
 figure
 
@@ -289,14 +324,22 @@ from copy import copy, deepcopy
 
 thought = lA1.think_chain([17, 25, 8])
 sample = lA1.Sample("chain", [lA1.user("17+25+8=?")], thought, "17+25+8=50")
-names = [say("不算损失", "no loss"), say("算损失", "loss"), say("强行写上，不算", "forced, no loss")]
+names = [
+    say("不算损失", "no loss"),
+    say("算损失", "loss"),
+    say("强行写上，不算", "forced, no loss"),
+]
 colours = ["#dddddd", "#44bb99", "#ee8866"]
 figure, axes = figures.figure(4, 1, height=5.4)
 for ax, mode in zip(axes, ("thinking", "cut", "soft", "non-thinking"), strict=True):
     # zh: 写法由配方随机决定：找一个正好给出它的种子
     # en: the recipe draws the mode: look for a seed that gives it
     seeds = (random.Random(seed) for seed in range(1000))
-    rng = next(rng for rng in seeds if recipe.choose_mode(deepcopy(sample), copy(rng))[0] == mode)
+    rng = next(
+        rng
+        for rng in seeds
+        if recipe.choose_mode(deepcopy(sample), copy(rng))[0] == mode
+    )
     ids, start, silent = recipe.encode(deepcopy(sample), tokenizer, rng)
     for place, token in enumerate(ids):
         kind = 0 if place < start else 2 if place in silent else 1
@@ -307,7 +350,10 @@ for ax, mode in zip(axes, ("thinking", "cut", "soft", "non-thinking"), strict=Tr
     title = say(f"{mode}：从 {first} 起算损失", f"{mode}: loss from {first} on")
     ax.set(title=title, yticks=[], xticks=[], xlim=(-0.6, 62.6))
     ax.spines[["left", "bottom"]].set_visible(False)
-handles = [axes[3].bar(0, 0, color=c, label=name) for name, c in zip(names, colours, strict=True)]
+handles = [
+    axes[3].bar(0, 0, color=c, label=name)
+    for name, c in zip(names, colours, strict=True)
+]
 axes[3].legend(handles=handles, loc="lower right")
 figure
 
@@ -349,7 +395,9 @@ def make_targets(ids, start, silent):
 
 # %% key="ex2-solution" tags=["solution"]
 def make_targets(ids, start, silent):  # noqa: F811
-    return [ids[i] if i >= start and i not in silent else -100 for i in range(1, len(ids))]
+    return [
+        ids[i] if i >= start and i not in silent else -100 for i in range(1, len(ids))
+    ]
 
 
 # %% key="ex2-check"
@@ -379,7 +427,9 @@ import torch.nn.functional as F
 # en: for matrices this small a second thread costs more than it brings
 torch.set_num_threads(1)
 transformers.utils.logging.disable_progress_bar()
-trained = transformers.AutoModelForCausalLM.from_pretrained(folders["qwen3-tiny"], dtype=torch.float32)
+trained = transformers.AutoModelForCausalLM.from_pretrained(
+    folders["qwen3-tiny"], dtype=torch.float32
+)
 untrained = recipe.build_model("qwen3-tiny", tokenizer)
 # zh: 64 条样本，按长度排好
 # en: 64 samples, sorted by length
@@ -387,10 +437,16 @@ chunks = list(recipe.batches(step=0, tokenizer=tokenizer, seed=123))
 for name, model in (("untrained", untrained), ("trained", trained)):
     with torch.no_grad():
         sums = [
-            F.cross_entropy(model(input_ids).logits.flatten(0, 1), targets.flatten(), reduction="sum")
+            F.cross_entropy(
+                model(input_ids).logits.flatten(0, 1),
+                targets.flatten(),
+                reduction="sum",
+            )
             for input_ids, targets in chunks
         ]
-    loss = (sum(sums) / sum(int((targets != -100).sum()) for _, targets in chunks)).item()
+    loss = (
+        sum(sums) / sum(int((targets != -100).sum()) for _, targets in chunks)
+    ).item()
     # zh: 损失，以及正确词元的概率（几何平均）
     # en: the loss, and the probability of the right token (geometric mean)
     print(f"{name:<10} {loss:.3f} {math.exp(-loss):.2%}")
@@ -425,8 +481,13 @@ for step, label in (
 ):
     axes[0].axvline(step, color="#222222", linestyle=":", linewidth=1)
     axes[0].text(step - 40, 3, label, ha="right")
-shares = [100 * recipe.schedule(int(step), recipe.STEPS["qwen3-moe-tiny"]) for step in log["step"]]
-title = say("qwen3-moe-tiny：每个词元的损失，nat", "qwen3-moe-tiny: loss, nats per token")
+shares = [
+    100 * recipe.schedule(int(step), recipe.STEPS["qwen3-moe-tiny"])
+    for step in log["step"]
+]
+title = say(
+    "qwen3-moe-tiny：每个词元的损失，nat", "qwen3-moe-tiny: loss, nats per token"
+)
 axes[0].set(title=title, xlabel=say("步数", "step"), yscale="log")
 axes[1].plot(log["step"], shares, color="#bb4400")
 title = say("学习率，占峰值的 %", "learning rate, % of its peak")
@@ -444,7 +505,10 @@ figure
 # Now the experts. Two guesses first: without balance, how unequal do their shares become? Is there an expert that gets next to no token?
 
 # %% key="load"
-logs = {name: np.load(ROOT / "assets" / "traces" / f"moe_balance_{name}.npz") for name in ("on", "off")}
+logs = {
+    name: np.load(ROOT / "assets" / "traces" / f"moe_balance_{name}.npz")
+    for name in ("on", "off")
+}
 length, steps = len(logs["off"]["step"]), logs["on"]["step"]
 figure, axes = figures.figure(2, 4, height=4.4, sharex=True, sharey=True)
 labels = {"on": say("有均衡", "with balance"), "off": say("没有均衡", "without")}
@@ -457,12 +521,17 @@ for row, (name, label) in zip(axes, labels.items(), strict=True):
         ax.set_title(say(f"第 {layer} 层，{label}", f"layer {layer}, {label}"))
     busiest, rarest = 8 * load[-1].max(axis=1), load[-1].min(axis=1)
     print(label)
-    print(say("    最忙的是平均的几倍：", "    busiest over equal share:"), busiest.round(2))
+    print(
+        say("    最忙的是平均的几倍：", "    busiest over equal share:"),
+        busiest.round(2),
+    )
     print(say("    最少的份额，%：", "    smallest share, %:"), (100 * rarest).round(2))
     loss = logs[name]["loss"][length - 10 : length].mean()
     print(say("    最后 50 步的损失：", "    loss, last 50 steps:"), f"{loss:.3f}")
 figure.supxlabel(say("步数", "step"), fontsize=9)
-share = say("（词元，名次）的份额，滑动平均", "share of (token, slot) pairs, running average")
+share = say(
+    "（词元，名次）的份额，滑动平均", "share of (token, slot) pairs, running average"
+)
 figure.supylabel(share, fontsize=9)
 figure
 
@@ -543,10 +612,17 @@ lA1.ex3.check(balancing_loss)
 def make_sum(rng, with_thought, test=False):
     sample = lA1.arithmetic("sum", rng, test=test, form="formula")
     prompt = tokenizer.apply_chat_template(
-        sample.messages, tokenize=False, add_generation_prompt=True, enable_thinking=with_thought
+        sample.messages,
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=with_thought,
     )
     thought = f"<think>\n{sample.thought}\n</think>\n\n" if with_thought else ""
-    return tokenizer.encode(prompt), tokenizer.encode(f"{thought}{sample.answer}<|im_end|>"), sample.expected
+    return (
+        tokenizer.encode(prompt),
+        tokenizer.encode(f"{thought}{sample.answer}<|im_end|>"),
+        sample.expected,
+    )
 
 
 prompt, reply, expected = make_sum(random.Random(5), with_thought=True)
@@ -559,16 +635,25 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 live_steps = int(os.environ.get("COURSE_TRAIN_STEPS", 200))
-small = recipe.SHARED | {"num_hidden_layers": 2, "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 4}
+small = recipe.SHARED | {
+    "num_hidden_layers": 2,
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_attention_heads": 4,
+}
 
 
 def train_live(with_thought):
     torch.manual_seed(0)
-    model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(vocab_size=len(tokenizer), **small))
+    model = transformers.Qwen3ForCausalLM(
+        transformers.Qwen3Config(vocab_size=len(tokenizer), **small)
+    )
     optimizers, rng, losses = recipe.make_optimizers(model), random.Random(0), []
     for step in range(live_steps):
         pairs = [make_sum(rng, with_thought)[:2] for _ in range(32)]
-        ids = pad_sequence([torch.tensor(prompt + reply) for prompt, reply in pairs], batch_first=True)
+        ids = pad_sequence(
+            [torch.tensor(prompt + reply) for prompt, reply in pairs], batch_first=True
+        )
         wanted = [torch.tensor([-100] * len(prompt) + reply) for prompt, reply in pairs]
         wanted = pad_sequence(wanted, batch_first=True, padding_value=-100)  # (32, seq)
         # zh: 先升温，再降到 2 %
@@ -576,7 +661,11 @@ def train_live(with_thought):
         share = min(1, (step + 1) / 20) * (1.02 - (step + 1) / live_steps)
         for optimizer, rate in zip(optimizers, (1e-2, 3e-3), strict=True):
             optimizer.param_groups[0]["lr"] = rate * share
-        losses.append(recipe.train_step(model, optimizers, [(ids[:, :-1], wanted[:, 1:])], load=None, balance=0)[0])
+        losses.append(
+            recipe.train_step(
+                model, optimizers, [(ids[:, :-1], wanted[:, 1:])], load=None, balance=0
+            )[0]
+        )
     return model.eval(), losses
 
 
@@ -594,9 +683,12 @@ def exam(model, with_thought, questions=50):
     for _ in range(questions):
         prompt, reply, expected = make_sum(rng, with_thought, test=True)
         tokens = model.generate(
-            torch.tensor([prompt]), max_new_tokens=len(reply) + 8, do_sample=False, pad_token_id=0,
+            torch.tensor([prompt]),
+            max_new_tokens=len(reply) + 8,
+            do_sample=False,
+            pad_token_id=0,
             eos_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
+        )
         written = tokenizer.decode(tokens[0, len(prompt) :])
         right += written.removesuffix("<|im_end|>").endswith(f"={expected}")
     return right / questions, written
@@ -605,10 +697,15 @@ def exam(model, with_thought, questions=50):
 figure, ax = figures.figure(1, 1, height=2.4)
 scores = {}
 names = {True: say("先写思考", "with thoughts"), False: say("只写答案", "answer only")}
-for (with_thought, (model, losses)), colour in zip(live.items(), ("#4477aa", "#bb4400"), strict=True):
+for (with_thought, (model, losses)), colour in zip(
+    live.items(), ("#4477aa", "#bb4400"), strict=True
+):
     scores[with_thought], written = exam(model, with_thought)
     name, score = names[with_thought], f"{scores[with_thought]:.0%}"
-    label = say(f"{name}：50 道留出的题，对 {score}", f"{name}: {score} of 50 held-out sums right")
+    label = say(
+        f"{name}：50 道留出的题，对 {score}",
+        f"{name}: {score} of 50 held-out sums right",
+    )
     ax.plot(losses, color=colour, label=label)
     print(f"--- {name}\n{written}")
 title = say("每个词元的损失，nat", "loss, nats per token")
@@ -644,7 +741,9 @@ import os
 import re
 
 rng, cases = random.Random(3), int(os.environ.get("COURSE_CASES", 40))
-drawn = [lA1.draw_problem(("chain", "product")[i % 2], rng, test=True) for i in range(cases)]
+drawn = [
+    lA1.draw_problem(("chain", "product")[i % 2], rng, test=True) for i in range(cases)
+]
 number = re.compile(r"-?\d+")
 prompts = [(f"{problem.expression}=?", str(problem.result)) for problem in drawn]
 conversations = [[{"role": "user", "content": question}] for question, _ in prompts]
@@ -678,7 +777,11 @@ from helpers.lessons.thinking import require_thinking
 cap_folder = models.course_model()
 print(models.describe(cap_folder))
 require_thinking(cap_folder)
-budgets = (0, 16, 32, 48, 64, 80, None) if models.is_bundled(cap_folder) else (0, 256, 1024, 4096, None)
+budgets = (
+    (0, 16, 32, 48, 64, 80, None)
+    if models.is_bundled(cap_folder)
+    else (0, 256, 1024, 4096, None)
+)
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 measured = []
 llm = open_engine()
@@ -688,7 +791,10 @@ for budget in budgets:
     params = llm.get_default_sampling_params()
     params.max_tokens, params.thinking_token_budget = limit, budget
     outputs = llm.chat(conversations, params, use_tqdm=False)
-    right = [is_right(split(output).answer, wanted) for output, (_, wanted) in zip(outputs, prompts, strict=True)]
+    right = [
+        is_right(split(output).answer, wanted)
+        for output, (_, wanted) in zip(outputs, prompts, strict=True)
+    ]
     tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / cases
     measured.append({"budget": budget, "right": sum(right) / cases, "tokens": tokens})
     # zh: 预算，正确率，平均每个答案的词元数
@@ -763,9 +869,18 @@ with Server() as server:
     def ask(messages):
         start = time.perf_counter()
         reply = client.chat.completions.create(
-            model=server.model, messages=messages, max_tokens=limit, temperature=0.6, top_p=0.95, extra_body=extra
+            model=server.model,
+            messages=messages,
+            max_tokens=limit,
+            temperature=0.6,
+            top_p=0.95,
+            extra_body=extra,
         )
-        return reply.choices[0].message.content, reply.usage.completion_tokens, time.perf_counter() - start
+        return (
+            reply.choices[0].message.content,
+            reply.usage.completion_tokens,
+            time.perf_counter() - start,
+        )
 
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(ask, conversations))
@@ -775,18 +890,39 @@ contents, counts, seconds = zip(*replies, strict=True)
 report = {
     "budget": chosen,
     "cases": len(replies),
-    "right": sum(map(is_right, contents, (wanted for _, wanted in prompts))) / len(replies),
+    "right": sum(map(is_right, contents, (wanted for _, wanted in prompts)))
+    / len(replies),
     "tokens": sum(counts) / len(replies),
     "median_seconds": sorted(seconds)[len(seconds) // 2],
 }
 print(report)
 figure, ax = figures.figure(1, 1, height=2.8)
-ax.plot([row["tokens"] for row in measured], [100 * row["right"] for row in measured], "o--", color="#4477aa")
+ax.plot(
+    [row["tokens"] for row in measured],
+    [100 * row["right"] for row in measured],
+    "o--",
+    color="#4477aa",
+)
 for row in measured:
-    ax.annotate(str(row["budget"]), (row["tokens"], 100 * row["right"]), (6, -11), textcoords="offset points")
+    ax.annotate(
+        str(row["budget"]),
+        (row["tokens"], 100 * row["right"]),
+        (6, -11),
+        textcoords="offset points",
+    )
 served = say("上线之后", "served")
-ax.plot(report["tokens"], 100 * report["right"], "*", markersize=15, color="#bb4400", label=served)
-title = say("正确率，%（点旁的数是预算）", "right answers, % (the number at a point is its budget)")
+ax.plot(
+    report["tokens"],
+    100 * report["right"],
+    "*",
+    markersize=15,
+    color="#bb4400",
+    label=served,
+)
+title = say(
+    "正确率，%（点旁的数是预算）",
+    "right answers, % (the number at a point is its budget)",
+)
 xlabel = say("平均每个答案的词元数", "tokens an answer")
 ax.set(title=f"{cap_folder.name}: {title}", xlabel=xlabel, ylim=(-5, 108))
 ax.legend(loc="lower right")
@@ -908,10 +1044,10 @@ class NoAnswer(RuntimeError):
 
 
 def no_connection(error):
-    """What to say of an APIConnectionError: nobody was there, or broke off in mid-answer."""
+    """What to say of an APIConnectionError: nobody there, or gone in mid-answer."""
     why = error.__cause__ or error
     if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
-        return f"No answer from {SHOWN}: the connection broke off while it answered ({why})"
+        return f"No answer from {SHOWN}: the connection broke off ({why})"
     return f"No server at {SHOWN} ({why}): set BASE_URL."
 
 

@@ -70,6 +70,7 @@ from helpers import (  # noqa: E402
     machine,
     sets,
 )
+from helpers.files import parse_json, read_text  # noqa: E402
 
 DATA_DISK = machine.AUTODL_DATA_DISK
 CONSOLE_BIN = "/root/miniconda3/bin"  # the JupyterLab that AutoDL's console opens
@@ -165,7 +166,7 @@ def stamp_of(folder: Path, dependency_set: sets.DependencySet) -> dict[str, str]
 def read_stamp(folder: Path) -> dict[str, str]:
     """The stamp of a finished installation, {} without one."""
     try:
-        return json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        return parse_json(read_text(folder / STAMP))
     except (OSError, ValueError):
         return {}
 

@@ -6,6 +6,7 @@ Every function returns problems as sentences that name the file, the cell and th
 import ast
 import csv
 import re
+import unicodedata
 from pathlib import Path
 
 from tools.lessons.source import LANGUAGES, Cell, Lesson, comments, parse, without_comments
@@ -19,6 +20,7 @@ ALLOWED_HELPERS = {
     **dict.fromkeys(("attached", "endpoint", "llm"), set()),
 }
 MAX_SETUP_LINES = 8
+COLUMNS = 88  # of a code cell, which a page shows without a scroll bar; notebooks/ruff.toml
 MAX_BYTES = 400_000
 CODE_CELLS, MAX_CORE_CELLS = range(10, 33), 14
 
@@ -137,6 +139,7 @@ def _code(cell: Cell, helpers: dict[str, str] | None, root: Path) -> list[str]:
     tree = parse(cell.text["en"])
     if cell.key == "setup" and len(without_comments(cell.text["en"]).splitlines()) > MAX_SETUP_LINES:
         problems.append(f"the setup cell has more than {MAX_SETUP_LINES} lines; move some to the cell that needs them.")
+    problems += _wide_lines(cell)
     if cell.save:
         problems += _saved(cell.save, tree, root)
     if "copy-me" in cell.tags:
@@ -152,6 +155,18 @@ def _code(cell: Cell, helpers: dict[str, str] | None, root: Path) -> list[str]:
         if re.search(r"[\u4e00-\u9fff]", token.string)
     ]
     return problems
+
+
+def _wide_lines(cell: Cell) -> list[str]:
+    """Lines of either language that are too wide; a Chinese character takes two columns. Shell lines may be longer: a
+    command is copied into a terminal as one line."""
+    found = dict.fromkeys(line for lang in LANGUAGES for line in cell.text[lang].splitlines())
+    widths = {line: sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line) for line in found}
+    return [
+        f"the line {line.strip()[:40]!r} has {width} columns; break it, {COLUMNS} is the most."
+        for line, width in widths.items()
+        if width > COLUMNS and not line.lstrip().startswith("!")
+    ]
 
 
 def _saved(place: str, tree: ast.Module, root: Path) -> list[str]:

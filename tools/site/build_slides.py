@@ -5,6 +5,7 @@ reading aid after it, or the text of a section. Extra cells and exercises, the c
 and further reading are left out. Needs no network and no server; explorers stay clickable.
 """
 
+import html
 import re
 import shutil
 import sys
@@ -169,7 +170,7 @@ def page_html(site_page: Path, lang: str) -> str:
     body = "\n".join(
         f'<section class="slide"><div class="fit">{"".join(map(str, slide))}</div></section>' for slide in slides
     )
-    title = slides[0][0].get_text()
+    title = html.escape(slides[0][0].get_text())
     return PAGE.format(lang=lang, title=title, theme=THEME, body=body + NAVIGATION)
 
 
@@ -200,7 +201,7 @@ def build(root: Path) -> Path:
                 .select("title")[0]
                 .get_text()
             )
-            links.append(f'<li><a href="{lang}/{page.name}">{title}</a></li>')
+            links.append(f'<li><a href="{lang}/{page.name}">{html.escape(title)}</a></li>')
         links.append("</ul>")
     index = PAGE.format(lang="zh", title="Slides", theme=THEME, body=f'<div class="list">{"".join(links)}</div>')
     (target / "index.html").write_text(re.sub(r'href="(\w+\.(css|svg))"', r'href="zh/\1"', index), encoding="utf-8")
