@@ -19,7 +19,7 @@ from conftest import LESSONS, ROOT, TOY, languages
 from lesson_code import run_lesson
 from processes import PATIENCE
 
-from helpers import GIB, machine, models
+from helpers import GIB, figures, machine, models
 from tools.lessons import build, record
 from tools.lessons.run import lessons_at_once
 
@@ -283,7 +283,7 @@ def test_two_recordings_are_equal(built, monkeypatch):
     assert cells["c1"][0]["text"] == ["<object object at 0x…> qwen3-in-notebooks/notebooks/zh ~/x\n"]
     assert cells["c2"] == [{"name": "stdout", "output_type": "stream", "text": ["end\n"]}]
     assert cells["c3"] == []
-    assert list(cells["c4"][0]["data"]) == ["image/png", "text/plain"] and len(cells["c4"]) == 1
+    assert list(cells["c4"][0]["data"]) == [figures.SVG, "image/png", "text/plain"] and len(cells["c4"]) == 1
     assert cells["c5"][0]["text"] == ["shell\n"] and cells["c6"][0]["data"] == {"text/plain": ["0.5"]}
 
 

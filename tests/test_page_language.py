@@ -455,7 +455,7 @@ def test_each_language_is_recorded_by_its_own_run(course, capsys):
             and any("Qwen3-8B" in text for text in labels["explorer"])
         )
         assert found["setup"].execution_count == 1 and found["explorer"].execution_count == 6
-        assert list(found["drawn"].outputs[0].data) == ["image/png", "text/plain"]
+        assert list(found["drawn"].outputs[0].data) == [figures.SVG, "image/png", "text/plain"]
 
     before = {lang: course.notebook(lang).read_text(encoding="utf-8") for lang in ("zh", "en")}
     course.write(TOY.replace("After `softmax`", "Following `softmax`").replace("# zh: 只有", "# zh: 仅") + SPOKEN)
