@@ -56,7 +56,10 @@ class Reader:
         path = urlsplit(route.request.url).path.removeprefix("/")
         if path in self.changed:
             content = self.changed[path]
-            return route.fulfill(body=content) if content is not None else route.fulfill(status=404, body="gone")
+            kind = "text/html" if path.endswith(".html") else "application/octet-stream"
+            if content is None:
+                return route.fulfill(status=404, body="gone")
+            return route.fulfill(body=content, content_type=kind)
         return route.fulfill(path=self.folder / path)
 
     def open(self, query: str = "", name: str = "play.html"):
@@ -192,6 +195,7 @@ def test_nothing_of_the_model_is_fetched_before_the_first_touch(reader, expect):
     assert fetched == sorted(f"{HOST}/model/{name}" for name in build_play.FILES)
 
 
+@pytest.mark.slow
 def test_it_plays_pauses_steps_and_scrubs(reader, expect):
     page = reader(reduced_motion="no-preference").open()
     page.locator(".dials .go").click()
@@ -338,6 +342,7 @@ def test_the_scissors_are_the_engines(query, text, right, browser, reader, expec
 # ---------------------------------------------------------------------------------------------- links, languages, keys
 
 
+@pytest.mark.slow
 def test_a_link_brings_back_question_place_and_language(reader, expect):
     one = reader()
     page = one.open("?lang=zh")
@@ -353,6 +358,7 @@ def test_a_link_brings_back_question_place_and_language(reader, expect):
     assert other.locator("html").get_attribute("lang") == "zh-CN"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     ["?a=5&b=1e9", "?view=nothing&at=-1&off=9.9_a.b_1&sweep=yes", "?at=99999&kept=x&lang=fr", "?q=&theme=%3Cscript%3E"],
@@ -375,6 +381,7 @@ def test_it_speaks_the_language_of_the_address_or_the_browser(locale, query, lan
     expect(page.locator("h1")).to_have_text(words()["en" if lang == "zh" else "zh"]["title"])
 
 
+@pytest.mark.slow
 def test_a_change_of_language_keeps_the_place(reader, expect):
     page = reader().open("?at=30")
     expect(page.locator(".playback .status")).to_contain_text("Token 31 of")
@@ -429,6 +436,7 @@ def test_the_answer_is_read_aloud(reader, expect):
 # ---------------------------------------------------------------------------------------------- how it looks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [375, 768, 1920])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nothing_is_cut_off_too_small_or_too_pale(width, theme, reader, expect):
@@ -476,6 +484,7 @@ LEAST_CONTRAST = f"""() => {{ {TEXT_NODES}
 }}"""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("axe_playwright_python"), reason="axe is not installed")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(theme, reader, expect):
@@ -509,9 +518,22 @@ def test_light_and_dark(preferred, query, theme, reader):
     assert one.open(query).locator("html").get_attribute("data-theme") == theme
 
 
+def test_in_a_frame_it_takes_the_theme_of_the_page_around_it(reader, expect):
+    one = reader(color_scheme="light")
+    one.changed["around.html"] = b"<!doctype html><html data-theme=dark><iframe src='play.html?embed'></iframe>"
+    page = one.open(name="around.html")
+    inner = page.frame_locator("iframe")
+    expect(inner.locator("html")).to_have_attribute("data-theme", "dark")
+    page.evaluate("() => { document.documentElement.dataset.theme = 'light'; }")
+    expect(inner.locator("html")).to_have_attribute("data-theme", "light")
+    expect(inner.locator("h1")).to_be_hidden()
+    expect(inner.locator("footer")).to_have_text(words()["en"]["caveat"])
+
+
 # ---------------------------------------------------------------------------------------------- bad input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -543,6 +565,7 @@ def test_half_a_character_is_answered(reader, expect):
     expect(page.locator(".playback .status")).to_have_text(say("computed"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "error"),
     [("", "empty"), ("   ", "empty"), ("7 " * 3000, "context-full"), ("长" * 3000, "context-full"),
@@ -572,6 +595,7 @@ def broken_files() -> dict[str, tuple[str, bytes | None]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["half", "one bit", "empty", "a page instead", "config of another model", "missing"])
 def test_a_broken_file_is_one_sentence_and_the_next_tap_tries_again(case, reader, expect):
     name, content = broken_files()[case]
@@ -589,6 +613,7 @@ def test_a_broken_file_is_one_sentence_and_the_next_tap_tries_again(case, reader
     one.problems[:] = [problem for problem in one.problems if "404" not in problem]  # the browser's own line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script",
     [

@@ -106,19 +106,21 @@ export class Client {
   async fetchAll(names) {
     if (location.protocol === "file:") throw new PageError("from-disk");
     const total = names.reduce((sum, name) => sum + this.files[name].bytes, 0);
+    const fetching = new AbortController(); // one that fails ends the others, which then say nothing more
     let here = 0;
     const get = async (name) => {
       try {
-        const response = await fetch(`model/${name}`);
+        const response = await fetch(`model/${name}`, { signal: fetching.signal });
         if (!response.ok) throw new Error(response.status);
         const parts = [], reader = response.body.getReader();
         for (let part = await reader.read(); !part.done; part = await reader.read()) {
           parts.push(part.value);
           here += part.value.length;
-          this.onLoad(Math.min(1, here / total));
+          if (!fetching.signal.aborted) this.onLoad(Math.min(1, here / total));
         }
         return await new Blob(parts).arrayBuffer();
       } catch {
+        fetching.abort();
         throw new PageError("fetch-failed", { name });
       }
     };

@@ -87,8 +87,10 @@ export function heatmapView(app) {
     }
     rove(tiles[index(at)]);
     chosen = at;
-    if (!isOver() && !state.taps.some((tapped) => index(tapped) === index(at))) app.put({ taps: [...state.taps, at] });
-    if (!result(at) && !state.swept) queue.push(at);
+    if (!result(at) && !state.swept && !state.taps.some((tapped) => index(tapped) === index(at))) { // a guess
+      app.put({ taps: [...state.taps, at] });
+      queue.push(at);
+    }
     draw();
     work().then(() => result(at) && chosen === at && app.announce(`${say("without", { layer: at[0], expert: at[1] })}: ${say(result(at).effect)}`));
   }
@@ -134,7 +136,7 @@ export function heatmapView(app) {
     if (!usual) return;
     const over = isOver(), count = (effect) => found.filter((outcome) => outcome?.effect === effect).length;
     sweep.textContent = say("sweep");
-    sweep.disabled = over || state.swept;
+    sweep.disabled = over || (state.swept && busy);
     const tried = state.taps.filter(result).length;
     score.textContent = tried ? say("score", { tapped: tried, found: hits() }) : over ? "" : say("scoreNone");
     summary.textContent = over ? say("swept", { count: every.length, needed: needed().length, same: count("same"), detour: count("detour") }) : "";
@@ -180,5 +182,6 @@ export function heatmapView(app) {
     detail.replaceChildren(reply(say("usually"), usual), ...(outcome ? [without, verdict] : []));
   }
 
-  return { root, run, draw, leave() {} };
+  const isDone = () => usual !== null && !busy && state.taps.every(result) && (!state.swept || isOver());
+  return { root, run, draw, isDone, leave() {} };
 }

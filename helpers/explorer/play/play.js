@@ -206,7 +206,7 @@ function open(view) {
     tabs[place].tabIndex = name === view ? 0 : -1;
     panels[place].hidden = name !== view;
   }
-  if (touched && shown[view] !== question(state)) ask();
+  if (touched && !(shown[view] === question(state) && views[view].isDone())) ask(); // another view may have ended it
 }
 
 const copy = said(element("button", { type: "button", className: "copy", onclick: copyLink }), () => say("link")), copied = element("p", { className: "small copied" });
@@ -221,6 +221,7 @@ async function copyLink() {
   }
 }
 
+const course = said(said(element("a", {}), () => say("course")), () => `${lang}/index.html`, "href");
 const languages = element("button", { type: "button", className: "language", onclick() {
   lang = lang === "zh" ? "en" : "zh";
   keepAddress();
@@ -230,18 +231,23 @@ const languages = element("button", { type: "button", className: "language", onc
 said(languages, () => say("switchTo"));
 said(languages, () => (lang === "zh" ? "en" : "zh-CN"), "lang");
 
-function takeTheme() {
-  let outer = null;
+/** The root element of a page around this one, if it is from the same place. */
+function outerPage() {
   try {
-    outer = parent === window ? null : parent.document.documentElement.dataset.theme;
+    return parent === window ? null : parent.document.documentElement;
   } catch {
-    // a frame in a page from elsewhere
+    return null;
   }
-  const asked = [query.get("theme"), outer].find((theme) => theme === "dark" || theme === "light");
+}
+const outer = outerPage();
+
+function takeTheme() {
+  const asked = [query.get("theme"), outer?.dataset.theme].find((theme) => theme === "dark" || theme === "light");
   document.documentElement.dataset.theme = asked ?? (dark.matches ? "dark" : "light");
 }
 const dark = matchMedia("(prefers-color-scheme: dark)");
 dark.addEventListener("change", takeTheme);
+if (outer) new MutationObserver(takeTheme).observe(outer, { attributes: true, attributeFilter: ["data-theme"] });
 takeTheme();
 still.addEventListener("change", () => views[state.view].leave());
 
@@ -252,7 +258,7 @@ document.body.append(
       element("div", { className: "dials" }, dial("a", "first"), element("span", { className: "times", ariaHidden: "true" }, "×"), dial("b", "second"), go),
       element("div", { className: "presets" }, ...known), form, said(element("p", { className: "small little" }), () => say("little"))),
     element("div", { className: "bar-row" }, tabList, status), ...panels,
-    element("div", { className: "links" }, copy, copied)),
+    element("div", { className: "links" }, copy, ...(document.getElementById("model") ? [] : [course]), copied)),
   element("footer", {}, said(element("p"), () => say("caveat"))), live);
 said(document.querySelector(".question"), () => say("question"), "aria-label");
 said(document.querySelector(".presets"), () => say("presets"), "aria-label");

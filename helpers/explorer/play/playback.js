@@ -9,7 +9,7 @@ const ICONS = {
 };
 const PARTS = ["prompt", "thought", "answer"];
 
-/** app: see play.js. Returns a view: {root, run, draw, leave}. */
+/** app: see play.js. Returns a view: {root, run, draw, isDone, leave}. */
 export function playbackView(app) {
   const { say, said, state, about } = app;
   let tokens = [], at = -1, timer = null, result = null, speed = SPEEDS[1], layer = 1, chips = [], running = false;
@@ -201,5 +201,5 @@ export function playbackView(app) {
     app.announce(done.answer ? say("said", { answer: done.answer }) : say("saidEmpty"));
   }
 
-  return { root, run: () => run(state.at), draw, leave: pause };
+  return { root, run: () => run(state.at), draw, isDone: () => result !== null, leave: pause };
 }

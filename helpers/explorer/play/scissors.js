@@ -118,5 +118,5 @@ export function scissorsView(app) {
     table.draw();
   }
 
-  return { root, run, draw, leave() {} };
+  return { root, run, draw, isDone: () => usual !== null, leave() {} };
 }
