@@ -254,9 +254,9 @@ def test_one_token_as_a_figure():
     trace = routing.RoutingTrace.load(recorded_path("qwen3-moe-tiny"))
     drawn = token_routes(trace, token=90, row=2)
     grid, load = drawn.axes[:2]
-    written = {(round(t.get_position()[1] - 0.5), round(t.get_position()[0] - 0.5)): t.get_text() for t in grid.texts}
+    written = {tuple(map(round, text.get_position()[::-1])): text.get_text() for text in grid.texts}
     wanted = {
-        (layer, int(expert)): f"{weight:.2f}"
+        (layer, int(expert)): f"{weight:.2f}".removeprefix("0")
         for layer in range(4)
         for expert, weight in zip(trace.expert_ids[layer, 90], trace.weights[layer, 90].astype(float), strict=True)
     }
