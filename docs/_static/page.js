@@ -17,6 +17,10 @@
     if (!done) throw new Error("the browser did not copy");
   }
 
+  if (location.protocol === "file:") // from a disk only the page that holds the model can read it
+    for (const link of document.querySelectorAll('a[href^="../play.html"]'))
+      link.href = link.getAttribute("href").replace("play.html", "play-offline.html");
+
   for (const box of document.querySelectorAll(".bd-article div.highlight")) {
     if (box.closest(".cell_output")) continue;
     const pre = box.querySelector("pre"), text = pre.textContent;
