@@ -14,11 +14,11 @@ def call(browser):
     """``call(code, script)`` in a page of any address: what an expression gives after an explorer's script has run."""
     context = browser.new_context(locale="de-DE", color_scheme="light")
 
-    def answer(code, script="common", path="/", html="<html>"):
+    def answer(code, script="dom", path="/", html="<html>"):
         context.route("**/*", lambda route: route.fulfill(body=f"<!doctype html>{html}", content_type="text/html"))
         opened = context.new_page()
         opened.goto(f"http://page.test{path}")
-        text = page.FOLDER.joinpath("common.js").read_text("utf-8") if script == "common" else javascript(*script)
+        text = page.FOLDER.joinpath("dom.js").read_text("utf-8") if script == "dom" else javascript(*script)
         opened.add_script_tag(content=text.replace("export default", "globalThis.explorer ="))
         return opened.evaluate(code)
 
@@ -63,7 +63,7 @@ def test_a_label_fills_in_its_values_and_stays_text(call):
         const shown = ["en", "zh"].map((lang) => (Object.assign(state, { lang }), translate(), node.textContent));
         return [...shown, node.children.length];
     }"""
-    assert call(code) == ["<b>&amp; of 3, <b>&amp;", "3 之 <b>&amp;", 0]
+    assert call(code, ["routing"]) == ["<b>&amp; of 3, <b>&amp;", "3 之 <b>&amp;", 0]
 
 
 def test_numbers_come_out_of_base64(call):

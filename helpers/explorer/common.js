@@ -1,6 +1,6 @@
-// What every explorer has: its style, two languages, light and dark. helpers/explorer/page.py puts this file before an
-// explorer's own. Both run as an anywidget and in the page that `to_html` writes, and need nothing but the trait `data`.
-// Text from data reaches the page through textContent alone.
+// What every explorer has: its style, two languages, light and dark. helpers/explorer/page.py puts dom.js and this file
+// before an explorer's own. All run as an anywidget and in the page that `to_html` writes, and need nothing but the
+// trait `data`.
 
 const COMMON_CSS = `
 ${DESIGN_CSS}
@@ -37,55 +37,6 @@ ${DESIGN_CSS}
 .rx-live { position:absolute; width:1px; height:1px; overflow:hidden; clip-path:inset(50%); white-space:nowrap; }
 @media (prefers-reduced-motion:reduce) { .rx * { transition:none !important; } }
 `;
-
-function element(tag, properties = {}, ...children) {
-  const node = Object.assign(document.createElement(tag), properties);
-  node.append(...children);
-  return node;
-}
-
-function drawing(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// The width of a drawing in CSS pixels, which become its units: text inside keeps its size at any width.
-function unitsOf(svg, height) {
-  const width = Math.max(260, Math.round(svg.clientWidth) || 640);
-  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  return width;
-}
-
-// Draws again whenever the width changes. Returns how to stop.
-function onWidth(node, draw) {
-  let width = node.clientWidth;
-  const watcher = new ResizeObserver(() => {
-    if (node.clientWidth === width) return;
-    width = node.clientWidth;
-    draw();
-  });
-  watcher.observe(node);
-  return () => watcher.disconnect();
-}
-
-function isDark() {
-  const body = document.body.dataset, page = document.documentElement.dataset;
-  if (body.jpThemeLight) return body.jpThemeLight === "false"; // JupyterLab
-  if (body.vscodeThemeKind) return body.vscodeThemeKind.includes("dark"); // VS Code
-  if (page.theme) return page.theme === "dark"; // Sphinx
-  return matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-// kernel: the language that the kernel knows for its page, if it does.
-function pageLanguage(kernel) {
-  if (kernel) return kernel;
-  // The lessons lie in folders zh and en, which JupyterLab and the site show in the address.
-  const folder = /\/(zh|en)\//.exec(decodeURIComponent(location.pathname));
-  if (folder) return folder[1];
-  return (document.documentElement.lang || navigator.language).startsWith("zh") ? "zh" : "en";
-}
 
 // The root element and what its parts share. labels: {zh: {name: text}, en: ...}, `{key}` in a text is filled in.
 // state.lang is the language shown; update(changes) is the explorer's, called for a language or a theme chosen.

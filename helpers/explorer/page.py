@@ -40,7 +40,7 @@ def plain_script(*modules: str, folder: str = "qwen") -> str:
 def javascript(name: str, *modules: str) -> str:
     """The code of an explorer: what it uses of the engine, what all explorers have in common, then ``name.js``, which
     defines and exports ``render``."""
-    parts = [(FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in ("common", name)]
+    parts = [(FOLDER / f"{part}.js").read_text(encoding="utf-8") for part in ("dom", "common", name)]
     colours = json.dumps(design.stylesheet(".rx", ".rx[data-theme=dark]"))
     return "\n".join([plain_script(*modules), f"const DESIGN_CSS = {colours};", *parts])
 

@@ -16,10 +16,9 @@ import sys
 import zlib
 from pathlib import Path
 
-from helpers import ROOT, loading, models
+from helpers import ROOT, design, loading, models
 from helpers.checkpoint import read_header
 from helpers.explorer.page import FOLDER, plain_script
-from helpers.figures import EXPERT_COLOURS
 
 MODEL = models.BUNDLED / "qwen3-moe-tiny"
 FILES = ("model.safetensors", "config.json", "tokenizer.json", "generation_config.json")
@@ -55,9 +54,9 @@ def page(model: Path, *, offline: bool) -> str:
     contents = {name: (model / name).read_bytes() for name in FILES}
     files = {name: {"bytes": len(content), "crc32": zlib.crc32(content)} for name, content in contents.items()}
     engine = "\n".join(['"use strict";', plain_script(*ENGINE), plain_script("runner", folder="play")])
-    code = "\n".join([(FOLDER / "common.js").read_text(encoding="utf-8"), plain_script(*PAGE, folder="play")])
-    colours = " ".join(f"--expert-{expert}:{colour};" for expert, colour in enumerate(EXPERT_COLOURS))
-    style = f":root {{ {colours} }}\n" + (FOLDER / "play" / "play.css").read_text(encoding="utf-8")
+    code = "\n".join([(FOLDER / "dom.js").read_text(encoding="utf-8"), plain_script(*PAGE, folder="play")])
+    own = (FOLDER / "play" / "play.css").read_text(encoding="utf-8")
+    style = design.stylesheet(dark=":root[data-theme=dark]") + own
     inside = ""
     if offline:
         encoded = {name: base64.b64encode(content).decode() for name, content in contents.items()}
