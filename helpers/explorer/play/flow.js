@@ -73,7 +73,7 @@ export function flowFigure({ layers, experts }) {
     }
     const group = way(tokens[place].routes);
     group.classList.toggle("drawn", seconds > 0);
-    svg.style.setProperty("--beat", `${(seconds / (2 * layers + 2)).toFixed(4)}s`);
+    svg.style.setProperty("--beat", `${((0.4 * seconds) / (2 * layers + 2)).toFixed(4)}s`);
     ribbons.append(group);
     while (ribbons.children.length > TRAIL + 1) ribbons.firstChild.remove();
     for (const [age, child] of [...ribbons.children].reverse().entries()) child.setAttribute("data-age", age);
