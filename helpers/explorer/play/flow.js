@@ -43,7 +43,7 @@ export function flowFigure({ layers, experts }) {
   function ribbon(layer, expert, weight, half) {
     const [from, to] = half ? [size.x(layer), size.hub(layer + 1)] : [size.hub(layer), size.x(layer)];
     const [low, high] = half ? [size.y(expert), size.middle] : [size.middle, size.y(expert)], bend = (from + to) / 2;
-    const path = drawing("path", { class: `ribbon e${expert}`, d: `M${from} ${low}C${bend} ${low} ${bend} ${high} ${to} ${high}`, pathLength: 1 });
+    const path = drawing("path", { class: `ribbon e${expert}`, d: `M${from} ${low}C${bend} ${low} ${bend} ${high} ${to} ${high}` });
     const edge = path.cloneNode(), width = 1.5 + Math.min(22, size.gap * 0.52) * weight;
     edge.setAttribute("class", "ribbon edge");
     edge.style.strokeWidth = `${width + 1.6}px`;
@@ -72,7 +72,8 @@ export function flowFigure({ layers, experts }) {
       ribbons.replaceChildren(...before.map(({ routes }) => way(routes)));
     }
     const group = way(tokens[place].routes);
-    group.classList.toggle("drawn", seconds > 0);
+    for (const before of ribbons.children) before.classList.remove("drawn");
+    group.classList.toggle("drawn", seconds > 0); // brightens from left to right; slow machines see it at once, too
     svg.style.setProperty("--beat", `${((0.4 * seconds) / (2 * layers + 2)).toFixed(4)}s`);
     ribbons.append(group);
     while (ribbons.children.length > TRAIL + 1) ribbons.firstChild.remove();
