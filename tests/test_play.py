@@ -178,7 +178,9 @@ def test_tokens_and_experts_are_those_of_the_reference(text, reader, expect, tok
         shown = page.locator(".thought .chip, .answer .chip").evaluate_all("chips => chips.map(c => c.dataset.expert)")
         assert shown == [str(expert) for expert in experts[layer, len(prompt) :, 0].tolist()]
     chips.last.click()
-    drawn = page.locator(".ribbons [data-age='0'] .ribbon").evaluate_all("paths => paths.map(p => p.classList[1])")
+    drawn = page.locator(".ribbons [data-age='0'] .ribbon:not(.edge)").evaluate_all(
+        "paths => paths.map(p => p.classList[1])"
+    )
     assert sorted(set(drawn)) == sorted({f"e{expert}" for expert in experts[:, -1].flatten().tolist()})
     assert page.locator(".chosen .dot").all_inner_texts() == [str(e) for e in experts[:, -1].flatten().tolist()]
 
@@ -315,6 +317,17 @@ def test_the_heat_map_is_the_engines_and_its_link_carries_all(browser, reader, e
     expect(other.locator(".share")).to_have_text(f"I found {found} of {broken}")
     assert other.locator(".tile").evaluate_all("tiles => tiles.map(tile => tile.dataset.effect)") == effects
     assert other.locator(".tile.tapped").count() == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_that_another_view_ended_goes_on(reader, expect):
+    page = reader().open("?view=experts&sweep=1")
+    expect(page.locator(".tile[data-effect]:not([data-effect=''])").first).to_be_visible()
+    page.locator("#tab-play").click()
+    expect(page.locator(".playback .status")).to_have_text(say("computed"))
+    page.locator("#tab-experts").click()
+    expect(page.locator(".share")).to_be_visible()
+    assert page.locator(".score").inner_text() == "" and page.locator(".tile.tapped").count() == 0
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import { Runner } from "./runner.js";
 
+const LOAD_STEPS = 20; // how often it is said how much is here
 const STALE = null; // what a job gives that a newer one has ended
 
 /** A sentence in TEXTS, by its name, and what fills it in. */
@@ -115,8 +116,10 @@ export class Client {
         const parts = [], reader = response.body.getReader();
         for (let part = await reader.read(); !part.done; part = await reader.read()) {
           parts.push(part.value);
+          const before = Math.floor((LOAD_STEPS * here) / total);
           here += part.value.length;
-          if (!fetching.signal.aborted) this.onLoad(Math.min(1, here / total));
+          const now = Math.floor((LOAD_STEPS * here) / total);
+          if (now > before && !fetching.signal.aborted) this.onLoad(now / LOAD_STEPS);
         }
         return await new Blob(parts).arrayBuffer();
       } catch {

@@ -43,17 +43,20 @@ export function flowFigure({ layers, experts }) {
   function ribbon(layer, expert, weight, half) {
     const [from, to] = half ? [size.x(layer), size.hub(layer + 1)] : [size.hub(layer), size.x(layer)];
     const [low, high] = half ? [size.y(expert), size.middle] : [size.middle, size.y(expert)], bend = (from + to) / 2;
-    const path = drawing("path", { class: `ribbon e${expert}`, d: `M${from} ${low}C${bend} ${low} ${bend} ${high} ${to} ${high}`, pathLength: 1 });
-    path.style.strokeWidth = `${1.5 + Math.min(22, size.gap * 0.52) * weight}px`;
-    path.style.setProperty("--order", 2 * layer + half);
-    return path;
+    const path = drawing("path", { class: `ribbon e${expert}`, d: `M${from} ${low}C${bend} ${low} ${bend} ${high} ${to} ${high}` });
+    const edge = path.cloneNode(), width = 1.5 + Math.min(22, size.gap * 0.52) * weight;
+    edge.setAttribute("class", "ribbon edge");
+    edge.style.strokeWidth = `${width + 1.6}px`;
+    path.style.strokeWidth = `${width}px`;
+    for (const drawn of [edge, path]) drawn.style.setProperty("--order", 2 * layer + half);
+    return [edge, path];
   }
 
   function way(routes) {
     const group = drawing("g", {}), paths = [];
     for (const [layer, chosen] of routes.entries())
       for (const [expert, weight] of chosen.slice().reverse()) // the heaviest on top
-        paths.push(...[0, 1].map((half) => ribbon(layer, expert, weight, half)));
+        paths.push(...[0, 1].flatMap((half) => ribbon(layer, expert, weight, half)));
     group.append(...paths);
     return group;
   }
@@ -69,8 +72,9 @@ export function flowFigure({ layers, experts }) {
       ribbons.replaceChildren(...before.map(({ routes }) => way(routes)));
     }
     const group = way(tokens[place].routes);
-    group.classList.toggle("drawn", seconds > 0);
-    svg.style.setProperty("--beat", `${(seconds / (2 * layers + 2)).toFixed(4)}s`);
+    for (const before of ribbons.children) before.classList.remove("drawn");
+    group.classList.toggle("drawn", seconds > 0); // brightens from left to right; slow machines see it at once, too
+    svg.style.setProperty("--beat", `${((0.4 * seconds) / (2 * layers + 2)).toFixed(4)}s`);
     ribbons.append(group);
     while (ribbons.children.length > TRAIL + 1) ribbons.firstChild.remove();
     for (const [age, child] of [...ribbons.children].reverse().entries()) child.setAttribute("data-age", age);

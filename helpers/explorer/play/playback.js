@@ -190,8 +190,8 @@ export function playbackView(app) {
       read.forEach(add);
       if (hasBegun) return;
       hasBegun = read.at(-1).part !== "prompt";
-      go(tokens.findLastIndex(({ part }) => part === "prompt"));
       if (hasBegun && place === null && !app.isStill()) start();
+      go(hasBegun ? firstWritten() : tokens.length - 1);
     });
     running = false;
     if (!done) return;
