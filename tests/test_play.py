@@ -160,6 +160,7 @@ def test_a_script_that_would_end_its_element_is_refused(monkeypatch):
 # ---------------------------------------------------------------------------------------------- playback
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["37×46=?", "What is MoE?", "讲一个两句话的小故事。"])
 def test_tokens_and_experts_are_those_of_the_reference(text, reader, expect, tokenizer, reference):
     page = reader().open()
@@ -185,6 +186,7 @@ def test_tokens_and_experts_are_those_of_the_reference(text, reader, expect, tok
     assert page.locator(".chosen .dot").all_inner_texts() == [str(e) for e in experts[:, -1].flatten().tolist()]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_model_is_fetched_before_the_first_touch(reader, expect):
     one = reader()
     page = one.open()
@@ -224,6 +226,7 @@ def test_it_plays_pauses_steps_and_scrubs(reader, expect):
     expect(chips.nth(18)).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_page_in_the_background_waits(reader, expect):
     one = reader(reduced_motion="no-preference")
     one.context.add_init_script("Object.defineProperty(document, 'hidden', { get: () => window.isAway })")
@@ -236,6 +239,7 @@ def test_a_page_in_the_background_waits(reader, expect):
     expect(page.locator(".thought .chip").first).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_new_question_ends_the_one_before(reader, expect):
     page = reader().open()
     for name in ("What is MoE?", "Tell me a little story.", "What is 5 factorial?"):
@@ -246,6 +250,7 @@ def test_a_new_question_ends_the_one_before(reader, expect):
     assert "factorial" in prompt and "MoE" not in prompt and "story" not in prompt
 
 
+@pytest.mark.slow
 def test_a_dial_that_stands_still_is_asked(reader, expect):
     page = reader().open()
     page.get_by_role("button", name="First number, one more").click()
@@ -384,6 +389,7 @@ def test_an_address_that_makes_no_sense_opens_the_page(query, reader, expect):
     assert answer(page) == "37×46=1702"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("locale", "query", "lang"), [
     ("zh-TW", "", "zh"), ("de-DE", "", "en"), ("en-US", "?lang=zh", "zh"), ("zh-CN", "?lang=en", "en"),
 ])  # fmt: skip
@@ -407,6 +413,7 @@ def test_a_change_of_language_keeps_the_place(reader, expect):
         assert not re.search(r"[a-z]{3,} [a-z]{3,} [a-z]{3,}", text), view
 
 
+@pytest.mark.slow
 def test_the_keyboard_alone_suffices(reader, expect):
     page = reader().open()
 
@@ -440,6 +447,7 @@ def test_the_keyboard_alone_suffices(reader, expect):
     assert tile.get_attribute("aria-pressed") == "true" and "layer 1" in tile.get_attribute("aria-label")
 
 
+@pytest.mark.slow
 def test_the_answer_is_read_aloud(reader, expect):
     page = reader().open()
     page.locator(".dials .go").click()
@@ -513,6 +521,7 @@ def test_axe_finds_nothing_serious(theme, reader, expect):
         assert serious == [], view
 
 
+@pytest.mark.slow
 def test_with_reduced_motion_nothing_moves(reader, expect):
     page = reader().open()
     page.locator(".dials .go").click()
@@ -522,6 +531,7 @@ def test_with_reduced_motion_nothing_moves(reader, expect):
     assert page.evaluate("() => document.getAnimations().length") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preferred", "query", "theme"),
     [("dark", "", "dark"), ("light", "?theme=dark", "dark"), ("dark", "?theme=light", "light")],
@@ -531,6 +541,7 @@ def test_light_and_dark(preferred, query, theme, reader):
     assert one.open(query).locator("html").get_attribute("data-theme") == theme
 
 
+@pytest.mark.slow
 def test_in_a_frame_it_takes_the_theme_of_the_page_around_it(reader, expect):
     one = reader(color_scheme="light")
     one.changed["around.html"] = b"<!doctype html><html data-theme=dark><iframe src='play.html?embed'></iframe>"
@@ -572,6 +583,7 @@ def test_hostile_text_stays_text(text, shown, reader, expect):
         assert page.title() == "See inside Qwen3" and page.locator("main script, main img").count() == 0
 
 
+@pytest.mark.slow
 def test_half_a_character_is_answered(reader, expect):
     page = reader().open()
     page.locator(".own").evaluate("input => { input.value = 'a\\ud83d'; input.form.requestSubmit(); }")
@@ -645,6 +657,7 @@ def test_without_a_worker_the_page_does_it_itself(script, reader, expect):
     expect(page.locator("[data-at='1.2']")).to_have_attribute("data-effect", "broken")
 
 
+@pytest.mark.slow
 def test_memory_that_is_refused_is_one_sentence(reader, expect):
     one = reader()
     one.context.add_init_script("""delete window.Worker;
@@ -658,6 +671,7 @@ def test_memory_that_is_refused_is_one_sentence(reader, expect):
     expect(page.locator(".note.error")).to_have_text(say("out-of-memory", "zh"))
 
 
+@pytest.mark.slow
 def test_two_windows_work_side_by_side(reader, expect):
     one = reader()
     pages = [one.open(), one.open()]
@@ -692,6 +706,7 @@ def from_disk(browser, built, tmp_path):
     assert problems == []
 
 
+@pytest.mark.slow
 def test_the_offline_page_needs_nothing_but_itself(from_disk, expect):
     open_file, asked = from_disk
     page = open_file("play-offline.html")
@@ -704,6 +719,7 @@ def test_the_offline_page_needs_nothing_but_itself(from_disk, expect):
     expect(page.locator(".playback .status")).to_have_text(say("computed"))
 
 
+@pytest.mark.slow
 def test_the_other_page_says_on_a_disk_what_to_open(from_disk, expect):
     page = from_disk[0]("play.html")
     page.locator(".dials .go").click()
