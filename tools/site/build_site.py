@@ -9,8 +9,6 @@ the lines of text under a search result need a web server (`python3 -m http.serv
 """
 
 import argparse
-import base64
-import gzip
 import hashlib
 import html
 import json
@@ -154,7 +152,7 @@ def picture_html(data: dict, alt: str, name: str) -> str:
     """
     said = html.escape(alt, quote=True)
     if figures.SVG in data:
-        svg = design.follow_theme(gzip.decompress(base64.b64decode(data[figures.SVG])).decode())
+        svg = design.follow_theme(figures.unpacked(data[figures.SVG]))
         svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
         picture = svg.replace("<svg ", f'<svg role="img" aria-label="{said}" ', 1)
     else:
