@@ -244,14 +244,14 @@ axes[3].set_ylim(top=1.6 * max(curves[0]))
 figure
 
 # %% [markdown] lang="zh" key="rope-read"
-# 读图：前三格是三对分量的箭头在位置 0 到 7 的方向，越往后的对转得越慢。右边一格是同一个查询和同一个键在不同距离上的点积：实线和虚线重合，说明点积只看**相对**距离，不看绝对位置。
+# 读图：前三格是三对分量的箭头在位置 0 到 7 的方向，越往后的对转得越慢。最后一格是同一个查询和同一个键在不同距离上的点积：实线和虚线重合，说明点积只看**相对**距离，不看绝对位置。
 #
 # ## Qwen2 已经有的：SwiGLU
 #
 # 前馈网络有三个矩阵（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：`gate_proj` 决定每个分量放行多少，`up_proj` 给出内容，两者逐个相乘，`down_proj` 再压回原来的宽度。`gate_proj` 的结果先过 SiLU，名字里的 Swi 就是它。这里的 gate 是个“阀门”；第 04 课选择专家的路由器在源码里也叫 `gate`，名字相同，不是一回事。
 
 # %% [markdown] lang="en" key="rope-read"
-# How to read it: the first three panels show the arrows of three pairs at positions 0 to 7; the later the pair, the slower it turns. On the right is the dot product of one query and one key at growing distance. The solid and the dashed line coincide: the product sees the **relative** distance only, never the absolute position.
+# How to read it: the first three panels show the arrows of three pairs at positions 0 to 7; the later the pair, the slower it turns. The last panel is the dot product of one query and one key at growing distance. The solid and the dashed line coincide: the product sees the **relative** distance only, never the absolute position.
 #
 # ## What Qwen2 already had: SwiGLU
 #

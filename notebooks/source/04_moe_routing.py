@@ -1030,14 +1030,14 @@ for ax in axes:
 figure
 
 # %% [markdown] lang="zh" key="training-read" facts="3800 600"
-# 读图：左边两格是同一层八个专家的份额（数的是词元和名次，每个词元算两次），一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；右边是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
+# 读图：上面两格是同一层八个专家的份额（数的是词元和名次，每个词元算两次），一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；下面是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
 #
 # 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步更偏。不带的那次，第 1 到 3 层一度有 0.96 到 0.998 的份额落在两个专家上：几乎每个词元都选了同样的两个。带着的那次，第 3 层也到过 0.952。后来只有带着损失的那次走向均衡（最后 100 步合起来算，各层都不超过 0.11），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
 #
 # 也要看到另一面：不带损失的那次，全挤在一起只是一时，训练损失到最后也只差一点。均衡的好处要到大模型上看：负载不均会让路由塌缩，专家分在多张卡上时还会拖慢计算（[DeepSeek-V3 技术报告](https://arxiv.org/abs/2412.19437)，2.1.2 节）；这里看不出来。这是一个教学用的小模型，各一次训练，一个种子。
 
 # %% [markdown] lang="en" key="training-read" facts="3800 600"
-# How to read it: the two panels on the left are the shares of the eight experts of one layer (of token and slot, so that each token counts twice), one colour each, stacked from below, in the layer that is least balanced at the end of `off`; on the right are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
+# How to read it: the two panels above are the shares of the eight experts of one layer (of token and slot, so that each token counts twice), one colour each, stacked from below, in the layer that is least balanced at the end of `off`; below are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
 #
 # The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse. In the training without the loss, two experts of layers 1 to 3 have 0.96 to 0.998 of the load for a while: almost every token takes the same two. With the loss, layer 3 comes to 0.952 as well. Then only the training with the loss becomes balanced (over the last 100 steps taken together, no layer is above 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
 #
