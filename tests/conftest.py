@@ -3,6 +3,7 @@
 REQUIRE_ALL=1 turns every skip into a failure, so that a complete run is complete.
 """
 
+import contextlib
 import gc
 import os
 import shutil
@@ -12,6 +13,7 @@ import threading
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 from processes import end_all
 
@@ -212,6 +214,16 @@ def browser():
         started = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture
+def processes():
+    """A list of processes of the test; whatever is left of them at its end is killed."""
+    found = []
+    yield found
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.fixture

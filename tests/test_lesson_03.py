@@ -123,6 +123,16 @@ def test_copy_me_cell_says_what_a_checkpoint_lacks(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("No config.json in Qwen/Qwen3-8B")
 
 
+@pytest.mark.slow
+def test_copy_me_cell_is_not_misled_by_a_pointer(tmp_path):
+    """Of a git-lfs pointer, the first 8 bytes would be a header of 2.3 EB."""
+    folder = models.find_checkpoint("qwen3-tiny")
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    done = run_copy_me(tmp_path, COURSE_MODEL=str(tmp_path))
+    assert done.returncode == 0 and "is damaged: download it again." in done.stdout, done.stderr
+
+
 def test_experiment_is_repeatable_and_changes_the_norm_only():
     from helpers.lessons.l03 import qk_norm as experiment
 

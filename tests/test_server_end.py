@@ -1,6 +1,5 @@
 """helpers/_guard.py and the end of helpers/server.py: no server outlives its notebook, however that ends."""
 
-import contextlib
 import multiprocessing
 import os
 import shlex
@@ -41,16 +40,6 @@ def brief(request, tmp_path, monkeypatch):
 def stubborn():
     """A command that ignores SIGTERM, with a child that does so too."""
     return ["bash", "-c", "trap '' TERM; sleep 600 & echo ready; wait; sleep 600"]
-
-
-@pytest.fixture
-def processes():
-    """A list of processes of the test; whatever is left of them at its end is killed."""
-    found = []
-    yield found
-    for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def is_free(port: int) -> bool:

@@ -53,7 +53,7 @@ print(models.describe())
 #
 # ### 在 AutoDL 上
 #
-# 本课和 `autodl.sh` 都没有在 AutoDL 上运行过，脚本只在仿造的文件夹结构里试过；下面的事实来自它的[环境文档](https://www.autodl.com/docs/env/)、[省钱](https://www.autodl.com/docs/save_money/)、[CUDA](https://www.autodl.com/docs/cuda/)和[学术加速](https://www.autodl.com/docs/network_turbo/)各页，无卡模式和释放的细节有一部分来自用户的记录；价格和配额会变，以页面为准。
+# 本课和 `autodl.sh` 都没有在 AutoDL 上运行过，脚本只在仿造的文件夹结构里试过；下面的事实来自它的[环境文档](https://www.autodl.com/docs/env/)、[省钱](https://www.autodl.com/docs/save_money/)、[CUDA](https://www.autodl.com/docs/cuda/)和[学术加速](https://www.autodl.com/docs/network_turbo/)各页，无卡模式和释放的细节有一部分来自用户的记录；价格和配额会变（下面是 2026-11-24 记下的），以页面为准。
 #
 # 在实例的终端里运行下面几行，把 `ADDRESS` 换成本仓库的地址，后面的 1 到 8 解释每一步和它前后的事：
 #
@@ -95,7 +95,7 @@ print(models.describe())
 #
 # ### On AutoDL
 #
-# Neither this lesson nor `autodl.sh` has been run on AutoDL, a Chinese GPU rental; the script was tried in an imitation of its folders only. These facts come from its pages on the [environment](https://www.autodl.com/docs/env/), [saving money](https://www.autodl.com/docs/save_money/), [CUDA](https://www.autodl.com/docs/cuda/) and [network_turbo](https://www.autodl.com/docs/network_turbo/). Some details of no-GPU mode and of the release come from users' notes. Prices and limits change; the pages decide.
+# Neither this lesson nor `autodl.sh` has been run on AutoDL, a Chinese GPU rental; the script was tried in an imitation of its folders only. These facts come from its pages on the [environment](https://www.autodl.com/docs/env/), [saving money](https://www.autodl.com/docs/save_money/), [CUDA](https://www.autodl.com/docs/cuda/) and [network_turbo](https://www.autodl.com/docs/network_turbo/). Some details of no-GPU mode and of the release come from users' notes. Prices and limits change (those below were noted on 2026-11-24); the pages decide.
 #
 # Run these lines in the instance's terminal, with the address of this repository for `ADDRESS`; points 1 to 8 explain each step and what lies before and after:
 #
@@ -438,14 +438,14 @@ gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 # %% [markdown] lang="zh" key="fits-read" facts="1.5"
 # 读图：一行是一种精度；蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。bf16 那一行越过了虚线：虽然只超出一点，vLLM 也会拒绝启动。办法是把 `max_model_len` 降到能放下的长度，而不是换一个小模型。全部是算出来的，没有在 GPU 上测过；“其余”的 1.5 GiB 是估计。
 #
-# 真正的卡报出的显存常比 24 GiB 略少（[有人见到 23.56](https://github.com/vllm-project/vllm/issues/17327)），所以再留些余地。
+# 真正的卡报出的显存常比 24 GiB 略少（[有人在 RTX 3090 上见到 23.56](https://github.com/vllm-project/vllm/issues/17327)），所以再留些余地。
 #
 # **选读。** 换别的模型和卡：下面的计算器可以改每一个量。先猜：要让 Qwen3-8B 在 24 GB 上同时处理 8 个 8192 词元的序列，改哪一项最划算？
 
 # %% [markdown] lang="en" key="fits-read" facts="1.5"
 # How to read it: a row is a precision; blue, orange and grey are weights, KV cache and the rest; the dashed line is the 92% that vLLM uses, the solid one the whole card; on the right stands the largest context of that precision. The bf16 row crosses the dashed line: not by much, but vLLM would refuse to start. The remedy is to lower `max_model_len` to what fits, not to take a smaller model. All of it is computed, not measured on a GPU; the 1.5 GiB of the rest are a guess.
 #
-# Real cards report a little less than 24 GiB ([one user saw 23.56](https://github.com/vllm-project/vllm/issues/17327)), so leave some room.
+# Real cards report a little less than 24 GiB ([one user saw 23.56](https://github.com/vllm-project/vllm/issues/17327) on an RTX 3090), so leave some room.
 #
 # **Extra.** Other models, other cards: in the calculator below every quantity can be changed. Guess: for 8 sequences of 8192 tokens at once with Qwen3-8B on 24 GB, which setting pays most?
 

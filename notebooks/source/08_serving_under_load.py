@@ -191,7 +191,7 @@ for level in levels:
 # 1. **显存**：权重之外剩下的显存除以每个请求的 KV 缓存，就是装得下的请求数。
 # 2. **带宽**：每生成一步，至少要把权重和所有在场请求的 KV 缓存读一遍（输入的嵌入矩阵除外，每个词元只取它的一行）；读的字节数除以显存带宽，就是一步的最短时间。
 #
-# 以 RTX 4090 为例：384 位、每针 21 Gbps 的 [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/)，合 1008 GB/s；系统看到的显存约 [23.5 GiB](https://github.com/vllm-project/vllm/issues/17327)，vLLM 用其中的 92%，另留 1.5 GiB 给激活值等。每个请求按 1024 个词元算。
+# 以 RTX 4090 为例：384 位、每针 21 Gbps 的 [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/)，合 1008 GB/s；系统看到的显存比 24 GiB 略少，有人在 4090 上见到 [23.64 GiB](https://github.com/ali-vilab/VGen/issues/104)，在 3090 上见到 [23.56 GiB](https://github.com/vllm-project/vllm/issues/17327)，这里按 23.5 GiB 算；vLLM 用其中的 92%，另留 1.5 GiB 给激活值等。每个请求按 1024 个词元算。
 #
 # 先猜一猜：装得下几个请求？一个请求时，每秒最多几个词元？
 
@@ -203,7 +203,7 @@ for level in levels:
 # 1. **Memory**: what is left beside the weights, divided by the KV cache of one request, is the number of requests that fit.
 # 2. **Bandwidth**: each step has to read the weights (but for the input embedding, of which a token takes one row) and the KV cache of all requests at least once; these bytes divided by the memory bandwidth are the shortest time of a step.
 #
-# Take an RTX 4090: 384 bits of [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/) at 21 Gbps a pin make 1008 GB/s; about [23.5 GiB](https://github.com/vllm-project/vllm/issues/17327) of its memory are visible, of which vLLM takes 92%, and 1.5 GiB are set aside for activations and the like. A request is reckoned at 1024 tokens.
+# Take an RTX 4090: 384 bits of [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/) at 21 Gbps a pin make 1008 GB/s; the system sees a little less than 24 GiB, [23.64 GiB](https://github.com/ali-vilab/VGen/issues/104) on one 4090 and [23.56 GiB](https://github.com/vllm-project/vllm/issues/17327) on a 3090, so count with 23.5 GiB; vLLM takes 92% of it, and 1.5 GiB are set aside for activations and the like. A request is reckoned at 1024 tokens.
 #
 # Guess first: how many requests fit? And with a single one, how many tokens a second at most?
 

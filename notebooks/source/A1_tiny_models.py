@@ -1148,8 +1148,8 @@ if __name__ == "__main__" and "get_ipython" not in globals():
 # - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)：预训练的数据量、思考预算、MoE 的负载均衡
 # - 负载均衡损失为什么要在整批上算：[Qiu 等，2025](https://arxiv.org/abs/2501.11873)；更早的写法：[Switch Transformer](https://arxiv.org/abs/2101.03961)
 # - 字节级 BPE：[Radford 等，2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)，2.2 节
-# - 小到能在 CPU 上训练，也能学会说话：[TinyStories](https://arxiv.org/abs/2305.07759)
-# - 竖式一步步写出来才学得会的加法：[Nye 等，2021](https://arxiv.org/abs/2112.00114)
+# - 很小的模型也能学会讲故事：[TinyStories](https://arxiv.org/abs/2305.07759)
+# - 把步骤一步步写出来，学会加法：[Nye 等，2021](https://arxiv.org/abs/2112.00114)
 # - 自己重训一个小模型，在课程文件夹里运行：`.venv/bin/python -m tools.tiny_models.train qwen3-tiny --output build/my-tiny`，中断后再运行会接着训练
 
 # %% [markdown] lang="en" key="reading"

@@ -216,7 +216,7 @@ lA5.cache_over_context(cached)
 # %% [markdown] lang="zh" key="figure-read" facts="40,960 262,144"
 # <details><summary>答案和读法</summary>
 #
-# B。27B 每条序列先付 146.8 MiB，1,000 个词元时比 8B 大；到 1,879 个词元两者相等，再长就是 8B 大。图的两个轴都是对数，实线是 Qwen3，虚线是后来的；Qwen3 的线画到它原生的 40,960 个词元，后来的画到 262,144。短而多的对话因此占不到便宜：27B 一块就是 784 个词元，不是 16 个。
+# B。27B 每条序列先付 146.8 MiB，1,000 个词元时比 8B 大；到 1,879 个词元两者相等，再长就是 8B 大。图的两个轴都是对数，实线是 Qwen3，虚线是后来的；Qwen3 的线画到它配置里的上限 40,960 个词元，后来的画到 262,144。短而多的对话因此占不到便宜：27B 一块就是 784 个词元，不是 16 个。
 #
 # </details>
 #
@@ -231,7 +231,7 @@ lA5.cache_over_context(cached)
 # %% [markdown] lang="en" key="figure-read" facts="40,960 262,144"
 # <details><summary>Answer, and how to read it</summary>
 #
-# B. 27B first pays 146.8 MiB for each sequence, so at 1,000 tokens it is larger than 8B; at 1,879 tokens both are equal, and beyond that 8B is larger. Both axes are logarithmic; solid lines are Qwen3, dashed ones later models. Qwen3's lines end at its native 40,960 tokens, the later ones at 262,144. Many short conversations gain nothing: one block of 27B is 784 tokens, not 16.
+# B. 27B first pays 146.8 MiB for each sequence, so at 1,000 tokens it is larger than 8B; at 1,879 tokens both are equal, and beyond that 8B is larger. Both axes are logarithmic; solid lines are Qwen3, dashed ones later models. Qwen3's lines end at 40,960 tokens, the limit in its configs, the later ones at 262,144. Many short conversations gain nothing: one block of 27B is 784 tokens, not 16.
 #
 # </details>
 #
