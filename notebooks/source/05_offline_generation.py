@@ -937,7 +937,7 @@ figure
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开，断掉的答案有标记（`length`），放不进上下文的问题只耽误它自己；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在 CPU 上要先设两个变量，不设它就用一句话说明。vLLM 默认把引擎放在另一个进程里，用 `kill -9` 杀掉脚本，那个进程会留下来占着内存；先 `export VLLM_ENABLE_V1_MULTIPROCESSING=0`，引擎就在脚本自己的进程里，一起结束。在笔记本里它只定义函数，不打开引擎。
+# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开，断掉的答案有标记（`length`），放不进上下文的问题只耽误它自己；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在 CPU 上要先设两个变量，不设它就用一句话说明。vLLM 默认把引擎放在另一个进程里，用 `kill -9` 杀掉脚本，那个进程会留下来占着内存；这里设了 `VLLM_ENABLE_V1_MULTIPROCESSING=0`，引擎就在脚本自己的进程里，一起结束。在笔记本里它只定义函数，不打开引擎。
 
 # %% [markdown] lang="en" key="recap" facts="23.5 34"
 # How to read it: the blue line is a computed bound; it was not run on a GPU. Reading the weights once gives one token for one request and more than thirty for a batch, so the bound is almost proportional; memory runs out first. This counts with the whole 24 GiB; lesson 08 takes the 23.5 GiB that the system sees, and a few requests fewer fit, 34. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
@@ -982,7 +982,7 @@ figure
 #
 # ## Code to take away (extra)
 #
-# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; an answer that was cut is marked (`length`), and a question that does not fit the context harms no other; a model that is not on your disk is fetched from ModelScope. With `max_model_len=-1` vLLM picks the longest context that fits the memory. On a CPU it wants two variables set, and says so in one sentence if they are not. By default vLLM puts the engine into a process of its own, which a `kill -9` of the script leaves behind with its memory; after `export VLLM_ENABLE_V1_MULTIPROCESSING=0` the engine is in the script's own process and ends with it. In a notebook it only defines its functions and opens no engine.
+# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; an answer that was cut is marked (`length`), and a question that does not fit the context harms no other; a model that is not on your disk is fetched from ModelScope. With `max_model_len=-1` vLLM picks the longest context that fits the memory. On a CPU it wants two variables set, and says so in one sentence if they are not. By default vLLM puts the engine into a process of its own, which a `kill -9` of the script leaves behind with its memory; `VLLM_ENABLE_V1_MULTIPROCESSING=0`, set here, puts it into the script's own process, and both end together. In a notebook it only defines its functions and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os
@@ -994,6 +994,9 @@ if not Path(MODEL).is_dir():
     # zh: 导入 vllm 时就会读它，所以要先设
     # en: read when vllm is imported, so set it before
     os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")
+# zh: 引擎放进这个脚本自己的进程：脚本被 kill -9，引擎也一起结束
+# en: the engine in this script's own process: a kill -9 of it ends both
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 from vllm import LLM, SamplingParams  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402

@@ -732,7 +732,7 @@ print(type(llm).__name__)
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 一个多轮对话：思考可开可关、可设预算，历史里只留完整的答案，断掉的有标记（`length`）。在 CPU 上要先设两个变量，不设它就用一句话说明。想让 `kill -9` 也不留下引擎，先 `export VLLM_ENABLE_V1_MULTIPROCESSING=0`（第 05 课）。在笔记本里它只定义类，不打开引擎。
+# 一个多轮对话：思考可开可关、可设预算，历史里只留完整的答案，断掉的有标记（`length`）。在 CPU 上要先设两个变量，不设它就用一句话说明。在笔记本里它只定义类，不打开引擎。
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
@@ -774,7 +774,7 @@ print(type(llm).__name__)
 #
 # ## Code to take away (extra)
 #
-# A chat of several turns: thinking on or off, with a budget if you like; the history keeps whole answers only, and what was cut is marked (`length`). On a CPU it wants two variables set, and says so in one sentence if they are not. For a `kill -9` to leave no engine behind either, `export VLLM_ENABLE_V1_MULTIPROCESSING=0` first (lesson 05). In a notebook it only defines its class and opens no engine.
+# A chat of several turns: thinking on or off, with a budget if you like; the history keeps whole answers only, and what was cut is marked (`length`). On a CPU it wants two variables set, and says so in one sentence if they are not. In a notebook it only defines its class and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os
@@ -786,6 +786,9 @@ if not Path(MODEL).is_dir():
     # zh: 导入 vllm 时就会读它，所以要先设
     # en: read when vllm is imported, so set it before
     os.environ.setdefault("VLLM_USE_MODELSCOPE", "1")
+# zh: 引擎放进这个脚本自己的进程：脚本被 kill -9，引擎也一起结束
+# en: the engine in this script's own process: a kill -9 of it ends both
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 from vllm import LLM, SamplingParams  # noqa: E402
 from vllm.platforms import current_platform  # noqa: E402
