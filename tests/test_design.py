@@ -155,6 +155,14 @@ def test_a_recording_holds_the_figure_twice(drawn, trace):
     assert "script>" not in figures.svg(l04.routing_map(hostile))
 
 
+def test_a_notebook_has_room_for_its_smaller_figures_as_svg():
+    from tools.lessons.record import SVG_ROOM, _make_room
+
+    shown = [{"image/png": "p", figures.SVG: "x" * size} for size in (SVG_ROOM, SVG_ROOM // 2, SVG_ROOM // 3)]
+    _make_room([*shown, {"text/plain": "1"}])
+    assert [figures.SVG in data for data in shown] == [False, True, True] and all("image/png" in d for d in shown)
+
+
 def test_a_row_of_many_panels_is_broken_and_keeps_its_shape():
     figure, axes = figures.figure(1, 4, height=2, width_ratios=[2, 2, 1, 1], sharey=True)
     assert axes.shape == (4,) and tuple(figure.get_size_inches()) == (7, 4)

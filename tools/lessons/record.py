@@ -12,13 +12,14 @@ from pathlib import Path
 import nbformat
 from PIL import Image
 
-from helpers import CourseError, models
+from helpers import CourseError, figures, models
 from tools.lessons.run import KEEP_FIGURES, CellFailed, execute, show_progress
 from tools.lessons.source import Lesson, build_notebook
 
 ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
 NO_GLYPH = re.compile(r"Glyph \d+ .*missing from .*")  # what matplotlib says when it draws a box
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+SVG_ROOM = 70_000  # bytes that a notebook has for figures as SVG, beside its text and the same figures as PNG
 
 
 def run_bundled(lesson: Lesson, root: Path, lang: str) -> tuple[dict, dict]:
@@ -46,6 +47,7 @@ def run_bundled(lesson: Lesson, root: Path, lang: str) -> tuple[dict, dict]:
         for cell in notebook.cells
         if cell.cell_type == "code"
     }
+    _make_room([output.data for _, shown in outputs.values() for output in shown if "data" in output])
     return outputs, {"code_hash": lesson.code_hash, **provenance()}
 
 
@@ -82,6 +84,15 @@ def normalised(cell: nbformat.NotebookNode, root: Path) -> list[nbformat.Noteboo
             output.data.update({kind: _normalise_text(text, root) for kind, text in texts.items()})
         kept.append(output)
     return kept
+
+
+def _make_room(shown: list[dict]) -> None:
+    """Leaves the figures whose SVG is largest with their PNG alone, so that the rest has room in the notebook."""
+    room = SVG_ROOM
+    for data in sorted((data for data in shown if figures.SVG in data), key=lambda data: len(data[figures.SVG])):
+        room -= len(data[figures.SVG])
+        if room < 0:
+            del data[figures.SVG]
 
 
 def _smaller(png: str) -> str:
