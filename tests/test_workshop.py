@@ -162,9 +162,13 @@ def on_the_wire(reply):
                     reply(connection, connection.recv(65536).partition(b"\r\n\r\n")[0].decode())
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        listening.shutdown(socket.SHUT_RDWR)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:  # or the thread, which waits in it, might serve the next test
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
 
 
 def post(body: bytes, key: str = "key-one") -> tuple[bytes, bytes]:
@@ -264,10 +268,11 @@ def test_a_stream_without_chunks_arrives_piece_by_piece(open_door):
 
     def answer(connection, _):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 0\n\n")
-        if read.wait(2 * PATIENCE):  # the client does not wait as long
-            connection.sendall(b"data: 1\n\n")
+        read.wait()
+        connection.sendall(b"data: 1\n\n")
 
-    with on_the_wire(answer) as server:
+    with on_the_wire(answer) as server, contextlib.ExitStack() as opened:
+        opened.callback(read.set)  # if the client waits in vain, too
         address = open_door(server)
         with httpx.stream("POST", f"{address}/chat/completions", headers=HEADERS, json={}, **CLIENT) as reply:
             pieces = reply.iter_text()
