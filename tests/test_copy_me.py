@@ -214,23 +214,60 @@ def test_a_line_says_what_to_install(lang):
     assert {key: lines[-1] for key, lines in shown.items() if lines} == INSTALLED
 
 
+def imported(code: str) -> set[str]:
+    """The packages that a block imports, wherever in it, without the standard library."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+
+
+WITH_MODELSCOPE = {"modelscope_hub"}  # comes with it
+
+
+def test_the_line_names_all_that_a_block_imports():
+    for key, (_, code) in zip(IDS, BLOCKS, strict=True):
+        line = set(INSTALLED.get(key, "").split())
+        assert imported(code) - (WITH_MODELSCOPE if "modelscope" in line else set()) <= line, key
+
+
+HEAVY = {"torch", "vllm"}  # several GB each, with CUDA
+
+
 @pytest.mark.large
 @pytest.mark.network
 def test_the_line_is_enough_in_an_empty_environment(tmp_path):
-    """Of the blocks that ask a server: the import works, and no server is what they say."""
-    for line in sorted({INSTALLED[block.id] for block in SERVED}):
+    """Each block is compiled and all that it imports is there; one that asks a server runs until it finds none."""
+    served = {block.id for block in SERVED}
+    for line in sorted({line for line in INSTALLED.values() if not HEAVY & set(line.split())}):
         python = tmp_path / line.replace(" ", "-") / "bin" / "python"
-        subprocess.run([sys.executable, "-m", "venv", python.parent.parent], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *line.split()], check=True)
-        for block in SERVED:
-            key, code = block.values
-            if INSTALLED[key] == line:
-                (tmp_path / "copied.py").write_text(code, encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parent.parent], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", python]  # to make a pip for each takes longer than the line
+        subprocess.run([*pip, "install", "--quiet", *line.split()], check=True)
+        for key, (_, code) in zip(IDS, BLOCKS, strict=True):
+            if INSTALLED.get(key) != line:
+                continue
+            (tmp_path / "copied.py").write_text(code, encoding="utf-8")
+            options = {"cwd": tmp_path, "capture_output": True, "text": True}
+            compiled = f"py_compile.compile('copied.py', doraise=True); import {', '.join(sorted(imported(code)))}"
+            done = subprocess.run([python, "-I", "-c", f"import py_compile; {compiled}"], **options)
+            assert done.returncode == 0, (key, done.stderr)
+            if key in served:
                 settings = {"BASE_URL": "http://127.0.0.1:9/v1"}
-                done = subprocess.run(
-                    [python, "-I", "copied.py"], cwd=tmp_path, env=settings, capture_output=True, text=True
-                )
+                done = subprocess.run([python, "-I", "copied.py"], env=settings, **options)
                 assert done.returncode == 1 and "No server at" in done.stderr, (key, done.stderr)
+
+
+@pytest.mark.large
+@pytest.mark.network
+def test_what_the_heavy_lines_name_exists_for_this_python():
+    """The index has a wheel of each for this Python and machine, by its list of files; nothing is downloaded. That they
+    can be installed together, that their imports work and that a GPU runs them, it does not prove."""
+    lines = [set(line.split()) for line in INSTALLED.values()]
+    for name in sorted(set().union(*(line for line in lines if HEAVY & line))):
+        command = [sys.executable, "-m", "pip", "index", "versions", "--only-binary", ":all:", name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.startswith(f"{name} ("), done.stderr
 
 
 def test_both_pages_hold_the_same_code():

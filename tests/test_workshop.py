@@ -151,6 +151,26 @@ def connect(base_url: str) -> socket.socket:
     return raw
 
 
+@contextlib.contextmanager
+def on_the_wire(reply):
+    """The address of a server where ``reply(connection, head)`` answers a request; each connection is closed then."""
+
+    def serve():
+        with contextlib.suppress(OSError):  # the test has closed it
+            while True:
+                with listening.accept()[0] as connection:
+                    reply(connection, connection.recv(65536).partition(b"\r\n\r\n")[0].decode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:  # or the thread, which waits in it, might serve the next test
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(PATIENCE)
+
+
 def post(body: bytes, key: str = "key-one") -> tuple[bytes, bytes]:
     """The head of a request for chat and its body."""
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
@@ -242,6 +262,51 @@ def test_a_stream_arrives_piece_by_piece(base_url, upstream):
         assert "".join(pieces).count("data:") == 4
 
 
+def test_a_stream_without_chunks_arrives_piece_by_piece(open_door):
+    """Chunks nginx passes on in any case; of a reply that ends with its connection, a buffer would be filled first."""
+    read = threading.Event()
+
+    def answer(connection, _):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 0\n\n")
+        read.wait()
+        connection.sendall(b"data: 1\n\n")
+
+    with on_the_wire(answer) as server, contextlib.ExitStack() as opened:
+        opened.callback(read.set)  # if the client waits in vain, too
+        address = open_door(server)
+        with httpx.stream("POST", f"{address}/chat/completions", headers=HEADERS, json={}, **CLIENT) as reply:
+            pieces = reply.iter_text()
+            assert next(pieces) == "data: 0\n\n"
+            read.set()
+            assert "".join(pieces) == "data: 1\n\n"
+
+
+def test_each_request_is_one_connection_of_http_1_1(open_door):
+    """Chunks are of 1.1: only with them can a reply that breaks off be told from a whole one. And the connection to the
+    server is the request's own, whatever the client wants of its: none that the server has closed is used again."""
+    heads = []
+
+    def answer(connection, head):
+        heads.append(head)
+        if head.partition("\r\n")[0].endswith(" HTTP/1.1"):
+            last = b"0\r\n\r\n" if head.startswith("GET") else b""  # the others break off
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 0\n\n\r\n" + last)
+        else:
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\ndata: 0\n\n")
+
+    with on_the_wire(answer) as server, httpx.Client(base_url=open_door(server), headers=HEADERS, **CLIENT) as client:
+        for wish in ("keep-alive", "Upgrade", "close", "keep-alive"):
+            assert client.get("/models", headers={"Connection": wish}).text == "data: 0\n\n"
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.post("/completions", content="{}")
+    assert [head.partition("\r\n")[0] for head in heads] == ["GET /v1/models HTTP/1.1"] * 4 + [
+        "POST /v1/completions HTTP/1.1"
+    ]
+    assert [re.findall(r"(?im)^(?:connection|upgrade|keep-alive): *(.*?)\r?$", head) for head in heads] == [
+        ["close"]
+    ] * 5
+
+
 def test_a_laptop_that_leaves_frees_its_place_and_the_server(base_url, upstream):
     def open_stream():
         return httpx.stream("POST", f"{base_url}/chat/completions", headers=HEADERS, json={}, **CLIENT)
@@ -284,18 +349,9 @@ def test_too_large_a_request_and_a_server_that_is_down(base_url, upstream, open_
     ],
 )
 def test_an_odd_reply_of_the_server_takes_no_place_for_good(reply, open_door, capfd):
-    def serve():
-        with contextlib.suppress(OSError):  # the test has closed it
-            while True:
-                with listening.accept()[0] as connection:
-                    connection.recv(65536)
-                    connection.sendall(reply)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        threading.Thread(target=serve, daemon=True).start()
-        address = open_door(f"http://127.0.0.1:{listening.getsockname()[1]}", at_once=1)
+    with on_the_wire(lambda connection, _: connection.sendall(reply)) as server:
+        address = open_door(server, at_once=1)
         statuses = {httpx.get(f"{address}/models", headers=HEADERS, **CLIENT).status_code for _ in range(5)}
-        listening.shutdown(socket.SHUT_RDWR)
     assert len(statuses) == 1 and statuses <= {999, 502}
     assert capfd.readouterr().err == ""  # no line quotes an answer
 
@@ -349,6 +405,16 @@ def test_a_head_without_end_is_cut(base_url, upstream, open_door):
                 raw.sendall(b"X-%d: " % number + b"x" * 1000 + b"\r\n")
     assert worker.memory_info().rss < before + 2**22
     assert thirty_honest_clients(open_door(upstream.address, ROOM), list(ROOM.values())) == ALL_ANSWERED
+
+
+def test_a_head_has_room_for_four_long_lines(base_url, upstream):
+    """8 KiB a line, four such: what clients send passes, and more is refused for its size."""
+    for number, size, expected in ((20, 30, 200), (1, 8000, 200), (4, 8000, 200), (1, 8192, 400), (5, 8000, 400)):
+        lines = {f"X-{line}": "x" * size for line in range(number)}
+        reply = httpx.get(f"{base_url}/models", headers=HEADERS | lines, **CLIENT)
+        assert (number, size, reply.status_code) == (number, size, expected)
+        assert expected == 200 or reply.json()["error"]["code"] == 400
+    assert len(upstream.seen) == 3
 
 
 def test_a_thousand_idle_connections_keep_nobody_out(upstream, open_door, capfd):
