@@ -122,7 +122,7 @@ def output_texts(output: dict) -> list[str]:
         if kind.startswith("text/"):
             text = data.get(kind, "")
             said.append(text if kind == "text/plain" else html.unescape(re.sub(r"<[^<>]*>", "\n", text)))
-    return [*said, *labels]
+    return [*said, *(label.replace("\n", " ") for label in labels)]  # a label breaks where its panel ends
 
 
 def _is_silent(output: dict) -> bool:
