@@ -1095,10 +1095,10 @@ axes[0, 0].legend(loc="lower left")
 figure
 
 # %% [markdown] lang="zh" key="recorded-read" facts="250"
-# 读图：一列一个学习率，上排是损失，下排是最大的注意力分数（对数轴）；每种颜色三条线，一条一个种子，每 5 步画一点。
+# 读图：上面四格是损失，一格一个学习率；下面四格按同样的次序是最大的注意力分数（对数轴）；每种颜色三条线，一条一个种子，每 5 步画一点。
 #
-# - 学习率最低的一列，两者的损失难分高下；分数却已经差了三倍左右。
-# - 从第二列起两者分开：不带的，分数一步步涨到一百上下，再到近两千，最后一列更高；带着的，始终在几十以内。分数先涨；损失大多停在一个平台上，带着的则有机会离开它。
+# - 学习率最低时，两者的损失难分高下；分数却已经差了三倍左右。
+# - 学习率高一档，两者就分开：不带的，分数一步步涨到一百上下，再高一档近两千，最高的一档还要多；带着的，始终在几十以内。分数先涨；损失大多停在一个平台上，带着的则有机会离开它。
 # - 不带的没有像传说中那样“炸掉”：没有一条线变成 NaN；250 步之内，大多数没能离开平台。
 # - 带着也不是万能的：学习率再高，损失也会变差，种子之间的差别也变大。
 # - 优势不一定全来自“稳定”：刚初始化时，带着的分数已有 4 左右，不带的只有 0.1 左右，注意力一开始就更分明。这个实验分不开这两种作用。
@@ -1108,10 +1108,10 @@ figure
 # **选读。** 自己跑一次：第二列的学习率，换一个种子，150 步，两次训练在普通的 CPU 上一共约 15 秒。先猜一猜：上面三个种子的结论，换一个种子还成立吗？损失呢？分数呢？
 
 # %% [markdown] lang="en" key="recorded-read" facts="250"
-# How to read it: one column a learning rate, loss above, the largest attention logit below (log axis); three lines of each colour, one a seed, a point every 5 steps.
+# How to read it: the upper four panels are the loss, one a learning rate; the lower four, in the same order, the largest attention logit (log axis); three lines of each colour, one a seed, a point every 5 steps.
 #
-# - In the column of the lowest rate the losses are hard to tell apart; the logits already differ about threefold.
-# - From the second column on they part. Without the norm the logits climb step by step to a hundred or so, then to nearly two thousand, and beyond in the last column; with it they stay within some tens. The logits grow first; the loss mostly stays on a plateau, which the models with the norm get a chance to leave.
+# - At the lowest rate the losses are hard to tell apart; the logits already differ about threefold.
+# - One rate higher they part. Without the norm the logits climb step by step to a hundred or so, at the next rate to nearly two thousand, and at the highest beyond; with it they stay within some tens. The logits grow first; the loss mostly stays on a plateau, which the models with the norm get a chance to leave.
 # - Without the norm nothing "blows up" as folklore has it: no line turns into NaN; within 250 steps most of them do not leave a plateau.
 # - With the norm not everything goes: at higher rates the loss gets worse again, and seeds differ more.
 # - The gain need not be stability alone: fresh from initialisation, logits are about 4 with the norm and about 0.1 without, so attention is more distinct from the first step. This experiment cannot tell the two effects apart.
