@@ -179,7 +179,13 @@ def test_recordings_of_both_languages_have_equal_numbers(zh, en, equal):
 
     assert pair(["varies"]) == [] and pair(["raw"]) == pair()
     assert bool(pair()) != equal
-    labels = [shown({"course": {"labels": [text]}}, image_png="AAAA") for text in (zh, en)]
+    labels = [shown({"course": {"labels": text.split("\n")}}, image_png="AAAA") for text in (zh, en)]
+    assert bool(page_language.unequal_numbers(*map(outputs, labels))) != equal
+
+
+@pytest.mark.parametrize(("en", "equal"), [("mean 1,\nRMS 2", True), ("mean 1,\nRMS 3", False)])
+def test_a_label_may_break_elsewhere_in_the_other_language(en, equal):
+    labels = [shown({"course": {"labels": [text]}}, image_png="AAAA") for text in ("平均值\n1，均方根 2", en)]
     assert bool(page_language.unequal_numbers(*map(outputs, labels))) != equal
 
 
