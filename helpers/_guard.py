@@ -33,6 +33,12 @@ class Process(NamedTuple):
     state: str
     parent: int
     session: int
+    threads: int
+
+    @property
+    def lives(self) -> bool:
+        """Whether it still holds its files and ports: a zombie does while a thread of it has not ended."""
+        return self.state != "Z" or self.threads > 1
 
 
 def start(command: list, **options) -> subprocess.Popen:
@@ -70,7 +76,7 @@ def members(guard: subprocess.Popen) -> set[int]:
     ended, seen = guard.poll() is not None, list(_processes())
     if ended and any(process.pid == guard.pid for process in seen):
         return set()  # the number is another's by now, which it cannot be while the session has a process
-    found = {process.pid for process in seen if process.session == guard.pid and process.state != "Z"}
+    found = {process.pid for process in seen if process.session == guard.pid and process.lives}
     return found if ended else found | _descendants(guard.pid)
 
 
@@ -79,7 +85,7 @@ def engines(session: int) -> set[int]:
     return {
         process.pid
         for process in _processes()
-        if process.name.startswith("VLLM::") and process.session == session and process.state != "Z"
+        if process.name.startswith("VLLM::") and process.session == session and process.lives
     }
 
 
@@ -138,7 +144,7 @@ def _second() -> int:
         signal.signal(number, signal.SIG_IGN)
     deadline = None if os.read(watched, 1) else time.monotonic() + PATIENCE
     while deadline and time.monotonic() < deadline:
-        left = {process.pid for process in _processes() if process.session == session and process.state != "Z"}
+        left = {process.pid for process in _processes() if process.session == session and process.lives}
         if not (left := left - {os.getpid()}):
             break
         _signal(left, signal.SIGKILL)
@@ -178,8 +184,8 @@ def _processes() -> Iterator[Process]:
         with contextlib.suppress(OSError):  # it ended meanwhile
             pid, rest = stat.read_text(errors="replace").split(" (", 1)
             name, fields = rest.rsplit(") ", 1)
-            state, parent, _, session = fields.split()[:4]
-            yield Process(int(pid), name, state, int(parent), int(session))
+            state, numbers = fields[0], fields.split()[1:]
+            yield Process(int(pid), name, state, int(numbers[0]), int(numbers[2]), int(numbers[16]))
 
 
 if __name__ == "__main__":

@@ -235,8 +235,11 @@ def png(drawn) -> bytes:
 
 def svg(drawn) -> str:
     """The figure as an SVG element; coordinates keep two decimals."""
+    import matplotlib
+
     file = io.StringIO()
-    drawn.savefig(file, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({name: STYLE[name] for name in STYLE if name.startswith("svg.")}):  # plain ones too
+        drawn.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
     text = re.sub(
         r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL

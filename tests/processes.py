@@ -22,8 +22,9 @@ def named(processes: Iterable[psutil.Process], name: str) -> list[psutil.Process
 
 
 def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs, or is a zombie whose threads have not all ended and hold its ports."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.NoSuchProcess:  # it ended between the two questions
         return False
 

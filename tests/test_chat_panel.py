@@ -136,7 +136,7 @@ def test_a_reply_without_an_answer_says_why(deltas, finish, state):
 
 
 def test_stop_ends_the_stream_and_the_panel_stays_usable():
-    endless = stream(*[{"content": "x"}] * 1000, pause=0.02)
+    endless = stream(*[{"content": "x"}] * 1000, pause=0.5)
     with FaultyServer(endless, stream({"content": "fine"})) as server:
         shown = panel(server)
         shown.ask("?")
@@ -294,7 +294,7 @@ def test_both_languages_light_and_dark(scheme, lang, open_panel):
 @pytest.mark.slow
 def test_in_a_real_jupyterlab(browser, tmp_path):
     """A kernel, a panel and a server whose model writes HTML: it stays text, and the stop button stops."""
-    endless = stream(*[{"content": f"{HOSTILE} "}] * 2000, pause=0.02)
+    endless = stream(*[{"content": f"{HOSTILE} "}] * 2000, pause=0.5)  # longer than any machine needs to click
     first = stream({"reasoning": HOSTILE}, {"content": HOSTILE})
     (tmp_path / "en").mkdir()
     with FaultyServer(first, endless) as server, JupyterLab(tmp_path) as lab:

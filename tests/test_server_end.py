@@ -136,6 +136,24 @@ def test_the_end_of_the_guard_is_the_end_of_all(number, stubborn, processes):
     wait_until_gone(second)
 
 
+def test_a_process_whose_first_thread_ended_is_no_ended_process(processes):
+    """Its state says zombie, as that of each server for a moment after SIGKILL, while its port is still taken."""
+    lines = ["import ctypes, platform, signal, socket, threading, time"]
+    lines += ["signal.signal(signal.SIGTERM, signal.SIG_IGN)", f"taken = socket.create_server(({HOST!r}, 0))"]
+    lines += ["print(taken.getsockname()[1], flush=True)", "threading.Thread(target=time.sleep, args=(600,)).start()"]
+    lines += ["ctypes.CDLL(None).syscall(60 if platform.machine() == 'x86_64' else 93, 0)  # exit, of this thread"]
+    guard = start_guard(["sh", "-c", "echo ready; exec " + shlex.join([sys.executable, "-c", "\n".join(lines)])])
+    port = int(guard.stdout.readline())
+    processes += descendants(guard.pid)
+    end = time.monotonic() + PATIENCE
+    while any(process.status() != psutil.STATUS_ZOMBIE for process in processes):
+        assert time.monotonic() < end
+    assert all(map(is_alive, processes)) and not is_free(port)
+    guard.kill()
+    assert not _guard.end(guard)
+    assert not any(map(is_alive, processes)) and is_free(port)
+
+
 def test_a_command_ends_with_the_two_that_guard_it(processes):
     """By the signal of its parent's death; what it started would be left, so this is the last resort."""
     guard = start_guard(["bash", "-c", "echo ready; exec sleep 600"])
