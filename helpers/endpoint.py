@@ -24,6 +24,11 @@ def without_credentials(address: str) -> str:
     return re.sub(r"[?#].*", "", re.sub(r"^(\s*[\w+.-]+://)?.*@", r"\1", address))
 
 
+def thought_of(delta) -> str:
+    """The piece of a thought in a piece of a reply, under its name or the one that older servers give it."""
+    return getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
+
+
 def parted(thought: str, content: str) -> tuple[str, str]:
     """(thought, text) of a reply, also while it comes and where the thought stands in the content, behind <think>."""
     if thought.strip():  # the server has split it

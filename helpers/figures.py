@@ -9,6 +9,7 @@ import lzma
 import re
 
 from helpers.design import EXPERT_LINES, EXPERTS, LIGHT, ON
+from helpers.language import width
 from helpers.models import ROOT
 from helpers.tokens import shown
 
@@ -124,7 +125,7 @@ def _break_title(ax) -> bool:
     wide, room = shown[0].get_window_extent().width, ax.get_window_extent().width
     lines = said.split("\n")
     # a letter's share of the widest line, of which a Chinese one is two
-    letters = max(_width(line) for line in lines) * room / wide
+    letters = max(width(line) for line in lines) * room / wide
     broken = "\n".join(_broken_line(line, letters) for line in lines)
     if wide <= 1.02 * room or broken == said:
         return False
@@ -168,15 +169,11 @@ def _ink_texts(ax) -> bool:
     return False
 
 
-def _width(text: str) -> int:
-    return sum(2 if letter > "\u2e80" else 1 for letter in text)
-
-
 def _broken_line(line: str, letters: float) -> str:
     """The line in two if it is wider than ``letters``: behind a space or a Chinese sign, as late as there is room."""
     places = [match.end() for match in re.finditer(r"\s|[，：。、；）]|(?=（)", line)]
-    fitting = [place for place in places if 0 < place < len(line) and _width(line[:place].rstrip()) <= letters]
-    if _width(line) <= letters or not places:
+    fitting = [place for place in places if 0 < place < len(line) and width(line[:place].rstrip()) <= letters]
+    if width(line) <= letters or not places:
         return line
     place = max(fitting, default=places[0])
     return f"{line[:place].rstrip()}\n{line[place:]}" if place < len(line) else line
@@ -222,8 +219,8 @@ def unpacked(recorded: str) -> str:
 
 def about(drawn) -> dict:
     """The metadata of that output: the figure's :func:`labels`, and its size in the pixels of a page."""
-    width, height = (96 * drawn.get_size_inches()).round().astype(int).tolist()
-    return {"course": {"labels": labels(drawn)}, "image/png": {"width": width, "height": height}}
+    wide, high = (96 * drawn.get_size_inches()).round().astype(int).tolist()
+    return {"course": {"labels": labels(drawn)}, "image/png": {"width": wide, "height": high}}
 
 
 def png(drawn) -> bytes:

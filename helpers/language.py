@@ -5,6 +5,7 @@ A kernel starts in its notebook's folder, and lessons lie in folders named ``zh`
 
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 LANGUAGES = ("zh", "en")
@@ -32,3 +33,8 @@ LANGUAGE = read_language()  # once: a cell that changes the folder does not chan
 def say(zh: str, en: str, between: str = "\n") -> str:
     """The text in the page's language; where that is unknown both, ``between`` them a new line unless told."""
     return {"zh": zh, "en": en, None: f"{zh}{between}{en}"}[LANGUAGE]
+
+
+def width(text: str) -> int:
+    """How many columns the text takes; a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

@@ -10,7 +10,7 @@ import anywidget
 import traitlets
 
 from helpers import language
-from helpers.endpoint import parted
+from helpers.endpoint import parted, thought_of
 from helpers.explorer import page
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class ChatPanel(anywidget.AnyWidget):
             for chunk in stream:
                 for choice in chunk.choices or []:
                     delta, finished = choice.delta, choice.finish_reason or finished
-                    thought += getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
+                    thought += thought_of(delta)
                     content += getattr(delta, "content", None) or ""
                 turn["thought"], turn["text"] = parted(thought, content)
                 if self._stopping.is_set():

@@ -6,9 +6,9 @@ Every function returns problems as sentences that name the file, the cell and th
 import ast
 import csv
 import re
-import unicodedata
 from pathlib import Path
 
+from helpers.language import width
 from tools.lessons.source import LANGUAGES, Cell, Lesson, comments, parse, without_comments
 
 # Raw API rule: in these lessons a teaching cell calls vLLM and openai itself. Of the helper modules that could do that,
@@ -161,11 +161,10 @@ def _wide_lines(cell: Cell) -> list[str]:
     """Lines of either language that are too wide; a Chinese character takes two columns. Shell lines may be longer: a
     command is copied into a terminal as one line."""
     found = dict.fromkeys(line for lang in LANGUAGES for line in cell.text[lang].splitlines())
-    widths = {line: sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line) for line in found}
     return [
-        f"the line {line.strip()[:40]!r} has {width} columns; break it, {COLUMNS} is the most."
-        for line, width in widths.items()
-        if width > COLUMNS and not line.lstrip().startswith("!")
+        f"the line {line.strip()[:40]!r} has {width(line)} columns; break it, {COLUMNS} is the most."
+        for line in found
+        if width(line) > COLUMNS and not line.lstrip().startswith("!")
     ]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 
 from helpers import ROOT, CourseError, design
+from helpers.language import width
 from tools.lessons.source import LANGUAGES
 
 DOCS = ROOT / "docs"
@@ -64,11 +65,6 @@ def lines(blocks: list[Tag]) -> float:
         tall += 14 * pictures + sum(1.5 + len(code.get_text().rstrip().split("\n")) for code in codes)
         tall += 0 if codes or pictures else 1.5 + len(block.get_text()) / 60
     return tall
-
-
-def width(text: str) -> int:
-    """How many letters wide a text is; a Chinese character is as wide as two."""
-    return sum(2 if letter > "\u2e80" else 1 for letter in text)
 
 
 def grouped(blocks: list[Tag]) -> list[list[Tag]]:

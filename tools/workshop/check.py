@@ -21,7 +21,7 @@ import httpx
 import openai
 
 from helpers import CourseError, machine, preflight
-from helpers.endpoint import parted, without_credentials
+from helpers.endpoint import parted, thought_of, without_credentials
 from helpers.ports import free_port
 from tools.workshop.door import MAX_N, Door
 from tools.workshop.keys import read_keys
@@ -69,8 +69,7 @@ async def ask(client: openai.AsyncOpenAI, model: str, question: str, thinking: b
         async for chunk in stream:
             for choice in chunk.choices or []:
                 delta, finish = choice.delta, choice.finish_reason or finish
-                thinks = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
-                content = getattr(delta, "content", None) or ""
+                thinks, content = thought_of(delta), getattr(delta, "content", None) or ""
                 thought, text = thought + thinks, text + content
                 if thinks or content:
                     answer.pieces += 1
