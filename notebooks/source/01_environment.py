@@ -3,7 +3,7 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 逐行读懂体检结果；按驱动选对依赖；在 AutoDL、别的 GPU 机器或笔记本电脑上搭好环境；算出一个模型在你的卡上最长能用多长的上下文；切换课程使用的模型 |
+# | 学完能做 | 逐行读懂体检结果；按驱动选对依赖；算出一个模型在你的卡上最长能用多长的上下文；切换课程使用的模型 |
 # | 先修 | 会在终端里运行一条命令 |
 # | 时间 | 主线 35 分钟；标着“选读”的部分再加 15 分钟，跳过不影响后面 |
 # | 硬件 | 任何 Linux 机器，不需要 GPU，2 GB 内存就够（AutoDL 的无卡模式也可以） |
@@ -14,7 +14,7 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | read the pre-flight check line by line; choose the dependency set by the driver; set up on AutoDL, on another GPU machine or on a laptop; work out the largest context that a model has room for on your card; switch the course's model |
+# | You will be able to | read the pre-flight check line by line; choose the dependency set by the driver; work out the largest context that a model has room for on your card; switch the course's model |
 # | Prerequisites | you can run a command in a terminal |
 # | Time | 35 minutes for the main path; 15 more for what is marked "extra" and can be skipped |
 # | Hardware | any Linux machine, no GPU needed, 2 GB of memory are enough (AutoDL's no-GPU mode too) |
@@ -32,89 +32,19 @@ from helpers.lessons import l01
 
 print(models.describe())
 
-# %% [markdown] lang="zh" key="where"
-# 这个笔记本能打开、上面一格没有报错，环境就已经装好了一半。这一课做三件事：看清这台机器，看清依赖，再算清显存。
+# %% [markdown] lang="zh" key="where" facts="2.5.1"
+# 这个笔记本能打开、上面一格没有报错，环境就已经装好了一半。怎样装、在 AutoDL 或别的机器上要敲什么命令、怎样停止付费，都在[搭环境](../../docs/setup.zh.md)那一页。这一课看原理，做三件事：看清这台机器，看清依赖，再算清显存。
 #
-# ## 环境搭在哪里
+# 三个词先说清楚。驱动（driver）是操作系统里管显卡的那层软件，CUDA 是 NVIDIA 的 GPU 计算平台，vLLM 是这门课用来运行模型的引擎。
 #
-# 三种机器，命令都是同一条：在仓库根目录运行 `make env`。它新建 `.venv`，按机器选一组依赖，装进去，不碰系统里原有的 Python。
-#
-# | 机器 | 怎么做 |
-# |---|---|
-# | 笔记本电脑，没有 NVIDIA GPU | Linux 直接运行 `make env`；Windows 先装 WSL2（Windows 里的 Linux），在里面运行；macOS 用 Linux 虚拟机或容器，或者用 `make env SET=client`：不装 vLLM，第 01 到 04 课照样能学 |
-# | 自己的 CUDA 机器 | 先看 `nvidia-smi` 的驱动版本，580 以上最省事，再运行 `make env` |
-# | AutoDL | 见下面的小节 |
-#
-# 驱动（driver）是操作系统里管显卡的那层软件，CUDA 是 NVIDIA 的 GPU 计算平台，vLLM 是这门课用来运行模型的引擎。
-#
-# **终端里的命令。** 课程里以 `python`、`modelscope`、`vllm` 开头的命令都要在课程的环境里运行。每新开一个终端，先进入课程文件夹，运行一次 `source .venv/bin/activate`；不这样做，找到的是系统里的另一个 Python，会报 `No module named ...`。
-#
-# 教程里常见的两步，“先装 torch 2.5.1，再 `pip install vllm`”，这里没有：后面会看到它为什么不可靠。
-#
-# ### 在 AutoDL 上
-#
-# 本课和 `autodl.sh` 都没有在 AutoDL 上运行过，脚本只在仿造的文件夹结构里试过；下面的事实来自它的[环境文档](https://www.autodl.com/docs/env/)、[省钱](https://www.autodl.com/docs/save_money/)、[CUDA](https://www.autodl.com/docs/cuda/)和[学术加速](https://www.autodl.com/docs/network_turbo/)各页，无卡模式和释放的细节有一部分来自用户的记录；价格和配额会变（下面是 2026-11-24 记下的），以页面为准。
-#
-# 在实例的终端里运行下面几行，把 `ADDRESS` 换成本仓库的地址，后面的 1 到 8 解释每一步和它前后的事：
-#
-# ```bash
-# cd /root/autodl-tmp                          # 数据盘
-# source /etc/network_turbo                    # 学术加速
-# git clone --depth 1 ADDRESS qwen3-notebooks
-# unset http_proxy https_proxy
-# cd qwen3-notebooks && bash autodl.sh
-# ```
-#
-# 1. **选主机。** 市场页可以按最高 CUDA 版本筛选：选 13.0 以上（驱动 580 以上）。驱动属于主机，容器里升级不了。
-# 2. **选镜像。** 任何带 Miniconda、Python 3.12 的基础镜像都行，课程会自己建环境。社区镜像 [Qwen3](https://www.codewithgpu.com/i/datawhalechina/self-llm/Qwen3) 开机就有一套较早的 vLLM，想先看一眼效果可以用它；课程的环境与它互不影响。
-# 3. **东西放数据盘。** 系统盘 `/` 只有 30 GB，会跟着镜像走；`/root/autodl-tmp` 是数据盘，起步 50 GB，关机后保留，但不进镜像，也不随迁移。环境和模型都该在这里，所以上面先进了数据盘。用 `df -h` 看余量。
-# 4. **取代码。** `/etc/network_turbo` 是学术加速，只通往 GitHub 和 HuggingFace；克隆完立刻 `unset http_proxy https_proxy`，否则 pip 和 ModelScope 会绕路甚至失败。
-# 5. **装环境。** `autodl.sh` 先体检，再运行 `make env` 做的事，然后下载显存放得下的最大的 Qwen3，最后自检；中断了再运行一次就接着做，`bash autodl.sh --dry-run` 只显示要做什么。它从阿里云的镜像安装，只用于这一次；换一个：`INDEX=https://pypi.tuna.tsinghua.edu.cn/simple bash autodl.sh`。
-# 6. **选内核。** 内核（kernel）是替笔记本执行代码的 Python 进程。控制台打开的 JupyterLab 运行在 base 环境里，`autodl.sh` 已经让它认识课程的内核（别处用 `make kernel`）：刷新页面，在右上角选 Qwen3 in Notebooks。
-# 7. **下载用无卡模式。** 先关机，再用“无卡模式开机”：每小时约 0.1 元，0.5 核、2 GB 内存，够下载，不够加载模型。这时看不到驱动和显存，要自己写明依赖组合和模型，例如 `SET=gpu MODEL=Qwen/Qwen3-8B bash autodl.sh`，最后的自检可能因为内存太小而不过，带卡开机后再运行一次。这一课和下一课都能在里面跑完，只是体检的 GPU 一行会是 problem。
-# 8. **停止付费。** 计费从开机到关机，不管 GPU 忙不忙。用完就在控制台关机，或在脚本最后写 `/usr/bin/shutdown`；控制台还能设定时关机。关机后数据盘保留，GPU 可能被别人租走；连续关机 15 天，实例会被释放，数据一起清空；扩容的数据盘关机后照样收费。
+# 教程里常见的两步，“先装 torch 2.5.1，再 `pip install vllm`”，课程里没有：后面会看到它为什么不可靠。
 
-# %% [markdown] lang="en" key="where"
-# If this notebook opens and the cell above raised nothing, half of the environment is there. This lesson does three things: it looks at the machine, at the packages, and at the GPU memory.
+# %% [markdown] lang="en" key="where" facts="2.5.1"
+# If this notebook opens and the cell above raised nothing, half of the environment is there. How to install, what to type on AutoDL and on other machines, and how to stop paying stand on the page [Set up](../../docs/setup.md). This lesson is about the reasons, and does three things: it looks at the machine, at the packages, and at the GPU memory.
 #
-# ## Where to set up
+# Three words first. The driver is the layer of the operating system that runs the graphics card, CUDA is NVIDIA's platform for computing on GPUs, and vLLM is the engine that runs the models of this course.
 #
-# Three kinds of machine, one command: `make env` in the root of the repository. It makes a `.venv`, picks a dependency set by the machine, installs into it, and leaves the Python of your system alone.
-#
-# | Machine | What to do |
-# |---|---|
-# | a laptop without an NVIDIA GPU | on Linux run `make env`; on Windows install WSL2 (Linux inside Windows) and run it there; on macOS use a Linux virtual machine or container, or `make env SET=client`, which leaves vLLM out and is enough for lessons 01 to 04 |
-# | a CUDA machine of your own | look at the driver version in `nvidia-smi`, 580 or newer is easiest, then run `make env` |
-# | AutoDL | see the next section |
-#
-# The driver is the layer of the operating system that runs the graphics card, CUDA is NVIDIA's platform for computing on GPUs, and vLLM is the engine that runs the models of this course.
-#
-# **Commands in a terminal.** Commands of this course that begin with `python`, `modelscope` or `vllm` belong to its environment. In each new terminal, enter the course's folder and run `source .venv/bin/activate` once; otherwise another Python of the system answers, with `No module named ...`.
-#
-# The two steps of many tutorials, "install torch 2.5.1, then `pip install vllm`", are missing here: you will see why they are not reliable.
-#
-# ### On AutoDL
-#
-# Neither this lesson nor `autodl.sh` has been run on AutoDL, a Chinese GPU rental; the script was tried in an imitation of its folders only. These facts come from its pages on the [environment](https://www.autodl.com/docs/env/), [saving money](https://www.autodl.com/docs/save_money/), [CUDA](https://www.autodl.com/docs/cuda/) and [network_turbo](https://www.autodl.com/docs/network_turbo/). Some details of no-GPU mode and of the release come from users' notes. Prices and limits change (those below were noted on 2026-11-24); the pages decide.
-#
-# Run these lines in the instance's terminal, with the address of this repository for `ADDRESS`; points 1 to 8 explain each step and what lies before and after:
-#
-# ```bash
-# cd /root/autodl-tmp                          # the data disk
-# source /etc/network_turbo                    # AutoDL's proxy for GitHub
-# git clone --depth 1 ADDRESS qwen3-notebooks
-# unset http_proxy https_proxy
-# cd qwen3-notebooks && bash autodl.sh
-# ```
-#
-# 1. **Choose the host.** The market can be filtered by the highest CUDA version: take 13.0 or newer (driver 580 or newer). The driver belongs to the host and cannot be upgraded inside the container.
-# 2. **Choose the image.** Any base image with Miniconda and Python 3.12 will do, since the course makes its own environment. The community image [Qwen3](https://www.codewithgpu.com/i/datawhalechina/self-llm/Qwen3) starts with an older vLLM in place, which is fine for a first look; it and the course's environment do not touch each other.
-# 3. **Keep things on the data disk.** The system disk `/` has 30 GB and travels with images; `/root/autodl-tmp` is the data disk, from 50 GB, which survives shutdown but is neither in images nor migrated. Environment and models belong there, so the first line above enters it. `df -h` shows what is left.
-# 4. **Get the code.** `/etc/network_turbo` leads to GitHub and HuggingFace only, so `unset http_proxy https_proxy` right after cloning, or pip and ModelScope take a detour or fail.
-# 5. **Install.** `autodl.sh` makes the pre-flight check, does what `make env` does, downloads the largest Qwen3 that fits the GPU, and tests itself at the end; interrupted, it goes on when it is run again, and `bash autodl.sh --dry-run` only shows what it would do. It installs from Aliyun's mirror, for this one time; for another: `INDEX=https://pypi.tuna.tsinghua.edu.cn/simple bash autodl.sh`.
-# 6. **Choose the kernel.** The kernel is the Python process that runs a notebook's code. The console's JupyterLab runs in the base environment, and `autodl.sh` has told it about the course's kernel (elsewhere, `make kernel` does): reload the page and choose Qwen3 in Notebooks at the top right.
-# 7. **Download in no-GPU mode.** Shut down, then start without a GPU: about 0.1 CNY an hour for 0.5 cores and 2 GB of memory, enough to download, too little to load a model. Neither driver nor GPU memory is visible then, so name the dependency set and the model, for example `SET=gpu MODEL=Qwen/Qwen3-8B bash autodl.sh`; its self-test may fail for lack of memory, so run it again with the GPU. This lesson and the next run in this mode from start to end, only the GPU line of the pre-flight check will be a problem.
-# 8. **Stop paying.** You pay from power-on to power-off, whether the GPU works or not. Shut down in the console when you are done, or end a script with `/usr/bin/shutdown`; the console has a timer too. The data disk stays after shutdown, the GPU may go to somebody else; after 15 days of shutdown the instance is released with all its data; extra disk space keeps costing.
+# The two steps of many tutorials, "install torch 2.5.1, then `pip install vllm`", are missing from the course: you will see why they are not reliable.
 
 # %% [markdown] lang="zh" key="look-question"
 # ## 先看看这台机器
@@ -651,7 +581,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # | `The NVIDIA driver on your system is too old` | 依赖比驱动新 | `make env SET=cu12`，或换驱动 580 以上的主机 |
 # | `ValueError: To serve at least one request ... KV cache is needed` | 默认上下文放不下 | 给 `max_model_len` 一个练习 2 算出的值 |
 # | 打开第二个笔记本就报显存不足 | 第一个笔记本的内核还占着 | 体检里的“显存占用”会说是谁，关掉它的内核 |
-# | `No space left on device` | 环境或模型在系统盘 | 放到数据盘，见上 |
+# | `No space left on device` | 环境或模型在系统盘 | 放到数据盘，见[搭环境](../../docs/setup.zh.md) |
 # | 交互图只显示一行文字 | JupyterLab 的环境没有前端 | `make kernel`，刷新页面 |
 # | pip 或 ModelScope 超时，别的网站却打得开 | 学术加速还开着 | `unset http_proxy https_proxy` |
 #
@@ -695,7 +625,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # | `The NVIDIA driver on your system is too old` | packages newer than the driver | `make env SET=cu12`, or a host with driver 580 or newer |
 # | `ValueError: To serve at least one request ... KV cache is needed` | the default context does not fit | give `max_model_len` a value from exercise 2 |
 # | out of memory as soon as a second notebook opens | the first one's kernel still holds the GPU | the line GPU memory in use says who; shut that kernel down |
-# | `No space left on device` | environment or model on the system disk | put them on the data disk, see above |
+# | `No space left on device` | environment or model on the system disk | put them on the data disk, see [Set up](../../docs/setup.md) |
 # | an interactive figure is one line of text | JupyterLab's environment lacks the front-ends | `make kernel`, reload the page |
 # | pip or ModelScope times out while other sites answer | network_turbo is still on | `unset http_proxy https_proxy` |
 #

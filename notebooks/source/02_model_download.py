@@ -36,6 +36,8 @@ except CourseError as missing:
     print(missing)
 
 # %% [markdown] lang="zh" key="rehearsal" facts="1.40.2"
+# 后面想用真正的 Qwen3，现在就可以让它在后台下载：另开一个终端，在课程文件夹里运行 `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`，它下它的，你在这里演练。第 01 课算出该选哪个模型；没有 GPU 就不用下。
+#
 # 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生了再学，代价太大。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub（存放模型的网站叫 hub，ModelScope 就是一个），说同样的协议，发的是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
 #
 # `from modelscope import snapshot_download` 是大家熟悉的写法，最后调用的就是上面导入的这个函数；直接导入它，可以不加载 torch，在 2 GB 内存的无卡模式里也能用。
@@ -45,6 +47,8 @@ except CourseError as missing:
 # 先猜：小模型的文件夹里有几个文件？哪个最大？客户端会为每个文件各发一个请求吗？
 
 # %% [markdown] lang="en" key="rehearsal" facts="1.40.2"
+# If you want a real Qwen3 later, let it download in the background now: in another terminal, in the course's folder, run `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`. It downloads while you rehearse here. Lesson 01 works out which model to take; without a GPU you need none.
+#
 # In 16 GB of download anything can happen: the network drops, the wrong window is closed, the disk fills up, a byte is written wrong. Learning it when it happens is expensive, so this lesson rehearses. The client is the real `modelscope` 1.40.2; on the other side stands a small hub (a site that keeps models, as ModelScope does) on this machine, which speaks the same protocol and serves the course's tiny model. Every output that it feeds starts with "local rehearsal hub". It is fast and never crowded, so speeds here say nothing about the real ModelScope.
 #
 # `from modelscope import snapshot_download` is what everyone writes; it ends in the very function imported above. Importing that one directly leaves torch unloaded, so it works in no-GPU mode with 2 GB of memory.
@@ -109,7 +113,7 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 # - 用**返回值**：`folder = snapshot_download(...)`，以后只用 `folder`。
 # - 用 **`local_dir`**：`snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')`，文件就在你写的那个文件夹里，不多一层。
 #
-# 命令行也一样（先 `source .venv/bin/activate`，见第 01 课）：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：在 `tmux` 里运行，关掉浏览器也不会断。**选读**，下一格运行它。
+# 命令行也一样（先 `source .venv/bin/activate`，见[搭环境](../../docs/setup.zh.md)）：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：在 `tmux` 里运行，关掉浏览器也不会断。**选读**，下一格运行它。
 
 # %% [markdown] lang="en" key="where-read" facts="1.37 1.38 1.37.1"
 # It does not. Clients up to 1.37 used `owner/name` (dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/owner--name/snapshots/revision`. Both were tried with the real clients (1.37.1 and 1.40.2). A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
@@ -117,7 +121,7 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 # - the **returned** path: `folder = snapshot_download(...)`, and from then on only `folder`;
 # - **`local_dir`**: `snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')` puts the files into exactly that folder.
 #
-# The command line is the same (after `source .venv/bin/activate`, see lesson 01): `modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`. Long downloads are safer in a terminal: inside `tmux`, closing the browser does not end them. **Extra**: the next cell runs it.
+# The command line is the same (after `source .venv/bin/activate`, see [Set up](../../docs/setup.md)): `modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`. Long downloads are safer in a terminal: inside `tmux`, closing the browser does not end them. **Extra**: the next cell runs it.
 
 # %% key="cli" tags=["extra", "raw"]
 import subprocess
