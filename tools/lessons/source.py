@@ -33,7 +33,7 @@ directly after it, defining the same names) and ``ex1-check``, which calls ``l05
 ``helpers/lessons/l05``.
 
 Links to other lessons are written ``../zh/02_model_download.ipynb`` in Chinese and ``../en/...`` in English cells.
-The line under the title (link to the other language, where the outputs come from) is generated.
+The lines under the title (link to the other language, where the outputs come from, the place on the way) are generated.
 """
 
 import ast
@@ -56,6 +56,17 @@ from helpers import CourseError
 LANGUAGES = ("zh", "en")
 TAGS = {"copy-me", "exercise", "extra", "no-output", "raw", "solution", "varies"}
 ATTRIBUTES = {"facts", "key", "lang", "save", "tags", "lines_to_next_cell"}  # the last is a note that jupytext makes
+WAY = (  # from an empty machine to a service: a station in both languages, and the lessons that are about it
+    ("机器", "machine", {"00", "01"}),
+    ("权重", "weights", {"00", "02", "A1"}),
+    ("文字", "text", {"00", "06", "A1"}),
+    ("词元编号", "token ids", {"00", "05", "A1"}),
+    ("层", "layers", {"00", "03", "04", "A2", "A4", "A5"}),
+    ("logits", "logits", {"00", "03"}),
+    ("采样", "sampling", {"00", "05"}),
+    ("引擎", "engine", {"00", "05", "06", "A3"}),
+    ("服务", "service", {"00", "07", "08", "09"}),
+)
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME = re.compile(r"[A-Z0-9]\d_[a-z0-9_]+")
 MAGIC = re.compile(r"^(\s*)[!%](?=[\w%./~])", re.MULTILINE)
@@ -273,6 +284,16 @@ def head_line(name: str, lang: str, recorded: dict | None) -> str:
     return f"{other_language(name, lang)} · {status}"
 
 
+def way_line(name: str, lang: str) -> str:
+    """Where on the way to a service the lesson stands, or nothing for one that stands nowhere on it."""
+    number = name.partition("_")[0]
+    stations = [(zh if lang == "zh" else en, number in lessons) for zh, en, lessons in WAY]
+    if not any(here for _, here in stations):
+        return ""
+    way = " → ".join(f"**{station}**" if here else station for station, here in stations)
+    return f"\n\n{'你在这里：' if lang == 'zh' else 'You are here: '}{way}"
+
+
 def build_notebook(lesson: Lesson, lang: str, outputs: dict | None = None, recorded: dict | None = None):
     """One language's notebook. ``outputs``: by cell key, an (execution count, list of outputs) pair."""
     cells = []
@@ -283,7 +304,7 @@ def build_notebook(lesson: Lesson, lang: str, outputs: dict | None = None, recor
         metadata = {"tags": cell.tags} if cell.tags else {}
         if cell.key == "title":
             heading, _, rest = source.partition("\n")
-            source = f"{heading}\n\n{head_line(lesson.name, lang, recorded)}\n{rest}".rstrip()
+            source = f"{heading}\n\n{head_line(lesson.name, lang, recorded)}{way_line(lesson.name, lang)}\n{rest}".rstrip()
         if cell.kind == "markdown":
             cells.append(new_markdown_cell(source, id=cell.key, metadata=metadata))
         else:
