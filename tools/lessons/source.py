@@ -304,7 +304,8 @@ def build_notebook(lesson: Lesson, lang: str, outputs: dict | None = None, recor
         metadata = {"tags": cell.tags} if cell.tags else {}
         if cell.key == "title":
             heading, _, rest = source.partition("\n")
-            source = f"{heading}\n\n{head_line(lesson.name, lang, recorded)}{way_line(lesson.name, lang)}\n{rest}".rstrip()
+            below = head_line(lesson.name, lang, recorded) + way_line(lesson.name, lang)
+            source = f"{heading}\n\n{below}\n{rest}".rstrip()
         if cell.kind == "markdown":
             cells.append(new_markdown_cell(source, id=cell.key, metadata=metadata))
         else:
