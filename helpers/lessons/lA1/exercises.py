@@ -3,19 +3,18 @@
 import inspect
 import random
 from functools import partial
-from itertools import product
 from operator import ge, gt
 
 from helpers.check import Exercise
 from helpers.lessons import balance
 from helpers.lessons.arithmetic import held_out
+from helpers.lessons.lA1.problems import PAIRS, kinds
 
 
 # ---------------------------------------------------------------------------------------------- exercise 1
 def verdict(held_out):
     """The first fault of a choice of questions, with its figures; any choice without a fault is right."""
-    pairs = [(a, b) for a in range(10, 100) for b in range(a, 100)]
-    found, again = ({pair: bool(held_out(*pair)) for pair in pairs} for _ in range(2))
+    found, again = ({pair: bool(held_out(*pair)) for pair in PAIRS} for _ in range(2))
     if found != again:
         return ("twice",)
     names = getattr(getattr(inspect.unwrap(held_out), "__code__", None), "co_names", ())
@@ -25,14 +24,9 @@ def verdict(held_out):
         return ("order",)
     if not 0.09 < (share := sum(found.values()) / len(found)) < 0.16:
         return "share", share
-    kinds: dict[tuple[str | int, ...], list[bool]] = {
-        ("number", n): [kept for pair, kept in found.items() if n in pair] for n in range(10, 100)
-    }
-    for ((a, b), kept), modulus in product(found.items(), range(2, 11)):
-        for name, value in (("a+b", a + b), ("a×b", a * b), ("a-b", b - a)):
-            kinds.setdefault((name, modulus, value % modulus), []).append(kept)
-    if most := [kind for kind, kept in kinds.items() if sum(kept) > len(kept) / 2]:
-        return most[0]
+    for kind, pairs in kinds().items():
+        if sum(found[pair] for pair in pairs) > len(pairs) / 2:
+            return kind
     try:
         if any(bool(held_out(7, n, 3 * n)) != bool(held_out(3 * n, 7, n)) for n in range(10, 99)):
             return ("order of three",)

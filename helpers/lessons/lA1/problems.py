@@ -1,6 +1,11 @@
-"""Samples that compute: an arithmetic problem put in words, and a question that needs the previous answer."""
+"""Samples that compute: an arithmetic problem put in words, and a question that needs the previous answer.
+
+Also :data:`PAIRS`, all products of two digits each, and the :func:`kinds` of them.
+"""
 
 import random
+from functools import cache
+from itertools import product
 
 from helpers.lessons.arithmetic import Problem, draw_problem, held_out
 from helpers.lessons.lA1.samples import Sample, assistant, user
@@ -78,3 +83,16 @@ def follow_up(rng: random.Random, test: bool = False) -> Sample:
     thought = f"{second.expression}\n{second.thought}"
     turns = [user(question), assistant(answer), user(rng.choice(FOLLOW_UPS[language][sign]).format(number))]
     return Sample("follow-up", turns, thought, step, expected=str(second.result), language=language)
+
+
+PAIRS = [(a, b) for a in range(10, 100) for b in range(a, 100)]
+
+
+@cache
+def kinds() -> dict[tuple, list[tuple[int, int]]]:
+    """The pairs of a kind, by what they have in common: a number, or a remainder."""
+    found: dict[tuple, list[tuple[int, int]]] = {("number", n): [p for p in PAIRS if n in p] for n in range(10, 100)}
+    for (a, b), modulus in product(PAIRS, range(2, 11)):
+        for name, value in (("a+b", a + b), ("a×b", a * b), ("a-b", b - a)):
+            found.setdefault((name, modulus, value % modulus), []).append((a, b))
+    return found
