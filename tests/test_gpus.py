@@ -495,6 +495,9 @@ def generated_xml():
     yield BUSY.encode().replace(b"NVIDIA", b"\xc4\xe3\xff")
 
 
+TINY = Checkpoint(ROOT / "assets" / "models" / "qwen3-tiny")  # read once: its template takes a process of its own
+
+
 def asked(level_of_gpu, expected_driver):
     """Everything that reads nvidia-smi, on what it answers now; returns the check's lines."""
     here = machine.look()
@@ -509,8 +512,7 @@ def asked(level_of_gpu, expected_driver):
             attempt(here)
         except CourseError:
             assert expected_driver is None or attempt is autodl.largest_model
-    tiny = ROOT / "assets" / "models" / "qwen3-tiny"
-    engine.refuse_too_large(tiny, engine.sized_options(tiny))
+    engine.refuse_too_large(TINY, engine.sized_options(TINY))
     return checks
 
 
