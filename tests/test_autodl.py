@@ -177,7 +177,7 @@ def test_front_ends_of_the_console_must_speak_to_the_kernel(manager, anywidget, 
     assert [name for name in ("jupyterlab-manager", "anywidget") if name in names] == wrong
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_two_runs(tmp_path):
     for _ in range(2):
         done = run(tmp_path)

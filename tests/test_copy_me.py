@@ -22,6 +22,11 @@ BLOCKS = BLOCK.findall(PAGES["en"])
 IDS = [f"{lesson}-{[other for other, _ in BLOCKS[:place]].count(lesson)}" for place, (lesson, _) in enumerate(BLOCKS)]
 SERVED = [pytest.param(key, code, id=key) for key, (_, code) in zip(IDS, BLOCKS, strict=True) if "BASE_URL" in code]
 ALONE = [pytest.param(key, code, id=key) for key, (_, code) in zip(IDS, BLOCKS, strict=True) if "BASE_URL" not in code]
+OFFLINE = [  # scripts that open an engine; the two set it up in the same way
+    pytest.param(*block.values, id=block.id, marks=pytest.mark.slow if block.id == "05-0" else pytest.mark.large)
+    for block in ALONE
+    if block.id in ("05-0", "06-0")
+]
 KV = catalogue.kv_bytes_per_token(Checkpoint(models.find_checkpoint("qwen3-tiny")).config) / 1024
 
 # What a block prints about the tiny models, in this order; one that is not here has to print something.
@@ -105,8 +110,7 @@ def test_block_runs_with_a_server(key, code, tmp_path, guarded_server):
     run(key, code, tmp_path, variables | {"MODEL": guarded_server.model})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("key", "code"), [block for block in ALONE if block.id in ("05-0", "06-0")])
+@pytest.mark.parametrize(("key", "code"), OFFLINE)
 def test_on_a_cpu_a_block_names_the_variables_that_it_needs(key, code, tmp_path):
     (tmp_path / "copied.py").write_text(code, encoding="utf-8")
     folder = models.find_checkpoint("qwen3-tiny")
@@ -119,8 +123,7 @@ def test_on_a_cpu_a_block_names_the_variables_that_it_needs(key, code, tmp_path)
     assert all(name in done.stderr.splitlines()[-1] for name in needed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("key", "code"), [block for block in ALONE if block.id in ("05-0", "06-0")])
+@pytest.mark.parametrize(("key", "code"), OFFLINE)
 def test_kill_9_of_a_script_leaves_no_engine(key, code, tmp_path, processes):
     """By the variable that the block sets; without it, vLLM's processes outlive the script."""
     (tmp_path / "copied.py").write_text(f'{code}\n    print("open", flush=True)\n    input()\n', encoding="utf-8")
