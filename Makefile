@@ -13,7 +13,7 @@ TESTS := -m pytest --durations=25 --dist loadscope --no-loadscope-reorder --max-
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast test-all lab kernel notebooks record lint claims site slides workshop-check
+.PHONY: help env run test test-fast test-all lab kernel notebooks record lint claims site slides gpu-check workshop-check
 
 help:  ## 显示这份列表 · this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
@@ -64,6 +64,9 @@ site: env  ## 生成中英文网站 build/site/index.html · build the site in b
 
 slides: env  ## 由网站剪出每一课主线的幻灯片 build/slides · cut slides of each lesson's core out of the site
 	@$(PYTHON) -m tools.site.build_slides
+
+gpu-check: env  ## 在 GPU 上证明课程能跑，写成一份报告（ARGS=--full 更全） · prove the course on a GPU and write a report (ARGS=--full for all)
+	@$(PYTHON) -m tools.gpu.check $(ARGS)
 
 workshop-check: env  ## 办工作坊的前一天：30 个客户端的演练 · the day before a workshop: a rehearsal with 30 clients
 	@$(PYTHON) -m tools.workshop.check

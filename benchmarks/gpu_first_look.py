@@ -50,11 +50,11 @@ def look(name: str, device: str, dtype: torch.dtype) -> list:
     if model.config.num_experts:
         written = routing.capture_reference(model, tokenizer, prompt, NEW_TOKENS).token_ids.tolist()  # for all alike
         ours = routing.capture_reference(model, tokenizer, written)
-        others = (
+        theirs = [
             routing.capture_reference(on_cpu, tokenizer, written),
             routing.capture_transformers(peer, tokenizer, written),
-        )
-        experts = [routing.agreement(ours, other).same_sets for other in others]
+        ]
+        experts = [routing.agreement(ours, other).same_sets for other in theirs]
     return row + experts + [tokens_per_second(model, input_ids.to(device).repeat(batch, 1)) for batch in (1, 64)]
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from helpers import CourseError, figures, models
 from tools.lessons.run import KEEP_FIGURES, CellFailed, execute, show_progress
 from tools.lessons.source import Lesson, build_notebook
+from tools.private import without_paths
 
 ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
 NO_GLYPH = re.compile(r"Glyph \d+ .*missing from .*")  # what matplotlib says when it draws a box
@@ -103,8 +104,6 @@ def _smaller(png: str) -> str:
 
 
 def _normalise_text(text: str, root: Path) -> str:
-    for folder, short in ((root.resolve(), "qwen3-in-notebooks"), (Path.home(), "~")):
-        text = re.sub(rf"(?<![\w./~-]){re.escape(str(folder))}(?![\w-])", short, text)
-    text = text.replace("\r\n", "\n")  # a shell line writes to a terminal
+    text = without_paths(text, root).replace("\r\n", "\n")  # a shell line writes to a terminal
     text = re.sub(r"^.*\r", "", text, flags=re.MULTILINE)  # progress that wrote over its own line: keep the last state
     return ADDRESS.sub("0x…", text)
