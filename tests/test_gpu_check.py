@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -98,3 +100,21 @@ def test_the_quick_check_here_says_what_it_did_not_run(monkeypatch):
     status = {part["name"]: part["status"] for part in report["parts"]}
     assert [name for name, said in status.items() if said == "skipped"] == ["routing of vLLM", "shape of Qwen3-0.6B"]
     assert set(status.values()) == {"done", "skipped"} and not os.path.exists(ROOT / "assets" / "recorded" / "CPU")
+
+
+WITHOUT = ["psutil", "nbformat", "nbclient", "IPython", "PIL", "jupytext", "modelscope", "vllm", "openai", "anywidget"]
+BARE = f"""
+import sys
+sys.modules |= dict.fromkeys({WITHOUT + ["ipywidgets", "traitlets", "matplotlib", "bs4", "requests"]})
+from tools.gpu import check, parts
+in_torch = [name for name, part in check.PARTS.items() if set(part.needs) <= {{"cuda", "real moe"}}]
+print(check.about(False)["kind"], in_torch)
+import benchmarks.gpu_first_look
+"""
+
+
+def test_torch_transformers_safetensors_and_numpy_are_enough_for_the_parts_in_torch():
+    """As many GPU images have them: the other packages are taken away."""
+    done = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True)
+    expected = ["machine", "first look", "experts of Qwen3-30B-A3B", "routing of the chosen model"]
+    assert done.stdout == f"quick {expected}\n", done.stderr
