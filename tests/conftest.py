@@ -77,6 +77,7 @@ def pytest_report_header() -> str:
 TIMEOUTS = {"large": 1800, "slow": 900}  # seconds, the slowest tier first; pyproject.toml has that of the fast one
 WITH_SERVER = {"test_client", "test_copy_me", "test_lesson_07", "test_lesson_08", "test_lesson_A1", "test_server"}
 WITH_SERVER |= {"test_workshop"}
+JAVASCRIPT = {"test_js_units", "test_js_engine"}  # of the tests in a browser, these alone are in the fast tier
 LESSON_FILES = {"test_lesson_01": "01_environment", "test_lesson_02": "02_model_download"}  # what they look at
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if not IS_WORKER:
@@ -98,6 +99,9 @@ def pytest_collection(session):
 def pytest_collection_modifyitems(items):
     for item in items:
         tier = next((tier for tier in TIMEOUTS if item.get_closest_marker(tier)), None)
+        if not tier and "browser" in item.fixturenames and item.path.stem not in JAVASCRIPT:
+            tier = "slow"
+            item.add_marker(tier)
         if tier and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TIMEOUTS[tier]))
         if item.get_closest_marker("network") and not tier:

@@ -165,6 +165,7 @@ def test_python_without_this_torch_is_passed_over(tmp_path, monkeypatch):
         make_env.pick_python("9.9")
 
 
+@pytest.mark.slow
 def test_torch_is_sought_where_pip_looks_then_at_the_cpu_index(tmp_path, monkeypatch):
     """A find-links folder with an empty wheel stands for pip's own configuration; the fallback is never asked then."""
     wheel = tmp_path / "torch-2.13.0+cpu-py3-none-any.whl"
@@ -191,6 +192,7 @@ def small_venv(tmp_path_factory):
     return folder.resolve()
 
 
+@pytest.mark.slow
 def test_environment_that_was_moved_or_is_half_made_is_not_usable(small_venv, tmp_path):
     assert make_env.is_usable(small_venv)
     subprocess.run(["cp", "-r", str(small_venv), str(tmp_path / "copy")], check=True)
@@ -200,6 +202,7 @@ def test_environment_that_was_moved_or_is_half_made_is_not_usable(small_venv, tm
     assert not make_env.is_usable(tmp_path / "nothing")
 
 
+@pytest.mark.slow
 def test_stamp_holds_for_this_lock_this_python_and_this_folder_only(small_venv, monkeypatch, tmp_path):
     assert not make_env.is_current(small_venv, None) and not make_env.is_current(small_venv, "cpu")
     stamp = make_env.stamp_of(small_venv, sets.SETS["cpu"])
@@ -214,6 +217,7 @@ def test_stamp_holds_for_this_lock_this_python_and_this_folder_only(small_venv, 
     assert make_env.read_stamp(small_venv) == {}
 
 
+@pytest.mark.slow
 def test_half_written_packages_are_forgotten(small_venv):
     site = next(small_venv.glob("lib/python3*/site-packages"))
     kept = sorted(path.name for path in site.iterdir())
@@ -276,6 +280,7 @@ def test_index_is_used_for_this_installation_only(monkeypatch):
     assert os.environ.get("PIP_INDEX_URL") != "http://127.0.0.1:9/simple"
 
 
+@pytest.mark.slow
 def test_failed_installation_shows_why_and_can_be_repeated(small_venv, capfd):
     with pytest.raises(CourseError, match="make env"):
         make_env.pip_install(str(small_venv / "bin" / "python"), ["--no-index", "no-such-package"])
@@ -298,6 +303,7 @@ def test_what_pip_says_is_shown_without_passwords(text):
     assert shown.endswith("\nNo matching distribution found for torch==2.13.0\n")
 
 
+@pytest.mark.slow
 def test_a_failed_installation_hides_the_password_of_its_index(small_venv, monkeypatch, capfd):
     monkeypatch.setenv("PIP_INDEX_URL", "bob:hidden@127.0.0.1:9/simple")
     with pytest.raises(CourseError, match="make env"):
@@ -326,6 +332,7 @@ cpu_only = pytest.mark.skipif(
 PLAIN_SHELL = ["env", "-i", "PATH=/usr/bin:/bin", f"HOME={os.environ.get('HOME', '/')}"]
 
 
+@pytest.mark.slow
 @cpu_only
 def test_pip_check_misses_exactly_the_packages_left_out():
     done = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True)

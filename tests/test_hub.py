@@ -50,6 +50,7 @@ def test_snapshot_download_from_the_hub(model, tmp_path):
     assert asked == len(list(model.iterdir())) == len(rehearsal.requests), "the second call fetched files"
 
 
+@pytest.mark.slow
 def test_command_line_client(model, tmp_path):
     client = Path(sys.executable).with_name("modelscope")
     command = [client, "download", "--model", "course/toy", "--local_dir", tmp_path / "here"]

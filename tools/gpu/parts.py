@@ -197,7 +197,7 @@ def _card_bytes() -> int:
 VLLM, GPU = ("vllm", "jupyter"), ("cuda", "vllm")
 PARTS = {
     "machine": Part(machine, 60, full_only=False),
-    "first look": Part(first_look, 200, full_only=False),
+    "first look": Part(first_look, 300, full_only=False),
     "lessons in torch": Part(lambda: lessons("03", "04", "A1"), 400, ("jupyter", "vllm"), full_only=False),
     "lessons on the engine": Part(lambda: lessons("00", "05"), 300, VLLM, full_only=False),
     "routing of vLLM": Part(vllm_routing, 200, GPU, full_only=False),
