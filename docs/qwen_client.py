@@ -7,6 +7,7 @@ Where there is no whole answer, every call raises NoAnswer, whose message says w
 """
 
 import asyncio
+import atexit
 import contextlib
 import inspect
 import json
@@ -14,7 +15,6 @@ import logging
 import os
 import random
 import sys
-import weakref
 from collections import namedtuple
 from urllib.parse import urlsplit
 
@@ -28,9 +28,8 @@ Reply = namedtuple("Reply", "thinking answer finish_reason")
 
 
 class NoAnswer(RuntimeError):
-    """``reason`` is a fault of the reply: cut, context (full), parser (took the answer), tool, refused, empty, broken
-    (off); or of the server: away (nobody listens), timeout, busy (429, 5xx), request (any other refusal), foreign (no
-    server of this kind). ``status`` is that of HTTP, where it refused before its first token."""
+    """``reason``: of a reply cut, refused, empty, broken (off), parser (took the answer), tool (call in the text), context
+    (full); of a server away, busy (429, 5xx), timeout, foreign (no OpenAI server), request (refused)."""
 
     def __init__(self, reason: str, message: str, status: int | None = None):
         super().__init__(" ".join(message.split())[:500])
@@ -145,11 +144,10 @@ class Client(contextlib.AbstractAsyncContextManager):
             if not parts.calls:
                 yield "reply", reply
                 return
-            # the thought under both names: vLLM's, and that of chat templates and older servers
-            thought = {"reasoning": reply.thinking, "reasoning_content": reply.thinking} if reply.thinking else {}
-            messages.append(
-                {"role": "assistant", "content": reply.answer, **thought, "tool_calls": list(parts.calls.values())}
-            )
+            said = {"role": "assistant", "content": reply.answer, "tool_calls": list(parts.calls.values())}
+            if reply.thinking:  # under both names: vLLM's, and that of chat templates and older servers
+                said["reasoning"] = said["reasoning_content"] = reply.thinking
+            messages.append(said)
             for call in parts.calls.values():
                 result = await run_tool(tools or {}, call["function"])
                 messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
@@ -204,8 +202,7 @@ class Client(contextlib.AbstractAsyncContextManager):
         if status is None or status < 400:  # no JSON, or a redirect
             return NoAnswer("foreign", f"{self.shown} is no OpenAI server, set BASE_URL: {said!r}", status)
         reason = "busy" if status == 429 or status >= 500 else "context" if "context length" in str(said) else "request"
-        hint = "the context is full, send less history. " if reason == "context" else ""
-        return NoAnswer(reason, f"{self.shown} refused ({status}): {hint}{said}", status)
+        return NoAnswer(reason, f"{self.shown} refused ({status}): {said}", status)
 
 
 async def run_tool(tools: dict, function: dict) -> str:
@@ -237,18 +234,19 @@ class Chat:
 
     async def stream(self, question: str, **options):
         """As Client.stream(); the history grows with a whole answer only."""
-        asked, options = {"role": "user", "content": question}, self.options | options
+        asked, options, begun = {"role": "user", "content": question}, self.options | options, False
         while True:
             messages = [*self.system, *(message for turn in self.turns for message in turn), asked]
             try:
                 async with contextlib.aclosing(self.client.stream(messages, **options)) as pieces:
                     async for kind, piece in pieces:
+                        begun = True
                         if kind == "reply":
                             self.turns.append([asked, {"role": "assistant", "content": piece.answer}])
                         yield kind, piece
                 return
-            except NoAnswer as error:  # with a status it came before the first token: asking again costs nothing
-                if error.reason != "context" or not error.status or not self.turns:
+            except NoAnswer as error:  # before the first token, asking again costs nothing
+                if error.reason != "context" or begun or not self.turns:
                     raise
                 del self.turns[0]
 
@@ -260,7 +258,7 @@ class Sync:
 
     def __init__(self, target: Client | Chat):
         self.target, self.runner = target, asyncio.Runner()  # whose Ctrl-C ends the request, too
-        weakref.finalize(self, self.runner.close)
+        atexit.register(self.runner.close)
 
     def __getattr__(self, name: str):
         found = getattr(self.target, name)
@@ -282,8 +280,8 @@ def main(question: str) -> int | str:
     """Prints the answer, and the thought on stderr; the exit status, or what went wrong."""
     try:
         for kind, piece in Sync(Client()).stream(question):
-            print("" if kind == "reply" else piece, end="", flush=True, file=sys.stderr if kind == "thinking" else None)
-        print()
+            out = sys.stderr if kind == "thinking" else sys.stdout
+            print("\n" if kind == "reply" else piece, end="", flush=True, file=out)
     except NoAnswer as error:
         return str(error)
     except KeyboardInterrupt:
