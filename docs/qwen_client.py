@@ -28,8 +28,8 @@ Reply = namedtuple("Reply", "thinking answer finish_reason")
 
 
 class NoAnswer(RuntimeError):
-    """``reason``: of a reply cut, refused, empty, broken (off), parser (took the answer), tool (call in the text), context
-    (full); of a server away, busy (429, 5xx), timeout, foreign (no OpenAI server), request (refused)."""
+    """``reason``: of a reply cut, refused, empty, broken (off), parser (took the answer), tool (call left in the text),
+    context (full); of a server away, busy (429, 5xx), timeout, foreign (no OpenAI server), request (refused)."""
 
     def __init__(self, reason: str, message: str, status: int | None = None):
         super().__init__(" ".join(message.split())[:500])
