@@ -64,6 +64,19 @@ async def wait_for_server(client: Client, patience: float):
         await asyncio.sleep(1)
 
 
+async def ask_again(client: Client, question, one: asyncio.Lock, patience: float, options: dict):
+    """The reply, also where the server restarts meanwhile."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            return await client.ask(question, **options)
+        except NoAnswer as error:
+            if error.reason not in PASSES or attempt == TRIES:
+                raise
+        async with one:  # of all that wait, one asks whether it is back
+            await wait_for_server(client, patience)
+        await asyncio.sleep(min(30, 0.5 * 2**attempt) * random.uniform(0.5, 1))
+
+
 async def ask_all(questions: list, path: Path, client: Client, at_once=16, patience=600, **options) -> list[dict]:
     """A record for each question, in their order: ``answer`` and ``thinking``, or ``error``; options as of ask().
 
@@ -74,22 +87,11 @@ async def ask_all(questions: list, path: Path, client: Client, at_once=16, patie
     todo = iter([number for number in range(len(questions)) if number not in records])
     progress, one = Progress(len(questions), len(records)), asyncio.Lock()
 
-    async def answer(question):
-        for attempt in range(1, TRIES + 1):
-            try:
-                return await client.ask(question, **options)
-            except NoAnswer as error:
-                if error.reason not in PASSES or attempt == TRIES:
-                    raise
-            async with one:  # of all that wait, one asks whether it is back
-                await wait_for_server(client, patience)
-            await asyncio.sleep(min(30, 0.5 * 2**attempt) * random.uniform(0.5, 1))
-
     async def work(file):
         for number in todo:  # shared: as many questions are under way as there are workers
             record = {"number": number, **key, "question": questions[number], "error": None}
             try:
-                record |= (await answer(questions[number]))._asdict()
+                record |= (await ask_again(client, questions[number], one, patience, options))._asdict()
             except ServerGone:
                 raise
             except NoAnswer as error:
