@@ -40,35 +40,36 @@ class Parts:
     """A reply while it comes, and how it is judged at its end."""
 
     def __init__(self):
-        self.thinking, self.answer, self.refusal, self.calls, self.finish = "", "", "", {}, None
+        self.texts, self.calls, self.finish = {"thinking": "", "answer": "", "refusal": ""}, {}, None
 
     def add(self, choices: list, name: str):
-        """Yields ("thinking" or "answer", text) of a chunk's choices; a message comes as one large delta."""
+        """Yields (kind, text) of a chunk's choices; a message comes as one large delta."""
         for choice in [] if self.finish else choices:  # nothing counts behind the end
             new, self.finish = getattr(choice, name, None), getattr(choice, "finish_reason", None)
             thinking = field(new, "reasoning", str) or field(new, "reasoning_content", str)
-            answer = field(new, "content", str)
-            self.thinking, self.answer = self.thinking + thinking, self.answer + answer
-            self.refusal += field(new, "refusal", str)
+            texts = zip(self.texts, (thinking, field(new, "content", str), field(new, "refusal", str)), strict=True)
             for place, part in enumerate(field(new, "tool_calls", list)):  # in a message they have no index
                 blank = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
                 call = self.calls.setdefault(getattr(part, "index", place), blank)
                 call["id"] += field(part, "id", str)
                 for key in call["function"]:
                     call["function"][key] += field(getattr(part, "function", None), key, str)
-            yield from (piece for piece in (("thinking", thinking), ("answer", answer)) if piece[1])
+            for kind, text in texts:
+                if text := text if self.texts[kind] else text.lstrip():
+                    self.texts[kind] += text
+                    yield kind, text
 
     def reply(self, limited: bool) -> Reply:
         """What came, if it is whole; ``limited``: max_tokens was sent."""
-        thinking, answer = self.thinking.strip(), self.answer.strip()
+        thinking, answer, refusal = (text.strip() for text in self.texts.values())
         before, tag, after = answer.partition("</think>")
         if tag and not thinking and after[:1] in ("", "\n"):  # a server without a reasoning parser
             thinking, answer = before.removeprefix("<think>").strip(), after.strip()
         if self.finish == "length":
             why = "cut", f"it was cut within the {'answer' if answer else 'thought'}: raise max_tokens"
             why = why if limited else ("context", "the context (--max-model-len) is full: send less history")
-        elif self.refusal or self.finish == "content_filter":
-            why = "refused", f"the server refused: {self.refusal or self.finish}"
+        elif refusal or self.finish == "content_filter":
+            why = "refused", f"the server refused: {refusal or self.finish}"
         elif self.finish not in ("stop", "tool_calls"):
             why = "broken", f"it broke off (finish_reason {self.finish})"
         elif "<tool_call>" in answer:
@@ -122,7 +123,7 @@ class Client(contextlib.AbstractAsyncContextManager):
             raise NoAnswer("foreign", f"The server ignores the schema: {reply.answer!r}") from error
 
     async def stream(self, messages, thinking=True, tools=None, rounds=5, **options):
-        """Yields ("thinking" or "answer", text) as it comes, and at last ("reply", Reply).
+        """Yields ("thinking", "answer" or "refusal", text) as it comes, and at last ("reply", Reply).
 
         ``messages``: a question or a list. ``thinking=None`` leaves it to the server. ``tools``: {name: (function,
         description, JSON schema of its arguments)}; they are run, which yields ("tool", text), and answered, in
@@ -280,8 +281,9 @@ def main(question: str) -> int | str:
     """Prints the answer, and the thought on stderr; the exit status, or what went wrong."""
     try:
         for kind, piece in Sync(Client()).stream(question):
-            out = sys.stderr if kind == "thinking" else sys.stdout
-            print("\n" if kind == "reply" else piece, end="", flush=True, file=out)
+            print(
+                "\n" if kind == "reply" else piece, end="", flush=True, file=sys.stderr if kind == "thinking" else None
+            )
     except NoAnswer as error:
         return str(error)
     except KeyboardInterrupt:
