@@ -281,9 +281,7 @@ def main(question: str) -> int | str:
     """Prints the answer, and the thought on stderr; the exit status, or what went wrong."""
     try:
         for kind, piece in Sync(Client()).stream(question):
-            print(
-                "\n" if kind == "reply" else piece, end="", flush=True, file=sys.stderr if kind == "thinking" else None
-            )
+            print("\n" if kind == "reply" else piece, end="", flush=True, file={"thinking": sys.stderr}.get(kind))
     except NoAnswer as error:
         return str(error)
     except KeyboardInterrupt:
