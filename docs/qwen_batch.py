@@ -21,7 +21,7 @@ from pathlib import Path
 import openai
 from qwen_client import Client, NoAnswer
 
-TRIES = 10  # of a question whose server is away or broken; pauses double up to 30 s, so a drain of 120 s passes
+TRIES = 11  # of a question whose server is away or broken; pauses double up to 30 s, so a drain of 120 s passes
 PASSES = ("away", "broken", "busy")  # what may be over once the server is back
 
 
@@ -74,7 +74,7 @@ async def ask_again(client: Client, question, one: asyncio.Lock, patience: float
                 raise
         async with one:  # of all that wait, one asks whether it is back
             await wait_for_server(client, patience)
-        await asyncio.sleep(min(30, 0.5 * 2**attempt) * random.uniform(0.5, 1))
+        await asyncio.sleep(min(30, 0.5 * 2**attempt) * random.uniform(0.75, 1))
 
 
 async def ask_all(questions: list, path: Path, client: Client, at_once=16, patience=600, **options) -> list[dict]:
