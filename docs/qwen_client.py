@@ -3,8 +3,7 @@
     async with Client() as client: thinking, answer, finish_reason = await client.ask("37×46=?")
     print(Sync(Chat(Client(), system="Be brief.")).ask("Who are you?").answer)  # in a script, without await
 
-Where there is no whole answer, every call raises NoAnswer, whose message says why.
-"""
+Where there is no whole answer, every call raises NoAnswer, whose message says why."""
 
 import asyncio
 import atexit
@@ -66,7 +65,10 @@ class Parts:
         if tag and not thinking and after[:1] in ("", "\n"):  # a server without a reasoning parser
             thinking, answer = before.removeprefix("<think>").strip(), after.strip()
         if self.finish == "length":
-            why = "cut", f"it was cut within the {'answer' if answer else 'thought'}: raise max_tokens"
+            why = (
+                "cut",
+                f"cut within the {'answer' if answer else 'thought'}: raise max_tokens, if the context has room",
+            )
             why = why if limited else ("context", "the context (--max-model-len) is full: send less history")
         elif refusal or self.finish == "content_filter":
             why = "refused", f"the server refused: {refusal or self.finish}"
@@ -127,8 +129,7 @@ class Client(contextlib.AbstractAsyncContextManager):
 
         ``messages``: a question or a list. ``thinking=None`` leaves it to the server. ``tools``: {name: (function,
         description, JSON schema of its arguments)}; they are run, which yields ("tool", text), and answered, in
-        ``rounds`` requests at most. ``options`` are those of the openai package, such as max_tokens and temperature.
-        """
+        ``rounds`` requests at most. ``options`` are those of the openai package, such as max_tokens and temperature."""
         messages = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         request = {"model": self.model, "messages": messages, "stream": True, **SAMPLING.get(thinking, {})}
         extra = {"top_k": 20} | ({} if thinking is None else {"chat_template_kwargs": {"enable_thinking": thinking}})
@@ -226,16 +227,18 @@ async def run_tool(tools: dict, function: dict) -> str:
 
 
 class Chat:
-    """A conversation. Its history holds questions and answers, no thoughts; where the context is full, the oldest turn
-    is forgotten, as often as it takes. ``room``: tokens kept for a reply; options as of Client.stream()."""
+    """A conversation. Its history holds questions and answers, no thoughts, and at most ``history`` characters, a token
+    being one or more: older turns are forgotten. ``options`` are those of Client.stream()."""
 
-    def __init__(self, client: Client, system: str | None = None, room: int = 4096, **options):
-        self.client, self.options = client, {"max_tokens": room, **options}
+    def __init__(self, client: Client, system: str | None = None, history: int = 16_000, **options):
+        self.client, self.history, self.options = client, history, options
         self.system, self.turns = [{"role": "system", "content": system}] if system else [], []
 
     async def stream(self, question: str, **options):
         """As Client.stream(); the history grows with a whole answer only."""
         asked, options, begun = {"role": "user", "content": question}, self.options | options, False
+        while sum(len(message["content"]) for turn in self.turns for message in turn) > self.history:
+            del self.turns[0]
         while True:
             messages = [*self.system, *(message for turn in self.turns for message in turn), asked]
             try:
@@ -246,7 +249,7 @@ class Chat:
                             self.turns.append([asked, {"role": "assistant", "content": piece.answer}])
                         yield kind, piece
                 return
-            except NoAnswer as error:  # before the first token, asking again costs nothing
+            except NoAnswer as error:  # the context was full all the same; before the first token it costs nothing
                 if error.reason != "context" or begun or not self.turns:
                     raise
                 del self.turns[0]

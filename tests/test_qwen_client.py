@@ -487,7 +487,17 @@ def test_a_history_holds_whole_answers_and_no_thoughts():
         said = [(message["role"], message["content"]) for message in server.bodies[-1]["messages"]]
     assert said == [("system", "Be brief."), ("user", "37×46=?"), ("assistant", "1702"), ("user", "+10?")]
     assert "hm" not in str(server.bodies) and len(chatting.turns) == 2
-    assert server.bodies[0]["max_tokens"] == 4096
+    assert "max_tokens" not in server.bodies[0]  # the rest of the context
+
+
+def test_a_history_has_a_length_beyond_which_old_turns_are_forgotten():
+    with FaultyServer(chat("yes")) as server:
+        chatting = sync(talk(server, system="Be brief.", history=12))
+        for question in ("12345", "1234", "12", "1"):
+            chatting.ask(question)
+        sent = [[message["content"] for message in body["messages"][1:]] for body in server.bodies]
+        assert sent == [["12345"], ["12345", "yes", "1234"], ["1234", "yes", "12"], ["1234", "yes", "12", "yes", "1"]]
+        assert server.bodies[-1]["messages"][0]["role"] == "system"
 
 
 def test_a_full_context_forgets_the_oldest_turns():
@@ -596,3 +606,66 @@ def test_as_a_script_it_has_an_exit_status_and_stops_at_once(tmp_path, silent):
             process.send_signal(signal.SIGINT)
             _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
+
+
+# --------------------------------------------------------------------------------------------------- the real server
+
+
+@pytest.fixture(scope="module")
+def real(server):
+    client = Client(server.base_url, server.model, server.api_key)
+    asked = Sync(client)
+    yield asked
+    asked.runner.run(client.openai.close())
+    asked.runner.close()
+
+
+def multiply(expression: str) -> int:
+    left, right = expression.split("*")
+    return int(left) * int(right)
+
+
+EXPRESSION = {"type": "object", "properties": {"expression": {"type": "string", "description": "for example 37*46"}}}
+CALCULATOR = {"calculator": (multiply, "Computes an arithmetic expression.", EXPRESSION)}
+
+
+@pytest.mark.slow
+def test_the_real_server_answers_streams_and_calls_a_tool(real):
+    thinking, answer, finish = real.ask("37×46=?", temperature=0)
+    assert "1480" in thinking and "1702" in answer and finish == "stop"
+    pieces = list(real.stream("37×46=?", temperature=0))
+    assert pieces[-1] == ("reply", (thinking, answer, finish)) and len(pieces) > 10
+    assert "".join(text for kind, text in pieces if kind == "thinking").strip() == thinking
+    assert real.ask("37×46=?", thinking=False).thinking == ""
+    pieces = list(real.stream("1234×567=?", tools=CALCULATOR, temperature=0))
+    assert ("tool", "calculator: 699678") in pieces and "699678" in pieces[-1][1].answer
+
+
+@pytest.mark.slow
+def test_the_real_server_keeps_to_a_schema(real):
+    schema = {"type": "object", "properties": {"product": {"type": "integer"}}, "required": ["product"]}
+    found = real.json("37×46=?", schema, thinking=False, max_tokens=60, temperature=0)
+    assert found.keys() == {"product"} and isinstance(found["product"], int)
+
+
+@pytest.mark.slow
+def test_the_real_server_says_what_is_full_cut_or_unknown(real, server):
+    with pytest.raises(NoAnswer) as refusal:
+        real.ask("1+" * 3000)
+    assert (refusal.value.reason, refusal.value.status) == ("context", 400)
+    with pytest.raises(NoAnswer, match="within the thought"):
+        real.ask("37×46=?", max_tokens=5)
+    with pytest.raises(NoAnswer, match=server.model):  # of another name, the names that there are
+        sync(Client(server.base_url, "another", server.api_key)).ask("?")
+
+
+@pytest.mark.slow
+def test_a_chat_of_the_real_server_goes_on_where_the_context_is_full(real):
+    """Turns of 600 characters, about as many tokens each, in a context of 2,048."""
+    chatting = Chat(real.target, thinking=False, max_tokens=20, history=10_000)
+    for number in range(11, 14):
+        padded = [{"role": "user", "content": "1+" * 300}, {"role": "assistant", "content": "0"}]
+        chatting.turns += [padded, padded]
+        assert real.runner.run(chatting.ask(f"{number}×46=?")).answer
+        assert chatting.turns[-1][0]["content"] == f"{number}×46=?"
+    assert 1 < len(chatting.turns) < 9  # of three short ones and six long ones
