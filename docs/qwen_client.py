@@ -65,10 +65,7 @@ class Parts:
         if tag and not thinking and after[:1] in ("", "\n"):  # a server without a reasoning parser
             thinking, answer = before.removeprefix("<think>").strip(), after.strip()
         if self.finish == "length":
-            why = (
-                "cut",
-                f"cut within the {'answer' if answer else 'thought'}: raise max_tokens, if the context has room",
-            )
+            why = "cut", f"cut within the {'answer' if answer else 'thought'}: raise max_tokens, if there is room"
             why = why if limited else ("context", "the context (--max-model-len) is full: send less history")
         elif refusal or self.finish == "content_filter":
             why = "refused", f"the server refused: {refusal or self.finish}"
