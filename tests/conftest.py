@@ -76,7 +76,7 @@ def pytest_report_header() -> str:
 
 TIMEOUTS = {"large": 1800, "slow": 900}  # seconds, the slowest tier first; pyproject.toml has that of the fast one
 WITH_SERVER = {"test_client", "test_copy_me", "test_lesson_07", "test_lesson_08", "test_lesson_A1", "test_server"}
-WITH_SERVER |= {"test_workshop"}
+WITH_SERVER |= {"test_workshop", "test_qwen_client", "test_qwen_batch", "test_web_handler", "test_production"}
 JAVASCRIPT = {"test_js_units", "test_js_engine"}  # of the tests in a browser, these alone are in the fast tier
 LESSON_FILES = {"test_lesson_01": "01_environment", "test_lesson_02": "02_model_download"}  # what they look at
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ

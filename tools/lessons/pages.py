@@ -16,7 +16,8 @@ COPY_ME = {
         "各课里可以直接拿走的代码格都在这里，由 `tools/lessons/build.py` 从课程源文件生成，请勿手改。"
         "每一段都不依赖本课程：复制到一个文件里，先运行它上面的那行 `pip install`；设置全部来自环境变量。\n\n"
         "设了 `BASE_URL` 的几段要有一个服务器。从 ModelScope 取模型，用下面几行启动（24 GB 显存；"
-        "每个参数的含义见[第 07 课](../notebooks/zh/07_openai_server.ipynb)）；模型名 `Qwen3-8B` 就是各段的默认值：",
+        "每个参数的含义见[第 07 课](../notebooks/zh/07_openai_server.ipynb)）；模型名 `Qwen3-8B` 就是各段的默认值。"
+        "变体、长期运行和合在一个文件里的客户端，见[从一行命令到一个服务](production.zh.md)。",
         "安装：",
         "设置：",
     ),
@@ -28,7 +29,8 @@ COPY_ME = {
         "All settings are environment variables.\n\n"
         "Blocks with a `BASE_URL` need a server. These lines start one with a model from ModelScope (24 GB of GPU "
         "memory; [lesson 07](../notebooks/en/07_openai_server.ipynb) tells what each flag does); the name `Qwen3-8B` "
-        "is the one that all blocks use:",
+        "is the one that all blocks use. Variants, the life of a service and one client in place of four blocks: "
+        "[from a line to a service](production.md).",
         "Install: ",
         "Settings: ",
     ),
@@ -37,7 +39,7 @@ SERVE = """\
 pip install vllm modelscope
 export VLLM_USE_MODELSCOPE=1
 vllm serve Qwen/Qwen3-8B --served-model-name Qwen3-8B --host 127.0.0.1 --port 8000 --max-model-len 32768 \
---reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes"""
+--shutdown-timeout 120 --reasoning-parser qwen3 --enable-auto-tool-choice --tool-call-parser hermes"""
 WORKSHOP = {
     "zh": ("workshop.zh.md", "| 课 | 分钟 | 主线各节（分钟） |"),
     "en": ("workshop.md", "| Lesson | Minutes | Its core sections (minutes) |"),
