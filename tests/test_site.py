@@ -22,7 +22,7 @@ WITH_EXPLORERS = [
     name for name in LESSONS if EXPLORER.search((ROOT / "notebooks" / "source" / f"{name}.py").read_text("utf-8"))
 ]
 NO_ENGINE = [name for name in WITH_EXPLORERS if name[:2] not in NEED_VLLM]  # run by `make test`
-FIRST = "03_architecture"  # the lesson that the tests of reading look at
+FIRST = "A4_attention_in_depth"  # the lesson that the tests of reading look at
 
 
 # ---------------------------------------------------------------------------------------------- without Sphinx

@@ -316,7 +316,7 @@ figure
 #
 # 显存里有三样东西：**权重**，也就是模型的全部参数；**KV 缓存**，模型为每个词元记下的中间结果（键和值），随上下文和同时处理的序列数增长；**其余**，计算时的临时数据和 CUDA 自己占用的，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)，较早的版本是 0.9），放下权重和其余，剩下的全部用作 KV 缓存。
 #
-# 公式第 03 课会推出来，这里先用：权重 = 参数量 × 2 字节（bf16，16 位的浮点数）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
+# KV 缓存的公式第 03 课会讲，参数量怎么数见附录 A4，这里先用：权重 = 参数量 × 2 字节（bf16，16 位的浮点数）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
 
 # %% [markdown] lang="en" key="disk-read" facts="20"
 # How to read it: a bar is one package's size on disk, the largest on top. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured), so where the system disk has only 30 GB the environment belongs on the data disk.
@@ -327,7 +327,7 @@ figure
 #
 # Three things share the memory: the **weights**, that is all parameters of the model; the **KV cache**, what the model notes down for every token (keys and values), which grows with the context and the number of sequences at once; **the rest**, temporary data of the computation and what CUDA itself takes, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/), 0.9 in older versions), puts weights and the rest there, and uses all that remains as KV cache.
 #
-# Lesson 03 derives the formulas; here we use them: weights = parameters × 2 bytes (bf16, floating-point numbers of 16 bits); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
+# Lesson 03 explains the formula of the KV cache, appendix A4 how to count parameters; here we use them: weights = parameters × 2 bytes (bf16, floating-point numbers of 16 bits); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
 
 # %% key="sizes"
 config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config

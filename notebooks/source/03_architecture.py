@@ -1,128 +1,382 @@
 # %% [markdown] lang="zh" key="title"
-# # 03 · 从 Qwen2 到 Qwen3：一块一块搭出来，一块一块验证
+# # 03 · 注意力，和 Qwen3 改了什么
 #
 # | | |
 # |---|---|
-# | 学完能做 | 亲手写出 Qwen3 的每一块；说清它和 Qwen2 的六处差别；由 `config.json` 算出参数量和 KV 缓存；证明自己写的模型和 transformers 逐个词元相同；看见 QK 归一化做了什么 |
-# | 先修 | 会读 Python；知道矩阵乘法和 softmax；用过一点 PyTorch |
-# | 时间 | 主线 40 分钟；标着“选读”的图、练习和小节再加 30 分钟，跳过不影响后面 |
-# | 硬件 | 任意 Linux CPU，内存 4 GB 以上；最后一个选读小节要 8 GB |
-# | 模型 | 课程自带的 `qwen3-tiny`；硬盘上有 Qwen3-0.6B 时，最后一个选读小节会用到它 |
+# | 学完能做 | 在纸上算出一行注意力；看懂一个真实的注意力头；写出 Qwen3 的注意力，装进现成的模型，写出同样的答案；说清 Qwen3 和 Qwen2 的六处差别 |
+# | 先修 | 会读 Python；知道矩阵乘法 |
+# | 时间 | 60 分钟；标着“选读”的另算 |
+# | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
+# | 模型 | 课程自带的 `qwen3-tiny` |
 
 # %% [markdown] lang="en" key="title"
-# # 03 · From Qwen2 to Qwen3: build every block, check every block
+# # 03 · Attention, and what Qwen3 changed
 #
 # | | |
 # |---|---|
-# | You will be able to | write each block of Qwen3 yourself; name the six ways in which it differs from Qwen2; work out parameters and KV cache from a `config.json`; prove that your model equals transformers token for token; see what QK-norm does |
-# | Prerequisites | you read Python, know matrix products and softmax, and have used a little PyTorch |
-# | Time | 40 minutes for the main path; 30 more for the figures, exercises and sections marked "extra", which can be skipped |
-# | Hardware | any Linux CPU with 4 GB of memory; 8 GB for the last extra section |
-# | Model | the bundled `qwen3-tiny`; if Qwen3-0.6B is on your disk, the last extra section uses it |
+# | You will be able to | work out a row of attention on paper; read a real attention head; write Qwen3's attention, put it into a ready model and get the same answer; name the six ways in which Qwen3 differs from Qwen2 |
+# | Prerequisites | you read Python and know matrix multiplication |
+# | Time | 60 minutes; what is marked "extra" comes on top |
+# | Hardware | any Linux CPU with 4 GB of memory |
+# | Model | the bundled `qwen3-tiny` |
 
 # %% key="setup"
+import copy
+
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from helpers import ROOT, catalogue, figures, models, say
+from helpers import models, say
 from helpers.lessons import l03
 
-# zh: 矩阵这么小，多用一个线程反而更慢
-# en: for matrices this small a second thread costs more than it brings
 torch.set_num_threads(1)
 folder = models.find_checkpoint("qwen3-tiny")
 print(models.describe(folder))
 
-# %% [markdown] lang="zh" key="map"
-# 先看全图。模型读到的是词元（token）的编号；词嵌入把编号换成向量；这个向量被各层一路改写，叫隐藏状态；输出矩阵最后给词表里的每个词元打一个分数，叫 logits，分数越高，模型越看好它做下一个词元。Qwen3 和 Qwen2 走的都是这条路，结构上的不同只在注意力里面，用 ★ 标出：
+# %% [markdown] lang="zh" key="need-text"
+# ## 下一个数字要看哪里
 #
-# ```text
-# 词元编号 → 词嵌入 → ┌ RMSNorm → 注意力 ★ → 加回原来的隐藏状态 ┐
-#                    └ RMSNorm → SwiGLU   → 加回原来的隐藏状态 ┘ × 层数 → RMSNorm → 输出矩阵 → 下一个词元的 logits
-# ```
+# 模型读到的是一串**词元**（token）：在这里，一个数字、一个符号就是一个词元。它给每个可能的下一个词元打一个分，叫 logit，再把分数最高的接在后面，一个一个往下写。
 #
-# 我们从左到右，先搭 Qwen2 已有的部分，再改成 Qwen3。每搭完一块，就拿它和 PyTorch 或 transformers 里的同一块比一比，最后整个模型再比一次：不靠相信，靠相等。
+# 下面让小模型算 `37×46`，算到 `37×40=` 时，它要接着写 `1480`。
 #
-# ## Qwen2 已经有的：RMSNorm
+# **先选一个。** 只写出 `1480` 的第一个数字 `1`，至少要看前面哪些数字？
 #
-# 归一化让每一层的输入保持同样的大小。LayerNorm 做两件事，减去平均值，再除以标准差；RMSNorm（[Zhang 与 Sennrich，2019](https://arxiv.org/abs/1910.07467)）只做一件，除以均方根：
+# - A. 只要 `3`
+# - B. `3` 和 `4`
+# - C. `3`、`7`、`4`、`0`，缺一个都不行
+
+# %% [markdown] lang="en" key="need-text"
+# ## Where the next digit has to look
+#
+# A model reads a row of **tokens**: here a digit or a sign is one token. It gives every possible next token a score, its logit, appends the one with the highest score, and so writes one after the other.
+#
+# Below, the tiny model works out `37×46`. It has come to `37×40=` and has to write `1480`.
+#
+# **Choose first.** To write just the first digit of `1480`, the `1`, which earlier digits does one need at least?
+#
+# - A. `3` alone
+# - B. `3` and `4`
+# - C. `3`, `7`, `4` and `0`, every one of them
+
+# %% key="write" tags=["raw"]
+import transformers
+
+transformers.utils.logging.disable_progress_bar()
+model = transformers.AutoModelForCausalLM.from_pretrained(
+    folder, dtype=torch.float32, attn_implementation="eager"
+).requires_grad_(False)
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def write(model, tokens, most):
+    for _ in range(most):
+        next_token = model(tokens).logits[:, -1].argmax(dim=-1, keepdim=True)  # (1, 1)
+        tokens = torch.cat((tokens, next_token), dim=1)
+        if next_token.item() == tokenizer.eos_token_id:
+            break
+    return tokens
+
+
+question = tokenizer.apply_chat_template(
+    [{"role": "user", "content": "37×46=?"}], tokenize=False, add_generation_prompt=True
+)
+begun = question + "<think>\n46=40+6\n37×40="
+tokens = tokenizer(begun, return_tensors="pt").input_ids  # (1, seq)
+tokens = write(model, tokens, 4)
+print(tokenizer.decode(tokens[0]))
+
+# %% [markdown] lang="zh" key="paper-text" facts="1.41 4.11 0.71 2.03 7.14"
+# <details><summary>读结果</summary>
+#
+# B。三十几乘四十几，最小是 1200，最大不到 2000，第一个数字总是 `1`。最后的 `0` 呢？只看 `40` 的 `0` 就够了。每写一个数字，要看的地方都不同。
+#
+# </details>
+#
+# **注意力**（attention）就是做这件事的：让每个词元从前面的词元里取来它要的东西。
+#
+# ## 在纸上算一行
+#
+# 每个词元带着三个向量：**查询**（query）说它在找什么，**键**（key）说它这里有什么，**值**（value）是它拿得出的东西。为了能用笔算，每个向量只有两个数，数是我们编的：
+#
+# | 词元 | 查询 | 键 | 值 |
+# |---|---|---|---|
+# | `4` | (0, 1) | (1, 0) | (4, 0) |
+# | `0` | (1, 1) | (0, 1) | (0, 0) |
+# | `=` | (2, 0) | (0.5, 1) | (0, 1) |
+#
+# 拿出纸笔，算 `=` 这一行：
+#
+# 1. **打分**：`=` 的查询和每个键做点积，得 2、0、1。所有的行一起算，就是矩阵乘法 $QK^T$。
+# 2. **缩放**：除以 $\sqrt{d}$，$d$ 是向量里有几个数，这里是 2。得 1.41、0、0.71。这叫注意力分数。
+# 3. **因果掩码**（causal mask）：不许看后面的词元，把它们的分数换成负无穷。`=` 在最后，什么都不用遮。
+# 4. **softmax**：求 $e$ 的这么多次方，得 4.11、1、2.03；再除以它们的和 7.14，得 0.58、0.14、0.28。这一行加起来是 1，就是权重。
+# 5. **取值**：按权重把值加起来，0.58 × (4, 0) + 0.14 × (0, 0) + 0.28 × (0, 1)，约为 (2.30, 0.28)。
+#
+# `=` 要找的大半在 `4` 那里，取来的也大半是 `4` 的值。下一格用 torch 把三行一起算完，并和 PyTorch 自带的注意力对照。
+
+# %% [markdown] lang="en" key="paper-text" facts="1.41 4.11 0.71 2.03 7.14"
+# <details><summary>Reading</summary>
+#
+# B. Thirty-something times forty-something is 1200 at least and less than 2000, so the first digit is always `1`. And the `0` at the end? The `0` of `40` is enough for it. Each digit needs another place.
+#
+# </details>
+#
+# That is what **attention** does: each token fetches what it needs from the tokens before it.
+#
+# ## One row on paper
+#
+# Each token carries three vectors. Its **query** says what it looks for, its **key** what it has, and its **value** is what it hands out. So that a pencil is enough, each vector has two numbers here, and we made them up:
+#
+# | Token | Query | Key | Value |
+# |---|---|---|---|
+# | `4` | (0, 1) | (1, 0) | (4, 0) |
+# | `0` | (1, 1) | (0, 1) | (0, 0) |
+# | `=` | (2, 0) | (0.5, 1) | (0, 1) |
+#
+# Take a pencil and work out the row of `=`:
+#
+# 1. **Score**: the dot product of its query with each key: 2, 0, 1. For all rows at once, that is the matrix product $QK^T$.
+# 2. **Scale**: divide by $\sqrt{d}$, where $d$ is how many numbers a vector has, here 2: 1.41, 0, 0.71. These are the attention logits.
+# 3. **Causal mask**: a token must not see those that come after it, so their scores become minus infinity. `=` is the last one; nothing is hidden from it.
+# 4. **Softmax**: raise $e$ to each of them: 4.11, 1, 2.03. Divide by their sum, 7.14: 0.58, 0.14, 0.28. The row adds up to 1; these are the weights.
+# 5. **Fetch**: add up the values by their weights: 0.58 × (4, 0) + 0.14 × (0, 0) + 0.28 × (0, 1), about (2.30, 0.28).
+#
+# Most of what `=` looks for is at `4`, so most of what it gets is the value of `4`. The next cell does all three rows in torch and compares with PyTorch's own attention.
+
+# %% key="four-lines"
+torch.set_printoptions(precision=2, sci_mode=False)
+query = torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 0.0]])  # (seq, d)
+key = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 1.0]])
+value = torch.tensor([[4.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+future = torch.ones(3, 3, dtype=torch.bool).triu(1)  # (seq, seq)
+
+
+def attend(query, key, value):
+    scores = query @ key.T / 2**0.5  # (seq, seq)
+    scores = scores.masked_fill(future, -torch.inf)
+    weights = scores.softmax(dim=-1)
+    return weights, weights @ value
+
+
+weights, output = attend(query, key, value)
+print(weights, output, sep="\n")
+library = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+torch.testing.assert_close(output, library)
+
+# %% [markdown] lang="zh" key="change-text"
+# 最后一行就是纸上的那一行。第一行是 1、0、0：`4` 前面没有别人，只能看自己。
+#
+# **先选一个。** 把 `0` 的键改成 (3, 1)，别的都不动。`=` 给 `4` 的权重会怎样？
+#
+# - A. 不变：`4` 的键没有动
+# - B. 变小
+# - C. 变大
+
+# %% [markdown] lang="en" key="change-text"
+# The last row is the one on paper. The first is 1, 0, 0: nothing stands before `4`, so it can look at itself only.
+#
+# **Choose first.** Change the key of `0` to (3, 1) and nothing else. What happens to the weight that `=` gives to `4`?
+#
+# - A. It stays: the key of `4` is the same
+# - B. It falls
+# - C. It rises
+
+# %% key="change"
+other_key = torch.tensor([[1.0, 0.0], [3.0, 1.0], [0.5, 1.0]])
+weights, output = attend(query, other_key, value)
+print(weights[2], output[2])
+
+# %% [markdown] lang="zh" key="head-text"
+# <details><summary>读结果</summary>
+#
+# B。`0` 的分数从 0 变成 6，权重却总共只有 1：它多拿，别人就少拿。取来的值也跟着变了。
+#
+# 现在你来改：把 `=` 自己的键改成 (5, 1)，再运行一遍，它就几乎只看自己了。
+#
+# </details>
+#
+# ## 一个真实的头
+#
+# 真正的模型里，这三个向量不是编的：每一层用训练出来的矩阵 `q_proj`、`k_proj`、`v_proj`，从词元的**隐藏状态**（hidden states，模型对这个词元的内部表示）算出它们。一组这样的向量叫一个**注意力头**（attention head）。小模型有 5 层，每层 6 个头，一个向量有 32 个数。
+#
+# 下一格画出第 1 层的第 5 个头（都从 0 数起）在写 `1480` 时的权重。30 个头里，这一个是**挑出来的**，因为它好懂。
+#
+# **先选一个。** `=` 要写出 `1`，这个头最看重哪一个？
+#
+# - A. `=` 自己
+# - B. 离它最近的数字 `0`
+# - C. `4`
+
+# %% [markdown] lang="en" key="head-text"
+# <details><summary>Reading</summary>
+#
+# B. The score of `0` went from 0 to 6, but there is only 1 to share out: what it gains, the others lose. What is fetched changes with it.
+#
+# Now change it yourself: give `=` the key (5, 1) and run the cell again; it will look at hardly anything but itself.
+#
+# </details>
+#
+# ## A real head
+#
+# In a real model nobody makes these vectors up. Each layer computes them with trained matrices, `q_proj`, `k_proj` and `v_proj`, from the token's **hidden state**, which is what the model holds about that token. One set of such vectors is an **attention head**. The tiny model has 5 layers with 6 heads each, and 32 numbers in a vector.
+#
+# The next cell draws the weights of head 5 in layer 1 (both counted from 0) as it writes `1480`. Of the 30 heads, this one was **picked**, because it is easy to read.
+#
+# **Choose first.** As `=` is about to write `1`, what does this head look at most?
+#
+# - A. `=` itself
+# - B. The nearest digit, `0`
+# - C. `4`
+
+# %% key="head"
+attentions = model(tokens, output_attentions=True).attentions
+weights = attentions[1][0, 5]  # (seq, seq)
+texts = [tokenizer.decode(token) for token in tokens[0]]
+for place in range(-5, -1):
+    most = weights[place].argmax().item()
+    print(texts[place], "->", texts[most], f"{weights[place, most]:.2f}")
+l03.head_map(weights, texts, columns=10, rows=4)
+
+# %% [markdown] lang="zh" key="groups-text"
+# <details><summary>读图</summary>
+#
+# C。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的权重之和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取做乘法要用的数字。写最后的 `0` 时，它看的多在别处。
+#
+# 看着哪里，不等于答案从哪里来；一个挑出来的头、一道题，也说明不了别的头。现在你来改：换一层，换一个头，多半就不好懂了。
+#
+# </details>
+#
+# ## 许多头，共用的键
+#
+# 每个头看不同的地方；各头取来的值并排放好，再由矩阵 `o_proj` 合成一个向量。
+#
+# 旧词元的键和值以后还要用，所以都留着，这就是 **KV 缓存**（KV cache）。头越多，留的越多。**分组查询注意力**（grouped-query attention，[GQA](https://arxiv.org/abs/2305.13245)）让相邻的几个查询头共用一个键和一个值。小模型每层有 6 个查询头，只有 2 个 KV 头。
+#
+# **先选一个。** 查询头 0、1、2、3、4、5 依次用哪个 KV 头？
+#
+# - A. 0、1、0、1、0、1
+# - B. 0、0、0、1、1、1
+
+# %% [markdown] lang="en" key="groups-text"
+# <details><summary>Reading</summary>
+#
+# C. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it mostly looks elsewhere.
+#
+# Where a head looks is not yet where the answer comes from, and one head, picked, on one question, says nothing of the others. Now change it: take another layer and head; most are hard to read.
+#
+# </details>
+#
+# ## Many heads, shared keys
+#
+# Each head looks somewhere else. What the heads fetch is put side by side, and a matrix, `o_proj`, makes one vector of it.
+#
+# Later tokens need the keys and values of old ones, so they are kept: the **KV cache**. The more heads, the more to keep. **Grouped-query attention** ([GQA](https://arxiv.org/abs/2305.13245)) lets neighbouring query heads share a key and a value. The tiny model has 6 query heads in a layer and only 2 KV heads.
+#
+# **Choose first.** Which KV head do the query heads 0, 1, 2, 3, 4, 5 use, in this order?
+#
+# - A. 0, 1, 0, 1, 0, 1
+# - B. 0, 0, 0, 1, 1, 1
+
+# %% key="groups"
+trained = model.model.layers[1].self_attn
+for name in ("q_proj", "k_proj", "v_proj"):
+    width = getattr(trained, name).weight.shape[0]
+    print(name, width, "=", width // 32, "×", 32)
+print(torch.arange(2).repeat_interleave(3))
+# zh: Qwen3-8B：键和值，36 层，8 个 KV 头，每个向量 128 个数，每个数 2 字节
+# en: Qwen3-8B: key and value, 36 layers, 8 KV heads, vectors of 128 numbers of 2 bytes
+print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
+
+# %% [markdown] lang="zh" key="rope-text"
+# <details><summary>读结果</summary>
+#
+# B，相邻的三个一组，代码里写作 `repeat_interleave`。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
+#
+# </details>
+#
+# ## 位置：转一个角度
+#
+# 点积不知道词元的先后。**旋转位置编码**（rotary position embedding，[RoPE](https://arxiv.org/abs/2104.09864)）把查询和键里的数两两配成一支箭，词元在第几位，就把箭转几步。
+#
+# **先选一个。** 查询和键一起往后挪 10 位，两支箭的夹角会怎样？
+#
+# - A. 变大
+# - B. 不变
+
+# %% [markdown] lang="en" key="rope-text"
+# <details><summary>Reading</summary>
+#
+# B: three neighbours make a group, which code writes as `repeat_interleave`. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
+#
+# </details>
+#
+# ## Position: turn by an angle
+#
+# A dot product does not know which token comes first. **Rotary position embedding** ([RoPE](https://arxiv.org/abs/2104.09864)) pairs up the numbers of a query or key, sees each pair as an arrow, and turns it one step for each position.
+#
+# **Choose first.** Move a query and a key on by 10 positions together. What happens to the angle between the arrows?
+#
+# - A. It grows
+# - B. It stays the same
+
+# %% key="rope"
+from helpers.qwen import apply_rope
+
+l03.rotation()
+
+# %% [markdown] lang="zh" key="qwen3-text"
+# <details><summary>读图</summary>
+#
+# B。左边键在位置 2、查询在位置 5，右边都往后挪 10：两支箭转得一样多，夹角不变，点积也就不变。注意力于是只知道两个词元**相隔**多远。图上只是一对箭；一个头有许多对，有的转得快，有的转得慢，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+#
+# </details>
+#
+# ## Qwen3：投影，归一化，旋转
+#
+# 到这里都是 Qwen2 已有的。Qwen3 在注意力里加了一步，叫 **QK 归一化**（QK-norm）：投影出查询和键之后、旋转之前，每个头各自做一次 **RMS 归一化**（RMSNorm，[Zhang 与 Sennrich，2019](https://arxiv.org/abs/1910.07467)），把向量除以它的均方根，再逐个乘上训练出来的 $w$：
 #
 # $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
 #
-# $w$ 由训练得来，每个分量一个，代码里叫 `weight`；$\epsilon$ 是防止除以零的小数，代码里叫 `eps`。
+# $\epsilon$ 是防止除以零的小数，代码里叫 `eps`；$w$ 叫 `weight`。值不做这一步。
 #
-# **选读。** 先猜一猜：一个平均值约为 4 的向量，经过 RMSNorm 之后，平均值会变成 0 吗？
-
-# %% [markdown] lang="en" key="map"
-# The whole picture first. A model reads the ids of tokens; the embedding turns an id into a vector; the layers keep rewriting that vector, the hidden state; the output matrix gives every token of the vocabulary a score, its logit: the higher, the likelier as the next token. Qwen2 and Qwen3 share this way; in structure they differ inside attention only, marked ★:
+# ### 练习 1 ★☆☆（5 分钟）：RMSNorm
 #
-# ```text
-# token id → embedding → ┌ RMSNorm → attention ★ → add to the hidden state ┐
-#                        └ RMSNorm → SwiGLU      → add to the hidden state ┘ × layers → RMSNorm → output matrix → logits of the next token
-# ```
-#
-# We go from left to right: first the parts that Qwen2 already had, then the change to Qwen3. Each finished block meets its counterpart in PyTorch or transformers, and so does the whole model in the end. Equality, not trust.
-#
-# ## What Qwen2 already had: RMSNorm
-#
-# A norm keeps the input of every layer at one scale. LayerNorm does two things: it subtracts the mean and divides by the standard deviation; RMSNorm ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)) does one: it divides by the root mean square:
-#
-# $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
-#
-# $w$ is learned, one for each component (`weight` in code); $\epsilon$ is a small number against division by zero (`eps`).
-#
-# **Extra.** Guess first: a vector has a mean of about 4. Is its mean 0 after RMSNorm?
-
-# %% key="norms" tags=["extra"]
-torch.manual_seed(0)
-x = 3 * torch.randn(64) + 4
-normed = {
-    say("输入", "input"): x,
-    "LayerNorm": F.layer_norm(x, (64,)),
-    "RMSNorm": F.rms_norm(x, (64,)),
-}
-figure, axes = figures.figure(1, 3, height=2.2)
-for ax, (name, vector) in zip(axes, normed.items(), strict=True):
-    mean, rms = f"{vector.mean():.2f}", f"{vector.pow(2).mean().sqrt():.2f}"
-    ax.bar(range(64), vector, width=1.0, color="#77aadd")
-    ax.axhline(vector.mean(), color="#bb4400", linewidth=1.5)
-    title = say(
-        f"{name}：平均值 {mean}，均方根 {rms}",
-        f"{name}: mean {mean}, RMS {rms}",
-    )
-    ax.set_title(title)
-    ax.set_xlabel(say("分量", "component"))
-figure
-
-# %% [markdown] lang="zh" key="norms-read"
-# 读图：每条柱是向量的一个分量，横线是平均值。LayerNorm 把横线压到 0，有些分量因此变了号；RMSNorm 只缩放，形状和正负都不变，均方根变成 1。少一次减法、少一个偏置，论文里的实验效果相当；Qwen2 和 Qwen3 用的都是它。
-#
-# ### 练习 1 ★☆☆（5 分钟，选读）：写出 RMSNorm
-#
-# 照上面的公式补全函数。`x` 的形状是 `(..., size)`，`weight` 是 `(size,)`。
+# 照公式补全函数。`x` 的形状是 `(..., size)`，`weight` 是 `(size,)`。
 #
 # <details><summary>提示</summary>
 #
-# 平均只在最后一维上取，并用 `keepdim=True` 留住这一维，除法才对得上形状。`torch.rsqrt` 是平方根的倒数。
+# 平均只在最后一维上取，用 `keepdim=True` 留住这一维，除法才对得上形状。
 #
 # </details>
 
-# %% [markdown] lang="en" key="norms-read"
-# How to read it: a bar is one component, the line is the mean. LayerNorm moves the line to 0, so some components change sign; RMSNorm only scales, keeps shape and signs, and makes the root mean square 1. That saves a subtraction and a bias, and the paper's experiments find it about as good; Qwen2 and Qwen3 both use it.
+# %% [markdown] lang="en" key="qwen3-text"
+# <details><summary>Reading</summary>
 #
-# ### Exercise 1 ★☆☆ (5 minutes, extra): write RMSNorm
+# B. On the left the key is at position 2 and the query at position 5, on the right both are 10 further on: the arrows turned equally far, so the angle is the same, and so is the dot product. Attention thus knows only how far **apart** two tokens are. The figure shows one pair; a head has many, fast ones and slow ones, see [appendix A4](../en/A4_attention_in_depth.ipynb).
 #
-# Turn the formula above into code. `x` has the shape `(..., size)`, `weight` has `(size,)`.
+# </details>
+#
+# ## Qwen3: project, norm, rotate
+#
+# All of this Qwen2 had. Qwen3 adds one step to attention, **QK-norm**: after queries and keys are projected and before they are rotated, each head gets an **RMSNorm** of its own ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)). It divides a vector by its root mean square and multiplies each number by a trained $w$:
+#
+# $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
+#
+# $\epsilon$ is a small number against division by zero, `eps` in code; $w$ is `weight`. Values are left as they are.
+#
+# ### Exercise 1 ★☆☆ (5 minutes): RMSNorm
+#
+# Turn the formula into code. `x` has the shape `(..., size)`, `weight` has `(size,)`.
 #
 # <details><summary>Hint</summary>
 #
-# The mean runs over the last dimension only, and `keepdim=True` keeps that dimension so that the division fits. `torch.rsqrt` is one over the square root.
+# The mean runs over the last dimension only; `keepdim=True` keeps that dimension, so that the division fits.
 #
 # </details>
 
 
-# %% key="ex1" tags=["exercise", "extra"]
+# %% key="ex1" tags=["exercise"]
 def rms_norm(x, weight, eps):
     return ...
 
@@ -132,1094 +386,242 @@ def rms_norm(x, weight, eps):  # noqa: F811
     return weight * x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + eps)
 
 
-# %% key="ex1-check" tags=["extra"]
+# %% key="ex1-check"
 l03.ex1.check(rms_norm)
 
-# %% [markdown] lang="zh" key="rmsnorm-text"
-# 下面是全课要用的 RMSNorm。它比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，每一次舍入都会丢掉精度；transformers 也这样做。Qwen3 之后的模型改成乘 $1+w$，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
-
-# %% [markdown] lang="en" key="rmsnorm-text"
-# This is the RMSNorm for the rest of the lesson. It adds one step to the formula: it squares in float32, because real models run in bfloat16, where every rounding on the way costs accuracy; transformers does the same. Models after Qwen3 multiply by $1+w$ instead, see [appendix A5](../en/A5_after_qwen3.ipynb).
-
-
-# %% key="rmsnorm" save="helpers/qwen.py::RMSNorm"
-class RMSNorm(nn.Module):
-    """Each vector by its root mean square, then scaled (Zhang and Sennrich, 2019)."""
-
-    def __init__(self, size, eps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, hidden_states):
-        x = hidden_states.float()
-        x = x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + self.eps)
-        return self.weight * x.to(hidden_states.dtype)
-
-
-x = torch.randn(5, 64)
-torch.testing.assert_close(RMSNorm(64, 1e-6)(x), F.rms_norm(x, (64,), eps=1e-6))
-
-# %% [markdown] lang="zh" key="rope-text"
-# ## Qwen2 已经有的：RoPE
+# %% [markdown] lang="zh" key="ex2-text"
+# ### 练习 2 ★★★（15 分钟）：写出 Qwen3 的注意力
 #
-# 注意力为每个词元算出三个向量：查询、键、值。查询和键的点积决定看谁、看多少，后面会写出来。可是点积不知道词元的先后。旋转位置编码（[RoPE](https://arxiv.org/abs/2104.09864)）的办法很美：把查询和键的分量两两配对，每一对看作平面上的一支箭，位置是几，就转几次。第 $i$ 对每走一个位置转 $\theta^{-2i/d}$ 弧度（$d$ 是一个头的向量长度，代码里叫 `head_dim`；$i$ 从 0 数起）：前面的对转得快，后面的对转得慢，像秒针、分针和时针。Qwen2 和 Qwen3 的 $\theta$ 都是 1,000,000。
+# 把上面的都用上。`query` 的形状是 `(batch, heads, seq, head_dim)`，`key` 和 `value` 的头少一些；`q_norm`、`k_norm` 是训练好的 RMSNorm，当函数用；`apply_rope(x, cos, sin)` 负责旋转。返回的形状和 `query` 相同。
 #
-# 注意配对方式：Qwen 把第 `i` 个分量和第 `i + head_dim / 2` 个配成一对，不是相邻的两个。配错了照样能运行，只是输出全是胡话。
-#
-# 一对 $(a, b)$ 转过角度 $\varphi$，变成 $(a\cos\varphi - b\sin\varphi,\ b\cos\varphi + a\sin\varphi)$。`apply_rope` 把所有的对一次转完：`x * cos` 是前半，`rotate_half(x) * sin` 是后半。`attention_factor` 留给扩展长文本的 YaRN，这里是 1，不用管。
-
-# %% [markdown] lang="en" key="rope-text"
-# ## What Qwen2 already had: RoPE
-#
-# Attention computes three vectors for each token: query, key and value. The product of query and key decides what to look at and how much; we write that below. But a dot product does not know the order of tokens. Rotary position embedding ([RoPE](https://arxiv.org/abs/2104.09864)) has a lovely answer: pair up the components of queries and keys, see each pair as an arrow in a plane, and turn it once per position. Pair $i$ turns by $\theta^{-2i/d}$ radians at each step ($d$ is the length of one head's vector, `head_dim` in code; $i$ counts from 0): the first pairs fast, the last ones slowly, like the hands of a clock. $\theta$ is 1,000,000 in Qwen2 and in Qwen3.
-#
-# Mind the pairing: Qwen pairs component `i` with `i + head_dim / 2`, not with its neighbour. The wrong pairing runs just as well, and all that comes out is nonsense.
-#
-# A pair $(a, b)$ turned by $\varphi$ becomes $(a\cos\varphi - b\sin\varphi,\ b\cos\varphi + a\sin\varphi)$. `apply_rope` turns all pairs at once: `x * cos` is the first term, `rotate_half(x) * sin` the second. `attention_factor` is for YaRN, which extends the context; here it is 1.
-
-
-# %% key="rope" save="helpers/qwen.py::apply_rope"
-def rope_frequencies(head_dim, rope_theta):
-    """Radians per position for each pair of dimensions (RoFormer, arXiv:2104.09864)."""
-    return 1.0 / rope_theta ** (
-        torch.arange(0, head_dim, 2).float() / head_dim
-    )  # (head_dim / 2,)
-
-
-def rope_tables(position_ids, inv_freq, attention_factor=1.0):
-    """Cosine and sine of each angle at `position_ids` (batch, seq); YaRN scales it."""
-    angles = (
-        position_ids[:, None, :, None].float() * inv_freq
-    )  # (batch, 1, seq, head_dim / 2)
-    angles = torch.cat((angles, angles), dim=-1)  # (batch, 1, seq, head_dim)
-    return angles.cos() * attention_factor, angles.sin() * attention_factor
-
-
-def rotate_half(x):
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
-
-
-def apply_rope(x, cos, sin):
-    """Rotates the pairs (i, i + head_dim / 2) of (batch, heads, seq, head_dim)."""
-    return x * cos + rotate_half(x) * sin
-
-
-# %% [markdown] lang="zh" key="rope-question"
-# **选读。** 先猜一猜：把查询和键**一起**往后挪 1000 个位置，它们的点积会变吗？
-
-# %% [markdown] lang="en" key="rope-question"
-# **Extra.** Guess first: move a query and a key **together** by 1000 positions. Does their dot product change?
-
-# %% key="rope-picture" tags=["extra"]
-inv_freq = rope_frequencies(32, 1_000_000.0)  # (16,)
-figure, axes = figures.figure(1, 4, height=2.6)
-for pair, ax in enumerate(axes[:3]):
-    angles = torch.arange(8) * inv_freq[pair]
-    ax.plot(angles.cos(), angles.sin(), "o:", color="#77aadd")
-    for position, angle in enumerate(angles):
-        ax.text(
-            1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center"
-        )
-    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
-    step = f"{inv_freq[pair]:.2f} rad"
-    ax.set_title(say(f"第 {pair} 对：每步 {step}", f"pair {pair}: {step} a step"))
-
-query, key = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(1))
-distances, curves = torch.arange(64), []
-for start, style in ((64, "-"), (1064, "--")):
-    turned_query = apply_rope(query, *rope_tables(torch.tensor([[start]]), inv_freq))
-    turned_keys = apply_rope(
-        key, *rope_tables(start - distances[None], inv_freq)
-    )  # (1, 1, 64, 32)
-    curves.append((turned_query * turned_keys).sum(dim=-1).flatten())
-    label = say(f"查询在位置 {start}", f"query at {start}")
-    axes[3].plot(distances, curves[-1], style, label=label)
-torch.testing.assert_close(*curves, atol=1e-2, rtol=0)
-axes[3].set_title(say("查询 · 键", "query · key"))
-axes[3].set_xlabel(say("两者相隔的位置数", "positions between them"))
-axes[3].legend(loc="upper right", fontsize=8)
-axes[3].set_ylim(top=1.6 * max(curves[0]))
-figure
-
-# %% [markdown] lang="zh" key="rope-read"
-# 读图：前三格是三对分量的箭头在位置 0 到 7 的方向，越往后的对转得越慢。最后一格是同一个查询和同一个键在不同距离上的点积：实线和虚线重合，说明点积只看**相对**距离，不看绝对位置。
-#
-# ## Qwen2 已经有的：SwiGLU
-#
-# 前馈网络有三个矩阵（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：`gate_proj` 决定每个分量放行多少，`up_proj` 给出内容，两者逐个相乘，`down_proj` 再压回原来的宽度。`gate_proj` 的结果先过 SiLU，名字里的 Swi 就是它。这里的 gate 是个“阀门”；第 04 课选择专家的路由器在源码里也叫 `gate`，名字相同，不是一回事。
-
-# %% [markdown] lang="en" key="rope-read"
-# How to read it: the first three panels show the arrows of three pairs at positions 0 to 7; the later the pair, the slower it turns. The last panel is the dot product of one query and one key at growing distance. The solid and the dashed line coincide: the product sees the **relative** distance only, never the absolute position.
-#
-# ## What Qwen2 already had: SwiGLU
-#
-# The feed-forward network has three matrices ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): `gate_proj` decides how far each component is let through, `up_proj` holds the content, the two are multiplied component by component, and `down_proj` returns to the old width. What `gate_proj` gives goes through SiLU first, the "Swi" of the name. This gate is a valve; the router of lesson 04, which picks experts, is called `gate` in the sources too: same name, another thing.
-
-
-# %% key="mlp"
-class MLP(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.gate_proj = nn.Linear(
-            config.hidden_size, config.intermediate_size, bias=False
-        )
-        self.up_proj = nn.Linear(
-            config.hidden_size, config.intermediate_size, bias=False
-        )
-        self.down_proj = nn.Linear(
-            config.intermediate_size, config.hidden_size, bias=False
-        )
-
-    def forward(self, hidden_states):
-        opening = F.silu(self.gate_proj(hidden_states))  # (batch, seq, intermediate)
-        return self.down_proj(
-            opening * self.up_proj(hidden_states)
-        )  # (batch, seq, hidden)
-
-
-# %% [markdown] lang="zh" key="swiglu-text"
-# **选读。** 课程的参考模型 `helpers/qwen.py` 把 `gate_proj` 和 `up_proj` 叠成一个矩阵，一次乘完；推理引擎也这样做。先猜一猜：结果会有差别吗？
-
-# %% [markdown] lang="en" key="swiglu-text"
-# **Extra.** The course's reference model, `helpers/qwen.py`, stacks `gate_proj` and `up_proj` into one matrix and multiplies once, as inference engines do. Guess first: does the result differ?
-
-# %% key="swiglu" tags=["extra"] save="helpers/qwen.py::swiglu"
-import transformers
-from torch.nn.functional import linear
-
-
-def swiglu(hidden_states, gate_up_proj, down_proj):
-    """Gated MLP (arXiv:2002.05202); `gate_up_proj`: the rows of gate, then of up."""
-    gate, up = linear(hidden_states, gate_up_proj).chunk(
-        2, dim=-1
-    )  # 2 x (..., intermediate)
-    return linear(F.silu(gate) * up, down_proj)  # (..., hidden)
-
-
-mlp = MLP(transformers.Qwen3Config(hidden_size=64, intermediate_size=160))
-stacked = torch.cat(
-    (mlp.gate_proj.weight, mlp.up_proj.weight)
-)  # (2 * intermediate, hidden)
-torch.testing.assert_close(swiglu(x, stacked, mlp.down_proj.weight), mlp(x))
-print(say("一次乘完和分两次乘：相等", "one multiplication or two: equal"))
-
-# %% [markdown] lang="zh" key="attention-text"
-# ## Qwen2 已经有的：分组查询注意力
-#
-# 每个注意力头用自己的查询，去和前面所有词元的键做点积，再按 softmax 的权重把值加起来。生成时，旧词元的键和值要留着，这就是 KV 缓存；它的大小和头数成正比。分组查询注意力（[GQA](https://arxiv.org/abs/2305.13245)）让几个查询头共用一个键和一个值，缓存就缩到几分之一。
-#
-# 下面这个类就是 Qwen2 的注意力。留意两处：q、k、v 有偏置（`qkv_bias`），`o_proj` 没有；取出 q、k、v 的那一步单独写成 `query_key_value`，稍后 Qwen3 除了去掉偏置，就只改这一步。
-#
-# 对照代码看 `forward`，一共五步：投影出 q（查询）、k（键）、v（值），拆成头；旋转 q 和 k；点积除以 $\sqrt{d}$，得到注意力分数；因果掩码 `future` 把后面的词元盖成负无穷，softmax 之后权重是 0；按权重把 v 加起来，`o_proj` 把各个头拼回隐藏状态。
-
-# %% [markdown] lang="en" key="attention-text"
-# ## What Qwen2 already had: grouped-query attention
-#
-# Each attention head takes its own query, multiplies it with the keys of all tokens so far, and adds up the values by their softmax weights. Generation keeps the keys and values of old tokens: that is the KV cache, and it grows with the number of heads. Grouped-query attention ([GQA](https://arxiv.org/abs/2305.13245)) lets several query heads share a key and a value, and the cache shrinks by that factor.
-#
-# The class below is Qwen2's attention. Note two things: q, k and v have a bias (`qkv_bias`), `o_proj` has none; and the step that makes q, k and v is a method of its own, `query_key_value`, because apart from the bias that is all Qwen3 will change.
-#
-# Read `forward` in five steps: project to q (query), k (key) and v (value) and split into heads; rotate q and k; divide their product by $\sqrt{d}$: the attention logits; the causal mask `future` sets later tokens to minus infinity, so their softmax weight is 0; add up v by these weights, and `o_proj` joins the heads into the hidden state.
-
-
-# %% key="qwen2-attention"
-# zh: 查询和键 (batch, seq, heads, head_dim) 旋转、缩放后的点积 (batch, heads, seq, seq)
-# en: rotated and scaled dot products (batch, heads, seq, seq) of queries and keys
-def attention_logits(query, key, cos, sin):
-    query, key = (
-        apply_rope(states.transpose(1, 2), cos, sin) for states in (query, key)
-    )
-    # zh: 一组查询头共用一个 KV 头
-    # en: a group of query heads shares one KV head
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    return query @ key.mT / query.shape[-1] ** 0.5
-
-
-class Qwen2Attention(nn.Module):
-    qkv_bias = True
-
-    def __init__(self, config):
-        super().__init__()
-        self.head_dim = (
-            getattr(config, "head_dim", None)
-            or config.hidden_size // config.num_attention_heads
-        )
-        width, kv_width = (
-            config.num_attention_heads * self.head_dim,
-            config.num_key_value_heads * self.head_dim,
-        )
-        self.q_proj = nn.Linear(config.hidden_size, width, bias=self.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=self.qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=self.qkv_bias)
-        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
-
-    def query_key_value(self, hidden_states):
-        projected = (
-            proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        return [
-            states.unflatten(-1, (-1, self.head_dim)) for states in projected
-        ]  # (batch, seq, heads, head_dim)
-
-    def forward(self, hidden_states, cos, sin):
-        query, key, value = self.query_key_value(hidden_states)
-        logits = attention_logits(query, key, cos, sin)  # (batch, heads, seq, seq)
-        future = torch.ones_like(logits, dtype=torch.bool).triu(1)
-        weights = logits.masked_fill(future, -torch.inf).softmax(dim=-1)
-        value = value.transpose(1, 2).repeat_interleave(
-            query.shape[2] // key.shape[2], dim=1
-        )
-        output = weights @ value  # (batch, heads, seq, head_dim)
-        return self.o_proj(output.transpose(1, 2).flatten(2))  # (batch, seq, hidden)
-
-
-# %% [markdown] lang="zh" key="diff-text"
-# ## 从 Qwen2 到 Qwen3：六处差别
-#
-# | | Qwen2 / Qwen2.5 | Qwen3 |
-# |---|---|---|
-# | QK 归一化 | 没有 | 每个头的 q 和 k 各做一次 RMSNorm，在 RoPE 之前；v 不动 |
-# | q、k、v 的偏置 | 有 | 没有 |
-# | `head_dim` | 由 `hidden_size / num_attention_heads` 得出 | `config.json` 里单独给出，所有尺寸都是 128；在 0.6B、4B、32B 和两个 MoE 里，查询总宽度和 `hidden_size` 不相等 |
-# | KV 头 | 2 到 8 个，随尺寸变 | 稠密模型一律 8 个，MoE（混合专家，第 04 课）一律 4 个 |
-# | 输入输出共用词嵌入 | 0.5B、1.5B、3B | 0.6B、1.7B、4B |
-# | 词表与对话模板 | 7B 起补齐到 152,064 行；没有思考开关 | 一律 151,936 行；新增 `<think>`、`</think>`，一个模板切换思考 |
-#
-# 不变的是 RMSNorm、RoPE 和它的 $\theta$、SwiGLU、层的顺序。为什么加 QK 归一化？[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节只给了一个理由：让训练稳定。想法来自更早的工作（[Henry 等，2020](https://arxiv.org/abs/2010.04245)；[ViT-22B，2023](https://arxiv.org/abs/2302.05442)）。
-#
-# <details><summary>五种常见的说法，错在哪里</summary>
-#
-# - “除了 QK 归一化，其他都没变。”把 Qwen2 的注意力套到 Qwen3 的检查点上，每一层都缺三个偏置，又多出两个归一化的权重。严格加载会当场报错；transformers 只给一条警告，用新初始化的偏置补上，照跑不误。
-# - “比 LayerNorm 省计算。”Qwen2 在这个位置什么都没有，所以这是**多**做的一步，换来的是稳定。
-# - “消除不同词元之间的尺度差异，提升泛化能力。”它归一化的是每个头自己的 q 和 k 向量，点积因此有了上限；报告没有声称泛化变好。
-# - 只说“对 q 和 k 归一化”，不说顺序。顺序是：投影、拆成头、归一化、RoPE、写入 KV 缓存；v 不归一化。
-# - “MoE 模型要用另一种注意力。”它和稠密模型的完全相同，下面会验证。
-#
-# </details>
-#
-# ### 练习 2 ★★☆（8 分钟）：把 QK 归一化放对地方
-#
-# 补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 已经配好这个次序，交给 `apply_rope`。
+# 次序：归一化、旋转；把 `key`、`value` 的头补齐；打分、缩放；掩码；softmax；取值。
 #
 # <details><summary>提示</summary>
 #
-# 旋转不改变长度，所以归一化的除法放在前后都一样；但 RMSNorm 最后还要乘 `weight`，旋转会把分量混在一起，所以先后不能颠倒。
+# - 一组有 `query.shape[1] // key.shape[1]` 个查询头，头在第 1 维：`repeat_interleave(group, dim=1)`。
+# - `key.mT` 把最后两维对调。
+# - 掩码照 `four-lines` 那一格，`torch.ones_like(scores, dtype=torch.bool).triu(1)`。
 #
 # </details>
 
-# %% [markdown] lang="en" key="diff-text"
-# ## From Qwen2 to Qwen3: six differences
+# %% [markdown] lang="en" key="ex2-text"
+# ### Exercise 2 ★★★ (15 minutes): write Qwen3's attention
 #
-# | | Qwen2 / Qwen2.5 | Qwen3 |
-# |---|---|---|
-# | QK-norm | none | one RMSNorm each on the q and k of every head, before RoPE; v stays as it is |
-# | bias of q, k, v | yes | no |
-# | `head_dim` | follows from `hidden_size / num_attention_heads` | a key of its own in `config.json`, 128 in every size; in 0.6B, 4B, 32B and both MoE models the query width is not `hidden_size` |
-# | KV heads | 2 to 8, depending on size | 8 in every dense model, 4 in both mixtures of experts (MoE, lesson 04) |
-# | tied embeddings | 0.5B, 1.5B, 3B | 0.6B, 1.7B, 4B |
-# | vocabulary and chat template | from 7B up padded to 152,064 rows; no switch for thinking | 151,936 rows everywhere; `<think>` and `</think>` are new, one template switches thinking |
+# Use all of the above. `query` has the shape `(batch, heads, seq, head_dim)`, `key` and `value` have fewer heads; `q_norm` and `k_norm` are trained RMSNorms, to be called like functions; `apply_rope(x, cos, sin)` rotates. Return the shape of `query`.
 #
-# Unchanged: RMSNorm, RoPE and its $\theta$, SwiGLU, the order of the layers. Why QK-norm? The [Qwen3 report](https://arxiv.org/abs/2505.09388) gives one reason, in section 2: to keep training stable. The idea is older ([Henry et al., 2020](https://arxiv.org/abs/2010.04245); [ViT-22B, 2023](https://arxiv.org/abs/2302.05442)).
-#
-# <details><summary>Five common statements, and what is wrong with them</summary>
-#
-# - "Nothing but QK-norm has changed." Put Qwen2's attention on a Qwen3 checkpoint: in every layer three biases are missing and two norm weights are left over. A strict load stops there; transformers only warns, fills the biases with fresh values and runs.
-# - "It is cheaper than LayerNorm." Qwen2 had nothing in this place, so it is an **added** step; what it buys is stability.
-# - "It removes differences of scale between tokens and generalises better." It norms each head's own q and k vector, which puts a bound on their product; the report claims no better generalisation.
-# - "q and k are normed", without the order. The order is: project, split into heads, norm, RoPE, write to the KV cache; v is not normed.
-# - "A mixture of experts needs another attention." It is the dense model's, unchanged, as we check below.
-#
-# </details>
-#
-# ### Exercise 2 ★★☆ (8 minutes): put QK-norm in the right place
-#
-# Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` fit this order and go to `apply_rope`.
+# The order: norm, rotate; repeat the heads of `key` and `value`; score, scale; mask; softmax; fetch.
 #
 # <details><summary>Hint</summary>
 #
-# A rotation keeps lengths, so the division inside a norm could stand on either side of it. But RMSNorm ends with a product by `weight`, and a rotation mixes the components: the two cannot trade places.
+# - A group has `query.shape[1] // key.shape[1]` query heads, and heads are dimension 1: `repeat_interleave(group, dim=1)`.
+# - `key.mT` swaps the last two dimensions.
+# - The mask is as in the cell `four-lines`: `torch.ones_like(scores, dtype=torch.bool).triu(1)`.
 #
 # </details>
 
 
 # %% key="ex2" tags=["exercise"]
-def prepare(query, key, q_norm, k_norm, cos, sin):
+def attention(query, key, value, q_norm, k_norm, cos, sin):
     return ...
 
 
 # %% key="ex2-solution" tags=["solution"]
-def prepare(query, key, q_norm, k_norm, cos, sin):  # noqa: F811
-    return apply_rope(q_norm(query), cos, sin), apply_rope(k_norm(key), cos, sin)
+def attention(query, key, value, q_norm, k_norm, cos, sin):  # noqa: F811
+    query = apply_rope(q_norm(query), cos, sin)
+    key = apply_rope(k_norm(key), cos, sin)
+    group = query.shape[1] // key.shape[1]
+    key = key.repeat_interleave(group, dim=1)
+    value = value.repeat_interleave(group, dim=1)
+    scores = query @ key.mT / query.shape[-1] ** 0.5  # (batch, heads, seq, seq)
+    future = torch.ones_like(scores, dtype=torch.bool).triu(1)
+    weights = scores.masked_fill(future, -torch.inf).softmax(dim=-1)
+    return weights @ value  # (batch, heads, seq, head_dim)
 
 
 # %% key="ex2-check"
-l03.ex2.check(prepare)
+l03.ex2.check(attention)
 
-# %% [markdown] lang="zh" key="qwen3-attention-text"
-# 用类来写，Qwen3 的注意力就是 Qwen2 的注意力改三处：去掉偏置，加两个归一化，取出 q、k、v 时用上它们。每个归一化只有 `head_dim` 个参数，由这一层所有的头共用。
+# %% [markdown] lang="zh" key="plug-text"
+# ## 把你的注意力装进去
 #
-# 先猜一猜：两个类的参数名字，各有哪几个是对方没有的？
+# 下一格把现成模型每一层的注意力换成你的函数，矩阵还是训练好的那些：先投影、拆成头，再交给你，最后由 `o_proj` 合起来。练习还没解出来时，它先用参考答案。
 
-# %% [markdown] lang="en" key="qwen3-attention-text"
-# As a class, Qwen3's attention is Qwen2's with three changes: no bias, two norms, and their use where q, k and v are made. A norm has `head_dim` parameters only, shared by all heads of the layer.
+# %% [markdown] lang="en" key="plug-text"
+# ## Put your attention in
 #
-# Guess first: which parameter names does each class have that the other lacks?
+# The next cell replaces the attention of every layer of the ready model with your function. The trained matrices stay: they project, the result is split into heads and handed to you, and `o_proj` joins what you return. As long as the exercise is not solved, the reference answer stands in.
 
 
-# %% key="qwen3-attention"
-from types import SimpleNamespace
-
-
-class Qwen3Attention(Qwen2Attention):
-    qkv_bias = False
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.q_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
-        self.k_norm = RMSNorm(self.head_dim, config.rms_norm_eps)
-
-    def query_key_value(self, hidden_states):
-        query, key, value = super().query_key_value(hidden_states)
-        return self.q_norm(query), self.k_norm(key), value
-
-
-sizes = {
-    "hidden_size": 40,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "rms_norm_eps": 1e-6,
-}
-config = SimpleNamespace(**sizes)
-qwen2, qwen3 = (
-    {name for name, _ in block(config).named_parameters()}
-    for block in (Qwen2Attention, Qwen3Attention)
-)
-print("Qwen2 - Qwen3:", *sorted(qwen2 - qwen3))
-print("Qwen3 - Qwen2:", *sorted(qwen3 - qwen2))
-
-
-# %% [markdown] lang="zh" key="attention-check-text"
-# **选读。** 并排验证：把 transformers 里三种注意力的权重拷过来，同样的输入，输出必须相同。先猜一猜：第三行，MoE 模型的注意力，会和稠密的 Qwen3 有差别吗？
-
-# %% [markdown] lang="en" key="attention-check-text"
-# **Extra.** Side by side: take the weights of three attentions in transformers; equal inputs must give equal outputs. Guess first: does the third, the attention of the MoE model, differ from that of the dense Qwen3?
-
-# %% key="attention-check" tags=["extra"]
-import transformers
-from transformers.models.qwen2 import modeling_qwen2
-from transformers.models.qwen3 import modeling_qwen3
-from transformers.models.qwen3_moe import modeling_qwen3_moe
-
-shape = {
-    "hidden_size": 40,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-}
-x, position_ids = torch.randn(1, 5, 40), torch.arange(5)[None]
-cos, sin = rope_tables(position_ids, rope_frequencies(16, 1e6))
-future = torch.full((1, 1, 5, 5), -torch.inf).triu(1)
-for ours, theirs, config_class in (
-    (Qwen2Attention, modeling_qwen2.Qwen2Attention, transformers.Qwen2Config),
-    (Qwen3Attention, modeling_qwen3.Qwen3Attention, transformers.Qwen3Config),
-    (Qwen3Attention, modeling_qwen3_moe.Qwen3MoeAttention, transformers.Qwen3MoeConfig),
-):
-    config = config_class(**shape, attn_implementation="eager")
-    mine, reference = ours(config), theirs(config, layer_idx=0)
-    for parameter in reference.parameters():
-        nn.init.normal_(parameter)
-    mine.load_state_dict(reference.state_dict())
-    expected, _ = reference(x, (cos[:, 0], sin[:, 0]), future)
-    torch.testing.assert_close(mine(x, cos, sin), expected, atol=1e-4, rtol=1e-4)
-    extras = [
-        name for name, _ in mine.named_parameters() if "bias" in name or "norm" in name
-    ]
-    print(f"{theirs.__name__:<17} equal |", *extras)
-
-config = transformers.Qwen3Config(
-    **shape,
-    intermediate_size=96,
-    rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-)
-mine, reference = MLP(config), modeling_qwen3.Qwen3MLP(config)
-mine.load_state_dict(reference.state_dict())
-torch.testing.assert_close(mine(x), reference(x))
-torch.testing.assert_close(
-    (cos[:, 0], sin[:, 0]), modeling_qwen3.Qwen3RotaryEmbedding(config)(x, position_ids)
-)
-print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
-
-# %% [markdown] lang="zh" key="attention-check-read"
-# 读输出：第一行有三个 `bias`，没有 `norm`；后两行正相反，而且彼此一样；最后一行说，前馈网络和 RoPE 的表也相等。这里故意取 `hidden_size` 为 40，而查询总宽度是 6 × 16 = 96：显式的 `head_dim` 让两者各自独立。
-#
-# ## 数一数参数
-#
-# 知道每一块的形状，参数量就能由 `config.json` 里的几个数字算出来。先猜两件事：Qwen3-8B 和 Qwen2.5-7B 相比，每个词元的 KV 缓存是大了还是小了？QK 归一化占全部参数的几分之几？
-
-# %% [markdown] lang="en" key="attention-check-read"
-# How to read it: the first line has three `bias` and no `norm`; the next two have it the other way round and are equal to each other; the last says that the feed-forward network and the RoPE tables are equal too. `hidden_size` is 40 here on purpose, while the query width is 6 × 16 = 96: an explicit `head_dim` makes the two independent.
-#
-# ## Count the parameters
-#
-# Once you know the shape of every block, a few numbers of `config.json` give the number of parameters. Two guesses first: compared with Qwen2.5-7B, is Qwen3-8B's KV cache per token larger or smaller? And what share of all parameters is QK-norm?
-
-# %% key="counts"
-releases = catalogue.CATALOGUE.items()
-dense = {
-    name[5:].removesuffix("-Instruct"): release.config
-    for name, release in releases
-    if "-A" not in name
-}
-# zh: 模型卡上公布的参数量，以十亿计
-# en: parameters on the model cards, in billions
-published = {
-    "Qwen2.5-0.5B": 0.49, "Qwen2.5-1.5B": 1.54, "Qwen2.5-3B": 3.09, "Qwen2.5-7B": 7.61,
-    "Qwen2.5-14B": 14.7, "Qwen2.5-32B": 32.5, "Qwen2.5-72B": 72.7,
-    "Qwen3-0.6B": 0.6, "Qwen3-1.7B": 1.7, "Qwen3-4B": 4.0, "Qwen3-8B": 8.2,
-    "Qwen3-14B": 14.8, "Qwen3-32B": 32.8,
-}  # fmt: skip
-
-
-def count_parameters(config):
-    hidden, head_dim = config["hidden_size"], catalogue.head_dim(config)
-    width, kv_width = (
-        config["num_attention_heads"] * head_dim,
-        config["num_key_value_heads"] * head_dim,
-    )
-    attention = 2 * hidden * width + 2 * hidden * kv_width  # q, o; k, v
-    # zh: Qwen3 有 QK 归一化的权重，Qwen2 有 q、k、v 的偏置
-    # en: Qwen3 has the weights of QK-norm, Qwen2 the biases of q, k and v
-    qwen3 = config["model_type"] == "qwen3"
-    attention += 2 * head_dim if qwen3 else width + 2 * kv_width
-    swiglu, norms = 3 * hidden * config["intermediate_size"], 2 * hidden
-    matrices = 1 if config["tie_word_embeddings"] else 2
-    layer = attention + swiglu + norms
-    return (
-        config["num_hidden_layers"] * layer
-        + matrices * config["vocab_size"] * hidden
-        + hidden
-    )
-
-
-print(
-    say(
-        "                      参数量   hidden     query     KV 头  共用      KiB/词元",
-        "                  parameters   hidden     query  KV heads  tied     KiB/token",
-    )
-)
-for name in published:
-    config = dense[name]
-    count, hidden = count_parameters(config), config["hidden_size"]
-    width = config["num_attention_heads"] * catalogue.head_dim(config)
-    sign, tied = "=" if hidden == width else "≠", config["tie_word_embeddings"]
-    kv_heads, kv_cache = (
-        config["num_key_value_heads"],
-        catalogue.kv_bytes_per_token(config) / 1024,
-    )
-    print(f"{name:<12} {count:>15,} {hidden:>8}  {sign}  {width:>5}", end=" ")
-    print(f"{kv_heads:>9} {tied!s:>5} {kv_cache:>13g}")
-    assert abs(count / 1e9 / published[name] - 1) < 0.015
-
-# %% [markdown] lang="zh" key="counts-read" facts="2.57 9,216"
-# 读表：hidden 是 `hidden_size`，query 是查询总宽度（头数 × `head_dim`），中间的 = 或 ≠ 表示两者是否相等，“共用”是 `tie_word_embeddings`，输入输出是否共用词嵌入，最后一列是每个词元的 KV 缓存。每一行都和模型卡公布的数字相符（公布值取了整，[Qwen2.5-32B 的卡](https://huggingface.co/Qwen/Qwen2.5-32B)还略微少写，所以容许 1.5% 的差）。三件事值得记住：
-#
-# - 标着 ≠ 的三个 Qwen3，用 `hidden_size / num_attention_heads` 求 `head_dim` 一定会错。
-# - 8B 的缓存是每个词元 144 KiB，Qwen2.5-7B 只有 56 KiB：Qwen3 **多**到 2.57 倍，因为层更多，KV 头也从 4 个变成 8 个。
-# - 8B 的 QK 归一化一共 36 × 256 = 9,216 个参数，大约是全部的百万分之一。
-#
-# **选读。** GQA 到底省了多少？下图把“每个查询头都有自己的 KV 头”和实际的缓存放在一起。再用 transformers 在不占内存的 `meta` 设备上建出每个模型，核对参数量是否一个不差。
-
-# %% [markdown] lang="en" key="counts-read" facts="2.57 9,216"
-# How to read it: hidden is `hidden_size`, query the query width (heads × `head_dim`), = or ≠ compares the two, tied is `tie_word_embeddings`, whether input and output share one embedding, the last column is the KV cache per token. Every row agrees with the model card (cards are rounded, and [that of Qwen2.5-32B](https://huggingface.co/Qwen/Qwen2.5-32B) says a little less than there is, hence the tolerance of 1.5%). Three things are worth keeping:
-#
-# - For the three Qwen3 marked ≠, taking `head_dim` as `hidden_size / num_attention_heads` is certain to be wrong.
-# - 8B caches 144 KiB a token, Qwen2.5-7B only 56 KiB: Qwen3 takes **more**, 2.57 times as much, with more layers and 8 KV heads instead of 4.
-# - QK-norm in 8B is 36 × 256 = 9,216 parameters, about one in a million.
-#
-# **Extra.** How much does GQA save? The figure sets the cache as it is beside one in which every query head had a KV head of its own. And transformers builds every model on the `meta` device, which takes no memory, to see whether our counts are right to the last parameter.
-
-# %% key="kv-figure" tags=["extra"]
-import transformers
-
-ungrouped = say("每个查询头都有自己的 KV 头", "a KV head for each query head")
-grouped = say("实际（GQA）", "as it is (GQA)")
-figure, axes = figures.figure(1, 2, height=2.8, sharex=True)
-for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
-    names = [name for name in published if name.startswith(family)]
-    for row, config in enumerate(dense[name] for name in names):
-        cached = catalogue.kv_bytes_per_token(config) / 1024
-        group = config["num_attention_heads"] // config["num_key_value_heads"]
-        ax.barh(row, cached * group, color="#dddddd", label=None if row else ungrouped)
-        ax.barh(row, cached, color="#77aadd", label=None if row else grouped)
-        ax.text(cached * group + 30, row, f"{cached:g} KiB, 1/{group}", va="center")
-        with torch.device("meta"):
-            built = transformers.AutoModelForCausalLM.from_config(
-                transformers.AutoConfig.for_model(**config)
-            )
-        assert built.num_parameters() == count_parameters(config)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 3300))
-    ax.set_xlabel(say("KV 缓存，KiB/词元，bf16", "KV cache, KiB/token, bf16"))
-axes[0].legend(loc="lower right")
-figure
-
-# %% [markdown] lang="zh" key="kv-read"
-# 读图：灰条是不分组时的缓存，蓝条是实际的缓存，右边写着实际值和它占灰条的几分之一。8B 及以下，Qwen3 的 KV 头比同档的 Qwen2.5 多（8 个对 2 或 4 个），有的层数也更多，0.6B 的头还更宽，所以缓存更大。1/7 里的 7 是一组查询头的个数：14B 的组和 Qwen2.5 一样大，Qwen3 层数少，缓存反而小（160 对 192）；32B 有 64 个查询头，组更大，但层数和 KV 头数都相同，缓存一样。
-#
-# ### 练习 3 ★★☆（6 分钟，选读）：KV 缓存有多大
-#
-# 写出每个词元占用的字节数（bf16，每个数 2 字节），`config` 是 `config.json` 的字典。再用它想一想：Qwen3-8B 装下 40,960 个词元的一段对话，缓存要多少 GiB？
-#
-# <details><summary>提示</summary>
-#
-# 每一层都存；键和值各一份；头数看 `num_key_value_heads`。答案是 5.625 GiB。
-#
-# </details>
-
-# %% [markdown] lang="en" key="kv-read"
-# How to read it: grey is the cache without groups, blue the real one; beside them stand its size and its share of the grey bar. Up to 8B, Qwen3 has more KV heads than a Qwen2.5 of about its size (8 against 2 or 4), in some sizes more layers, and in 0.6B a wider head, so the cache is larger. The 7 in 1/7 is the number of query heads in a group: at 14B the groups are equal and Qwen3, with fewer layers, caches less (160 against 192); at 32B its groups are larger, with 64 query heads, but layers and KV heads are the same, and so is the cache.
-#
-# ### Exercise 3 ★★☆ (6 minutes, extra): how large is the KV cache
-#
-# Return the bytes that one token takes (bf16, 2 bytes a number); `config` is the dictionary of a `config.json`. Then use it: how many GiB does Qwen3-8B need for one conversation of 40,960 tokens?
-#
-# <details><summary>Hint</summary>
-#
-# Every layer stores; keys and values each; the heads are `num_key_value_heads`. The answer is 5.625 GiB.
-#
-# </details>
-
-
-# %% key="ex3" tags=["exercise", "extra"]
-def kv_bytes_per_token(config):
-    return ...
-
-
-# %% key="ex3-solution" tags=["solution"]
-def kv_bytes_per_token(config):  # noqa: F811
-    return (
-        2
-        * config["num_hidden_layers"]
-        * config["num_key_value_heads"]
-        * config["head_dim"]
-        * 2
-    )
-
-
-# %% key="ex3-check" tags=["extra"]
-l03.ex3.check(kv_bytes_per_token)
-
-# %% [markdown] lang="zh" key="assemble-text"
-# ## 装起来
-#
-# 零件齐了。一层是“归一化、注意力、加回来；归一化、前馈网络、加回来”，加回来的那一步叫残差连接。属性名照着检查点里的权重名字取，这样权重能直接放进来，一个名字都不能多、不能少。
-
-# %% [markdown] lang="en" key="assemble-text"
-# ## Put it together
-#
-# All parts are there. A layer is norm, attention, add; norm, feed-forward network, add; each add is a residual connection. The attributes are named after the weights in the checkpoint, so that these fit in directly, with no name too many and none missing.
-
-
-# %% key="assemble"
-class DecoderLayer(nn.Module):
-    def __init__(self, config):
+# %% key="plug" tags=["raw"]
+class YourAttention(nn.Module):
+    def __init__(self, trained):
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Qwen3Attention(config)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config)
+        self.trained = trained
 
-    def forward(self, hidden_states, cos, sin):
-        hidden_states = hidden_states + self.self_attn(
-            self.input_layernorm(hidden_states), cos, sin
-        )
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
+    def heads(self, states):
+        # (batch, seq, heads * head_dim) -> (batch, heads, seq, head_dim)
+        return states.unflatten(-1, (-1, self.trained.head_dim)).transpose(1, 2)
 
-
-class Qwen3(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(
-            DecoderLayer(config) for _ in range(config.num_hidden_layers)
-        )
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.embed_tokens.weight
-        self.inv_freq = rope_frequencies(config.head_dim, config.rope_theta)
-
-    def forward(self, input_ids):
-        cos, sin = rope_tables(torch.arange(input_ids.shape[1])[None], self.inv_freq)
-        hidden_states = self.embed_tokens(input_ids)  # (batch, seq, hidden)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, cos, sin)
-        return self.lm_head(self.norm(hidden_states))  # (batch, seq, vocab)
+    def forward(self, hidden_states, position_embeddings, **others):
+        layer = self.trained
+        query = self.heads(layer.q_proj(hidden_states))
+        key = self.heads(layer.k_proj(hidden_states))
+        value = self.heads(layer.v_proj(hidden_states))
+        cos, sin = (table[:, None] for table in position_embeddings)
+        output = yours(query, key, value, layer.q_norm, layer.k_norm, cos, sin)
+        return layer.o_proj(output.transpose(1, 2).flatten(2)), None
 
 
-# %% [markdown] lang="zh" key="load-text"
-# 把小模型的权重装进去，问它一道题。对话模板把问题写成模型训练时见过的格式。`load_state_dict` 默认是严格的：名字或形状有一处对不上就报错。共用词嵌入的检查点里可以没有 `lm_head.weight`，小模型就是这样，输出矩阵就是词嵌入本身；Qwen3-0.6B 的文件里则多存了一份。`setdefault` 两种都管。
-#
-# 先猜一猜：我们的 logits 和 transformers 的 logits 会相差多少？
-
-# %% [markdown] lang="en" key="load-text"
-# Now the tiny model's weights, and a question for it, which the chat template writes in the format of the model's training. `load_state_dict` is strict: one name or shape that does not fit is an error. A checkpoint with tied embeddings may leave out `lm_head.weight`, as the tiny model's does: it is the embedding itself. Qwen3-0.6B's file holds a second copy. `setdefault` covers both.
-#
-# Guess first: by how much will our logits differ from those of transformers?
-
-# %% key="load" tags=["raw"]
-import transformers
-from safetensors.torch import load_file
-
-from helpers.checkpoint import Checkpoint
-
-
-def load(folder):
-    model = Qwen3(SimpleNamespace(**Checkpoint(folder).config))
-    stored = load_file(folder / "model.safetensors")
-    weights = {
-        name.removeprefix("model."): tensor.float() for name, tensor in stored.items()
-    }
-    weights.setdefault("lm_head.weight", weights["embed_tokens.weight"])
-    print(model.load_state_dict(weights))
-    return model.requires_grad_(False)
-
-
-transformers.utils.logging.disable_progress_bar()
-model = load(folder)
-reference = transformers.AutoModelForCausalLM.from_pretrained(
-    folder, dtype=torch.float32
-)
-tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-question = [{"role": "user", "content": "37×46=?"}]
-prompt = tokenizer.apply_chat_template(
-    question, tokenize=False, add_generation_prompt=True
-)
-input_ids = tokenizer(prompt, return_tensors="pt").input_ids  # (1, seq)
-difference = (model(input_ids) - reference(input_ids).logits).abs().max().item()
-print("tokens:", input_ids.shape[1], f"| max difference: {difference:.1e}")
+yours = l03.yours_or_ours(attention)
+mine = copy.deepcopy(model)
+for layer in mine.model.layers:
+    layer.self_attn = YourAttention(layer.self_attn)
+tokens = tokenizer(question, return_tensors="pt").input_ids
+difference = (mine(tokens).logits - model(tokens).logits).abs().max()
 assert difference < 1e-4
+print(say("logits 相差", "logits differ by"), f"{difference:.0e}")
+print(tokenizer.decode(write(mine, tokens, 100)[0]))
 
-# %% [markdown] lang="zh" key="generate-text"
-# 差别只剩浮点误差。现在生成：每次取 logits 最大的词元接在后面（贪心解码），直到出现停止词元。为了看清楚，我们每一步都把整段重算一遍，不用缓存。
+# %% [markdown] lang="zh" key="louder-text"
+# 差别只剩浮点误差，答案是 `1702`。这就是 Qwen3 的注意力，没有别的了。（`1702` 出自教学用的小模型。）
 #
-# 贪心解码在这里是为了能逐个词元比较；真正的 Qwen3 在思考模式下不该这样用，第 06 课会讲。先猜一猜：连续生成几十个词元，会不会在某一步和 transformers 分道扬镳？
-
-# %% [markdown] lang="en" key="generate-text"
-# Only rounding is left. Now generate: append the token with the largest logit (greedy decoding) until a stop token comes. To keep it plain, each step computes the whole sequence again, without a cache.
+# ## QK 归一化防的是什么
 #
-# Greedy decoding serves the comparison here; a real Qwen3 should not be used that way in thinking mode, see lesson 06. Guess first: over dozens of tokens, will the two part ways somewhere?
-
-# %% key="generate" tags=["raw"]
-stop_ids, limit = reference.generation_config.eos_token_id, 200
-tokens = input_ids
-while tokens.shape[1] < input_ids.shape[1] + limit and tokens[
-    0, -1
-] not in torch.tensor(stop_ids):
-    next_token = model(tokens)[:, -1].argmax(dim=-1, keepdim=True)  # (1, 1)
-    tokens = torch.cat((tokens, next_token), dim=1)
-
-greedy = {
-    "do_sample": False,
-    "temperature": None,
-    "top_p": None,
-    "top_k": None,
-    "max_new_tokens": limit,
-}
-expected = reference.generate(
-    input_ids, attention_mask=torch.ones_like(input_ids), **greedy
-)
-assert tokens.equal(expected)
-print(tokenizer.decode(tokens[0]))
-print("new tokens:", tokens.shape[1] - input_ids.shape[1])
-print("equal:", tokens.equal(expected))
-
-# %% [markdown] lang="zh" key="names-text"
-# 到这里，你手里的就是 Qwen3：结构、加载、生成，全是上面看得见的代码。这份代码只求看得懂：float32、CPU、没有填充和缓存，`load` 只读一个权重文件，并且要 `config.json` 里直接写着 `rope_theta`；`helpers/qwen.py` 没有这些限制。答案来自教学用的小模型，它只见过很少的数据，不代表真正的 Qwen3。
+# 分数太大，softmax 就只看一个词元，别的权重几乎是 0，训练很难再把它拉回来。为什么加 QK 归一化？[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节只给了一个理由：让训练稳定。
 #
-# 读源码时按这张表对照：
+# **先选一个。** 把每一层的 `q_proj` 放大 10 倍，小模型会写出什么？
 #
-# | 本课 | `helpers/qwen.py` | transformers |
+# - A. 乱码
+# - B. 还是 `1702`
+# - C. 写个不停
+
+# %% [markdown] lang="en" key="louder-text"
+# Only rounding is left, and the answer is `1702`. That is all of Qwen3's attention. (The `1702` is that of a tiny teaching model.)
+#
+# ## What QK-norm guards against
+#
+# With scores too large, the softmax looks at one token only. All other weights are close to 0, and training can hardly bring them back. The [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2, gives one reason for QK-norm: to keep training stable.
+#
+# **Choose first.** Multiply `q_proj` of every layer by 10. What does the tiny model write?
+#
+# - A. Nonsense
+# - B. `1702` again
+# - C. It never stops
+
+# %% key="louder" tags=["raw"]
+weights, _ = attend(10 * query, key, value)
+print(say("纸上的那一行：", "the row on paper:"), weights[2])
+
+louder = copy.deepcopy(model)
+for layer in louder.model.layers:
+    layer.self_attn.q_proj.weight *= 10
+print(tokenizer.decode(write(louder, tokens, 100)[0, -11:]))
+
+for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
+    layer = changed.model.layers[0]
+    hidden_states = layer.input_layernorm(changed.model.embed_tokens(tokens))
+    heads = YourAttention(layer.self_attn).heads
+    before = heads(layer.self_attn.q_proj(hidden_states))  # (1, heads, seq, head_dim)
+    after = layer.self_attn.q_norm(before)
+    longest = [states.norm(dim=-1).max().item() for states in (before, after)]
+    print(f"{name}: {longest[0]:.1f} {longest[1]:.1f}")
+
+# %% [markdown] lang="zh" key="differences-text"
+# <details><summary>读结果</summary>
+#
+# B。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变，所以后面什么都没有变。权重的大小不再能把分数推高；上限怎么算、训练时差别有多大，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+#
+# </details>
+#
+# ## 从 Qwen2 到 Qwen3：六处差别
+#
+# | | Qwen2 / Qwen2.5 | Qwen3 |
 # |---|---|---|
-# | `RMSNorm` | `RMSNorm` | `Qwen3RMSNorm` |
-# | `rope_tables`、`apply_rope` | 同名 | `Qwen3RotaryEmbedding`、`apply_rotary_pos_emb` |
-# | `MLP` | `MLP` | `Qwen3MLP` |
-# | `Qwen2Attention`、`Qwen3Attention` | `Attention` | `Qwen2Attention`、`Qwen3Attention` |
-# | `DecoderLayer` | `DecoderLayer` | `Qwen3DecoderLayer` |
-# | `Qwen3` | `QwenModel` | `Qwen3ForCausalLM`，里面是 `Qwen3Model` 加 `lm_head` |
-# | 没有写 | `KVCache` | `DynamicCache` |
-# | 第 04 课 | `Router`、`Experts`、`SparseMoeBlock` | `Qwen3MoeTopKRouter`、`Qwen3MoeExperts`、`Qwen3MoeSparseMoeBlock` |
+# | QK 归一化 | 没有 | 每个头的 q 和 k 各一次，在 RoPE 之前 |
+# | q、k、v 的偏置（bias） | 有 | 没有 |
+# | `head_dim`，一个头的向量长度 | `hidden_size / num_attention_heads` | `config.json` 里单独给出，都是 128 |
+# | KV 头 | 2 到 8 个，随尺寸变 | 稠密模型一律 8 个，MoE（第 04 课）4 个 |
+# | 输入输出共用词嵌入（embedding） | 0.5B、1.5B、3B | 0.6B、1.7B、4B |
+# | 词表与对话模板 | 没有思考开关 | 新增 `<think>`、`</think>`，一个模板切换思考 |
 #
-# **选读。** `helpers/qwen.py` 是同一个模型，加上 KV 缓存、批量、MoE 和 YaRN。先猜一猜：有了缓存，同样的词元能快几倍？
+# RoPE、RMSNorm、SwiGLU 和层的次序都没变。数字出自各尺寸的 `config.json`，附录 A4 里逐个核对。
+#
+# ## 一整层
+#
+# 注意力只是一层的一半。另一半是**前馈网络**（feed-forward network），Qwen2 和 Qwen3 都用 SwiGLU（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：三个矩阵，每个词元各算各的；第 04 课把它换成许多专家。两半之前各有一次 RMSNorm，之后都**加回**原来的隐藏状态，这叫**残差连接**（residual connection）。
 
-# %% [markdown] lang="en" key="names-text"
-# What you have now is Qwen3: structure, loading, generation, all of it in code you can see above. It is written to be read: float32, on the CPU, without padding or cache, and `load` reads one weight file and wants `rope_theta` in `config.json` itself; `helpers/qwen.py` has none of these limits. The answer comes from a tiny teaching model that has seen very little; it does not stand for the real Qwen3.
+# %% [markdown] lang="en" key="differences-text"
+# <details><summary>Reading</summary>
 #
-# When you read the sources, this table translates:
+# B. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was, so nothing changes further on. The size of the weights can no longer drive the scores up. For the bound, and for what it does in training, see [appendix A4](../en/A4_attention_in_depth.ipynb).
 #
-# | this lesson | `helpers/qwen.py` | transformers |
+# </details>
+#
+# ## From Qwen2 to Qwen3: six differences
+#
+# | | Qwen2 / Qwen2.5 | Qwen3 |
 # |---|---|---|
-# | `RMSNorm` | `RMSNorm` | `Qwen3RMSNorm` |
-# | `rope_tables`, `apply_rope` | same names | `Qwen3RotaryEmbedding`, `apply_rotary_pos_emb` |
-# | `MLP` | `MLP` | `Qwen3MLP` |
-# | `Qwen2Attention`, `Qwen3Attention` | `Attention` | `Qwen2Attention`, `Qwen3Attention` |
-# | `DecoderLayer` | `DecoderLayer` | `Qwen3DecoderLayer` |
-# | `Qwen3` | `QwenModel` | `Qwen3ForCausalLM`, which is `Qwen3Model` and `lm_head` |
-# | not written | `KVCache` | `DynamicCache` |
-# | lesson 04 | `Router`, `Experts`, `SparseMoeBlock` | `Qwen3MoeTopKRouter`, `Qwen3MoeExperts`, `Qwen3MoeSparseMoeBlock` |
+# | QK-norm | none | once for the q and the k of every head, before RoPE |
+# | bias of q, k, v | yes | no |
+# | `head_dim`, the length of a head's vectors | `hidden_size / num_attention_heads` | a key of its own in `config.json`, always 128 |
+# | KV heads | 2 to 8, depending on size | 8 in every dense model, 4 in the MoE models (lesson 04) |
+# | input and output share one embedding | 0.5B, 1.5B, 3B | 0.6B, 1.7B, 4B |
+# | vocabulary and chat template | no switch for thinking | `<think>` and `</think>` are new, one template switches thinking |
 #
-# **Extra.** `helpers/qwen.py` is the same model with a KV cache, batches, MoE and YaRN. Guess first: how many times faster do the same tokens come with the cache?
+# RoPE, RMSNorm, SwiGLU and the order of a layer have not changed. The numbers are from each size's `config.json`; appendix A4 checks them one by one.
+#
+# ## A whole layer
+#
+# Attention is half of a layer. The other half is a **feed-forward network**, SwiGLU in Qwen2 and Qwen3 ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): three matrices, for each token by itself. Lesson 04 puts many experts in its place. Before each half stands an RMSNorm, and what comes out is **added** to the hidden state: a **residual connection**.
 
-# %% key="cache" tags=["extra", "varies"]
-import time
+# %% key="block"
+l03.block()
 
-from helpers import qwen
+# %% [markdown] lang="zh" key="block-text"
+# 读图：粗线是隐藏状态，一直走到底；两条支路各算一样东西，加回粗线。★ 是 Qwen3 改动的地方。5 层这样接起来，前面是词嵌入，后面是最后一次 RMSNorm 和输出矩阵，就是整个小模型；附录 A4 亲手把它装起来。
+#
+# **选读。** 参数的名字也看得出差别：下一格比较 transformers 里的两种注意力。
 
-helper = qwen.load_model(folder, dtype=torch.float32, device="cpu")
-start = time.perf_counter()
-assert helper.generate(input_ids, max_new_tokens=limit).equal(expected)
-with_cache = time.perf_counter() - start
-start = time.perf_counter()
-for end in range(input_ids.shape[1], tokens.shape[1]):
-    helper(tokens[:, :end])
-print(f"with cache: {with_cache:.2f} s | without: {time.perf_counter() - start:.2f} s")
+# %% [markdown] lang="en" key="block-text"
+# How to read it: the thick line is the hidden state, which goes straight through; each branch computes one thing and adds it to the line. ★ is where Qwen3 differs. 5 such layers in a row, the embedding before them, a last RMSNorm and the output matrix behind them, make the tiny model; appendix A4 puts it together by hand.
+#
+# **Extra.** The names of the parameters show the difference, too: the next cell compares the two attentions of transformers.
 
-# %% [markdown] lang="zh" key="seen-text"
-# 读输出：缓存省下的是重算旧词元的功夫，文字越长，省得越多。
-#
-# ## 看见 QK 归一化
-#
-# 注意力分数（softmax 之前的 $q \cdot k / \sqrt{d}$）相差越大，softmax 越接近“只看一个词元”，梯度就越小；分数普遍变大，相差也就变大。分数从哪里变大？从 `q_proj` 和 `k_proj` 的权重。**选读。** 先猜一猜：把 `q_proj` 的权重放大 10 倍，没有 QK 归一化时分数变成几倍？有的话呢？
+# %% key="names" tags=["extra"]
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-# %% [markdown] lang="en" key="seen-text"
-# How to read it: the cache saves computing old tokens again, so the longer the text, the more it saves.
-#
-# ## See QK-norm
-#
-# The further apart the attention logits ($q \cdot k / \sqrt{d}$, before the softmax), the closer the softmax comes to looking at one token only, and the smaller its gradients; larger logits are further apart. What makes them grow? The weights of `q_proj` and `k_proj`. **Extra.** Guess first: multiply the weights of `q_proj` by 10. By what factor do the logits grow without QK-norm, and with it?
-
-# %% key="scale" tags=["extra"]
-import copy
-
-x = model.layers[0].input_layernorm(model.embed_tokens(tokens))  # (1, seq, hidden)
-cos, sin = rope_tables(torch.arange(x.shape[1])[None], model.inv_freq)
-for factor in (1, 10, 100):
-    attention = copy.deepcopy(model.layers[0].self_attn)
-    attention.q_proj.weight *= factor
-    without, with_norm = (
-        attention_logits(*variant.query_key_value(attention, x)[:2], cos, sin)
-        .abs()
-        .max()
-        .item()
-        for variant in (Qwen2Attention, Qwen3Attention)
-    )
-    print(f"q_proj × {factor:<4} no norm: {without:<7.1f} QK-norm: {with_norm:.3f}")
-
-# %% [markdown] lang="zh" key="bound-text"
-# 没有归一化，权重放大多少倍，分数就放大多少倍；有了归一化，权重的大小不再起作用。分数从此有一个上限：均方根为 1 的向量，长度是 $\sqrt{d}$；再乘 $w$，最多放大 $\max|w|$ 倍；RoPE 不改变长度；点积不超过两个长度之积，再除以 $\sqrt{d}$，就是：
-#
-# $$\left|\frac{q \cdot k}{\sqrt{d}}\right| \le \sqrt{d} \cdot \max|w_q| \cdot \max|w_k|$$
-#
-# 能让分数变大的只剩 `q_norm` 和 `k_norm` 里的 $w$。下面看训练好的模型：同一段对话，同样的缩放、RoPE 和因果掩码，比较归一化之前和之后。先猜一猜：哪一边的分数更大，哪一边的注意力更集中（熵更小）？
-
-# %% [markdown] lang="en" key="bound-text"
-# Without the norm, logits grow as much as the weights do; with it, the size of the weights no longer matters. And there is a bound: a vector of RMS 1 has length $\sqrt{d}$; $w$ stretches it by $\max|w|$ at most; RoPE keeps lengths; a dot product is at most the product of the lengths; divide by $\sqrt{d}$:
-#
-# $$\left|\frac{q \cdot k}{\sqrt{d}}\right| \le \sqrt{d} \cdot \max|w_q| \cdot \max|w_k|$$
-#
-# Only the $w$ of `q_norm` and `k_norm` can still raise it. Now the trained model: one conversation, the same scaling, RoPE and causal mask, before and after the norm. Guess first: on which side are the logits larger, and on which is attention more focused (lower entropy)?
-
-# %% key="seen"
-# zh: 每层两份分数：归一化之前的和之后的，都是 (heads, seq, seq)
-# en: for each layer, logits before and after the norm, (heads, seq, seq)
-seen = []
-
-
-def watch(attention, arguments):
-    variants = (Qwen2Attention, Qwen3Attention)
-    hidden_states, cos, sin = arguments
-    # zh: 同一组权重，用 Qwen2 的取法就是归一化之前，用 Qwen3 的取法就是归一化之后
-    # en: the same weights: Qwen2's method gives q and k before the norm, Qwen3's after it
-    pairs = [
-        variant.query_key_value(attention, hidden_states)[:2] for variant in variants
-    ]
-    seen.append([attention_logits(*pair, cos, sin)[0] for pair in pairs])
-
-
-hooks = [layer.self_attn.register_forward_pre_hook(watch) for layer in model.layers]
-model(tokens)
-for hook in hooks:
-    hook.remove()
-
-visible = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
-largest = torch.tensor(
-    [[logits[:, visible].abs().max() for logits in layer] for layer in seen]
-)  # (layers, 2)
-log_weights = [
-    [logits.masked_fill(~visible, -torch.inf).log_softmax(dim=-1) for logits in layer]
-    for layer in seen
-]
-entropy = torch.tensor(
-    [[-(w.exp() * w).nansum(dim=-1).mean() for w in layer] for layer in log_weights]
-)
-norms = [
-    (layer.self_attn.q_norm.weight, layer.self_attn.k_norm.weight)
-    for layer in model.layers
-]
-bound = torch.tensor(
-    [
-        model.layers[0].self_attn.head_dim ** 0.5 * q.abs().max() * k.abs().max()
-        for q, k in norms
-    ]
-)
-assert (largest[:, 1] <= bound).all()
-
-# %% key="seen-figure"
-figure, axes = figures.figure(1, 2, height=2.8)
-titles = (
-    say("最大的 |分数|", "max |logit|"),
-    say("注意力的平均熵，nat", "mean entropy of attention, nats"),
-)
-before = say("归一化之前", "before the norm")
-after = say("归一化之后（模型用的）", "after the norm (what the model uses)")
-bound_label = say("由归一化的权重算出的上限", "bound from the norm's weights")
-alike = say("对所有词元一视同仁", "attention to all tokens alike")
-for ax, values, title in zip(axes, (largest, entropy), titles, strict=True):
-    ax.plot(values[:, 0], "o--", color="#bb4400", label=before)
-    ax.plot(values[:, 1], "s-", color="#4477aa", label=after)
-    ax.set(title=f"{folder.name}: {title}", xticks=range(len(seen)))
-    ax.set_xlabel(say("层", "layer"))
-axes[0].plot(bound, ":", color="#222222", label=bound_label)
-axes[0].set_yscale("log")
-uniform = visible.sum(dim=-1).log().mean()
-axes[1].axhline(uniform, color="#222222", linestyle=":", label=alike)
-axes[1].set_ylim(0, 1.6 * uniform)
-for ax in axes:
-    ax.legend(fontsize=8, loc="upper left")
-axes[0].set_ylim(1, 30 * largest.max())
-figure
-
-# %% [markdown] lang="zh" key="seen-read"
-# 读图：左边是每层最大的 |分数|（对数轴），右边是注意力的平均熵，单位 nat，越低越集中，点线是“一视同仁”；熵是 $H$，大致相当于同时看着 $e^H$ 个词元。橙色虚线用投影之后、归一化之前的 q 和 k 算出，蓝色实线是模型真正在用的。在这个模型里，归一化之前的分数大得多，注意力几乎只盯着一到三个词元；归一化之后，分数都在点线画的上限之下。
-#
-# 下结论之前，请守住三条界线：
-#
-# - 这是**一个**训练好的模型里的两个位置，不是两次训练的比较。
-# - 从训练好的模型里删掉归一化，会让后面的层遇到从没见过的输入，这叫分布之外的消融：橙线不是“没有 QK 归一化的 Qwen3”。模型训练时从没被要求管住橙线的大小。
-# - 这是一个教学用的小模型和一段对话，数值不能搬到真正的 Qwen3 上。
-#
-# **选读。** 只看最大值容易被个别词元骗，下图画出每一层全部分数的分布。先猜一猜：归一化改变的只是两端，还是整个宽度？
-
-# %% [markdown] lang="en" key="seen-read"
-# How to read it: on the left the largest |logit| of each layer (log axis), on the right the mean entropy of attention in nats: the lower, the more focused, and the dotted line is attention to all alike; an entropy of $H$ is roughly a look at $e^H$ tokens at once. The dashed orange line uses q and k after the projection and before the norm, the solid blue line is what the model works with. In this model the logits before the norm are far larger, and attention would stare at one to three tokens; after it, they stay below the bound, the dotted line.
-#
-# Three limits before you conclude anything:
-#
-# - These are two points inside **one** trained model, not two trainings.
-# - Deleting the norm from a trained model is an out-of-distribution ablation: the orange line is not "Qwen3 without QK-norm". Nothing in training ever asked this model to keep the orange line small.
-# - It is one tiny teaching model and one conversation; the values do not carry over to the real Qwen3.
-#
-# **Extra.** A maximum can hang on one odd token, so the next figure shows all logits of each layer. Guess first: does the norm change the tails only, or the whole width?
-
-# %% key="histogram" tags=["extra"]
-labels = say("归一化之前", "before"), say("归一化之后", "after")
-figure, axes = figures.figure(1, len(seen), height=2.2, sharex=True, sharey=True)
-for index, (ax, layer) in enumerate(zip(axes, seen, strict=True)):
-    for logits, color, label in zip(layer, ("#bb4400", "#4477aa"), labels, strict=True):
-        ax.hist(
-            logits[:, visible].flatten(),
-            bins=80,
-            range=(-40, 40),
-            density=True,
-            histtype="step",
-            color=color,
-            label=label,
-        )
-    ax.set(title=say(f"第 {index} 层", f"layer {index}"), xlabel=say("分数", "logit"))
-    ax.set(yscale="log", ylim=(1e-4, 2))
-axes[0].set_ylabel(say("密度", "density"))
-axes[0].legend(fontsize=8, loc="upper left")
-figure
-
-# %% [markdown] lang="zh" key="experiment-text"
-# 读图：每格一层，横轴是分数，纵轴是密度（对数轴），±40 以外没有画。归一化把整个分布收窄，不只是剪掉两端。
-#
-# ## 因果实验：带着它训练，不带它训练（选读）
-#
-# 要知道 QK 归一化对训练做了什么，只有一个办法：同样的小模型，一个带、一个不带，别的全都一样，各自从头训练。`helpers/lessons/l03/qk_norm.py` 就做这件事：两层的小 Qwen3 学两位数加法，同一个种子的两次训练从相同的矩阵出发、看相同的数据；用四个学习率各训练一遍，一个比一个高（思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)）。每一步记下损失和最大的注意力分数。
-#
-# 先猜一猜：从哪个学习率开始，两者会分开？不带的那个，是损失先坏，还是分数先涨？
-
-# %% [markdown] lang="en" key="experiment-text"
-# How to read it: one panel a layer, logits on the x axis, density on the y axis (log); nothing beyond ±40 is drawn. The norm narrows the whole distribution, not only its tails.
-#
-# ## The causal experiment: train with it, train without it (extra)
-#
-# What does QK-norm do to training? There is one way to find out: the same small model with it and without it, everything else equal, each trained from the start. That is what `helpers/lessons/l03/qk_norm.py` does. A Qwen3 of two layers learns to add two-digit numbers; with the same seed, both trainings start from the same matrices and see the same data, once at each of four learning rates (the idea is that of [Wortsman et al., 2023](https://arxiv.org/abs/2309.14322)). Each step records the loss and the largest attention logit.
-#
-# Guess first: at which learning rate do the two start to diverge? And without the norm, what goes first: does the loss break, or do the logits grow?
-
-# %% key="recorded" tags=["extra"]
-import numpy as np
-
-runs = np.load(ROOT / "assets" / "traces" / "qk_norm_experiment.npz")
-variants = (
-    (say("不带 QK 归一化", "without QK-norm"), "--", "#bb4400"),
-    (say("带 QK 归一化", "with QK-norm"), "-", "#4477aa"),
-)
-print(runs["provenance"])
-steps = range(0, runs["loss"].shape[-1], 5)
-figure, axes = figures.figure(
-    2, len(runs["learning_rates"]), height=3.6, sharex=True, sharey="row"
-)
-for column, rate in enumerate(runs["learning_rates"]):
-    title = say(f"学习率 {rate:g}", f"learning rate {rate:g}")
-    for index, (label, style, color) in enumerate(variants):
-        loss, max_logit = (
-            runs["loss"][index, column],
-            runs["max_logit"][index, column],
-        )  # (seeds, steps)
-        axes[0, column].plot(steps, loss.T[::5], style, color=color, linewidth=1)[
-            0
-        ].set_label(label)
-        axes[1, column].plot(steps, max_logit.T[::5], style, color=color, linewidth=1)
-        final, peak = loss[:, -10:].mean(axis=1), max_logit.max(axis=1)
-        print(f"{title}, {label}: loss {final.round(2)}, max |logit| {peak.round()}")
-    axes[0, column].set(title=title)
-    axes[1, column].set(yscale="log", xlabel=say("步", "step"))
-axes[0, 0].set_ylabel(say("损失，每个数字的 nat", "loss, nats per digit"))
-axes[1, 0].set_ylabel(say("最大的 |注意力分数|", "max |attention logit|"))
-axes[0, 0].legend(loc="lower left")
-figure
-
-# %% [markdown] lang="zh" key="recorded-read" facts="250"
-# 读图：上面四格是损失，一格一个学习率；下面四格按同样的次序是最大的注意力分数（对数轴）；每种颜色三条线，一条一个种子，每 5 步画一点。
-#
-# - 学习率最低时，两者的损失难分高下；分数却已经差了三倍左右。
-# - 学习率高一档，两者就分开：不带的，分数一步步涨到一百上下，再高一档近两千，最高的一档还要多；带着的，始终在几十以内。分数先涨；损失大多停在一个平台上，带着的则有机会离开它。
-# - 不带的没有像传说中那样“炸掉”：没有一条线变成 NaN；250 步之内，大多数没能离开平台。
-# - 带着也不是万能的：学习率再高，损失也会变差，种子之间的差别也变大。
-# - 优势不一定全来自“稳定”：刚初始化时，带着的分数已有 4 左右，不带的只有 0.1 左右，注意力一开始就更分明。这个实验分不开这两种作用。
-#
-# 小模型、一项任务、故意调高的学习率：它展示一种机制，不是关于 Qwen3 训练过程的结论。
-#
-# **选读。** 自己跑一次：第二列的学习率，换一个种子，150 步，两次训练在普通的 CPU 上一共约 15 秒。先猜一猜：上面三个种子的结论，换一个种子还成立吗？损失呢？分数呢？
-
-# %% [markdown] lang="en" key="recorded-read" facts="250"
-# How to read it: the upper four panels are the loss, one a learning rate; the lower four, in the same order, the largest attention logit (log axis); three lines of each colour, one a seed, a point every 5 steps.
-#
-# - At the lowest rate the losses are hard to tell apart; the logits already differ about threefold.
-# - One rate higher they part. Without the norm the logits climb step by step to a hundred or so, at the next rate to nearly two thousand, and at the highest beyond; with it they stay within some tens. The logits grow first; the loss mostly stays on a plateau, which the models with the norm get a chance to leave.
-# - Without the norm nothing "blows up" as folklore has it: no line turns into NaN; within 250 steps most of them do not leave a plateau.
-# - With the norm not everything goes: at higher rates the loss gets worse again, and seeds differ more.
-# - The gain need not be stability alone: fresh from initialisation, logits are about 4 with the norm and about 0.1 without, so attention is more distinct from the first step. This experiment cannot tell the two effects apart.
-#
-# A tiny model, one task, learning rates raised on purpose: it shows a mechanism and is no claim about Qwen3's training.
-#
-# **Extra.** Run it yourself: the learning rate of the second column, another seed, 150 steps; on an ordinary CPU both trainings together take about 15 seconds. Guess first: will a new seed bear out what the three above show, in the loss, and in the logits?
-
-# %% key="live" tags=["extra"]
-from helpers.lessons.l03.qk_norm import train
-
-figure, axes = figures.figure(1, 2, height=2.4)
-for with_norm, (label, style, color) in enumerate(variants):
-    loss, max_logit = train(bool(with_norm), learning_rate=0.01, seed=7, steps=150)
-    axes[0].plot(range(0, 150, 5), loss[::5], style, color=color, label=label)
-    axes[1].plot(range(0, 150, 5), max_logit[::5], style, color=color, label=label)
-    print(f"{label}: loss {loss[-10:].mean():.2f}")
-axes[0].set_title(say("损失，每个数字的 nat", "loss, nats per digit"))
-axes[1].set_title(say("最大的 |注意力分数|", "max |attention logit|"))
-axes[1].set_yscale("log")
-for ax in axes:
-    ax.set_xlabel(say("步", "step"))
-axes[0].legend()
-figure
-
-# %% [markdown] lang="zh" key="template-text"
-# 读图：左边损失，右边最大的注意力分数，每 5 步一点。分数的差别这里也在；损失却很看种子，什么时候离开平台，换个种子就变，不带的先离开也不奇怪。所以上面要三个种子全画出来，一次训练不足以下结论。
-#
-# ## 词表和对话模板（选读）
-#
-# 最后一处差别不在网络里。Qwen3 的 `<think>` 和 `</think>` 是词表里的词元，模板用 `enable_thinking` 切换；没有系统消息时，模板也不会自己加一条。先猜一猜：关掉思考时，模板在末尾多写了什么？
-
-# %% [markdown] lang="en" key="template-text"
-# How to read it: loss on the left, the largest attention logit on the right, a point every 5 steps. The logits differ here too. The loss depends on the seed: when a model leaves the plateau changes with it, and the one without the norm may well be first. That is why all three seeds are drawn above; one training is not enough for a conclusion.
-#
-# ## Vocabulary and chat template (extra)
-#
-# The last difference is not in the network. Qwen3's `<think>` and `</think>` are tokens of its vocabulary, the template switches with `enable_thinking`, and it adds no system message where you gave none. Guess first: with thinking off, what does the template add at the end?
-
-# %% key="template" tags=["extra", "raw"]
-for enable_thinking in (True, False):
-    text = tokenizer.apply_chat_template(
-        question,
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=enable_thinking,
-    )
-    print(f"enable_thinking={enable_thinking}: {text!r}")
-    assert "system" not in text
-specials = ("<|im_end|>", "<|endoftext|>", "<think>", "</think>")
-print(
-    {token: tokenizer.convert_tokens_to_ids(token) for token in specials},
-    "| rows:",
-    model.embed_tokens.num_embeddings,
-)
-
-# %% [markdown] lang="zh" key="real-text" facts="151668"
-# 读输出：关掉思考时，模板替模型写好了一个空的 think 块。小模型的编号和真正的 Qwen3 不同（那里 `</think>` 是 151668），名字相同。代码里因此永远用名字去查，不写死数字。第 06 课细讲思考。
-#
-# ## 换成真正的 Qwen3-0.6B（选读）
-#
-# 上面的 `load` 没有一处写死小模型的尺寸。如果第 02 课下载过 Qwen3-0.6B，下一格会用同样的代码把它跑起来（float32，加载时约占 7 GB 内存）；没有就跳过。
-
-# %% [markdown] lang="en" key="real-text" facts="151668"
-# How to read it: with thinking off, the template writes an empty think block for the model. The tiny model's ids are not those of the real Qwen3 (there `</think>` is 151668); the names are. So code asks by name and never holds the number. More on thinking in lesson 06.
-#
-# ## The real Qwen3-0.6B (extra)
-#
-# Nothing in `load` above knows the tiny model's sizes. If you downloaded Qwen3-0.6B in lesson 02, the next cell runs it with the same code (float32, loading takes about 7 GB of memory); if not, it is skipped.
-
-# %% key="real" tags=["extra"]
-from helpers import CourseError
-
-try:
-    real_folder = models.find_checkpoint("Qwen/Qwen3-0.6B")
-except CourseError as missing:
-    print(missing)
-else:
-    real = load(real_folder)
-    real_tokenizer = transformers.AutoTokenizer.from_pretrained(real_folder)
-    real_ids = real_tokenizer("The capital of France is", return_tensors="pt").input_ids
-    print(repr(real_tokenizer.decode(real(real_ids)[0, -1].argmax())))
-    del real
+for kind, config in (
+    (Qwen2Attention, transformers.Qwen2Config()),
+    (Qwen3Attention, transformers.Qwen3Config()),
+):
+    with torch.device("meta"):
+        parameters = kind(config, layer_idx=0).named_parameters()
+        print(kind.__name__, *[name for name, _ in parameters if "proj.w" not in name])
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
 #
-# - Qwen3 的一层和 Qwen2 一样：RMSNorm、分组查询注意力、RMSNorm、SwiGLU，两次残差连接。
-# - 差别有六处：QK 归一化、去掉 QKV 偏置、显式的 `head_dim`、KV 头数、哪些尺寸共用词嵌入、词表与模板。
-# - QK 归一化按头进行，顺序是投影、归一化、RoPE；它给注意力分数一个上限，理由是训练稳定，不是省计算。
-# - 参数量和 KV 缓存都能从 `config.json` 算出；Qwen3-8B 每个词元要 144 KiB。Qwen3 之后的模型只有四分之一的层留着 KV，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
-# - “写对了”的意思是：严格加载，logits 相差小于 1e-4，贪心生成逐个词元相同。
+# - 注意力五步：打分、缩放、掩码、softmax、取值。
+# - 头有许多个；几个查询头共用一个 KV 头，缓存就小了。
+# - Qwen3 的次序：投影、归一化、旋转。归一化让分数有上限，为的是训练稳定，不是省计算。
+# - “写对了”的意思是：装进现成的模型，logits 相同，答案相同。
 #
 # ## 自测
 #
-# 1. 为什么 Qwen3-0.6B 的 `q_proj` 是 2048 × 1024，而不是方阵？
-# 2. 把 QK 归一化放到 RoPE 之后，什么时候结果不变，什么时候会变？
-# 3. `q_norm` 有多少个参数？16 个头共用还是各有一份？
-# 4. KV 缓存里存的键，是归一化和旋转之前的，还是之后的？
-# 5. 从训练好的 Qwen3 里删掉 `q_norm` 和 `k_norm`，能说明“没有 QK 归一化的 Qwen3”是什么样吗？
+# 1. 为什么一行权重加起来是 1？
+# 2. `repeat` 和 `repeat_interleave` 用错了，程序会报错吗？
+# 3. KV 缓存里的键，是归一化和旋转之前的，还是之后的？
+# 4. `q_norm` 有多少个参数？几个头共用？
+# 5. Qwen3-0.6B 的 `q_proj` 为什么是 2048 × 1024，不是方阵？
 #
 # <details><summary>答案</summary>
 #
-# 1. `head_dim` 是单独给出的 128，16 个头共 2048，和 `hidden_size` 1024 无关。
-# 2. 每一对被旋转的分量（i 和 i + head_dim / 2）的 `weight` 相等时不变；否则旋转混合了这两个分量，乘 `weight` 的先后就有区别。
-# 3. 128 个，即一个 `head_dim`；这一层所有的头共用。
-# 4. 之后的。旧词元的键不会再变，存算好的最省事。
-# 5. 不能。模型是带着它们训练的，删掉之后输入分布全变了；要比较，得从头各训练一个。
+# 1. softmax 的最后一步是除以这一行的和。
+# 2. 不会，形状一样，只是每个查询头配错了 KV 头。
+# 3. 之后的。旧词元的键不会再变，存算好的最省事。
+# 4. 一个 `head_dim`，在 Qwen3 里是 128 个；这一层所有的头共用。
+# 5. `head_dim` 是单独给出的 128，16 个头共 2048，和 `hidden_size` 1024 无关。
 #
 # </details>
 #
@@ -1227,41 +629,34 @@ else:
 #
 # | 现象 | 原因 | 办法 |
 # |---|---|---|
-# | `size mismatch for ... q_proj.weight` | 用 `hidden_size / num_attention_heads` 算了 `head_dim` | 读 `config.json` 里的 `head_dim` |
+# | 输出里有 NaN | 掩码用了 `triu(0)`，第一行什么都不剩 | 用 `triu(1)` |
+# | 能运行，答案是乱码 | 头的次序错了，或先旋转后归一化 | 和 transformers 比 logits |
 # | `Unexpected key(s) ... q_norm.weight` | 拿 Qwen2 的代码加载 Qwen3 | 用 Qwen3 的注意力 |
-# | `Missing key(s) ... lm_head.weight` | 检查点共用词嵌入 | 让 `lm_head` 指向词嵌入 |
-# | 能加载，但输出是胡话 | RoPE 配成了相邻的分量 | 和本课的 `apply_rope` 逐步比较 |
-# | 句子通顺，但答案错，或 logits 有偏差 | `rope_theta` 用了默认的 10,000，或先旋转后归一化 | 和 transformers 比 logits，不要只看输出 |
 # | `KeyError: 'qwen3'` | transformers 早于 4.51 | 升级，或用课程的环境 |
-#
-# ## 可以直接拿走的代码（选读）
-#
-# 下一格不依赖本课程，复制到任何地方都能用：给它一个检查点文件夹，它读 `config.json` 和权重文件的头部，报告结构，不把权重读进内存。没有设 `COURSE_MODEL` 时，它只说一句话。
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
 #
-# - A layer of Qwen3 is a layer of Qwen2: RMSNorm, grouped-query attention, RMSNorm, SwiGLU, two residual connections.
-# - Six things differ: QK-norm, no QKV bias, an explicit `head_dim`, the number of KV heads, which sizes tie their embeddings, vocabulary and template.
-# - QK-norm works head by head, in the order project, norm, RoPE; it puts a bound on attention logits, for stable training and not to save work.
-# - Parameters and KV cache follow from `config.json`; Qwen3-8B takes 144 KiB a token. In models after Qwen3 only a quarter of the layers keep KV, see [appendix A5](../en/A5_after_qwen3.ipynb).
-# - "Right" means: a strict load, logits within 1e-4, and greedy tokens that are all equal.
+# - Attention has five steps: score, scale, mask, softmax, fetch.
+# - There are many heads; several query heads share a KV head, which makes the cache smaller.
+# - Qwen3's order: project, norm, rotate. The norm puts a bound on the scores, for stable training and not to save work.
+# - "Right" means: in the ready model, the same logits and the same answer.
 #
 # ## Test yourself
 #
-# 1. Why is `q_proj` of Qwen3-0.6B 2048 × 1024 and not square?
-# 2. Move QK-norm behind RoPE: when does the result stay the same, and when not?
-# 3. How many parameters has `q_norm`, and do the 16 heads share them?
-# 4. Are the keys in the KV cache those before norm and rotation, or after?
-# 5. Delete `q_norm` and `k_norm` from a trained Qwen3. Does that show what a Qwen3 without QK-norm would be like?
+# 1. Why does a row of weights add up to 1?
+# 2. Take `repeat` for `repeat_interleave`: does the program fail?
+# 3. Are the keys in the KV cache those before norm and rotation, or after?
+# 4. How many parameters has `q_norm`, and which heads share them?
+# 5. Why is `q_proj` of Qwen3-0.6B 2048 × 1024 and not square?
 #
 # <details><summary>Answers</summary>
 #
-# 1. `head_dim` is given as 128, so 16 heads make 2048; the `hidden_size` of 1024 has nothing to do with it.
-# 2. It stays the same if the two components of every rotated pair (i and i + head_dim / 2) have the same weight; otherwise the rotation mixes the two, and it matters whether `weight` comes before or after.
-# 3. 128, one `head_dim`; all heads of the layer share them.
-# 4. After. The key of an old token never changes again, so the finished one is kept.
-# 5. No. The model was trained with them, and without them everything it meets is out of distribution; to compare, train one of each from the start.
+# 1. The last step of a softmax divides by the sum of the row.
+# 2. No. The shapes are the same, but query heads meet the wrong KV heads.
+# 3. After. The key of an old token never changes again, so the finished one is kept.
+# 4. One `head_dim`, in Qwen3 128; all heads of the layer share them.
+# 5. `head_dim` is given as 128, so 16 heads make 2048; the `hidden_size` of 1024 has nothing to do with it.
 #
 # </details>
 #
@@ -1269,13 +664,17 @@ else:
 #
 # | Symptom | Cause | Remedy |
 # |---|---|---|
-# | `size mismatch for ... q_proj.weight` | `head_dim` taken as `hidden_size / num_attention_heads` | read `head_dim` from `config.json` |
+# | NaN in the output | the mask is `triu(0)`, which leaves nothing of the first row | use `triu(1)` |
+# | it runs, but writes nonsense | heads in the wrong order, or the norm after the rotation | compare logits with transformers |
 # | `Unexpected key(s) ... q_norm.weight` | Qwen2's code on a Qwen3 checkpoint | use Qwen3's attention |
-# | `Missing key(s) ... lm_head.weight` | the checkpoint ties its embeddings | let `lm_head` be the embedding |
-# | it loads, but writes nonsense | RoPE on neighbouring components | compare step by step with `apply_rope` of this lesson |
-# | it reads well, but answers are wrong or logits differ | `rope_theta` left at its default of 10,000, or the norm after the rotation | compare logits with transformers, not only the text |
 # | `KeyError: 'qwen3'` | transformers older than 4.51 | upgrade, or use the course's environment |
+
+# %% [markdown] lang="zh" key="copy-me-text" tags=["extra"]
+# ## 可以直接拿走的代码（选读）
 #
+# 下一格不依赖本课程，复制到任何地方都能用：给它一个检查点文件夹，它读 `config.json` 和权重文件的头部，报告结构，不把权重读进内存。没有设 `COURSE_MODEL` 时，它只说一句话。
+
+# %% [markdown] lang="en" key="copy-me-text" tags=["extra"]
 # ## Code to take away (extra)
 #
 # The next cell needs nothing of this course and works wherever you paste it: give it a checkpoint's folder, and it reads `config.json` and the headers of the weight files and reports the architecture, without loading the weights. With no `COURSE_MODEL` set, it says one sentence.
@@ -1376,19 +775,17 @@ else:
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
 #
+# - [附录 A4](../zh/A4_attention_in_depth.ipynb)：RoPE 和 SwiGLU 细讲，亲手装出整个模型，数参数，带着和不带 QK 归一化各训练一遍
+# - [Attention Is All You Need](https://arxiv.org/abs/1706.03762)；[GQA](https://arxiv.org/abs/2305.13245)；[RoPE](https://arxiv.org/abs/2104.09864)
 # - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)，第 2 节是结构；[Qwen2 技术报告](https://arxiv.org/abs/2407.10671)
-# - RMSNorm：[Zhang 与 Sennrich](https://arxiv.org/abs/1910.07467)；RoPE：[Su 等](https://arxiv.org/abs/2104.09864)；SwiGLU：[Shazeer](https://arxiv.org/abs/2002.05202)；GQA：[Ainslie 等](https://arxiv.org/abs/2305.13245)
-# - QK 归一化：[Henry 等](https://arxiv.org/abs/2010.04245)，[ViT-22B](https://arxiv.org/abs/2302.05442)；小模型上的训练不稳定：[Wortsman 等](https://arxiv.org/abs/2309.14322)
-# - transformers 源码：[`modeling_qwen3.py`](https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3/modeling_qwen3.py)
 #
 # 下一课：把前馈网络换成许多专家（expert），看每个词元去了哪里。
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
 #
+# - [Appendix A4](../en/A4_attention_in_depth.ipynb): RoPE and SwiGLU in depth, the whole model put together by hand, its parameters counted, and trainings with and without QK-norm
+# - [Attention Is All You Need](https://arxiv.org/abs/1706.03762); [GQA](https://arxiv.org/abs/2305.13245); [RoPE](https://arxiv.org/abs/2104.09864)
 # - [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2 for the architecture; [Qwen2 report](https://arxiv.org/abs/2407.10671)
-# - RMSNorm: [Zhang and Sennrich](https://arxiv.org/abs/1910.07467); RoPE: [Su et al.](https://arxiv.org/abs/2104.09864); SwiGLU: [Shazeer](https://arxiv.org/abs/2002.05202); GQA: [Ainslie et al.](https://arxiv.org/abs/2305.13245)
-# - QK-norm: [Henry et al.](https://arxiv.org/abs/2010.04245), [ViT-22B](https://arxiv.org/abs/2302.05442); training instability in small models: [Wortsman et al.](https://arxiv.org/abs/2309.14322)
-# - The source in transformers: [`modeling_qwen3.py`](https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3/modeling_qwen3.py)
 #
 # Next: the feed-forward network becomes many experts, and we watch where each token goes.

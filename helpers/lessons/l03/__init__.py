@@ -1,5 +1,14 @@
-"""Lesson 03: its exercises; ``qk_norm`` is its experiment, which needs torch."""
+"""Lesson 03: its exercises and its figures."""
 
-from helpers.lessons.l03.exercises import ex1, ex2, ex3
+from helpers.language import say
+from helpers.lessons.l03.exercises import ex1, ex2
+from helpers.lessons.l03.figures import block, head_map, rotation
 
-__all__ = ["ex1", "ex2", "ex3"]
+__all__ = ["block", "ex1", "ex2", "head_map", "rotation", "yours_or_ours"]
+
+
+def yours_or_ours(attention):
+    """The learner's attention if exercise 2 is solved, else the right one; says which."""
+    solved = ex2.diagnose(attention) is None
+    print(say("你的注意力", "your attention") if solved else say("参考答案", "the reference answer"))
+    return attention if solved else ex2.right

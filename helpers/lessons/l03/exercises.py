@@ -1,13 +1,10 @@
-"""Lesson 03: RMSNorm, QK-norm in the right place, the size of the KV cache."""
+"""Lesson 03: RMSNorm, and attention as Qwen3 does it."""
 
 from functools import partial
 from itertools import product
 
-from helpers import catalogue
 from helpers.check import Exercise
-
-CONFIGS = {size: catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "0.6B", "30B-A3B")}
-
+from helpers.difference import alike
 
 # ---------------------------------------------------------------------------------------------- exercise 1
 
@@ -92,8 +89,10 @@ ex1 = Exercise(
 
 # ---------------------------------------------------------------------------------------------- exercise 2
 
+# What an answer below may do otherwise than the right one.
 
-def walk(x, norm, cos, sin, steps="nr"):
+
+def prepared(x, norm, cos, sin, steps="nr"):
     """n: norm, r: rotate."""
     from helpers.qwen import apply_rope
 
@@ -102,20 +101,45 @@ def walk(x, norm, cos, sin, steps="nr"):
     return x
 
 
-def prepare(query, key, q_norm, k_norm, cos, sin, of_query="nr", of_key="nr"):
-    return walk(query, q_norm, cos, sin, of_query), walk(key, k_norm, cos, sin, of_key)
+def each_group(x, group):
+    return x.repeat_interleave(group, dim=1)
 
 
-def all_heads(norm):
-    """One norm over the heads of a token together, with the weight of a head."""
-
-    def normed(x):
-        return right_norm(x.flatten(2), norm.weight.repeat(x.shape[2]), 1e-6).unflatten(2, x.shape[2:])
-
-    return normed
+def whole_again(x, group):
+    return x.repeat(1, group, 1, 1)
 
 
-def prepare_cases():
+def by_root(head_dim):
+    return head_dim**0.5
+
+
+def hidden(scores, diagonal=1, fill=float("-inf"), past=False):
+    """The scores with the future, or with all before, overwritten."""
+    square = scores.new_ones(scores.shape[-2:], dtype=bool)
+    return scores.masked_fill(square.tril(-1) if past else square.triu(diagonal), fill)
+
+
+def softmax(scores, dim=-1):
+    return scores.softmax(dim)
+
+
+def over_keys(weights, key, value):
+    return weights @ value
+
+
+def attention(
+    query, key, value, q_norm, k_norm, cos, sin, of_query="nr", of_key="nr", of_value="", share=each_group,
+    scale=by_root, mask=hidden, weigh=softmax, result=over_keys,
+):  # fmt: skip
+    query, key = prepared(query, q_norm, cos, sin, of_query), prepared(key, k_norm, cos, sin, of_key)
+    value = prepared(value, k_norm, cos, sin, of_value)
+    group = query.shape[1] // key.shape[1]
+    key, value = share(key, group), share(value, group)
+    weights = weigh(mask(query @ key.mT / scale(query.shape[-1])))  # (batch, heads, seq, seq)
+    return result(weights, key, value)  # (batch, heads, seq, head_dim)
+
+
+def attention_cases():
     import torch
 
     from helpers.qwen import RMSNorm, rope_frequencies, rope_tables
@@ -125,10 +149,10 @@ def prepare_cases():
     for norm in norms:
         norm.weight = torch.nn.Parameter(torch.rand(8, generator=generator) + 0.5, requires_grad=False)
     cases = {}
-    for seq, heads, kv_heads in ((5, 6, 2), (4, 4, 1)):  # with 4 and 4, a transposed query still fits cos and sin
-        query, key = (torch.randn(1, seq, n, 8, generator=generator) for n in (heads, kv_heads))
+    for seq, heads, kv_heads in ((5, 6, 2), (4, 4, 1)):
+        query, key, value = (torch.randn(1, n, seq, 8, generator=generator) for n in (heads, kv_heads, kv_heads))
         tables = rope_tables(torch.arange(seq)[None], rope_frequencies(8, 1e4))  # each (batch, 1, seq, head_dim)
-        cases[f"query {tuple(query.shape)}"] = query, key, *norms, *(table.transpose(1, 2) for table in tables)
+        cases[f"query {tuple(query.shape)}"] = query, key, value, *norms, *tables
     return cases
 
 
@@ -144,87 +168,81 @@ def hint_of(name, steps):
     return f"{name} 还没有旋转。", f"{name} is not rotated yet."
 
 
-def turned(query, key, *rest):
-    return prepare(query.transpose(1, 2), key.transpose(1, 2), *rest)
+def norms_swapped(query, key, value, q_norm, k_norm, *tables, of_query=True, of_key=True):
+    norms = k_norm if of_query else q_norm, q_norm if of_key else k_norm
+    return attention(query, key, value, *norms, *tables)
 
 
-def repeated(*case):
-    query, key = prepare(*case)
-    return query, key.repeat_interleave(query.shape[2] // key.shape[2], dim=2)
+def wiped(scores):
+    """The future as 0 after the softmax: the rest does not add up to 1."""
+    return scores.softmax(-1).tril()
 
 
-def scaled(*case):
-    query, key = prepare(*case)
-    return query / query.shape[-1] ** 0.5, key
+def alike_with_nan(given, wanted) -> bool:
+    """As the engine compares, but a row of nothing, which is NaN, is like another."""
+    return alike(*(x.nan_to_num(nan=1e9) if hasattr(x, "nan_to_num") else x for x in (given, wanted)))
 
 
-NOT_TURNED = ("形状已经对得上 cos 和 sin：不要转置。", "the shapes fit cos and sin as they are: do not transpose.")
-OWN_NORM = "query 要用 q_norm。", "query takes q_norm."
-EACH_HEAD = ("每个头各自归一化，只在最后一维上，不是把所有的头放在一起。",
-             "each head is normed by itself, over the last dimension alone, not all heads together.")  # fmt: skip
+OWN_NORM = "query 用 q_norm，key 用 k_norm。", "query takes q_norm, key takes k_norm."
+ROW = (
+    "softmax 要在每一行里做，也就是最后一维：一行是一个词元对前面各词元的分数。",
+    "the softmax runs along each row, the last dimension: a row holds one token's scores of those before it.",
+)
+VALUE = (
+    "value 不归一化，也不旋转：只有点积的两方需要。",
+    "value is neither normed nor rotated: only the two sides of the product are.",
+)
+SCALE = "分数要除以 head_dim 的平方根。", "the scores are divided by the root of head_dim."
 
 ex2 = Exercise(
-    right=prepare,
-    cases=prepare_cases,
-    start=("两个向量各走两步：归一化和旋转。想一想哪一步在前。",
-           "query and key each take two steps, a norm and a rotation: which first?"),
+    right=attention,
+    cases=attention_cases,
+    same=alike_with_nan,
+    start=("先把 query 和 key 归一化、旋转；再把 key 和 value 的头补齐；然后是打分、掩码、softmax、加权求和。",
+           "norm and rotate query and key; repeat the heads of key and value; then scores, mask, softmax, sum."),
     mistakes=[
         *[
             (
-                partial(prepare, of_query=of_query, of_key=of_key),
+                partial(attention, of_query=of_query, of_key=of_key),
                 *(hint_of("query", of_query) if of_query != "nr" else hint_of("key", of_key)),
             )
             for of_query, of_key in product(("nr", "rn", "r", "n", ""), repeat=2)
             if (of_query, of_key) != ("nr", "nr")
         ],
-        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, q_norm, q_norm, *t), "key 要用 k_norm。", "key takes k_norm."),
-        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, k_norm, k_norm, *t), *OWN_NORM),
-        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, k_norm, q_norm, *t), *OWN_NORM),
-        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, all_heads(q_norm), k_norm, *t), *EACH_HEAD),
-        (lambda q, k, q_norm, k_norm, *t: prepare(q, k, all_heads(q_norm), all_heads(k_norm), *t), *EACH_HEAD),
-        (turned, *NOT_TURNED),
-        (lambda *case: tuple(x.transpose(1, 2) for x in turned(*case)), *NOT_TURNED),
-        (scaled, "除以 head_dim 的平方根是点积的事，这里还没有到。",
-         "the division by the root of head_dim belongs to the dot product, which comes later."),
-        (repeated, "KV 头不用重复：那是点积的事。", "the KV heads are not repeated here: the dot product does that."),
-        (lambda *case: prepare(*case)[0], "应该返回两个张量：return query, key。",
-         "two tensors are wanted: return query, key."),
-    ],
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- exercise 3
-
-
-def kv_bytes(
-    config, both=2, heads="num_key_value_heads", head_dim=catalogue.head_dim, layers="num_hidden_layers", size=2
-):
-    return both * config.get(layers, 1) * config[heads] * head_dim(config) * size
-
-
-HALF = ("只有一半：键和值都要存，每个数 2 字节。",
-        "this is half: keys and values are both stored, with 2 bytes a number.")  # fmt: skip
-
-ex3 = Exercise(
-    right=catalogue.kv_bytes_per_token,
-    cases={f"Qwen3-{size}": (config,) for size, config in CONFIGS.items()},
-    start=("每层、每个 KV 头都要存一个键和一个值，各 head_dim 个数，每个数 2 字节。",
-           "each layer and KV head stores a key and a value of head_dim numbers, 2 bytes each."),
-    mistakes=[
-        (partial(kv_bytes, head_dim=lambda config: config["hidden_size"] // config["num_attention_heads"]),
-         "8B 碰巧对了，0.6B 就不对：head_dim 要直接读，不能用 hidden_size / heads 算。",
-         "right for 8B by luck, wrong for 0.6B: read head_dim, it is not hidden_size / heads."),
-        (partial(kv_bytes, both=1), *HALF),
-        (partial(kv_bytes, heads="num_attention_heads"), "缓存里只有 KV 头，不是全部注意力头。",
-         "the cache holds the KV heads, not all attention heads."),
-        (partial(kv_bytes, layers="one layer"), "这只是一层的：还要乘层数。", "this is one layer: times the layers."),
-        (partial(kv_bytes, size=4), "每个数占 2 字节（bf16），不是 4 字节。", "a number takes 2 bytes (bf16), not 4."),
-        (lambda config: kv_bytes(config) / 1024, "要的是字节数：不用除以 1024。",
-         "bytes are wanted: do not divide by 1024."),
-        (lambda config: kv_bytes(config) * 40960 / 2**30, "这是 40,960 个词元占的 GiB；要返回的是一个词元占的字节数。",
-         "these are the GiB of 40,960 tokens; return the bytes of one token."),
-        (lambda config: 4 * config["num_hidden_layers"] * config["hidden_size"],
-         "键的宽度是 num_key_value_heads × head_dim，不是 hidden_size。",
-         "keys are num_key_value_heads × head_dim wide, not hidden_size."),
+        (norms_swapped, *OWN_NORM),
+        (partial(norms_swapped, of_key=False), *OWN_NORM),
+        (partial(norms_swapped, of_query=False), *OWN_NORM),
+        *[(partial(attention, of_value=steps), *VALUE) for steps in ("n", "r", "nr")],
+        (partial(attention, share=whole_again),
+         "头的次序不对：一组查询头是相邻的几个。repeat 得到 0 1 0 1，repeat_interleave 得到 0 0 1 1。",
+         "the heads are in the wrong order: a group is neighbouring query heads. repeat gives 0 1 0 1, "
+         "repeat_interleave gives 0 0 1 1."),
+        (partial(attention, scale=lambda head_dim: 1), *SCALE),
+        (partial(attention, scale=lambda head_dim: head_dim), *SCALE),
+        (partial(attention, mask=lambda scores: scores),
+         "还没有掩码：第一个词元看到了后面的词元。", "there is no mask yet: the first token sees those after it."),
+        (partial(attention, mask=partial(hidden, diagonal=0)),
+         "掩码也遮住了词元自己，第一行就什么都不剩：用 triu(1)。",
+         "the mask hides the token itself as well, and nothing is left of the first row: use triu(1)."),
+        (partial(attention, mask=partial(hidden, past=True)),
+         "掩码反了：遮住的是前面，应该遮住后面。",
+         "the mask is the wrong way round: it hides the past."),
+        (partial(attention, mask=partial(hidden, fill=0)),
+         "被遮住的分数应该是负无穷；0 分也能分到权重。",
+         "a hidden score is minus infinity; a score of 0 still gets weight."),
+        (partial(attention, mask=lambda scores: scores, weigh=wiped),
+         "掩码要在 softmax 之前：之后再抹掉，剩下的权重加起来不到 1。",
+         "the mask comes before the softmax: wiped out after it, the weights that are left add up to less than 1."),
+        (partial(attention, weigh=partial(softmax, dim=-2)), *ROW),
+        (partial(attention, weigh=partial(softmax, dim=1)), *ROW),
+        (partial(attention, weigh=lambda scores: scores.nan_to_num(neginf=0)),
+         "还差 softmax：它把每一行变成加起来等于 1 的权重。",
+         "the softmax is missing: it makes weights of each row that add up to 1."),
+        (partial(attention, result=lambda weights, key, value: weights),
+         "这是权重；还要用它们把 value 加起来。", "these are the weights; add up value by them."),
+        (partial(attention, result=lambda weights, key, value: weights @ key),
+         "加起来的应该是 value，不是 key。", "what is added up is value, not key."),
+        (lambda *case: attention(*case).transpose(1, 2),
+         "结果不用转置：形状和 query 一样。", "do not transpose the result: it has the shape of query."),
     ],
 )  # fmt: skip

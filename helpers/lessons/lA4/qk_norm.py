@@ -1,8 +1,8 @@
 """What QK-norm does to training: the same small model with and without it, at rising learning rates.
 
-    python -m helpers.lessons.l03.qk_norm    trains every combination and writes assets/traces/qk_norm_experiment.npz
+    python -m helpers.lessons.lA4.qk_norm    trains every combination and writes assets/traces/qk_norm_experiment.npz
 
-Lesson 03 draws that record and calls :func:`train` for a shorter run of the learner's own. The model is the course's
+Appendix A4 draws that record and calls :func:`train` for a shorter run of the learner's own. The model is the course's
 (helpers/qwen.py), two layers of it; the task is to add two-digit numbers. With the same seed both variants start from
 the same matrices and see the same batches. The idea is that of Wortsman et al., arXiv:2309.14322.
 """
@@ -122,7 +122,7 @@ def record(path=RECORD, learning_rates=LEARNING_RATES, seeds=SEEDS, steps=STEPS)
             flush=True,
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    provenance = f"helpers/lessons/l03/qk_norm.py, torch {torch.__version__}, CPU, {date.today().isoformat()}"
+    provenance = f"helpers/lessons/lA4/qk_norm.py, torch {torch.__version__}, CPU, {date.today().isoformat()}"
     np.savez_compressed(
         path,
         loss=loss,
