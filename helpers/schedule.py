@@ -323,11 +323,6 @@ class _Wrong(Exception):
     """What is wrong with a trace, in Chinese and in English."""
 
 
-def _require(holds: bool, zh: str, en: str) -> None:
-    if not holds:
-        raise _Wrong(zh, en)
-
-
 def _is_count(value, least=0, most=2**53) -> bool:
     return type(value) is int and least <= value <= most  # True is no count
 
@@ -338,18 +333,19 @@ def _check_numbers(trace: ScheduleTrace) -> None:
     flags = (settings.prefix_caching, settings.async_scheduling)
     counts = (settings.block_size, settings.num_blocks, settings.max_num_seqs, settings.max_num_batched_tokens)
     right = all(_is_count(count, 1) for count in counts) and all(type(flag) is bool for flag in flags)
-    _require(right and _is_count(settings.lookahead), "引擎的设置不对", "the engine's settings are wrong")
+    if not (right and _is_count(settings.lookahead)):
+        raise _Wrong("引擎的设置不对", "the engine's settings are wrong")
     for number, request in enumerate(trace.requests):
         right = _is_count(request.prompt, 1) and _is_count(request.arrived, 0, steps) and _is_count(request.outputs)
         right = right and (request.gone is None or _is_count(request.gone, request.arrived, steps))
-        right = right and (request.reason is None or request.reason in REASONS)
-        _require(right, f"请求 r{number} 的记录不对", f"the entry of request r{number} is wrong")
+        if not (right and (request.reason is None or request.reason in REASONS)):
+            raise _Wrong(f"请求 r{number} 的记录不对", f"the entry of request r{number} is wrong")
     pairs = sum((steps if request.gone is None else request.gone) - request.arrived for request in trace.requests)
-    _require(pairs <= MOST, "步数和请求太多", TOO_LARGE)
+    if pairs > MOST:
+        raise _Wrong("步数和请求太多", TOO_LARGE)
     for index, change in enumerate(trace.changes):
-        _require(
-            _is_change(change, len(trace.requests)), f"第 {index} 步的记录不对", f"the entry of step {index} is wrong"
-        )
+        if not _is_change(change, len(trace.requests)):
+            raise _Wrong(f"第 {index} 步的记录不对", f"the entry of step {index} is wrong")
 
 
 def _is_change(change: Change, requests: int) -> bool:
@@ -374,76 +370,82 @@ class _Check:
 
     def run(self) -> None:
         for index, change in enumerate(self.trace.changes):
-            for request in change.preempted:
-                self.require(request in self.state.tables, index, f"r{request} 没有在运行，却被抢占",
-                             f"r{request} is preempted and did not run")  # fmt: skip
-            self.state.leave(change)
-            self.check_ends(index)
-            self.check_blocks(index, change)
-            self.state.take(change)
-            self.check_step(index, change)
+            if fault := self.fault(index, change):
+                raise _Wrong(f"第 {index} 步，{fault[0]}", f"in step {index} {fault[1]}")
         self.state.settle()
         self.check_ends(len(self.trace))
 
-    @staticmethod
-    def require(holds: bool, index: int, zh: str, en: str) -> None:
-        _require(holds, f"第 {index} 步，{zh}", f"in step {index} {en}")
+    def fault(self, index: int, change: Change) -> tuple[str, str] | None:
+        for request in change.preempted:
+            if request not in self.state.tables:
+                return f"r{request} 没有在运行，却被抢占", f"r{request} is preempted and did not run"
+        self.state.leave(change)
+        self.check_ends(index)
+        taken: set[int] = set()
+        for request, blocks in change.blocks.items():
+            if fault := self.blocks_fault(request, blocks, change.computed.get(request, 0), taken):
+                return fault
+        self.state.take(change)
+        if fault := self.sums_fault(change):
+            return fault
+        for request, tokens in self.state.tokens.items():
+            if fault := self.tokens_fault(request, tokens):
+                return fault
+        return None
 
     def check_ends(self, index: int) -> None:
         """Whoever was not interrupted has run through all of its prompt and its answer, but the last token."""
         for request in self.state.going.get(index, ()):
-            entry, prompt = self.trace.requests[request], self.trace.requests[request].prompt
-            written = self.state.known.get(request, prompt) - prompt
-            whole = entry.reason not in ("stop", "length") or written >= entry.outputs
-            if self.exact and entry.reason in ("stop", "length"):
-                whole = written == entry.outputs
-            _require(whole, f"r{request} 的步数和它写的 {entry.outputs} 个词元对不上",
-                     f"the steps of r{request} do not make the {entry.outputs} tokens that it wrote")  # fmt: skip
+            entry = self.trace.requests[request]
+            written = self.state.known.get(request, entry.prompt) - entry.prompt
+            whole = written == entry.outputs if self.exact else written >= entry.outputs
+            if entry.reason in ("stop", "length") and not whole:
+                raise _Wrong(
+                    f"r{request} 的步数和它写的 {entry.outputs} 个词元对不上",
+                    f"the steps of r{request} do not make the {entry.outputs} tokens that it wrote",
+                )
 
-    def check_blocks(self, index: int, change: Change) -> None:
+    def blocks_fault(self, request: int, blocks: list[int], computed: int, taken: set[int]) -> tuple[str, str] | None:
         """New blocks are free ones of the pool, each given once; only a hit in the prefix cache may be shared."""
-        state, size, taken = self.state, self.settings.block_size, set()
-        for request, blocks in change.blocks.items():
-            self.require(request in state.alive and bool(blocks), index, f"r{request} 不在等待，却拿到了块",
-                         f"r{request} gets blocks and is not there to run")  # fmt: skip
-            hit = 0 if request in state.tables else -(-change.computed.get(request, 0) // size)
-            within = all(0 < block < self.settings.num_blocks for block in blocks)
-            self.require(within, index, "有块不在池里", "a block is not in the pool")
-            fresh = blocks[hit:]
-            once = len(set(blocks)) == len(blocks) and not any(
-                block in state.holders or block in taken for block in fresh
-            )
-            self.require(once and hit <= len(blocks), index, f"r{request} 拿到的块别人还占着",
-                         f"r{request} gets a block that is taken")  # fmt: skip
-            taken.update(blocks)
-            if request not in state.tables:
-                self.reach[request] = 0
+        state = self.state
+        if request not in state.alive or not blocks:
+            return f"r{request} 不在等待，却拿到了块", f"r{request} gets blocks and is not there to run"
+        if not all(0 < block < self.settings.num_blocks for block in blocks):
+            return "有块不在池里", "a block is not in the pool"
+        hit = 0 if request in state.tables else -(-computed // self.settings.block_size)
+        fresh = any(block in state.holders or block in taken for block in blocks[hit:])
+        if fresh or hit > len(blocks) or len(set(blocks)) < len(blocks):
+            return f"r{request} 拿到的块已经有人占着", f"r{request} gets a block that is taken"
+        taken.update(blocks)
+        if request not in state.tables:
+            self.reach[request] = 0
+        return None
 
-    def check_step(self, index: int, change: Change) -> None:
+    def sums_fault(self, change: Change) -> tuple[str, str] | None:
         state, settings = self.state, self.settings
-        named = {*change.tokens, *change.computed, *change.drafts, *change.accepted}
-        self.require(
-            named <= state.tables.keys(), index, "有没在运行的请求分到了词元", "a request that does not run has tokens"
-        )
-        self.require(len(state.tables) <= settings.max_num_seqs, index, "同时运行的请求太多", "too many requests run")
-        total = sum(state.tokens.values())
-        self.require(total <= settings.max_num_batched_tokens, index, "词元超出了预算", "the tokens exceed the budget")
-        used, total = len(state.holders), settings.num_blocks - 1
-        self.require(state.free + used == total, index, f"块的数目不对：{used} 个在用，{state.free} 个空闲",
-                     f"the blocks do not add up: {used} in use, {state.free} free")  # fmt: skip
-        for request, number in state.tokens.items():
-            self.check_tokens(index, request, number)
+        if not {*change.tokens, *change.computed, *change.drafts, *change.accepted} <= state.tables.keys():
+            return "有没在运行的请求分到了词元", "a request that does not run has tokens"
+        if len(state.tables) > settings.max_num_seqs:
+            return "同时运行的请求太多", "too many requests run"
+        if sum(state.tokens.values()) > settings.max_num_batched_tokens:
+            return "词元超出了预算", "the tokens exceed the budget"
+        used = len(state.holders)
+        if state.free + used != settings.num_blocks - 1:
+            return (
+                f"块的数目不对：{used} 个在用，{state.free} 个空闲",
+                f"the blocks do not add up: {used} in use, {state.free} free",
+            )
+        return None
 
-    def check_tokens(self, index: int, request: int, number: int) -> None:
+    def tokens_fault(self, request: int, tokens: int) -> tuple[str, str] | None:
         state, size = self.state, self.settings.block_size
-        end, drafts = state.computed[request] + number, state.drafts.get(request, 0)
-        guessed = drafts <= number and state.accepted.get(request, 0) <= drafts
-        self.require(guessed and (drafts > 0 or end <= state.known[request]), index, f"r{request} 算的词元比它有的还多",
-                     f"r{request} runs more tokens than it has")  # fmt: skip
+        end, drafts = state.computed[request] + tokens, state.drafts.get(request, 0)
+        if drafts > tokens or state.accepted.get(request, 0) > drafts or (end > state.known[request] and not drafts):
+            return f"r{request} 算的词元比它有的还多", f"r{request} runs more tokens than it has"
         self.reach[request] = reach = max(self.reach[request], end)
-        room = len(state.tables[request]) * size
-        self.require(end <= room < reach + self.settings.lookahead + size, index, f"r{request} 的块表和它的词元对不上",
-                     f"the block table of r{request} does not fit its tokens")  # fmt: skip
+        if not end <= len(state.tables[request]) * size < reach + self.settings.lookahead + size:
+            return f"r{request} 的块表和它的词元对不上", f"the block table of r{request} does not fit its tokens"
+        return None
 
 
 # ---------------------------------------------------------------------------------------------- the recording

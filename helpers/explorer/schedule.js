@@ -154,7 +154,8 @@ function conditionOf(step, request) {
 }
 
 // The outline of boxes [x, y, width, height] as one path.
-const boxes = (all) => all.map(([x, y, width, height]) => `M${x.toFixed(1)} ${y.toFixed(1)}h${width.toFixed(1)}v${height.toFixed(1)}h${(-width).toFixed(1)}z`).join("");
+const tenth = (value) => Math.round(value * 10) / 10;
+const boxes = (all) => all.map(([x, y, width, height]) => `M${tenth(x)} ${tenth(y)}h${tenth(width)}v${tenth(height)}h${-tenth(width)}z`).join("");
 
 function render({ model, el }) {
   const data = model.get("data");
@@ -164,7 +165,7 @@ function render({ model, el }) {
   const page = explorerPage(data.labels, state, update);
   const { root, label, said, named, choice, languages } = page;
   const colourOf = (request) => data.colours[request % COLOURED], sharedColour = data.colours[COLOURED];
-  let now = replay.at(state.step);
+  let now = stepAt(state.step);
 
   const runs = requests.map(() => []); // by request [first step, end, condition]
   replay.walk(0, count, (step) => {
@@ -174,6 +175,16 @@ function render({ model, el }) {
       else runs[request].push([step.index, step.index + 1, condition]);
     }
   });
+
+  function stepAt(index) { // with who holds each block that is in use
+    const step = replay.at(index), holders = new Map();
+    for (const [request, blocks] of step.tables)
+      for (const block of blocks) {
+        if (holders.has(block)) holders.get(block).push(request);
+        else holders.set(block, [request]);
+      }
+    return { ...step, holders };
+  }
 
   // ------------------------------------------------------------------------------------------ the page, once
 
@@ -236,7 +247,7 @@ function render({ model, el }) {
     Object.assign(state, changes);
     page.takeTheme();
     const changed = (...names) => first || names.some((name) => state[name] !== before[name]);
-    if (changed("step")) now = replay.at(state.step);
+    if (changed("step")) now = stepAt(state.step);
     if (changed("lang")) translate();
     if (changed("view", "lang", "request") || (state.view === "close" && changed("step"))) drawRows();
     if (changed("step", "lang", "view", "request")) show();
@@ -291,7 +302,7 @@ function render({ model, el }) {
   }
 
   function sentences(step) {
-    const { tokens, computed, known } = step, holders = holdersOf(step);
+    const { tokens, computed, known, holders } = step;
     const hit = (request) => step.started.concat(step.resumed).includes(request) ? computed.get(request) : 0;
     const fill = (request) => ({ request: `r${request}`, tokens: tokens.get(request), hit: hit(request), prompt: requests[request].prompt,
       known: known.get(request), from: computed.get(request), to: computed.get(request) + (tokens.get(request) ?? 0) });
@@ -399,28 +410,18 @@ function render({ model, el }) {
 
   // ------------------------------------------------------------------------------------------ blocks
 
-  function holdersOf(step) {
-    const holders = new Map();
-    for (const [request, blocks] of step.tables)
-      for (const block of blocks) {
-        if (!holders.has(block)) holders.set(block, []);
-        holders.get(block).push(request);
-      }
-    return holders;
-  }
-
   const highest = data.trace.steps.reduce((most, step) => Object.values(step.blocks ?? {}).flat().reduce((a, b) => Math.max(a, b), most), 1);
   const drawn = settings.num_blocks - 1 <= NUMBERED ? settings.num_blocks - 1 : highest;
   function drawPool() {
-    const holders = holdersOf(now), mine = new Set(now.tables.get(state.request) ?? []);
+    const { holders } = now, mine = new Set(now.tables.get(state.request) ?? []);
     const shared = [...holders].filter(([, all]) => all.length > 1).map(([block]) => block);
     const numbered = drawn <= NUMBERED, width = numbered ? 34 : drawn <= 1200 ? 12 : 8, height = numbered ? 24 : width;
     const across = Math.max(1, Math.floor(Math.max(260, pool.clientWidth || 640) / width)), lines = Math.ceil(drawn / across);
     unitsOf(pool, lines * height + 2);
     const place = (block) => [((block - 1) % across) * width + 1.5, Math.floor((block - 1) / across) * height + 1.5, width - 3, height - 3];
-    const groups = new Map();
-    for (let block = 1; block <= drawn; block++) {
-      const key = fillOf(block, holders, mine);
+    const groups = new Map([["sc-free", Array.from({ length: drawn }, (_, before) => before + 1).filter((block) => !holders.has(block)).map(place)]]);
+    for (const [block, all] of holders) {
+      const key = fillOf(block, all, mine);
       if (!groups.has(key)) groups.set(key, []);
       groups.get(key).push(place(block));
     }
@@ -440,9 +441,7 @@ function render({ model, el }) {
     Object.assign(root.dataset, { step: state.step, used: holders.size, free: now.free, shared: shared.length });
   }
 
-  const fillOf = (block, holders, mine) => {
-    const all = holders.get(block);
-    if (!all) return "sc-free";
+  const fillOf = (block, all, mine) => {
     if (few) return all.length > 1 ? sharedColour : colourOf(all[0]);
     return mine.has(block) ? "sc-mine" : "sc-used";
   };
@@ -453,7 +452,7 @@ function render({ model, el }) {
   };
 
   function drawTable() {
-    const request = state.request, blocks = now.tables.get(request) ?? [], holders = holdersOf(now), size = settings.block_size;
+    const request = state.request, blocks = now.tables.get(request) ?? [], { holders } = now, size = settings.block_size;
     const held = (now.computed.get(request) ?? 0) + (now.tokens.get(request) ?? 0), condition = now.alive.has(request) ? conditionOf(now, request) : null;
     const entry = requests[request], about = condition ?? (entry.arrived > now.index ? "notYet" : "isGone");
     tableNote.textContent = label("about", { request: `r${request}`, state: label(`is_${about}`), prompt: entry.prompt, outputs: entry.outputs })
