@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from benchmarks.schedule import checked, long_trace, random_arrivals, serve, small_engine
 from helpers import CourseError, schedule
+from helpers.engine import close_engine
 from helpers.schedule import Change, Request, ScheduleTrace, Settings
 
 RECORDED = ROOT / "tests" / "schedule_qwen3_tiny.json"  # of `demonstration` below, which a slow test records again
@@ -339,17 +340,21 @@ def test_one_recording_at_a_time_and_none_of_a_busy_engine(llm):
 
 
 @pytest.mark.slow
-def test_drafts_and_a_closed_engine(llm, monkeypatch):
-    """The last test of the file: it closes the engine of the others."""
+def test_a_closed_engine_is_refused(llm):
+    """It closes the engine of the tests above."""
     llm.close()
     with pytest.raises(CourseError, match="This engine is closed"), schedule.record(llm):
         pass
+
+
+@pytest.mark.large  # the drafting is compiled first, which takes most of its time
+def test_drafts_are_recorded_with_what_became_of_them(monkeypatch):
+    close_engine()
     monkeypatch.setenv("NUMBA_NUM_THREADS", "1")  # or its threads wait for each other
     ngram = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 2}
     with small_engine(blocks=15, max_num_seqs=4, max_num_batched_tokens=64, speculative_config=ngram) as guessing:
         trace, written = checked(guessing, demonstration())
     assert [len(tokens) for tokens in written] == [request.outputs for request in trace.requests]
-    drafts, accepted = (
-        [sum(getattr(change, name).values()) for change in trace.changes] for name in ("drafts", "accepted")
-    )
-    assert sum(drafts) > sum(accepted) > 0 and len(trace) < 80
+    names = ("drafts", "accepted")
+    drafts, accepted = (sum(sum(getattr(change, name).values()) for change in trace.changes) for name in names)
+    assert drafts > accepted > 0 and len(trace) < 80

@@ -82,12 +82,15 @@ function schedule({ requests, steps, settings }) {
     }
   }
 
-  // One step further; `released` gets the blocks that whoever left gave up.
+  // One step further; `released` gets how many blocks of whoever left are free then, and how many others still hold.
   function advance(state, released = null) {
     const entry = entries[state.index];
     const release = (request) => {
-      if (released) released.set(request, state.tables.get(request) ?? []);
+      const blocks = state.tables.get(request) ?? [];
       for (const part of [state.tables, state.computed, state.tokens]) part.delete(request);
+      if (!released) return;
+      const held = new Set([...state.tables.values()].flat()), stay = blocks.filter((block) => held.has(block)).length;
+      released.set(request, { free: blocks.length - stay, stay });
     };
     settle(state);
     for (const request of going.get(state.index) ?? []) {
@@ -295,14 +298,13 @@ function render({ model, el }) {
     ...(all.length > NAMED ? [label(rest, { names: names(all.slice(NAMED)) })] : [])];
   const blocksOf = (number) => label(number === 1 ? "oneBlock" : "blocks", { count: number });
 
-  function givenBack(step, request, holders) {
-    const blocks = step.released.get(request), kept = blocks.filter((block) => holders.has(block)).length;
-    if (!blocks.length) return "";
-    return label("gives", { blocks: blocksOf(blocks.length - kept) }) + (kept ? label("stay", { count: kept }) : "");
+  function givenBack(step, request) {
+    const { free, stay } = step.released.get(request);
+    return label("gives", { blocks: blocksOf(free) }) + (stay ? label("stay", { count: stay }) : "");
   }
 
   function sentences(step) {
-    const { tokens, computed, known, holders } = step;
+    const { tokens, computed, known } = step;
     const hit = (request) => step.started.concat(step.resumed).includes(request) ? computed.get(request) : 0;
     const fill = (request) => ({ request: `r${request}`, tokens: tokens.get(request), hit: hit(request), prompt: requests[request].prompt,
       known: known.get(request), from: computed.get(request), to: computed.get(request) + (tokens.get(request) ?? 0) });
@@ -312,9 +314,9 @@ function render({ model, el }) {
     const reason = (request) => data.labels[state.lang][`reason_${requests[request].reason}`] ? label(`reason_${requests[request].reason}`) : "";
     return [
       ...each(step.gone, (request) => label("gone", { request: `r${request}`, reason: reason(request), outputs: requests[request].outputs,
-        gives: givenBack(step, request, holders) }), "goneMore"),
+        gives: givenBack(step, request) }), "goneMore"),
       ...(step.arrived.length ? [label("arrived", { names: names(step.arrived) })] : []),
-      ...each(step.preempted, (request) => label("preemptedNow", { request: `r${request}`, gives: givenBack(step, request, holders) }), "preemptedMore"),
+      ...each(step.preempted, (request) => label("preemptedNow", { request: `r${request}`, gives: givenBack(step, request) }), "preemptedMore"),
       ...each(step.resumed, (request) => label(hit(request) ? "resumedHit" : "resumed", fill(request)), "resumedMore"),
       ...each(step.started, (request) => label(hit(request) ? "startedHit" : "started", fill(request)), "startedMore"),
       ...each(onward, (request) => label(computed.get(request) < requests[request].prompt ? "onward" : "again", fill(request)), "onwardMore"),
