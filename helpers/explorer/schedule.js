@@ -28,13 +28,11 @@ const SCHEDULE_CSS = `
 .sc-pool-scroll { max-height:320px; overflow-y:auto; }
 .sc-free { fill:var(--bg); stroke:var(--line); stroke-width:1; }
 .sc-used { fill:var(--quiet); stroke:var(--muted); stroke-width:.7; }
-.sc-mine { fill:var(--accent); stroke:var(--accent); stroke-width:.7; }
 .sc-frame { fill:none; stroke:var(--ink); stroke-width:1.8; }
 .sc-ring { fill:none; stroke:var(--on); stroke-width:1.2; }
 .sc-coloured { stroke:rgba(0,0,0,.28); stroke-width:.8; }
 .rx svg text.sc-id { fill:var(--ink); text-anchor:middle; }
 .rx svg text.sc-on { fill:var(--on); text-anchor:middle; }
-.rx svg text.sc-bg { fill:var(--bg); text-anchor:middle; }
 .rx svg text.sc-mute { fill:var(--muted); text-anchor:middle; }
 .sc-choose { display:flex; flex-wrap:wrap; gap:4px; margin:0 0 8px; max-height:96px; overflow-y:auto; }
 .rx .sc-choose button { border:1px solid var(--line); border-radius:6px; background:transparent; padding:1px 8px; margin:0; cursor:pointer;
@@ -436,40 +434,40 @@ function render({ model, el }) {
     const inner = shared.filter((block) => block <= drawn).map((block) => place(block).map((value, part) => value + [2, 2, -4, -4][part]));
     pool.replaceChildren(...[...groups].map(([key, all]) => key.startsWith("#") ? drawing("path", { class: "sc-coloured", fill: key, d: boxes(all) })
       : drawing("path", { class: key, d: boxes(all) })),
-      drawing("path", { class: "sc-ring", d: boxes(inner) }), drawing("path", { class: "sc-frame", d: few ? boxes([...mine].map(place)) : "" }), ...ids);
+      drawing("path", { class: "sc-ring", d: boxes(inner) }), drawing("path", { class: "sc-frame", d: boxes([...mine].map(place)) }), ...ids);
     const unused = settings.num_blocks - 1 - drawn;
-    poolNote.textContent = label("poolNote", { used: holders.size, free: now.free, shared: shared.length }) + (unused ? label("poolRest", { count: unused }) : "");
+    poolNote.textContent = label("poolNote", { used: holders.size, free: now.free }) + (shared.length ? label("poolShared", { count: shared.length }) : "") + (unused ? label("poolRest", { count: unused }) : "");
     pool.setAttribute("aria-label", poolNote.textContent);
     Object.assign(root.dataset, { step: state.step, used: holders.size, free: now.free, shared: shared.length });
   }
 
   const fillOf = (block, all, mine) => {
     if (few) return all.length > 1 ? sharedColour : colourOf(all[0]);
-    return mine.has(block) ? "sc-mine" : "sc-used";
+    return mine.has(block) ? data.colours[0] : "sc-used";
   };
   const inkOf = (block, holders, mine) => {
     if (!holders.has(block)) return "sc-mute";
     if (few) return "sc-on";
-    return mine.has(block) ? "sc-bg" : "sc-id";
+    return mine.has(block) ? "sc-on" : "sc-id";
   };
 
   function drawTable() {
     const request = state.request, blocks = now.tables.get(request) ?? [], { holders } = now, size = settings.block_size;
     const held = (now.computed.get(request) ?? 0) + (now.tokens.get(request) ?? 0), condition = now.alive.has(request) ? conditionOf(now, request) : null;
     const entry = requests[request], about = condition ?? (entry.arrived > now.index ? "notYet" : "isGone");
-    tableNote.textContent = label("about", { request: `r${request}`, state: label(`is_${about}`), prompt: entry.prompt, outputs: entry.outputs })
+    tableNote.textContent = label("about", { request: `r${request}`, state: label(`is_${about}`), prompt: entry.prompt })
+      + (entry.gone === null ? "" : label("aboutEnd", { outputs: entry.outputs }))
       + (blocks.length ? label("aboutBlocks", { held, blocks: blocksOf(blocks.length), size }) : label("noBlocks"));
     const width = 40, height = 30, across = Math.max(1, Math.floor(Math.max(260, blockTable.clientWidth || 300) / width));
     unitsOf(blockTable, Math.max(1, Math.ceil(blocks.length / across)) * height + 2);
     blockTable.setAttribute("aria-label", tableNote.textContent);
     blockTable.replaceChildren(...blocks.flatMap((block, place) => {
       const x = (place % across) * width + 1.5, y = Math.floor(place / across) * height + 1.5, all = holders.get(block), share = Math.min(1, Math.max(0, held / size - place));
-      const colour = few ? (all.length > 1 ? sharedColour : colourOf(request)) : null, box = { x, y, width: width - 4, height: height - 5, rx: 3 };
-      const fill = drawing("rect", { ...box, width: (width - 4) * share, ...(few ? { fill: colour } : { class: "sc-mine" }) });
-      const behind = drawing("rect", { ...box, ...(few ? { fill: `color-mix(in srgb, ${colour} 35%, white)`, class: "sc-coloured" } : { class: "sc-used" }) });
+      const colour = few ? (all.length > 1 ? sharedColour : colourOf(request)) : data.colours[0], box = { x, y, width: width - 4, height: height - 5, rx: 3 };
+      const fill = drawing("rect", { ...box, width: (width - 4) * share, fill: colour });
+      const behind = drawing("rect", { ...box, fill: `color-mix(in srgb, ${colour} 35%, white)`, class: "sc-coloured" });
       const ring = all.length > 1 ? [drawing("rect", { x: x + 2, y: y + 2, width: width - 8, height: height - 9, rx: 2, class: "sc-ring" })] : [];
-      const ink = few ? "sc-on" : share > 0.6 ? "sc-bg" : "sc-id";
-      const text = drawing("text", { class: ink, x: x + (width - 4) / 2, y: y + 17, "data-block": block }, String(block));
+      const text = drawing("text", { class: "sc-on", x: x + (width - 4) / 2, y: y + 17, "data-block": block }, String(block));
       const until = Math.min(held, (place + 1) * size);
       text.append(drawing("title", {}, [label("holds", { block, from: place * size, to: until - 1 }), ...(all.length > 1 ? [label("sharedBy", { names: names(all) })] : [])].join(" ")));
       return [behind, fill, ...ring, text];
