@@ -16,7 +16,7 @@ export class PageError extends Error {
 export class Client {
   /** files: {name: {bytes, crc32}} of the folder model/. onLoad(share): how much of them is here, 0 to 1. */
   constructor(files, onLoad) {
-    Object.assign(this, { files, onLoad, jobs: 0, waiting: new Map(), loading: null });
+    Object.assign(this, { files, onLoad, jobs: 0, waiting: new Map(), loading: null, cache: "default" });
   }
 
   /**
@@ -46,6 +46,7 @@ export class Client {
   load() {
     this.loading ??= this.start().catch((error) => {
       this.loading = null;
+      this.cache = "reload"; // the browser may keep what was damaged
       throw error;
     });
     return this.loading;
@@ -111,7 +112,7 @@ export class Client {
     let here = 0;
     const get = async (name) => {
       try {
-        const response = await fetch(`model/${name}`, { signal: fetching.signal });
+        const response = await fetch(`model/${name}`, { signal: fetching.signal, cache: this.cache });
         if (!response.ok) throw new Error(response.status);
         const parts = [], reader = response.body.getReader();
         for (let part = await reader.read(); !part.done; part = await reader.read()) {

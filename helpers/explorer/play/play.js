@@ -62,11 +62,12 @@ const app = {
   async ask(kind, asked, heard) {
     try {
       tell(client.loading ? "working" : "reading");
+      const quiet = () => note?.error || tell(null); // what went wrong meanwhile stays in sight
       const done = await client.ask(kind, { text: question(state), ...asked }, (message) => {
-        tell(null);
+        quiet();
         heard(message);
       });
-      if (done) tell(null);
+      if (done) quiet();
       return done;
     } catch (error) {
       fail(error);
@@ -137,7 +138,9 @@ function dial(name, label) {
     dialTimer = setTimeout(ask, DIAL_WAIT_MS);
   };
   said(input, () => say(label), "aria-label");
-  input.onchange = () => take(Number(input.value));
+  input.onchange = () => { // also when a field is left that Enter has asked
+    if (state.text !== null || Number(input.value) !== state[name]) take(Number(input.value));
+  };
   input.onkeydown = (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
