@@ -239,6 +239,13 @@ def test_a_script_that_would_end_its_element_is_refused(monkeypatch):
 # ---------------------------------------------------------------------------------------------- playback
 
 
+def test_a_script_loses_its_comments_and_nothing_else():
+    code = "/** What\n * it is. */\nconst a = 1; // one\n  // a line\n\n  f(`${a} /* no comment */`);\n"
+    assert build_play.lean(code) == "const a = 1; // one\nf(`${a} /* no comment */`);"
+    with pytest.raises(ValueError, match="goes over lines"):
+        build_play.lean("const text = `a\n  b`;")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["37×46=?", "What is MoE?", "讲一个两句话的小故事。"])
 def test_tokens_and_experts_are_those_of_the_reference(text, page, tokenizer, reference):

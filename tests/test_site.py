@@ -380,6 +380,12 @@ def test_the_front_page_is_light_and_says_what_it_is(served, page):
         page.on("response", lambda response, loaded=loaded: loaded.append(len(response.body())))
         page.goto(f"{served}/{lang}/index.html", wait_until="networkidle")
         assert 3 <= len(loaded) <= 12 and sum(loaded) <= 400_000, f"{len(loaded)} requests, {sum(loaded)} bytes"
+        inside = page.frame_locator(".course-play iframe")
+        assert inside.locator("h1").is_hidden() and inside.locator("html").get_attribute("lang").startswith(lang)
+        if lang == "zh":  # the model comes with the first touch
+            inside.locator(".dials .go").click()
+            inside.locator(".answer .chip").last.wait_for(state="attached")
+            assert sum(loaded) > 6_000_000
         described = page.locator("meta[name=description]").get_attribute("content")
         assert len(described) > 40 and page.locator("meta[property='og:image']").count() == 1
         title = page.locator("article h1").inner_text().removesuffix("#")

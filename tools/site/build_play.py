@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 import shutil
 import sys
 import zlib
@@ -38,6 +39,18 @@ def policy(*, scripts: list[str], style: str, connect: str) -> str:
     )
 
 
+def lean(code: str) -> str:
+    """JavaScript without lines that are comments, and without indentation: a fifth less to fetch.
+
+    Raises ValueError for a literal that goes over lines, since it would lose its own.
+    """
+    if odd := [line for line in code.splitlines() if line.count("`") % 2]:
+        raise ValueError(f"a template literal goes over lines: {odd[0].strip()}")
+    code = re.sub(r"^\s*/\*.*?\*/\s*$", "", code, flags=re.MULTILINE | re.DOTALL)
+    lines = (line.strip() for line in code.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
+
+
 def about(model: Path) -> dict:
     """What the page says of the model: sizes out of its files."""
     header, config = read_header(model / "model.safetensors")[0], loading.qwen_config(model)
@@ -53,8 +66,8 @@ def page(model: Path, *, offline: bool) -> str:
     """The page with the files of ``model``, inside it or in a folder ``model`` beside it."""
     contents = {name: (model / name).read_bytes() for name in FILES}
     files = {name: {"bytes": len(content), "crc32": zlib.crc32(content)} for name, content in contents.items()}
-    engine = "\n".join(['"use strict";', plain_script(*ENGINE), plain_script("runner", folder="play")])
-    code = "\n".join([(FOLDER / "dom.js").read_text(encoding="utf-8"), plain_script(*PAGE, folder="play")])
+    engine = lean("\n".join(['"use strict";', plain_script(*ENGINE), plain_script("runner", folder="play")]))
+    code = lean("\n".join([(FOLDER / "dom.js").read_text(encoding="utf-8"), plain_script(*PAGE, folder="play")]))
     own = (FOLDER / "play" / "play.css").read_text(encoding="utf-8")
     style = design.stylesheet(dark=":root[data-theme=dark]") + own
     inside = ""

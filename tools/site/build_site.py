@@ -224,7 +224,14 @@ def card(lesson: Lesson, lang: str) -> str:
     )
 
 
-def hero(lang: str, tokens: int = 14) -> str:
+def hero(lang: str) -> str:
+    """The model in its page, inside the front page; a picture of what it does where no script runs."""
+    title = {"zh": "网页里的模型", "en": "The model in its page"}[lang]
+    frame = f'<iframe src="../play.html?embed&lang={lang}" title="{title}" loading="lazy"></iframe>'
+    return f'<div class="course-play">{frame}<noscript>{recorded_tokens(lang)}</noscript></div>'
+
+
+def recorded_tokens(lang: str, tokens: int = 14) -> str:
     """The last tokens of the recorded trace, in the colour of the heaviest expert that each took in every layer."""
     trace = RoutingTrace.load(ROOT / "assets" / "traces" / "routing-qwen3-moe-tiny.npz")
     stop = len(trace.token_ids) - 1

@@ -11,7 +11,7 @@ const LONGEST_TEXT = 20_000; // characters; the context is full long before
 const DIAL_WAIT_MS = 450; // until a dial that stands still is asked
 
 const data = JSON.parse(document.getElementById("data").textContent), { about, files } = data;
-const query = new URLSearchParams(location.search), state = readState(location.search, about);
+const query = new URLSearchParams(location.search), state = readState(location.search, about), isInside = query.has("embed");
 let lang = ["zh", "en"].find((known) => known === query.get("lang")) ?? (navigator.language.startsWith("zh") ? "zh" : "en");
 let touched = false, dialTimer = null, shown = {}, note = null, address = null;
 
@@ -100,7 +100,7 @@ function showNote() {
 
 function keepAddress() {
   const now = writeState(state, lang);
-  if (now === address) return; // browsers count how often a page changes it
+  if (now === address || isInside) return; // browsers count how often a page changes it
   address = now;
   try {
     history.replaceState(null, "", now + location.hash);
@@ -266,7 +266,9 @@ document.body.append(
 said(document.querySelector(".question"), () => say("question"), "aria-label");
 said(document.querySelector(".presets"), () => say("presets"), "aria-label");
 document.querySelector(".presets").setAttribute("role", "group");
-document.body.classList.toggle("embed", query.has("embed"));
+document.body.classList.toggle("embed", isInside);
+if (isInside && outer) // the frame is as high as the page in it
+  new ResizeObserver(() => { frameElement.style.height = `${document.body.offsetHeight + 2}px`; }).observe(document.body);
 open(state.view);
 translate();
 drawQuestion();
