@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, TOY
 from lesson_code import NEED_VLLM
 
+from benchmarks import page as bench
 from tools.lessons.source import lesson_names, read_lesson
 from tools.site import build_site, build_slides
 
@@ -47,8 +48,7 @@ def test_links_lead_to_pages_or_stay_text(text, lang, expected):
 
 def test_an_explorer_cannot_break_out_of_its_element():
     hostile = "</script><script>document.title='owned'</script><!--"
-    widget = {"state": {"_esm": hostile, "data": {"texts": [hostile]}, "_view_name": "x"}, "buffers": []}
-    made = build_site.explorer_html(build_site.explorer_data(widget, "cell"), "")
+    made = build_site.explorer_html({"esm": hostile, "state": {"data": {"texts": [hostile]}}}, "")
     assert made.count("<script") == made.count("</script>") == 1 and "<!--" not in made
 
 
@@ -497,6 +497,37 @@ def test_from_the_disk_an_explorer_is_clicked_and_hostile_tokens_stay_text(toy_s
     page.wait_for_url("**/en/99_toy.html")  # or a page that is not there yet has no picture either
     page.locator(".course-explorer .course-figure").wait_for(state="detached")
     assert "Expert routing" in page.locator(".course-explorer").inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_an_explorer_takes_the_readers_own_text_without_a_kernel(toy_site, page):
+    from helpers import models
+    from helpers.capture import capture_reference
+    from helpers.qwen import load_model
+
+    folder = models.BUNDLED / "qwen3-moe-tiny"
+    with bench.served(toy_site) as address:
+        page.goto(f"{address}en/99_toy.html")
+        place = page.locator(".course-explorer")
+        place.locator(".rx-own input").fill("12×34=?")
+        place.locator(".rx-own input").press("Enter")
+        place.locator(".rx-captions", has_text="Your own text").wait_for()
+        shown = place.locator(".rx-chip > span").all_inner_texts()
+        place.locator(".rx-chip").last.scroll_into_view_if_needed()
+        place.locator(".rx-chip").last.click()
+        chosen = place.locator(".rx-chosen li").all_inner_texts()
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "12×34=?"}], add_generation_prompt=True)
+    model = load_model(folder, torch.float32, "cpu")
+    trace = capture_reference(model, tokenizer, prompt["input_ids"], max_new_tokens=300)
+    assert len(shown) == len(trace.pieces)
+    experts, weights = trace.expert_ids[0, -1].tolist(), trace.weights[0, -1].astype(float)
+    wanted = [f"expert {expert} {weight:.2f}" for expert, weight in zip(experts, weights, strict=True)]
+    assert [" ".join(text.split())[:-1] for text in chosen] == wanted
 
 
 @pytest.mark.slow

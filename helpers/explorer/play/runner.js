@@ -91,12 +91,13 @@ export class Runner {
   async run({ job, text }) {
     const ids = this.prompt(text), started = performance.now(), { config } = this.model;
     const picks = Array.from({ length: config.num_hidden_layers }, () => Array(config.num_experts).fill(0));
-    let routes = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0;
+    let routes = [], entropies = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0;
     const flush = () => {
       if (said.length) this.post({ kind: "token", job, tokens: said });
       said = [];
     };
-    const router = (layer, _logits, expertIds, weights) => {
+    const router = (layer, logits, expertIds, weights) => {
+      entropies.push(entropy(logits));
       routes.push(Array.from(expertIds, (expert, slot) => [expert, weights[slot]]));
       for (const expert of expertIds) picks[layer][expert]++;
     };
@@ -106,8 +107,8 @@ export class Runner {
       if (isWritten && id === special.get("<think>")) part = "thought";
       else if (isWritten && (part === "prompt" || (isClosed && !/^↵+$/.test(label)))) part = "answer"; // no blank lines
       isClosed ||= isWritten && id === special.get("</think>");
-      said.push({ label, part, routes, candidates });
-      routes = [];
+      said.push({ id, label, bytes: this.tokenizer.bytes[id], part, routes, entropies, candidates });
+      [routes, entropies] = [[], []];
       candidates = logits && this.likeliest(logits);
       if (read++ === ids.length) flush(); // the first of its own
     });
@@ -237,6 +238,13 @@ export class Runner {
 
 /** An error that the page has a sentence for. */
 const refusal = (code, values) => Object.assign(new QwenError(code, code), { values });
+
+/** Of the router's probabilities, in nats. */
+function entropy(logits) {
+  const largest = Math.max(...logits), powers = Array.from(logits, (logit) => Math.exp(logit - largest));
+  const sum = powers.reduce((total, power) => total + power, 0);
+  return powers.reduce((total, power) => total - (power > 0 ? (power / sum) * Math.log(power / sum) : 0), 0);
+}
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
