@@ -788,7 +788,7 @@ else:
 # - [HuggingFace：下载文件](https://huggingface.co/docs/huggingface_hub/guides/download)
 # - HTTP 的断点续传：[Range 请求](https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/Range_requests)
 #
-# 下一课：[03 · 从 Qwen2 到 Qwen3](../zh/03_architecture.ipynb)，看看这些张量各是什么。
+# 下一课：[03 · 注意力，和 Qwen3 改了什么](../zh/03_architecture.ipynb)，看看 `q_proj`、`k_proj`、`v_proj` 这些张量怎样用。
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
@@ -798,4 +798,4 @@ else:
 # - [HuggingFace: downloading files](https://huggingface.co/docs/huggingface_hub/guides/download)
 # - How HTTP resumes: [range requests](https://developer.mozilla.org/en-US/docs/Web/HTTP/Guides/Range_requests)
 #
-# Next: [03 · From Qwen2 to Qwen3](../en/03_architecture.ipynb), and what each of these tensors is.
+# Next: [03 · Attention, and what Qwen3 changed](../en/03_architecture.ipynb), and what tensors such as `q_proj`, `k_proj` and `v_proj` are for.

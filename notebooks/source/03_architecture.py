@@ -86,7 +86,7 @@ tokens = tokenizer(begun, return_tensors="pt").input_ids  # (1, seq)
 tokens = write(model, tokens, 4)
 print(tokenizer.decode(tokens[0]))
 
-# %% [markdown] lang="zh" key="paper-text" facts="1.41 4.11 0.71 2.03 7.14"
+# %% [markdown] lang="zh" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>读结果</summary>
 #
 # B。三十几乘四十几，最小是 1200，最大不到 2000，第一个数字总是 `1`。最后的 `0` 呢？只看 `40` 的 `0` 就够了。每写一个数字，要看的地方都不同。
@@ -115,7 +115,7 @@ print(tokenizer.decode(tokens[0]))
 #
 # `=` 要找的大半在 `4` 那里，取来的也大半是 `4` 的值。下一格用 torch 把三行一起算完，并和 PyTorch 自带的注意力对照。
 
-# %% [markdown] lang="en" key="paper-text" facts="1.41 4.11 0.71 2.03 7.14"
+# %% [markdown] lang="en" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>Reading</summary>
 #
 # B. Thirty-something times forty-something is 1200 at least and less than 2000, so the first digit is always `1`. And the `0` at the end? The `0` of `40` is enough for it. Each digit needs another place.

@@ -346,7 +346,7 @@ class Qwen2Attention(nn.Module):
 # %% [markdown] lang="zh" key="ex1-text"
 # ### 练习 1 ★★☆（10 分钟）：RoPE 能不能放到前面
 #
-# 这一步改在哪里、什么次序，是最容易写错的。补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 已经配好这个次序，交给 `apply_rope`。
+# 归一化和旋转，谁先谁后最容易写错。补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 已经配好这个次序，交给 `apply_rope`。
 #
 # <details><summary>提示</summary>
 #
@@ -357,7 +357,7 @@ class Qwen2Attention(nn.Module):
 # %% [markdown] lang="en" key="ex1-text"
 # ### Exercise 1 ★★☆ (10 minutes): may RoPE come first
 #
-# Where this step goes, and in which order, is what people get wrong most easily. Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` fit this order and go to `apply_rope`.
+# Which comes first, the norm or the rotation, is easily got wrong. Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` fit this order and go to `apply_rope`.
 #
 # <details><summary>Hint</summary>
 #
@@ -582,7 +582,7 @@ for name in published:
 #
 # </details>
 #
-# 六处差别里的三处就在表里：`head_dim`、KV 头、共用词嵌入。
+# 六处差别里的三处就在表里：`head_dim`、KV 头、共用词嵌入。两个 MoE 模型不在表里，它们的查询总宽度和 `hidden_size` 也不相等。
 #
 # **选读。** GQA 到底省了多少？下图把“每个查询头都有自己的 KV 头”和实际的缓存放在一起。再用 transformers 在不占内存的 `meta` 设备上建出每个模型，核对参数量是否一个不差。
 
@@ -597,7 +597,7 @@ for name in published:
 #
 # </details>
 #
-# Three of the six differences stand in the table: `head_dim`, KV heads, tied embeddings.
+# Three of the six differences stand in the table: `head_dim`, KV heads, tied embeddings. The two MoE models are not in it; their query width is not `hidden_size`, either.
 #
 # **Extra.** How much does GQA save? The figure sets the cache as it is beside one in which every query head had a KV head of its own. And transformers builds every model on the `meta` device, which takes no memory, to see whether our counts are right to the last parameter.
 
@@ -801,7 +801,7 @@ print("equal:", tokens.equal(expected))
 # %% [markdown] lang="zh" key="names-text"
 # <details><summary>读结果</summary>
 #
-# B。误差没有积累起来：每一步只看哪个 logit 最大，第一名和第二名的差距远大于舍入。
+# B。每一步只看哪个 logit 最大，舍入没有大到换掉第一名。
 #
 # </details>
 #
@@ -825,7 +825,7 @@ print("equal:", tokens.equal(expected))
 # %% [markdown] lang="en" key="names-text"
 # <details><summary>Reading</summary>
 #
-# B. Errors do not add up: each step asks only which logit is the largest, and the lead of the first over the second is far larger than rounding.
+# B. Each step asks only which logit is the largest, and rounding was never large enough to change which one that is.
 #
 # </details>
 #
@@ -1173,7 +1173,7 @@ for ax in axes:
 axes[0].legend()
 figure
 
-# %% [markdown] lang="zh" key="template-text"
+# %% [markdown] lang="zh" key="template-text" facts="152,064 151,936"
 # <details><summary>读图</summary>
 #
 # B。左边损失，右边最大的注意力分数，每 5 步一点。分数的差别这里也在；损失却很看种子，什么时候离开平台，换个种子就变，不带的先离开也不奇怪。所以上面要三个种子全画出来，一次训练不足以下结论。
@@ -1182,7 +1182,7 @@ figure
 #
 # ## 词表和对话模板（选读）
 #
-# 六处差别的最后一处不在网络里。Qwen3 的 `<think>` 和 `</think>` 是词表里的词元，模板用 `enable_thinking` 切换；没有系统消息时，模板也不会自己加一条。
+# 六处差别的最后一处不在网络里。Qwen3 的 `<think>` 和 `</think>` 是词表里的词元，模板用 `enable_thinking` 切换；没有系统消息时，模板也不会自己加一条。词表的行数也变了：Qwen2.5 从 7B 起补齐到 152,064 行，Qwen3 一律 151,936 行（各尺寸的 `config.json`）。
 #
 # **先选一个。** 关掉思考时，模板在末尾多写了什么？
 #
@@ -1190,7 +1190,7 @@ figure
 # - B. 一句“不要思考”
 # - C. 一个空的 think 块
 
-# %% [markdown] lang="en" key="template-text"
+# %% [markdown] lang="en" key="template-text" facts="152,064 151,936"
 # <details><summary>Reading</summary>
 #
 # B. Loss on the left, the largest attention logit on the right, a point every 5 steps. The logits differ here too. The loss depends on the seed: when a model leaves the plateau changes with it, and the one without the norm may well be first. That is why all three seeds are drawn above; one training is not enough for a conclusion.
@@ -1199,7 +1199,7 @@ figure
 #
 # ## Vocabulary and chat template (extra)
 #
-# The last of the six differences is not in the network. Qwen3's `<think>` and `</think>` are tokens of its vocabulary, the template switches with `enable_thinking`, and it adds no system message where you gave none.
+# The last of the six differences is not in the network. Qwen3's `<think>` and `</think>` are tokens of its vocabulary, the template switches with `enable_thinking`, and it adds no system message where you gave none. The vocabulary has another size, too: Qwen2.5 pads it to 152,064 rows from 7B up, Qwen3 has 151,936 rows everywhere (each size's `config.json`).
 #
 # **Choose first.** With thinking off, what does the template add at the end?
 #
