@@ -496,18 +496,19 @@ batch = torch.logspace(0, 11, 200, base=2)  # tokens
 in_use = 128 * (1 - (1 - 8 / 128) ** torch.arange(100))
 needed = int((in_use >= 0.9 * 128).nonzero()[0])
 assert needed == 36
-axes[1].plot(needed, 0.9 * 128, "o", color="#4477aa")
-label = say(f"{needed} 个词元：90 %", f"90 % at {needed} tokens")
-axes[1].text(needed, 140, label, color="#4477aa", va="bottom")
-axes[1].loglog(batch, 8 * batch, ":", color="#bb4400")
-axes[1].loglog(batch, 128 * (1 - (1 - 8 / 128) ** batch), color="#4477aa")
-label = say("遍历词元的调用次数", "calls when looping over tokens")
-axes[1].text(40, 1500, label, color="#bb4400", ha="right")
-label = say(
-    "遍历专家的调用次数\n= 用到的专家",
-    "calls when looping over experts\n= experts in use",
+axes[1].loglog(
+    batch, 8 * batch, ":", color="#bb4400", label=say("遍历词元", "over tokens")
 )
-axes[1].text(2000, 95, label, color="#4477aa", ha="right", va="top")
+axes[1].loglog(
+    batch,
+    128 * (1 - (1 - 8 / 128) ** batch),
+    color="#4477aa",
+    label=say("遍历专家", "over experts"),
+)
+label = say(f"{needed} 个词元用到 90 %", f"90 % in use: {needed} tokens")
+axes[1].plot(needed, 0.9 * 128, "o", color="#4477aa", label=label)
+axes[1].set(ylim=(5, 10**6), ylabel=say("调用次数", "calls"))
+axes[1].legend(loc="upper left")
 axes[1].set_xlabel(say("一起计算的词元数", "tokens computed together"))
 axes[1].set_title(say("128 个专家，随机选 8 个", "8 of 128 experts, chosen at random"))
 axes[1].set(
@@ -1191,28 +1192,24 @@ share = np.stack([took[..., written == name].mean(axis=-1) for name in present])
 
 figure, ax = figures.figure(height=3.2)
 for index, name in enumerate(present):
-    ax.scatter(
-        share[index], rise[index], s=22, alpha=0.8, color=f"C{index}", label=name
-    )
-for flat in (*rise.argsort(axis=None)[:-4:-1], share.argmax()):
+    colour = figures.EXPERT_COLOURS[index]
+    ax.scatter(share[index], rise[index], s=22, color=colour, label=name)
+# zh: 损失涨得最多的三个，和用得最多的一个
+# en: the three with the largest rise, and the one used most
+named = [*np.argsort(-rise, axis=None)[:3], share.argmax()]
+for number, flat in enumerate(named, 1):
     index, place, column = np.unravel_index(flat, rise.shape)
-    x, y, low = share[index, place, column], rise[index, place, column], 0
-    name, right = present[index], x > 0.5
-    layer, expert = layers[place], busiest[place, column]
-    text = say(
-        f"{name}：第 {layer} 层，专家 {expert}",
-        f"{name}: layer {layer}, expert {expert}",
-    )
-    # zh: 挨得近的标签上下错开
-    # en: labels that are close go under one another
-    near = [t for t in ax.texts if abs(t.xy[0] - x) < 0.3 and abs(t.xy[1] - y) < 0.08]
-    shift = (-7 if right else 7, 6 - 13 * len(near))
+    name, layer, expert = present[index], layers[place], busiest[place, column]
     ax.annotate(
-        text,
-        (x, y),
-        xytext=shift,
+        str(number),
+        (share[index, place, column], rise[index, place, column]),
+        xytext=(-9, -4),
         textcoords="offset points",
-        ha="right" if right else "left",
+        ha="right",
+    )
+    text = say(
+        f"{number}，{name}：第 {layer} 层，专家 {expert}",
+        f"{number}, {name}: layer {layer}, expert {expert}",
     )
     print(text, end="")
     used = took[place, column]
@@ -1228,12 +1225,12 @@ ax.legend(loc="upper left", ncols=2)
 figure
 
 # %% [markdown] lang="zh" key="scatter-read"
-# 读图：一点是一类词元和一个专家，标出的是损失涨得最多的三个和用得最多的一个。点并不排成一条线：有的专家参与了某一类的全部预测，关掉它，损失几乎不动；有的只参与一小部分，关掉它却伤得很重。打印的几行把后者拆开（各有几次预测，括号里是损失平均涨了多少）：损失几乎全涨在用到它的那些预测上，没有用到它的不受影响。一类的平均值把两种预测混在一起。频率图告诉你词元去了哪里，不告诉你那里发生了什么。
+# 读图：一点是一类词元和一个专家，编了号的是损失涨得最多的三个和用得最多的一个，下面几行说的就是它们。点并不排成一条线：有的专家参与了某一类的全部预测，关掉它，损失几乎不动；有的只参与一小部分，关掉它却伤得很重。打印的几行把后者拆开（各有几次预测，括号里是损失平均涨了多少）：损失几乎全涨在用到它的那些预测上，没有用到它的不受影响。一类的平均值把两种预测混在一起。频率图告诉你词元去了哪里，不告诉你那里发生了什么。
 #
 # **选读。** 损失只是数字，再看一眼后果：关掉对数字最要紧的那个专家，模型还会乘法吗？加法呢？讲故事呢？
 
 # %% [markdown] lang="en" key="scatter-read"
-# How to read it: a point is a class of tokens and an expert; named are the three with the largest rise and the one used most. The points form no line: some experts take part in all predictions of a class, and the loss hardly moves without them; some take part in few, and hurt badly when they are gone. The printed lines take the latter apart (how many predictions, and in brackets the mean rise of the loss): nearly all of the rise is in the predictions that used the expert, and those that did not are left alone. The mean of a class mixes the two. A map of frequencies tells you where tokens went, not what happened there.
+# How to read it: a point is a class of tokens and an expert; the numbers mark the three with the largest rise and the one used most, which the lines below it name. The points form no line: some experts take part in all predictions of a class, and the loss hardly moves without them; some take part in few, and hurt badly when they are gone. The printed lines take the latter apart (how many predictions, and in brackets the mean rise of the loss): nearly all of the rise is in the predictions that used the expert, and those that did not are left alone. The mean of a class mixes the two. A map of frequencies tells you where tokens went, not what happened there.
 #
 # **Extra.** A loss is only a number, so look at a consequence: without the expert that matters most for digits, can the model still multiply? Add? Tell a story?
 

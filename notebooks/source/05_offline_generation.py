@@ -701,8 +701,8 @@ l05.ex2.check(top_p_filter)
 
 # %% key="logprobs" tags=["extra"]
 watch = SamplingParams(temperature=0, max_tokens=min(limit or 60, 60), logprobs=3)
-figure, axes = figures.figure(1, 2, height=2.0, sharey=True, width_ratios=[1, 3])
-for ax, enabled in zip(axes, (False, True), strict=True):
+rows = []
+for enabled in (False, True):
     [output] = llm.generate(
         [render("37×46=?", enable_thinking=enabled)], watch, use_tqdm=False
     )
@@ -710,15 +710,17 @@ for ax, enabled in zip(axes, (False, True), strict=True):
     chosen = [
         step[token] for token, step in zip(one.token_ids, one.logprobs, strict=True)
     ]
-    ax.bar(
-        range(len(chosen)),
-        [torch.tensor(entry.logprob).exp() for entry in chosen],
-        color="#77aadd",
-    )
-    labels = [figures.printable(entry.decoded_token.encode()) for entry in chosen]
-    ax.set_xticks(range(len(chosen)), labels, rotation=90, fontsize=7)
-    ax.set_title(f"{folder.name}, enable_thinking={enabled}")
-axes[0].set_ylabel(say("概率", "probability"))
+    for start in range(0, len(chosen), 30):
+        rows.append((enabled, chosen[start : start + 30]))
+
+figure, axes = figures.figure(len(rows), 1, height=1.4 * len(rows), sharey=True)
+for ax, (enabled, row) in zip(axes, rows, strict=True):
+    probabilities = [torch.tensor(entry.logprob).exp() for entry in row]
+    ax.bar(range(len(row)), probabilities, color="#77aadd")
+    labels = [figures.printable(entry.decoded_token.encode()) for entry in row]
+    ax.set_xticks(range(len(row)), labels, rotation=90)
+    ax.set(xlim=(-0.6, 29.6), title=f"enable_thinking={enabled}")
+    ax.set_ylabel(say("概率", "probability"))
 figure
 
 # %% [markdown] lang="zh" key="structured-text"

@@ -622,7 +622,7 @@ for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
         assert built.num_parameters() == count_parameters(config)
     ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 3300))
     ax.set_xlabel(say("KV 缓存，KiB/词元，bf16", "KV cache, KiB/token, bf16"))
-axes[0].legend(loc="lower right")
+figure.legend(loc="outside upper center", ncols=2)
 figure
 
 # %% [markdown] lang="zh" key="kv-read"
