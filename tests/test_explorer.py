@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from jupyterlab_server import JupyterLab, screenshot
 
-from helpers.explorer import RoutingExplorer
+from helpers.explorer import MemoryExplorer, RoutingExplorer
+from helpers.explorer.page import RECORDED, replayed
 from helpers.explorer.routing import JAVASCRIPT, LABELS, captions
 from helpers.routing import RoutingTrace, expert_load
 from helpers.tokens import shown
@@ -98,6 +99,25 @@ def test_the_output_holds_a_picture_for_where_no_widget_runs(trace):
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert bundle["text/plain"] == "RoutingExplorer(3 layers x 16 tokens, 8 experts)"
     assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
+@pytest.mark.parametrize("kind", ["routing", "memory"])
+def test_a_recording_holds_what_the_class_does_not_know(kind, trace):
+    shown = RoutingExplorer(trace, token=3, layer=1) if kind == "routing" else MemoryExplorer(context=8192)
+    bundle, _ = shown._repr_mimebundle_()
+    recorded = json.loads(json.dumps(bundle[RECORDED]))
+    assert len(json.dumps(recorded)) < 4000
+    made = replayed(recorded)
+    assert made["esm"] == shown._esm
+    assert json.loads(json.dumps(made["state"]["data"])) == json.loads(json.dumps(shown.data | {"lang": None}))
+
+
+@pytest.mark.parametrize(
+    "recorded", [{}, {"explorer": "os", "packed": ""}, {"explorer": "RoutingExplorer", "packed": "aGk="}]
+)
+def test_what_is_no_recording_is_refused(recorded):
+    with pytest.raises(ValueError, match="no recorded explorer"):
+        replayed(recorded)
 
 
 # ---------------------------------------------------------------------------------------------- in a browser

@@ -14,11 +14,21 @@ from conftest import NO_WARNING, ROOT, TOY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers import CourseError, figures, language, models
-from helpers.explorer import MemoryExplorer, RoutingExplorer, SamplingExplorer, memory, routing, sampling
+from helpers.explorer import (
+    MemoryExplorer,
+    RoutingExplorer,
+    SamplingExplorer,
+    ScheduleExplorer,
+    memory,
+    routing,
+    sampling,
+    schedule,
+)
 from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
 from helpers.lessons import l04, l05
 from helpers.routing import RoutingTrace
+from helpers.schedule import ScheduleTrace
 from tools.lessons import build, page_language
 
 KNOWN = page_language.known_words(ROOT)
@@ -314,6 +324,7 @@ TRACE = RoutingTrace(
     provenance={"model": "toy", "captured_with": "numpy", "dtype": "float16", "date": "2026-11-01"},
 )
 POSITIONS = {"once": {7: type("Logprob", (), {"logprob": -0.1, "decoded_token": "a"})}}
+SCHEDULE = ScheduleTrace.load(ROOT / "tests" / "schedule_qwen3_tiny.json")
 FIGURES = {
     "block_tables": lambda: l05.block_tables({"A": [1, 2], "B": [1, 3]}, {"A": 50, "B": 40}, 32),
     "timeline": lambda: l05.timeline([(0, 3), (4, 9)], 1),
@@ -334,6 +345,7 @@ FIGURES = {
     "memory": lambda: MemoryExplorer().picture(),
     "routing": lambda: RoutingExplorer(TRACE).picture(),
     "sampling": lambda: SamplingExplorer(POSITIONS, "qwen3-tiny").picture(),
+    "schedule": lambda: ScheduleExplorer(SCHEDULE, step=39).picture(),
 }
 
 
@@ -385,7 +397,7 @@ def test_the_kernels_language_goes_along_with_the_picture(monkeypatch):
         )
 
 
-@pytest.mark.parametrize("explorer", ["memory", "routing", "sampling"])
+@pytest.mark.parametrize("explorer", ["memory", "routing", "sampling", "schedule"])
 @pytest.mark.parametrize(("kernel", "folder", "shown"), [("zh", "en", "zh"), ("en", "zh", "en"), (None, "en", "en")])
 def test_an_explorer_starts_in_the_kernels_language(kernel, folder, shown, explorer, browser, tmp_path, monkeypatch):
     monkeypatch.setattr(language, "LANGUAGE", kernel)
@@ -393,6 +405,7 @@ def test_an_explorer_starts_in_the_kernels_language(kernel, folder, shown, explo
         "memory": MemoryExplorer,
         "routing": lambda: RoutingExplorer(TRACE),
         "sampling": lambda: SamplingExplorer(POSITIONS, "qwen3-tiny"),
+        "schedule": lambda: ScheduleExplorer(SCHEDULE),
     }[explorer]()
     (tmp_path / folder).mkdir()
     file = tmp_path / folder / "page.html"
@@ -401,7 +414,7 @@ def test_an_explorer_starts_in_the_kernels_language(kernel, folder, shown, explo
         file.write_text(file.read_text(encoding="utf-8").replace('"lang": "zh"', '"lang": null'), encoding="utf-8")
     page = browser.new_page()
     page.goto(file.as_uri())
-    titles = {"memory": memory.LABELS, "routing": routing.LABELS, "sampling": sampling.LABELS}[explorer]
+    titles = {"memory": memory, "routing": routing, "sampling": sampling, "schedule": schedule}[explorer].LABELS
     assert page.locator(".rx-title").inner_text() == titles[shown]["title"]
     other = {"zh": "en", "en": "zh"}[shown]
     page.locator(f"button[value={other}]").click()

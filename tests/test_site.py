@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, TOY
 from lesson_code import NEED_VLLM
 
+from benchmarks import page as bench
 from tools.lessons.source import lesson_names, read_lesson
 from tools.site import build_site, build_slides
 
@@ -47,8 +48,7 @@ def test_links_lead_to_pages_or_stay_text(text, lang, expected):
 
 def test_an_explorer_cannot_break_out_of_its_element():
     hostile = "</script><script>document.title='owned'</script><!--"
-    widget = {"state": {"_esm": hostile, "data": {"texts": [hostile]}, "_view_name": "x"}, "buffers": []}
-    made = build_site.explorer_html(build_site.explorer_data(widget, "cell"), "")
+    made = build_site.explorer_html({"esm": hostile, "state": {"data": {"texts": [hostile]}}}, "")
     assert made.count("<script") == made.count("</script>") == 1 and "<!--" not in made
 
 
@@ -380,6 +380,12 @@ def test_the_front_page_is_light_and_says_what_it_is(served, page):
         page.on("response", lambda response, loaded=loaded: loaded.append(len(response.body())))
         page.goto(f"{served}/{lang}/index.html", wait_until="networkidle")
         assert 3 <= len(loaded) <= 12 and sum(loaded) <= 400_000, f"{len(loaded)} requests, {sum(loaded)} bytes"
+        inside = page.frame_locator(".course-play iframe")
+        assert inside.locator("h1").is_hidden() and inside.locator("html").get_attribute("lang").startswith(lang)
+        if lang == "zh":  # the model comes with the first touch
+            inside.locator(".dials .go").click()
+            inside.locator(".answer .chip").last.wait_for(state="attached")
+            assert sum(loaded) > 6_000_000
         described = page.locator("meta[name=description]").get_attribute("content")
         assert len(described) > 40 and page.locator("meta[property='og:image']").count() == 1
         title = page.locator("article h1").inner_text().removesuffix("#")
@@ -491,6 +497,37 @@ def test_from_the_disk_an_explorer_is_clicked_and_hostile_tokens_stay_text(toy_s
     page.wait_for_url("**/en/99_toy.html")  # or a page that is not there yet has no picture either
     page.locator(".course-explorer .course-figure").wait_for(state="detached")
     assert "Expert routing" in page.locator(".course-explorer").inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_an_explorer_takes_the_readers_own_text_without_a_kernel(toy_site, page):
+    from helpers import models
+    from helpers.capture import capture_reference
+    from helpers.qwen import load_model
+
+    folder = models.BUNDLED / "qwen3-moe-tiny"
+    with bench.served(toy_site) as address:
+        page.goto(f"{address}en/99_toy.html")
+        place = page.locator(".course-explorer")
+        place.locator(".rx-own input").fill("12×34=?")
+        place.locator(".rx-own input").press("Enter")
+        place.locator(".rx-captions", has_text="Your own text").wait_for()
+        shown = place.locator(".rx-chip > span").all_inner_texts()
+        place.locator(".rx-chip").last.scroll_into_view_if_needed()
+        place.locator(".rx-chip").last.click()
+        chosen = place.locator(".rx-chosen li").all_inner_texts()
+        cells = place.locator(".rx-cell").evaluate_all("all => all.map((c) => [+c.dataset.row, +c.dataset.expert])")
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "12×34=?"}], add_generation_prompt=True)
+    model = load_model(folder, torch.float32, "cpu")
+    trace = capture_reference(model, tokenizer, prompt["input_ids"], max_new_tokens=300)
+    assert len(shown) == len(trace.pieces)
+    assert cells == [[row, expert] for row, chosen in enumerate(trace.expert_ids[:, -1].tolist()) for expert in chosen]
+    assert [float(text.split()[-1]) for text in chosen] == pytest.approx(trace.weights[0, -1].tolist(), abs=2e-3)
 
 
 @pytest.mark.slow

@@ -18,12 +18,13 @@ function localModel(state) {
 }
 
 async function start(place) {
-  const { esm, css, state } = JSON.parse(place.querySelector("script").textContent);
+  const { esm, state, live } = JSON.parse(place.querySelector("script").textContent);
+  const isSite = location.protocol !== "file:" && !document.querySelector(".slide"); // the model lies beside its pages
+  if (live && isSite) state.data.live = live;
   const address = URL.createObjectURL(new Blob([esm], { type: "text/javascript" }));
   const module = await import(address);
   const face = typeof module.default === "function" ? await module.default() : (module.default ?? module);
   const el = document.createElement("div");
-  if (css) el.append(Object.assign(document.createElement("style"), { textContent: css }));
   const model = localModel(state);
   await face.initialize?.({ model });
   place.append(el);

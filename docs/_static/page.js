@@ -17,9 +17,12 @@
     if (!done) throw new Error("the browser did not copy");
   }
 
-  if (location.protocol === "file:") // from a disk only the page that holds the model can read it
-    for (const link of document.querySelectorAll('a[href^="../play.html"]'))
-      link.href = link.getAttribute("href").replace("play.html", "play-offline.html");
+  if (location.protocol === "file:") { // from a disk only the page that holds the model can read it
+    const offline = (address) => address.replace("play.html", "play-offline.html");
+    for (const link of document.querySelectorAll('a[href^="../play.html"]')) link.href = offline(link.getAttribute("href"));
+    for (const frame of document.querySelectorAll(".course-play iframe")) // it cannot see the theme around it
+      frame.src = `${offline(frame.getAttribute("src"))}&theme=${document.documentElement.dataset.theme}`;
+  }
 
   for (const box of document.querySelectorAll(".bd-article div.highlight")) {
     if (box.closest(".cell_output")) continue;

@@ -164,7 +164,11 @@ class MemoryExplorer(page.Explorer):
             "kv": kv,
             "gpus": gpus,
         }
-        super().__init__(data=_data() | {"start": start})
+        super().__init__(data={"start": start})
+
+    @classmethod
+    def common(cls) -> dict:
+        return _data()
 
     def __repr__(self) -> str:
         return "MemoryExplorer({model}, {dtype}, {gpus} x {card} GiB)".format(**self.data["start"])

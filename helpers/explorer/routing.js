@@ -41,6 +41,10 @@ const ROUTING_CSS = `
 .rx-chosen { display:flex; flex-wrap:wrap; gap:3px 16px; margin:9px 0 0; padding:0; list-style:none; font-variant-numeric:tabular-nums; }
 .rx-chosen li { display:flex; align-items:center; gap:7px; margin:0; }
 .rx-chosen i { display:inline-block; height:9px; border-radius:3px; }
+.rx { --edge:var(--muted); } .rx[data-theme=dark] { --edge:var(--bg); }
+${Array.from({ length: 8 }, (_, expert) => `.rx .e${expert} { --colour:var(--expert-${expert}); }`).join(" ")}
+.rx-own { display:flex; gap:8px; margin-top:12px; flex-wrap:wrap; align-items:center; }
+.rx-own input { flex:1 1 220px; min-width:0; max-width:34em; padding:5px 12px; border:1px solid var(--line); border-radius:8px; background:var(--panel); }
 .rx-bar { fill:var(--muted); opacity:.55; cursor:pointer; }
 .rx-bar:hover { opacity:.9; }
 .rx-bar.rx-lit { opacity:1; }
@@ -55,7 +59,7 @@ const ROUTING_CSS = `
 const STEP_MS = 400; // one token while playing
 
 function numbers(base64, bits) {
-  if (base64 === null) return null;
+  if (typeof base64 !== "string") return base64; // none, or numbers that were made in this page
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   if (bits === 8) return bytes;
   const view = new DataView(bytes.buffer);
@@ -96,6 +100,11 @@ function render({ model, el }) {
     const position = 0.08 + 0.84 * Math.min(1, Math.max(0, dark ? value : 1 - value));
     return stops[Math.round(position * (stops.length - 1))];
   }
+
+  const hasFlow = weights !== null && numExperts <= 8 && layers.length <= 8;
+  const routes = (token) => layers.map((_, layer) => [...chosen(layer, token)].map((expert, k) => [expert, weight(layer, token, k)]));
+  const ways = hasFlow ? texts.map((_, token) => ({ routes: routes(token) })) : [];
+  const flow = hasFlow ? flowFigure({ layers: layers.length, experts: numExperts }) : null;
 
   // ------------------------------------------------------------------------------------------ the page, once
 
@@ -158,7 +167,7 @@ function render({ model, el }) {
   const panel = (...children) => element("div", { className: "rx-panel" }, ...children);
 
   root.append(
-    element("style", { textContent: COMMON_CSS + ROUTING_CSS }),
+    element("style", { textContent: COMMON_CSS + FLOW_CSS + ROUTING_CSS }),
     element("div", { className: "rx-row rx-head" },
       element("div", {}, said(element("div", { className: "rx-title" }), () => label("title")),
         said(element("div", { className: "rx-muted" }), () => label("summary", { ...data.about, layers: layers.length, tokens, topK, numExperts }))),
@@ -167,8 +176,11 @@ function render({ model, el }) {
       element("span", { className: "rx-set" }, step("−", -1), slider, step("+", 1), now),
       element("span", { className: "rx-set" }, said(element("span", { className: "rx-muted" }), () => label("colour")), colours),
       play, legend),
+    ...(data.live ? [ownText(data, page, again)] : []),
     text,
     element("div", { className: "rx-panels" },
+      ...(flow ? [element("div", { className: "rx-panel rx-wide" }, heading("flow"),
+        said(element("p", { className: "rx-muted" }), () => label("flowNote")), flow.svg)] : []),
       panel(heading("experts"), about, grid, list),
       panel(heading("load"), loadNote, histogram),
       element("div", { className: "rx-panel rx-wide" }, heading("map"),
@@ -188,6 +200,8 @@ function render({ model, el }) {
     if (changed("lang") || repaint) translate();
     if (changed("layer", "colour", "pinned") || repaint) inView.forEach(paintChip);
     if (changed("token")) select(before.token);
+    if (flow && changed("token")) flow.show(ways, state.token, state.timer ? STEP_MS / 1000 : 0);
+    if (flow && changed("lang")) flow.name((row) => label("layerNow", { layer: layers[row] }));
     if (changed("layer", "lang")) drawLoad();
     if (changed("token") || repaint) drawMap();
     if (changed("token", "layer", "lang", "pinned", "colour") || repaint) describe();
@@ -389,7 +403,15 @@ function render({ model, el }) {
     play.textContent = label(state.timer ? "pause" : "play");
   }
 
+  function again(answered) { // the same explorer with another text
+    leave();
+    root.remove();
+    const anew = { ...data, ...answered, lang: state.lang };
+    leave = render({ model: { get: () => anew }, el });
+  }
+
   el.append(root);
+  if (flow) named(flow.svg, () => label("flow"));
   update({});
   for (const button of chips) viewWatcher.observe(button);
   const stopWatching = onWidth(map, () => {
@@ -401,13 +423,97 @@ function render({ model, el }) {
     for (const token of chips.keys()) paintChip(token);
   };
   addEventListener("beforeprint", paintAll);
-  return () => {
+  let leave = () => {
     stop();
     stopWatching();
     removeEventListener("beforeprint", paintAll);
     viewWatcher.disconnect();
     page.leave();
   };
+  return () => leave();
+}
+
+// ------------------------------------------------------------------------------------------ the reader's own text
+
+let worker = null; // with the model, once for all explorers of a page
+const heard = new Map(); // by job: what to do with its messages
+let jobs = 0;
+
+// data.live: {engine, folder, files, experts} of the model in this page. onAnswer gets what replaces data.
+function ownText(data, page, onAnswer) {
+  const { label, said, named } = page, { live, labels } = data;
+  const input = element("input", { type: "text", maxLength: 2000 }), note = element("span", { className: "rx-muted" });
+  named(said(input, () => label("own"), "placeholder"), () => label("own"));
+  note.setAttribute("role", "status");
+  input.dir = "auto";
+  async function submit(event) {
+    event.preventDefault();
+    if (!input.value.trim()) return;
+    try {
+      note.textContent = label("working");
+      await loaded(live, (share) => { note.textContent = label("fetching", { percent: Math.round(100 * share) }); });
+      note.textContent = label("working");
+      const tokens = [];
+      await ask({ kind: "run", text: input.value }, (message) => tokens.push(...message.tokens));
+      onAnswer(asTrace(tokens, live.experts, labels, label("here")));
+    } catch {
+      note.textContent = label("failed");
+    }
+  }
+  return element("form", { className: "rx-own", onsubmit: submit }, input,
+    said(element("button", { type: "submit", className: "rx-step" }), () => label("ask")), note);
+}
+
+function ask(message, onProgress, job = ++jobs) {
+  return new Promise((resolve, reject) => {
+    heard.set(job, (said) => {
+      if (said.kind === "done") resolve(said);
+      else if (said.kind === "error") reject(new Error(said.code));
+      else onProgress(said);
+    });
+    worker.postMessage({ job, ...message });
+  });
+}
+
+async function loaded({ engine, folder, files }, onShare) {
+  if (worker) return;
+  worker = new Worker(engine);
+  worker.onmessage = ({ data }) => heard.get(data.job)?.(data);
+  const broken = new Promise((_, reject) => { worker.onerror = () => reject(new Error("no worker")); });
+  try {
+    await Promise.race([ask({ kind: "load", files, folder, cache: "default", contents: null }, ({ share }) => onShare(share)), broken]);
+  } catch (error) {
+    worker.terminate();
+    worker = null;
+    throw error;
+  }
+}
+
+// What the model in the page said of its tokens, as the data of an explorer.
+function asTrace(tokens, numExperts, labels, place) {
+  const layers = tokens[0].routes.length, topK = tokens[0].routes[0].length;
+  const each = (pick) => Array.from({ length: layers }, (_, layer) => tokens.flatMap((token) => pick(token, layer))).flat();
+  const experts = Uint8Array.from(each(({ routes }, layer) => routes[layer].map(([expert]) => expert)));
+  const counts = Array.from({ length: layers }, () => new Array(numExperts).fill(0));
+  experts.forEach((expert, at) => { counts[Math.floor(at / (tokens.length * topK))][expert]++; });
+  return {
+    about: { model: "qwen3-moe-tiny", captured_with: place },
+    layers: Array.from({ length: layers }, (_, layer) => layer), numExperts, topK,
+    captions: { zh: [labels.zh.ownCaption], en: [labels.en.ownCaption] },
+    texts: tokens.map((token) => token.label), tokenIds: tokens.map(({ id }) => id), groups: {},
+    bytes: tokens.map(({ bytes }) => Array.from(bytes, (byte) => byte.toString(16).toUpperCase().padStart(2, "0")).join(" ")),
+    promptLength: tokens.filter(({ part }) => part === "prompt").length,
+    gini: counts.map(gini), experts,
+    weights: Uint16Array.from(each(({ routes }, layer) => routes[layer].map(([, weight]) => Math.round(65535 * weight)))),
+    entropy: Uint16Array.from(each(({ entropies }, layer) => [Math.round((65535 * entropies[layer]) / Math.log(numExperts))])),
+    token: tokens.findIndex(({ part }) => part !== "prompt"), layer: 0,
+  };
+}
+
+// As helpers.routing.gini: 0 where all experts are equally loaded.
+function gini(counts) {
+  const ordered = counts.slice().sort((a, b) => a - b), total = ordered.reduce((sum, count) => sum + count, 0), n = counts.length;
+  return ordered.reduce((sum, count, rank) => sum + (2 * (rank + 1) - n - 1) * count, 0) / (n * total);
 }
 
 export default { render };

@@ -1,6 +1,7 @@
 """The routing explorer: which experts every token of a trace took, in every layer, to click through."""
 
 import base64
+import json
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from helpers.language import say
 from helpers.routing import RoutingTrace, expert_load, gini
 from helpers.tokens import shown
 
-JAVASCRIPT = page.javascript("routing")
+FLOW_CSS = (page.FOLDER / "play" / "flow.css").read_text(encoding="utf-8")
+FLOW = f"const FLOW_CSS = {json.dumps(FLOW_CSS)};\n{page.plain_script('flow', folder='play')}"
+JAVASCRIPT = page.javascript("routing", before=FLOW)
 LABELS = {
     "zh": {
         "title": "专家路由",
@@ -36,6 +39,15 @@ LABELS = {
         "chosen": "专家 {expert}",
         "chosenHere": "选中",
         "noWeight": "权重未记录",
+        "flow": "选中词元走的路",
+        "flowNote": "每层一列，带子越宽，权重越大；淡的是前面的词元",
+        "own": "写一句你自己的话，让网页里的模型来答",
+        "ask": "提问",
+        "fetching": "正在下载模型：{percent}%",
+        "working": "正在算……",
+        "failed": "没有算成：检查网络，或者写短一点，再试一次。",
+        "here": "你的浏览器",
+        "ownCaption": "这段话是你自己写的，由教学用的小模型现算：它懂得很少，也不代表真正的 Qwen3。",
         "load": "这一层的负载",
         "loadNote": "第 {layer} 层 · 虚线：完全均衡（各 {uniform} 个词元） · 基尼系数 {gini} · {unused} 个专家没用到",
         "map": "选中词元走过的所有层",
@@ -67,6 +79,15 @@ LABELS = {
         "chosen": "expert {expert}",
         "chosenHere": "chosen",
         "noWeight": "weight not recorded",
+        "flow": "The way of the selected token",
+        "flowNote": "a column for each layer; a wider ribbon is a larger weight; paler: the tokens before",
+        "own": "Write a text of your own; the model in this page answers",
+        "ask": "Ask",
+        "fetching": "Fetching the model: {percent}%",
+        "working": "Working …",
+        "failed": "It did not work: check the network, or write less, and try again.",
+        "here": "your browser",
+        "ownCaption": "Your own text, and a tiny teaching model: it knows little and says nothing about a real Qwen3.",
         "load": "Load of this layer",
         "loadNote": "layer {layer} · dashed: perfect balance ({uniform} each) · Gini {gini} · unused experts: {unused}",
         "map": "The selected token through all layers",
@@ -91,6 +112,14 @@ class RoutingExplorer(page.Explorer):
     def __init__(self, trace: RoutingTrace, token=0, layer=0):
         self.trace = trace
         super().__init__(data=_data(trace) | {"token": token, "layer": layer})
+
+    @classmethod
+    def common(cls) -> dict:
+        from matplotlib import colormaps
+
+        scale = (colormaps["viridis"](np.linspace(0, 1, 64))[:, :3] * 255).round().astype(int)
+        hexadecimal = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in scale.tolist()]
+        return {"labels": LABELS, "expertColours": EXPERTS, "scale": hexadecimal}
 
     def __repr__(self) -> str:
         layers, tokens, _ = self.trace.expert_ids.shape
@@ -145,9 +174,6 @@ def token_routes(trace: RoutingTrace, token=0, row=0):
 
 def _data(trace):
     """What the JavaScript needs, as JSON; fractions become 16-bit integers, of which 65535 is the whole."""
-    from matplotlib import colormaps
-
-    scale = (colormaps["viridis"](np.linspace(0, 1, 64))[:, :3] * 255).round().astype(int)
     entropy = None if trace.entropy is None else trace.entropy.astype(float) / np.log(trace.num_experts)
     joined = {
         start: {"length": stop - start, "text": shown(b"".join(trace.pieces[start:stop]))}
@@ -156,11 +182,8 @@ def _data(trace):
     }
     bits = 8 if trace.num_experts <= 256 else 16
     return {
-        "labels": LABELS,
         "captions": captions(trace),
         "about": {key: trace.provenance.get(key, "?") for key in ("model", "captured_with")},
-        "expertColours": EXPERTS,
-        "scale": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in scale.tolist()],
         "texts": [shown(piece) for piece in trace.pieces],
         "bytes": [piece.hex(" ").upper() for piece in trace.pieces],
         "tokenIds": trace.token_ids.tolist(),

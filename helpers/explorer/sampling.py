@@ -91,17 +91,22 @@ class SamplingExplorer(page.Explorer):
         tiny = (models.BUNDLED / model).is_dir()
         super().__init__(
             data={
-                "labels": LABELS,
                 "model": model,
                 "captions": ["order", *(["tiny"] if tiny else [])],
-                "presets": {
-                    "asIs": {"temperature": 1, "topK": 0, "topP": 1, "minP": 0},
-                    "thinking": {"temperature": 0.6, "topK": 20, "topP": 0.95, "minP": 0},
-                    "direct": {"temperature": 0.7, "topK": 20, "topP": 0.8, "minP": 0},
-                },
                 "positions": [_position(text, logprobs) for text, logprobs in positions.items()],
             }
         )
+
+    @classmethod
+    def common(cls) -> dict:
+        return {
+            "labels": LABELS,
+            "presets": {
+                "asIs": {"temperature": 1, "topK": 0, "topP": 1, "minP": 0},
+                "thinking": {"temperature": 0.6, "topK": 20, "topP": 0.95, "minP": 0},
+                "direct": {"temperature": 0.7, "topK": 20, "topP": 0.8, "minP": 0},
+            },
+        }
 
     def __repr__(self) -> str:
         return f"SamplingExplorer({len(self.data['positions'])} positions, {self.data['model']})"

@@ -759,14 +759,14 @@ l04.routing_map(
 #
 # 图上面的几行数了每一类词元最常去的专家。第 1 层把三类分得最开：汉字多半去专家 0，英文多半去 3，数字多半去 7 和 2。第 0 层的数字全去专家 1，汉字和英文却大多都去 6。同一个字在不同的地方也会选不同的专家：“什么是”和“MoE 是”里的两个“是”，第 0、1 层相同，第 2、3 层不同，因为进入这一层的不只是这个字，还有注意力带来的上文。
 #
-# 下面是同一份轨迹，可以动手点（没有运行内核时，例如在网页上读，看到的是一张静态图：左边是一个词元在每一层的专家和权重，右边是其中一层的负载）：点一个词元，看它在这一层的专家和权重；左右键换词元，上下键换层；点一个专家，只突出选了它的词元；“路由的熵”显示路由器有多犹豫。
+# 下面是同一份轨迹，可以动手点（课程网站上不用运行内核也能点，还能写一句你自己的话；在 GitHub 上看到的是一张静态图：左边是一个词元在每一层的专家和权重，右边是其中一层的负载）：点一个词元，看它在这一层的专家和权重；左右键换词元，上下键换层；点一个专家，只突出选了它的词元；“路由的熵”显示路由器有多犹豫。
 
 # %% [markdown] lang="en" key="map-read"
 # How to read it: a column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line.
 #
 # The lines above the figure count where each class of tokens goes most often. Layer 1 tells all three apart best: Chinese mostly to expert 0, English mostly to 3, digits mostly to 7 and 2. In layer 0 all digits go to expert 1, but Chinese and English mostly share 6. The same character takes other experts in other places, too: the 是 of “什么是” and that of “MoE 是” agree in layers 0 and 1 and differ in layers 2 and 3, since what enters a layer is more than the character: attention has brought in the text before it.
 #
-# Below is the same trace to play with (without a running kernel, as on a web page, it is a static picture: on the left the experts of one token and their weights in every layer, on the right the load of one layer): click a token for its experts and weights in this layer; left and right change the token, up and down the layer; click an expert to highlight the tokens that took it; "routing entropy" shows how undecided the router was.
+# Below is the same trace to play with (on the course's site it works without a kernel, and takes a text of your own; on GitHub it is a static picture: on the left the experts of one token and their weights in every layer, on the right the load of one layer): click a token for its experts and weights in this layer; left and right change the token, up and down the layer; click an expert to highlight the tokens that took it; "routing entropy" shows how undecided the router was.
 
 # %% key="explorer"
 from helpers.explorer import RoutingExplorer

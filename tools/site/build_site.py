@@ -23,11 +23,12 @@ from pathlib import Path, PurePosixPath
 import nbformat
 
 from helpers import ROOT, CourseError, design, figures, models
+from helpers.explorer.page import RECORDED, replayed
 from helpers.routing import RoutingTrace
 from helpers.tokens import shown
 from tools.lessons.build import notebook_path, recorded_outputs
 from tools.lessons.checks import FENCE
-from tools.lessons.record import WIDGET_VIEW, normalised, provenance
+from tools.lessons.record import normalised, provenance
 from tools.lessons.source import (
     LANGUAGES,
     Lesson,
@@ -42,8 +43,6 @@ from tools.site import build_play
 from tools.site.lean import make_lean
 
 DOCS = ROOT / "docs"
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-EXPLORER = "application/vnd.course.explorer+json"  # an explorer's script and state, on its way through the outputs
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 ABILITIES = re.compile(r"^\|\s*(?:学完能做|You will be able to)\s*\|\s*(.+?)\s*\|", re.MULTILINE)
 CAPTIONS = {"zh": ("课程", "附录", "更多"), "en": ("Lessons", "Appendix", "More")}
@@ -112,32 +111,22 @@ def run_lessons(lessons: list[Lesson], folder: Path, jobs: int) -> dict[tuple[st
 
 
 def fresh_outputs(notebook: nbformat.NotebookNode, root: Path) -> dict:
-    """Outputs of a run by cell key, as :func:`build_notebook` takes them; explorers become HTML without a kernel."""
-    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
-    outputs = {}
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        for output in cell.outputs:
-            view = output.get("data", {}).get(WIDGET_VIEW)
-            widget = widgets.get(view["model_id"], {}) if view else {}
-            if widget.get("model_module") == "anywidget" and "image/png" in output.data:
-                output.data[EXPLORER] = explorer_data(widget, cell.id)
-        kept = [] if "no-output" in cell.metadata.get("tags", []) else normalised(cell, root)
-        outputs[cell.id] = (cell.execution_count, kept)
-    return outputs
+    """Outputs of a run by cell key, as :func:`build_notebook` takes them."""
+    return {
+        cell.id: (cell.execution_count, [] if "no-output" in cell.metadata.get("tags", []) else normalised(cell, root))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
 
 
-def explorer_data(widget: dict, key: str) -> dict:
-    """What docs/_static/explorers.js needs of a widget: its JavaScript, its style and its state."""
-    if widget.get("buffers"):
-        raise LessonError([f"cell '{key}': the explorer keeps binary buffers, which a page cannot hold."])
-    state = {name: value for name, value in widget["state"].items() if not name.startswith("_")}
-    return {"esm": widget["state"]["_esm"], "css": widget["state"].get("_css", ""), "state": state}
+def live() -> dict:
+    """The model that lies beside the pages, for an explorer that takes the reader's own text."""
+    described, experts = build_play.described(build_play.MODEL), build_play.about(build_play.MODEL)["experts"]
+    return {"engine": "../model/engine.js", "folder": "./", "files": described, "experts": experts}
 
 
 def explorer_html(explorer: dict, picture: str) -> str:
-    """An explorer and the picture that stays where no script runs.
+    """An explorer, of :func:`helpers.explorer.page.replayed`, and the picture that stays where no script runs.
 
     All of it is data: without any "<" it cannot end its element.
     """
@@ -176,8 +165,8 @@ def show_pictures(notebook: nbformat.NotebookNode) -> None:
             if "image/png" not in output.get("data", {}):
                 continue
             picture = picture_html(output.data, alternative(notebook.cells, place, output), f"{cell.id}-{number}")
-            if EXPLORER in output.data:
-                picture = explorer_html(output.data[EXPLORER], picture)
+            if RECORDED in output.data:
+                picture = explorer_html(replayed(output.data[RECORDED]) | {"live": live()}, picture)
             output.data = nbformat.from_dict({"text/html": picture})
 
 
@@ -224,7 +213,14 @@ def card(lesson: Lesson, lang: str) -> str:
     )
 
 
-def hero(lang: str, tokens: int = 14) -> str:
+def hero(lang: str) -> str:
+    """The model in its page, inside the front page; a picture of what it does where no script runs."""
+    title = {"zh": "网页里的模型", "en": "The model in its page"}[lang]
+    frame = f'<iframe src="../play.html?embed&lang={lang}" title="{title}" loading="lazy"></iframe>'
+    return f'<div class="course-play">{frame}<noscript>{recorded_tokens(lang)}</noscript></div>'
+
+
+def recorded_tokens(lang: str, tokens: int = 14) -> str:
     """The last tokens of the recorded trace, in the colour of the heaviest expert that each took in every layer."""
     trace = RoutingTrace.load(ROOT / "assets" / "traces" / "routing-qwen3-moe-tiny.npz")
     stop = len(trace.token_ids) - 1

@@ -1,8 +1,7 @@
-/** The page's side of the model: fetches its files, starts the worker, hands messages to and fro. */
+/** The page's side of the model: starts the worker, hands messages to and fro. */
 
 import { Runner } from "./runner.js";
 
-const LOAD_STEPS = 20; // how often it is said how much is here
 const STALE = null; // what a job gives that a newer one has ended
 
 /** A sentence in TEXTS, by its name, and what fills it in. */
@@ -16,7 +15,7 @@ export class PageError extends Error {
 export class Client {
   /** files: {name: {bytes, crc32}} of the folder model/. onLoad(share): how much of them is here, 0 to 1. */
   constructor(files, onLoad) {
-    Object.assign(this, { files, onLoad, jobs: 0, waiting: new Map(), loading: null });
+    Object.assign(this, { files, onLoad, jobs: 0, waiting: new Map(), loading: null, worker: null, cache: "default" });
   }
 
   /**
@@ -46,16 +45,19 @@ export class Client {
   load() {
     this.loading ??= this.start().catch((error) => {
       this.loading = null;
+      this.cache = "reload"; // the browser may keep what was damaged
+      this.worker?.terminate();
       throw error;
     });
     return this.loading;
   }
 
   async start() {
-    const inside = document.getElementById("model"), names = Object.keys(this.files);
-    const files = inside ? JSON.parse(inside.textContent) : await this.fetchAll(names);
-    const checksums = Object.fromEntries(names.map((name) => [name, this.files[name].crc32]));
-    const load = () => this.send({ kind: "load", job: "load", files, checksums }, () => {}, true);
+    const inside = document.getElementById("model");
+    if (!inside && location.protocol === "file:") throw new PageError("from-disk");
+    const { files, cache } = this, folder = new URL("model/", location.href).href;
+    const asked = { kind: "load", job: "load", files, folder, cache, contents: inside && JSON.parse(inside.textContent) };
+    const load = () => this.send(asked, ({ share }) => this.onLoad(share), true);
     this.post = this.inWorker() ?? this.onPage();
     try {
       return await load();
@@ -71,6 +73,7 @@ export class Client {
     try {
       const source = document.getElementById("engine").textContent;
       const worker = new Worker(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+      this.worker = worker;
       worker.onmessage = ({ data }) => this.take(data);
       worker.onerror = (event) => {
         event.preventDefault();
@@ -102,32 +105,5 @@ export class Client {
     this.waiting.delete(message.job);
     if (message.kind === "error") asked.reject(new PageError(message.code, message.values));
     else asked.resolve(message);
-  }
-
-  async fetchAll(names) {
-    if (location.protocol === "file:") throw new PageError("from-disk");
-    const total = names.reduce((sum, name) => sum + this.files[name].bytes, 0);
-    const fetching = new AbortController(); // one that fails ends the others, which then say nothing more
-    let here = 0;
-    const get = async (name) => {
-      try {
-        const response = await fetch(`model/${name}`, { signal: fetching.signal });
-        if (!response.ok) throw new Error(response.status);
-        const parts = [], reader = response.body.getReader();
-        for (let part = await reader.read(); !part.done; part = await reader.read()) {
-          parts.push(part.value);
-          const before = Math.floor((LOAD_STEPS * here) / total);
-          here += part.value.length;
-          const now = Math.floor((LOAD_STEPS * here) / total);
-          if (now > before && !fetching.signal.aborted) this.onLoad(now / LOAD_STEPS);
-        }
-        return await new Blob(parts).arrayBuffer();
-      } catch {
-        fetching.abort();
-        throw new PageError("fetch-failed", { name });
-      }
-    };
-    const buffers = await Promise.all(names.map(get));
-    return Object.fromEntries(names.map((name, place) => [name, buffers[place]]));
   }
 }

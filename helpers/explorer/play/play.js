@@ -11,7 +11,7 @@ const LONGEST_TEXT = 20_000; // characters; the context is full long before
 const DIAL_WAIT_MS = 450; // until a dial that stands still is asked
 
 const data = JSON.parse(document.getElementById("data").textContent), { about, files } = data;
-const query = new URLSearchParams(location.search), state = readState(location.search, about);
+const query = new URLSearchParams(location.search), state = readState(location.search, about), isInside = query.has("embed");
 let lang = ["zh", "en"].find((known) => known === query.get("lang")) ?? (navigator.language.startsWith("zh") ? "zh" : "en");
 let touched = false, dialTimer = null, shown = {}, note = null, address = null;
 
@@ -62,11 +62,12 @@ const app = {
   async ask(kind, asked, heard) {
     try {
       tell(client.loading ? "working" : "reading");
+      const quiet = () => note?.error || tell(null); // what went wrong meanwhile stays in sight
       const done = await client.ask(kind, { text: question(state), ...asked }, (message) => {
-        tell(null);
+        quiet();
         heard(message);
       });
-      if (done) tell(null);
+      if (done) quiet();
       return done;
     } catch (error) {
       fail(error);
@@ -99,7 +100,7 @@ function showNote() {
 
 function keepAddress() {
   const now = writeState(state, lang);
-  if (now === address) return; // browsers count how often a page changes it
+  if (now === address || isInside) return; // browsers count how often a page changes it
   address = now;
   try {
     history.replaceState(null, "", now + location.hash);
@@ -137,7 +138,9 @@ function dial(name, label) {
     dialTimer = setTimeout(ask, DIAL_WAIT_MS);
   };
   said(input, () => say(label), "aria-label");
-  input.onchange = () => take(Number(input.value));
+  input.onchange = () => { // also when a field is left that Enter has asked
+    if (state.text !== null || Number(input.value) !== state[name]) take(Number(input.value));
+  };
   input.onkeydown = (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
@@ -263,7 +266,9 @@ document.body.append(
 said(document.querySelector(".question"), () => say("question"), "aria-label");
 said(document.querySelector(".presets"), () => say("presets"), "aria-label");
 document.querySelector(".presets").setAttribute("role", "group");
-document.body.classList.toggle("embed", query.has("embed"));
+document.body.classList.toggle("embed", isInside);
+if (isInside && outer) // the frame is as high as the page in it
+  new ResizeObserver(() => { frameElement.style.height = `${document.body.offsetHeight + 2}px`; }).observe(document.body);
 open(state.view);
 translate();
 drawQuestion();

@@ -2,25 +2,27 @@
  * What the page asks of the model. It runs in a worker, and where there is none on the page's own thread: it works in
  * slices of a few milliseconds, between which messages come in and the page can draw.
  *
- * Asked: load {files, checksums}, run {text}, sweep {text, experts}, cut {text}, stop, each with the number of its job.
- * Said: progress, token {tokens}, done, error {code, values}. A job ends the one before it, which then says no more.
+ * Asked: load {files, folder, cache, contents}, run {text}, sweep {text, experts}, cut {text}, stop, each with the
+ * number of its job. Said: progress, token {tokens}, done, error {code, values}. A job ends the one before it, which
+ * then says no more.
  */
 
 import { renderChat } from "../qwen/chat.js";
 import { QwenError } from "../qwen/errors.js";
 import { loadModel } from "../qwen/model.js";
-import { distribution, sample } from "../qwen/sample.js";
+import { sample } from "../qwen/sample.js";
 import { Tokenizer } from "../qwen/tokenizer.js";
 
 const LONGEST_REPLY = 300; // tokens
-const SLICE_MS = 12;
+const LOAD_STEPS = 20; // how often it is said how much is here
+const SLICE_MS = { page: 12, worker: 50 }; // until messages are let in, which takes long where many programs run
 const CANDIDATES = 3; // likeliest tokens that are shown
 const STOPPED = Symbol("a newer job has begun");
 
 export class Runner {
-  /** post(message): how it answers. */
-  constructor(post) {
-    Object.assign(this, { post, job: 0, sliceEnd: 0, wake: null, usual: null });
+  /** post(message): how it answers; slice: ms that it works at a stretch. */
+  constructor(post, slice = SLICE_MS.page) {
+    Object.assign(this, { post, slice, job: 0, sliceEnd: 0, wake: null, usual: null });
     this.channel = new MessageChannel(); // unlike a timer, which waits 4 ms
     this.channel.port1.onmessage = () => this.wake();
   }
@@ -39,19 +41,48 @@ export class Runner {
     }
   }
 
-  /** files: by name, as an ArrayBuffer or in base64; checksums: their CRC-32. */
-  load({ files, checksums }) {
-    const read = (name) => {
-      const bytes = typeof files[name] === "string" ? fromBase64(files[name]) : new Uint8Array(files[name]);
-      if (crc32(bytes) !== checksums[name])
-        throw Object.assign(new QwenError("damaged-file", `${name} is not the file that belongs to this page.`), { values: { name } });
-      return bytes;
-    };
-    const json = (name) => JSON.parse(new TextDecoder().decode(read(name)));
-    this.model = loadModel(read("model.safetensors").buffer, json("config.json"));
+  /**
+   * files: {name: {bytes, crc32}}; contents: by name in base64, or null: they are in `folder`, an address that ends in a
+   * slash. cache: as fetch takes it.
+   */
+  async load({ job, files, folder, cache, contents }) {
+    const names = Object.keys(files), fetched = contents ? {} : await this.fetchAll(job, files, folder, cache);
+    const bytes = Object.fromEntries(names.map((name) => [name, contents ? fromBase64(contents[name]) : fetched[name]]));
+    for (const name of names) if (crc32(bytes[name]) !== files[name].crc32) throw refusal("damaged-file", { name });
+    const json = (name) => JSON.parse(new TextDecoder().decode(bytes[name]));
+    this.model = loadModel(bytes["model.safetensors"].buffer, json("config.json"));
     this.tokenizer = new Tokenizer(json("tokenizer.json"));
     this.stopIds = [json("generation_config.json").eos_token_id].flat();
     return {};
+  }
+
+  async fetchAll(job, files, folder, cache) {
+    const names = Object.keys(files), total = names.reduce((sum, name) => sum + files[name].bytes, 0);
+    const fetching = new AbortController(); // one that fails ends the others, which then say nothing more
+    let here = 0;
+    const get = async (name) => {
+      try {
+        const response = await fetch(folder + name, { signal: fetching.signal, cache });
+        if (!response.ok) throw new Error(response.status);
+        const content = new Uint8Array(files[name].bytes), reader = response.body.getReader();
+        let length = 0;
+        for (let part = await reader.read(); !part.done; part = await reader.read()) {
+          if (length + part.value.length > content.length) throw refusal("damaged-file", { name });
+          content.set(part.value, length);
+          length += part.value.length;
+          const before = Math.floor((LOAD_STEPS * here) / total);
+          here += part.value.length;
+          const now = Math.floor((LOAD_STEPS * here) / total);
+          if (now > before && !fetching.signal.aborted) this.post({ kind: "progress", job, share: now / LOAD_STEPS });
+        }
+        return content.subarray(0, length);
+      } catch (error) {
+        fetching.abort();
+        throw error instanceof QwenError || error instanceof RangeError ? error : refusal("fetch-failed", { name });
+      }
+    };
+    const contents = await Promise.all(names.map(get));
+    return Object.fromEntries(names.map((name, place) => [name, contents[place]]));
   }
 
   // ------------------------------------------------------------------------------------------ the jobs
@@ -60,12 +91,13 @@ export class Runner {
   async run({ job, text }) {
     const ids = this.prompt(text), started = performance.now(), { config } = this.model;
     const picks = Array.from({ length: config.num_hidden_layers }, () => Array(config.num_experts).fill(0));
-    let routes = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0;
+    let routes = [], entropies = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0;
     const flush = () => {
       if (said.length) this.post({ kind: "token", job, tokens: said });
       said = [];
     };
-    const router = (layer, _logits, expertIds, weights) => {
+    const router = (layer, logits, expertIds, weights) => {
+      entropies.push(entropy(logits));
       routes.push(Array.from(expertIds, (expert, slot) => [expert, weights[slot]]));
       for (const expert of expertIds) picks[layer][expert]++;
     };
@@ -75,10 +107,10 @@ export class Runner {
       if (isWritten && id === special.get("<think>")) part = "thought";
       else if (isWritten && (part === "prompt" || (isClosed && !/^↵+$/.test(label)))) part = "answer"; // no blank lines
       isClosed ||= isWritten && id === special.get("</think>");
-      said.push({ label, part, routes, candidates });
-      routes = [];
+      said.push({ id, label, bytes: this.tokenizer.bytes[id], part, routes, entropies, candidates });
+      [routes, entropies] = [[], []];
       candidates = logits && this.likeliest(logits);
-      read++;
+      if (read++ === ids.length) flush(); // the first of its own
     });
     flush();
     this.usual = { text, ids, written };
@@ -103,7 +135,7 @@ export class Runner {
   async cut({ job, text }) {
     const { tokenizer, model } = this, { ids, written } = await this.usualReply(job, text);
     const end = written.indexOf(tokenizer.special.get("</think>"));
-    if (written[0] !== tokenizer.special.get("<think>") || end < 0) throw new QwenError("no-thought", "There is no thought to cut.");
+    if (written[0] !== tokenizer.special.get("<think>") || end < 0) throw refusal("no-thought");
     const [newline] = tokenizer.encode("\n"), thought = written.slice(1, end);
     const opening = [written[0], ...(thought[0] === newline ? [thought.shift()] : [])];
     if (thought.at(-1) === newline) thought.pop();
@@ -125,8 +157,7 @@ export class Runner {
 
   prompt(text) {
     const ids = this.tokenizer.encode(renderChat([{ role: "user", content: text }])), room = this.model.cache.maxLength;
-    if (ids.length >= room)
-      throw Object.assign(new QwenError("context-full", "The prompt is too long."), { values: { tokens: ids.length, room } });
+    if (ids.length >= room) throw refusal("context-full", { tokens: ids.length, room });
     return ids;
   }
 
@@ -170,7 +201,7 @@ export class Runner {
       this.channel.port2.postMessage(null);
     });
     if (this.job !== job) throw STOPPED;
-    this.sliceEnd = performance.now() + SLICE_MS;
+    this.sliceEnd = performance.now() + this.slice;
   }
 
   reply(written) {
@@ -179,13 +210,18 @@ export class Runner {
     return { thought: text(written.slice(0, Math.max(end, 0))), answer: text(written.slice(end + 1)) };
   }
 
+  /** The CANDIDATES with the highest probability, [label, probability]. */
   likeliest(logits) {
-    const probabilities = distribution(logits);
-    return Array.from({ length: CANDIDATES }, () => {
-      const best = probabilities.reduce((found, value, id) => (value > probabilities[found] ? id : found), 0), value = probabilities[best];
-      probabilities[best] = -1; // taken
-      return [this.label(best), value];
-    });
+    const best = []; // ids, the likeliest first
+    for (let id = 0; id < logits.length; id++) {
+      if (best.length === CANDIDATES && logits[id] <= logits[best.at(-1)]) continue;
+      const place = best.findIndex((other) => logits[id] > logits[other]);
+      best.splice(place < 0 ? best.length : place, 0, id);
+      best.length = Math.min(best.length, CANDIDATES);
+    }
+    let sum = 0;
+    for (let id = 0; id < logits.length; id++) sum += Math.exp(logits[id] - logits[best[0]]);
+    return best.map((id) => [this.label(id), Math.exp(logits[id] - logits[best[0]]) / sum]);
   }
 
   /** A token as it is shown: nothing invisible, and bytes that are no whole character as their numbers. */
@@ -198,6 +234,16 @@ export class Runner {
       return Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");
     }
   }
+}
+
+/** An error that the page has a sentence for. */
+const refusal = (code, values) => Object.assign(new QwenError(code, code), { values });
+
+/** Of the router's probabilities, in nats. */
+function entropy(logits) {
+  const largest = Math.max(...logits), powers = Array.from(logits, (logit) => Math.exp(logit - largest));
+  const sum = powers.reduce((total, power) => total + power, 0);
+  return powers.reduce((total, power) => total - (power > 0 ? (power / sum) * Math.log(power / sum) : 0), 0);
 }
 
 const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -215,6 +261,6 @@ function crc32(bytes) {
 
 /** Where there is no page, this is a worker. */
 if (typeof document === "undefined") {
-  const runner = new Runner((message) => self.postMessage(message));
+  const runner = new Runner((message) => self.postMessage(message), SLICE_MS.worker);
   self.onmessage = ({ data }) => runner.handle(data);
 }
