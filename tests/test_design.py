@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
 from helpers import design, figures
 from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
-from helpers.lessons import l04, l05, lA5
+from helpers.lessons import l03, l04, l05, lA5
 from helpers.routing import RoutingTrace
 from tools.site import lean
 
@@ -101,7 +102,11 @@ def drawn(trace):
     """A figure of every room and explorer."""
     draw = np.random.default_rng(0)
     experts = np.tile(np.arange(8), (4, 1))
+    weights = torch.ones(12, 12).tril().softmax(dim=-1)
     return {
+        "head": l03.head_map(weights, list("12×3=3637×4="), columns=5, rows=3),
+        "rotation": l03.rotation(),
+        "block": l03.block(),
         "map": l04.routing_map(trace),
         "load": l04.load_histograms(trace),
         "token": token_routes(trace, 13, 1),

@@ -400,7 +400,7 @@ l03.ex1.check(rms_norm)
 #
 # - 一组有 `query.shape[1] // key.shape[1]` 个查询头，头在第 1 维：`repeat_interleave(group, dim=1)`。
 # - `key.mT` 把最后两维对调。
-# - 掩码照 `four-lines` 那一格，`torch.ones_like(scores, dtype=torch.bool).triu(1)`。
+# - 掩码照 `four-lines` 那一格写，只是大小不再是 3 × 3：要跟着分数的形状走。
 #
 # </details>
 
@@ -415,7 +415,7 @@ l03.ex1.check(rms_norm)
 #
 # - A group has `query.shape[1] // key.shape[1]` query heads, and heads are dimension 1: `repeat_interleave(group, dim=1)`.
 # - `key.mT` swaps the last two dimensions.
-# - The mask is as in the cell `four-lines`: `torch.ones_like(scores, dtype=torch.bool).triu(1)`.
+# - The mask is as in the cell `four-lines`, only no longer 3 × 3: it has the shape of the scores.
 #
 # </details>
 

@@ -22,7 +22,7 @@ def head_map(weights, texts, columns, rows):
         seen = [earlier[place].item(), *weights[place, first : place + 1].tolist()]
         for column, weight in enumerate(seen):
             bottom = rows - row - 0.92
-            ax.bar(column, 0.84, 0.84, bottom=bottom, color="none", edgecolor=LIGHT["line"])
+            ax.bar(column, 0.84, 0.84, bottom=bottom, color=LIGHT["bg"], edgecolor=LIGHT["line"])
             ax.bar(column - 0.34, 0.84 * weight, 0.16, bottom=bottom, color=LIGHT["accent"])
             if weight >= SHOWN:
                 ax.text(column + 0.08, bottom + 0.42, f"{weight:.2f}", ha="center", va="center", fontsize=10)
@@ -30,6 +30,7 @@ def head_map(weights, texts, columns, rows):
              for place in range(last - rows, last)]  # fmt: skip
     ax.set_yticks([rows - row - 0.5 for row in range(rows)], names)
     ax.set_xticks(range(last - first + 1), [say("前面其他", "before"), *texts[first:last]])
+    ax.set_ylim(0, rows)
     ax.tick_params(length=0)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
@@ -40,7 +41,7 @@ def rotation():
     """One pair of a key (dotted) and a query, turned by their positions: near the start, and ten places further on."""
     import numpy as np
 
-    drawn, axes = figure(1, len(PLACES), height=2.1)
+    drawn, axes = figure(1, len(PLACES), height=2.4)
     for ax, (key_place, query_place) in zip(axes, PLACES, strict=True):
         ax.add_patch(_circle((0, 0), 1, fill=False, edgecolor=LIGHT["line"]))
         for place, name, colour, style in (
@@ -55,10 +56,10 @@ def rotation():
             ax.text(1.12 * x, 1.12 * y, label, ha="left" if x > 0 else "right", va="center")
         between = np.linspace(TURN * key_place, TURN * query_place)
         ax.plot(0.45 * np.cos(between), 0.45 * np.sin(between), color=LIGHT["ink"], linewidth=1)
-        ax.set(xlim=(-2.6, 2.6), ylim=(-1.25, 1.25), aspect="equal")
+        ax.set(xlim=(-2.6, 2.6), ylim=(-1.5, 1.5), aspect="equal")
         ax.set_axis_off()
         angle = TURN * (query_place - key_place)
-        ax.set_title(say(f"夹角 {angle:.1f} 弧度", f"{angle:.1f} radians between them"))
+        ax.set_title(say(f"夹角 {angle:.1f} 弧度", f"{angle:.1f} radians between them", "; "))
     return drawn
 
 
