@@ -76,7 +76,8 @@ def pytest_report_header() -> str:
 
 TIMEOUTS = {"large": 1800, "slow": 900}  # seconds, the slowest tier first; pyproject.toml has that of the fast one
 WITH_SERVER = {"test_client", "test_copy_me", "test_lesson_07", "test_lesson_08", "test_lesson_A1", "test_server"}
-WITH_SERVER |= {"test_workshop", "test_qwen_client", "test_qwen_batch", "test_web_handler", "test_production"}
+WITH_SERVER |= {"test_qwen_client", "test_qwen_batch", "test_web_handler", "test_production"}
+WITH_SERVER |= {"test_workshop::test_a_room_that_is_not_ready_is_red"}  # the rest of its file needs none
 JAVASCRIPT = {"test_js_units", "test_js_engine"}  # of the tests in a browser, these alone are in the fast tier
 LESSON_FILES = {"test_lesson_01": "01_environment", "test_lesson_02": "02_model_download"}  # what they look at
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
@@ -106,7 +107,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.timeout(TIMEOUTS[tier]))
         if item.get_closest_marker("network") and not tier:
             raise pytest.UsageError(f"{item.nodeid} needs a network: mark it slow or large, too")
-        if {"server", "guarded_server"} & set(item.fixturenames) and item.path.stem not in WITH_SERVER:
+        if {"server", "guarded_server"} & set(item.fixturenames) and work_unit(item.nodeid) != "server":
             raise pytest.UsageError(f"{item.nodeid} would start a second server: add its file to WITH_SERVER")
 
 
@@ -115,7 +116,7 @@ def work_unit(nodeid: str) -> str:
     what their file has in common."""
     file, _, test = nodeid.partition("::")
     name, parameters = Path(file).stem, test.partition("[")[2].removesuffix("]")
-    if name in WITH_SERVER:
+    if {name, f"{name}::{test.partition('[')[0]}"} & WITH_SERVER:
         return "server"
     if name in LESSON_FILES or name == "test_lessons" and parameters in LESSONS:
         return f"run of {LESSON_FILES.get(name, parameters)}"
