@@ -713,7 +713,7 @@ for enabled in (False, True):
     for start in range(0, len(chosen), 30):
         rows.append((enabled, chosen[start : start + 30]))
 
-figure, axes = figures.figure(len(rows), 1, height=1.4 * len(rows), sharey=True)
+figure, axes = figures.figure(len(rows), 1, height=1.9 * len(rows), sharey=True)
 for ax, (enabled, row) in zip(axes, rows, strict=True):
     probabilities = [torch.tensor(entry.logprob).exp() for entry in row]
     ax.bar(range(len(row)), probabilities, color="#77aadd")
