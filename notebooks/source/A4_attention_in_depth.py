@@ -622,7 +622,8 @@ for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
         assert built.num_parameters() == count_parameters(config)
     ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 3300))
     ax.set_xlabel(say("KV 缓存，KiB/词元，bf16", "KV cache, KiB/token, bf16"))
-figure.legend(loc="outside upper center", ncols=2)
+handles = axes[0].get_legend_handles_labels()
+figure.legend(*handles, loc="outside upper center", ncols=2)
 figure
 
 # %% [markdown] lang="zh" key="kv-read"
