@@ -10,7 +10,7 @@ from conftest import ROOT, TOY
 from IPython.core.inputtransformer2 import TransformerManager
 
 from tools.lessons import build, pages
-from tools.lessons.source import read_lesson, split_languages, without_comments
+from tools.lessons.source import WAY, lesson_names, read_lesson, split_languages, way_line, without_comments
 
 LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "source").glob("*.py"))
 
@@ -439,3 +439,15 @@ def test_both_languages_run_the_same_code(name):
         code = {cell.id: cell.source for cell in notebook.cells if cell.cell_type == "code"}
         trees.append({key: ast.dump(ast.parse(TransformerManager().transform_cell(code[key]))) for key in code})
     assert trees[0] and trees[0] == trees[1] and list(trees[0]) == list(trees[1])
+
+
+# ---------------------------------------------------------------------------------------------- the way
+
+
+def test_every_lesson_stands_somewhere_on_the_way_to_a_service():
+    for name in lesson_names(ROOT):
+        zh, en = (way_line(name, lang) for lang in ("zh", "en"))
+        assert zh.count("→") == en.count("→") == len(WAY) - 1, name
+        assert zh.count("**") == en.count("**") >= 2, name
+    assert "**层**" in way_line("03_architecture", "zh") and "**服务**" not in way_line("03_architecture", "zh")
+    assert way_line("99_toy", "zh") == ""
