@@ -113,6 +113,7 @@ import benchmarks.gpu_first_look
 """
 
 
+@pytest.mark.slow
 def test_torch_transformers_safetensors_and_numpy_are_enough_for_the_parts_in_torch():
     """As many GPU images have them: the other packages are taken away."""
     done = subprocess.run([sys.executable, "-c", BARE], cwd=ROOT, capture_output=True, text=True)

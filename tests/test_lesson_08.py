@@ -148,6 +148,7 @@ def test_what_stays_wrong_is_tried_once_and_harms_no_other(fault, error, batch):
         assert isinstance(first, error) and second == "fine" and len(server.bodies) == 2
 
 
+@pytest.mark.slow
 def test_attempts_have_an_end_and_a_timeout(batch):
     with FaultyServer(status(503)) as server:
         [result] = batch(server, ["?"], attempts=3)
@@ -159,6 +160,7 @@ def test_attempts_have_an_end_and_a_timeout(batch):
         released.set()
 
 
+@pytest.mark.slow
 def test_a_timeout_is_tried_again_once_at_most(batch):
     """A busy server would only get busier; other errors may be tried as often as attempts says."""
     released = threading.Event()
@@ -180,6 +182,7 @@ def test_a_request_has_a_limit_of_tokens_and_no_thought(batch):
         assert server.bodies[-1]["max_tokens"] == 7
 
 
+@pytest.mark.slow
 def test_a_restart_of_the_server_loses_nothing(batch):
     """After a lost connection nothing is asked until /health is well again."""
     asked_while_down = []

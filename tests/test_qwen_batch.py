@@ -113,6 +113,7 @@ def test_a_restart_of_the_server_loses_nothing(batch):
         assert server.got == ["/health"] * 4 and not asked_while_down and len(server.bodies) == 14
 
 
+@pytest.mark.slow
 def test_a_server_that_drains_is_waited_for_though_it_is_healthy(batch):
     """vLLM's /health stays 200 while it drains and answers 500 to what is new."""
     with FaultyServer(*[status(500)] * 12, echo) as server:
@@ -136,6 +137,7 @@ def test_a_server_that_stays_away_ends_the_run_and_keeps_what_was_answered(batch
         assert len(server.bodies) == 2
 
 
+@pytest.mark.slow
 def test_timeouts_are_hardly_repeated(batch):
     released = threading.Event()
     with FaultyServer(lambda handler: released.wait(60)) as server:
