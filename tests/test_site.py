@@ -36,6 +36,7 @@ FIRST = "A4_attention_in_depth"  # the lesson that the tests of reading look at
         ("[x](../en/99_toy.ipynb)", "zh", '<a href="../en/99_toy.html">x</a>'),
         ("[x](../notebooks/en/99_toy.ipynb#why)", "en", '<a href="99_toy.html#why">x</a>'),
         ("[x](workshop.zh.md)", "zh", '<a href="workshop.html">x</a>'),
+        ("[x](qwen_client.py)", "en", '<a href="../files/qwen_client.py" download>x</a>'),
         ("[a <b> `c`](../en/99_toy.ipynb)", "en", '<a href="99_toy.html">a &lt;b&gt; `c`</a>'),
         ("[x](../zh/98_gone.ipynb), [`code`](../tools/x.py)", "zh", "x, `code`"),
         ("[x](https://a.org/b.md), [y](#here)", "en", "[x](https://a.org/b.md), [y](#here)"),

@@ -45,6 +45,7 @@ from tools.site.lean import make_lean
 DOCS = ROOT / "docs"
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 ABILITIES = re.compile(r"^\|\s*(?:学完能做|You will be able to)\s*\|\s*(.+?)\s*\|", re.MULTILINE)
+FILES = {path.name for kind in ("*.py", "*.service") for path in DOCS.glob(kind)} - {"conf.py"}  # for readers to copy
 CAPTIONS = {"zh": ("课程", "附录", "更多"), "en": ("Lessons", "Appendix", "More")}
 CALLS = {  # to the model in a page, and to the first lesson
     "zh": ("打开网页里的模型", "从第一课开始"),
@@ -180,6 +181,8 @@ def site_text(text: str, lang: str, pages: set[str]) -> str:
         words, target = match.groups()
         if re.match(r"https?:|mailto:|#", target):
             return match[0]
+        if target in FILES:
+            return f'<a href="../files/{target}" download>{html.escape(words)}</a>'
         path, _, anchor = target.partition("#")
         name, suffix = PurePosixPath(path).stem, PurePosixPath(path).suffix
         name, other = name.removesuffix(".zh"), lang
@@ -346,6 +349,9 @@ def build(root: Path, names: list[str], jobs: int) -> Path:
     write_pages(root, lessons, ran, work / "pages")
     run_sphinx(work / "pages", work / "site")
     build_play.build(work / "site")
+    (work / "site" / "files").mkdir()
+    for name in sorted(FILES):
+        shutil.copy(DOCS / name, work / "site" / "files")
     shutil.rmtree(target, ignore_errors=True)
     (work / "site").rename(target)
     return target
