@@ -92,6 +92,11 @@ def stream(*deltas, finish="stop", usage=False, then=None, done=True, pause=0.0,
 ENGINE_DEAD = {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "code": 500}}
 
 
+class Listening(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # or the system turns some of many that come at once away for a second
+
+
 class FaultyServer:
     """Answers POST requests with ``replies`` in their order, the last one for ever; ``bodies`` holds what was asked.
 
@@ -154,8 +159,7 @@ class FaultyServer:
                 pass
 
         self.get_reply = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = Listening(("127.0.0.1", 0), Handler)
         self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self):

@@ -327,13 +327,14 @@ def test_many_timeouts_hardly_add_to_the_load(silent):
     """What is slow gets no faster by being asked twice as often: of 200 questions at most 1.2 requests each."""
 
     async def ask_all(server):
-        async with Client(server.base_url, "m", timeout=0.5, longest_pause=0.01) as client:
-            return await asyncio.gather(*(client.ask("?") for _ in range(200)), return_exceptions=True)
+        async with Client(server.base_url, "m", timeout=2, longest_pause=0.01) as client:
+            results = await asyncio.gather(*(client.ask("?") for _ in range(200)), return_exceptions=True)
+            return results, client.repeated
 
     with FaultyServer(silent) as server:
-        results = asyncio.run(ask_all(server))
+        results, repeated = asyncio.run(ask_all(server))
         assert {result.reason for result in results} == {"timeout"}
-        assert 200 < len(server.bodies) <= 240
+        assert 0 < repeated <= 40 and len(server.bodies) <= 240  # on a busy machine some come too late to be counted
 
 
 def test_a_stream_that_stalls_ends(silent):
