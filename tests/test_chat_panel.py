@@ -291,7 +291,7 @@ def test_both_languages_light_and_dark(scheme, lang, open_panel):
     assert page.locator(".cx .rx-title").inner_text() == LABELS[other]["title"]
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_in_a_real_jupyterlab(browser, tmp_path):
     """A kernel, a panel and a server whose model writes HTML: it stays text, and the stop button stops."""
     endless = stream(*[{"content": f"{HOSTILE} "}] * 2000, pause=0.5)  # longer than any machine needs to click

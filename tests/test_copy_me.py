@@ -110,7 +110,8 @@ def test_block_runs_with_a_server(key, code, tmp_path, guarded_server):
     run(key, code, tmp_path, variables | {"MODEL": guarded_server.model})
 
 
-@pytest.mark.parametrize(("key", "code"), OFFLINE)
+@pytest.mark.large
+@pytest.mark.parametrize(("key", "code"), [block for block in ALONE if block.id in ("05-0", "06-0")])
 def test_on_a_cpu_a_block_names_the_variables_that_it_needs(key, code, tmp_path):
     (tmp_path / "copied.py").write_text(code, encoding="utf-8")
     folder = models.find_checkpoint("qwen3-tiny")

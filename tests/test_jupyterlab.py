@@ -20,12 +20,11 @@ from helpers.capture import capture_conversation
 from helpers.explorer.routing import LABELS
 from helpers.lessons.l04.record import QUESTIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.large
 ROUTING = "04_moe_routing"
 LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "build", "my", "course.toml", "__pycache__", "*.egg-info", ".*_cache"
 )
-CASES = [name if name == ROUTING else pytest.param(name, marks=pytest.mark.large) for name in LESSONS]
 FORMULA = re.compile(r"\$[^$\n]+\$")
 
 # Pictures, links, and the characters that no installed font has: they look like one that no font can have.
@@ -148,7 +147,7 @@ def assert_shows_its_own_conversation(page, explorer, lang: str):
     assert_shows(page, wanted, 30, 1)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", LESSONS)
 def test_lesson_in_jupyterlab(name, lab, browser):
     lang = languages(name)[0]
     notebook = f"notebooks/{lang}/{name}.ipynb"
@@ -172,7 +171,7 @@ def test_lesson_in_jupyterlab(name, lab, browser):
         lab.close(page)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", LESSONS)
 def test_other_language_opened_unrun(name, lab, browser):
     lang = languages(name)[1]
     notebook = f"notebooks/{lang}/{name}.ipynb"

@@ -570,7 +570,7 @@ def assert_nothing_in_the_way(page):
     assert page.locator(".jp-Launcher").count() == page.locator(".Toastify__toast").count() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_solved_updated_and_opened_again_in_jupyterlab(tmp_path, browser):
     """`make lab`, an exercise solved and saved, a newer lesson while it is open, one more, and `make lab` again."""
     course, name = tmp_path / "course", "01_environment"

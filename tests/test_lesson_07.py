@@ -466,7 +466,7 @@ def test_a_reply_that_breaks_off_is_told_from_a_server_that_is_not_there(fault, 
         assert names.no_connection(nobody.value).startswith(f"No server at {address} (")
 
 
-@pytest.mark.slow
+@pytest.mark.large  # two servers of its own
 def test_a_template_that_never_thinks_loses_every_answer_and_the_flag_does_not(tmp_path, copied):
     """With a real server: what the lesson's table says, and which remedy it gives."""
     template = tmp_path / "never.jinja"
