@@ -331,7 +331,7 @@ def test_a_port_out_of_range_is_one_sentence(port):
         Server("qwen3-tiny", port=port)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_stop_ends_a_real_server_beside_a_pool_and_with_its_guard_killed(processes):
     ended = Server("qwen3-tiny")
     for hinder in (lambda: None, lambda: os.kill(ended._guard.pid, signal.SIGKILL)):
@@ -352,7 +352,7 @@ input()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_whatever_ends_the_kernel_ends_the_engine(processes):
     """Also where the environment asks for processes of the engine's own."""
     variables = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
@@ -368,14 +368,19 @@ def test_whatever_ends_the_kernel_ends_the_engine(processes):
 # --- start-up that fails
 
 
-@pytest.mark.slow
+FAILED = [
+    ({"max_model_len": 10**6}, "max_model_len .1000000. is greater"),
+    ({"no_such_option": 3}, "unknown option --no-such-option"),
+    ({"max_num_seqs": "many"}, "wrong value .*--max-num-seqs"),
+    ({"kv_cache_memory_bytes": 2**50}, "not enough memory"),
+]
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"no_such_option": 3}, "unknown option --no-such-option"),
-        ({"max_num_seqs": "many"}, "wrong value .*--max-num-seqs"),
-        ({"max_model_len": 10**6}, "max_model_len .1000000. is greater"),
-        ({"kv_cache_memory_bytes": 2**50}, "not enough memory"),
+        pytest.param(*case, marks=pytest.mark.large if number else pytest.mark.slow)
+        for number, case in enumerate(FAILED)
     ],
 )
 def test_a_failed_start_tells_the_reason_and_leaves_nothing(options, reason, capsys):
@@ -429,7 +434,7 @@ def kernel():
     manager.shutdown_kernel(now=True)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_kill_9_of_the_kernel_ends_the_server(kernel, processes):
     manager, client = kernel
     reply = client.execute_interactive("from helpers.server import Server\nserver = Server()\nserver.start()")
@@ -458,7 +463,7 @@ def test_an_interrupt_of_the_notebook_while_the_server_starts_ends_it(kernel, pr
     assert manager.is_alive()
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_printed_command_works_in_a_plain_shell(capsys, processes):
     """The line alone, at the root of the course, with the environment of a login."""
     line = Server().command
@@ -479,7 +484,7 @@ def test_the_printed_command_works_in_a_plain_shell(capsys, processes):
     shell.wait(PATIENCE)
 
 
-@pytest.mark.slow
+@pytest.mark.large
 def test_the_lessons_kill_ends_all_of_it():
     killed = Server()
     with pytest.raises(CourseError, match="no running engine"):

@@ -74,13 +74,13 @@ def assert_ended(folder: Path):
 
 def test_what_shares_a_start_stays_in_one_worker(tmp_path):
     """Each file; all files with a server together; each lesson's tests, wherever the others are."""
-    for name in ("hub", "models", "server", "workshop"):
+    for name in ("hub", "models", "server", "client"):
         (tmp_path / f"test_{name}.py").write_text(UNIT.format(name=name))
     assert "24 passed" in run(tmp_path, "-n", "2")
     workers = defaultdict(set)
     for line in (tmp_path / "log").read_text().splitlines():
         name, _, worker = line.split()
-        workers["server" if name in ("server", "workshop") else name].add(worker)
+        workers["server" if name in ("server", "client") else name].add(worker)
     assert [len(found) for found in workers.values()] == [1, 1, 1]
     [runs, outputs, small, other] = map(
         conftest.work_unit,
@@ -92,6 +92,9 @@ def test_what_shares_a_start_stays_in_one_worker(tmp_path):
         ],
     )
     assert runs == outputs == small != other
+    tests = ("test_a_room_that_is_not_ready_is_red", "test_another")
+    [room, door] = (conftest.work_unit(f"tests/test_workshop.py::{test}") for test in tests)
+    assert (room, door) == ("server", "test_workshop")
 
 
 @pytest.mark.parametrize(
