@@ -305,7 +305,7 @@ def test_text_is_12_pixels_at_any_width(width, trace, open_page):
     page = open_page(trace).page
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_function(
-        "[...document.querySelectorAll('svg')].every(svg => Math.abs(svg.clientWidth - svg.viewBox.baseVal.width) <= 1)"
+        "() => [...document.querySelectorAll('svg')].every(svg => Math.abs(svg.clientWidth - svg.viewBox.baseVal.width) <= 1)"
     )
     assert page.evaluate(SMALL) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
