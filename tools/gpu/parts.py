@@ -197,9 +197,9 @@ def _card_bytes() -> int:
 VLLM, GPU = ("vllm", "jupyter"), ("cuda", "vllm")
 PARTS = {
     "machine": Part(machine, 60, full_only=False),
-    "first look": Part(first_look, 300, full_only=False),
-    "lessons in torch": Part(lambda: lessons("03", "04", "A1"), 400, ("jupyter", "vllm"), full_only=False),
-    "lessons on the engine": Part(lambda: lessons("00", "05"), 300, VLLM, full_only=False),
+    "first look": Part(first_look, 600, full_only=False),
+    "lessons in torch": Part(lambda: lessons("03", "04", "A1"), 1200, ("jupyter", "vllm"), full_only=False),
+    "lessons on the engine": Part(lambda: lessons("00", "05"), 900, VLLM, full_only=False),
     "routing of vLLM": Part(vllm_routing, 200, GPU, full_only=False),
     "shape of Qwen3-0.6B": Part(lambda: shape("Qwen/Qwen3-0.6B"), 300, GPU, 6, full_only=False),
     "all lessons": Part(lessons, 1800, VLLM),
