@@ -90,6 +90,7 @@ def test_a_real_shape_is_measured(monkeypatch):
 
 
 @pytest.mark.large
+@pytest.mark.release
 def test_the_quick_check_here_says_what_it_did_not_run(monkeypatch):
     for name in ("COURSE_MODEL", "COURSE_MOE_MODEL"):
         monkeypatch.delenv(name, raising=False)

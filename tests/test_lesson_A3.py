@@ -53,6 +53,7 @@ def test_the_first_step_that_differs_is_found():
 
 
 @pytest.mark.large
+@pytest.mark.release
 def test_every_step_is_that_of_vllm():
     """20 random traces in float32, prefix caching and async scheduling off; here and there a request is preempted."""
     draw, preempted, chunks = random.Random(5), 0, 0
