@@ -23,6 +23,7 @@ from datetime import date
 from pathlib import Path
 
 from helpers import ROOT, CourseError, machine, models, sets
+from helpers.checkpoint import Checkpoint
 from helpers.files import replacing
 from tools.gpu.parts import PARTS, Part, fits
 from tools.private import without_paths
@@ -98,7 +99,7 @@ def about(full: bool) -> dict:
         "capability": f"{cuda.major}.{cuda.minor}" if cuda else None,
         "driver": here.gpus[0].driver if here.gpus else None,
         "cuda": torch.version.cuda,
-        "model": models.course_model().name,
+        "model": Checkpoint(models.course_model()).name,
         "system": f"{platform.system()} {platform.machine()}, {here.cores} cores",
         "python": platform.python_version(),
         "versions": versions,

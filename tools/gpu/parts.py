@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import GIB, ROOT, CourseError, catalogue, models
+from helpers.checkpoint import Checkpoint
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 NEW_TOKENS = 128
@@ -182,7 +183,7 @@ def real_trace() -> dict:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = qwen.load_model(folder, torch.bfloat16, "cuda" if torch.cuda.is_available() else "cpu")
     trace = routing.capture_conversation(model, tokenizer, ["37×46=?"], 512)
-    target = ROOT / "assets" / "recorded" / folder.name / "routing.npz"
+    target = ROOT / "assets" / "recorded" / Checkpoint(folder).name / "routing.npz"
     target.parent.mkdir(parents=True, exist_ok=True)
     trace.save(target)
     return {"tokens": len(trace.token_ids), "kept": str(target.relative_to(ROOT))}

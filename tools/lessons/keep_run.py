@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 
 from helpers import ROOT, CourseError, models
+from helpers.checkpoint import Checkpoint
 from tools.lessons.checks import check_notebook
 from tools.lessons.record import normalised, provenance
 from tools.lessons.source import choose_lessons, lesson_names, notebook_text, read_lesson
@@ -37,8 +38,7 @@ def keep(name: str, folder: Path, root: Path = ROOT) -> Path:
         cell.metadata.pop("execution", None)
     notebook.metadata.pop("widgets", None)
     lesson = read_lesson(root / "notebooks" / "source" / f"{name}.py")
-    owner_and_name = (folder.parent.parent if folder.parent.name == "snapshots" else folder).name
-    model = owner_and_name.split("--")[-1]  # .../Qwen--Qwen3-8B/snapshots/master
+    model = Checkpoint(folder).name
     notebook.metadata["course"]["recorded"] = {"code_hash": lesson.code_hash, "model": model, **provenance()}
     target, text = root / "assets" / "recorded" / model / f"{name}.ipynb", notebook_text(notebook)
     if problems := check_notebook(target.name, notebook, len(text.encode())):
