@@ -5,6 +5,7 @@ from itertools import product
 
 from helpers.check import Exercise
 from helpers.difference import alike
+from helpers.lessons.qk_order import hint_of
 
 # ---------------------------------------------------------------------------------------------- exercise 1
 
@@ -154,18 +155,6 @@ def attention_cases():
         tables = rope_tables(torch.arange(seq)[None], rope_frequencies(8, 1e4))  # each (batch, 1, seq, head_dim)
         cases[f"query {tuple(query.shape)}"] = query, key, value, *norms, *tables
     return cases
-
-
-def hint_of(name, steps):
-    """The hint for one of the two that went through these steps."""
-    if steps == "rn":
-        return (
-            f"{name} 先旋转、后归一化了；Qwen3 是先归一化，再旋转。",
-            f"{name} is rotated first and normed after; Qwen3 norms first, then rotates.",
-        )
-    if "n" not in steps:
-        return f"{name} 还没有归一化。", f"{name} is not normed yet."
-    return f"{name} 还没有旋转。", f"{name} is not rotated yet."
 
 
 def norms_swapped(query, key, value, q_norm, k_norm, *tables, of_query=True, of_key=True):

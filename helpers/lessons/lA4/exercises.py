@@ -5,6 +5,7 @@ from itertools import product
 
 from helpers import catalogue
 from helpers.check import Exercise
+from helpers.lessons.qk_order import hint_of
 
 CONFIGS = {size: catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "0.6B", "30B-A3B")}
 
@@ -52,18 +53,6 @@ def prepare_cases():
         tables = rope_tables(torch.arange(seq)[None], rope_frequencies(8, 1e4))  # each (batch, 1, seq, head_dim)
         cases[f"query {tuple(query.shape)}"] = query, key, *norms, *(table.transpose(1, 2) for table in tables)
     return cases
-
-
-def hint_of(name, steps):
-    """The hint for one of the two that went through these steps."""
-    if steps == "rn":
-        return (
-            f"{name} 先旋转、后归一化了；Qwen3 是先归一化，再旋转。",
-            f"{name} is rotated first and normed after; Qwen3 norms first, then rotates.",
-        )
-    if "n" not in steps:
-        return f"{name} 还没有归一化。", f"{name} is not normed yet."
-    return f"{name} 还没有旋转。", f"{name} is not rotated yet."
 
 
 def turned(query, key, *rest):
