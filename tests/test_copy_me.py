@@ -1,7 +1,6 @@
 """docs/copy-me.md: every block of it runs alone in a fresh process, with nothing but environment variables set."""
 
 import ast
-import json
 import os
 import re
 import shlex
@@ -182,22 +181,6 @@ def test_the_server_that_the_pages_start_is_the_one_that_all_blocks_ask():
         assert {options["--served-model-name"]} == names and words[0] in catalogue.CATALOGUE
         assert options["--reasoning-parser"] == "qwen3" and options["--host"] == "127.0.0.1"
         assert words[-3:] == ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
-
-
-@pytest.mark.slow
-def test_the_server_lines_are_understood_by_the_installed_vllm():
-    code = """
-import json
-import sys
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = make_arg_parser(FlexibleArgumentParser())
-for line in json.load(sys.stdin):
-    print(parser.parse_args(line).served_model_name)
-"""
-    lines = json.dumps([parameter.values[0] for parameter in serve_lines()])
-    done = subprocess.run([sys.executable, "-c", code], input=lines, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-4:] == ["['Qwen3-8B']"] * 4, done.stderr
 
 
 INSTALLED = {

@@ -5,11 +5,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 
 import openai
 import pytest
 from conftest import ROOT
+from test_serve_lines import commands
 
 from helpers import catalogue, models
 from helpers.server import Server
@@ -18,17 +18,6 @@ from tools.lessons.pages import SERVE
 PAGES = [ROOT / "docs" / name for name in ("production.md", "production.zh.md")]
 TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 UNIT = ROOT / "docs" / "vllm-qwen3.service"
-
-
-def lines(text: str) -> list[list[str]]:
-    """The words behind `vllm serve` of each command, also of one inside another."""
-    found = []
-    for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for line in block.splitlines():
-            for word in [line, *shlex.split(line, comments=True)]:
-                if word.startswith("vllm serve "):
-                    found.append(shlex.split(word.split(" 2>&1")[0])[2:])
-    return found
 
 
 def unit() -> dict[str, list[str]]:
@@ -40,13 +29,13 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
-LINES = lines(TEXT["production.md"])
-PLAIN = lines(f"```bash\n{SERVE}\n```\n")[0]
+LINES = commands(TEXT["production.md"])
+PLAIN = commands(f"```bash\n{SERVE}\n```\n")[0]
 
 
 def test_the_first_line_is_the_same_wherever_it_stands():
     """At the head of the page, in tmux, in the unit and on the pages that tests/test_copy_me.py looks at."""
-    assert LINES[0] == LINES[-1] == PLAIN and lines(TEXT["production.zh.md"]) == LINES
+    assert LINES[0] == LINES[-1] == PLAIN and commands(TEXT["production.zh.md"]) == LINES
     _, _, model, *options = shlex.split(unit()["ExecStart"][0])
     assert model.endswith("/Qwen3-8B") and options == PLAIN[1:]
 
@@ -72,27 +61,6 @@ def test_the_sizes_in_the_table_are_computed():
     sizes = gigabytes("Qwen/Qwen3-8B", "fp8"), gigabytes("Qwen/Qwen3-8B"), gigabytes("Qwen/Qwen3-30B-A3B")
     for text in TEXT.values():
         assert re.findall(r"([\d.]+) GB", text) == [f"{sizes[0]:.1f}", f"{sizes[1]:.1f}", f"{sizes[2]:.0f}"]
-
-
-@pytest.mark.slow
-def test_every_line_is_understood_by_the_installed_vllm():
-    code = """
-import json, sys
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.reasoning import ReasoningParserManager
-from vllm.tool_parsers import ToolParserManager
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = make_arg_parser(FlexibleArgumentParser())
-for line in json.load(sys.stdin):
-    arguments = parser.parse_args(line)
-    validate_parsed_serve_args(arguments)
-    if name := arguments.reasoning_parser or arguments.structured_outputs_config.reasoning_parser:
-        ReasoningParserManager.get_reasoning_parser(name)
-    ToolParserManager.get_tool_parser(arguments.tool_call_parser)
-    print(arguments.model_tag, arguments.shutdown_timeout)
-"""
-    done = subprocess.run([sys.executable, "-c", code], input=json.dumps(LINES), capture_output=True, text=True)
-    assert done.stdout.splitlines() == [f"{line[0]} 120" for line in LINES], done.stderr[-2000:]
 
 
 def options(line: list[str]) -> dict:

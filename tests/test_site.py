@@ -11,7 +11,6 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 from conftest import ROOT, TOY
-from lesson_code import NEED_VLLM
 
 from benchmarks import page as bench
 from tools.lessons.source import lesson_names, read_lesson
@@ -22,7 +21,6 @@ EXPLORER = re.compile(r"from helpers.explorer import \w*Explorer")  # the chat p
 WITH_EXPLORERS = [
     name for name in LESSONS if EXPLORER.search((ROOT / "notebooks" / "source" / f"{name}.py").read_text("utf-8"))
 ]
-NO_ENGINE = [name for name in WITH_EXPLORERS if name[:2] not in NEED_VLLM]  # run by `make test`
 FIRST = "A4_attention_in_depth"  # the lesson that the tests of reading look at
 
 
@@ -111,8 +109,8 @@ def test_a_failing_lesson_leaves_the_old_site(course, capfd):
 
 @pytest.fixture(scope="module")
 def site():
-    """The real lessons; some of those with explorers run, the others show what was recorded."""
-    assert build_site.main(NO_ENGINE or ["--recorded"]) == 0
+    """The real lessons as they were recorded: tests/test_lessons.py runs them, and toy_site runs one for the site."""
+    assert build_site.main(["--recorded"]) == 0
     return ROOT / "build" / "site"
 
 
@@ -453,7 +451,7 @@ def test_search_shows_the_sentence_found(lang, query, served, page):
 @pytest.mark.network
 @pytest.mark.parametrize("lang", ["zh", "en"])
 def test_explorers_of_the_lessons_work_without_a_kernel(lang, served, page):
-    for name in NO_ENGINE:
+    for name in WITH_EXPLORERS:
         assert_explorers_react(page, f"{served}/{lang}/{name}.html")
 
 
@@ -472,12 +470,11 @@ def assert_explorers_react(page, address):
 
 @pytest.mark.large
 @pytest.mark.network
-def test_explorers_of_the_lessons_with_an_engine_work_from_the_disk(tmp_path, page):
+def test_explorers_of_lessons_that_have_just_run_work_from_the_disk(tmp_path, page):
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    names = [name for name in WITH_EXPLORERS if name not in NO_ENGINE]
-    assert build_site.main([*names, "--root", str(tmp_path)]) == 0
+    assert build_site.main([*WITH_EXPLORERS, "--root", str(tmp_path)]) == 0
     for lang in ("zh", "en"):
-        for name in names:
+        for name in WITH_EXPLORERS:
             assert_explorers_react(page, (tmp_path / "build" / "site" / lang / f"{name}.html").as_uri())
 
 

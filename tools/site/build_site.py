@@ -309,8 +309,10 @@ def site_python() -> Path:
     python = folder / "bin" / "python"
     if not stamp.is_file() or stamp.read_text() != wanted:
         print("Sphinx: installing docs/requirements.txt into build/site-env ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(requirements)]
+        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
+        command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+        # Python compiles what Sphinx imports, a small part of all this, when it imports it
+        command += ["--no-compile", "--no-deps", "-r", str(requirements)]
         if subprocess.run(command).returncode:
             raise CourseError(
                 "网站用的 Sphinx 没有装上：检查网络或 pip 的软件源，再运行 make site。",
