@@ -385,3 +385,12 @@ def test_a_python_that_is_not_there_is_one_sentence_and_the_others_are_tried(mon
         "python3.99",
     ]
     assert said.out.count("no environment") == 2
+
+
+def test_a_kernel_that_cannot_be_written_is_one_sentence(monkeypatch, tmp_path):
+    """As on a system disk that is full."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "file"))
+    with pytest.raises(CourseError, match="df -h") as refused:
+        make_env.register_kernel(sys.executable, "--user")
+    assert "Not a directory" in refused.value.en and "\n" not in refused.value.en
