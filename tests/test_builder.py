@@ -272,6 +272,20 @@ def test_copy_me_cells_stand_alone(code, message, course, capsys):
         assert run(course) == run(course, "--check") == 0
 
 
+EXERCISE = """
+# %% key="ex1" tags=["exercise"]
+def f():
+    return ...
+
+# %% key="ex1-solution" tags=["solution"]
+def f():
+    return 1
+
+# %% key="ex1-check"
+f()
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -288,7 +302,8 @@ def test_copy_me_cells_stand_alone(code, message, course, capsys):
     ],
 )
 def test_lessons_5_to_8_call_the_libraries_themselves(code, said, course, capsys):
-    cell = f'# %% key="cell"\n{code}'
+    exercises = "".join(EXERCISE.replace("ex1", f"ex{number}") for number in (1, 2))
+    cell = f'{exercises}\n# %% key="cell"\n{code}'
     add(course, cell, "05_toy")
     if said:
         assert said in problems(course, capsys)
