@@ -75,7 +75,7 @@ def pytest_report_header() -> str:
 # ------------------------------------------------------------------------------------------------- tiers, timeouts
 
 TIMEOUTS = {"large": 1800, "slow": 900}  # seconds, the slowest tier first; pyproject.toml has that of the fast one
-WITH_SERVER = {"test_client", "test_copy_me", "test_lesson_07", "test_lesson_08", "test_lesson_A1", "test_server"}
+WITH_SERVER = {"test_client", "test_copy_me", "test_lesson_07", "test_lesson_08", "test_lesson_09", "test_server"}
 WITH_SERVER |= {"test_qwen_client", "test_qwen_batch", "test_qwen_quality", "test_web_handler", "test_production"}
 WITH_SERVER |= {"test_workshop::test_a_room_that_is_not_ready_is_red"}  # the rest of its file needs none
 JAVASCRIPT = {"test_js_units", "test_js_engine"}  # of the tests in a browser, these alone are in the fast tier

@@ -249,6 +249,14 @@ def test_numbers_of_outputs_that_vary_and_facts_that_nobody_states():
     assert unfounded(recap, "56", key="recap") == [("57", None)]
 
 
+def test_a_folded_answer_does_not_end_the_reading_of_an_output():
+    code = new_code_cell("check()", id="check", outputs=[stream("286")])
+    answer = new_markdown_cell("286 and 287", id="answer", metadata={"tags": ["solution"]})
+    page = new_notebook(cells=[code, answer, new_markdown_cell("Not 287 of them.", id="read")])
+    [problem] = page_language.unfounded_numbers(page, {})
+    assert problem.startswith("cell 'read': the text says 287, which is in no output")
+
+
 # ---------------------------------------------------------------------------------------------- what helpers say
 
 

@@ -330,7 +330,7 @@ server.stop()
 # | 下载一个真正的 Qwen3 | [第 02 课](../zh/02_model_download.ipynb) |
 # | 看懂模型里面 | [第 03 课](../zh/03_architecture.ipynb)：注意力；[第 04 课](../zh/04_moe_routing.ipynb)：专家 |
 # | 用好引擎和思考 | [第 05 课](../zh/05_offline_generation.ipynb)、[第 06 课](../zh/06_thinking.ipynb) |
-# | 开服务 | [第 07 课](../zh/07_openai_server.ipynb)、[第 08 课](../zh/08_serving_under_load.ipynb) |
+# | 开服务 | [第 07 课](../zh/07_openai_server.ipynb)、[第 08 课](../zh/08_serving_under_load.ipynb)；用在自己的题目上：[第 09 课](../zh/09_project.ipynb) |
 # | 知道小模型怎样造出来 | [附录 A1](../zh/A1_tiny_models.ipynb) |
 
 # %% [markdown] lang="en" key="serve-read"
@@ -362,5 +362,5 @@ server.stop()
 # | download a real Qwen3 | [lesson 02](../en/02_model_download.ipynb) |
 # | understand what is inside | [lesson 03](../en/03_architecture.ipynb): attention; [lesson 04](../en/04_moe_routing.ipynb): experts |
 # | use engine and thinking well | [lesson 05](../en/05_offline_generation.ipynb), [lesson 06](../en/06_thinking.ipynb) |
-# | run a service | [lesson 07](../en/07_openai_server.ipynb), [lesson 08](../en/08_serving_under_load.ipynb) |
+# | run a service | [lesson 07](../en/07_openai_server.ipynb), [lesson 08](../en/08_serving_under_load.ipynb); on questions of your own: [lesson 09](../en/09_project.ipynb) |
 # | know how the tiny models were made | [appendix A1](../en/A1_tiny_models.ipynb) |
