@@ -25,7 +25,7 @@ from tools.lessons.run import lessons_at_once
 
 pytestmark = pytest.mark.slow
 # Cells that say something where vLLM is, in lessons that need none; the second test below runs them with it.
-SILENT_WITHOUT_VLLM = {"02_model_download": {"vllm"}, "04_moe_routing": {"engines"}}
+SILENT_WITHOUT_VLLM = {"02_model_download": {"vllm"}, "A2_experts_in_depth": {"engines"}}
 
 
 # --- the lessons

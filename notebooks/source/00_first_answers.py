@@ -263,7 +263,7 @@ for layer, expert in ((3, 1), (1, 2)):
 # %% [markdown] lang="zh" key="off-read"
 # <details><summary>读结果</summary>
 #
-# 是 B。忙的那个走了，别的专家补得上；闲的那个走了，答案就错了。被选得多，不等于少不了：第 04 课把每个专家都关一遍。这只是一个小模型和一道题，说明不了真正的 Qwen3。
+# 是 B。忙的那个走了，别的专家补得上；闲的那个走了，答案就错了。被选得多，不等于少不了：附录 A2 把每个专家都关一遍。这只是一个小模型和一道题，说明不了真正的 Qwen3。
 #
 # 现在你来改：换一层，换一个专家，再运行一遍。
 #
@@ -276,7 +276,7 @@ for layer, expert in ((3, 1), (1, 2)):
 # %% [markdown] lang="en" key="off-read"
 # <details><summary>Reading</summary>
 #
-# B. Without the busy one the others step in; without the idle one the product is wrong. Often chosen does not mean needed: lesson 04 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
+# B. Without the busy one the others step in; without the idle one the product is wrong. Often chosen does not mean needed: appendix A2 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
 #
 # Now change it: take another layer and another expert, and run it again.
 #

@@ -542,7 +542,7 @@ figure
 # - 有均衡，最初的混乱之后，大家都围着 1/8 打转；第 3 层晃得最久，快到 600 步才收敛些。
 # - 损失：没有均衡的略高一点。只有一个种子，差别也小，**下不了结论**；均衡的好处首先是专家都用上了，不是损失更低。
 #
-# 均衡损失只管“多少”，不管“是谁”。哪个专家接哪类词元，数据和损失里都没有写；第 04 课看到的分工，是唯一没有人教过的东西。
+# 均衡损失只管“多少”，不管“是谁”。哪个专家接哪类词元，数据和损失里都没有写；附录 A2 看到的分工，是唯一没有人教过的东西。
 #
 # ### 练习 3 ★★☆（6 分钟，选读）：均衡损失
 #
@@ -561,7 +561,7 @@ figure
 # - With balance, after the first turmoil, all move around 1/8; layer 3 swings longest and calms down only towards step 600.
 # - The loss without balance is slightly higher. That is one seed and a small difference, so it **proves nothing**; what balance buys first is that all experts are used, not a lower loss.
 #
-# The balancing loss governs how many, not which. Nothing in data or loss says which expert should take which token; the division of labour that lesson 04 shows is the one thing here that nobody taught.
+# The balancing loss governs how many, not which. Nothing in data or loss says which expert should take which token; the division of labour that appendix A2 shows is the one thing here that nobody taught.
 #
 # ### Exercise 3 ★★☆ (6 minutes, extra): the balancing loss
 #

@@ -82,7 +82,7 @@ def vllm_routing() -> dict:
 
     from helpers import qwen, routing
     from helpers.engine import open_engine
-    from helpers.lessons.l04.vllm_routing import capture_vllm_gpu
+    from helpers.lessons.lA2.vllm_routing import capture_vllm_gpu
 
     folder = models.find_checkpoint("qwen3-moe-tiny")
     with open_engine(folder, enable_return_routed_experts=True, enable_prefix_caching=False) as llm:
