@@ -287,8 +287,8 @@ else:
 #
 # **先选一个。** 服务器带着 `--reasoning-parser qwen3`。思考在哪里？
 #
-# - A. 在 `content` 里，答案的前面
-# - B. 在单独的一个字段里
+# - A. 在单独的一个字段里
+# - B. 在 `content` 里，答案的前面
 # - C. 哪里也没有：服务器把它丢了
 
 # %% [markdown] lang="en" key="chat-text"
@@ -304,8 +304,8 @@ else:
 #
 # **Choose first.** This server runs with `--reasoning-parser qwen3`. Where is the thought?
 #
-# - A. In `content`, in front of the answer
-# - B. In a field of its own
+# - A. In a field of its own
+# - B. In `content`, in front of the answer
 # - C. Nowhere: the server drops it
 
 # %% key="chat-curl" tags=["raw", "varies"]
@@ -319,7 +319,7 @@ print(body)
 # %% [markdown] lang="zh" key="reasoning-text" facts="0.19"
 # <details><summary>读结果</summary>
 #
-# B：在 `reasoning` 里。不加这个参数，就是 A。
+# A：在 `reasoning` 里。不加这个参数，就是 B。
 #
 # </details>
 #
@@ -341,7 +341,7 @@ print(body)
 # %% [markdown] lang="en" key="reasoning-text" facts="0.19"
 # <details><summary>Reading</summary>
 #
-# B: in `reasoning`. Without the flag it would be A.
+# A: in `reasoning`. Without the flag it would be B.
 #
 # </details>
 #
@@ -868,8 +868,8 @@ for name, constraint in {
 #
 # **先选一个。** 小模型讲一个小故事，在哪些地方拿不定主意？
 #
-# - A. 几乎每个词元
-# - B. 只在几个词上
+# - A. 只在几个词上
+# - B. 几乎每个词元
 # - C. 只在结尾
 
 # %% [markdown] lang="en" key="logprobs-text"
@@ -887,8 +887,8 @@ for name, constraint in {
 #
 # **Choose first.** The tiny model tells a little story. Where does it waver?
 #
-# - A. At nearly every token
-# - B. At a few words only
+# - A. At a few words only
+# - B. At nearly every token
 # - C. At the end only
 
 # %% key="logprobs" tags=["extra"]
@@ -938,7 +938,7 @@ figure
 # %% [markdown] lang="zh" key="endpoints-text" facts="0.2 0.3 0.6"
 # <details><summary>读图</summary>
 #
-# B。横轴是生成的词元，圆点是选中的那个，短横是竞争者。小模型的训练数据在故事里留了空，每个空有四五个同样可能的词：圆点就落到 0.2 左右。英文故事里还有几处，两三种写法相争，圆点在 0.3 到 0.6 之间。其余的地方，它几乎没有选择。
+# A。横轴是生成的词元，圆点是选中的那个，短横是竞争者。小模型的训练数据在故事里留了空，每个空有四五个同样可能的词：圆点就落到 0.2 左右。英文故事里还有几处，两三种写法相争，圆点在 0.3 到 0.6 之间。其余的地方，它几乎没有选择。
 #
 # </details>
 #
@@ -951,7 +951,7 @@ figure
 # %% [markdown] lang="en" key="endpoints-text" facts="0.2 0.3 0.6"
 # <details><summary>Reading</summary>
 #
-# B. From left to right, the tokens generated; a dot is the one chosen, the dashes are its rivals. The stories in the tiny model's data have gaps, each with four or five words equally likely: there the dots drop to about 0.2. At a few other places of the English story two or three words compete, with the dot between 0.3 and 0.6. Everywhere else it has hardly any choice.
+# A. From left to right, the tokens generated; a dot is the one chosen, the dashes are its rivals. The stories in the tiny model's data have gaps, each with four or five words equally likely: there the dots drop to about 0.2. At a few other places of the English story two or three words compete, with the dot between 0.3 and 0.6. Everywhere else it has hardly any choice.
 #
 # </details>
 #
@@ -1811,6 +1811,8 @@ else:
 #
 # 自己读流的程序必须检查 `error`。`openai` 客户端会替你检查，抛出 `APIError`。服务器的进程随后自己退出，课程确保一个都不留下。
 #
+# ## 停止服务器
+#
 # 下一格停止服务器，不管它处于什么状态。之后端口空出来，请求得到的是连接错误。
 
 # %% [markdown] lang="en" key="stop-text"
@@ -1821,6 +1823,8 @@ else:
 # </details>
 #
 # A program that reads streams by itself has to look for `error`. The `openai` client does so for you and raises `APIError`. The server's processes end by themselves, and the course makes sure that none is left.
+#
+# ## Stop the server
 #
 # The next cell stops the server, whatever state it is in. Then its port is free, and a request meets a connection error.
 
