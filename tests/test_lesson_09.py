@@ -34,8 +34,15 @@ def test_the_questions_are_in_the_pages_language_and_no_tiny_model_saw_them(lang
 
 def holds(measured=ROWS, choose=lambda measured, allowed_loss: 64, **changed) -> list[str]:
     """The last column of the report."""
-    lines = l09.page("m", measured, REPORT | changed, choose).splitlines()
-    return [line.split(" | ")[2].removesuffix(" |") for line in lines[4:]]
+    rows = l09.page("<b>", measured, REPORT | changed, choose).split("<tr>")
+    assert "&lt;b&gt;" in rows[0] and len(rows) == 8
+    return [re.findall(r"<td>([^<]*)</td>", row)[2] for row in rows[2:]]
+
+
+def test_where_nobody_knows_the_pages_language_the_report_is_in_both(monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", None)
+    page = l09.page("m", ROWS, REPORT, lambda measured, allowed_loss: 64)
+    assert "丢 0 道，停了 15 秒\n0 lost, 15 s away" in page and len(l09.draw_questions(20)) == 20
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,25 @@
 """Lesson 09: its questions, the choice of a budget, and the six checks of the report."""
 
+import html
 import random
 from functools import partial
 from operator import ge, gt
 
-from helpers import figures
+from helpers import figures, language
 from helpers.check import Exercise
 from helpers.language import say
 from helpers.lessons.arithmetic import draw_problem
 
-
 # ---------------------------------------------------------------------------------------------- the questions
+PHRASES = {  # as the tiny models learned them
+    "zh": {"chain": "{} 等于多少？", "product": "{} 乘以 {} 等于多少？"},
+    "en": {"chain": "What is {}?", "product": "What is {} times {}?"},
+}
+
+
 def draw_questions(count: int) -> list[tuple[str, str]]:
     """(question in the page's language, last number of its answer): products and long sums that no tiny model saw."""
-    phrases = {
-        "chain": say("{} 等于多少？", "What is {}?"),
-        "product": say("{} 乘以 {} 等于多少？", "What is {} times {}?"),
-    }
+    phrases = PHRASES[language.LANGUAGE or "zh"]
     rng = random.Random(3)
     found: dict[str, str] = {}
     while len(found) < count:
@@ -131,7 +134,7 @@ def judge(measure):
 
 
 def page(name: str, measured, report, choose) -> str:
-    """The report as a page of Markdown; name: of the model."""
+    """The report as HTML; name: of the model."""
     found = find_faults(measured, report, choose)
     tried = next((row for row in measured if row["budget"] == report["budget"]), {"right": 0, "tokens": 0})
     budget = say("不限", "none") if report["budget"] is None else report["budget"]
@@ -143,26 +146,27 @@ def page(name: str, measured, report, choose) -> str:
         ),
         "right": (
             say("上线后和测量时一样准", "as often right in service as measured"),
-            say("{:.0%}，测量时 {:.0%}", "{:.0%}, measured {:.0%}").format(report["right"], tried["right"]),
+            say("{0:.0%}，测量时 {1:.0%}", "{0:.0%}, measured {1:.0%}").format(report["right"], tried["right"]),
         ),
         "tokens": (
             say("预算传到了服务器：每个答案的词元数", "the budget reached the server: tokens an answer"),
-            say("{:.0f}，测量时 {:.0f}", "{:.0f}, measured {:.0f}").format(report["tokens"], tried["tokens"]),
+            say("{0:.0f}，测量时 {1:.0f}", "{0:.0f}, measured {1:.0f}").format(report["tokens"], tried["tokens"]),
         ),
         "lost": (
             say("引擎被杀，没有一道题丢掉", "no question lost when the engine was killed"),
-            say("丢 {} 道，停了 {:.0f} 秒", "{} lost, {:.0f} s away").format(report["lost"], report["away"]),
+            say("丢 {0} 道，停了 {1:.0f} 秒", "{0} lost, {1:.0f} s away").format(report["lost"], report["away"]),
         ),
         "left": (
             say("停下之后，端口上没有应答", "nothing answers once it is stopped"),
             say("有", "an answer") if report["left"] else say("没有", "none"),
         ),
     }
-    head = say("| 检查 | 结果 | 通过 |", "| Check | Found | Holds |")
-    lines = [f"| {what} | {value} | {say('否', 'no') if found[key] else say('是', 'yes')} |"
-             for key, (what, value) in rows.items()]  # fmt: skip
-    title = say(f"**{name}：项目报告**", f"**{name}: project report**")
-    return "\n".join([title, "", head, "|---|---|---|", *lines])
+    yes, no = say("是", "yes"), say("否", "no")
+    table = [(say("检查", "check"), say("结果", "found"), say("通过", "holds"))]
+    table += [(what, str(value), no if found[key] else yes) for key, (what, value) in rows.items()]
+    title = html.escape(say(f"{name}：项目报告", f"{name}: project report"))
+    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table)
+    return f"<h3>{title}</h3><table>{lines}</table>"
 
 
 def draw(name: str, measured, report):

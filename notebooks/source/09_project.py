@@ -312,7 +312,7 @@ print(f"{len(answers)} / {len(questions)}", reasons)
 
 # %% key="report" tags=["varies"]
 import openai
-from IPython.display import Markdown
+from IPython.display import HTML
 
 server.stop()
 try:
@@ -322,7 +322,7 @@ except openai.APIConnectionError:
     report["left"] = False
 await client.close()
 l09.capstone.check(lambda: (measured, report, choose_budget))
-Markdown(l09.page(server.model, measured, report, choose_budget))
+HTML(l09.page(server.model, measured, report, choose_budget))
 
 # %% [markdown] lang="zh" key="figure-text"
 # 下图把同一件事画出来：圆点是量过的预算，星是客户端用过的那一个。
@@ -340,7 +340,7 @@ l09.draw(server.model, measured, report)
 #
 # </details>
 #
-# **现在你来改。** 把 `questions` 换成你自己的二十道题，重新启动内核，从头再跑一遍。有真正的 Qwen3，就先设 `COURSE_MODEL`，代码不用改。报告要存成文件，写 `Path("report.md").write_text(...)`，括号里是 `l09.page` 那一行的结果。
+# **现在你来改。** 把 `questions` 换成你自己的二十道题，重新启动内核，从头再跑一遍。有真正的 Qwen3，就先设 `COURSE_MODEL`，代码不用改。报告要存成文件，写 `Path("report.html").write_text(...)`，括号里放 `l09.page(...)`。
 #
 # ## 小结
 #
@@ -385,7 +385,7 @@ l09.draw(server.model, measured, report)
 #
 # </details>
 #
-# **Now change it.** Put twenty questions of your own into `questions`, restart the kernel and run it all again. With a real Qwen3 at hand, set `COURSE_MODEL` first; the code stays the same. To keep the report as a file, write `Path("report.md").write_text(...)` with what the line of `l09.page` gives.
+# **Now change it.** Put twenty questions of your own into `questions`, restart the kernel and run it all again. With a real Qwen3 at hand, set `COURSE_MODEL` first; the code stays the same. To keep the report as a file, write `Path("report.html").write_text(...)` with the `l09.page(...)` in it.
 #
 # ## Recap
 #
