@@ -104,24 +104,37 @@ def over_tokens(tokens, routing_weights, expert_ids, experts):
     return output
 
 
+def every_token(tokens, routing_weights, expert_ids, experts):
+    output = 0 * tokens
+    for expert in range(len(experts)):
+        output += experts[expert](tokens) * (routing_weights * (expert_ids == expert)).sum(-1, keepdim=True)
+    return output
+
+
+def first_only(tokens, routing_weights, expert_ids, experts):
+    """What comes of a return within the loop."""
+    return run_experts(tokens, routing_weights, expert_ids, experts[:1])
+
+
 def count_calls(solution, tokens, routing_weights, expert_ids, experts):
-    """The output, and how often experts were called."""
+    """The output, how often experts were called, and whether they got no more rows than there are choices."""
     calls = []
 
     def counted(expert):
         def call(rows):
-            calls.append(expert)
+            calls.append(len(rows) if rows.dim() > 1 else 1)
             return expert(rows)
 
         return call
 
     output = solution(tokens, routing_weights, expert_ids, [counted(expert) for expert in experts])
-    return {"output": output, "calls": len(calls)}
+    return {"output": output, "calls": len(calls), "gathered": sum(calls) <= expert_ids.numel()}
 
 
 def same_output(given, wanted):
-    """With at most one call each, or with more than that, however many."""
-    return alike(given["output"], wanted["output"]) and (given["calls"] > EXPERTS) == (wanted["calls"] > EXPERTS)
+    """With at most one call each, or with more than that, however many; and both with the tokens gathered or not."""
+    effort = [(answer["calls"] > EXPERTS, answer["gathered"]) for answer in (given, wanted)]
+    return alike(given["output"], wanted["output"]) and effort[0] == effort[1]
 
 
 def expert_cases():
@@ -155,6 +168,12 @@ ex2 = Exercise(
         (over_tokens, "结果对了，可是专家被调用了 {given[calls]} 次：一个专家一次就够，把它的词元一起交给它。",
          "the result is right, but the experts were called {given[calls]} times: once each is enough, with all its "
          "tokens together."),
+        (every_token, "结果对了，可是每个专家都算了全部词元：先用 torch.where 挑出选了它的。",
+         "the result is right, but every expert ran on all tokens: gather those that chose it, with torch.where."),
+        (first_only, "只算了第一个专家：return 是不是写在了循环里面？",
+         "only the first expert was run: does the return stand within the loop?"),
+        (lambda *case: 0 * case[0], "输出还是全零：index_add 不改动 output，末尾要有下划线：index_add_。",
+         "the output is still zeros: index_add leaves it as it is, it takes the underscore at the end: index_add_."),
         (lambda *case: run_experts(*case, output=case[0]), *FROM_ZEROS),
         (lambda *case: run_experts(*case, output=case[0].clone()), *FROM_ZEROS),
         (partial(run_experts, rows=lambda expert, rows, weights: expert(rows)), "还没有乘路由权重。",

@@ -76,7 +76,7 @@ def three_steps(router_logits, top_k):
     axes[1].sharey(axes[2])
     panels = (
         (say("分数", "scores"), scores),
-        (say("softmax", "softmax", " "), probabilities),
+        (say("概率", "probability"), probabilities),
         (say("权重", "weights"), weights),
     )
     for ax, (title, values) in zip(axes, panels, strict=True):
