@@ -228,7 +228,7 @@ function render({ model, el }) {
     element("style", { textContent: COMMON_CSS + SCHEDULE_CSS }),
     element("div", { className: "rx-row rx-head" },
       element("div", {}, said(element("div", { className: "rx-title" }), () => label("title")),
-        said(element("div", { className: "rx-muted" }), () => label("summary", { ...data.about, requests: requests.length, steps: count,
+        said(element("div", { className: "rx-muted" }), () => label(data.about.vllm ? "summary" : "summaryPlanned", { ...data.about, requests: requests.length, steps: count,
           blocks: settings.num_blocks - 1, size: settings.block_size }))),
       languages),
     element("div", { className: "rx-row" },

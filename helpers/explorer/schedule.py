@@ -16,6 +16,7 @@ LABELS = {
     "zh": {
         "title": "调度器，一步一步看",
         "summary": "{model} · vLLM {vllm} · {requests} 个请求，{steps} 步，{blocks} 个块，每块 {size} 个词元",
+        "summaryPlanned": "{model} · {requests} 个请求，{steps} 步，{blocks} 个块，每块 {size} 个词元",
         "step": "步",
         "now": "第 {step} 步 / {last}",
         "play": "▶ 播放",
@@ -100,6 +101,7 @@ LABELS = {
     "en": {
         "title": "The scheduler, step by step",
         "summary": "{model} · vLLM {vllm} · {requests} requests, {steps} steps, {blocks} blocks of {size} tokens",
+        "summaryPlanned": "{model} · {requests} requests, {steps} steps, {blocks} blocks of {size} tokens",
         "step": "step",
         "now": "step {step} / {last}",
         "play": "▶ play",
@@ -195,7 +197,7 @@ class ScheduleExplorer(page.Explorer):
     def __init__(self, trace: ScheduleTrace, step=0, request=0):
         self.trace = trace
         trace.at(step)  # an index that is out of range says so here
-        about = {key: trace.provenance.get(key, "?") for key in ("model", "vllm", "dtype")}
+        about = {"model": "?", "dtype": "?"} | trace.provenance
         super().__init__(
             data={
                 "labels": LABELS,
@@ -244,7 +246,8 @@ def captions(trace: ScheduleTrace) -> dict[str, list[str]]:
                 "with a real Qwen3.",
             )
         )
-    pairs.append((f"记录自：{model}，{dtype}，vLLM {vllm}。", f"Recorded from: {model}, {dtype}, vLLM {vllm}."))
+    if "vllm" in trace.provenance:  # else it was planned, not recorded
+        pairs.append((f"记录自：{model}，{dtype}，vLLM {vllm}。", f"Recorded from: {model}, {dtype}, vLLM {vllm}."))
     zh, en = zip(*pairs, strict=True)
     return {"zh": list(zh), "en": list(en)}
 
