@@ -306,7 +306,9 @@ def _draw_rows(ax, trace: ScheduleTrace, rows: int, step: int) -> None:
     ax.set_yticklabels([f"r{request}" for request in range(rows)])
     ax.set(xlabel=say(f"步（竖线：第 {step} 步）", f"step (line: step {step})"))
     of = "" if rows == len(trace.requests) else say(f"，共 {len(trace.requests)} 个", f" of {len(trace.requests)}")
-    ax.set_title(say(f"{rows} 个请求{of}，{len(trace)} 步", f"{rows} requests{of}, {len(trace)} steps"))
+    planned = "" if "vllm" in trace.provenance else trace.provenance.get("model", "")  # by whom, if it is no recording
+    zh, en = (f"{planned}：", f"{planned}: ") if planned else ("", "")
+    ax.set_title(say(f"{zh}{rows} 个请求{of}，{len(trace)} 步", f"{en}{rows} requests{of}, {len(trace)} steps"))
     ax.tick_params(axis="y", length=0)
     ax.figure.legend(*ax.get_legend_handles_labels(), ncols=5, loc="outside lower left", frameon=False, fontsize=9)
 

@@ -420,8 +420,8 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 # **先选一个。** vLLM 用了 40 步，它要几步？
 #
 # - A. 约 45 步
-# - B. 约 60 步
-# - C. 80 步以上
+# - B. 约 55 步
+# - C. 约 70 步
 
 # %% [markdown] lang="en" key="batch-text"
 # <details><summary>Reading</summary>
@@ -449,8 +449,8 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 # **Choose first.** vLLM takes 40 steps. How many does this one take?
 #
 # - A. About 45
-# - B. About 60
-# - C. More than 80
+# - B. About 55
+# - C. About 70
 
 
 # %% key="batch"
@@ -476,7 +476,7 @@ lA3.beside(batch_at_a_time, trace)
 # %% [markdown] lang="zh" key="ex3-text"
 # <details><summary>读图</summary>
 #
-# C，86 步。第 2 步就不同了：r3 到了，位子还空着一个，vLLM 马上让它开始，一批一批来的却要它等到前三个都写完。上面一张图里，位子空着、有人在等的步随处可见。
+# C，70 步：第一批里 r0 最长，40 步；第二批里 r3 最长，30 步。上面一张是它的，下面一张是 vLLM 的。第 2 步就不同了：r3 到了，位子还空着一个，vLLM 马上让它开始，一批一批来的却要它等到前三个都写完。
 #
 # </details>
 #
@@ -495,7 +495,7 @@ lA3.beside(batch_at_a_time, trace)
 # %% [markdown] lang="en" key="ex3-text"
 # <details><summary>Reading</summary>
 #
-# C: 86. Step 2 differs already: r3 has come, a seat is free, and vLLM lets it start at once, while batch after batch it has to wait until the first three are done. The upper figure is full of steps with a free seat and somebody waiting.
+# C: 70. The longest of the first batch, r0, takes 40 steps, and that of the second, r3, 30. The upper figure is its own, the lower one vLLM's. Step 2 differs already: r3 has come, a seat is free, and vLLM lets it start at once, while batch after batch it has to wait until the first three are done.
 #
 # </details>
 #
@@ -678,7 +678,7 @@ ScheduleExplorer(tight, step=85, request=3)
 # %% [markdown] lang="zh" key="ex4-text"
 # <details><summary>读图</summary>
 #
-# B。打印的是：步、各请求的词元数、谁被抢占、谁恢复。r3 在第 140 步恢复，把提示词和写过的词元一起当作一段长提示词再读一遍，先读 46 个，是那一步剩下的预算。重算要花时间，所以缓存太小的引擎会变慢，却不会出错。
+# B。打印的是：步、各请求的词元数、谁被抢占、谁恢复。r3 在第 140 步恢复，把提示词和写过的词元一起当作一段长提示词再读一遍，先读 46 个，是那一步剩下的预算；第 146 步它又被请走一次。重算要花时间，所以缓存太小的引擎会变慢，却不会出错。
 #
 # </details>
 #
@@ -695,7 +695,7 @@ ScheduleExplorer(tight, step=85, request=3)
 # %% [markdown] lang="en" key="ex4-text"
 # <details><summary>Reading</summary>
 #
-# B. Printed are the step, the tokens of each request, who is preempted and who resumes. r3 resumes at step 140: its prompt and what it has written are read again like one long prompt, 46 tokens first, which is what that step's budget has left. Computing again takes time, so an engine with too small a cache gets slower, but never wrong.
+# B. Printed are the step, the tokens of each request, who is preempted and who resumes. r3 resumes at step 140: its prompt and what it has written are read again like one long prompt, 46 tokens first, which is what that step's budget has left; at step 146 it is sent away once more. Computing again takes time, so an engine with too small a cache gets slower, but never wrong.
 #
 # </details>
 #

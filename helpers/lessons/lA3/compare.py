@@ -38,12 +38,12 @@ def beside(schedule: Callable, trace: ScheduleTrace) -> None:
     if place is None and not mine.fault:
         print(say(f"{len(theirs)} 步，步步和 vLLM 相同。", f"{len(theirs)} steps, each of them vLLM's."))
         return
-    faulty = mine.fault and place in (None, len(mine.steps))
-    zh, en = mine.fault if mine.fault and faulty else step_in_words(mine.steps, theirs, place)
+    zh, en = step_in_words(mine.steps, theirs, place)
+    if mine.fault and place in (None, len(mine.steps)):
+        zh, en = mine.fault
     print(say(zh, en[0].upper() + en[1:]))
-    for name, shown in ((say("你的：", "Yours:"), mine.trace), ("vLLM:", trace)):
+    for shown in (mine.trace, trace):
         if shown and len(shown):
-            print(name)
             last = len(shown) - 1
             display(ScheduleExplorer(shown, step=last if place is None else min(place, last)))
 
@@ -72,7 +72,7 @@ def reserved(trace: ScheduleTrace, longest: int):
     ax.step(steps, blocks, where="mid", color=LIGHT["first"], label=say("领到的块", "blocks given out"))
     ax.fill_between(steps, used, step="mid", color=LIGHT["third"], alpha=0.5, label=say("装着词元", "tokens held"))
     ax.axhline(total, color=LIGHT["muted"], linestyle="--", linewidth=1.2)
-    ax.text(len(trace) - 1, total * 1.03, say(f"缓存一共 {total}", f"the cache has {total}"), ha="right", va="bottom")
+    ax.text(0, total * 1.03, say(f"缓存一共 {total}", f"the cache has {total}"), va="bottom")
     ax.set(
         xlabel=say("步", "step"),
         ylabel=say("缓存里的位置", "positions of the cache"),

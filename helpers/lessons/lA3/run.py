@@ -59,7 +59,7 @@ def run(schedule: Callable, settings: Settings, entries: Sequence[Entry]) -> Run
                 return None
             desk.take(step)
             if len(desk.steps) > most:
-                raise Fault("一直排不完。", "it does not come to an end.")
+                raise Fault("一直排不完。", "it never comes to an end.")
     except Fault as fault:
         zh, en = fault.hint
         number = len(desk.steps)
@@ -109,11 +109,6 @@ class _Desk:
             raise Fault("没有返回字典：缺了 return？", "no dictionary comes back: is a return missing?")
         if not isinstance(step, dict) or not all(isinstance(request, Request) for request in step):
             raise Fault("要返回字典：请求 → 词元数。", "return a dictionary: request -> tokens.")
-        if not step:
-            raise Fault(
-                f"一个词元也没有排，可是还有请求没写完：{_names(self.waiting + self.running)}。",
-                f"nothing is scheduled, and {_names(self.waiting + self.running)} are not done.",
-            )
         for request, tokens in step.items():
             if type(tokens) is not int or tokens < 1:
                 raise Fault(
@@ -138,6 +133,20 @@ class _Desk:
                     f"{request} 在 waiting 和 running 里一共出现 {number} 次：应该正好一次。",
                     f"{request} is {number} times in waiting and running together: it should be once.",
                 )
+        for request in self.waiting:
+            if request.blocks or request.computed:
+                raise Fault(
+                    f"{request} 在等，却还占着 {len(request.blocks)} 块，computed 是 {request.computed}："
+                    "离开的请求先 pool.release，再让 computed 归 0。",
+                    f"{request} waits, has {len(request.blocks)} blocks, and computed is {request.computed}: whoever "
+                    "leaves gives all blocks back with pool.release, and computed goes to 0.",
+                )
+        for request, blocks in self.before.items():
+            if request.computed and request.blocks[: len(blocks)] != blocks:
+                raise Fault(
+                    f"{request} 还在运行，它的块却还了或者换了：里面的键和值就丢了。",
+                    f"{request} runs on, and its blocks were given back or exchanged: what was in them is lost.",
+                )
         if len(self.running) > self.settings.max_num_seqs:
             raise Fault(
                 f"{len(self.running)} 个请求在运行，max_num_seqs 是 {self.settings.max_num_seqs}。",
@@ -151,6 +160,11 @@ class _Desk:
             )
 
     def _check_tokens(self, step: dict[Request, int]) -> None:
+        if not step:
+            raise Fault(
+                f"一个词元也没有排，可是还有请求没写完：{_names(self.waiting + self.running)}。",
+                f"nothing is scheduled, and {_names(self.waiting + self.running)} are not done.",
+            )
         budget, total = self.settings.max_num_batched_tokens, sum(step.values())
         if total > budget:
             raise Fault(
@@ -167,9 +181,9 @@ class _Desk:
             if request.computed + tokens > room:
                 raise Fault(
                     f"{request} 的缓存要放 {request.computed + tokens} 个词元，它的块只放得下 {room} 个："
-                    "pool.grow 要的是总数，被抢占的请求要从 0 算起。",
+                    "pool.grow 要的是总数；它返回 False，就是块不够。",
                     f"the cache of {request} is to hold {request.computed + tokens} tokens, its blocks have room for "
-                    f"{room}: pool.grow wants the total, and whoever was preempted begins at 0.",
+                    f"{room}: pool.grow wants the total; where it returns False, there were too few.",
                 )
 
     def _note(self, tokens: dict[int, int]) -> None:
@@ -207,4 +221,4 @@ class _Desk:
 
 
 def _names(requests: Sequence[Request]) -> str:
-    return " ".join(str(request) for request in requests)
+    return " ".join(str(request) for request in sorted(requests, key=lambda request: request.number))
