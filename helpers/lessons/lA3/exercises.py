@@ -40,14 +40,14 @@ def step_in_words(ours: list[Planned], theirs: list[Planned], place: int | None)
     if place is None:
         return "每一步都和 vLLM 相同。", "every step is vLLM's."
     zh, en = zip(*(_of_step(steps, place) for steps in (theirs, ours)), strict=True)
-    return f"第 {place} 步不同：vLLM {zh[0]}，你的 {zh[1]}。", f"step {place} differs: vLLM {en[0]}, yours {en[1]}."
+    return f"第 {place} 步不同：vLLM {zh[0]}；你的{zh[1]}。", f"step {place} differs: vLLM {en[0]}, yours {en[1]}."
 
 
 def _of_step(steps: list[Planned], place: int) -> tuple[str, str]:
     if place >= len(steps):
         return "已经全部做完", "is done by then"
     tokens = ", ".join(f"r{request}: {number}" for request, number in sorted(steps[place].tokens.items()))
-    return f"算 {{{tokens}}}，占 {steps[place].used} 块", f"computes {{{tokens}}} in {steps[place].used} blocks"
+    return f"算了 {{{tokens}}}，占 {steps[place].used} 块", f"computes {{{tokens}}} in {steps[place].used} blocks"
 
 
 def entries(*rows: tuple[int, int, int]) -> list[Request]:
