@@ -266,15 +266,19 @@ MARKS = {  # condition -> height of its box, colour
 def steps_and_blocks(trace: ScheduleTrace, step=0):
     """Above, when each request waited, read its prompt, wrote and was preempted; below, the block pool in ``step``.
 
-    Of many requests and blocks the first ones are drawn, and the titles say of how many.
+    Of many requests the first ones are drawn, of many blocks those from the first on that is ever used; the titles say
+    of how many.
     """
     rows, now = min(len(trace.requests), ROWS), trace.at(step)
-    blocks = min(trace.settings.num_blocks - 1, CELLS * LINES)
-    lines = -(-blocks // CELLS)
+    pool = range(1, trace.settings.num_blocks)
+    if len(pool) > CELLS * LINES:
+        used = [block for change in trace.changes for blocks in change.blocks.values() for block in blocks] or [1]
+        pool = range(min(used), max(used) + 1)[: CELLS * LINES]
+    lines = -(-len(pool) // CELLS)
     heights = [0.9 + 0.2 * rows, 0.5 + 0.32 * lines]
     drawn, (above, below) = figure(2, 1, height=sum(heights), height_ratios=heights)
     _draw_rows(above, trace, rows, step)
-    _draw_pool(below, trace, now, blocks, lines)
+    _draw_pool(below, trace, now, pool, lines)
     return drawn
 
 
@@ -324,7 +328,7 @@ def _joined(cells: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return joined
 
 
-def _draw_pool(ax, trace: ScheduleTrace, now: Step, blocks: int, lines: int) -> None:
+def _draw_pool(ax, trace: ScheduleTrace, now: Step, pool: range, lines: int) -> None:
     from matplotlib.patches import Rectangle
 
     few, shared = len(trace.requests) <= COLOURED, now.shared
@@ -334,8 +338,8 @@ def _draw_pool(ax, trace: ScheduleTrace, now: Step, blocks: int, lines: int) -> 
     for request, table in now.tables.items():
         held = now.computed[request] + now.tokens.get(request, 0)
         filled |= {block: min(1, max(0, held / size - place)) for place, block in enumerate(table)}
-    for block in range(1, blocks + 1):
-        x, y = (block - 1) % CELLS, (block - 1) // CELLS
+    for place, block in enumerate(pool):
+        x, y = place % CELLS, place // CELLS
         colour = None
         if block in holder:
             colour = EXPERTS[-1] if block in shared else EXPERTS[holder[block]] if few else LIGHT["first"]
