@@ -63,7 +63,7 @@ ROOMY = {
     "max_num_seqs=2": (Settings(32, 20, 2, 64), entries((0, 10, 3), (0, 12, 8), (0, 9, 4), (1, 7, 2))),
     "max_num_batched_tokens=20": (Settings(16, 30, 4, 20), entries((0, 5, 6), (1, 50, 2), (1, 8, 3), (1, 6, 4))),
     "num_blocks=7": (Settings(16, 7, 4, 40), entries((0, 30, 3), (0, 70, 4), (0, 10, 3), (2, 20, 2))),
-    "block_size=8": (Settings(8, 30, 3, 24), entries((0, 20, 9), (2, 17, 3), (2, 30, 3), (3, 3, 12))),
+    "block_size=8": (Settings(8, 30, 3, 24), entries((0, 20, 9), (0, 17, 3), (2, 30, 3), (3, 3, 12))),
 }
 TIGHT = {
     "num_blocks=5": (Settings(4, 5, 4, 20), entries((0, 7, 6), (0, 7, 6))),
@@ -97,6 +97,9 @@ ex3 = Scheduling(
         (partial(wrong.plan, all_blocks=True),
          "只领这一步要用的块：pool.grow(request, computed + tokens)，不要一次领全。",
          "take the blocks of this step only, pool.grow(request, computed + tokens), not all at once."),
+        (partial(wrong.plan, all_known=True),
+         "没读完的提示词，也只领这一步要用的块：pool.grow 要的总数是 computed + tokens，不是 known。",
+         "a prompt under way takes the blocks of this step only: pool.grow wants computed + tokens, not known."),
         (partial(wrong.plan, ahead=1), "块领早了：pool.grow 要的总数是 computed + tokens，不用再加 1。",
          "the block comes too early: pool.grow wants computed + tokens, without 1 more."),
         (partial(wrong.plan, skips=True), "有人插队了：waiting[0] 放不下，后面的也要等（先来先服务）。",

@@ -10,7 +10,7 @@ def plan(waiting, running, pool, settings, *, newcomers_first=False, victim=None
     """newcomers_first: before those that run. victim: how to preempt, see ``_make_room``.
     how: see ``_go_on`` and ``_let_in``."""
     step: Step = {}
-    inside = {key: how[key] for key in how if key in ("ahead", "one_token", "whole")}
+    inside = {key: how[key] for key in how if key in ("ahead", "one_token", "whole", "all_known")}
     outside = {key: how[key] for key in how if key not in inside or key == "ahead"}
     before = len(running)
     if newcomers_first:
@@ -26,16 +26,20 @@ def _budget(step: Step, settings: Settings) -> int:
     return settings.max_num_batched_tokens - sum(step.values())
 
 
-def _go_on(step, waiting, running, pool, settings, victim, count, ahead=0, one_token=False, whole=False):
+def _go_on(
+    step, waiting, running, pool, settings, victim, count, ahead=0, one_token=False, whole=False, all_known=False
+):
     """ahead: tokens for which a block is taken too early. one_token: the rest of a prompt comes token by token. whole:
-    only if all of it fits the budget."""
+    only if all of it fits the budget. all_known: blocks for all of it at once."""
     preempted = False
     for request in running[:count]:
         left = request.known - request.computed
         tokens = min(left, 1 if one_token else left if whole else _budget(step, settings))
         if request not in running or not 0 < tokens <= _budget(step, settings):
             continue
-        while request in running and not pool.grow(request, request.computed + tokens + ahead):
+        while request in running and not pool.grow(
+            request, max(request.computed + tokens, all_known and request.known) + ahead
+        ):
             if not victim:
                 break
             preempted = True
