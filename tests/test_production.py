@@ -5,6 +5,8 @@ import re
 import shlex
 import shutil
 import subprocess
+import urllib.request
+from urllib.parse import urlsplit
 
 import openai
 import pytest
@@ -147,3 +149,38 @@ def test_the_five_metrics_are_those_of_the_server(server):
     names = re.findall(r"^\| `vllm:(\w+)`", table, re.MULTILINE)
     found = server.metrics()
     assert len(names) == 5 and [name for name in names if {name, f"{name}_count"} & found.keys()] == names
+
+
+@pytest.mark.slow
+def test_the_requests_beyond_chat_get_the_replies_that_the_page_shows(server):
+    """Each line of the section's first block, sent to the tiny model, has all fields of its line in the second."""
+    section = TEXT["production.md"].partition("## Beyond chat")[2]
+    requests, replies = (block.splitlines() for block in re.findall(r"```(?:bash|text)\n(.*?)\n```", section, re.S)[:2])
+
+    def shape(value):
+        """Names of fields and kinds of values; of a list what stands in it. Ids and texts differ from run to run."""
+        if isinstance(value, dict):
+            return {name: value[name] if name in FIXED else shape(value[name]) for name in value}
+        return [shape(item) for item in value] if isinstance(value, list) else type(value).__name__
+
+    def within(part, whole):
+        if isinstance(part, dict):
+            return all(name in whole and within(part[name], whole[name]) for name in part)
+        if isinstance(part, list):
+            return len(part) == len(whole) and all(map(within, part, whole))
+        return part == whole
+
+    assert len(requests) == len(replies) == 3
+    for request, shown in zip(requests, replies, strict=True):
+        words = shlex.split(request)
+        path, body = urlsplit(words[2]).path, json.loads(words[-1]) | {"model": server.model}
+        if path.startswith("/v1"):
+            body["temperature"] = 0
+        address = server.base_url.removesuffix("/v1") + path
+        asked = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=120) as answer:
+            got = json.load(answer)
+        assert within(shape(json.loads(shown)), shape(got)), (path, got)
+
+
+FIXED = {"type", "status", "stop_reason", "count", "input_tokens"}

@@ -283,7 +283,7 @@ for layer, expert in ((3, 1), (1, 2)):
 # %% [markdown] lang="zh" key="off-read"
 # <details><summary>读结果</summary>
 #
-# B。忙的那个关掉了，别的专家补得上；闲的那个关掉了，答案就错了。常被选中，不等于离不开：第 04 课把每个专家都关一遍。这只是一个小模型和一道题，说明不了真正的 Qwen3。
+# B。忙的那个关掉了，别的专家补得上；闲的那个关掉了，答案就错了。常被选中，不等于离不开：附录 A2 把每个专家都关一遍。这只是一个小模型和一道题，说明不了真正的 Qwen3。
 #
 # 现在你来改：换一层，换一个专家，再运行一遍。
 #
@@ -298,7 +298,7 @@ for layer, expert in ((3, 1), (1, 2)):
 # %% [markdown] lang="en" key="off-read"
 # <details><summary>Reading</summary>
 #
-# B. Without the busy one the others step in; without the idle one the product is wrong. Often chosen does not mean needed: lesson 04 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
+# B. Without the busy one the others step in; without the idle one the product is wrong. Often chosen does not mean needed: appendix A2 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
 #
 # Now change it: take another layer and another expert, and run it again.
 #
@@ -354,7 +354,7 @@ server.stop()
 # | 下载一个真正的 Qwen3 | [第 02 课](../zh/02_model_download.ipynb) |
 # | 看懂模型里面 | [第 03 课](../zh/03_architecture.ipynb)：注意力；[第 04 课](../zh/04_moe_routing.ipynb)：专家 |
 # | 用好引擎和思考 | [第 05 课](../zh/05_offline_generation.ipynb)、[第 06 课](../zh/06_thinking.ipynb) |
-# | 开服务 | [第 07 课](../zh/07_openai_server.ipynb)、[第 08 课](../zh/08_serving_under_load.ipynb) |
+# | 开服务 | [第 07 课](../zh/07_openai_server.ipynb)、[第 08 课](../zh/08_serving_under_load.ipynb)；用在自己的题目上：[第 09 课](../zh/09_project.ipynb) |
 # | 知道小模型怎样造出来 | [附录 A1](../zh/A1_tiny_models.ipynb) |
 
 # %% [markdown] lang="en" key="serve-read"
@@ -386,5 +386,5 @@ server.stop()
 # | download a real Qwen3 | [lesson 02](../en/02_model_download.ipynb) |
 # | understand what is inside | [lesson 03](../en/03_architecture.ipynb): attention; [lesson 04](../en/04_moe_routing.ipynb): experts |
 # | use engine and thinking well | [lesson 05](../en/05_offline_generation.ipynb), [lesson 06](../en/06_thinking.ipynb) |
-# | run a service | [lesson 07](../en/07_openai_server.ipynb), [lesson 08](../en/08_serving_under_load.ipynb) |
+# | run a service | [lesson 07](../en/07_openai_server.ipynb), [lesson 08](../en/08_serving_under_load.ipynb); on questions of your own: [lesson 09](../en/09_project.ipynb) |
 # | know how the tiny models were made | [appendix A1](../en/A1_tiny_models.ipynb) |
