@@ -300,6 +300,7 @@ for tokens in (max(1, middle // 2), middle + 3):
 #
 # </details>
 
+
 # %% key="ex1" tags=["exercise"]
 def split_ids(token_ids, think, end):
     return ...
@@ -773,6 +774,7 @@ figure
 # The bar is `share * accuracy[None]`. Keep the budgets that clear it (`None` is none of them), then take the smallest.
 #
 # </details>
+
 
 # %% key="ex2" tags=["exercise"]
 def choose_budget(accuracy, share):
