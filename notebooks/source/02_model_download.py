@@ -327,6 +327,7 @@ for name in (
 #
 # </details>
 
+
 # %% key="ex1" tags=["exercise"]
 def count_parameters(path):
     return ...
@@ -401,6 +402,7 @@ if models.is_bundled(chosen):
 # - A. Nothing
 # - B. Half a `model.safetensors`
 # - C. Half a file, under another name
+
 
 # %% key="pausing-hub"
 class PausingHandler(hub.Handler):
@@ -602,6 +604,7 @@ assert fetched == ["model.safetensors"]
 #
 # </details>
 
+
 # %% key="ex2" tags=["exercise"]
 def is_whole(path):
     return ...
@@ -639,6 +642,7 @@ l02.ex2.check(is_whole)
 # ### Exercise 3 ★★☆ (8 minutes, extra): which shards are missing?
 #
 # A model in shards has a `model.safetensors.index.json`, and its `weight_map` says in which file each tensor is. Complete the function: `folder` is the model's folder; return the names of the weight files that are missing, as a sorted list. Without that index, the file to expect is `model.safetensors`.
+
 
 # %% key="ex3" tags=["exercise", "extra"]
 def missing_shards(folder):
