@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 读懂模板的每一种情形；把思考和答案分开，包括没想完的；用硬开关、软开关和思考预算控制思考；量出思考换来多少正确率、花掉多少词元；说出什么时候不该思考；把多轮对话做对 |
 # | 先修 | 第 05 课 |
-# | 时间 | 主线 50 分钟，画图的代码不用细读；标着“选读”的小节再加 20 分钟，跳过不影响后面 |
+# | 时间 | 主线 60 分钟，画图的代码不用细读；标着“选读”的小节再加 20 分钟，跳过不影响后面 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
 # | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
@@ -17,7 +17,7 @@
 # |---|---|
 # | You will be able to | read every case of the template; separate thinking from the answer, unfinished thoughts included; control thinking with the hard switch, the soft switch and a budget; measure what it buys in accuracy and costs in tokens; say when not to think; get several turns right |
 # | Prerequisites | lesson 05 |
-# | Time | 50 minutes for the main path, where the code that draws need not be read; 20 more for the sections marked "extra", which can be skipped |
+# | Time | 60 minutes for the main path, where the code that draws need not be read; 20 more for the sections marked "extra", which can be skipped |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
 # | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB GPU) |
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
@@ -42,7 +42,7 @@ print(models.describe(folder), "| thinking:", require_thinking(folder))
 #
 # `open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`。这样引擎就认得 `<think>` 和 `</think>`，后面的思考预算要用。
 #
-# 2507 版的 Qwen3 不同。Instruct 从不思考，本课不适用，上一格见到它就停。Thinking 关不掉思考：模板已经写好 `<think>`，输出里只有 `</think>`。Qwen3 之后的模型，模板又不同，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
+# **选读。** 2507 版的 Qwen3 不同。Instruct 从不思考，本课不适用，上一格见到它就停。Thinking 关不掉思考：模板已经写好 `<think>`，输出里只有 `</think>`。Qwen3 之后的模型，模板又不同，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 
 # %% [markdown] lang="en" key="open-text" facts="2507"
 # The same Qwen3 can think first or answer at once. Which one, is decided by the prompt alone; the weights are the same. There are two switches:
@@ -52,7 +52,7 @@ print(models.describe(folder), "| thinking:", require_thinking(folder))
 #
 # For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`. The engine then knows `<think>` and `</think>`; the thinking budget below needs it.
 #
-# The 2507 releases of Qwen3 differ. Instruct never thinks; this lesson is not for it, and the cell above stops at it. Thinking cannot be switched off: its template has already written `<think>`, and the output holds only `</think>`. Models after Qwen3 have other templates, see [appendix A5](../en/A5_after_qwen3.ipynb).
+# **Extra.** The 2507 releases of Qwen3 differ. Instruct never thinks; this lesson is not for it, and the cell above stops at it. Thinking cannot be switched off: its template has already written `<think>`, and the output holds only `</think>`. Models after Qwen3 have other templates, see [appendix A5](../en/A5_after_qwen3.ipynb).
 
 # %% key="open"
 llm = open_engine()
@@ -156,15 +156,13 @@ assert render(plain) == render(with_thought)
 # - **软开关**只是用户消息里的几个字，模板原样抄下。模型在训练中学会了照办，模板并不认得它。
 # - **关着思考聊了几轮**，旧的轮次里没有空思考块，和当时的提示词对不上，所以前缀缓存（prefix caching）从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。
 #
-# <details><summary>写程序时还要知道</summary>
+# **选读。** 写程序时还要知道：
 #
 # - 最后一条来自 assistant 时，模板会替它补上空思考块；消息里另外带着思考，就写那份思考。
 # - 直接调用 `apply_chat_template` 时，键名是 `reasoning_content`，写成 `reasoning` 没有反应。`llm.chat` 收的键名是 `reasoning`，由 vLLM 换成模板认得的名字。
 # - vLLM 0.32 的服务器两个键名都收，`reasoning_content` 是旧名；`/tokenize` 会丢掉旧名。
 #
-# </details>
-#
-# **选读。** 模型调用工具时，一次思考会跨好几条消息。
+# 模型调用工具时，一次思考会跨好几条消息。
 #
 # **先选一个。** 工具的结果回来之后，之前的思考还在提示词里吗？模型还在答同一个问题。
 #
@@ -184,15 +182,13 @@ assert render(plain) == render(with_thought)
 # - The **soft switch** is a few characters in the user's message, copied as they are. The model learned in training to obey them; the template does not know them.
 # - **After some turns with thinking off**, old turns have no empty think block, unlike the prompts of their time, so prefix caching breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)).
 #
-# <details><summary>To know when you write a program</summary>
+# **Extra.** To know when you write a program:
 #
 # - If the last message is the assistant's, the template adds an empty think block to it, or the thought that came with the message.
 # - When you call `apply_chat_template` yourself, the key is `reasoning_content`, and `reasoning` does nothing. `llm.chat` takes the key `reasoning`, and vLLM hands it to the template under the name that it knows.
 # - The server of vLLM 0.32 takes either key, `reasoning_content` being the old one; `/tokenize` drops the old one.
 #
-# </details>
-#
-# **Extra.** When the model calls tools, one thought spans several messages.
+# When the model calls tools, one thought spans several messages.
 #
 # **Choose first.** Once the tool's result is back, is the earlier thought still in the prompt? The model is still at the same question.
 #
@@ -360,7 +356,7 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
 #
 # A。硬开关一关，就再没有思考，`/think` 也叫不回来：空思考块已经写在提示词里，模型当作想完了。
 #
-# 用软开关关掉时，模型自己写一个**空的**思考块，所以程序照样要拆。一条消息里有两个软开关，小模型没有学过，这两行不能当真；Qwen3 在多轮对话里[听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。
+# 用软开关关掉时，模型自己写一个**空的**思考块，所以程序照样要拆。一条消息里有两个软开关，小模型没有学过；Qwen3 在多轮对话里[听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。
 #
 # </details>
 #
@@ -369,7 +365,7 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
 # 有的教程还在用户消息的末尾写 `<think>`（最后两行），想替模型开头。那里是用户的话，不是模型的话：
 #
 # - 小模型写出的思考块缺了开头的标签。万一在 `</think>` 之前被截断，程序就分不清那是思考还是答案。
-# - 关着思考时，它不起作用。
+# - 关着思考时不起作用。
 #
 # 想替模型开头，要写在 assistant 的位置上。
 #
@@ -388,7 +384,7 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
 #
 # A. With the hard switch off there is no thought, and `/think` does not bring it back: the empty think block already stands in the prompt, and the model takes its thought for finished.
 #
-# Switched off softly, the model writes an **empty** think block itself, so a program still has to split. Two soft switches in one message are something the tiny model never learned, so do not read much into those two lines; over several turns Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B).
+# Switched off softly, the model writes an **empty** think block itself, so a program still has to split. Two soft switches in one message are something the tiny model never learned; over several turns Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B).
 #
 # </details>
 #
@@ -426,11 +422,7 @@ for budget in (0, 8, 16, 32, 64, None):
 #
 # </details>
 #
-# 用预算要注意：
-#
-# - 输出里没有 `<think>`，预算就不起作用。
-# - 引擎没有 `reasoning_parser`，vLLM 会拒绝这个参数。
-# - vLLM 0.19（驱动 570 到 579 用的那一代）还要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。
+# 输出里没有 `<think>`，预算就不起作用。引擎没有 `reasoning_parser`，vLLM 会拒绝它。vLLM 0.19（驱动 570 到 579 用的那一代）还要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。
 #
 # **选读。** 引擎不支持预算时，[Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节分两次生成。第一次的 `max_tokens` 等于预算；没想完，就在后面补一句英文和 `</think>`，再生成第二次。
 #
@@ -446,11 +438,7 @@ for budget in (0, 8, 16, 32, 64, None):
 #
 # </details>
 #
-# What to mind with a budget:
-#
-# - Where no `<think>` appears in the output, it has no effect.
-# - Without a `reasoning_parser` vLLM refuses the argument.
-# - vLLM 0.19, the generation for drivers 570 to 579, also wants a `reasoning_config` that names the two tags; `open_engine` adds it.
+# Where no `<think>` appears in the output, a budget has no effect. Without a `reasoning_parser` vLLM refuses it. vLLM 0.19, the generation for drivers 570 to 579, also wants a `reasoning_config` that names the two tags; `open_engine` adds it.
 #
 # **Extra.** For engines without a budget, section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) generates twice. The first pass has `max_tokens` as the budget; if the thought is unfinished, an English sentence and `</think>` are added, and a second pass goes on from there.
 #
@@ -568,9 +556,9 @@ if count < 30:
     )
 
 # %% [markdown] lang="zh" key="experiment-text" facts="0.05"
-# 判分只看 `</think>` 之后的最后一个数。方括号里是正确率的 95% **置信区间**（confidence interval，[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：只考了这么几道题，真正的正确率在这个范围里都不奇怪。所以小小的差别，很可能只是运气。
+# 判分只看 `</think>` 之后的最后一个数。方括号里是正确率的 95% **置信区间**（confidence interval，[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：只考了这么几道题，真正的正确率在这个范围里都不奇怪。小小的差别，很可能只是运气。
 #
-# 两种做法答的是同一批题，可以**逐题配对**，比得更准：
+# 两种做法答的是同一批题，可以**逐题配对**：
 #
 # - 两种都对、都错的题，分不出高下，不看。
 # - 数一数只有甲对的题有几道，只有乙对的有几道。两种一样好，这两个数就该差不多，像抛硬币一样。
@@ -581,7 +569,7 @@ if count < 30:
 # %% [markdown] lang="en" key="experiment-text" facts="0.05"
 # What counts is the last number behind `</think>`. In brackets stands the 95% **confidence interval** of the accuracy ([Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)): after so few problems, a true accuracy anywhere in that range would be no surprise. So a small difference may well be luck.
 #
-# Two ways that answered the same problems can be **paired**, problem by problem, which tells more:
+# Two ways that answered the same problems can be **paired**, problem by problem:
 #
 # - Problems that both got right or both got wrong decide nothing; leave them out.
 # - Count those that only the first way got right, and only the second. If the ways are equally good, the two numbers should be close, as with a coin.
@@ -717,7 +705,7 @@ figure
 # - 本来就做得好的 MATH-500 多 10.0 分，知识题多 8.0 分，听从格式要求只多 2.0 分。
 # - 长文检索反而**更差**，少 4.7 分。报告说“略有下降”，猜测是思考干扰了检索。测这一项时，用 YaRN 把上下文放大到 4 倍，思考限在 8,192 个词元以内。
 #
-# 报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。8B 是从大模型蒸馏来的，报告没有画它的曲线。
+# **选读。** 报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。8B 是从大模型蒸馏来的，报告没有画它的曲线。
 #
 # ### 练习 2 ★★☆（8 分钟）：选一个预算
 #
@@ -761,7 +749,7 @@ figure
 # - MATH-500, where the model was good already, gains 10.0, knowledge 8.0, following a required form only 2.0.
 # - Retrieval in long texts gets **worse**, by 4.7 points. The report calls that slightly degraded and supposes that thoughts interfere with retrieval. For this test YaRN stretched the context by 4, and thoughts were capped at 8,192 tokens.
 #
-# Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand. 8B was distilled from larger ones, and the report draws no curve for it.
+# **Extra.** Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand. 8B was distilled from larger ones, and the report draws no curve for it.
 #
 # ### Exercise 2 ★★☆ (8 minutes): choose a budget
 #
