@@ -6,7 +6,7 @@ Today a lesson's exercises are in its room, ``helpers/lessons/l03.py``, and its 
 import importlib
 import re
 
-MOVED = {"03_2": "A4_1", "03_3": "A4_2", "A1_4": "09_1"}  # to another lesson
+MOVED = {"03_2": "A4_1", "03_3": "A4_2", "08_1": "08_4", "A1_4": "09_1"}  # to another lesson or number
 
 
 def __getattr__(name: str):
