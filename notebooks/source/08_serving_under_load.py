@@ -72,8 +72,8 @@ most = min(64, server.concurrency_limit)
 # **先选一个。** 提示词约有 80 个词元。首个词元的时间是词元间隔的多少倍？
 #
 # - A. 不到 1 倍
-# - B. 几倍
-# - C. 约 80 倍，一个一个地读
+# - B. 大于 1，远小于 80
+# - C. 约 80 倍
 
 # %% [markdown] lang="en" key="one-text"
 # ## One request waits twice
@@ -85,8 +85,8 @@ most = min(64, server.concurrency_limit)
 # **Choose first.** The prompt has about 80 tokens. How many times the inter-token latency is the time to first token?
 #
 # - A. Less than 1
-# - B. A few times
-# - C. About 80 times: it reads one after the other
+# - B. More than 1, and far less than 80
+# - C. About 80
 
 # %% key="one" tags=["varies"]
 fixed = {"model": server.model, "max_tokens": 64, "temperature": 0.6}
@@ -263,7 +263,7 @@ for concurrency in (1, min(8, most)):
 curves = {}
 for level in (1, 2, 4, 8, 16, 32, 64):
     if level <= most:
-        curve = curves[level] = await measure(level, max(4, 2 * level))
+        curve = curves[level] = await measure(level, max(8, 2 * level))
         done, seconds = curve["tokens/s"] / fixed["max_tokens"], curve["whole"]
         print(f"{level:2} | {curve['tokens/s']:5.0f} tokens/s", end=" | ")
         print(f"{done:4.1f} × {seconds:5.2f} s = {done * seconds:4.1f}")
@@ -272,9 +272,9 @@ l08.draw_curves(curves, server)
 # %% [markdown] lang="zh" key="watch-text"
 # <details><summary>读图</summary>
 #
-# B。多出来的 32 个在排队，首个词元的时间猛涨；在算的还是 32 个，词元间隔不再涨。吞吐量先涨后平，变平的地方叫**拐点**（knee）。过了它，每秒完成的请求不再增加；按利特尔法则，并发加一倍，人人多等一倍。
+# B。多出来的 32 个在排队，首个词元的时间猛涨；在算的还是 32 个，词元间隔不再涨。吞吐量先涨后平，变平的地方叫**拐点**（knee）。过了它，每秒完成的请求不再增加；按利特尔法则，并发加一倍，等待也加一倍。收尾时路上的少，乘积就略小于并发。
 #
-# 服务就是在曲线上选一点：先定下用户最多等多久，再取守得住的最大并发；按时答完的那部分吞吐量叫 goodput。现在你来改：`max_num_seqs` 改成 8，从头再跑，拐点在哪里？
+# 怎么选并发：先定下用户最多等多久，再取守得住的最大并发；按时答完的那部分吞吐量叫 goodput。现在你来改：`max_num_seqs` 改成 8，从头再跑，拐点在哪里？
 #
 # </details>
 #
@@ -290,9 +290,9 @@ l08.draw_curves(curves, server)
 # %% [markdown] lang="en" key="watch-text"
 # <details><summary>Reading</summary>
 #
-# B. The 32 that are too many queue, so the time to first token shoots up; still 32 are computed, so the inter-token latency grows no further. Throughput rises and then flattens; where it does is the **knee**. Beyond it no more requests are done per second, so by Little's law twice the concurrency is twice the wait for everyone.
+# B. The 32 that are too many queue, so the time to first token shoots up; still 32 are computed, so the inter-token latency grows no further. Throughput rises and then flattens; where it does is the **knee**. Beyond it no more requests are done per second, so by Little's law twice the concurrency is twice the wait. As the last ones finish, fewer are under way, which makes the product a little less than the concurrency.
 #
-# Serving means to choose a point on this curve: settle how long your users may wait, then take the highest concurrency that keeps to it; the throughput of those answered in time is called goodput. Now change it: set `max_num_seqs` to 8 and run all of it again; where is the knee?
+# How to choose: settle how long your users may wait, then take the highest concurrency that keeps to it; the throughput of those answered in time is called goodput. Now change it: set `max_num_seqs` to 8 and run all of it again; where is the knee?
 #
 # </details>
 #
@@ -379,7 +379,7 @@ if not server.attached:
 #
 # - A. 0 个，都去排队
 # - B. 32 个
-# - C. 96 个，全部拒绝
+# - C. 96 个
 
 # %% [markdown] lang="en" key="pressure-text"
 # <details><summary>Reading</summary>
@@ -396,7 +396,7 @@ if not server.attached:
 #
 # - A. 0, they all queue
 # - B. 32
-# - C. 96, all of them
+# - C. 96
 
 
 # %% key="pressure" tags=["raw", "varies"]
@@ -412,7 +412,7 @@ if "max_num_queued_reqs" in options and not server.attached:
     await crowd(client.with_options(max_retries=5))
     # zh: Semaphore：有一个被拒绝就会出错
     # en: with a Semaphore: a single refusal would be an error
-    result = await measure(64, 96)
+    print(f"Semaphore(64): {(await measure(64, 96))['tokens/s']:.0f} tokens/s")
 
 # %% [markdown] lang="zh" key="ex2-text"
 # <details><summary>读结果</summary>
@@ -465,7 +465,7 @@ l08.ex2.check(worth_a_retry)
 # %% [markdown] lang="zh" key="prefix-text"
 # ## 前缀缓存：同一段开头（选读）
 #
-# 许多请求往往以同一段系统提示词开头，下面是一张乘法表。它的键和值算过一次就留着，后来的请求直接用；`--enable-prompt-tokens-details` 让回答说出用了多少。单位是块：GPU 上默认 16 个词元，CPU 上 128 个，开头相同的**整块**才算命中。
+# 许多请求往往以同一段话开头，例如系统提示词；下面是一张乘法表。它的键和值算过一次就留着，后来的请求直接用；`--enable-prompt-tokens-details` 让回答说出用了多少。单位是块：GPU 上默认 16 个词元，CPU 上 128 个，开头相同的**整块**才算命中。
 #
 # **先选一个。** 表在前、问题在后，三个请求依次能用上缓存吗？反过来，问题在前呢？
 #
@@ -475,7 +475,7 @@ l08.ex2.check(worth_a_retry)
 # %% [markdown] lang="en" key="prefix-text"
 # ## Prefix caching: one beginning for all (extra)
 #
-# Many requests begin with the same system prompt, here a multiplication table. Its keys and values are computed once and kept, and later requests use them; with `--enable-prompt-tokens-details` a reply tells how much it used. The unit is a block, 16 tokens by default on a GPU and 128 on a CPU, and only **whole blocks** that are equal from the start count as a hit.
+# Many requests begin with the same text, such as a system prompt; here it is a multiplication table. Its keys and values are computed once and kept, and later requests use them; with `--enable-prompt-tokens-details` a reply tells how much it used. The unit is a block, 16 tokens by default on a GPU and 128 on a CPU, and only **whole blocks** that are equal from the start count as a hit.
 #
 # **Choose first.** With the table in front of the question, which of three requests find something in the cache? And with the question in front?
 #
@@ -522,7 +522,7 @@ if server.is_bundled and not server.attached:
 #
 # ## 和 `vllm bench serve` 对一对（选读）
 #
-# 自己写的尺子要和公认的尺子比一比。`vllm bench serve` 用随机词元作提示词，这里让它和 `measure` 一样：提示词约 80 个词元，输出 64 个，同时 16 个；两边各跑一次。
+# 自己写的尺子要和公认的尺子比一比。`vllm bench serve` 用随机词元作提示词，这里让它和 `measure` 一样：提示词约 80 个词元，输出 64 个，同时 16 个。`measure` 前后各跑一次，`bench` 在中间跑一次。
 
 # %% [markdown] lang="en" key="bench-text"
 # <details><summary>Reading</summary>
@@ -533,7 +533,7 @@ if server.is_bundled and not server.attached:
 #
 # ## Beside `vllm bench serve` (extra)
 #
-# A home-made ruler should be held against the one that everyone uses. `vllm bench serve` takes random tokens for prompts; here it is told to do what `measure` does: about 80 tokens of prompt and 64 of output, 16 at once. Each runs once.
+# A home-made ruler should be held against the one that everyone uses. `vllm bench serve` takes random tokens for prompts; here it is told to do what `measure` does: about 80 tokens of prompt and 64 of output, 16 at once. `measure` runs once before and once after, `bench` once in between.
 
 # %% key="bench" tags=["extra", "varies"]
 import json
@@ -559,23 +559,24 @@ def bench():
 
 
 if not server.attached:
-    ours = await measure(16, 64)
+    before = await measure(16, 64)
     # zh: 在另一个线程里等，事件循环不被挡住
     # en: waits in another thread, so that the event loop goes on
     theirs = await asyncio.to_thread(bench)
     assert theirs["completed"] == 64
-    print(f"measure {ours['tokens/s']:.0f} tokens/s")
+    after = await measure(16, 64)
+    print(f"measure {before['tokens/s']:.0f}, {after['tokens/s']:.0f} tokens/s")
     print(f"bench   {theirs['output_throughput']:.0f} tokens/s")
 
 # %% [markdown] lang="zh" key="copy-text"
-# 各跑一次，差一两成不说明什么：同一把尺子自己量两次也会差这么多。`benchmarks/serving.py` 用相同的提示词，两边轮流跑，每边跑得更久，再比一次。
+# `measure` 自己两次相差多少，就是这台机器此刻的误差：比它小的差距不算数。只跑这么几次，说不了谁快；`benchmarks/serving.py` 用相同的提示词，两边轮流跑，每边跑得更久，再比一次。
 #
 # ## 可以直接拿走的代码（选读）
 #
 # 一批问题并发地问，答案一到就写进 JSONL 文件。按一次 Ctrl-C 就停，什么都不丢，再运行一次就接着问；服务器重启时，它守着 `/health` 等服务器回来。错误按上面的规则重试、间隔加倍并带一点随机，只有超时最多再试一次。答案按原来的顺序返回；实在不行的那几个，返回的是异常本身，别的答案不受影响，退出码不是 0。
 
 # %% [markdown] lang="en" key="copy-text"
-# After one run each, a gap of a tenth or two means nothing: either ruler differs from itself as much. `benchmarks/serving.py` compares them with the same prompts, taking turns, in longer runs.
+# How far the two runs of `measure` differ is the error of this machine at this moment: a gap smaller than that means nothing. So few runs do not tell which is faster; `benchmarks/serving.py` compares the two with the same prompts, taking turns, in longer runs.
 #
 # ## Code to take away (extra)
 #
@@ -806,10 +807,10 @@ if __name__ == "__main__" and "get_ipython" not in globals():
     sys.exit(f"{missing} without an answer: run it again" if missing else 0)
 
 # %% [markdown] lang="zh" key="batch-text"
-# 在笔记本里，上一格只定义函数，地址来自环境变量；这样用：
+# 在笔记本里，上一格只定义函数；把它的三个设置换成上面的服务器，就能用：
 
 # %% [markdown] lang="en" key="batch-text"
-# In a notebook the last cell only defines its functions, and its address comes from the environment; use them like this:
+# In a notebook the last cell only defines its functions; give its three settings the server above, and use them:
 
 # %% key="batch" tags=["extra", "varies"]
 BASE_URL, API_KEY, MODEL = server.base_url, server.api_key, server.model

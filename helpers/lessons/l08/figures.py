@@ -34,7 +34,9 @@ def draw_limit(bound, fitting):
     ax.axvline(fitting, color=LIGHT["strong"], linewidth=1)
     full = say(f"KV 缓存满：{fitting} ", f"KV cache full: {fitting} ")
     ax.text(fitting, 0, full, ha="right", va="bottom", fontsize=9)
-    title = say("吞吐量，tokens/s：算出的上限，不是测量", "throughput, tokens/s: a COMPUTED limit, not measured")
+    title = say(
+        "Qwen3-8B，24 GB，tokens/s：算出的上限，不是测量", "Qwen3-8B, 24 GB, tokens/s: a COMPUTED limit, not measured"
+    )
     _over_requests(ax, title)
     return figure
 
@@ -52,14 +54,15 @@ def draw_queue(samples, most):
     """
     moments, metrics = [moment for moment, _ in samples], [values for _, values in samples]
     figure, axes = figures.figure(1, 2, height=2.6)
-    for name, style in (("running", "-"), ("waiting", "--")):
-        axes[0].step(moments, [values[f"num_requests_{name}"] for values in metrics], style, where="post", label=name)
+    for name, style, colour in (("running", "-", "first"), ("waiting", "--", "second")):
+        counts = [values[f"num_requests_{name}"] for values in metrics]
+        axes[0].step(moments, counts, style, where="post", label=name, color=LIGHT[colour])
     axes[0].axhline(most, color=LIGHT["strong"], linewidth=0.8)
     scope = metrics[0].scope
     axes[0].set(title=say(f"请求数（{scope}）；横线：--max-num-seqs", f"requests ({scope}); line: --max-num-seqs"))
     axes[0].legend()
     usage = [100 * values.get("kv_cache_usage_perc", math.nan) for values in metrics]
-    axes[1].step(moments, usage, where="post", color=LIGHT["second"])
+    axes[1].step(moments, usage, where="post", color=LIGHT["third"])
     axes[1].set(title=say("KV 缓存占用，%", "KV cache in use, %"), ylim=0)
     for ax in axes:
         ax.set(xlabel=say("秒", "seconds"))
