@@ -144,12 +144,14 @@ with schedule.record(llm) as tight:
     long_answers = serve(long, prompts[:4])
 close_engine()
 print(trace, tight, sep="\n")
+chunks = [step.tokens[4] for step in trace.replay() if 4 in step.tokens]
+print("r4:", chunks)
 ScheduleExplorer(trace, step=12, request=4)
 
 # %% [markdown] lang="zh" key="rules"
 # <details><summary>读图</summary>
 #
-# C。一行是一个请求，横着是步。第 12 步 r1 刚走，r4 就开始了：48 个词元的预算，另外三个各要 1 个，剩下 45 个给它；45、45、45、45、11，五步读完，r0、r2、r3 一步也没有停。这叫**分段预填充**（chunked prefill）。
+# C。一行是一个请求，横着是步。第 12 步 r1 刚走，r4 就开始了：48 个词元的预算，另外三个各要 1 个，剩下 45 个给它；打印的最后一行是它每一步的词元数：45、45、45、45、11，五步读完，以后一步写一个。r0、r2、r3 一步也没有停。这叫**分段预填充**（chunked prefill）。
 #
 # </details>
 #
@@ -183,7 +185,7 @@ ScheduleExplorer(trace, step=12, request=4)
 # %% [markdown] lang="en" key="rules"
 # <details><summary>Reading</summary>
 #
-# C. A row is a request, steps go from left to right. At step 12 r1 has just left, and r4 starts: of the budget of 48 the other three take 1 each, and 45 are left for it. In five steps, 45, 45, 45, 45 and 11, it is read, and r0, r2 and r3 never stop. This is **chunked prefill**.
+# C. A row is a request, steps go from left to right. At step 12 r1 has just left, and r4 starts: of the budget of 48 the other three take 1 each, and 45 are left for it. The last line printed has its tokens in each step: with 45, 45, 45, 45 and 11 it is read in five steps, and then writes one at a time. r0, r2 and r3 never stop. This is **chunked prefill**.
 #
 # </details>
 #
@@ -225,10 +227,10 @@ print(say("连续的缓存，用到：", "contiguous, in use:"), f"{held / set_a
 print(say("分成块的缓存，用到：", "in blocks, in use:"), f"{held / in_blocks:.0%}")
 lA3.reserved(trace, 256)
 
-# %% [markdown] lang="zh" key="ex1-text"
+# %% [markdown] lang="zh" key="ex1-text" facts="128"
 # <details><summary>读图</summary>
 #
-# C，21%。红线是按整段预留要的位置：4 个请求要 1024 个，而缓存只有 480 个（虚线），其实连第二个请求都放不下。蓝线是领到的块，绿色是真装着词元的位置：浪费的只是每个请求最后一块的空格。
+# C，21%。红线是按整段预留要的位置：4 个请求要 4 × 256 个，而缓存只有 480 个（虚线），其实连第二个请求都放不下。蓝线是领到的块，绿色是真装着词元的位置：浪费的只是每个请求最后一块的空格。
 #
 # </details>
 #
@@ -246,10 +248,10 @@ lA3.reserved(trace, 256)
 #
 # </details>
 
-# %% [markdown] lang="en" key="ex1-text"
+# %% [markdown] lang="en" key="ex1-text" facts="128"
 # <details><summary>Reading</summary>
 #
-# C, 21%. The red line is what whole stretches would take: 1024 positions for 4 requests, where the cache has 480 (dashed); not even a second request would fit. Blue are the blocks given out, green the positions that hold a token: all that is wasted is the rest of each request's last block.
+# C, 21%. The red line is what whole stretches would take: 4 × 256 positions for 4 requests, where the cache has 480 (dashed); not even a second request would fit. Blue are the blocks given out, green the positions that hold a token: all that is wasted is the rest of each request's last block.
 #
 # </details>
 #
