@@ -227,14 +227,14 @@ print(say("连续的缓存，用到：", "contiguous, in use:"), f"{held / set_a
 print(say("分成块的缓存，用到：", "in blocks, in use:"), f"{held / in_blocks:.0%}")
 lA3.reserved(trace, 256)
 
-# %% [markdown] lang="zh" key="ex1-text" facts="128"
+# %% [markdown] lang="zh" key="ex1-text" facts="211"
 # <details><summary>读图</summary>
 #
 # C，21%。红线是按整段预留要的位置：4 个请求要 4 × 256 个，而缓存只有 480 个（虚线），其实连第二个请求都放不下。蓝线是领到的块，绿色是真装着词元的位置：浪费的只是每个请求最后一块的空格。
 #
 # </details>
 #
-# 现在你来改：把 32 和图里的块想成 128，用到的比例会变大还是变小？
+# 现在你来改：把 256 改成 211，刚好够最长的 r4（191 + 20）。用到的仍然只有四分之一左右：别的请求短得多。
 #
 # ### 练习 1 ★☆☆（5 分钟）：领块
 #
@@ -248,14 +248,14 @@ lA3.reserved(trace, 256)
 #
 # </details>
 
-# %% [markdown] lang="en" key="ex1-text" facts="128"
+# %% [markdown] lang="en" key="ex1-text" facts="211"
 # <details><summary>Reading</summary>
 #
 # C, 21%. The red line is what whole stretches would take: 4 × 256 positions for 4 requests, where the cache has 480 (dashed); not even a second request would fit. Blue are the blocks given out, green the positions that hold a token: all that is wasted is the rest of each request's last block.
 #
 # </details>
 #
-# Now change it: if blocks had 128 tokens instead of 32, would a larger or a smaller share be in use?
+# Now change it: put 211 for 256, just enough for the longest request, r4 (191 + 20). Still only about a quarter is in use, as the others are much shorter.
 #
 # ### Exercise 1 ★☆☆ (5 minutes): take blocks
 #
