@@ -1281,7 +1281,7 @@ print(
 # - vLLM：[指标](https://docs.vllm.ai/en/stable/usage/metrics/)，[多卡与多机](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/)，[数据并行](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/)，[`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/)，[用 nginx 做负载均衡](https://docs.vllm.ai/en/stable/deployment/nginx/)
 # - 张量并行：[Megatron-LM（Shoeybi 等，2019）](https://arxiv.org/abs/1909.08053)
 #
-# 一步最多算几个词元由 `--max-num-batched-tokens` 定：更长的提示词分几步读（分段预填充）；缓存不够时，后来的请求要让位（抢占）。[附录 A3](../zh/A3_mini_vllm.ipynb) 用一个很小的引擎，一步一步演给你看。
+# **选读。** 一步最多算几个词元由 `--max-num-batched-tokens` 定：更长的提示词分几步读（分段预填充）；缓存不够时，后来的请求要让位（抢占）。[附录 A3](../zh/A3_mini_vllm.ipynb) 用一个很小的引擎，一步一步演给你看。
 #
 # 下一课：[综合项目](../zh/09_project.ipynb)。
 
@@ -1292,6 +1292,6 @@ print(
 # - vLLM: [metrics](https://docs.vllm.ai/en/stable/usage/metrics/), [several cards and machines](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/), [data parallel](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/), [`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/), [load balancing with nginx](https://docs.vllm.ai/en/stable/deployment/nginx/)
 # - Tensor parallel: [Megatron-LM (Shoeybi et al., 2019)](https://arxiv.org/abs/1909.08053)
 #
-# How many tokens a step computes at most is `--max-num-batched-tokens`: a longer prompt is read in several steps (chunked prefill), and where the cache does not suffice, whoever came last makes room (preemption). [Appendix A3](../en/A3_mini_vllm.ipynb) shows it step by step, on a very small engine.
+# **Extra.** How many tokens a step computes at most is `--max-num-batched-tokens`: a longer prompt is read in several steps (chunked prefill), and where the cache does not suffice, whoever came last makes room (preemption). [Appendix A3](../en/A3_mini_vllm.ipynb) shows it step by step, on a very small engine.
 #
 # Next: [the project](../en/09_project.ipynb).
