@@ -184,7 +184,7 @@ body = json.dumps(request | sampling, ensure_ascii=False)
 #
 # ## 对话：/v1/chat/completions
 #
-# 这里发的是消息列表 `messages`，模板由服务器套。下一格先用 curl 发，再用客户端发同一个请求。
+# 这里发的是消息列表 `messages`，模板由服务器套。下一格先用 curl 发，再用客户端发同一个请求；`**` 把字典拆成一个个参数。
 #
 # - `top_k` 和 `min_p` 不是 OpenAI 的参数：在客户端里放进 `extra_body`，在 JSON 里和别的并排写。
 # - 采样参数**每次都发**：不发就用服务器的默认值。思考时不要设 `temperature=0`，那样容易没完没了地重复。
@@ -207,7 +207,7 @@ body = json.dumps(request | sampling, ensure_ascii=False)
 #
 # ## Chat: /v1/chat/completions
 #
-# You send a list of messages, `messages`, and the server applies the template. The next cell sends it with curl, then the same request with the client.
+# You send a list of messages, `messages`, and the server applies the template. The next cell sends it with curl, then the same request with the client; `**` makes arguments of a dictionary.
 #
 # - `top_k` and `min_p` are no parameters of OpenAI's: the client takes them in `extra_body`; in JSON they stand beside the others.
 # - Send sampling parameters **every time**: without them the server's defaults apply. Do not think with `temperature=0`, which tends to repeat without end.
@@ -351,22 +351,22 @@ l07.ex1.check(non_thinking_request)
 #
 # `stream=True` 让服务器生成一段就发一段，每段是一个 `chunk`。文本在 `choices[0].delta` 里，思考和答案仍是两个字段。加上 `include_usage`，最后还有一段，只有 `usage`，没有 `choices`。
 #
-# **先选一个。** `37×46=?` 的思考和答案一共约 60 个词元。会收到多少段？
+# **先选一个。** `37×46=?` 的思考和答案一共几十个词元。会收到多少段？
 #
 # - A. 两段：思考一段，答案一段
 # - B. 大约一个词元一段
-# - C. 一个字符一段
+# - C. 一行一段
 
 # %% [markdown] lang="en" key="stream-text"
 # ## Streaming
 #
 # With `stream=True` the server sends each piece as soon as it is generated. A piece is a `chunk`. Its text is in `choices[0].delta`, and thought and answer are still two fields. With `include_usage` one last chunk follows, which holds `usage` and no `choices`.
 #
-# **Choose first.** Thought and answer to `37×46=?` have about 60 tokens together. How many pieces will come?
+# **Choose first.** Thought and answer to `37×46=?` have a few dozen tokens together. How many pieces will come?
 #
 # - A. Two: the thought and the answer
 # - B. About one for each token
-# - C. One for each character
+# - C. One for each line
 
 # %% key="stream" tags=["raw", "varies"]
 chunks, usage = [], {"include_usage": True}
@@ -465,7 +465,7 @@ print(l07.yours_or_ours(read_stream)(chunks))
 
 # %% key="tools"
 def calculator(expression):
-    left, _, right = expression.partition("*")
+    left, _, right = expression.replace("×", "*").partition("*")
     return str(int(left) * int(right))
 
 
@@ -475,7 +475,7 @@ does = say("计算一个算式。", "Computes an arithmetic expression.")
 function = {"name": "calculator", "description": does, "parameters": form}
 tools = [{"type": "function", "function": function}]
 talk = [{"role": "user", "content": "1234×567=?"}]
-print("-", ask(talk, thinking).choices[0].message.content.strip())
+print("-", ask(talk, thinking).choices[0].message.content)
 message = ask(talk, thinking, tools=tools).choices[0].message
 calls = message.tool_calls or []
 turn = {"role": "assistant", "content": message.content or "", "tool_calls": calls}
@@ -488,7 +488,7 @@ for call in calls:
     print(f"{call.function.name}({call.function.arguments}) -> {result}")
     talk.append({"role": "tool", "tool_call_id": call.id, "content": result})
 answer = ask(talk, thinking, tools=tools).choices[0].message.content
-print("+", answer.strip())
+print("+", answer)
 assert not server.is_bundled or str(1234 * 567) in answer
 
 # %% [markdown] lang="zh" key="errors-text"
@@ -540,7 +540,7 @@ for change in ({"model": model.root}, {"messages": long}, {"messages": boss}):
     except openai.APIStatusError as error:
         print(error)
 
-# %% [markdown] lang="zh" key="template-text" facts="500 503 429 408"
+# %% [markdown] lang="zh" key="template-text"
 # <details><summary>读结果</summary>
 #
 # C。模板不认识这个角色，整条消息就没有了，看 `prompt_tokens` 才发现得了。
@@ -581,7 +581,7 @@ for change in ({"model": model.root}, {"messages": long}, {"messages": boss}):
 #
 # 补全端点也能好好回答：先给问题套上模板。第 05 课用过 `tokenizer.apply_chat_template`。手边没有分词器，就请服务器代劳：vLLM 的 `/tokenize` 收消息、套模板、给出编号；`/detokenize` 把编号变回文本。
 
-# %% [markdown] lang="en" key="template-text" facts="500 503 429 408"
+# %% [markdown] lang="en" key="template-text"
 # <details><summary>Reading</summary>
 #
 # C. The template does not know the role and drops the message. Only `prompt_tokens` gives it away.
