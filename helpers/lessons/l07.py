@@ -270,7 +270,7 @@ COLOURS = {"reasoning": "#77aadd", "content": "#ee8866"}
 
 def arrivals(chunks, moments, model):
     """When each chunk of a stream came (``moments``, seconds after the request), coloured by what it holds."""
-    points = {"reasoning": [], "content": []}
+    points: dict[str, list[tuple[float, int]]] = {"reasoning": [], "content": []}
     for chunk, moment in zip(chunks, moments, strict=True):
         thought, answer = read_stream([chunk])
         kind = "reasoning" if thought else "content"
