@@ -65,7 +65,7 @@ PRINTED = {
     "07-2": [r"1480", r"1702"],
     "07-3": [r"699678"],
     "08-0": [r"\A[^\n]*37×46=[^\n]*\n[^\n]*17\+25\+8=[^\n]*\n[^\n]*5!=[^\n]*\n", "3/3"],  # the last on stderr
-    "A1-0": [r"\Aqwen3-tiny: .*/3 right", r"median "],
+    "09-0": [r"\Aqwen3-tiny: .*/3 right", r"median "],
 }
 AFTER = {  # more code at the end of a block, where its engine is open
     "05-0": """
@@ -200,7 +200,7 @@ INSTALLED = {
     "05-0": "modelscope vllm",
     "06-0": "modelscope vllm",
     "08-0": "openai tqdm",
-} | dict.fromkeys(("07-0", "07-1", "07-2", "07-3", "A1-0"), "openai")
+} | dict.fromkeys(("07-0", "07-1", "07-2", "07-3", "09-0"), "openai")
 
 
 @pytest.mark.parametrize("lang", PAGES)

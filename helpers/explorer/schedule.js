@@ -228,7 +228,7 @@ function render({ model, el }) {
     element("style", { textContent: COMMON_CSS + SCHEDULE_CSS }),
     element("div", { className: "rx-row rx-head" },
       element("div", {}, said(element("div", { className: "rx-title" }), () => label("title")),
-        said(element("div", { className: "rx-muted" }), () => label("summary", { ...data.about, requests: requests.length, steps: count,
+        said(element("div", { className: "rx-muted" }), () => label(data.about.vllm ? "summary" : "summaryPlanned", { ...data.about, requests: requests.length, steps: count,
           blocks: settings.num_blocks - 1, size: settings.block_size }))),
       languages),
     element("div", { className: "rx-row" },
@@ -410,28 +410,30 @@ function render({ model, el }) {
 
   // ------------------------------------------------------------------------------------------ blocks
 
-  const highest = data.trace.steps.reduce((most, step) => Object.values(step.blocks ?? {}).flat().reduce((a, b) => Math.max(a, b), most), 1);
-  const drawn = settings.num_blocks - 1 <= NUMBERED ? settings.num_blocks - 1 : highest;
+  // of a large pool, from the first block that is ever used to the last
+  const ever = (pick, start) => data.trace.steps.reduce((most, step) => Object.values(step.blocks ?? {}).flat().reduce((a, b) => pick(a, b), most), start);
+  const whole = settings.num_blocks - 1 <= NUMBERED, base = whole ? 0 : ever(Math.min, settings.num_blocks - 1) - 1;
+  const drawn = whole ? settings.num_blocks - 1 : ever(Math.max, base + 1) - base;
   function drawPool() {
     const { holders } = now, mine = new Set(now.tables.get(state.request) ?? []);
     const shared = [...holders].filter(([, all]) => all.length > 1).map(([block]) => block);
     const numbered = drawn <= NUMBERED, width = numbered ? 34 : drawn <= 1200 ? 12 : 8, height = numbered ? 24 : width;
     const across = Math.max(1, Math.floor(Math.max(260, pool.clientWidth || 640) / width)), lines = Math.ceil(drawn / across);
     unitsOf(pool, lines * height + 2);
-    const place = (block) => [((block - 1) % across) * width + 1.5, Math.floor((block - 1) / across) * height + 1.5, width - 3, height - 3];
-    const groups = new Map([["sc-free", Array.from({ length: drawn }, (_, before) => before + 1).filter((block) => !holders.has(block)).map(place)]]);
+    const place = (block) => [((block - 1 - base) % across) * width + 1.5, Math.floor((block - 1 - base) / across) * height + 1.5, width - 3, height - 3];
+    const groups = new Map([["sc-free", Array.from({ length: drawn }, (_, before) => base + before + 1).filter((block) => !holders.has(block)).map(place)]]);
     for (const [block, all] of holders) {
       const key = fillOf(block, all, mine);
       if (!groups.has(key)) groups.set(key, []);
       groups.get(key).push(place(block));
     }
     const ids = !numbered ? [] : Array.from({ length: drawn }, (_, place_) => {
-      const block = place_ + 1, [x, y] = place(block), all = holders.get(block) ?? [];
+      const block = base + place_ + 1, [x, y] = place(block), all = holders.get(block) ?? [];
       const text = drawing("text", { class: inkOf(block, holders, mine), x: x + (width - 3) / 2, y: y + 15, "data-block": block }, String(block));
       text.append(drawing("title", {}, all.length ? label("heldBy", { block, names: names(all) }) : label("isFree", { block })));
       return text;
     });
-    const inner = shared.filter((block) => block <= drawn).map((block) => place(block).map((value, part) => value + [2, 2, -4, -4][part]));
+    const inner = shared.map((block) => place(block).map((value, part) => value + [2, 2, -4, -4][part]));
     pool.replaceChildren(...[...groups].map(([key, all]) => key.startsWith("#") ? drawing("path", { class: "sc-coloured", fill: key, d: boxes(all) })
       : drawing("path", { class: key, d: boxes(all) })),
       drawing("path", { class: "sc-ring", d: boxes(inner) }), drawing("path", { class: "sc-frame", d: boxes([...mine].map(place)) }), ...ids);

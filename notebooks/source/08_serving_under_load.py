@@ -116,14 +116,14 @@ for way in (one_by_one, together):
     print(f"{way.__name__:11} {time.perf_counter() - start:.2f} s")
 
 # %% [markdown] lang="zh" key="measure-text" facts="10 0.4"
-# 一起发快得多，虽然 CPU 还是那个 CPU：生成的每一步都有一份固定的开销，与在场的请求数无关，请求多了就分摊。小模型的开销是调度：权重不到 4 MB，每秒只读 10 GB 也不用 0.4 毫秒。真实的大模型，大头是把全部权重读一遍，读一遍可以给所有在场的请求各算一个词元。这就是批处理的好处。
+# 一起发快得多，虽然 CPU 还是那个 CPU：生成的每一步都有一份固定的开销，与在场的请求数无关，请求多了就分摊。小模型的开销是调度：权重不到 4 MB，每秒只读 10 GB 也不用 0.4 毫秒。真实的大模型，大头是把全部权重读一遍，读一遍可以给所有在场的请求各算一个词元。
 #
 # ## 量三个数
 #
 # 一个请求的等待分成两段：首个词元的时间（排队加读提示词），和之后的词元间隔。下面的 `measure` 用流式请求把两段分开，`asyncio.Semaphore` 保证同时在路上的不超过 `concurrency` 个。词元间隔取首尾两段之间的平均值：几个词元会并成一段，不能数段。
 
 # %% [markdown] lang="en" key="measure-text" facts="10 0.4"
-# Together is much faster, though the CPU is the same: each step of generation has a fixed cost, however many requests are there, and they share it. With the tiny model that cost is scheduling: its weights are under 4 MB, which at only 10 GB a second are read in less than 0.4 milliseconds. With a real, large model most of it is reading all the weights, and one reading serves a token of every request that is there. That is what batching brings.
+# Together is much faster, though the CPU is the same: each step of generation has a fixed cost, however many requests are there, and they share it. With the tiny model that cost is scheduling: its weights are under 4 MB, which at only 10 GB a second are read in less than 0.4 milliseconds. With a real, large model most of it is reading all the weights, and one reading serves a token of every request that is there.
 #
 # ## Three numbers to measure
 #
@@ -268,7 +268,7 @@ figure
 # %% [markdown] lang="zh" key="curves-read"
 # 读图：前三格是这台 CPU 上的小模型，量出来的；最后一格是 Qwen3-8B 在 24 GB 卡上的上限，**算出来的，不是测量**。吞吐量先涨后平：一步的固定开销由越来越多的请求分摊，直到每个请求自己的那份工作占了大头。在 64 处 `--max-num-seqs` 只让 32 个同时算，另一半在排队：首个词元的时间猛涨，词元间隔却不再涨。8B 的虚线几乎和请求数成正比（横轴是对数，所以看着越来越陡）：这张卡上，读权重占了每一步的大头；先到头的是显存，竖线以右，请求只能排队。真实的速度还要低，因为计算和调度也要时间。
 #
-# 服务的艺术就在这条曲线上选一点：并发高，吞吐量高，每个人等得也久。
+# 服务的艺术就在这条曲线上选一点：并发高，吞吐量高，每个人等得也久。`--max-num-batched-tokens` 是另一个旋钮：一步最多算几个词元，太长的提示词分几步读（分段预填充），正在写的人就不用久等。缓存太小时，后来的请求还要让位（抢占）。这三样，[附录 A3](../zh/A3_mini_vllm.ipynb) 用一个很小的引擎一步一步演给你看，让你自己拧。
 #
 # ### 练习 1 ★★☆（6 分钟，选读）：找出延迟翻倍的并发
 #
@@ -283,7 +283,7 @@ figure
 # %% [markdown] lang="en" key="curves-read"
 # How to read it: the first three panels are the tiny model on this CPU, measured; the last one is the limit of Qwen3-8B on a 24 GB card, **computed, not measured**. Throughput rises and then flattens: more and more requests share the fixed cost of a step, until the work of each one is most of it. At 64, `--max-num-seqs` lets 32 be computed at once and the other half queue: the time to first token shoots up, while the inter-token latency grows no further. The dashed line of the 8B is nearly proportional to the requests (the axis is logarithmic, so it looks ever steeper): on this card most of a step goes into reading weights, and what runs out first is memory; right of the vertical line requests can only queue. The real speed is lower still, as computing and scheduling take time too.
 #
-# The art of serving is to choose a point on this curve: high concurrency means high throughput, and a longer wait for everyone.
+# The art of serving is to choose a point on this curve: high concurrency means high throughput, and a longer wait for everyone. `--max-num-batched-tokens` is the other knob: how many tokens a step computes at most. A prompt that is longer is read in several steps (chunked prefill), so that those who write need not wait long. With too small a cache, whoever came last even has to make room (preemption). All three are shown step by step in [appendix A3](../en/A3_mini_vllm.ipynb), on a very small engine whose knobs you turn yourself.
 #
 # ### Exercise 1 ★★☆ (6 minutes, extra): find where latency doubles
 #
@@ -1166,6 +1166,8 @@ l08.ex3.check(requests_that_fit)
 # - 连续批处理：[Orca（Yu 等，2022）](https://www.usenix.org/conference/osdi22/presentation/yu)；分页的 KV 缓存：[PagedAttention（Kwon 等，2023）](https://arxiv.org/abs/2309.06180)
 # - vLLM：[指标](https://docs.vllm.ai/en/stable/usage/metrics/)，[多卡与多机](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/)，[数据并行](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/)，[`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/)，[用 nginx 做负载均衡](https://docs.vllm.ai/en/stable/deployment/nginx/)
 # - 张量并行：[Megatron-LM（Shoeybi 等，2019）](https://arxiv.org/abs/1909.08053)
+#
+# 下一课：[综合项目](../zh/09_project.ipynb)。
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
@@ -1173,3 +1175,5 @@ l08.ex3.check(requests_that_fit)
 # - Continuous batching: [Orca (Yu et al., 2022)](https://www.usenix.org/conference/osdi22/presentation/yu); the paged KV cache: [PagedAttention (Kwon et al., 2023)](https://arxiv.org/abs/2309.06180)
 # - vLLM: [metrics](https://docs.vllm.ai/en/stable/usage/metrics/), [several cards and machines](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/), [data parallel](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/), [`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/), [load balancing with nginx](https://docs.vllm.ai/en/stable/deployment/nginx/)
 # - Tensor parallel: [Megatron-LM (Shoeybi et al., 2019)](https://arxiv.org/abs/1909.08053)
+#
+# Next: [the project](../en/09_project.ipynb).

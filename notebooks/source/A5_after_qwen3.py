@@ -4,7 +4,7 @@
 # | | |
 # |---|---|
 # | 学完能做 | 看一眼 `config.json`，说出它是 Qwen3 还是后来的系列；算出新结构的缓存；写出一个线性注意力层；说清本课程的哪些话对后来的模型不再成立 |
-# | 先修 | 第 03 课；共享专家一节用到第 04 课 |
+# | 先修 | 第 03 课；共享专家一节用到[附录 A2](../zh/A2_experts_in_depth.ipynb) |
 # | 时间 | 主线 35 分钟；标着“选读”的再加 5 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；不用 vLLM |
 # | 模型 | 现场用随机权重搭的小模型，只看结构，不下载 |
@@ -15,7 +15,7 @@
 # | | |
 # |---|---|
 # | You will be able to | tell from a `config.json` whether a model is Qwen3 or a later family; work out the cache of the new structure; write a linear-attention layer; say which statements of this course no longer hold for later models |
-# | Prerequisites | lesson 03; for the shared expert, lesson 04 |
+# | Prerequisites | lesson 03; for the shared expert, [appendix A2](../en/A2_experts_in_depth.ipynb) |
 # | Time | 35 minutes for the main path; 5 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory; no vLLM |
 # | Model | small ones with random weights, built here for their structure; nothing is downloaded |
@@ -368,14 +368,14 @@ print("q_proj:", layer.q_proj.out_features, "| o_proj:", layer.o_proj.in_feature
 #
 # ## 共享专家回来了
 #
-# 第 04 课说 Qwen3-MoE 没有共享专家，那只对 Qwen3 成立。后来的 MoE 每层都有一个，结构和第 04 课里 Qwen2-MoE 的那个相同：
+# 第 04 课说 Qwen3-MoE 没有共享专家，那只对 Qwen3 成立。后来的 MoE 每层都有一个，结构和附录 A2 里 Qwen2-MoE 的那个相同：
 
 # %% [markdown] lang="en" key="attention-read"
 # How to read it: of a head's 16 dimensions 4 are turned; `q_proj` puts out 128 dimensions and `o_proj` takes 64, and the half between them is the valve.
 #
 # ## The shared expert is back
 #
-# Lesson 04 says that Qwen3-MoE has no shared expert, and that holds for Qwen3 only. In a later MoE every layer has one, built like that of Qwen2-MoE in lesson 04:
+# Lesson 04 says that Qwen3-MoE has no shared expert, and that holds for Qwen3 only. In a later MoE every layer has one, built like that of Qwen2-MoE in appendix A2:
 
 # %% key="shared"
 experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
