@@ -121,26 +121,11 @@ def test_what_was_planned_says_by_whom_and_not_that_it_was_recorded(trace, monke
 
 
 @pytest.fixture
-def open_page(browser, tmp_path):
-    opened = []
-
+def open_page(open_explorer):
     def start(trace, lang="en", color_scheme="light", width=1100, **selected):
-        ScheduleExplorer(trace, **selected).to_html(tmp_path / "page.html", lang=lang)
-        page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=color_scheme).new_page()
-        page.set_default_timeout(120_000)
-        asked, errors = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text))
-        page.goto((tmp_path / "page.html").as_uri())
-        page.wait_for_selector(".sc-words li")
-        opened.append((page, asked, errors))
-        return page
+        return open_explorer(ScheduleExplorer(trace, **selected), ".sc-words li", lang, color_scheme, width)
 
-    yield start
-    for page, asked, errors in opened:
-        assert errors == [] and len(asked) == 1  # the page itself
-        page.context.close()
+    return start
 
 
 REPLAYED = """([trace, indices]) => {

@@ -162,9 +162,9 @@ function render({ model, el }) {
   const data = model.get("data");
   const { requests, settings } = data.trace, count = data.trace.steps.length;
   const replay = schedule(data.trace), few = requests.length <= COLOURED;
-  const state = { step: data.step, request: data.request, view: count > 90 ? "whole" : "close", lang: pageLanguage(data.lang), timer: null };
+  const state = { step: data.step, request: data.request, view: count > 90 ? "whole" : "close", lang: pageLanguage(data.lang) };
   const page = explorerPage(data.labels, state, update);
-  const { root, label, said, named, choice, languages } = page;
+  const { root, label, said, named, choice, languages, player } = page;
   const colourOf = (request) => data.colours[request % COLOURED], sharedColour = data.colours[COLOURED];
   let now = stepAt(state.step);
 
@@ -194,7 +194,9 @@ function render({ model, el }) {
   const stepBy = (sign, by) => element("button", { type: "button", className: "rx-step", ariaHidden: "true", tabIndex: -1, textContent: sign,
     onclick: () => move({ step: state.step + by }) });
   const nowShown = element("output", { className: "sc-now" });
-  const play = element("button", { type: "button", className: "rx-step sc-play", onclick: () => (state.timer ? stop() : begin()) });
+  const play = player("sc-play", SCHEDULE_STEP_MS, {
+    isLast: () => state.step === count - 1, rewind: () => update({ step: 0 }), next: () => update({ step: state.step + 1 }),
+  });
   const views = choice([["whole", () => label("whole")], ["close", () => label("close")]], (view) => update({ view }));
   const words = element("ul");
   const legend = element("div", { className: "sc-legend" });
@@ -232,7 +234,7 @@ function render({ model, el }) {
           blocks: settings.num_blocks - 1, size: settings.block_size }))),
       languages),
     element("div", { className: "rx-row" },
-      element("span", { className: "rx-set" }, stepBy("−", -1), slider, stepBy("+", 1)), nowShown, play, views),
+      element("span", { className: "rx-set" }, stepBy("−", -1), slider, stepBy("+", 1)), nowShown, play.button, views),
     element("div", { className: "rx-panel sc-words" }, facts, words),
     element("div", { className: "rx-panel" }, heading("timeline"), legend, scroll),
     element("div", { className: "sc-panels" },
@@ -262,7 +264,6 @@ function render({ model, el }) {
       const sample = drawing("svg", { viewBox: "0 0 20 14" }, ...mark(name, 0, 0, 20, 14));
       return element("span", {}, sample, label(name));
     }));
-    showPlay();
   }
 
   function occurs(name) {
@@ -281,7 +282,7 @@ function render({ model, el }) {
       element("span", {}, `${label(name)} `, element("b", { textContent: most === null ? value : `${value} / ${most}` }))));
     const lines = sentences(now);
     words.replaceChildren(...lines.map((textContent) => element("li", { textContent })));
-    if (!state.timer) live.textContent = `${nowShown.textContent}: ${lines.join(" ")}`;
+    if (!play.isPlaying()) live.textContent = `${nowShown.textContent}: ${lines.join(" ")}`;
     placeCursor();
     drawPool();
     drawTable();
@@ -513,23 +514,6 @@ function render({ model, el }) {
     if (event.buttons === 1 && event.pointerType === "mouse" && state.view === "whole") move({ step: pointed(event).step });
   };
 
-  function begin() {
-    if (state.step === count - 1) update({ step: 0 });
-    state.timer = setInterval(() => {
-      if (!root.isConnected || state.step === count - 1) stop();
-      else update({ step: state.step + 1 });
-    }, SCHEDULE_STEP_MS);
-    showPlay();
-  }
-  function stop() {
-    clearInterval(state.timer);
-    state.timer = null;
-    showPlay();
-  }
-  function showPlay() {
-    play.textContent = label(state.timer ? "pause" : "play");
-  }
-
   el.append(root);
   update({});
   const stopWatching = onWidth(rows, () => {
@@ -537,7 +521,7 @@ function render({ model, el }) {
     show();
   });
   return () => {
-    stop();
+    play.stop();
     stopWatching();
     page.leave();
   };

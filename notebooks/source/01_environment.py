@@ -33,7 +33,7 @@ from helpers.lessons import l01
 print(models.describe())
 
 # %% [markdown] lang="zh" key="where"
-# 这个笔记本能打开，上面一格没有报错，课程就已经装好了。怎样装、在 AutoDL 或别的机器上要敲什么命令、怎样停止付费，都在[搭环境](../../docs/setup.zh.md)那一页。
+# 这个笔记本能打开，上面一格没有报错，课程就已经装好了。怎样安装、怎样停止付费，见[搭环境](../../docs/setup.zh.md)。
 #
 # 这一课做三件事：看清这台机器，看清依赖，再算清显存。
 #
@@ -44,7 +44,7 @@ print(models.describe())
 # - **vLLM**：这门课用来运行模型的引擎。
 
 # %% [markdown] lang="en" key="where"
-# If this notebook opens and the cell above raised nothing, the course is installed. How to install, what to type on AutoDL and on other machines, and how to stop paying stand on the page [Set up](../../docs/setup.md).
+# If this notebook opens and the cell above raised nothing, the course is installed. How to install and how to stop paying: see [Set up](../../docs/setup.md).
 #
 # This lesson does three things: it looks at the machine, at the packages, and at the GPU memory.
 #
@@ -57,12 +57,12 @@ print(models.describe())
 # %% [markdown] lang="zh" key="look-question"
 # ## 先看看这台机器
 #
-# 下一格列出处理器、内存、硬盘和 GPU。和你知道的对一对。AVX2 是处理器的一组指令，没有它，CPU 版的 vLLM 不能运行。
+# 下一格列出处理器、内存、硬盘和 GPU。AVX2 是处理器的一组指令，没有它，CPU 版的 vLLM 不能运行。
 
 # %% [markdown] lang="en" key="look-question"
 # ## First, a look at this machine
 #
-# The next cell lists the processor, memory, disk and GPU. Compare them with what you know. AVX2 is a set of instructions of the processor; without it, vLLM for CPUs does not run.
+# The next cell lists the processor, memory, disk and GPU. AVX2 is a set of instructions of the processor; without it, vLLM for CPUs does not run.
 
 # %% key="look" tags=["varies"]
 computer = machine.look()
@@ -104,7 +104,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python；课程在安装之前就会说明 |
 # | 内存 | 少于 3 GiB，vLLM 一启动就可能被系统终止 | 无卡模式下正常：在这里下载，换到别处加载 |
 # | 系统盘，数据盘 | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
-# | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA | 没有列出 GPU：驱动没装好，或正处于无卡模式，那就到第 05 课再带卡开机。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
+# | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA | 没有列出 GPU：驱动没装好；无卡模式下不要紧，第 05 课再带卡开机。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
 # | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 | 按提示设 `CUDA_DEVICE_ORDER=PCI_BUS_ID`，或去掉那个变量 |
 # | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
 # | 课程模型 | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化（压缩过）的版本 |
@@ -123,7 +123,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 | another machine or Python; the course says so before it installs anything |
 # | Memory | below 3 GiB the system may kill vLLM as it starts | normal in no-GPU mode: download here, load elsewhere |
 # | System disk, Data disk | room for the model and the environment | clean up, or point `MODELSCOPE_CACHE` to a larger disk |
-# | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports | no GPU listed: the driver is not installed, or this is no-GPU mode; then start with the GPU for lesson 05. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
+# | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports | no GPU listed: the driver is not installed; in no-GPU mode that does not matter, start with the GPU for lesson 05. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
 # | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all | set `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or unset that variable |
 # | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU | shut that kernel down in JupyterLab's Running panel |
 # | Course model | which model the course uses now, and whether its weights fit | a smaller or a quantised (compressed) one |
@@ -152,7 +152,7 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # - **驱动 525 到 569**：没有试过。NVIDIA 承诺，为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全。课程不替你选，想试就写明 `SET=cu12`。
 # - **旧显卡**：计算能力（compute capability，显卡的代号）低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
 #
-# 下一格列出四组，再问这台机器该用哪一组。
+# 下一格列出四组，再选出这台机器的。
 
 # %% [markdown] lang="en" key="set-text"
 # ## Why there are several dependency sets
@@ -164,7 +164,7 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # - **Drivers 525 to 569**: not tested. NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features. The course does not choose for you; to try, name `SET=cu12`.
 # - **Old cards**: the course's vLLM does not support a compute capability (the card's generation) below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
 #
-# The next cell lists the four, then asks which one fits here.
+# The next cell lists the four, then chooses this machine's.
 
 # %% key="set"
 print(f"{'lock':<24} {'engine':<9} driver")
@@ -768,7 +768,6 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # - 驱动决定 CUDA，CUDA 决定 vLLM 的版本：先看驱动，再装包。
 # - 版本写死，装在自己的环境里，vLLM 就不会悄悄换掉 torch；镜像只为一条命令设置。
-# - 体检里不是 ok 的每一行都写着办法，退出码说明课程能不能运行。
 # - 显存 = 权重 + KV 缓存 + 其余。24 GB 上的 Qwen3-8B 放不下默认的 40960 个词元，把 `max_model_len` 调小就行。
 # - `COURSE_MODEL` 一个设置就能换模型，默认的小模型在 CPU 上就能运行。
 #
@@ -798,7 +797,6 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # | `ValueError: To serve at least one request ... KV cache is needed` | 默认上下文放不下 | 给 `max_model_len` 一个练习 2 算出的值 |
 # | 打开第二个笔记本就报显存不足 | 第一个笔记本的内核还占着 | 体检里的“显存占用”会说是谁，关掉它的内核 |
 # | `No space left on device` | 环境或模型在系统盘 | 放到数据盘，见[搭环境](../../docs/setup.zh.md) |
-# | 交互图只显示一行文字 | JupyterLab 的环境里缺少显示它的组件 | `make kernel`，刷新页面 |
 # | pip 或 ModelScope 超时，别的网站却打得开 | 学术加速还开着 | `unset http_proxy https_proxy` |
 #
 # ## 可以直接拿走的代码（选读）
@@ -812,7 +810,6 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # - The driver decides the CUDA version and that decides the vLLM version: look at the driver first, then install.
 # - With fixed versions in an environment of its own, vLLM cannot replace torch behind your back; a mirror is set for one command.
-# - Every line of the pre-flight check that is not ok brings its remedy, and the exit status says whether the course can run.
 # - GPU memory = weights + KV cache + the rest. Qwen3-8B on 24 GB has no room for its default of 40960 tokens; a smaller `max_model_len` is enough.
 # - One setting, `COURSE_MODEL`, switches the model; the bundled one runs on a CPU.
 #
@@ -842,7 +839,6 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # | `ValueError: To serve at least one request ... KV cache is needed` | the default context does not fit | give `max_model_len` a value from exercise 2 |
 # | out of memory as soon as a second notebook opens | the first one's kernel still holds the GPU | the line GPU memory in use says who; shut that kernel down |
 # | `No space left on device` | environment or model on the system disk | put them on the data disk, see [Set up](../../docs/setup.md) |
-# | an interactive figure is one line of text | JupyterLab's environment lacks the part that shows it | `make kernel`, reload the page |
 # | pip or ModelScope times out while other sites answer | network_turbo is still on | `unset http_proxy https_proxy` |
 #
 # ## Code to take away (extra)

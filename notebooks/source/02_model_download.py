@@ -714,7 +714,7 @@ for file in (
 #
 # 设了这个变量，vLLM 也不理会你先前的 `cache_dir`，会往默认的缓存里（系统盘）再下载一份。更简单的办法是先下载，再把**本地文件夹**交给 `LLM(...)` 或 `vllm serve`。这时这个变量不起作用。本课程一律这样做。
 #
-# ## 什么时候用 HuggingFace
+# ## 什么时候用 HuggingFace（选读）
 #
 # 同一个 Qwen3 两边都有，下载过一边就不必再下另一边。想确认两份权重相同，就比较两边页面上列出的 SHA256（本课没有比较过）。在中国大陆，ModelScope 通常更快，不用代理。下面几种情况用 HuggingFace 更合适：
 #
@@ -733,7 +733,7 @@ for file in (
 #
 # With that variable, vLLM ignores your earlier `cache_dir` and downloads once more into the default cache, on the system disk. Simpler: download first, then give the **local folder** to `LLM(...)` or `vllm serve`, where the variable has no effect. This course always does.
 #
-# ## When to use HuggingFace
+# ## When to use HuggingFace (extra)
 #
 # The same Qwen3 is on both sides, so one download is enough. To be sure that the weights are equal, compare the SHA256 that both list (this lesson has not). In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
 #
