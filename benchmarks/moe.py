@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from benchmarks.peers import install_peer, versions
-from helpers import models
-from helpers.lessons.l04 import agreement, capture
+from helpers import capture, models
 from helpers.lessons.l04.record import QUESTIONS
-from helpers.lessons.l04.vllm_routing import capture_vllm
+from helpers.lessons.lA2 import agreement
+from helpers.lessons.lA2.vllm_routing import capture_vllm
 from helpers.qwen import QwenConfig, SparseMoeBlock
 from helpers.routing import RoutingTrace
 

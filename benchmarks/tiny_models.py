@@ -20,7 +20,7 @@ import numpy as np
 
 from helpers import capture, engine, models, qwen
 from helpers.experts import expert_off
-from helpers.lessons import l04
+from helpers.lessons import lA2
 from helpers.lessons.arithmetic import Problem, held_out
 from helpers.lessons.lA1.problems import arithmetic, ask, follow_up
 from helpers.lessons.lA1.samples import Sample, user
@@ -308,9 +308,9 @@ def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarr
     model = qwen.load_model(folder, dtype=torch.float32)
     untrained = build_model(folder.name, tokenizer).eval()
     rows = routed_text(tokenizer, n)
-    trace = l04.concatenate([capture.capture_reference(model, tokenizer, row) for row in rows])
-    random_trace = l04.concatenate([capture.capture_transformers(untrained, tokenizer, row) for row in rows])
-    association = l04.class_association(trace, [random_trace])
+    trace = lA2.concatenate([capture.capture_reference(model, tokenizer, row) for row in rows])
+    random_trace = lA2.concatenate([capture.capture_transformers(untrained, tokenizer, row) for row in rows])
+    association = lA2.class_association(trace, [random_trace])
     found = []
     for name in ("trained", "untrained", "permuted"):
         by_layer = association[name].reshape(-1, len(trace.layers)).mean(0)
@@ -323,8 +323,8 @@ def measure_experts(folder: Path, n: int) -> tuple[list[Row], dict[str, np.ndarr
         Row("busiest expert's load over an equal share", (load / load.mean(1, keepdims=True)).max(), "<= 3", "")
     )
 
-    classes = l04.TOKEN_CLASSES
-    targets = np.concatenate([[l04.token_class(tokenizer.decode([i])) for i in row[1:]] for row in rows])
+    classes = lA2.TOKEN_CLASSES
+    targets = np.concatenate([[lA2.token_class(tokenizer.decode([i])) for i in row[1:]] for row in rows])
     before = token_losses(model, rows)
     rise = np.full((len(classes), len(trace.layers), trace.num_experts), np.nan)
     for layer, expert in itertools.product(range(len(trace.layers)), range(trace.num_experts)):

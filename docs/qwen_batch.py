@@ -153,8 +153,8 @@ async def run(options: argparse.Namespace) -> int | str:
             records = await ask_all(questions, options.answers, client, options.at_once, options.patience, **limits)
         except (ServerGone, OSError, ValueError) as error:
             return f"{error} What was answered is in {options.answers}: run it again to go on."
-    missing = sum(record["error"] is not None for record in records)
-    return f"{missing} without an answer, see {options.answers}: run it again." if missing else 0
+    errors = [record["error"] for record in records if record["error"] is not None]
+    return f"{len(errors)} without an answer, which another run asks again. The first: {errors[0]}" if errors else 0
 
 
 def main() -> int | str:

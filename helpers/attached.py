@@ -62,7 +62,7 @@ class AttachedServer(Endpoint):
     def stop(self) -> None:
         print(say(f"{self._shown} 别人也在用：没有停。", f"{self._shown} belongs to others too: left running."))
 
-    def kill(self) -> None:
+    def kill(self) -> list[int]:
         raise self._refusal("杀掉引擎", "killing the engine")
 
     def log_tail(self, lines: int = 20) -> str:

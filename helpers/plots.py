@@ -7,15 +7,15 @@ import importlib
 
 MOVED = {
     "EXPERT_COLOURS": "figures.EXPERT_COLOURS",
-    "TOKENS_PER_ROW": "lessons.l04.TOKENS_PER_ROW",
-    "association": "lessons.l04.association_bars",
+    "TOKENS_PER_ROW": "lessons.lA2.TOKENS_PER_ROW",
+    "association": "lessons.lA2.association_bars",
     "block_tables": "lessons.l05.block_tables",
-    "expert_load": "lessons.l04.load_histograms",
+    "expert_load": "lessons.lA2.load_histograms",
     "figure": "figures.figure",
     "gpu_memory": "explorer.memory.gpu_memory",
     "printable": "figures.printable",
-    "rise_without_expert": "lessons.l04.rise_without_expert",
-    "routing_map": "lessons.l04.routing_map",
+    "rise_without_expert": "lessons.lA2.rise_without_expert",
+    "routing_map": "lessons.lA2.routing_map",
     "timeline": "lessons.l05.timeline",
 }
 

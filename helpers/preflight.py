@@ -335,8 +335,8 @@ def _check_set(machine: Machine, have: DependencySet | None) -> Check:
     except CourseError:  # the GPU lines say what is wrong with the driver
         return Check("ok", *names, have.lock)
     if not have.engine:
-        zh = "没有 vLLM：第 05 到 08 课需要它，会用一句话说明；第 07、08 课可以设 OPENAI_BASE_URL 连别处的服务器。"
-        en = "No vLLM: lessons 05 to 08 need it and say so; 07 and 08 can use a server that OPENAI_BASE_URL names."
+        zh = "没有 vLLM：第 05 到 09 课需要它，会用一句话说明；第 07、08 课可以设 OPENAI_BASE_URL 连别处的服务器。"
+        en = "No vLLM: lessons 05 to 09 need it and say so; 07 and 08 can use a server that OPENAI_BASE_URL names."
         return Check("warning", *names, have.lock, zh, en)
     if have.name == "cpu" and fits.name != "cpu":
         zh = f"这里有 GPU 而环境只用 CPU；要用 GPU：make env SET={fits.name}（重建 .venv）。"

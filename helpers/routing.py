@@ -1,6 +1,6 @@
 """Which experts each token took: the trace of a text, its file, and what can be counted in it.
 
-    trace = capture_reference(model, tokenizer, "3 + 4 = ", max_new_tokens=8)  # lesson 04's room has all four
+    trace = capture_reference(model, tokenizer, "3 + 4 = ", max_new_tokens=8)  # the room of A2 has all four
     trace.save("trace.npz")
     expert_load(trace)                                                         # (layers, num_experts)
 
@@ -30,9 +30,9 @@ MOST_EXPERTS = MOST_LAYERS = 10_000  # Qwen3-235B-A22B has 128 in each of 94 lay
 
 
 # The captures and the statistics have rooms of their own; these are the names that people copy.
-ROOM = "helpers.lessons.l04"
+ROOM = "helpers.lessons.lA2"
 __getattr__ = moved.to(
-    "helpers.tokens", "helpers.capture", "helpers.experts", ROOM, f"{ROOM}.vllm_routing", f"{ROOM}.record"
+    "helpers.tokens", "helpers.capture", "helpers.experts", ROOM, f"{ROOM}.vllm_routing", "helpers.lessons.l04.record"
 )
 
 

@@ -169,10 +169,10 @@ class Server(Endpoint):
                 f"Process {pids} cannot be killed: most likely a driver holds it; restart the machine or container.",
             )
 
-    def kill(self) -> None:
-        """Kill the engine process (SIGKILL), as a full memory would: for the lesson that shows what clients see then.
+    def kill(self) -> list[int]:
+        """Kill the engine process (SIGKILL), as a full memory would: for the lessons that show what clients see then.
 
-        Raises CourseError if it does not run.
+        Returns the pids that were killed: processes of this server alone. Raises CourseError if it does not run.
         """
         guard = self._running()
         engines = _guard.engines(guard.pid) if guard else set()
@@ -180,6 +180,7 @@ class Server(Endpoint):
             raise CourseError("没有在运行的引擎可杀。", "There is no running engine to kill.")
         for pid in engines:
             os.kill(pid, signal.SIGKILL)
+        return sorted(engines)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last ``lines`` lines of the server's log, of its last 8 MiB at most, also after it ended."""

@@ -50,13 +50,14 @@ def test_both_notebooks_come_from_one_source(course):
     add(
         course,
         '# %% key="ex1" tags=["exercise", "extra"]\ndef double(x):\n    return ...\n\n\n'
-        '# %% key="ex1-solution" tags=["solution"]\ndef double(x):\n    return 2 * x\n\n\n'
+        '# %% key="ex1-solution" tags=["solution"]\ndef double(x):  # noqa: F811\n    # zh: 两倍\n    # en: twice\n'
+        '    """Not ```fenced``` <b>."""\n    return 2 * x\n\n\n'
         '# %% key="ex1-check"\nprint(double(2))\n\n# %% key="shell"\n# !echo hello\n',
     )
     assert run(course) == 0
     zh, en = (nbformat.read(course.notebook(lang), as_version=4) for lang in ("zh", "en"))
     nbformat.validate(zh)
-    keys = ["title", "setup", "why", "answer", "ex1", "ex1-check", "shell"]
+    keys = ["title", "setup", "why", "answer", "ex1", "ex1-check", "ex1-solution", "shell"]
     assert [cell.id for cell in zh.cells] == [cell.id for cell in en.cells] == keys
     zh, en = ({cell.id: cell for cell in notebook.cells} for notebook in (zh, en))
     assert zh["title"].source.startswith("# 99 · 玩具\n\n[English](../en/99_toy.ipynb)")
@@ -65,6 +66,10 @@ def test_both_notebooks_come_from_one_source(course):
     assert en["answer"].source.startswith("# only the English notebook has this line\nanswer = 6 * 7")
     assert zh["ex1"].metadata.tags == ["exercise", "extra"]
     assert zh["shell"].source == "!echo hello"
+    for answers, summary, comment in ((zh, "参考答案", "两倍"), (en, "Reference answer", "twice")):
+        code = f'def double(x):\n    # {comment}\n    """Not ```fenced``` <b>."""\n    return 2 * x'
+        folded = f"<details><summary>{summary}</summary>\n\n````python\n{code}\n````\n\n</details>"
+        assert (answers["ex1-solution"].cell_type, answers["ex1-solution"].source) == ("markdown", folded)
 
 
 def test_building_again_changes_nothing(course):
@@ -267,6 +272,20 @@ def test_copy_me_cells_stand_alone(code, message, course, capsys):
         assert run(course) == run(course, "--check") == 0
 
 
+EXERCISE = """
+# %% key="ex1" tags=["exercise"]
+def f():
+    return ...
+
+# %% key="ex1-solution" tags=["solution"]
+def f():
+    return 1
+
+# %% key="ex1-check"
+f()
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -283,7 +302,8 @@ def test_copy_me_cells_stand_alone(code, message, course, capsys):
     ],
 )
 def test_lessons_5_to_8_call_the_libraries_themselves(code, said, course, capsys):
-    cell = f'# %% key="cell"\n{code}'
+    exercises = "".join(EXERCISE.replace("ex1", f"ex{number}") for number in (1, 2))
+    cell = f'{exercises}\n# %% key="cell"\n{code}'
     add(course, cell, "05_toy")
     if said:
         assert said in problems(course, capsys)

@@ -41,13 +41,15 @@ def test_vllm_is_hidden(variables):
     assert done.stdout.split() == ["None", "None", "None", "client"], done.stderr
 
 
-def marked(number: str, name: str):
-    """A lesson to run in `make test` only if it has this number."""
-    return pytest.param(name, marks=() if name.startswith(number) else pytest.mark.large)
-
-
 # The others run without vLLM: test_lessons.py::test_lesson_runs.
-@pytest.mark.parametrize("name", [marked("0", name) for name in LESSONS if name[:2] in NEED_VLLM])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name.startswith("0") else pytest.mark.large)
+        for name in LESSONS
+        if name[:2] in NEED_VLLM
+    ],
+)
 def test_a_lesson_that_needs_vllm_says_so_without_it(name, variables, sentence):
     lang = languages(name)[0]
     source = ROOT / "notebooks" / lang / f"{name}.ipynb"
@@ -56,7 +58,8 @@ def test_a_lesson_that_needs_vllm_says_so_without_it(name, variables, sentence):
     assert str(failure.value) == getattr(sentence, lang)
 
 
-@pytest.mark.parametrize("name", [marked("07", name) for name in LESSONS if name[:2] in ("07", "08")])
+@pytest.mark.large
+@pytest.mark.parametrize("name", [name for name in LESSONS if name[:2] in ("07", "08")])
 def test_a_serving_lesson_runs_attached_to_a_server_elsewhere(name, variables, server):
     """Without vLLM. It never has more than two requests there, and leaves nothing over and the server running."""
     source = ROOT / "notebooks" / "en" / f"{name}.ipynb"

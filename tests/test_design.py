@@ -11,7 +11,7 @@ from conftest import ROOT
 from helpers import design, figures
 from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
-from helpers.lessons import l03, l04, l05, lA3, lA5
+from helpers.lessons import l03, l04, l05, lA2, lA3, lA5
 from helpers.routing import RoutingTrace
 from helpers.schedule import ScheduleTrace
 from tools.site import lean
@@ -103,15 +103,23 @@ def drawn(trace):
     """A figure of every room and explorer."""
     draw = np.random.default_rng(0)
     experts = np.tile(np.arange(8), (4, 1))
+    runs = {
+        name: {"step": np.arange(9), "loss": np.ones(9), "load": np.full((9, 4, 8), 0.125)} for name in ("off", "on")
+    }
     weights = torch.ones(12, 12).tril().softmax(dim=-1)
     return {
         "head": l03.head_map(weights, list("12×3=3637×4="), columns=5, rows=3),
         "rotation": l03.rotation(),
         "block": l03.block(),
-        "map": l04.routing_map(trace),
-        "load": l04.load_histograms(trace),
+        "branches": l04.branches(),
+        "steps": l04.three_steps(torch.tensor([1.0, -1.0, 2.0, 0.0, 0.1, -2.0, 0.3, 0.4]), 2),
+        "map": lA2.routing_map(trace),
+        "load": lA2.load_histograms(trace),
         "token": token_routes(trace, 13, 1),
-        "rise": l04.rise_without_expert(draw.random((3, 4, 8)), ["a", "b", "c"], [0, 1, 2, 3], experts),
+        "rise": lA2.rise_without_expert(draw.random((3, 4, 8)), ["a", "b", "c"], [0, 1, 2, 3], experts),
+        "use": lA2.use_against_rise(draw.random((3, 4, 8)), draw.random((3, 4, 8)), ["a", "b", "c"], [(0, 1, 2)]),
+        "calls": lA2.calls(np.eye(12, 8), trace.pieces[:12], 128, 8, 36),
+        "balance": lA2.balance_figure(runs, {name: run["load"] for name, run in runs.items()}, 0),
         "memory": gpu_memory(),
         "blocks": l05.block_tables({"a": [1, 2, 3], "b": [1, 2, 5]}, {"a": 44, "b": 40}, 16),
         "timeline": l05.timeline([(0, 3), (0, 5), (4, 9)], 2),
@@ -159,7 +167,7 @@ def test_a_recording_holds_the_figure_twice(drawn, trace):
     assert figures.unpacked(kinds[figures.SVG]).startswith("<svg ")
     assert len(kinds[figures.SVG]) < 40_000
     hostile = replace(trace, pieces=(b"--><script>alert(1)</script>", *trace.pieces[1:]))
-    assert "script>" not in figures.svg(l04.routing_map(hostile))
+    assert "script>" not in figures.svg(lA2.routing_map(hostile))
 
 
 def test_a_notebook_has_room_for_its_smaller_figures_as_svg():

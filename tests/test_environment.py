@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from helpers import ROOT, CourseError, sets
-from tools.environment import lock, make_env
+from tools.environment import lock, make_env, other_pythons
 
 LOCKS = [dependency_set.lock for dependency_set in sets.SETS.values()]
 
@@ -374,3 +374,23 @@ def test_vllm_command_works_in_a_plain_shell(arguments, expected):
 def test_a_stamp_that_cannot_be_read_is_none(text, tmp_path):
     (tmp_path / make_env.STAMP).write_bytes(text.encode("utf-8", "surrogateescape"))
     assert make_env.read_stamp(tmp_path) == {}
+
+
+def test_a_python_that_is_not_there_is_one_sentence_and_the_others_are_tried(monkeypatch, capsys):
+    monkeypatch.setattr(other_pythons, "environment", lambda version: Path(other_pythons.interpreter(version)))
+    assert other_pythons.main(["3.98", "3.99"]) == 1
+    said = capsys.readouterr()
+    assert [line.split(" ")[3] for line in said.err.splitlines() if line.startswith("There is no")] == [
+        "python3.98",
+        "python3.99",
+    ]
+    assert said.out.count("no environment") == 2
+
+
+def test_a_kernel_that_cannot_be_written_is_one_sentence(monkeypatch, tmp_path):
+    """As on a system disk that is full."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "file"))
+    with pytest.raises(CourseError, match="df -h") as refused:
+        make_env.register_kernel(sys.executable, "--user")
+    assert "Not a directory" in refused.value.en and "\n" not in refused.value.en

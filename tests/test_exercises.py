@@ -21,7 +21,7 @@ from helpers import language as page_language
 from helpers.check import Exercise, equal
 from helpers.checkpoint import Checkpoint
 from helpers.difference import Raised
-from helpers.lessons import balance, l01, l02, l06, l07
+from helpers.lessons import balance, l01, l02, l06, l07, l09
 from helpers.lessons.l03 import exercises as l03
 from helpers.lessons.l04 import exercises as l04
 from helpers.lessons.l05 import exercises as l05
@@ -117,16 +117,15 @@ def test_rooms_and_the_engine_are_imported_cheaply():
 
 
 def test_notebooks_of_0_1_0_still_find_their_checks(capsys):
-    moved, newer = (
-        {"lA4.ex1": "03_2", "lA4.ex2": "03_3"},
-        {"l03.ex2"} | {name for name in IN_LESSONS if name[:3] == "lA3"},
-    )
+    moved = {"lA4.ex1": "03_2", "lA4.ex2": "03_3", "lA2.ex1": "04_3", "lA2.ex2": "04_4", "l09.ex1": "A1_4"}
+    newer = {"l03.ex2"} | {name for name in IN_LESSONS if name.startswith("lA3")}
     for name in set(IN_LESSONS) - newer:
         room, key = name.split(".")
         old = moved.get(name, f"{room[1:]}_{key[2:]}")
         assert getattr(checks, f"exercise_{old}") == EXERCISES[name].check
     checks.exercise_06_2(solution_of("l06.ex2", "ex2-solution"), MEASURED)
-    checks.capstone_A1(lA1.ROWS, lA1.REPORT, lA1.choose_budget)
+    old = {name: l09.REPORT[name] for name in ("budget", "cases", "right", "tokens")}
+    checks.capstone_A1(l09.ROWS, old, l09.choose_budget)
     assert capsys.readouterr().out == 2 * "解出来了！\nSolved!\n"
     with pytest.raises(AttributeError):
         _ = checks.exercise_03_9
@@ -206,10 +205,10 @@ OTHERS = [
     ("l04.ex1", lambda logits, top_k: (..., ...), "three steps"),
     ("l04.ex2", lambda *case: l04.run_experts(*case)[:4], "output: the shape should be (5, 3), it is (4, 3)"),
     ("l04.ex2", lambda *case: 1.0, "output: a tensor is wanted, this is float"),
-    ("l04.ex3", lambda config: (28991029248, 1811939328), "Qwen3-235B-A22B: (227096395776, 14193524736) is wanted"),
-    ("l04.ex4", lambda *case: torch.tensor(balance.load_balancing_loss(*case).item()), "its gradient is lost"),
-    ("l04.ex4", torch.no_grad()(balance.load_balancing_loss), "its gradient is lost"),
-    ("l04.ex4", lambda *case: balance.load_balancing_loss(*case) + 1, "loss: the values differ"),
+    ("lA2.ex1", lambda config: (28991029248, 1811939328), "Qwen3-235B-A22B: (227096395776, 14193524736) is wanted"),
+    ("lA2.ex2", lambda *case: torch.tensor(balance.load_balancing_loss(*case).item()), "its gradient is lost"),
+    ("lA2.ex2", torch.no_grad()(balance.load_balancing_loss), "its gradient is lost"),
+    ("lA2.ex2", lambda *case: balance.load_balancing_loss(*case) + 1, "loss: the values differ"),
     ("l05.ex1", lambda system, question: 3, "a text is wanted, this is int"),
     ("l05.ex1", lambda system, question: l05.written(system, question, think="<think>\n</think>\n\n"), "only newlines"),
     ("l05.ex2", lambda logits, top_p: logits, "at [0, 0] it should be -inf"),
@@ -223,10 +222,10 @@ OTHERS = [
     ("l07.ex2", lambda chunks: "text", "2 things are wanted, this is str"),
     ("l07.ex3", lambda deltas: {}, "a list is wanted, this is dict"),
     ("l07.ex3", lambda deltas: [], "join id, name and arguments"),
+    ("l09.ex1", lambda measured, allowed_loss: 32, "allowed_loss=0.1: 48 is wanted, not 32"),
     ("lA1.ex2", lambda *case: 5, "a list is wanted, this is int"),
     ("lA1.ex2", lambda ids, start, silent: [-100] * (len(ids) - 1), "[-100, -100, 14, 15, -100, 17] is wanted, not"),
     ("lA1.ex3", lambda load, probabilities: 1.0, "is wanted, not 1.0"),
-    ("lA1.ex4", lambda measured, allowed_loss: 32, "allowed_loss=0.1: 48 is wanted, not 32"),
     ("lA4.ex1", lambda query, *rest: query, "2 things are wanted, this is Tensor"),
     ("lA4.ex1", lambda *case: (..., ...), "a norm and a rotation"),
     ("lA4.ex2", lambda config: 147456, "Qwen3-0.6B: 114688 is wanted, not 147456"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jupyterlab_server import JupyterLab, screenshot
 
-from helpers.explorer import MemoryExplorer, RoutingExplorer
+from helpers.explorer import MemoryExplorer, RoutingExplorer, live
 from helpers.explorer.page import RECORDED, replayed
 from helpers.explorer.routing import JAVASCRIPT, LABELS, captions
 from helpers.routing import RoutingTrace, expert_load
@@ -348,6 +348,30 @@ def longer(trace, times):
     }
 
 
+def assert_takes_text(place, text="12×34=?"):
+    """The model in the page answers a text of the reader's own, by the same ways as helpers/qwen.py."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from helpers.capture import capture_reference
+    from helpers.qwen import load_model
+
+    place.locator(".rx-own input").fill(text)
+    place.locator(".rx-own input").press("Enter")
+    place.locator(".rx-captions", has_text="Your own text").wait_for()
+    shown = place.locator(".rx-chip > span").all_inner_texts()
+    place.locator(".rx-chip").last.scroll_into_view_if_needed()
+    place.locator(".rx-chip").last.click()
+    chosen = place.locator(".rx-chosen li").all_inner_texts()
+    cells = place.locator(".rx-cell").evaluate_all("all => all.map((c) => [+c.dataset.row, +c.dataset.expert])")
+    tokenizer, model = AutoTokenizer.from_pretrained(live.MODEL), load_model(live.MODEL, torch.float32, "cpu")
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
+    trace = capture_reference(model, tokenizer, prompt["input_ids"], max_new_tokens=300)
+    assert len(shown) == len(trace.pieces)
+    assert cells == [[row, expert] for row, chosen in enumerate(trace.expert_ids[:, -1].tolist()) for expert in chosen]
+    assert [float(text.split()[-1]) for text in chosen] == pytest.approx(trace.weights[0, -1].tolist(), abs=2e-3)
+
+
 # ---------------------------------------------------------------------------------------------- in JupyterLab
 
 
@@ -361,6 +385,7 @@ SamplingExplorer({"a": {i: SimpleNamespace(decoded_token=f"t{i}", logprob=-float
 def test_in_a_real_jupyterlab(tmp_path, browser, trace):
     folder = tmp_path / "notebooks" / "en"
     folder.mkdir(parents=True)
+    trace = replace(trace, provenance=trace.provenance | {"model": live.MODEL.name})
     trace.save(folder / "trace.npz")
     code = "from helpers.routing import RoutingTrace\nfrom helpers.explorer import RoutingExplorer\n"
     calculator = "from helpers.explorer import MemoryExplorer\nMemoryExplorer()"
@@ -383,6 +408,7 @@ def test_in_a_real_jupyterlab(tmp_path, browser, trace):
         page.locator(".rx-layer").focus()
         page.keyboard.press("ArrowRight")
         assert_shows(page, trace, 5, 2)
+        assert_takes_text(page.locator(".rx").first)
         page.locator("select[aria-label=model]").select_option("Qwen/Qwen3-32B")
         assert "exceed what vLLM uses" in page.locator(".rx-verdict").inner_text()
         sliders = page.locator(".rx input[type=range]")

@@ -247,6 +247,7 @@ def test_solutions_are_carried_and_the_old_file_stays(copied):
     said = copied.update()
     assert copied.cells()["ex1"].source == "def double(x):\n    return x + x"
     assert "为何" in copied.cells()["why"].source and "return ..." in copied.cells()["ex2"].source
+    assert "<summary>参考答案</summary>" in copied.cells()["ex1-solution"].source
     assert (copied.copy.parent / "99_toy.old.ipynb").read_bytes() == old
     assert copied.files() == {"99_toy.ipynb", "99_toy.old.ipynb"}
     zh, en, *_ = said.splitlines()

@@ -1,9 +1,10 @@
-"""Lesson 04: its blocks equal the helper's, its text says what its cells find."""
+"""Lesson 04: its router and its loop are the model's, its paper row is right, its text says what its cells find."""
 
-import ast
 import os
+import re
 import subprocess
 import sys
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,51 +13,36 @@ import torch
 from conftest import NO_WARNING, ROOT
 
 from helpers import CourseError, figures, language, models, qwen, routing
-from helpers.experts import expert_off
 from helpers.explorer.routing import token_routes
 from helpers.lessons import l04
 from helpers.lessons.l04.record import main, recorded_path
-from tools.lessons.source import parse, read_lesson
+from helpers.lessons.lA2 import token_class
+from tools.lessons.source import read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "04_moe_routing.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
+TEXTS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "markdown"}
+
+
+def after(*keys):
+    """The names that these cells leave behind."""
+    names = {}
+    for key in ("setup", *keys):
+        exec(CELLS[key], names)
+    return SimpleNamespace(**names)
 
 
 @pytest.fixture(scope="module")
 def lesson():
-    """The names that the cells with definitions leave behind; their solutions replace the stubs."""
-    names = {}
-    for key in ("setup", "inputs", "router-figure", "route", "block", "layouts", "shared", "global"):
-        exec(CELLS[key], names)
-    for key in ("ex1", "ex2", "ex3", "ex4"):
-        exec(CELLS[f"{key}-solution"], names)
-    return SimpleNamespace(**names)
-
-
-# ---------------------------------------------------------------------------------------------- exercises
-
-
-def test_the_loss_is_that_of_transformers(lesson):
-    from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
-
-    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
-    for top_k in (1, 2, 4):
-        torch.testing.assert_close(
-            lesson.load_balancing_loss(logits, top_k), load_balancing_loss_func((logits,), 6, top_k)
-        )
-    parts = logits.split([10, 40])  # of unequal length: the counts of all tokens decide
-    micro, overall = lesson.both_losses(parts, 2)
-    torch.testing.assert_close(micro, torch.stack([lesson.load_balancing_loss(part, 2) for part in parts]).mean())
-    torch.testing.assert_close(overall, lesson.load_balancing_loss(logits, 2))
-    assert abs(micro - overall) > 1e-3
+    """The names of the cells up to the two solutions, which stand in the place of the stubs."""
+    return after("experts", "paper", "router", "ex1-solution", "ex2-solution")
 
 
 # ---------------------------------------------------------------------------------------------- taught code
 
 
-@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_taught_block_equals_the_helpers(shared, seed, lesson):
+def test_taught_router_and_loop_equal_the_helpers_block(seed, lesson):
     generator = torch.Generator().manual_seed(seed)
     config = qwen.QwenConfig(
         vocab_size=50,
@@ -66,112 +52,86 @@ def test_taught_block_equals_the_helpers(shared, seed, lesson):
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=8,
-        qk_norm=not shared,
-        qkv_bias=shared,
+        qk_norm=True,
+        qkv_bias=False,
         num_experts=5 + seed,
         num_experts_per_tok=1 + seed,
         moe_intermediate_size=12,
-        norm_topk_prob=not shared,
-        shared_expert_intermediate_size=20 if shared else 0,
+        norm_topk_prob=True,
     )
-    taught = (lesson.Qwen2SparseMoeBlock if shared else lesson.SparseMoeBlock)(config)
-    for parameter in taught.parameters():
+    helper = qwen.SparseMoeBlock(config).requires_grad_(False)
+    for parameter in helper.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=generator)
-    helper = qwen.SparseMoeBlock(config)
-    state = {f"layers.0.mlp.{name}": tensor for name, tensor in helper.state_dict().items()}
-    views = qwen.checkpoint_views(config, state, packed=False)
-    with torch.no_grad():
-        for name, tensor in taught.state_dict().items():
-            views.pop(f"model.layers.0.mlp.{name}").copy_(tensor)
-    assert not views
+
+    def run(expert):
+        matrices = helper.experts.gate_up_proj[expert], helper.experts.down_proj[expert]
+        return lambda rows: qwen.swiglu(rows, *matrices)
+
     x = torch.randn(2, 7, config.hidden_size, generator=generator)
-    torch.testing.assert_close(taught(x), helper(x), atol=1e-5, rtol=1e-5)
+    tokens = x.flatten(0, 1)
+    weights, ids = lesson.choose_experts(tokens @ helper.router.weight.T, config.num_experts_per_tok)
+    output = lesson.run_experts(tokens, weights, ids, [run(expert) for expert in range(config.num_experts)])
+    torch.testing.assert_close(output.view_as(x), helper(x), atol=1e-5, rtol=1e-5)
 
 
-def test_a_broken_block_would_be_noticed(lesson):
-    """The cell that swaps the blocks in fails if the taught block forgets to renormalise."""
+def test_the_solutions_go_into_the_ready_model_and_wrong_ones_do_not(lesson, capsys):
+    """The cell puts in what the learner wrote once it is right, else the reference answers; then it tidies up."""
     names = dict(vars(lesson))
-    block = ast.unparse(parse(CELLS["block"]))
-    broken = block.replace("self.norm_topk_prob)", "False)")
-    assert broken != block
-    exec(broken, names)
-    with pytest.raises(AssertionError):
-        exec(CELLS["block-check"], names)
-    exec(CELLS["block"], names)
-    exec(CELLS["block-check"], names)
+    exec(CELLS["plug"], names)
+    printed = capsys.readouterr().out
+    assert names["router"] is lesson.choose_experts and names["loop"] is lesson.run_experts
+    assert "router: yours" in printed or "你的" in printed
+    assert "37×46=1702<|im_end|>" in printed
+    names |= {"choose_experts": lambda *case: ..., "run_experts": lambda *case: ...}
+    exec(CELLS["plug"], names)
+    assert names["router"] is l04.ex1.right and names["loop"] is l04.ex2.right
     assert all(isinstance(layer.mlp, qwen.SparseMoeBlock) for layer in lesson.model.layers), "the originals are back"
+
+
+def test_a_wrong_router_would_be_noticed(lesson, monkeypatch):
+    """The cell fails if what it plugs in does not renormalise; the ready model is whole again all the same."""
+    monkeypatch.setattr(l04, "yours_or_ours", lambda router, loop: (lambda *case: qwen.route(*case, False), loop))
+    with pytest.raises(AssertionError):
+        exec(CELLS["plug"], dict(vars(lesson)))
+    assert torch.equal(lesson.model(lesson.input_ids), lesson.logits)
+
+
+def test_an_expert_of_the_lesson_is_one_of_the_model(lesson):
+    rows = lesson.tokens[:3]
+    experts = lesson.model.layers[2].mlp.experts
+    wanted = qwen.swiglu(rows, experts.gate_up_proj[5], experts.down_proj[5])
+    torch.testing.assert_close(lesson.expert(2, 5, rows), wanted)
 
 
 # ---------------------------------------------------------------------------------------------- what the text says
 
 
+def test_the_scores_on_paper_are_those_that_torch_computes(lesson):
+    text = TEXTS["paper-text"]
+    assert ", ".join(f"{score:.0f}" for score in lesson.scores.tolist()) in text
+    powers = lesson.scores.exp()
+    for said in (powers.tolist(), (powers / powers.sum()).tolist()):
+        assert ", ".join(f"{number:.2f}".removesuffix(".00") for number in said) in text
+    largest = lesson.probabilities.topk(2).values
+    weights = largest / largest.sum()
+    assert f"{powers.sum():.2f}" in text and f"{largest.sum():.2f}: {weights[0]:.2f} and {weights[1]:.2f}" in text
+
+
 @pytest.mark.slow
-def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
-    """Sentences of the lesson about the tiny model that a retraining could make wrong; --check compares the numbers."""
-    monkeypatch.setattr(language, "LANGUAGE", "zh")  # the prompt for a story is in the page's language
-    names = dict(vars(lesson))
-    for key in ("map", "training", "association", "causal", "scatter", "consequence"):
-        exec(CELLS[key], names)
-    trace, found, rise, share = (names[name] for name in ("trace", "found", "rise", "share"))
-    assert "".join(trace.texts).endswith("37×46=1702"), "the model answers right"
-    heaviest, kinds = trace.expert_ids[:, :, 0], names["kinds"]
-    counts = {name: [np.bincount(row[kinds == name], minlength=8) for row in heaviest] for name in set(kinds)}
-    assert [counts[name][1].argmax() for name in ("CJK", "Latin", "digit")] == [0, 3, 7]
-    assert counts["digit"][1].argsort()[-2:].tolist() == [2, 7]
-    assert counts["digit"][0][1] == (kinds == "digit").sum(), "all digits of layer 0"
-    assert all(counts[name][0][6] > (kinds == name).sum() / 2 for name in ("CJK", "Latin"))
-    first, second = (heaviest[:, place] for place, text in enumerate(trace.texts) if text == "是")
+def test_the_text_says_what_its_cells_find(capsys):
+    """Sentences about the tiny model that a retraining could make wrong; --check compares the numbers."""
+    lesson = after("experts", "router", "tools", "explorer")
+    assert lesson.expert_ids.shape == (15, 2) and len(lesson.expert_ids.unique()) == 8, "30 choices, 8 experts"
+    assert "".join(lesson.trace.texts).endswith("37×46=1702"), "the model answers right"
+    heaviest = lesson.trace.expert_ids[:, :, 0]
+    first, second = (heaviest[:, place] for place, text in enumerate(lesson.trace.texts) if text == "是")
     assert (first == second).tolist() == [True, True, False, False]
-
-    untrained, permuted = found["untrained"], found["permuted"]
-    assert (found["trained"] > 1.5 * untrained.max(0)).all()
-    assert (untrained.mean(0) > permuted.mean(0)).all() and (untrained.mean(0) < 2 * permuted.mean(0)).all()
-
-    assert (rise < 0.05).mean() > 0.8, "most cells are white"
-    worst = [np.unravel_index(flat, rise.shape) for flat in rise.argsort(axis=None)[:-4:-1]]
-    red = {(names["present"][index], place, column) for index, place, column in worst}
-    assert red == {("space", 0, 3), ("digit", 2, 6), ("operator", 1, 2)}
-    assert all((rise[:, layer, expert] >= 0.05).sum() <= 3 for _, layer, expert in red)
-    assert rise[names["present"].index("Latin"), 0, 3] > 0.05, "English suffers from the same expert"
-    load, harm = names["load"], names["change"].mean(-1)
-    assert load[1].argmax() == 0 and abs(harm[1, 0]) < 0.001, "the busiest of its layer is not needed"
-    assert (load[0] >= load[0, 3]).sum() == 6 and np.unravel_index(harm.argmax(), harm.shape) == (0, 3)
-    assert rise.flat[share.argmax()] < 0.05 and share.max() > 0.9, "one expert is used all the time and not needed"
-    for index, layer, expert in worst:
-        here, used = names["written"] == names["present"][index], names["took"][layer, expert]
-        change = names["change"][layer, expert]
-        assert change[here & used].mean() > 0.8 and abs(change[here & ~used].mean()) < 0.01
-
-    everything, less = names["right"].values()
-    assert everything == {"product": 20, "sum": 20} and less["product"] <= 4 and less["sum"] <= 8, "arithmetic breaks"
-    with expert_off(lesson.model, names["layer"], names["expert"]):
-        english = names["answer"]("Tell me a story.")
-    for stories in (names["stories"].values(), [names["answer"]("Tell me a story."), english]):
-        assert len(stories) == 2 and len(set(stories)) == 1, "the story is not affected"
-
-    gini = {name: routing.gini(load) for name, load in names["loads"].items()}
-    assert np.abs(gini["off"][0] - gini["on"][0]).max() < 0.01, "the same start"
-    assert gini["off"][:20].max() > 0.7 and gini["on"][:20].max() > 0.7
-    last = {name: load[-20:].mean(0) for name, load in names["loads"].items()}
-    assert routing.gini(last["on"]).max().round(2) <= 0.11
-    assert np.abs(routing.gini(last["off"]) - gini["off"][0]).max() < 0.12, "about where it began"
-    assert (last["off"] < 0.01).any() and last["on"].min() > 0.05
-    assert max(load.max() for load in last.values()) < 0.5, "no expert has everything"
-
-
-def test_shares_are_recovered_from_the_running_average(lesson):
-    """Steps with known shares, averaged and kept as the training does it, and taken apart again by the cell."""
-    names = dict(vars(lesson), np=np)
-    exec(CELLS["training"], names)
-    draw, average, kept, wanted = np.random.default_rng(0), np.full((2, 4), 0.25), [], []
-    for record in range(6):
-        share = draw.dirichlet(np.ones(4), size=2)  # the same in the steps of one record
-        for _ in range(1 if record == 0 else 5):
-            average = 0.9 * average + 0.1 * share
-        kept.append(average)
-        wanted.append(share)
-    names["length"] = 6
-    assert names["shares"]({"load": np.array(kept)}) == pytest.approx(np.array(wanted), abs=1e-9)
+    printed = capsys.readouterr().out
+    assert "(0, 1) 42 / 42" in printed and "(2, 6) 19 / 42" in printed
+    exec(CELLS["off"], vars(lesson))
+    one, other = re.split(r"^.*\(2, 6\)", capsys.readouterr().out, flags=re.MULTILINE)
+    assert "37×40=1480" in one and "37×46=1702" in one, "what every digit chooses is not needed"
+    assert "37×40=1480" not in other and "37×46=" in other and "1702" not in other, "what few choose is"
 
 
 def test_a_model_that_is_no_qwen3_moe_is_refused(monkeypatch):
@@ -181,22 +141,12 @@ def test_a_model_that_is_no_qwen3_moe_is_refused(monkeypatch):
 
 
 def test_the_release_cell_lets_go_of_the_model():
-    import weakref
-
     names = {}
-    for key in ("setup", "inputs", "router-figure", "route", "block", "block-check"):
+    for key in ("setup", "experts", "router", "ex1-solution", "ex2-solution", "plug"):
         exec(CELLS[key], names)
     watched = weakref.ref(names["model"])
     exec(CELLS["release"], names)
     assert watched() is None
-
-
-def test_the_balance_records_start_alike():
-    runs = [np.load(ROOT / "assets" / "traces" / f"moe_balance_{name}.npz") for name in ("off", "on")]
-    for run in runs:
-        assert run["load"].shape == (len(run["step"]), 4, 8) and run["loss"].shape == run["step"].shape
-        assert np.allclose(run["load"].sum(-1, dtype=float), 1, atol=0.01)
-    assert runs[0]["loss"][0] == pytest.approx(runs[1]["loss"][0], rel=1e-3), "the same weights and data at the start"
 
 
 # ---------------------------------------------------------------------------------------------- recording
@@ -212,7 +162,7 @@ def test_the_recorded_trace_is_what_its_command_makes(tmp_path, capsys, monkeypa
     same, difference = routing.agreement(made, kept)
     assert same >= 0.99 and difference <= 1e-2
     assert kept.provenance["model"] == "qwen3-moe-tiny" and kept.texts[kept.prompt_length] == "<think>"
-    classes = {l04.token_class(text) for text in kept.texts}
+    classes = {token_class(text) for text in kept.texts}
     assert {"CJK", "Latin", "digit", "operator"} <= classes, "a mixed conversation"
 
 

@@ -315,28 +315,6 @@ def commands():
                     yield pytest.param(line, id=f"{key}-{lang}: {line[11:60]}")
 
 
-@pytest.mark.slow
-def test_the_commands_that_were_not_run_are_understood_by_the_installed_vllm():
-    """Their flags are parsed by vLLM's own parser; nothing is started."""
-    shown = [parameter.values[0] for parameter in commands()]
-    assert len(shown) == 10 and any("--nnodes" in line for line in shown)
-    code = """
-import sys
-import threading
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = make_arg_parser(FlexibleArgumentParser())
-for line in sys.stdin:
-    arguments = parser.parse_args(line.split()[2:])
-    print(arguments.model_tag, arguments.tensor_parallel_size, arguments.pipeline_parallel_size, sep=" ")
-"""
-    done = subprocess.run([sys.executable, "-c", code], input="\n".join(shown), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    parsed = [line.split() for line in done.stdout.splitlines() if line.startswith("Qwen/Qwen3-")]
-    assert parsed[0] == ["Qwen/Qwen3-32B", "4", "1"] and parsed[1][2] == "2" and len(parsed) == len(shown)
-    assert all(shlex.split(line)[2] == words[0] for line, words in zip(shown, parsed, strict=True))
-
-
 def test_the_commands_split_thoughts_take_tools_and_name_a_model_that_exists():
     for parameter in commands():
         words = shlex.split(parameter.values[0])

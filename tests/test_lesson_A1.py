@@ -1,23 +1,17 @@
-"""Lesson A1: its claims about the training recipe hold, its copy-me cell works."""
-
-import os
-import subprocess
-import sys
+"""Lesson A1: its claims about the training recipe hold."""
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from faulty_server import FaultyServer, broken_off, chat, cut, page, status
 from test_exercises import solution_of
-from test_lesson_06 import INSTRUCT, without_thinking
 
-from helpers import CourseError, models
+from helpers import models
 from helpers.lessons import lA1
 from tools.lessons.source import read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "A1_tiny_models.py")
-CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
+
 # ---------------------------------------------------------------------------------------------- the recipe
 
 
@@ -81,54 +75,3 @@ def test_the_text_tells_the_recipe(recipe):
     assert abs(before - after) < 0.002  # "the loss no longer falls"
     card = (models.BUNDLED / "qwen3-moe-tiny" / "README.md").read_text(encoding="utf-8")
     assert "answered 11 of 100 strange questions" in card and "| 100 other questions, thinking | 99.0 %" in card
-
-
-# ---------------------------------------------------------------------------------------------- copy-me
-
-
-def run_copy_me(tmp_path, **variables):
-    script = tmp_path / "copied.py"
-    script.write_text(CELLS["copy-me"], encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COURSE_")}
-    command = [sys.executable, "-I", script]
-    return subprocess.run(command, cwd=tmp_path, env=environment | variables, capture_output=True, text=True)
-
-
-@pytest.mark.slow
-def test_copy_me_cell_says_when_there_is_no_server(tmp_path):
-    done = run_copy_me(tmp_path, BASE_URL="http://127.0.0.1:9/v1")
-    assert done.returncode == 1 and not done.stdout and "Traceback" not in done.stderr, done.stderr
-    assert done.stderr.startswith("No server at http://127.0.0.1:9/v1")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        (chat(None, reasoning="1702"), "reasoning parser took the answer"),
-        (cut("37×46=1702"), "3 without an answer: no whole answer (finish_reason length)"),
-        (page, "does not answer like an OpenAI server"),
-        (status(503), "503"),
-        (broken_off(die=True), "the connection broke off"),
-    ],
-)
-def test_copy_me_cell_tells_no_answer_from_a_wrong_one(fault, said, tmp_path):
-    with FaultyServer(fault) as server:
-        done = run_copy_me(tmp_path, BASE_URL=server.base_url)
-    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert "3/3" not in done.stdout
-
-
-def test_the_capstone_says_at_once_that_a_model_never_thinks(tmp_path, monkeypatch):
-    monkeypatch.setenv("COURSE_MODEL", str(without_thinking(tmp_path, INSTRUCT)))
-    with pytest.raises(CourseError, match=r"never thinks|没有思考"):
-        exec(CELLS["cap-offline"].partition("budgets =")[0], {"models": models})
-
-
-@pytest.mark.slow
-def test_copy_me_cell_measures_what_a_budget_saves(tmp_path, server):
-    free = run_copy_me(tmp_path, BASE_URL=server.base_url)
-    cut = run_copy_me(tmp_path, BASE_URL=server.base_url, THINKING_BUDGET="4")
-    assert free.returncode == cut.returncode == 0, free.stderr + cut.stderr
-    tokens = [int(done.stdout.split(" tokens an answer")[0].split()[-1]) for done in (free, cut)]
-    assert tokens[1] < tokens[0]

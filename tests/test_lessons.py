@@ -25,7 +25,7 @@ from tools.lessons.run import lessons_at_once
 
 pytestmark = pytest.mark.slow
 # Cells that say something where vLLM is, in lessons that need none; the second test below runs them with it.
-SILENT_WITHOUT_VLLM = {"02_model_download": {"vllm"}, "04_moe_routing": {"engines"}}
+SILENT_WITHOUT_VLLM = {"02_model_download": {"vllm"}, "A2_experts_in_depth": {"engines"}}
 
 
 # --- the lessons
@@ -57,7 +57,7 @@ def assert_same_cells_print(name: str, lang: str, fresh, silent=frozenset()) -> 
             assert bool(cell.outputs and cell.id not in silent) == bool(printed), cell.id
 
 
-LONG = {"00", "05", "06", "07", "08", "A1", "A3"}  # twice and more a minute: before a release
+LONG = {"00", "05", "06", "07", "08", "09", "A1", "A3"}  # twice and more a minute: before a release
 
 
 @pytest.mark.large

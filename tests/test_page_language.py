@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 from conftest import NO_WARNING, ROOT, TOY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -26,7 +27,7 @@ from helpers.explorer import (
 )
 from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
-from helpers.lessons import l04, l05, lA3
+from helpers.lessons import l04, l05, lA2, lA3
 from helpers.routing import RoutingTrace
 from helpers.schedule import ScheduleTrace
 from tools.lessons import build, page_language
@@ -249,6 +250,14 @@ def test_numbers_of_outputs_that_vary_and_facts_that_nobody_states():
     assert unfounded(recap, "56", key="recap") == [("57", None)]
 
 
+def test_a_folded_answer_does_not_end_the_reading_of_an_output():
+    code = new_code_cell("check()", id="check", outputs=[stream("286")])
+    answer = new_markdown_cell("286 and 287", id="answer", metadata={"tags": ["solution"]})
+    page = new_notebook(cells=[code, answer, new_markdown_cell("Not 287 of them.", id="read")])
+    [problem] = page_language.unfounded_numbers(page, {})
+    assert problem.startswith("cell 'read': the text says 287, which is in no output")
+
+
 # ---------------------------------------------------------------------------------------------- what helpers say
 
 
@@ -325,13 +334,14 @@ TRACE = RoutingTrace(
 )
 POSITIONS = {"once": {7: type("Logprob", (), {"logprob": -0.1, "decoded_token": "a"})}}
 SCHEDULE = ScheduleTrace.load(ROOT / "tests" / "schedule_qwen3_tiny.json")
+BALANCE = {name: {"step": np.arange(3), "loss": np.ones(3), "load": np.full((3, 2, 4), 0.25)} for name in ("off", "on")}
 FIGURES = {
     "block_tables": lambda: l05.block_tables({"A": [1, 2], "B": [1, 3]}, {"A": 50, "B": 40}, 32),
     "timeline": lambda: l05.timeline([(0, 3), (4, 9)], 1),
-    "routing_map": lambda: l04.routing_map(TRACE),
+    "routing_map": lambda: lA2.routing_map(TRACE),
     "token_routes": lambda: routing.token_routes(TRACE, 1),
-    "load_histograms": lambda: l04.load_histograms(TRACE),
-    "association_bars": lambda: l04.association_bars(
+    "load_histograms": lambda: lA2.load_histograms(TRACE),
+    "association_bars": lambda: lA2.association_bars(
         {
             "trained": np.array([0.3, 0.2]),
             "untrained": np.ones((3, 2)) / 9,
@@ -339,7 +349,12 @@ FIGURES = {
         },
         [0, 1],
     ),
-    "rise_without_expert": lambda: l04.rise_without_expert(np.ones((1, 2, 3)), ["digit"], [0, 1], [[0, 1, 2]] * 2),
+    "rise_without_expert": lambda: lA2.rise_without_expert(np.ones((1, 2, 3)), ["digit"], [0, 1], [[0, 1, 2]] * 2),
+    "use_against_rise": lambda: lA2.use_against_rise(np.ones((1, 2, 3)), np.ones((1, 2, 3)), ["digit"], [(0, 1, 2)]),
+    "calls": lambda: lA2.calls(np.eye(4), TRACE.pieces, 128, 8, 36),
+    "balance_figure": lambda: lA2.balance_figure(BALANCE, {name: run["load"] for name, run in BALANCE.items()}, 0),
+    "branches": l04.branches,
+    "three_steps": lambda: l04.three_steps(torch.tensor([1.0, -1.0, 2.0, 0.0]), 2),
     "gpu_memory": memory.gpu_memory,
     "no room": lambda: memory.gpu_memory("Qwen/Qwen3-32B", 24),
     "memory": lambda: MemoryExplorer().picture(),

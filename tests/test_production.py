@@ -5,11 +5,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
+import urllib.request
+from urllib.parse import urlsplit
 
 import openai
 import pytest
 from conftest import ROOT
+from test_serve_lines import commands
 
 from helpers import catalogue, models
 from helpers.server import Server
@@ -18,17 +20,6 @@ from tools.lessons.pages import SERVE
 PAGES = [ROOT / "docs" / name for name in ("production.md", "production.zh.md")]
 TEXT = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 UNIT = ROOT / "docs" / "vllm-qwen3.service"
-
-
-def lines(text: str) -> list[list[str]]:
-    """The words behind `vllm serve` of each command, also of one inside another."""
-    found = []
-    for block in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        for line in block.splitlines():
-            for word in [line, *shlex.split(line, comments=True)]:
-                if word.startswith("vllm serve "):
-                    found.append(shlex.split(word.split(" 2>&1")[0])[2:])
-    return found
 
 
 def unit() -> dict[str, list[str]]:
@@ -40,13 +31,13 @@ def unit() -> dict[str, list[str]]:
     return found
 
 
-LINES = lines(TEXT["production.md"])
-PLAIN = lines(f"```bash\n{SERVE}\n```\n")[0]
+LINES = commands(TEXT["production.md"])
+PLAIN = commands(f"```bash\n{SERVE}\n```\n")[0]
 
 
 def test_the_first_line_is_the_same_wherever_it_stands():
     """At the head of the page, in tmux, in the unit and on the pages that tests/test_copy_me.py looks at."""
-    assert LINES[0] == LINES[-1] == PLAIN and lines(TEXT["production.zh.md"]) == LINES
+    assert LINES[0] == LINES[-1] == PLAIN and commands(TEXT["production.zh.md"]) == LINES
     _, _, model, *options = shlex.split(unit()["ExecStart"][0])
     assert model.endswith("/Qwen3-8B") and options == PLAIN[1:]
 
@@ -72,27 +63,6 @@ def test_the_sizes_in_the_table_are_computed():
     sizes = gigabytes("Qwen/Qwen3-8B", "fp8"), gigabytes("Qwen/Qwen3-8B"), gigabytes("Qwen/Qwen3-30B-A3B")
     for text in TEXT.values():
         assert re.findall(r"([\d.]+) GB", text) == [f"{sizes[0]:.1f}", f"{sizes[1]:.1f}", f"{sizes[2]:.0f}"]
-
-
-@pytest.mark.slow
-def test_every_line_is_understood_by_the_installed_vllm():
-    code = """
-import json, sys
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.reasoning import ReasoningParserManager
-from vllm.tool_parsers import ToolParserManager
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = make_arg_parser(FlexibleArgumentParser())
-for line in json.load(sys.stdin):
-    arguments = parser.parse_args(line)
-    validate_parsed_serve_args(arguments)
-    if name := arguments.reasoning_parser or arguments.structured_outputs_config.reasoning_parser:
-        ReasoningParserManager.get_reasoning_parser(name)
-    ToolParserManager.get_tool_parser(arguments.tool_call_parser)
-    print(arguments.model_tag, arguments.shutdown_timeout)
-"""
-    done = subprocess.run([sys.executable, "-c", code], input=json.dumps(LINES), capture_output=True, text=True)
-    assert done.stdout.splitlines() == [f"{line[0]} 120" for line in LINES], done.stderr[-2000:]
 
 
 def options(line: list[str]) -> dict:
@@ -179,3 +149,38 @@ def test_the_five_metrics_are_those_of_the_server(server):
     names = re.findall(r"^\| `vllm:(\w+)`", table, re.MULTILINE)
     found = server.metrics()
     assert len(names) == 5 and [name for name in names if {name, f"{name}_count"} & found.keys()] == names
+
+
+@pytest.mark.slow
+def test_the_requests_beyond_chat_get_the_replies_that_the_page_shows(server):
+    """Each line of the section's first block, sent to the tiny model, has all fields of its line in the second."""
+    section = TEXT["production.md"].partition("## Beyond chat")[2]
+    requests, replies = (block.splitlines() for block in re.findall(r"```(?:bash|text)\n(.*?)\n```", section, re.S)[:2])
+
+    def shape(value):
+        """Names of fields and kinds of values; of a list what stands in it. Ids and texts differ from run to run."""
+        if isinstance(value, dict):
+            return {name: value[name] if name in FIXED else shape(value[name]) for name in value}
+        return [shape(item) for item in value] if isinstance(value, list) else type(value).__name__
+
+    def within(part, whole):
+        if isinstance(part, dict):
+            return all(name in whole and within(part[name], whole[name]) for name in part)
+        if isinstance(part, list):
+            return len(part) == len(whole) and all(map(within, part, whole))
+        return part == whole
+
+    assert len(requests) == len(replies) == 3
+    for request, shown in zip(requests, replies, strict=True):
+        words = shlex.split(request)
+        path, body = urlsplit(words[2]).path, json.loads(words[-1]) | {"model": server.model}
+        if path.startswith("/v1"):
+            body["temperature"] = 0
+        address = server.base_url.removesuffix("/v1") + path
+        asked = urllib.request.Request(address, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(asked, timeout=120) as answer:
+            got = json.load(answer)
+        assert within(shape(json.loads(shown)), shape(got)), (path, got)
+
+
+FIXED = {"type", "status", "stop_reason", "count", "input_tokens"}

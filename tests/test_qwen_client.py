@@ -18,7 +18,7 @@ from conftest import ROOT
 from faulty_server import ENGINE_DEAD, FaultyServer, body, broken_off, chat, cut, drop, page, status, stream
 from qwen_client import Chat, Client, NoAnswer, Reply, Sync
 
-FILES = ("qwen_client.py", "qwen_batch.py", "web_handler.py")
+FILES = ("qwen_client.py", "qwen_batch.py", "qwen_quality.py", "web_handler.py")
 NOWHERE = "http://127.0.0.1:9/v1"
 
 

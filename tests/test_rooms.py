@@ -85,9 +85,9 @@ def test_names_of_0_1_0_are_found_where_they_were(module, names):
 def test_moved_names_are_the_new_ones():
     from helpers import experts, figures, plots, routing
     from helpers.explorer.memory import gpu_memory
-    from helpers.lessons import l04, l05
-    from helpers.lessons.l04 import vllm_routing
+    from helpers.lessons import l05, lA2
+    from helpers.lessons.lA2 import vllm_routing
 
     assert plots.figure is figures.figure and plots.gpu_memory is gpu_memory
-    assert plots.expert_load is l04.load_histograms and plots.timeline is l05.timeline
+    assert plots.expert_load is lA2.load_histograms and plots.timeline is l05.timeline
     assert routing.expert_off is experts.expert_off and routing.capture_vllm is vllm_routing.capture_vllm

@@ -1,4 +1,4 @@
-"""helpers/routing.py, and what lesson 04 makes of traces: captures against each other, refused files,
+"""helpers/routing.py, and what appendix A2 makes of traces: captures against each other, refused files,
 statistics that can be worked out by hand."""
 
 import io
@@ -15,7 +15,7 @@ from conftest import NO_WARNING
 from helpers import ROOT, CourseError, catalogue, engine, figures, models, routing, tokens
 from helpers.checkpoint import Checkpoint
 from helpers.experts import expert_off
-from helpers.lessons import l04
+from helpers.lessons import lA2
 from helpers.routing import RoutingTrace
 
 PROMPT = (
@@ -130,10 +130,10 @@ def test_an_expert_that_is_off_gets_no_token_and_the_others_stay(answered, refer
 
 def test_traces_of_several_texts_as_one():
     a, b = make_trace([[[0, 1], [2, 3]]], pieces=[b"a", b"b"]), make_trace([[[3, 0]]], pieces=[b"c"])
-    both = l04.concatenate([a, b])
+    both = lA2.concatenate([a, b])
     assert both.texts == ["a", "b", "c"] and both.entropy is None
     assert (routing.expert_load(both) == routing.expert_load(a) + routing.expert_load(b)).all()
-    refused(l04.concatenate, [a, make_trace([[[3, 0]]], num_experts=5)], word="cannot be joined")
+    refused(lA2.concatenate, [a, make_trace([[[3, 0]]], num_experts=5)], word="cannot be joined")
 
 
 def test_generating_and_reading_route_alike(answered, reference, tokenizer):
@@ -358,8 +358,8 @@ def test_load_and_its_unevenness():
     load = routing.expert_load(trace)
     assert load.tolist() == [[4, 2, 2, 0], [2, 2, 2, 2]]
     assert routing.gini(load) == pytest.approx([0.375, 0])
-    assert l04.coefficient_of_variation(load) == pytest.approx([np.sqrt(2) / 2, 0])
-    assert l04.never_used(load) == pytest.approx([0.25, 0])
+    assert lA2.coefficient_of_variation(load) == pytest.approx([np.sqrt(2) / 2, 0])
+    assert lA2.never_used(load) == pytest.approx([0.25, 0])
     assert routing.gini(np.array([0, 0, 0, 9])) == pytest.approx(0.75)  # one expert gets everything: (n - 1) / n
 
 
@@ -369,21 +369,21 @@ def test_association_stands_beside_chance():
     trace = make_trace([by_class, [[0, 1], [0, 1], [1, 0], [1, 0]] * 16], pieces)
     trace = replace(trace, token_ids=np.arange(64))  # every token occurs once
     untrained = replace(make_trace([[[0, 1]] * 64] * 2, pieces), token_ids=np.arange(64))
-    found = l04.class_association(trace, [untrained, trace], permutations=50)
+    found = lA2.class_association(trace, [untrained, trace], permutations=50)
     assert found["trained"] == pytest.approx([1, 0], abs=1e-9)
     assert found["permuted"].shape == (50, 2) and found["permuted"][:, 0].mean() < 0.1
     assert found["untrained"][0].tolist() == [0, 0]  # one expert for all tokens tells nothing
     assert np.array_equal(found["untrained"][1], found["trained"])
-    assert np.array_equal(found["permuted"], l04.class_association(trace, permutations=50)["permuted"])
-    assert "untrained" not in l04.class_association(trace, permutations=1)
-    refused(l04.class_association, trace, [replace(untrained, token_ids=np.arange(1, 65))], word="different tokens")
+    assert np.array_equal(found["permuted"], lA2.class_association(trace, permutations=50)["permuted"])
+    assert "untrained" not in lA2.class_association(trace, permutations=1)
+    refused(lA2.class_association, trace, [replace(untrained, token_ids=np.arange(1, 65))], word="different tokens")
 
 
 def test_a_permutation_keeps_every_occurrence_of_a_token_in_one_class():
     """Two tokens, two classes: to swap them changes nothing, so chance is as high as the routing itself."""
     pieces = [b"7", "好".encode()] * 32
     trace = replace(make_trace([[[0, 2], [1, 2]] * 32], pieces), token_ids=np.array([5, 9] * 32))
-    found = l04.class_association(trace, permutations=20)
+    found = lA2.class_association(trace, permutations=20)
     assert found["permuted"] == pytest.approx(np.ones((20, 1)))
 
 
@@ -394,7 +394,7 @@ def test_losses_of_what_the_model_wrote(answered):
     from helpers import qwen
 
     model = qwen.load_model(models.find_checkpoint("qwen3-moe-tiny"), dtype=torch.float32)
-    losses = l04.written_losses(model, [answered, answered])
+    losses = lA2.written_losses(model, [answered, answered])
     ids, start = torch.tensor(answered.token_ids.astype(int)), answered.prompt_length
     written = len(ids) - start
     assert losses.shape == (2 * written,) and np.array_equal(losses[:written], losses[written:])
@@ -436,14 +436,14 @@ def test_the_font_covers_what_the_tiny_models_write_and_the_traces():
 
 @NO_WARNING  # a missing glyph is a warning of matplotlib's
 def test_figures_show_every_token(answered):
-    drawn = l04.routing_map(answered)
+    drawn = lA2.routing_map(answered)
     labels = [label.get_text() for ax in drawn.axes for label in ax.get_xticklabels()]
     assert labels == [figures.printable(piece) for piece in answered.pieces[: len(labels)]]
     assert "算" in labels or "计算" in labels
     numbers = [text.get_text() for text in drawn.axes[0].texts]
-    assert numbers[: l04.TOKENS_PER_ROW] == [str(i) for i in answered.expert_ids[0, : l04.TOKENS_PER_ROW, 0]]
+    assert numbers[: lA2.TOKENS_PER_ROW] == [str(i) for i in answered.expert_ids[0, : lA2.TOKENS_PER_ROW, 0]]
     assert figures.png(drawn).startswith(b"\x89PNG")
-    load = l04.load_histograms(answered)
+    load = lA2.load_histograms(answered)
     heights = [bar.get_height() for ax in load.axes for bar in ax.patches]
     assert heights == routing.expert_load(answered).flatten().tolist()
     figures.png(load)
@@ -463,7 +463,7 @@ def test_figures_survive_any_token():
     ]
     assert [figures.printable(piece) for piece in pieces[:4]] == [r"\$x\$", "<E9><BE><98>", "<U+202E>abc", "<E4>"]
     trace = make_trace([[[0, 1]] * len(pieces)], pieces, prompt_length=3)
-    figures.png(l04.routing_map(replace(trace, weights=None)))
+    figures.png(lA2.routing_map(replace(trace, weights=None)))
 
 
 def test_the_file_is_a_zip_of_numbers(tmp_path):

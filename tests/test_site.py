@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import nbformat
 import pytest
 from conftest import ROOT, TOY
-from lesson_code import NEED_VLLM
+from test_explorer import assert_takes_text
 
 from benchmarks import page as bench
 from tools.lessons.source import lesson_names, read_lesson
@@ -22,7 +22,6 @@ EXPLORER = re.compile(r"from helpers.explorer import \w*Explorer")  # the chat p
 WITH_EXPLORERS = [
     name for name in LESSONS if EXPLORER.search((ROOT / "notebooks" / "source" / f"{name}.py").read_text("utf-8"))
 ]
-NO_ENGINE = [name for name in WITH_EXPLORERS if name[:2] not in NEED_VLLM]  # run by `make test`
 FIRST = "A4_attention_in_depth"  # the lesson that the tests of reading look at
 
 
@@ -111,8 +110,8 @@ def test_a_failing_lesson_leaves_the_old_site(course, capfd):
 
 @pytest.fixture(scope="module")
 def site():
-    """The real lessons; some of those with explorers run, the others show what was recorded."""
-    assert build_site.main(NO_ENGINE or ["--recorded"]) == 0
+    """The real lessons as they were recorded: tests/test_lessons.py runs them, and toy_site runs one for the site."""
+    assert build_site.main(["--recorded"]) == 0
     return ROOT / "build" / "site"
 
 
@@ -453,7 +452,7 @@ def test_search_shows_the_sentence_found(lang, query, served, page):
 @pytest.mark.network
 @pytest.mark.parametrize("lang", ["zh", "en"])
 def test_explorers_of_the_lessons_work_without_a_kernel(lang, served, page):
-    for name in NO_ENGINE:
+    for name in WITH_EXPLORERS:
         assert_explorers_react(page, f"{served}/{lang}/{name}.html")
 
 
@@ -472,12 +471,11 @@ def assert_explorers_react(page, address):
 
 @pytest.mark.large
 @pytest.mark.network
-def test_explorers_of_the_lessons_with_an_engine_work_from_the_disk(tmp_path, page):
+def test_explorers_of_lessons_that_have_just_run_work_from_the_disk(tmp_path, page):
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
-    names = [name for name in WITH_EXPLORERS if name not in NO_ENGINE]
-    assert build_site.main([*names, "--root", str(tmp_path)]) == 0
+    assert build_site.main([*WITH_EXPLORERS, "--root", str(tmp_path)]) == 0
     for lang in ("zh", "en"):
-        for name in names:
+        for name in WITH_EXPLORERS:
             assert_explorers_react(page, (tmp_path / "build" / "site" / lang / f"{name}.html").as_uri())
 
 
@@ -503,32 +501,9 @@ def test_from_the_disk_an_explorer_is_clicked_and_hostile_tokens_stay_text(toy_s
 @pytest.mark.slow
 @pytest.mark.network
 def test_an_explorer_takes_the_readers_own_text_without_a_kernel(toy_site, page):
-    from helpers import models
-    from helpers.capture import capture_reference
-    from helpers.qwen import load_model
-
-    folder = models.BUNDLED / "qwen3-moe-tiny"
     with bench.served(toy_site) as address:
         page.goto(f"{address}en/99_toy.html")
-        place = page.locator(".course-explorer")
-        place.locator(".rx-own input").fill("12×34=?")
-        place.locator(".rx-own input").press("Enter")
-        place.locator(".rx-captions", has_text="Your own text").wait_for()
-        shown = place.locator(".rx-chip > span").all_inner_texts()
-        place.locator(".rx-chip").last.scroll_into_view_if_needed()
-        place.locator(".rx-chip").last.click()
-        chosen = place.locator(".rx-chosen li").all_inner_texts()
-        cells = place.locator(".rx-cell").evaluate_all("all => all.map((c) => [+c.dataset.row, +c.dataset.expert])")
-    import torch
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "12×34=?"}], add_generation_prompt=True)
-    model = load_model(folder, torch.float32, "cpu")
-    trace = capture_reference(model, tokenizer, prompt["input_ids"], max_new_tokens=300)
-    assert len(shown) == len(trace.pieces)
-    assert cells == [[row, expert] for row, chosen in enumerate(trace.expert_ids[:, -1].tolist()) for expert in chosen]
-    assert [float(text.split()[-1]) for text in chosen] == pytest.approx(trace.weights[0, -1].tolist(), abs=2e-3)
+        assert_takes_text(page.locator(".course-explorer"))
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 from helpers import models
 from helpers.checkpoint import Checkpoint
 from helpers.lessons import lA1
-from helpers.lessons.l04 import TOKEN_CLASSES
 from helpers.lessons.lA1.tool_calls import CALCULATOR
+from helpers.lessons.lA2 import TOKEN_CLASSES
 from helpers.lessons.texts import texts
 
 # Lessons quote these weights' behaviour: new weights mean new recordings.

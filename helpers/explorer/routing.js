@@ -75,8 +75,10 @@ function inkOn(colour) {
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000000" : "#ffffff";
 }
 
-function render({ model, el }) {
+function render({ model, el, source = null }) {
   const data = model.get("data");
+  if (data.live) source ??= fromSite(data.live);
+  else if (model.get("takes_text") === true) source ??= fromKernel(model);
   const { layers, numExperts, topK, texts } = data;
   const tokens = texts.length;
   const experts = numbers(data.experts, data.expertBits); // [layer][token][k], the heaviest first
@@ -178,7 +180,7 @@ function render({ model, el }) {
       element("span", { className: "rx-set" }, step("−", -1), slider, step("+", 1), now),
       element("span", { className: "rx-set" }, said(element("span", { className: "rx-muted" }), () => label("colour")), colours),
       play.button, legend),
-    ...(data.live ? [ownText(data, page, again)] : []),
+    ...(source ? [ownText(data, page, source, again)] : []),
     text,
     element("div", { className: "rx-panels" },
       ...(flow ? [element("div", { className: "rx-panel rx-wide" }, heading("flow"),
@@ -391,7 +393,7 @@ function render({ model, el }) {
     leave();
     root.remove();
     const anew = { ...data, ...answered, lang: state.lang };
-    leave = render({ model: { get: () => anew }, el });
+    leave = render({ model: { get: () => anew }, el, source });
   }
 
   el.append(root);
@@ -419,13 +421,14 @@ function render({ model, el }) {
 
 // ------------------------------------------------------------------------------------------ the reader's own text
 
-let worker = null; // with the model, once for all explorers of a page
+let starting = null; // a promise of the model's config.json, once for all explorers of a page
+let worker = null; // in which the model runs
 const heard = new Map(); // by job: what to do with its messages
 let jobs = 0;
 
-// data.live: {engine, folder, files, experts} of the model in this page. onAnswer gets what replaces data.
-function ownText(data, page, onAnswer) {
-  const { label, said, named } = page, { live, labels } = data;
+// source: fromSite or fromKernel. onAnswer gets what replaces data.
+function ownText(data, page, source, onAnswer) {
+  const { label, said, named } = page, { labels } = data;
   const input = element("input", { type: "text", maxLength: 2000 }), note = element("span", { className: "rx-muted" });
   named(said(input, () => label("own"), "placeholder"), () => label("own"));
   note.setAttribute("role", "status");
@@ -435,18 +438,39 @@ function ownText(data, page, onAnswer) {
     if (!input.value.trim()) return;
     try {
       note.textContent = label("working");
-      await loaded(live, (share) => { note.textContent = label("fetching", { percent: Math.round(100 * share) }); });
+      const config = await loaded(source, (share) => { note.textContent = label("fetching", { percent: Math.round(100 * share) }); });
       note.textContent = label("working");
       const tokens = [];
       await ask({ kind: "run", text: input.value }, (message) => tokens.push(...message.tokens));
-      onAnswer(asTrace(tokens, live.experts, labels, label("here")));
-    } catch {
-      note.textContent = label("failed");
+      onAnswer(asTrace(tokens, config.num_experts, labels, label("here")));
+    } catch (error) {
+      note.textContent = label(error === SILENT ? "silent" : "failed");
     }
   }
   return element("form", { className: "rx-own", onsubmit: submit }, input,
     said(element("button", { type: "submit", className: "rx-step" }), () => label("ask")), note);
 }
+
+// Both give the address of the worker's script, and what its job `load` takes: the files or where they are.
+const fromSite = ({ engine, folder, files }) => async () => ({ script: engine, asked: { files, folder, contents: null } });
+
+const SILENT = new Error("The kernel does not answer.");
+const PATIENCE_MS = 60_000; // a cell that runs keeps the kernel from answering
+const fromKernel = (model) => () => new Promise((resolve, reject) => {
+  const take = ({ files }, [script, ...parts]) => {
+    clearTimeout(late);
+    model.off("msg:custom", take);
+    const own = (view) => new Uint8Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+    const contents = Object.fromEntries(Object.keys(files).map((name, place) => [name, own(parts[place])]));
+    resolve({ script: URL.createObjectURL(new Blob([script], { type: "text/javascript" })), asked: { files, contents } });
+  };
+  const late = setTimeout(() => {
+    model.off("msg:custom", take);
+    reject(SILENT);
+  }, PATIENCE_MS);
+  model.on("msg:custom", take);
+  model.send({ type: "model" });
+});
 
 function ask(message, onProgress, job = ++jobs) {
   return new Promise((resolve, reject) => {
@@ -459,18 +483,22 @@ function ask(message, onProgress, job = ++jobs) {
   });
 }
 
-async function loaded({ engine, folder, files }, onShare) {
-  if (worker) return;
-  worker = new Worker(engine);
+function loaded(source, onShare) {
+  starting ??= start(source, onShare).catch((error) => {
+    worker?.terminate();
+    starting = null;
+    throw error;
+  });
+  return starting;
+}
+
+async function start(source, onShare) {
+  const { script, asked } = await source();
+  worker = new Worker(script);
   worker.onmessage = ({ data }) => heard.get(data.job)?.(data);
   const broken = new Promise((_, reject) => { worker.onerror = () => reject(new Error("no worker")); });
-  try {
-    await Promise.race([ask({ kind: "load", files, folder, cache: "default", contents: null }, ({ share }) => onShare(share)), broken]);
-  } catch (error) {
-    worker.terminate();
-    worker = null;
-    throw error;
-  }
+  const load = ask({ kind: "load", cache: "default", ...asked }, ({ share }) => onShare(share));
+  return (await Promise.race([load, broken])).config;
 }
 
 // What the model in the page said of its tokens, as the data of an explorer.

@@ -4,10 +4,11 @@ import base64
 import json
 
 import numpy as np
+import traitlets
 
 from helpers import models
 from helpers.design import EXPERTS, LIGHT, ON
-from helpers.explorer import page
+from helpers.explorer import live, page
 from helpers.figures import figure, pale, printable
 from helpers.language import say
 from helpers.routing import RoutingTrace, expert_load, gini
@@ -46,6 +47,7 @@ LABELS = {
         "fetching": "正在下载模型：{percent}%",
         "working": "正在算……",
         "failed": "没有算成：检查网络，或者写短一点，再试一次。",
+        "silent": "内核没有回答：等正在运行的格结束，或者把这一格再运行一次。",
         "here": "你的浏览器",
         "ownCaption": "这段话是你自己写的，由教学用的小模型现算：它懂得很少，也不代表真正的 Qwen3。",
         "load": "这一层的负载",
@@ -86,6 +88,7 @@ LABELS = {
         "fetching": "Fetching the model: {percent}%",
         "working": "Working …",
         "failed": "It did not work: check the network, or write less, and try again.",
+        "silent": "The kernel does not answer: wait for the cell that runs, or run this cell again.",
         "here": "your browser",
         "ownCaption": "Your own text, and a tiny teaching model: it knows little and says nothing about a real Qwen3.",
         "load": "Load of this layer",
@@ -105,13 +108,24 @@ class RoutingExplorer(page.Explorer):
 
     token, layer: what is selected at first; ``layer`` counts the rows of the trace. Where no widget runs (a notebook
     that was opened and not executed, GitHub), :func:`token_routes` stands in its place.
+
+    Of the bundled mixture of experts it also takes the reader's own text: the page runs the model itself, on files that
+    the kernel sends when they are asked for.
     """
 
     _esm = JAVASCRIPT
+    takes_text = traitlets.Bool(False).tag(sync=True)
 
     def __init__(self, trace: RoutingTrace, token=0, layer=0):
         self.trace = trace
         super().__init__(data=_data(trace) | {"token": token, "layer": layer})
+        self.takes_text = trace.provenance.get("model") == live.MODEL.name
+        self.on_msg(self._send_model)
+
+    def _send_model(self, _, content, buffers):
+        if content.get("type") == "model":
+            contents = live.read()
+            self.send({"files": live.described(contents)}, [live.worker().encode(), *contents.values()])
 
     @classmethod
     def common(cls) -> dict:

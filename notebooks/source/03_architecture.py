@@ -3,7 +3,7 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 在纸上算出一行注意力；看懂一个真实的注意力头；写出 Qwen3 的注意力，装进现成的模型，写出同样的答案；说清 Qwen3 和 Qwen2 的六处差别 |
+# | 学完能做 | 在纸上算出一行注意力；看懂一个真实的注意力头；写出 Qwen3 的注意力，装进现成的模型；说清 Qwen3 和 Qwen2 的六处差别 |
 # | 先修 | 会读 Python；知道矩阵乘法 |
 # | 时间 | 60 分钟；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
@@ -14,7 +14,7 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | work out a row of attention on paper; read a real attention head; write Qwen3's attention, put it into a ready model and get the same answer; name the six ways in which Qwen3 differs from Qwen2 |
+# | You will be able to | work out a row of attention on paper; read a real attention head; write Qwen3's attention, put it into a ready model; name the six ways in which Qwen3 differs from Qwen2 |
 # | Prerequisites | you read Python and know matrix multiplication |
 # | Time | 60 minutes; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory |
@@ -36,9 +36,9 @@ print(models.describe(folder))
 # %% [markdown] lang="zh" key="need-text"
 # ## 下一个数字要看哪里
 #
-# 模型读到的是一串**词元**（token）：在这里，一个数字、一个符号就是一个词元。它给每个可能的下一个词元打一个分，叫 logit，再把分数最高的接在后面，一个一个往下写。
+# 模型读到的是一串**词元**（token）：在这里，一个数字、一个符号就是一个词元。它给每个可能的下一个词元打一个分，叫 logit，再把分数最高的接在后面，一个一个往下写。下一格的 `write` 做的就是这件事，别的行不必读懂。
 #
-# 下面让小模型算 `37×46`，算到 `37×40=` 时，它要接着写 `1480`。
+# 小模型在算 `37×46`。它已经写到 `37×40=`，接着要写 `1480`。
 #
 # **先选一个。** 只写出 `1480` 的第一个数字 `1`，至少要看前面哪些数字？
 #
@@ -49,9 +49,9 @@ print(models.describe(folder))
 # %% [markdown] lang="en" key="need-text"
 # ## Where the next digit has to look
 #
-# A model reads a row of **tokens**: here a digit or a sign is one token. It gives every possible next token a score, its logit, appends the one with the highest score, and so writes one after the other.
+# A model reads a row of **tokens**: here a digit or a sign is one token. It gives every possible next token a score, its logit, appends the one with the highest score, and so writes one after the other. `write` in the next cell does just that; the other lines need not be understood.
 #
-# Below, the tiny model works out `37×46`. It has come to `37×40=` and has to write `1480`.
+# The tiny model works out `37×46`. It has come to `37×40=` and has to write `1480`.
 #
 # **Choose first.** To write just the first digit of `1480`, the `1`, which earlier digits does one need at least?
 #
@@ -89,7 +89,7 @@ print(tokenizer.decode(tokens[0]))
 # %% [markdown] lang="zh" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>读结果</summary>
 #
-# B。三十几乘四十几，最小是 1200，最大不到 2000，第一个数字总是 `1`。最后的 `0` 呢？只看 `40` 的 `0` 就够了。每写一个数字，要看的地方都不同。
+# B。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。只看 `3` 还不够。写别的数字，要看的地方又不同。
 #
 # </details>
 #
@@ -97,7 +97,7 @@ print(tokenizer.decode(tokens[0]))
 #
 # ## 在纸上算一行
 #
-# 每个词元带着三个向量：**查询**（query）说它在找什么，**键**（key）说它这里有什么，**值**（value）是它拿得出的东西。为了能用笔算，每个向量只有两个数，数是我们编的：
+# 每个词元有三个向量：**查询**（query）说它在找什么，**键**（key）说它这里有什么，**值**（value）是它能给出的内容。为了能用笔算，每个向量只有两个数，数是我们编的：
 #
 # | 词元 | 查询 | 键 | 值 |
 # |---|---|---|---|
@@ -108,17 +108,19 @@ print(tokenizer.decode(tokens[0]))
 # 拿出纸笔，算 `=` 这一行：
 #
 # 1. **打分**：`=` 的查询和每个键做点积，得 2、0、1。所有的行一起算，就是矩阵乘法 $QK^T$。
-# 2. **缩放**：除以 $\sqrt{d}$，$d$ 是向量里有几个数，这里是 2。得 1.41、0、0.71。这叫注意力分数。
-# 3. **因果掩码**（causal mask）：不许看后面的词元，把它们的分数换成负无穷。`=` 在最后，什么都不用遮。
-# 4. **softmax**：求 $e$ 的这么多次方，得 4.11、1、2.03；再除以它们的和 7.14，得 0.58、0.14、0.28。这一行加起来是 1，就是权重。
+# 2. **缩放**：除以 $\sqrt{d}$，$d$ 是一个向量里有几个数，这里是 2。得 1.41、0、0.71。这叫注意力分数。
+# 3. **因果掩码**（causal mask）：不许看后面的词元，所以把后面的分数换成负无穷。`=` 在最后，什么都不用遮。
+# 4. **softmax**：对每个分数 $s$ 求 $e^s$，得 4.11、1、2.03；再除以它们的和 7.14，得 0.58、0.14、0.28。这一行加起来是 1，就是权重。
 # 5. **取值**：按权重把值加起来，0.58 × (4, 0) + 0.14 × (0, 0) + 0.28 × (0, 1)，约为 (2.30, 0.28)。
 #
-# `=` 要找的大半在 `4` 那里，取来的也大半是 `4` 的值。下一格用 torch 把三行一起算完，并和 PyTorch 自带的注意力对照。
+# `=` 给 `4` 的权重最大，取来的也大半是 `4` 的值。
+#
+# 下一格用 torch 把三行一起算完，再和 PyTorch 自带的注意力对照。`@` 是矩阵乘法，`key.T` 是转置。`triu(1)` 留下对角线右上方的格子，也就是每个词元后面的词元；`masked_fill` 把那里换成负无穷。
 
 # %% [markdown] lang="en" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>Reading</summary>
 #
-# B. Thirty-something times forty-something is 1200 at least and less than 2000, so the first digit is always `1`. And the `0` at the end? The `0` of `40` is enough for it. Each digit needs another place.
+# B. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. `3` alone is not enough. Other digits need other places.
 #
 # </details>
 #
@@ -126,7 +128,7 @@ print(tokenizer.decode(tokens[0]))
 #
 # ## One row on paper
 #
-# Each token carries three vectors. Its **query** says what it looks for, its **key** what it has, and its **value** is what it hands out. So that a pencil is enough, each vector has two numbers here, and we made them up:
+# Each token has three vectors. Its **query** says what it looks for, its **key** what it has, and its **value** is what it hands out. So that a pencil is enough, each vector has two numbers here, and we made them up:
 #
 # | Token | Query | Key | Value |
 # |---|---|---|---|
@@ -139,10 +141,12 @@ print(tokenizer.decode(tokens[0]))
 # 1. **Score**: the dot product of its query with each key: 2, 0, 1. For all rows at once, that is the matrix product $QK^T$.
 # 2. **Scale**: divide by $\sqrt{d}$, where $d$ is how many numbers a vector has, here 2: 1.41, 0, 0.71. These are the attention logits.
 # 3. **Causal mask**: a token must not see those that come after it, so their scores become minus infinity. `=` is the last one; nothing is hidden from it.
-# 4. **Softmax**: raise $e$ to each of them: 4.11, 1, 2.03. Divide by their sum, 7.14: 0.58, 0.14, 0.28. The row adds up to 1; these are the weights.
+# 4. **Softmax**: for each score $s$ take $e^s$: 4.11, 1, 2.03. Divide by their sum, 7.14: 0.58, 0.14, 0.28. The row adds up to 1; these are the weights.
 # 5. **Fetch**: add up the values by their weights: 0.58 × (4, 0) + 0.14 × (0, 0) + 0.28 × (0, 1), about (2.30, 0.28).
 #
-# Most of what `=` looks for is at `4`, so most of what it gets is the value of `4`. The next cell does all three rows in torch and compares with PyTorch's own attention.
+# `=` gives most weight to `4`, so most of what it gets is the value of `4`.
+#
+# The next cell does all three rows in torch and compares with PyTorch's own attention. `@` multiplies matrices, `key.T` is the transpose. `triu(1)` keeps what is above the diagonal, for each token those after it; `masked_fill` puts minus infinity there.
 
 # %% key="four-lines"
 torch.set_printoptions(precision=2, sci_mode=False)
@@ -165,9 +169,9 @@ library = nn.functional.scaled_dot_product_attention(query, key, value, is_causa
 torch.testing.assert_close(output, library)
 
 # %% [markdown] lang="zh" key="change-text"
-# 最后一行就是纸上的那一行。第一行是 1、0、0：`4` 前面没有别人，只能看自己。
+# 最后一行就是纸上的那一行。第一行是 1、0、0：`4` 前面没有别的词元，只能看自己。
 #
-# **先选一个。** 把 `0` 的键改成 (3, 1)，别的都不动。`=` 给 `4` 的权重会怎样？
+# **先选一个。** 把 `0` 的键改成 (3, 1)，别的都不动。`=` 给 `4` 的权重会怎样？先算 `=` 给 `0` 打几分。
 #
 # - A. 不变：`4` 的键没有动
 # - B. 变小
@@ -176,7 +180,7 @@ torch.testing.assert_close(output, library)
 # %% [markdown] lang="en" key="change-text"
 # The last row is the one on paper. The first is 1, 0, 0: nothing stands before `4`, so it can look at itself only.
 #
-# **Choose first.** Change the key of `0` to (3, 1) and nothing else. What happens to the weight that `=` gives to `4`?
+# **Choose first.** Change the key of `0` to (3, 1) and nothing else. What happens to the weight that `=` gives to `4`? First work out the score that `=` gives to `0`.
 #
 # - A. It stays: the key of `4` is the same
 # - B. It falls
@@ -190,17 +194,19 @@ print(weights[2], output[2])
 # %% [markdown] lang="zh" key="head-text"
 # <details><summary>读结果</summary>
 #
-# B。`0` 的分数从 0 变成 6，权重却总共只有 1：它多拿，别人就少拿。取来的值也跟着变了。
+# B。`0` 的分数（缩放之前）从 0 变成 6，权重却总共只有 1：它多拿，别人就少拿。
 #
-# 现在你来改：把 `=` 自己的键改成 (5, 1)，再运行一遍，它就几乎只看自己了。
+# 现在你来改：把 `=` 自己的键改成 (5, 1)，再运行一遍，看它最看重谁。
 #
 # </details>
 #
 # ## 一个真实的头
 #
-# 真正的模型里，这三个向量不是编的：每一层用训练出来的矩阵 `q_proj`、`k_proj`、`v_proj`，从词元的**隐藏状态**（hidden states，模型对这个词元的内部表示）算出它们。一组这样的向量叫一个**注意力头**（attention head）。小模型有 5 层，每层 6 个头，一个向量有 32 个数。
+# 真正的模型里，这三个向量不是编的。模型对每个词元有一个内部表示，叫**隐藏状态**（hidden states）。每一层用三个训练出来的矩阵 `q_proj`、`k_proj`、`v_proj` 去乘它，这一步叫投影，得到查询、键和值。
 #
-# 下一格画出第 1 层的第 5 个头（都从 0 数起）在写 `1480` 时的权重。30 个头里，这一个是**挑出来的**，因为它好懂。
+# 这样算一遍，叫一个**注意力头**（attention head）。小模型有 5 层，每层 6 个头，各有自己的查询；一个向量有 32 个数。
+#
+# 下一格画出第 1 层的第 5 个头（都从 0 数起）在写 `1480` 时的权重。`attentions[1][0, 5]` 里的三个数，依次是第几层、第几段文字、第几个头。30 个头里，这一个是**挑出来的**，因为它好懂。
 #
 # **先选一个。** `=` 要写出 `1`，这个头最看重哪一个？
 #
@@ -211,17 +217,19 @@ print(weights[2], output[2])
 # %% [markdown] lang="en" key="head-text"
 # <details><summary>Reading</summary>
 #
-# B. The score of `0` went from 0 to 6, but there is only 1 to share out: what it gains, the others lose. What is fetched changes with it.
+# B. The score of `0` (before scaling) went from 0 to 6, but there is only 1 to share out: what it gains, the others lose.
 #
-# Now change it yourself: give `=` the key (5, 1) and run the cell again; it will look at hardly anything but itself.
+# Now change it yourself: give `=` the key (5, 1) and run the cell again. What does it look at most?
 #
 # </details>
 #
 # ## A real head
 #
-# In a real model nobody makes these vectors up. Each layer computes them with trained matrices, `q_proj`, `k_proj` and `v_proj`, from the token's **hidden state**, which is what the model holds about that token. One set of such vectors is an **attention head**. The tiny model has 5 layers with 6 heads each, and 32 numbers in a vector.
+# In a real model nobody makes these vectors up. The model holds something about each token, its **hidden state**. Each layer multiplies it by three trained matrices, `q_proj`, `k_proj` and `v_proj`; that is called a projection, and it gives query, key and value.
 #
-# The next cell draws the weights of head 5 in layer 1 (both counted from 0) as it writes `1480`. Of the 30 heads, this one was **picked**, because it is easy to read.
+# One such computation is an **attention head**. The tiny model has 5 layers with 6 heads each, every one with queries of its own, and 32 numbers in a vector.
+#
+# The next cell draws the weights of head 5 in layer 1 (both counted from 0) as it writes `1480`. In `attentions[1][0, 5]` the three numbers are the layer, the text and the head. Of the 30 heads, this one was **picked**, because it is easy to read.
 #
 # **Choose first.** As `=` is about to write `1`, what does this head look at most?
 #
@@ -241,17 +249,17 @@ l03.head_map(weights, texts, columns=10, rows=4)
 # %% [markdown] lang="zh" key="groups-text"
 # <details><summary>读图</summary>
 #
-# C。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的权重之和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取做乘法要用的数字。写最后的 `0` 时，它看的多在别处。
+# C。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的权重之和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取做乘法要用的数字。写最后的 `0` 时，它最看重上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
 #
-# 看着哪里，不等于答案从哪里来；一个挑出来的头、一道题，也说明不了别的头。现在你来改：换一层，换一个头，多半就不好懂了。
+# 看着哪里，不等于答案从哪里来；这一个头，也说明不了别的头。现在你来改：换一层，换一个头，还好懂吗？
 #
 # </details>
 #
 # ## 许多头，共用的键
 #
-# 每个头看不同的地方；各头取来的值并排放好，再由矩阵 `o_proj` 合成一个向量。
+# 每个头看不同的地方。各头取来的值并排放好，再由矩阵 `o_proj` 合成一个向量。
 #
-# 旧词元的键和值以后还要用，所以都留着，这就是 **KV 缓存**（KV cache）。头越多，留的越多。**分组查询注意力**（grouped-query attention，[GQA](https://arxiv.org/abs/2305.13245)）让相邻的几个查询头共用一个键和一个值。小模型每层有 6 个查询头，只有 2 个 KV 头。
+# 后面的词元还要看前面词元的键和值，所以都留着，这就是 **KV 缓存**（KV cache）。头越多，要留的越多。**分组查询注意力**（grouped-query attention，[GQA](https://arxiv.org/abs/2305.13245)）让相邻的几个查询头共用一个键和一个值，这样的一对叫一个 KV 头。小模型每层有 6 个查询头，只有 2 个 KV 头。
 #
 # **先选一个。** 查询头 0、1、2、3、4、5 依次用哪个 KV 头？
 #
@@ -261,9 +269,9 @@ l03.head_map(weights, texts, columns=10, rows=4)
 # %% [markdown] lang="en" key="groups-text"
 # <details><summary>Reading</summary>
 #
-# C. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it mostly looks elsewhere.
+# C. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it looks most at the `=` in the line before, `46=40+6`, with 0.34, which the figure counts as "before".
 #
-# Where a head looks is not yet where the answer comes from, and one head, picked, on one question, says nothing of the others. Now change it: take another layer and head; most are hard to read.
+# Where a head looks is not yet where the answer comes from, and this one head says nothing of the others. Now change it: take another layer and head. Is it as easy to read?
 #
 # </details>
 #
@@ -271,7 +279,7 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # Each head looks somewhere else. What the heads fetch is put side by side, and a matrix, `o_proj`, makes one vector of it.
 #
-# Later tokens need the keys and values of old ones, so they are kept: the **KV cache**. The more heads, the more to keep. **Grouped-query attention** ([GQA](https://arxiv.org/abs/2305.13245)) lets neighbouring query heads share a key and a value. The tiny model has 6 query heads in a layer and only 2 KV heads.
+# Later tokens look at the keys and values of earlier ones, so they are kept: the **KV cache**. The more heads, the more to keep. **Grouped-query attention** ([GQA](https://arxiv.org/abs/2305.13245)) lets neighbouring query heads share a key and a value; such a pair is called a KV head. The tiny model has 6 query heads in a layer and only 2 KV heads.
 #
 # **Choose first.** Which KV head do the query heads 0, 1, 2, 3, 4, 5 use, in this order?
 #
@@ -297,7 +305,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 #
 # ## 位置：转一个角度
 #
-# 点积不知道词元的先后。**旋转位置编码**（rotary position embedding，[RoPE](https://arxiv.org/abs/2104.09864)）把查询和键里的数两两配成一支箭，词元在第几位，就把箭转几步。
+# 点积不知道词元的先后。**旋转位置编码**（rotary position embedding，[RoPE](https://arxiv.org/abs/2104.09864)）把查询和键里的数两两配成一支箭。词元在第几位，就把箭转几步。
 #
 # **先选一个。** 查询和键一起往后挪 10 位，两支箭的夹角会怎样？
 #
@@ -328,32 +336,32 @@ l03.rotation()
 # %% [markdown] lang="zh" key="qwen3-text"
 # <details><summary>读图</summary>
 #
-# B。左边键在位置 2、查询在位置 5，右边都往后挪 10：两支箭转得一样多，夹角不变，点积也就不变。注意力于是只知道两个词元**相隔**多远。图上只是一对箭；一个头有许多对，有的转得快，有的转得慢，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+# B。右边的两支箭多转了同样的角度，夹角不变，点积也就不变。所以注意力只知道两个词元**相隔**多远。
 #
 # </details>
 #
 # ## Qwen3：投影，归一化，旋转
 #
-# 到这里都是 Qwen2 已有的。Qwen3 在注意力里加了一步，叫 **QK 归一化**（QK-norm）：投影出查询和键之后、旋转之前，每个头各自做一次 **RMS 归一化**（RMSNorm，[Zhang 与 Sennrich，2019](https://arxiv.org/abs/1910.07467)），把向量除以它的均方根，再逐个乘上训练出来的 $w$：
+# 到这里都是 Qwen2 已有的。Qwen3 在注意力里加了一步，叫 **QK 归一化**（QK-norm）：投影出查询和键之后、旋转之前，每个头各自做一次 **RMS 归一化**（RMSNorm，[Zhang 与 Sennrich，2019](https://arxiv.org/abs/1910.07467)）。它把向量除以自己的均方根，再逐个乘上训练出来的 $w$：
 #
 # $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
 #
-# $\epsilon$ 是防止除以零的小数，代码里叫 `eps`；$w$ 叫 `weight`。值不做这一步。
+# $\mathrm{mean}(x^2)$ 是先把每个数平方，再求平均。$\epsilon$ 是防止除以零的小数，代码里叫 `eps`；$w$ 叫 `weight`。值不做这一步。
 #
 # ### 练习 1 ★☆☆（5 分钟）：RMSNorm
 #
-# 照公式补全函数。`x` 的形状是 `(..., size)`，`weight` 是 `(size,)`。
+# 照公式补全函数。`x` 的形状是 `(..., size)`，最后一维是一个向量；`weight` 的形状是 `(size,)`。
 #
 # <details><summary>提示</summary>
 #
-# 平均只在最后一维上取，用 `keepdim=True` 留住这一维，除法才对得上形状。
+# `x.pow(2)` 逐个平方。`.mean(-1, keepdim=True)` 只在最后一维上求平均；`keepdim=True` 留住这一维，除法才对得上形状。`.sqrt()` 开方。
 #
 # </details>
 
 # %% [markdown] lang="en" key="qwen3-text"
 # <details><summary>Reading</summary>
 #
-# B. On the left the key is at position 2 and the query at position 5, on the right both are 10 further on: the arrows turned equally far, so the angle is the same, and so is the dot product. Attention thus knows only how far **apart** two tokens are. The figure shows one pair; a head has many, fast ones and slow ones, see [appendix A4](../en/A4_attention_in_depth.ipynb).
+# B. On the right both arrows turned further by the same amount, so the angle is the same, and so is the dot product. Attention thus knows only how far **apart** two tokens are.
 #
 # </details>
 #
@@ -363,15 +371,15 @@ l03.rotation()
 #
 # $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
 #
-# $\epsilon$ is a small number against division by zero, `eps` in code; $w$ is `weight`. Values are left as they are.
+# $\mathrm{mean}(x^2)$ squares each number first, then takes the mean. $\epsilon$ is a small number against division by zero, `eps` in code; $w$ is `weight`. Values are left as they are.
 #
 # ### Exercise 1 ★☆☆ (5 minutes): RMSNorm
 #
-# Turn the formula into code. `x` has the shape `(..., size)`, `weight` has `(size,)`.
+# Turn the formula into code. `x` has the shape `(..., size)`, and its last dimension is one vector; `weight` has the shape `(size,)`.
 #
 # <details><summary>Hint</summary>
 #
-# The mean runs over the last dimension only; `keepdim=True` keeps that dimension, so that the division fits.
+# `x.pow(2)` squares each number. `.mean(-1, keepdim=True)` takes the mean over the last dimension only; `keepdim=True` keeps that dimension, so that the division fits. `.sqrt()` is the root.
 #
 # </details>
 
@@ -392,30 +400,36 @@ l03.ex1.check(rms_norm)
 # %% [markdown] lang="zh" key="ex2-text"
 # ### 练习 2 ★★★（15 分钟）：写出 Qwen3 的注意力
 #
-# 把上面的都用上。`query` 的形状是 `(batch, heads, seq, head_dim)`，`key` 和 `value` 的头少一些；`q_norm`、`k_norm` 是训练好的 RMSNorm，当函数用；`apply_rope(x, cos, sin)` 负责旋转。返回的形状和 `query` 相同。
+# - `query` 的形状是 `(batch, heads, seq, head_dim)`：几段文字，几个头，几个词元，一个向量有几个数。`key` 和 `value` 的头少一些。返回的形状和 `query` 相同。
+# - `q_norm`、`k_norm` 是训练好的 RMSNorm，当函数用：`q_norm(query)`。
+# - `apply_rope(x, cos, sin)` 返回旋转好的 `x`。`cos` 和 `sin` 是各个位置的角度，已经算好。
 #
 # 次序：归一化、旋转；把 `key`、`value` 的头补齐；打分、缩放；掩码；softmax；取值。
 #
 # <details><summary>提示</summary>
 #
 # - 一组有 `query.shape[1] // key.shape[1]` 个查询头，头在第 1 维：`repeat_interleave(group, dim=1)`。
-# - `key.mT` 把最后两维对调。
-# - 掩码照 `four-lines` 那一格写，只是大小不再是 3 × 3：要跟着分数的形状走。
+# - `key.mT` 把最后两维对调；`key.T` 只能用于两维的矩阵。
+# - 缩放时，$d$ 是 `head_dim`。
+# - 掩码照 `attend` 那样写，只是不再是 3 × 3，词元有几个，它就有几行几列。
 #
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text"
 # ### Exercise 2 ★★★ (15 minutes): write Qwen3's attention
 #
-# Use all of the above. `query` has the shape `(batch, heads, seq, head_dim)`, `key` and `value` have fewer heads; `q_norm` and `k_norm` are trained RMSNorms, to be called like functions; `apply_rope(x, cos, sin)` rotates. Return the shape of `query`.
+# - `query` has the shape `(batch, heads, seq, head_dim)`: how many texts, heads, tokens, and numbers in a vector. `key` and `value` have fewer heads. Return the shape of `query`.
+# - `q_norm` and `k_norm` are trained RMSNorms, to be called like functions: `q_norm(query)`.
+# - `apply_rope(x, cos, sin)` returns `x` rotated. `cos` and `sin` are the angles of all positions, computed already.
 #
 # The order: norm, rotate; repeat the heads of `key` and `value`; score, scale; mask; softmax; fetch.
 #
 # <details><summary>Hint</summary>
 #
 # - A group has `query.shape[1] // key.shape[1]` query heads, and heads are dimension 1: `repeat_interleave(group, dim=1)`.
-# - `key.mT` swaps the last two dimensions.
-# - The mask is as in the cell `four-lines`, only no longer 3 × 3: it has the shape of the scores.
+# - `key.mT` swaps the last two dimensions; `key.T` is for matrices of two dimensions only.
+# - In the scale, $d$ is `head_dim`.
+# - The mask is as in `attend`, only no longer 3 × 3: it has a row and a column for each token.
 #
 # </details>
 
@@ -444,12 +458,12 @@ l03.ex2.check(attention)
 # %% [markdown] lang="zh" key="plug-text"
 # ## 把你的注意力装进去
 #
-# 下一格把现成模型每一层的注意力换成你的函数，矩阵还是训练好的那些：先投影、拆成头，再交给你，最后由 `o_proj` 合起来。练习还没解出来时，它先用参考答案。
+# 下一格把现成模型每一层的注意力换成你的函数，矩阵还是训练好的那些。练习还没解出来时，用的是参考答案。
 
 # %% [markdown] lang="en" key="plug-text"
 # ## Put your attention in
 #
-# The next cell replaces the attention of every layer of the ready model with your function. The trained matrices stay: they project, the result is split into heads and handed to you, and `o_proj` joins what you return. As long as the exercise is not solved, the reference answer stands in.
+# The next cell replaces the attention of every layer of the ready model with your function; the trained matrices stay. As long as the exercise is not solved, the reference answer stands in.
 
 
 # %% key="plug" tags=["raw"]
@@ -483,26 +497,26 @@ print(say("logits 相差", "logits differ by"), f"{difference:.0e}")
 print(tokenizer.decode(write(mine, tokens, 100)[0]))
 
 # %% [markdown] lang="zh" key="louder-text"
-# 差别只剩浮点误差，答案是 `1702`。这就是 Qwen3 的注意力，没有别的了。（`1702` 出自教学用的小模型。）
+# 差别只剩浮点误差，小模型照样写出 `1702`。Qwen3 的注意力，全部就是这些。
 #
 # ## QK 归一化防的是什么
 #
-# 分数太大，softmax 就只看一个词元，别的权重几乎是 0，训练很难再把它拉回来。为什么加 QK 归一化？[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节只给了一个理由：让训练稳定。
+# 分数太大，softmax 就只看一个词元，别的权重几乎是 0，训练很难再把它们拉回来。[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节为 QK 归一化只给了一个理由：让训练稳定。
 #
-# **先选一个。** 把每一层的 `q_proj` 放大 10 倍，小模型会写出什么？
+# **先选一个。** 把每一层的 `q_proj` 放大 10 倍，小模型会写出什么？看看 RMSNorm 的公式：$x$ 放大 10 倍，结果会怎样？
 #
 # - A. 乱码
 # - B. 还是 `1702`
 # - C. 写个不停
 
 # %% [markdown] lang="en" key="louder-text"
-# Only rounding is left, and the answer is `1702`. That is all of Qwen3's attention. (The `1702` is that of a tiny teaching model.)
+# Only rounding is left, and the tiny model writes `1702` as before. That is all of Qwen3's attention.
 #
 # ## What QK-norm guards against
 #
 # With scores too large, the softmax looks at one token only. All other weights are close to 0, and training can hardly bring them back. The [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2, gives one reason for QK-norm: to keep training stable.
 #
-# **Choose first.** Multiply `q_proj` of every layer by 10. What does the tiny model write?
+# **Choose first.** Multiply `q_proj` of every layer by 10. What does the tiny model write? Look at the formula of RMSNorm: with $x$ 10 times as large, what comes out?
 #
 # - A. Nonsense
 # - B. `1702` again
@@ -529,42 +543,48 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # %% [markdown] lang="zh" key="differences-text"
 # <details><summary>读结果</summary>
 #
-# B。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变，所以后面什么都没有变。权重的大小不再能把分数推高；上限怎么算、训练时差别有多大，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+# B。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变：矩阵再大，分数也不会跟着变大。
 #
 # </details>
 #
 # ## 从 Qwen2 到 Qwen3：六处差别
+#
+# 没有专家的模型叫稠密模型（dense），有专家的叫 MoE，第 04 课讲。
 #
 # | | Qwen2 / Qwen2.5 | Qwen3 |
 # |---|---|---|
 # | QK 归一化 | 没有 | 每个头的 q 和 k 各一次，在 RoPE 之前 |
 # | q、k、v 的偏置（bias） | 有 | 没有 |
 # | `head_dim`，一个头的向量长度 | `hidden_size / num_attention_heads` | `config.json` 里单独给出，都是 128 |
-# | KV 头 | 2 到 8 个，随尺寸变 | 稠密模型一律 8 个，MoE（第 04 课）4 个 |
-# | 输入输出共用词嵌入（embedding） | 0.5B、1.5B、3B | 0.6B、1.7B、4B |
+# | KV 头 | 2 到 8 个，随尺寸变 | 稠密模型一律 8 个，MoE 4 个 |
+# | 输入和输出共用一份词嵌入（embedding） | 0.5B、1.5B、3B | 0.6B、1.7B、4B |
 # | 词表与对话模板 | 没有思考开关 | 新增 `<think>`、`</think>`，一个模板切换思考 |
 #
 # RoPE、RMSNorm、SwiGLU 和层的次序都没变。数字出自各尺寸的 `config.json`，附录 A4 里逐个核对。
 #
 # ## 一整层
 #
-# 注意力只是一层的一半。另一半是**前馈网络**（feed-forward network），Qwen2 和 Qwen3 都用 SwiGLU（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：三个矩阵，每个词元各算各的；第 04 课把它换成许多专家。两半之前各有一次 RMSNorm，之后都**加回**原来的隐藏状态，这叫**残差连接**（residual connection）。
+# 注意力只是一层的一半。另一半是**前馈网络**（feed-forward network），每个词元各算各的。Qwen2 和 Qwen3 用的是 SwiGLU（[Shazeer，2020](https://arxiv.org/abs/2002.05202)），由三个矩阵组成。
+#
+# 两半之前各有一次 RMSNorm。算出来的东西**加回**原来的隐藏状态，这叫**残差连接**（residual connection）。
 
 # %% [markdown] lang="en" key="differences-text"
 # <details><summary>Reading</summary>
 #
-# B. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was, so nothing changes further on. The size of the weights can no longer drive the scores up. For the bound, and for what it does in training, see [appendix A4](../en/A4_attention_in_depth.ipynb).
+# B. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was: however large the matrix, the scores do not grow with it.
 #
 # </details>
 #
 # ## From Qwen2 to Qwen3: six differences
+#
+# A model without experts is called dense; one with experts is an MoE, see lesson 04.
 #
 # | | Qwen2 / Qwen2.5 | Qwen3 |
 # |---|---|---|
 # | QK-norm | none | once for the q and the k of every head, before RoPE |
 # | bias of q, k, v | yes | no |
 # | `head_dim`, the length of a head's vectors | `hidden_size / num_attention_heads` | a key of its own in `config.json`, always 128 |
-# | KV heads | 2 to 8, depending on size | 8 in every dense model, 4 in the MoE models (lesson 04) |
+# | KV heads | 2 to 8, depending on size | 8 in every dense model, 4 in the MoE models |
 # | input and output share one embedding | 0.5B, 1.5B, 3B | 0.6B, 1.7B, 4B |
 # | vocabulary and chat template | no switch for thinking | `<think>` and `</think>` are new, one template switches thinking |
 #
@@ -572,18 +592,24 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 #
 # ## A whole layer
 #
-# Attention is half of a layer. The other half is a **feed-forward network**, SwiGLU in Qwen2 and Qwen3 ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): three matrices, for each token by itself. Lesson 04 puts many experts in its place. Before each half stands an RMSNorm, and what comes out is **added** to the hidden state: a **residual connection**.
+# Attention is half of a layer. The other half is a **feed-forward network**, which works on each token by itself. Qwen2 and Qwen3 use SwiGLU ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)), made of three matrices.
+#
+# Before each half stands an RMSNorm. What comes out is **added** to the hidden state: a **residual connection**.
 
 # %% key="block"
 l03.block()
 
 # %% [markdown] lang="zh" key="block-text"
-# 读图：粗线是隐藏状态，一直走到底；两条支路各算一样东西，加回粗线。★ 是 Qwen3 改动的地方。5 层这样接起来，前面是词嵌入，后面是最后一次 RMSNorm 和输出矩阵，就是整个小模型；附录 A4 亲手把它装起来。
+# 读图：粗线是隐藏状态，两条支路就是那两半。★ 是 Qwen3 改动的地方。
+#
+# 5 层这样接起来，前面是词嵌入，后面是最后一次 RMSNorm 和输出矩阵，就是整个小模型。
 #
 # **选读。** 参数的名字也看得出差别：下一格比较 transformers 里的两种注意力。
 
 # %% [markdown] lang="en" key="block-text"
-# How to read it: the thick line is the hidden state, which goes straight through; each branch computes one thing and adds it to the line. ★ is where Qwen3 differs. 5 such layers in a row, the embedding before them, a last RMSNorm and the output matrix behind them, make the tiny model; appendix A4 puts it together by hand.
+# How to read it: the thick line is the hidden state, the branches are the two halves. ★ is where Qwen3 differs.
+#
+# 5 such layers in a row, the embedding before them, a last RMSNorm and the output matrix behind them, make the tiny model.
 #
 # **Extra.** The names of the parameters show the difference, too: the next cell compares the two attentions of transformers.
 
@@ -604,22 +630,21 @@ for kind, config in (
 #
 # - 注意力五步：打分、缩放、掩码、softmax、取值。
 # - 头有许多个；几个查询头共用一个 KV 头，缓存就小了。
-# - Qwen3 的次序：投影、归一化、旋转。归一化让分数有上限，为的是训练稳定，不是省计算。
-# - “写对了”的意思是：装进现成的模型，logits 相同，答案相同。
+# - Qwen3 的次序：投影、归一化、旋转。归一化让分数有上限，为的是训练稳定，不是少算一些。
 #
 # ## 自测
 #
 # 1. 为什么一行权重加起来是 1？
-# 2. `repeat` 和 `repeat_interleave` 用错了，程序会报错吗？
+# 2. 该用 `repeat_interleave` 的地方写成 `repeat`，程序会报错吗？
 # 3. KV 缓存里的键，是归一化和旋转之前的，还是之后的？
-# 4. `q_norm` 有多少个参数？几个头共用？
+# 4. `q_norm` 有多少个参数？哪些头共用？
 # 5. Qwen3-0.6B 的 `q_proj` 为什么是 2048 × 1024，不是方阵？
 #
 # <details><summary>答案</summary>
 #
 # 1. softmax 的最后一步是除以这一行的和。
-# 2. 不会，形状一样，只是每个查询头配错了 KV 头。
-# 3. 之后的。旧词元的键不会再变，存算好的最省事。
+# 2. 不会，形状一样，只是查询头配错了 KV 头。
+# 3. 之后的。前面词元的键不会再变，所以存算好的。
 # 4. 一个 `head_dim`，在 Qwen3 里是 128 个；这一层所有的头共用。
 # 5. `head_dim` 是单独给出的 128，16 个头共 2048，和 `hidden_size` 1024 无关。
 #
@@ -631,7 +656,6 @@ for kind, config in (
 # |---|---|---|
 # | 输出里有 NaN | 掩码用了 `triu(0)`，第一行什么都不剩 | 用 `triu(1)` |
 # | 能运行，答案是乱码 | 头的次序错了，或先旋转后归一化 | 和 transformers 比 logits |
-# | `Unexpected key(s) ... q_norm.weight` | 拿 Qwen2 的代码加载 Qwen3 | 用 Qwen3 的注意力 |
 # | `KeyError: 'qwen3'` | transformers 早于 4.51 | 升级，或用课程的环境 |
 
 # %% [markdown] lang="en" key="recap"
@@ -639,13 +663,12 @@ for kind, config in (
 #
 # - Attention has five steps: score, scale, mask, softmax, fetch.
 # - There are many heads; several query heads share a KV head, which makes the cache smaller.
-# - Qwen3's order: project, norm, rotate. The norm puts a bound on the scores, for stable training and not to save work.
-# - "Right" means: in the ready model, the same logits and the same answer.
+# - Qwen3's order: project, norm, rotate. The norm puts a bound on the scores, for stable training and not to compute less.
 #
 # ## Test yourself
 #
 # 1. Why does a row of weights add up to 1?
-# 2. Take `repeat` for `repeat_interleave`: does the program fail?
+# 2. Where `repeat_interleave` belongs, you write `repeat`: does the program fail?
 # 3. Are the keys in the KV cache those before norm and rotation, or after?
 # 4. How many parameters has `q_norm`, and which heads share them?
 # 5. Why is `q_proj` of Qwen3-0.6B 2048 × 1024 and not square?
@@ -654,7 +677,7 @@ for kind, config in (
 #
 # 1. The last step of a softmax divides by the sum of the row.
 # 2. No. The shapes are the same, but query heads meet the wrong KV heads.
-# 3. After. The key of an old token never changes again, so the finished one is kept.
+# 3. After. The key of an earlier token never changes again, so the finished one is kept.
 # 4. One `head_dim`, in Qwen3 128; all heads of the layer share them.
 # 5. `head_dim` is given as 128, so 16 heads make 2048; the `hidden_size` of 1024 has nothing to do with it.
 #
@@ -666,7 +689,6 @@ for kind, config in (
 # |---|---|---|
 # | NaN in the output | the mask is `triu(0)`, which leaves nothing of the first row | use `triu(1)` |
 # | it runs, but writes nonsense | heads in the wrong order, or the norm after the rotation | compare logits with transformers |
-# | `Unexpected key(s) ... q_norm.weight` | Qwen2's code on a Qwen3 checkpoint | use Qwen3's attention |
 # | `KeyError: 'qwen3'` | transformers older than 4.51 | upgrade, or use the course's environment |
 
 # %% [markdown] lang="zh" key="copy-me-text" tags=["extra"]
@@ -775,7 +797,7 @@ else:
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
 #
-# - [附录 A4](../zh/A4_attention_in_depth.ipynb)：RoPE 和 SwiGLU 细讲，亲手装出整个模型，数参数，带着和不带 QK 归一化各训练一遍
+# - [附录 A4](../zh/A4_attention_in_depth.ipynb)：RoPE 和 SwiGLU 细讲，亲手装出整个模型，数参数；有 QK 归一化和没有的，各训练一遍
 # - [Attention Is All You Need](https://arxiv.org/abs/1706.03762)；[GQA](https://arxiv.org/abs/2305.13245)；[RoPE](https://arxiv.org/abs/2104.09864)
 # - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)，第 2 节是结构；[Qwen2 技术报告](https://arxiv.org/abs/2407.10671)
 #

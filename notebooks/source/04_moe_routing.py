@@ -3,9 +3,9 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 亲手写出路由器和混合专家层，证明它和 transformers 相等；算出 30B-A3B 的总参数和激活参数；看见自己的一句话里，每个词元在每一层去了哪些专家；写出负载均衡损失；分清“常被选中”和“离不开” |
-# | 先修 | 第 03 课的前馈网络；知道 softmax |
-# | 时间 | 主线 35 分钟；标着“选读”的再加 60 分钟，跳过不影响后面 |
+# | 学完能做 | 在纸上把分数变成权重；写出路由器和遍历专家的循环，装进现成的模型，得到同样的答案；看见一句话走过哪些专家；分清“常被选中”和“离不开” |
+# | 先修 | 第 03 课 |
+# | 时间 | 60 分钟；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；换成真正的 Qwen3-30B-A3B 要一张 80 GB 的 GPU |
 # | 模型 | 课程自带的 `qwen3-moe-tiny`，或 `COURSE_MOE_MODEL` 指定的模型 |
 
@@ -14,172 +14,189 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | write the router and the mixture-of-experts layer and prove them equal to transformers; work out total and active parameters of 30B-A3B; see which experts each token of your own sentence took, in every layer; write the load-balancing loss; tell "often chosen" from "needed" |
-# | Prerequisites | the feed-forward network of lesson 03; you know softmax |
-# | Time | 35 minutes for the main path; 60 more for what is marked "extra" and can be skipped |
+# | You will be able to | turn scores into weights on paper; write the router and the loop over experts, put them into a ready model and get the same answer; see which experts a sentence passes; tell "often chosen" from "needed" |
+# | Prerequisites | lesson 03 |
+# | Time | 60 minutes; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory; the real Qwen3-30B-A3B needs a GPU with 80 GB |
 # | Model | the bundled `qwen3-moe-tiny`, or the one that `COURSE_MOE_MODEL` names |
 
 # %% key="setup"
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from helpers import ROOT, catalogue, figures, models, qwen, routing, say
+from helpers import GIB, ROOT, catalogue, models, qwen, routing, say
 from helpers.lessons import l04
 
 folder = models.course_moe_model()
-if models.is_bundled(folder):
-    # zh: 矩阵这么小，多用一个线程反而更慢
-    # en: for matrices this small a second thread costs more than it brings
-    torch.set_num_threads(1)
+torch.set_num_threads(1 if models.is_bundled(folder) else torch.get_num_threads())
 print(models.describe(folder, models.MOE_VARIABLE))
 
 # %% [markdown] lang="zh" key="idea"
-# ## 从一个前馈网络到许多专家
+# ## 一个网络变成八个，代价是什么
 #
-# 在稠密的 Qwen3 里，每个词元（token）都要经过整个前馈网络。混合专家（mixture of experts，MoE）把它换成许多小的前馈网络，每个叫一个专家（expert），再配一个路由器（router）：给所有专家打分，只让得分最高的几个来算，结果按权重相加。
+# 第 03 课里，一层的后一半是**前馈网络**：三个矩阵，每个词元（token）各算各的。**混合专家**（mixture of experts，MoE）把它换成许多个，每个叫一个**专家**（expert）。前面再放一个**路由器**（router）：它给每个专家打分，只让分数最高的几个来算，结果按权重相加。层里别的都不变，注意力也一样。
 #
-# ```text
-#             ┌→ 路由器：给每个专家打分，选出几个，定下权重
-# 隐藏状态 ───┼→ 选中的专家 × 权重 ──┐
-#             └→ 选中的专家 × 权重 ──┴→ 相加
-# ```
+# 小模型有 4 层，每层 8 个专家，每个词元用 2 个。没有人规定哪个专家管什么：每个词元在每一层重新选，分工（如果有）是训练中长出来的。
 #
-# 好处一句话就能说完：参数多了，每个词元的计算量却不变。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个；本课的小模型有 4 层，每层 8 个专家，每个词元用 2 个。没有人规定哪个专家管什么；每个词元、每一层都重新选一次，分工（如果有）是训练中自己长出来的。其余部分和稠密的 Qwen3 相同；其中注意力在第 03 课比较过。
+# **先选一个。** 和只有一个专家相比，8 个里选 2 个，要存的参数和每个词元的计算各是几倍？
 #
-# 先取一份真实的输入：把一道题交给模型，记下进入第一层混合专家的隐藏状态。先猜一猜：路由器的输出，形状里有没有 `batch` 这一维？
+# - A. 都是 8 倍
+# - B. 参数 8 倍，计算 2 倍
+# - C. 都是 2 倍
 
 # %% [markdown] lang="en" key="idea"
-# ## From one feed-forward network to many experts
+# ## One network becomes eight, and the price
 #
-# In a dense Qwen3 every token passes through the whole feed-forward network. A mixture of experts (MoE) puts many small feed-forward networks in its place, the experts, and a router in front of them: it scores all experts, lets the few with the highest scores do the work, and their results are added up by weight.
+# In lesson 03 the second half of a layer is a **feed-forward network**: three matrices, for each token by itself. A **mixture of experts** (MoE) puts many such networks in its place, the **experts**. In front of them stands a **router**: it scores every expert, lets the few with the highest scores do the work, and adds up their results by weight. Nothing else in the layer changes; attention is that of lesson 03.
 #
-# ```text
-#                 ┌→ router: score every expert, choose a few, fix their weights
-# hidden state ───┼→ chosen expert × weight ──┐
-#                 └→ chosen expert × weight ──┴→ sum
-# ```
+# The tiny model has 4 layers with 8 experts each, and a token uses 2. Nobody decides which expert is for what: each token chooses anew in every layer, and a division of labour, if there is one, grows in training.
 #
-# The gain fits in one sentence: more parameters, at the same work for each token. Qwen3-30B-A3B has 128 experts in every layer, of which a token uses 8; the tiny model of this lesson has 4 layers with 8 experts each, and a token uses 2. Nobody decides which expert is for what; every token chooses anew in every layer, and a division of labour, if there is one, grows in training. Everything else is as in the dense Qwen3; for attention, lesson 03 checked it.
+# **Choose first.** Compare 8 experts, of which a token uses 2, with a single one. How many times as large are the parameters to store and the work for a token?
 #
-# We start with a real input: the model reads a problem, and we keep the hidden states that enter its first mixture of experts. Guess first: does the shape of the router's output have a `batch` in it?
+# - A. Both 8 times
+# - B. Parameters 8 times, work twice
+# - C. Both twice
 
-# %% key="inputs"
-import transformers
+# %% key="experts"
+from transformers import AutoTokenizer
 
-transformers.utils.logging.disable_progress_bar()
-tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
 # zh: 再次运行时，先放掉旧模型：内存里不放两份
 # en: on a second run, let go of the old model first: memory never holds two
-model = None
-model = qwen.load_model(
-    folder, dtype=torch.float32 if models.is_bundled(folder) else None
-)
-question = [{"role": "user", "content": "37×46=?"}]
-prompt = tokenizer.apply_chat_template(
-    question, tokenize=False, add_generation_prompt=True
-)
-input_ids = tokenizer(prompt, return_tensors="pt").input_ids.to(
-    model.embed_tokens.weight.device
-)  # (1, seq)
+model = weights = None
+dtype = torch.float32 if models.is_bundled(folder) else None
+model = qwen.load_model(folder, dtype=dtype)
+weights = qwen.checkpoint_views(model.config, model.state_dict(), packed=False)
+num_experts, top_k = model.config.num_experts, model.config.num_experts_per_tok
 
-seen = []
-hook = model.layers[0].mlp.register_forward_pre_hook(
-    lambda block, inputs: seen.append(inputs[0])
-)
+
+def expert(layer, number, rows):
+    prefix = f"model.layers.{layer}.mlp.experts.{number}."
+    gate = rows @ weights[prefix + "gate_proj.weight"].T  # (rows, moe_intermediate)
+    up = rows @ weights[prefix + "up_proj.weight"].T
+    return (F.silu(gate) * up) @ weights[prefix + "down_proj.weight"].T
+
+
+one = 3 * model.config.hidden_size * model.config.moe_intermediate_size
+print("1:", one, f"| {num_experts}:", num_experts * one, f"| {top_k}:", top_k * one)
+l04.branches()
+
+# %% [markdown] lang="zh" key="paper-text" facts="2.72 0.37 7.39 11.48 0.24 0.03 0.64 0.09 0.88 0.73 0.27 128"
+# <details><summary>读图</summary>
+#
+# B。粗线是隐藏状态，一直走到底；支路上，路由器选了两个专家，结果乘上权重，加在一起，再加回粗线。八个都要存着，一个词元只经过两个；打印的是 1、8、2 个专家的参数。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个。
+#
+# </details>
+#
+# 函数 `expert` 就是一个专家：SwiGLU，和第 03 课的前馈网络一样，只是窄一些。`weights` 按检查点文件里的名字列出全部矩阵。
+#
+# ## 在纸上：四个分数变成两个权重
+#
+# 路由器只是一个没有偏置的矩阵，源码里叫 `gate`。它和专家里的 `gate_proj` 名字像，不是一回事。它给**全部**专家打分；分数是 logits，可正可负，还不是概率。假设有四个专家，编号 0 到 3，某个词元的分数是 1、-1、2、0，要选两个：
+#
+# 1. **softmax**：求 $e$ 的这么多次方，得 2.72、0.37、7.39、1；除以它们的和 11.48，得 0.24、0.03、0.64、0.09。
+# 2. **top-k**：留下最大的 $k$ 个，这里是专家 2 的 0.64 和专家 0 的 0.24。
+# 3. **重新归一化**：除以这两个数的和 0.88，得 0.73 和 0.27，加起来是 1。这就是**路由权重**（routing weights）。
+#
+# **先选一个。** 跳过第 3 步，会怎样？
+#
+# - A. 会选中别的专家
+# - B. 专家不变，这一层的输出变小
+# - C. 什么都不变
+
+# %% [markdown] lang="en" key="paper-text" facts="2.72 0.37 7.39 11.48 0.24 0.03 0.64 0.09 0.88 0.73 0.27 128"
+# <details><summary>Reading</summary>
+#
+# B. The thick line is the hidden state, which goes straight through. On the branch, the router has chosen two experts; what they return is multiplied by a weight, added up, and added to the thick line. All eight have to be stored, and a token passes two of them; what is printed are the parameters of 1, 8 and 2 experts. Qwen3-30B-A3B has 128 experts in a layer, and a token uses 8.
+#
+# </details>
+#
+# The function `expert` is one expert: SwiGLU, like the feed-forward network of lesson 03, only narrower. `weights` lists all matrices under the names of the checkpoint's file.
+#
+# ## On paper: four scores become two weights
+#
+# The router is one matrix without a bias, called `gate` in the sources. The `gate_proj` inside an expert has a similar name and is another thing. The router scores **all** experts; the scores are logits, positive or negative, and not yet probabilities. Say there are four experts, 0 to 3, the scores of a token are 1, -1, 2, 0, and two are wanted:
+#
+# 1. **Softmax**: raise $e$ to each of them: 2.72, 0.37, 7.39, 1. Divide by their sum, 11.48: 0.24, 0.03, 0.64, 0.09.
+# 2. **Top-k**: keep the $k$ largest, here the 0.64 of expert 2 and the 0.24 of expert 0.
+# 3. **Renormalise**: divide by the sum of these two, 0.88: 0.73 and 0.27, which add up to 1. These are the **routing weights**.
+#
+# **Choose first.** Leave out step 3. What happens?
+#
+# - A. Other experts are chosen
+# - B. The same experts, but the layer's output is smaller
+# - C. Nothing
+
+# %% key="paper"
+torch.set_printoptions(precision=2, sci_mode=False)
+scores = torch.tensor([1.0, -1.0, 2.0, 0.0])  # (num_experts,)
+probabilities = scores.softmax(dim=-1)
+largest, chosen = probabilities.topk(2)
+print(probabilities, chosen, largest / largest.sum(), sep="\n")
+# zh: 只对选中的分数做 softmax，也得到同样的权重
+# en: a softmax over the chosen scores alone gives the same weights
+torch.testing.assert_close(largest / largest.sum(), scores[chosen].softmax(dim=-1))
+
+# %% [markdown] lang="zh" key="real-text"
+# <details><summary>读结果</summary>
+#
+# B。选谁只看哪个大，第 3 步在选完之后；少了它，权重加起来只有 0.88，输出就小一截。Qwen1.5-MoE 和 Qwen2-MoE 跳过它，Qwen3-MoE 不跳：开关是 `config.json` 里的 `norm_topk_prob`。
+#
+# </details>
+#
+# ## 真实的路由器
+#
+# 下一格让小模型读一道题，用**钩子**（hook）记下进入第 0 层混合专家的隐藏状态，再交给这一层的 `gate`。每个词元各选各的，所以先把所有句子的词元摊成一堆：`(batch * seq, hidden)`。
+
+# %% [markdown] lang="en" key="real-text"
+# <details><summary>Reading</summary>
+#
+# B. Who is chosen depends on who is largest, and step 3 comes after the choice. Without it the weights add up to 0.88 only, and the output shrinks. Qwen1.5-MoE and Qwen2-MoE leave it out, Qwen3-MoE does not: the switch is `norm_topk_prob` in `config.json`.
+#
+# </details>
+#
+# ## A real router
+#
+# In the next cell the tiny model reads a problem. A **hook** keeps the hidden states that enter the mixture of experts of layer 0, and they go to the `gate` of that layer. Each token chooses for itself, so the tokens of all sentences are put on one pile first: `(batch * seq, hidden)`.
+
+# %% key="router"
+question = [{"role": "user", "content": "37×46=?"}]
+input_ids = tokenizer.apply_chat_template(
+    question, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+).input_ids.to(model.embed_tokens.weight.device)  # (1, seq)
+seen, block = [], model.layers[0].mlp
+hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
 logits = model(input_ids)
 hook.remove()
 tokens = seen[0].flatten(0, 1)  # (batch * seq, hidden)
-router_logits = tokens @ model.layers[0].mlp.router.weight.T  # (tokens, num_experts)
-print("hidden_states:", tuple(seen[0].shape))
-print("router_logits:", tuple(router_logits.shape))
+router_logits = tokens @ weights["model.layers.0.mlp.gate.weight"].T
+print(tuple(seen[0].shape), tuple(tokens.shape), tuple(router_logits.shape))
+l04.three_steps(router_logits[5], top_k)
 
-# %% [markdown] lang="zh" key="router-text"
-# ## 路由器，一步一步
+# %% [markdown] lang="zh" key="ex1-text"
+# 读图：词元 `×` 的三步。一根柱是一个专家，彩色的被选中。左边的分数有正有负；中间加起来是 1，没选中的也占了一份；右边只剩选中的。
 #
-# 没有：进入路由器之前，所有句子的词元摊成一堆，输出是 `(batch * seq, num_experts)`。路由器只是一个没有偏置的矩阵，它给出的是分数（logits），还不是概率。之后是三步：
+# ### 练习 1 ★☆☆（5 分钟）：写出路由器
 #
-# 1. 对**全部**专家的分数做 softmax，得到概率；
-# 2. 取最大的 $k$ 个；
-# 3. `norm_topk_prob` 为真时（Qwen3 都是），除以它们的和，让权重加起来等于 1。
-#
-# 先猜一猜：第 3 步会改变选中的专家之间的比例吗？
-
-# %% [markdown] lang="en" key="router-text"
-# ## The router, step by step
-#
-# It has none: before the router, the tokens of all sentences are put on one pile, and the output is `(batch * seq, num_experts)`. The router is a matrix without a bias, nothing more; what it gives are scores (logits), not yet probabilities. Then come three steps:
-#
-# 1. a softmax over the scores of **all** experts gives probabilities;
-# 2. keep the $k$ largest;
-# 3. if `norm_topk_prob` is true, as in every Qwen3, divide them by their sum, so that the weights add up to 1.
-#
-# Guess first: does step 3 change the proportions between the chosen experts?
-
-# %% key="router-figure"
-row, top_k = 5, model.config.num_experts_per_tok
-scores = router_logits[row].float().cpu()  # (num_experts,)
-probabilities = scores.softmax(dim=-1)
-chosen_probabilities, chosen = probabilities.topk(top_k)
-weights = torch.zeros_like(scores).index_copy(
-    0, chosen, chosen_probabilities / chosen_probabilities.sum()
-)
-
-figure, axes = figures.figure(1, 3, height=2.3)
-axes[1].sharey(axes[2])
-colors = ["#4477aa" if expert in chosen else "#cccccc" for expert in range(len(scores))]
-steps = {
-    say("路由器的分数", "router logits"): scores,
-    say("对全部专家做 softmax", "softmax over all experts"): probabilities,
-    say(f"最大的 {top_k} 个，重新归一化", f"top {top_k}, renormalised"): weights,
-}
-for ax, (title, values) in zip(axes, steps.items(), strict=True):
-    ax.bar(range(len(scores)), values.tolist(), color=colors)
-    ax.axhline(0, color="#222222", linewidth=0.8)
-    total = f"{values.sum():.2f}"
-    ax.set_title(say(f"{title}：和 {total}", f"{title}: sum {total}"))
-    ax.set_xlabel(say("专家", "expert"))
-    ax.locator_params(axis="x", nbins=9, integer=True)
-print(
-    "token:", repr(tokenizer.decode(input_ids[0, row])), "| experts:", chosen.tolist()
-)
-figure
-
-# %% [markdown] lang="zh" key="router-read"
-# 读图：一个词元在第一层的三步，一根柱是一个专家，蓝色的被选中。左边的分数有正有负；中间加起来是 1，没选中的也占了一份；右边只剩选中的，重新加到 1。中间和右边用同一把尺子：蓝柱变高了，彼此的比例没有变，因为第 3 步把它们除以同一个数。
-#
-# 重新归一化还有另一种看法。把专家 $i$ 的分数记作 $z_i$：softmax 的分母对所有专家都一样，除以选中者之和时正好约掉：
-#
-# $$\frac{e^{z_i} / \sum_j e^{z_j}}{\sum_{c \in \text{chosen}} e^{z_c} / \sum_j e^{z_j}} = \frac{e^{z_i}}{\sum_{c \in \text{chosen}} e^{z_c}}$$
-#
-# 右边就是“只对选中的 $k$ 个分数做 softmax”。所以先 softmax 再重新归一化，和先选 $k$ 个再 softmax，是一回事。
-#
-# ### 练习 1 ★☆☆（6 分钟）：写出路由器
-#
-# `router_logits` 的形状是 `(tokens, num_experts)`；返回权重和专家编号，都是 `(tokens, top_k)`，权重大的在前，每个词元的权重加起来等于 1。
+# `router_logits` 的形状是 `(tokens, num_experts)`；返回路由权重和专家编号，都是 `(tokens, top_k)`，权重大的在前，每个词元的权重加起来等于 1。
 #
 # <details><summary>提示</summary>
 #
-# `topk` 一次返回值和编号，已经从大到小排好。求和时用 `keepdim=True`。
+# 把纸上的三步搬过来。这里每个词元一行：求和要沿着最后一维，用 `keepdim=True` 留住它。
 #
 # </details>
 
-# %% [markdown] lang="en" key="router-read"
-# How to read it: the three steps for one token in the first layer; a bar is an expert, the blue ones are chosen. Scores on the left are positive or negative; in the middle everything adds up to 1, and the experts that were not chosen hold a part of it; on the right only the chosen are left and add up to 1 again. Middle and right have one scale: the blue bars grow and keep their proportions, since step 3 divides them by the same number.
+# %% [markdown] lang="en" key="ex1-text"
+# How to read it: the three steps for the token `×`; a bar is an expert, those in colour are chosen. The scores on the left are positive or negative. In the middle everything adds up to 1, and the experts that were not chosen hold a part of it. On the right only the chosen are left.
 #
-# There is another way to see this. Let $z_i$ be the score of expert $i$: the denominator of the softmax is the same for all experts and cancels out when we divide by the sum of the chosen:
+# ### Exercise 1 ★☆☆ (5 minutes): write the router
 #
-# $$\frac{e^{z_i} / \sum_j e^{z_j}}{\sum_{c \in \text{chosen}} e^{z_c} / \sum_j e^{z_j}} = \frac{e^{z_i}}{\sum_{c \in \text{chosen}} e^{z_c}}$$
-#
-# The right-hand side is a softmax over the $k$ chosen scores. So "softmax, choose, renormalise" and "choose $k$, softmax" are the same thing.
-#
-# ### Exercise 1 ★☆☆ (6 minutes): write the router
-#
-# `router_logits` has the shape `(tokens, num_experts)`; return weights and expert ids, both `(tokens, top_k)`, the heaviest first, with weights that add up to 1 for each token.
+# `router_logits` has the shape `(tokens, num_experts)`; return routing weights and expert ids, both `(tokens, top_k)`, the heaviest first, with weights that add up to 1 for each token.
 #
 # <details><summary>Hint</summary>
 #
-# `topk` returns values and ids at once, in descending order. Sum with `keepdim=True`.
+# Take over the three steps from the paper. There is a row for each token here: sum along the last dimension, and keep it with `keepdim=True`.
 #
 # </details>
 
@@ -198,97 +215,93 @@ def choose_experts(router_logits, top_k):  # noqa: F811
 # %% key="ex1-check"
 l04.ex1.check(choose_experts)
 
-# %% [markdown] lang="zh" key="route-text"
-# 下面是全课要用的路由函数：多一个开关 `norm_topk_prob`，softmax 用 float32 做：真正的模型里分数是 bfloat16，概率不必再丢一次精度，transformers 也这样做。先猜一猜：开关关着时，权重的和是多少？
-
-# %% [markdown] lang="en" key="route-text"
-# This is the routing function for the rest of the lesson. It adds the switch `norm_topk_prob`, and its softmax runs in float32: in a real model the scores are bfloat16, and the probabilities need not lose digits a second time; transformers does the same. Guess first: with the switch off, what do the weights add up to?
-
-
-# %% key="route" save="helpers/qwen.py::route"
-def route(router_logits, top_k, norm_topk_prob):
-    """Weights and ids of each token's experts, (tokens, top_k), the heaviest first."""
-    probabilities = F.softmax(
-        router_logits, dim=-1, dtype=torch.float32
-    )  # (tokens, num_experts)
-    routing_weights, expert_ids = probabilities.topk(top_k, dim=-1)
-    if norm_topk_prob:
-        routing_weights = routing_weights / routing_weights.sum(dim=-1, keepdim=True)
-    return routing_weights, expert_ids
-
-
-routing_weights, expert_ids = route(router_logits, top_k, norm_topk_prob=True)
-over_the_chosen = (
-    router_logits.float().gather(-1, expert_ids).softmax(dim=-1)
-)  # (tokens, top_k)
-torch.testing.assert_close(routing_weights, over_the_chosen)
-# zh: 模型自己的路由器选了谁
-# en: whom the model's own router chose
-in_the_model = model.layers[0].mlp.router(tokens)[1]  # (tokens, top_k)
-assert (expert_ids.sort().values == in_the_model.sort().values).float().mean() > 0.95
-raw_weights, raw_ids = route(router_logits, top_k, norm_topk_prob=False)
-sums = raw_weights.sum(dim=-1)  # (tokens,)
-assert raw_ids.equal(expert_ids) and (sums < 1).all()
-print("norm_topk_prob=False, sums:", [round(s, 2) for s in sums.tolist()])
-
-# %% [markdown] lang="zh" key="axis-text"
-# 每个词元加出来的都小于 1，各不相同：没选中的专家带走了剩下的部分，这一层对不同词元的输出也就有大有小。Qwen1.5-MoE 和 Qwen2-MoE 的开关是关着的（[Qwen1.5-MoE-A2.7B 的配置](https://huggingface.co/Qwen/Qwen1.5-MoE-A2.7B/blob/main/config.json)），Qwen3-MoE 是开着的（[30B-A3B 的配置](https://huggingface.co/Qwen/Qwen3-30B-A3B/blob/main/config.json)）。开关不影响选谁。
-#
-# **选读。** 旧教程里常见 `F.softmax(router_logits, dim=1)`，还说路由器的输出是三维的 `(batch, seq, num_experts)`。先猜一猜：两句话放在一起，softmax 是沿着哪个方向做的？
-
-# %% [markdown] lang="en" key="axis-text"
-# For every token it is less than 1, and never the same: the experts that were not chosen keep the rest, so this layer speaks louder for some tokens than for others. The switch is off in Qwen1.5-MoE and Qwen2-MoE ([configuration of Qwen1.5-MoE-A2.7B](https://huggingface.co/Qwen/Qwen1.5-MoE-A2.7B/blob/main/config.json)) and on in Qwen3-MoE ([that of 30B-A3B](https://huggingface.co/Qwen/Qwen3-30B-A3B/blob/main/config.json)). It has no influence on who is chosen.
-#
-# **Extra.** Older tutorials have `F.softmax(router_logits, dim=1)` and say that the router gives three dimensions, `(batch, seq, num_experts)`. Guess first: if both were true, along which direction would the softmax run?
-
-# %% key="axis" tags=["extra"]
-flat = router_logits.float()  # (tokens, experts)
-stacked = flat[None]  # (1, seq, experts)
-for scores, dim in ((flat, 1), (stacked, 1), (stacked, -1)):
-    sums = scores.softmax(dim=dim).sum(dim=-1).flatten()
-    name = f"{scores.dim()}-D, dim={dim}"
-    print(f"{name:<11} sums:", [round(s, 2) for s in sums[:5].tolist()])
-
 # %% [markdown] lang="zh" key="loop-text"
-# 三维时 `dim=1` 是词元的方向：每个词元的“概率”加起来不是 1，一个词元的路由还会随着同一句里的其他词元变。`dim=-1` 对两种形状都对。
-#
 # ## 遍历专家，而不是遍历词元
 #
-# 路由定了，接下来要算。最直接的写法是对每个词元、每个选中的专家各算一次，可是这样矩阵乘法又多又小。反过来，对每个专家，把选了它的词元收到一起，一次算完，再加回各自的位置。
+# 权重有了，该算了。遍历词元最直接：每个词元、每个选中的专家，各算一次，可是矩阵乘法又多又小。反过来遍历专家：把选了它的词元收到一起，一次算完，再加回原位。
 #
-# `torch.where(expert_ids == expert)` 给出两串编号：先是**词元**，后是**名次**（slot：这个专家是该词元的第几选择，也就是 `expert_ids` 的列号，从 0 开始）。加回去用 `index_add_`：一个词元要从几个专家那里各收一份，不能互相覆盖。
+# 先练两样工具。`torch.where(expert_ids == 2)` 给出两串编号：先是**词元**，后是**名次**（slot），也就是专家 2 是这个词元的第几选择，从 0 数起。`index_add_` 把几行**加**到指定的位置，同一个位置收到几行就加几行。
 #
-# ### 练习 2 ★★☆（10 分钟，选读）：遍历专家
+# **先选一个。** 这句话有 15 个词元，每个选 2 个专家。遍历专家，最多要调用专家几次？
 #
-# 补全函数：`tokens` 是 `(tokens, hidden)`，权重和编号来自 `route`，`experts` 是一列函数，每个把 `(rows, hidden)` 变成同样的形状。
+# - A. 30 次
+# - B. 15 次
+# - C. 8 次
+
+# %% [markdown] lang="en" key="loop-text"
+# ## Loop over experts, not over tokens
+#
+# The weights are there; now the work. The direct way is to loop over tokens: one call for each token and each expert that it chose. That makes many small matrix products. Loop over experts instead: gather the tokens that chose this one, run them at once, and add the results back where they belong.
+#
+# Two tools first. `torch.where(expert_ids == 2)` gives two lists: first the **tokens**, then the **slots**: which choice of that token expert 2 was, counted from 0. `index_add_` **adds** rows at given places; where several rows go to one place, all of them are added.
+#
+# **Choose first.** This text has 15 tokens, and each chooses 2 experts. Looping over experts, how many calls are there at most?
+#
+# - A. 30
+# - B. 15
+# - C. 8
+
+# %% key="tools"
+_, expert_ids, _ = block.router(tokens)  # (tokens, top_k)
+token, slot = torch.where(expert_ids == 2)
+print("token:", token.tolist())
+print("slot: ", slot.tolist())
+total = torch.zeros(3, 2).index_add_(0, torch.tensor([0, 2, 0]), torch.ones(3, 2))
+print(total)
+print(say("选中过的专家：", "experts chosen:"), expert_ids.unique().tolist())
+
+# %% [markdown] lang="zh" key="ex2-text"
+# <details><summary>读结果</summary>
+#
+# C。30 次选择分给 8 个专家，每个专家一次算完。`index_add_` 的第 0 行收到两次，所以是 2。
+#
+# 一起算的词元够多，几乎每个专家都会用到；一个一个往下写，一步只用 2 个。没人选的不必算。
+#
+# 老教程写 `idx, top_x = torch.where(expert_mask[...])`：那个掩码转置过，所以先名次，后词元，和这里相反。
+#
+# </details>
+#
+# ### 练习 2 ★★★（15 分钟）：写出遍历专家的循环
+#
+# `tokens` 是 `(tokens, hidden)`；`routing_weights` 和 `expert_ids` 都是 `(tokens, top_k)`；`experts` 是一列函数，`experts[3](rows)` 把 `(rows, hidden)` 变成同样的形状。返回和 `tokens` 一样的形状：每个词元选中的专家的结果，乘上权重，加起来。
+#
+# 次序：从全零的输出开始；对每个专家，找出选了它的词元；一起算；乘权重；加回去。
 #
 # <details><summary>提示</summary>
 #
-# 从 `torch.zeros_like(tokens)` 开始。一个专家的输出要乘 `routing_weights[token, slot, None]`，最后的 `None` 让权重对得上 `hidden` 那一维。`output.index_add_(0, token, rows)` 把 `rows` 的每一行加到 `token` 指定的那一行上。
+# - 全零的输出：`torch.zeros_like(tokens)`。
+# - 一个专家的结果有 `hidden` 列，权重只有一列：`routing_weights[token, slot, None]`，最后的 `None` 给它添上这一维。
+# - `output.index_add_(0, token, rows)` 直接改动 `output`。
 #
 # </details>
 
-# %% [markdown] lang="en" key="loop-text"
-# With three dimensions, `dim=1` is the direction of the tokens: the "probabilities" of a token do not add up to 1, and its routing would change with the other tokens of the sentence. `dim=-1` is right for both shapes.
+# %% [markdown] lang="en" key="ex2-text"
+# <details><summary>Reading</summary>
 #
-# ## Loop over experts, not over tokens
+# C. There are 30 choices, shared by 8 experts, and each expert is run once. Row 0 of `index_add_` received twice, hence the 2.
 #
-# The routing is settled; now the work. The direct way is one call for each token and each of its experts, but that means many small matrix products. The other way round: for each expert, gather the tokens that chose it, run them at once, and add the results back where they belong.
+# Where many tokens are computed together, nearly every expert is in use. Where a model writes one token after the other, a step uses 2. An expert that nobody chose need not run.
 #
-# `torch.where(expert_ids == expert)` gives two lists: first the **token**, then the **slot**, which choice of the token this expert is: the column in `expert_ids`, from 0. Adding back is `index_add_`: a token receives a share from several experts, and none may overwrite another.
+# Older tutorials write `idx, top_x = torch.where(expert_mask[...])`: that mask is transposed, so the slots come first and then the tokens, the reverse of ours.
 #
-# ### Exercise 2 ★★☆ (10 minutes, extra): loop over the experts
+# </details>
 #
-# Complete the function: `tokens` is `(tokens, hidden)`, weights and ids come from `route`, `experts` is a list of functions, each from `(rows, hidden)` to the same shape.
+# ### Exercise 2 ★★★ (15 minutes): write the loop over experts
+#
+# `tokens` is `(tokens, hidden)`; `routing_weights` and `expert_ids` are `(tokens, top_k)`; `experts` is a list of functions, and `experts[3](rows)` turns `(rows, hidden)` into the same shape. Return the shape of `tokens`: for each token what its experts return, multiplied by their weights and added up.
+#
+# The order: start with an output of zeros; for each expert find the tokens that chose it; run them together; multiply by the weights; add them back.
 #
 # <details><summary>Hint</summary>
 #
-# Start from `torch.zeros_like(tokens)`. What an expert returns is multiplied by `routing_weights[token, slot, None]`; the `None` at the end lines the weights up with `hidden`. `output.index_add_(0, token, rows)` adds each row of `rows` to the row that `token` names.
+# - The output of zeros: `torch.zeros_like(tokens)`.
+# - What an expert returns has `hidden` columns, a weight has one: `routing_weights[token, slot, None]`, where the `None` at the end adds that dimension.
+# - `output.index_add_(0, token, rows)` changes `output` itself.
 #
 # </details>
 
 
-# %% key="ex2" tags=["exercise", "extra"]
+# %% key="ex2" tags=["exercise"]
 def run_experts(tokens, routing_weights, expert_ids, experts):
     return ...
 
@@ -306,988 +319,282 @@ def run_experts(tokens, routing_weights, expert_ids, experts):  # noqa: F811
     return output
 
 
-# %% key="ex2-check" tags=["extra"]
+# %% key="ex2-check"
 l04.ex2.check(run_experts)
 
-# %% [markdown] lang="zh" key="block-text"
-# 现在写出整个混合专家层，名字照着检查点里的权重取。一个专家就是第 03 课的 SwiGLU 前馈网络，只是窄一些（`moe_intermediate_size`）。有两个名字很像，别弄混：专家里的 `gate_proj` 是 SwiGLU 的阀门，层里的 `gate` 是路由器。
+# %% [markdown] lang="zh" key="plug-text"
+# ## 装进现成的模型
 #
-# 循环只走**被选中**的专家，没人选的不算：读完一大段提示词，几乎所有专家都会轮到；可是逐个生成词元时，128 个里只用 8 个。
+# 下一格把每一层的混合专家换成你的两个函数，矩阵还是训练好的那些。`partial(expert, 0, 3)` 是已经填好层和编号的 `expert`，只差词元。源码里这一层叫 `Qwen3MoeSparseMoeBlock`：那里的分数也先转成 float32 再做 softmax，因为真正的模型用 bfloat16。练习还没解出来时，这里先用参考答案。
 
-# %% [markdown] lang="en" key="block-text"
-# Now the whole layer, with names as in the checkpoint. An expert is the SwiGLU feed-forward network of lesson 03, only narrower (`moe_intermediate_size`). Two names look alike: `gate_proj` in an expert is SwiGLU's valve, `gate` in the layer is the router.
+# %% [markdown] lang="en" key="plug-text"
+# ## Put it into the ready model
 #
-# The loop visits the experts that **were chosen** and no others: a long prompt reaches almost all of them, but a token that is generated alone uses 8 of 128.
+# The next cell puts your two functions in the place of every mixture of experts; the trained matrices stay. `partial(expert, 0, 3)` is `expert` with layer and number filled in; only the tokens are missing. In the sources this layer is `Qwen3MoeSparseMoeBlock`. There, too, the scores become float32 before the softmax, since real models run in bfloat16. As long as an exercise is not solved, the reference answer stands in.
 
 
-# %% key="block"
-from torch import nn
+# %% key="plug" tags=["raw"]
+from functools import partial
 
 
-class Expert(nn.Module):
-    def __init__(self, hidden_size, intermediate_size):
+class YourMoe(nn.Module):
+    def __init__(self, layer):
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
-
-    def forward(self, rows):
-        return self.down_proj(F.silu(self.gate_proj(rows)) * self.up_proj(rows))
-
-
-class SparseMoeBlock(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.top_k, self.norm_topk_prob = (
-            config.num_experts_per_tok,
-            config.norm_topk_prob,
-        )
-        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
-        self.experts = nn.ModuleList(
-            Expert(config.hidden_size, config.moe_intermediate_size)
-            for _ in range(config.num_experts)
-        )
+        self.gate = weights[f"model.layers.{layer}.mlp.gate.weight"]
+        self.experts = [partial(expert, layer, number) for number in range(num_experts)]
 
     def forward(self, hidden_states):
-        tokens = hidden_states.flatten(0, 1)  # (tokens, hidden)
-        routing_weights, expert_ids = route(
-            self.gate(tokens), self.top_k, self.norm_topk_prob
-        )
-        routing_weights, output = (
-            routing_weights.to(tokens.dtype),
-            torch.zeros_like(tokens),
-        )
-        for expert in expert_ids.unique().tolist():
-            token, slot = torch.where(expert_ids == expert)
-            output.index_add_(
-                0,
-                token,
-                self.experts[expert](tokens[token])
-                * routing_weights[token, slot, None],
-            )
+        tokens = hidden_states.flatten(0, 1)  # (batch * seq, hidden)
+        router_logits = tokens @ self.gate.T  # (batch * seq, num_experts)
+        routing_weights, expert_ids = router(router_logits.float(), top_k)
+        routing_weights = routing_weights.to(tokens.dtype)
+        output = loop(tokens, routing_weights, expert_ids, self.experts)
         return output.view_as(hidden_states)  # (batch, seq, hidden)
 
 
-# %% [markdown] lang="zh" key="block-check-text"
-# 验证：手头的模型来自 `helpers/qwen.py`，那里的混合专家层为了快，写法不同。把每一层都换成我们的，装上检查点里的权重，再算同一道题。三处说明：`checkpoint_views` 按检查点文件里的名字列出参考模型的张量；`meta` 设备上建出的层只有形状，不占内存；`assign=True` 直接采用给它的张量，不复制。加载是严格的，名字一个不能多，一个不能少。先猜一猜：两种写法算出的 logits 会一位不差，还是差在最后几位？
+router, loop = l04.yours_or_ours(choose_experts, run_experts)
+ready = [layer.mlp for layer in model.layers]
+for number, layer in enumerate(model.layers):
+    layer.mlp = YourMoe(number)
+difference = (model(input_ids) - logits).abs().max() / logits.abs().max()
+print(say("logits 相差", "logits differ by"), f"{difference:.0e}")
+print(tokenizer.decode(model.generate(input_ids)[0]))
+for number, layer in enumerate(model.layers):
+    layer.mlp = ready[number]
+assert difference < (1e-5 if models.is_bundled(folder) else 5e-2)
 
-# %% [markdown] lang="en" key="block-check-text"
-# The check: the model at hand comes from `helpers/qwen.py`, whose layer is written differently, for speed. Put ours in the place of every one, with the weights of the checkpoint, and run the same problem. Three notes: `checkpoint_views` lists the tensors of the reference under the names of the checkpoint's file; a layer built on the `meta` device has shapes only and takes no memory; `assign=True` takes the given tensors as they are, without a copy. The load is strict: no name too many, none missing. Guess first: will the logits of the two be equal in every digit, or differ in the last few?
-
-# %% key="block-check"
-stored = qwen.checkpoint_views(model.config, model.state_dict(), packed=False)
-originals = [layer.mlp for layer in model.layers]
-for index, layer in enumerate(model.layers):
-    prefix = f"model.layers.{index}.mlp."
-    with torch.device("meta"):
-        layer.mlp = SparseMoeBlock(model.config)
-    names = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in stored.items()
-        if name.startswith(prefix)
-    }
-    layer.mlp.load_state_dict(names, assign=True)
-
-with torch.inference_mode():
-    difference = ((model(input_ids) - logits).abs().max() / logits.abs().max()).item()
-for layer, original in zip(model.layers, originals, strict=True):
-    layer.mlp = original
-print("tensors:", len(names), f"| relative difference: {difference:.1e}")
-assert difference < (1e-5 if model.embed_tokens.weight.dtype == torch.float32 else 5e-2)
-# zh: 不删掉它们，旧模型就一直占着内存
-# en: they would keep a model in memory that is no longer needed
-del stored, names, originals, layer, original
-
-# %% [markdown] lang="zh" key="layouts-text"
-# 读输出：在这次运行里连一位都不差，因为两种写法按同样的顺序相加；换一种设备或精度，最后几位可能不同。你写的层就是 Qwen3-MoE 的层。
+# %% [markdown] lang="zh" key="explorer-text"
+# 差别至多是浮点误差。这就是 Qwen3-MoE 的混合专家，没有别的了。（`1702` 出自教学用的小模型。现成的模型是课程的 `helpers/qwen.py`；和 transformers、vLLM 的对照在[附录 A2](../zh/A2_experts_in_depth.ipynb)。）
 #
-# **选读。** 再和 transformers 的层比。检查点文件里每个专家是三个单独的矩阵，transformers 4.x 在内存里也是这样：`ModuleList` 加一个线性层 `gate`；5.x 把一层的专家叠成两个大张量，`gate` 换成 `Qwen3MoeTopKRouter`，返回三样东西。照着旧教程写 `block.experts[0]` 会报错。先猜一猜：叠起来的 `gate_up_proj` 是几维？
-
-# %% [markdown] lang="en" key="layouts-text"
-# How to read it: in this run not a digit differs, since both add in the same order; on another device or in another precision the last digits may. The layer you wrote is the layer of Qwen3-MoE.
+# ## 你的一句话走过哪些专家
 #
-# **Extra.** Now beside the layer of transformers. In the checkpoint's file every expert is three matrices of its own, and in the memory of transformers 4.x too: a `ModuleList` and a linear layer `gate`. 5.x stacks the experts of a layer into two large tensors, and `gate` is a `Qwen3MoeTopKRouter` that returns three things. Follow an older tutorial to `block.experts[0]`, and you meet an error. Guess first: how many dimensions does the stacked `gate_up_proj` have?
-
-# %% key="layouts" tags=["extra"]
-from transformers.models.qwen3_moe import modeling_qwen3_moe
-
-
-# zh: transformers 5 的一层的权重，名字换成检查点文件里的
-# en: the weights of a layer of transformers 5, under the names of the checkpoint's file
-def unpacked(block):
-    weights = block.state_dict()
-    gate_up, down = (
-        weights.pop("experts.gate_up_proj"),
-        weights.pop("experts.down_proj"),
-    )
-    for expert in range(len(down)):
-        gate, up = gate_up[expert].chunk(2)
-        parts = {"gate_proj": gate, "up_proj": up, "down_proj": down[expert]}
-        weights |= {
-            f"experts.{expert}.{part}.weight": weight for part, weight in parts.items()
-        }
-    return weights
-
-
-sizes = {
-    "hidden_size": 32,
-    "moe_intermediate_size": 24,
-    "num_experts": 6,
-    "num_experts_per_tok": 2,
-}
-torch.manual_seed(0)
-x = torch.randn(2, 5, 32)
-config = transformers.Qwen3MoeConfig(
-    **sizes, norm_topk_prob=True, experts_implementation="eager"
-)
-theirs, ours = modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config), SparseMoeBlock(config)
-for parameter in theirs.parameters():
-    nn.init.normal_(parameter, std=0.2)
-ours.load_state_dict(unpacked(theirs))
-torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
-print(
-    "equal |",
-    type(theirs.gate).__name__,
-    [tuple(part.shape) for part in theirs.gate(x)],
-)
-print(
-    "experts:",
-    {name: tuple(tensor.shape) for name, tensor in theirs.experts.named_parameters()},
-)
-
-ids = theirs.gate(x)[2]  # (tokens, top_k)
-# zh: 旧代码里的 expert_mask
-# en: the expert_mask of older code
-mask = F.one_hot(ids, 6).permute(2, 1, 0)  # (experts, top_k, tokens)
-idx, top_x = torch.where(mask[3])
-token, slot = torch.where(ids == 3)
-assert sorted(zip(top_x.tolist(), idx.tolist(), strict=True)) == list(
-    zip(token.tolist(), slot.tolist(), strict=True)
-)
-print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
-
-# %% [markdown] lang="zh" key="hits-text"
-# 读输出：`gate` 依次返回 logits、权重、编号，词元都摊平了；专家是三维张量，第一维是专家。最后一行是旧代码里的 `expert_mask`：它转置过，所以 `torch.where` 先给名次，后给词元，和我们的 `expert_ids == expert` 相反。
+# 下一格让小模型答三个问题，记下它读到的每个词元在每一层选了谁、权重多少。把 `sentence` 换成你自己的话，再运行一遍。
 #
-# **选读。** 为什么要遍历专家？先猜一猜：128 个专家选 8 个，一起计算的词元要有多少个（可以来自许多用户的请求），九成专家才会被用到？
+# **先选一个。** “什么是 MoE”和“MoE 是混合专家”里各有一个“是”。它们在各层选的专家都一样吗？
+#
+# - A. 都一样：字一样，专家就一样
+# - B. 不一定
 
-# %% [markdown] lang="en" key="hits-text"
-# How to read it: `gate` returns logits, weights and ids, for tokens on one pile; the experts are tensors of three dimensions, the first of which is the expert. The last line is the `expert_mask` of older code: it is transposed, so `torch.where` gives the slot first and then the token, the reverse of our `expert_ids == expert`.
+# %% [markdown] lang="en" key="explorer-text"
+# At most rounding is left. That is all of Qwen3-MoE's mixture of experts. (The `1702` is that of a tiny teaching model. The ready model is the course's `helpers/qwen.py`; [appendix A2](../en/A2_experts_in_depth.ipynb) holds it against transformers and vLLM.)
 #
-# **Extra.** Why loop over experts? Guess first: with 8 of 128 experts for each token, how many tokens must be computed together, perhaps of many users, until nine experts in ten are in use?
-
-# %% key="hits" tags=["extra"]
-figure, axes = figures.figure(1, 2, height=3.4, width_ratios=[1, 1.5])
-table = torch.zeros(router_logits.shape).scatter(
-    1, expert_ids.cpu(), routing_weights.float().cpu()
-)
-image = axes[0].imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-labels = [
-    figures.printable(piece)
-    for piece in routing.pieces(tokenizer, input_ids[0].tolist())
-]
-axes[0].set(yticks=range(len(labels)), yticklabels=labels, xlabel=say("专家", "expert"))
-axes[0].set_title(say("第一层的路由权重", "routing weights, first layer"))
-figure.colorbar(image, ax=axes[0])
-
-batch = torch.logspace(0, 11, 200, base=2)  # tokens
-# zh: 最少几个词元就用到九成专家
-# en: the fewest tokens that use nine experts in ten
-in_use = 128 * (1 - (1 - 8 / 128) ** torch.arange(100))
-needed = int((in_use >= 0.9 * 128).nonzero()[0])
-assert needed == 36
-axes[1].loglog(
-    batch, 8 * batch, ":", color="#bb4400", label=say("遍历词元", "over tokens")
-)
-axes[1].loglog(
-    batch,
-    128 * (1 - (1 - 8 / 128) ** batch),
-    color="#4477aa",
-    label=say("遍历专家", "over experts"),
-)
-label = say(f"{needed} 个词元用到 90 %", f"90 % in use: {needed} tokens")
-axes[1].plot(needed, 0.9 * 128, "o", color="#4477aa", label=label)
-axes[1].set(ylim=(5, 10**6), ylabel=say("调用次数", "calls"))
-axes[1].legend(loc="upper left")
-axes[1].set_xlabel(say("一起计算的词元数", "tokens computed together"))
-axes[1].set_title(say("128 个专家，随机选 8 个", "8 of 128 experts, chosen at random"))
-axes[1].set(
-    xticks=[1, 8, 64, 512], xticklabels=[1, 8, 64, 512], yticks=[8, 128, 1024, 8192]
-)
-axes[1].set_yticklabels([8, 128, 1024, 8192])
-calls, used = len(tokens) * top_k, len(expert_ids.unique())
-first = len(expert_ids[0].unique())
-print(
-    say(
-        f"遍历词元 {calls} 次，遍历专家 {used} 次",
-        f"calls: {calls} over tokens, {used} over experts",
-    )
-)
-print(
-    say(
-        f"第一个词元用到 {first} 个专家，整段用到 {used} 个",
-        f"experts in use: {first} for the first token, {used} for all",
-    )
-)
-figure
-
-# %% [markdown] lang="zh" key="hits-read"
-# 读图：左边一行一个词元，一列一个专家，颜色是权重；遍历专家就是一列一列地算。右边横轴是一起计算的词元数：遍历词元的调用次数（点线）随词元数一路上涨，遍历专家的（实线）最多 128 次，每次的矩阵还更大。“几乎每个专家都会被用到”要一起算的词元够多：一次读完长提示词（这一步叫预填充），或者同时服务许多用户；圆点是 36 个词元，用到九成。只有一个用户、一个一个生成时，只有 8 个。真正的路由不是随机的，会比这条线低一些。
+# ## Which experts your sentence passes
 #
-# ## 共享专家：Qwen2-MoE 有，Qwen3-MoE 没有（选读）
+# In the next cell the tiny model answers three questions, and the trace keeps, for every token that it read, the experts and weights of each layer. Put a text of your own in the place of `sentence` and run it again.
 #
-# Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。旧教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。Qwen3-MoE 去掉了共享专家；从 Qwen3-Next（2025-09-11）起，它连同阀门又回来了（transformers 的 `modeling_qwen3_next.py`，[附录 A5](../zh/A5_after_qwen3.ipynb) 里有一次核对）。先猜一猜：漏掉它，输出会差多少？
-
-# %% [markdown] lang="en" key="hits-read"
-# How to read it: on the left a row is a token and a column an expert, coloured by weight; looping over experts goes column by column. On the right, more tokens are computed together along the axis: calls over tokens (dotted) rise with them, calls over experts (solid) stop at 128, and each has a larger matrix. "Almost every expert is in use" needs many tokens at once: a long prompt read in one go (this step is called prefill), or many users served together; the dot is 36 tokens, with nine in ten experts in use. For one user, one generated token at a time, it is 8. Real routing is not random and stays somewhat below this line.
+# **Choose first.** The character 是 ("is") occurs twice, in "什么是 MoE" and in "MoE 是". Does it take the same experts in every layer?
 #
-# ## The shared expert: Qwen2-MoE has one, Qwen3-MoE has none (extra)
-#
-# In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is multiplied by a valve between 0 and 1, which another small matrix computes and a sigmoid closes or opens, and then added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Qwen3-MoE dropped the shared expert; from Qwen3-Next (2025-09-11) on it is back, valve included (transformers' `modeling_qwen3_next.py`; [appendix A5](../en/A5_after_qwen3.ipynb) checks it). Guess first: how much does the output change without it?
-
-# %% key="shared" tags=["extra"]
-from transformers.models.qwen2_moe import modeling_qwen2_moe
-
-
-class Qwen2SparseMoeBlock(SparseMoeBlock):
-    def __init__(self, config):
-        super().__init__(config)
-        self.shared_expert = Expert(
-            config.hidden_size, config.shared_expert_intermediate_size
-        )
-        self.shared_expert_gate = nn.Linear(config.hidden_size, 1, bias=False)
-
-    def forward(self, hidden_states):
-        valve = F.sigmoid(self.shared_expert_gate(hidden_states))  # (batch, seq, 1)
-        return super().forward(hidden_states) + valve * self.shared_expert(
-            hidden_states
-        )
-
-
-torch.manual_seed(1)
-config = transformers.Qwen2MoeConfig(
-    **sizes, shared_expert_intermediate_size=40, experts_implementation="eager"
-)
-theirs, ours = (
-    modeling_qwen2_moe.Qwen2MoeSparseMoeBlock(config),
-    Qwen2SparseMoeBlock(config),
-)
-for parameter in theirs.parameters():
-    nn.init.normal_(parameter, std=0.2)
-ours.load_state_dict(unpacked(theirs))
-expected = theirs(x)
-torch.testing.assert_close(ours(x), expected, atol=1e-5, rtol=1e-5)
-without_valve = SparseMoeBlock.forward(ours, x) + ours.shared_expert(x)
-off = ((without_valve - expected).norm() / expected.norm()).item()
-print(f"{say('漏掉阀门的相对误差', 'relative error without the valve')}: {off:.0%}")
-assert off > 0.2
-
-# %% [markdown] lang="zh" key="sizes-text"
-# 读输出：权重是随机的，所以百分比本身不代表哪个真正的模型；它说明的是，漏掉阀门不是舍入误差，而是另一个函数。
-#
-# ## 总参数与激活参数
-#
-# 名字里的 30B-A3B 是两个数（B 是十亿）：一共约 30B，即三百亿参数；每个词元激活（用到）约 3B，即三十亿。两者只差没被选中的专家。
-#
-# ### 练习 3 ★☆☆（5 分钟，选读）：专家有多少参数
-#
-# `config` 是 `config.json` 的字典。返回两个数：全部层里所有专家的参数，和一个词元用到的那些专家的参数。
-#
-# <details><summary>提示</summary>
-#
-# 一个专家有三个矩阵，大小都是 `hidden_size` × `moe_intermediate_size`。稠密层的 `intermediate_size` 在这里用不上，尽管它也写在配置里。
-#
-# </details>
-
-# %% [markdown] lang="en" key="sizes-text"
-# How to read it: the weights are random, so the percentage is that of no real model; it shows that to leave out the valve is no matter of rounding but another function.
-#
-# ## Total and active parameters
-#
-# The name 30B-A3B holds two numbers (B is a billion): about 30B parameters in all, of which a token activates (uses) about 3B. The two differ by the experts that were not chosen.
-#
-# ### Exercise 3 ★☆☆ (5 minutes, extra): how many parameters are in the experts
-#
-# `config` is the dictionary of a `config.json`. Return two numbers: the parameters of all experts in all layers, and those of the experts that one token uses.
-#
-# <details><summary>Hint</summary>
-#
-# An expert has three matrices, each `hidden_size` × `moe_intermediate_size`. The `intermediate_size` of a dense layer plays no part here, although the configuration has it.
-#
-# </details>
-
-
-# %% key="ex3" tags=["exercise", "extra"]
-def expert_parameters(config):
-    return ...
-
-
-# %% key="ex3-solution" tags=["solution"]
-def expert_parameters(config):  # noqa: F811
-    one_of_each = (
-        config["num_hidden_layers"]
-        * 3
-        * config["hidden_size"]
-        * config["moe_intermediate_size"]
-    )
-    return one_of_each * config["num_experts"], one_of_each * config[
-        "num_experts_per_tok"
-    ]
-
-
-# %% key="ex3-check" tags=["extra"]
-l04.ex3.check(expert_parameters)
-
-# %% [markdown] lang="zh" key="sizes-question"
-# 把它算到每个模型上；总数用 transformers 在不占内存的 `meta` 设备上建出模型来核对。表里有两个更早的模型带**共享专家**：每层多一个，每个词元都经过它，不由路由器选。先猜一猜：30B-A3B 里，专家占全部参数的几成？没有共享专家的 30B-A3B，比有共享专家的 Qwen1.5-MoE-A2.7B 每个词元算得少吗？
-
-# %% [markdown] lang="en" key="sizes-question"
-# Now for every model; to check the totals, transformers builds each on the `meta` device, which takes no memory. Two older models in the table have a **shared expert**: one more in each layer, which every token passes through without a choice of the router. Guess first: what share of 30B-A3B is experts? And does 30B-A3B, without a shared expert, compute less for a token than Qwen1.5-MoE-A2.7B, which has one?
-
-# %% key="sizes"
-common = {"vocab_size": 151936, "tie_word_embeddings": False, "model_type": "qwen2_moe"}
-configs = {
-    "Qwen1.5-MoE-A2.7B": common | {
-        "num_hidden_layers": 24, "hidden_size": 2048,
-        "num_attention_heads": 16, "num_key_value_heads": 16,
-        "num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
-        "shared_expert_intermediate_size": 5632,
-    },
-    "Qwen2-57B-A14B": common | {
-        "num_hidden_layers": 28, "hidden_size": 3584,
-        "num_attention_heads": 28, "num_key_value_heads": 4,
-        "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 2560,
-        "shared_expert_intermediate_size": 20480,
-    },
-}  # fmt: skip
-configs |= {
-    name: catalogue.CATALOGUE[f"Qwen/{name}"].config
-    for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")
-}
-everything = say("全部参数", "all parameters")
-used = say("一个词元用到的", "used for one token")
-figure, ax = figures.figure(height=2.3)
-print(
-    say(
-        "                      总数 B   激活 B    激活    专家占比  专家宽度 / hidden",
-        "                     total B active B  active  in experts     width / hidden",
-    )
-)
-for place, (name, config) in enumerate(configs.items()):
-    expert = (
-        3
-        * config["hidden_size"]
-        * config["moe_intermediate_size"]
-        * config["num_hidden_layers"]
-    )
-    total = catalogue.parameters(config)
-    active = total - (config["num_experts"] - config["num_experts_per_tok"]) * expert
-    with torch.device("meta"):
-        built = transformers.AutoModelForCausalLM.from_config(
-            transformers.AutoConfig.for_model(**config)
-        )
-    in_experts = sum(
-        weight.numel()
-        for name, weight in built.named_parameters()
-        if ".experts." in name
-    )
-    assert (
-        built.num_parameters() == total and in_experts == config["num_experts"] * expert
-    )
-    experts_share, width = (
-        config["num_experts"] * expert / total,
-        config["moe_intermediate_size"] / config["hidden_size"],
-    )
-    print(f"{name:<18} {total / 1e9:>9.2f} {active / 1e9:>8.2f}", end=" ")
-    print(f"{active / total:>7.1%} {experts_share:>11.1%} {width:>18.3f}")
-    ax.barh(place, total / 1e9, color="#dddddd", label=None if place else everything)
-    ax.barh(place, active / 1e9, color="#4477aa", label=None if place else used)
-ax.set(yticks=range(len(configs)), yticklabels=configs)
-ax.set_xlabel(say("参数，十亿", "parameters, billions"))
-ax.invert_yaxis()
-ax.legend(loc="center right")
-figure
-
-# %% [markdown] lang="zh" key="sizes-read"
-# 读图：灰条是全部参数，蓝条是一个词元用到的（词嵌入和输出矩阵都算在内，和模型卡一样）。算出来的 30.53B 和 3.35B，对应 [30B-A3B 的模型卡](https://huggingface.co/Qwen/Qwen3-30B-A3B)上的 30.5B 和 3.3B（后者是截断，不是四舍五入）；235B 和 22B 与 [235B-A22B 的模型卡](https://huggingface.co/Qwen/Qwen3-235B-A22B)相符。三件事值得记住：
-#
-# - 显存看总数：没选中的专家也要装进去。算得快慢主要看激活的数，还要看每一步要读多少不同的专家。
-# - “去掉共享专家，所以更快”不成立：30B-A3B 没有共享专家，激活参数却比带共享专家的 Qwen1.5-MoE-A2.7B 还多。快慢主要由激活参数决定，[技术报告](https://arxiv.org/abs/2505.09388)只说去掉了它，没有说更快。
-# - 两个 Qwen3 激活的比例是 11.0% 和 9.4%，前两个模型是 18.8% 和 24.8%。专家更多；每个专家的宽度与 `hidden_size` 之比是 0.375，前两个是 0.688 和 0.714：相对更窄，选得更细。
-#
-# ## 看见路由
-#
-# 现在看一段真正的对话：一问一答用中文，一问一答用英文，最后是一道算术题，模型边想边答。`RoutingTrace` 记下它读到的每个词元在每一层选了谁、权重多少。先猜一猜：数字、汉字和英文，会去不同的专家吗？哪一层最分明？
-
-# %% [markdown] lang="en" key="sizes-read"
-# How to read it: grey is all parameters, blue those that one token uses (embedding and output matrix counted, as on the model cards). 30.53B and 3.35B are the 30.5B and 3.3B on the [card of 30B-A3B](https://huggingface.co/Qwen/Qwen3-30B-A3B), which cuts the second instead of rounding it; 235B and 22B agree with the [card of 235B-A22B](https://huggingface.co/Qwen/Qwen3-235B-A22B). Three things are worth keeping:
-#
-# - GPU memory goes by the total: experts that are not chosen must be there too. Speed goes mainly by the active number, and also by how many different experts a step has to read.
-# - "No shared expert, therefore faster" does not hold: 30B-A3B has none, and more active parameters than Qwen1.5-MoE-A2.7B, which has one. Mainly the active parameters decide; the [report](https://arxiv.org/abs/2505.09388) says that it was dropped, and claims no speed.
-# - The two Qwen3 activate 11.0% and 9.4%, the two models before them 18.8% and 24.8%. There are more experts, and the width of one over `hidden_size` is 0.375, against 0.688 and 0.714: relatively narrower, a finer choice.
-#
-# ## See the routing
-#
-# Now a real conversation: a question and an answer in Chinese, the same in English, then a sum, which the model thinks through. `RoutingTrace` keeps, for every token that it read, the experts and weights in each layer. Guess first: will digits, Chinese and English go to different experts? And in which layer most clearly?
-
-# %% key="map" tags=["raw"]
-import numpy as np
-
-trace = routing.capture_conversation(
-    model, tokenizer, ["什么是 MoE？", "What does the router do?", "37×46=?"]
-)
-print("".join(trace.texts))
-kinds = np.array([l04.token_class(text) for text in trace.texts])
-for layer, heaviest in zip(
-    trace.layers[:8], trace.expert_ids[:, :, 0], strict=False
-):  # (tokens,)
-    counts = {
-        name: np.bincount(heaviest[kinds == name])
-        for name in ("CJK", "Latin", "digit")
-        if name in kinds
-    }
-    most = [f"{name} {n.argmax()} ({n.max()}/{n.sum()})" for name, n in counts.items()]
-    print(f"{say(f'第 {layer} 层', f'layer {layer}')}: {', '.join(most)}")
-# zh: 文字短就全画，否则画最后一个回答的开头
-# en: all of a short text, or the start of the last answer
-shown = max(1, 16 // len(trace.layers)) * l04.TOKENS_PER_ROW
-l04.routing_map(
-    trace, max(0, min(trace.prompt_length - 10, len(trace.texts) - shown)), shown
-)
-
-# %% [markdown] lang="zh" key="map-read"
-# 读图：一列一个词元，一行一层。格子里的数字和颜色是权重最大的专家，填得多高，权重就多大；蓝字和蓝线之后是模型自己写的。`␣` 是空格，`↵` 是换行。
-#
-# 图上面的几行数了每一类词元最常去的专家。第 1 层把三类分得最开：汉字多半去专家 0，英文多半去 3，数字多半去 7 和 2。第 0 层的数字全去专家 1，汉字和英文却大多都去 6。同一个字在不同的地方也会选不同的专家：“什么是”和“MoE 是”里的两个“是”，第 0、1 层相同，第 2、3 层不同，因为进入这一层的不只是这个字，还有注意力带来的上文。
-#
-# 下面是同一份轨迹，可以动手点（课程网站上不用运行内核也能点，还能写一句你自己的话；在 GitHub 上看到的是一张静态图：左边是一个词元在每一层的专家和权重，右边是其中一层的负载）：点一个词元，看它在这一层的专家和权重；左右键换词元，上下键换层；点一个专家，只突出选了它的词元；“路由的熵”显示路由器有多犹豫。
-
-# %% [markdown] lang="en" key="map-read"
-# How to read it: a column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line.
-#
-# The lines above the figure count where each class of tokens goes most often. Layer 1 tells all three apart best: Chinese mostly to expert 0, English mostly to 3, digits mostly to 7 and 2. In layer 0 all digits go to expert 1, but Chinese and English mostly share 6. The same character takes other experts in other places, too: the 是 of “什么是” and that of “MoE 是” agree in layers 0 and 1 and differ in layers 2 and 3, since what enters a layer is more than the character: attention has brought in the text before it.
-#
-# Below is the same trace to play with (on the course's site it works without a kernel, and takes a text of your own; on GitHub it is a static picture: on the left the experts of one token and their weights in every layer, on the right the load of one layer): click a token for its experts and weights in this layer; left and right change the token, up and down the layer; click an expert to highlight the tokens that took it; "routing entropy" shows how undecided the router was.
+# - A. Yes: the same character, the same experts
+# - B. Not necessarily
 
 # %% key="explorer"
 from helpers.explorer import RoutingExplorer
 
+sentence = "37×46=?"
+trace = routing.capture_conversation(
+    model, tokenizer, ["什么是 MoE？", "What does the router do?", sentence]
+)
+for place, text in enumerate(trace.texts):
+    if text == "是":
+        print(text, trace.expert_ids[:, place].tolist())
+digits = [place for place, text in enumerate(trace.texts) if text.isdigit()]
+for layer, number in ((0, 1), (2, 6)):
+    took = [place for place in digits if number in trace.expert_ids[layer, place]]
+    print((layer, number), len(took), "/", len(digits))
 RoutingExplorer(trace, token=trace.prompt_length + 2)
 
-# %% [markdown] lang="zh" key="explorer-read"
-# 看图时请守住这几条界线：
+# %% [markdown] lang="zh" key="off-text"
+# <details><summary>读结果</summary>
 #
-# - 选中的频率只说明相关：既不等于某个专家的专长，也不是因果。本课最后一节会看到反例。
-# - 不同层里编号相同的专家彼此无关：第 0 层的专家 3 和第 1 层的专家 3 是两个网络。
-# - 权重在选中的专家之间重新归一化过，看不到其他专家的概率；熵算的是全部专家，可以补上这一点。
-# - 这只是一段文字：这里没用到的专家，别处可能会用到。
-# - `qwen3-moe-tiny` 是教学用的小模型，每层只有 8 个专家，它的路由不代表真正的 Qwen3。
-#
-# 换成你自己的话：改一改上面那一格里的三个问题，再运行这两格。
-#
-# **选读。** 每个专家分到多少词元？先猜一猜：一段这么短的文字，负载会均衡吗？
-
-# %% [markdown] lang="en" key="explorer-read"
-# Keep these limits in mind when you look:
-#
-# - Selection frequency shows association, not an expert's speciality or a causal effect. The last section has counterexamples.
-# - Experts with the same number in different layers have nothing to do with each other: expert 3 of layer 0 and expert 3 of layer 1 are two networks.
-# - Weights are renormalised over the chosen experts and hide the probability of the others; the entropy is that of all experts and makes up for it.
-# - This is one text; experts unused here may be used elsewhere.
-# - `qwen3-moe-tiny` is a tiny teaching model with 8 experts a layer; its routing says nothing about a real Qwen3.
-#
-# For words of your own, change the three questions in the cell above and run both cells again.
-#
-# **Extra.** How many tokens does each expert get? Guess first: is the load balanced in a text as short as this?
-
-# %% key="load" tags=["extra"]
-load = routing.expert_load(trace)  # (layers, num_experts)
-print("gini:", routing.gini(load).round(2))
-print("coefficient_of_variation:", l04.coefficient_of_variation(load).round(2))
-print("never_used:", l04.never_used(load).round(2))
-l04.load_histograms(trace)
-
-# %% [markdown] lang="zh" key="load-read"
-# 读图：每格一层，柱高是选了这个专家的词元数，虚线是完全均衡。基尼系数为 0 表示人人一样多，越大越集中：所有词元都选同样的 $k$ 个专家时最大，是 $1 - k/N$（$N$ 个专家）；变异系数是标准差除以平均值，0 也表示人人一样多。一段短文不均衡很正常；训练要的是在大量文字上均衡，见下一节。
-#
-# **选读。** 这份轨迹是从课程的参考模型里采集的。transformers 和 vLLM 是另外两套代码，它们的路由器会选同样的专家吗？先猜一猜：会有不同吗？（真正的模型太大，不同时装两份；这个钩子要 CPU 版的 vLLM。所以这一格只在小模型和 CPU 版上运行。）
-
-# %% [markdown] lang="en" key="load-read"
-# How to read it: one panel a layer; a bar is the number of tokens that took this expert, the dashed line is perfect balance. A Gini coefficient of 0 means equal shares; the larger, the more they pile up, to at most $1 - k/N$ where all tokens take the same $k$ of the $N$ experts; the coefficient of variation is the standard deviation over the mean, and 0 means equal shares too. A short text is never in balance, and need not be; training wants balance over a great deal of text, see the next section.
-#
-# **Extra.** This trace comes from the course's reference model. transformers and vLLM are two other implementations: do their routers choose the same experts? Guess first: will any differ? (A real model is too large to hold twice, and this hook wants vLLM for CPU, so the cell runs on the tiny model and there only.)
-
-# %% key="engines" tags=["extra"]
-from helpers.engine import on_cpu, open_engine
-
-if models.is_bundled(folder) and on_cpu():
-    token_ids = trace.token_ids.tolist()
-    reference = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32
-    )
-    others = [routing.capture_transformers(reference, tokenizer, token_ids)]
-    with open_engine(
-        folder, enable_prefix_caching=False, enforce_eager=True, dtype="float32"
-    ) as llm:
-        others.append(routing.capture_vllm(llm, token_ids))
-    for other in others:
-        same, difference = routing.agreement(trace, other)
-        name = other.provenance["captured_with"]
-        print(f"{name}: same experts {same:.1%}, weights within {difference:.0e}")
-        assert same >= 0.99 and difference <= 1e-2
-
-# %% [markdown] lang="zh" key="balance-text"
-# 读输出：三套代码选了同样的专家。权重的差是 0，因为轨迹把权重存成 float16，比它的舍入还小的差看不见。这里都用 float32 计算；用 bf16，两个专家的分数几乎相等时，可能换人。
-#
-# ## 谁来保证均衡
-#
-# [Shazeer 等](https://arxiv.org/abs/1701.06538)在大模型上观察到，路由器自己会走极端：得分高的专家被选得多，也就训练得多，得分更高；没人选的学不到东西。训练时加一项**负载均衡损失**来拉住它（[Switch Transformer](https://arxiv.org/abs/2101.03961)）：
-#
-# $$L = N \sum_{i=1}^{N} f_i \, p_i$$
-#
-# $N$ 是专家数，$f_i$ 是专家 $i$ 被选中的次数除以词元数，$p_i$ 是它的 softmax 概率在词元上的平均。次数没有梯度，梯度从 $p_i$ 走：越常被选中的专家，概率被压得越多。完全均衡时 $L = k$（每个词元选 $k$ 个，所以 $f$ 的和是 $k$）。
-#
-# ### 练习 4 ★★☆（8 分钟，选读）：写出负载均衡损失
-#
-# `router_logits` 是 `(tokens, num_experts)`，返回一个数（张量，能求梯度）。
-#
-# <details><summary>提示</summary>
-#
-# `torch.bincount(ids.flatten(), minlength=num_experts)` 数出每个专家被选中的次数。
+# B。一行一个“是”，从第 0 层到第 3 层，权重大的在前。前两层的第一选择相同，后两层不同：进入路由器的不只是这个字，还有注意力从上文取来的东西。
 #
 # </details>
+#
+# 点一个词元，看它的专家和权重；上下键换层；点一个专家，只突出选了它的词元。课程网站上不用内核也能点，还能写自己的话。
+#
+# 记住三点：被选中只说明相关，不是因果；不同层里编号相同的专家互不相干；这只是一段文字、一个教学用的小模型，说明不了真正的 Qwen3。
+#
+# ## 关掉一个专家
+#
+# 要知道一个专家有什么用，就关掉它：路由器不许选它，词元改去下一名。上一格最后两行，括号里是层和专家：第 0 层的专家 1，42 个数字个个都选它；第 2 层的专家 6，只有 19 个选它。
+#
+# **先选一个。** 分别关掉这两个，哪一次 `37×46` 会算错？
+#
+# - A. 关掉个个都选的那个
+# - B. 关掉只有 19 个选的那个
+# - C. 两次都错
+# - D. 两次都对：别的专家会补上
 
-# %% [markdown] lang="en" key="balance-text"
-# How to read it: the three choose the same experts. The weights differ by 0, since a trace keeps them as float16 and anything below its rounding is out of sight. All computed in float32 here; in bf16, two experts with nearly equal scores may change places.
+# %% [markdown] lang="en" key="off-text"
+# <details><summary>Reading</summary>
 #
-# ## What keeps the load balanced
-#
-# [Shazeer et al.](https://arxiv.org/abs/1701.06538) observed in large models that a router left to itself goes to extremes: experts with high scores are chosen more, so they learn more and score higher; those that nobody chooses learn nothing. A **load-balancing loss** in training holds it back ([Switch Transformer](https://arxiv.org/abs/2101.03961)):
-#
-# $$L = N \sum_{i=1}^{N} f_i \, p_i$$
-#
-# $N$ is the number of experts, $f_i$ how often expert $i$ is chosen, over the number of tokens, $p_i$ its softmax probability averaged over the tokens. Counts have no gradient; it flows through $p_i$, and the more often an expert is chosen, the harder its probability is pushed down. In perfect balance $L = k$ (a token chooses $k$ experts, so $f$ adds up to $k$).
-#
-# ### Exercise 4 ★★☆ (8 minutes, extra): write the load-balancing loss
-#
-# `router_logits` is `(tokens, num_experts)`; return one number (a tensor, for its gradient).
-#
-# <details><summary>Hint</summary>
-#
-# `torch.bincount(ids.flatten(), minlength=num_experts)` counts how often each expert is chosen.
+# B. A line is one 是, from layer 0 to layer 3, the heaviest expert first. Its first choice is the same in the first two layers and differs in the last two: what enters the router is more than the character; attention has fetched something from the text before it.
 #
 # </details>
-
-
-# %% key="ex4" tags=["exercise", "extra"]
-def load_balancing_loss(router_logits, top_k):
-    return ...
-
-
-# %% key="ex4-solution" tags=["solution"]
-def load_balancing_loss(router_logits, top_k):  # noqa: F811
-    probabilities = router_logits.softmax(dim=-1)  # (tokens, num_experts)
-    count, num_experts = probabilities.shape
-    chosen = probabilities.topk(top_k, dim=-1).indices
-    frequency = torch.bincount(chosen.flatten(), minlength=num_experts) / count
-    return num_experts * (frequency * probabilities.mean(dim=0)).sum()
-
-
-# %% key="ex4-check" tags=["extra"]
-l04.ex4.check(load_balancing_loss)
-
-# %% [markdown] lang="zh" key="global-text"
-# **选读。** 在哪些词元上统计 $f$，大有讲究。一次更新要用的数据太多，放不进一张卡，就切成许多**微批次**（micro-batch），轮流或分到多张卡上计算。一个微批次往往只有几句同一类的话。可以在每个微批次里各算各的损失，也可以像 Qwen3 的报告那样，用**全局批次**的损失（[Qiu 等，2025](https://arxiv.org/abs/2501.11873)）：$f$ 在所有微批次之间同步，等于把它们的词元放在一起数。（$p$ 是平均，不同步也一样。）
 #
-# 看一个极端的例子：两个微批次，一个全是算术，一个全是文字；两个专家，各管一类。先猜一猜：两种损失分别是多少？1 是完全均衡，2 是最坏。哪一种会逼着专家放弃分工？
-
-# %% [markdown] lang="en" key="global-text"
-# **Extra.** It matters over which tokens $f$ is counted. The data of one update does not fit on a card, so it is cut into many **micro-batches**, computed one after the other or on many cards. A micro-batch is often a few sentences of one kind. The loss can be that of each micro-batch by itself; or, as in Qwen3's report, that of the **global batch** ([Qiu et al., 2025](https://arxiv.org/abs/2501.11873)), with $f$ synchronised over all micro-batches, which is to count their tokens together. ($p$ is a mean and comes out the same without.)
+# Click a token for its experts and weights; up and down change the layer; click an expert to highlight the tokens that took it. On the course's site this works without a kernel, and takes a text of your own.
 #
-# An extreme example: two micro-batches, one all arithmetic, one all prose; two experts, one for each kind. Guess first: how large are the two losses, if 1 is perfect balance and 2 the worst? Which of them forces the experts to give up their division of labour?
-
-
-# %% key="global" tags=["extra"]
-from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
-
-
-# zh: 各个微批次的损失的平均，和把所有词元放在一起算的损失
-# en: the mean of the losses of the micro-batches, and the loss of all their tokens together
-def both_losses(micro_batches, top_k):
-    num_experts = micro_batches[0].shape[-1]
-    alone = [
-        load_balancing_loss_func((batch,), num_experts, top_k)
-        for batch in micro_batches
-    ]
-    return torch.stack(alone).mean(), load_balancing_loss_func(
-        (torch.cat(micro_batches),), num_experts, top_k
-    )
-
-
-arithmetic, prose = (
-    torch.tensor([4.0, -4.0]).repeat(100, 1),
-    torch.tensor([-4.0, 4.0]).repeat(100, 1),
-)
-micro, overall = both_losses([arithmetic, prose], top_k=1)
-print(f"2 experts, top_k=1: micro-batch {micro:.2f}, global batch {overall:.2f}")
-pooled = load_balancing_loss_func((arithmetic, prose), 2, 1)
-print(f"transformers, 2 layers: {pooled:.2f}")
-
-texts = (
-    "37×46=? 58×23=? 123+456=579",
-    "什么是混合专家？路由器为每个词元选出几个专家。",
-    "What does the router do? It picks a few experts.",
-)
-batches = []
-for text in texts:
-    with routing.recording({0: model.layers[0].mlp.router}) as outputs:
-        model(tokenizer(text, return_tensors="pt").input_ids.to(input_ids.device))
-    batches.append(outputs[0][0][2].float().cpu())  # (tokens, num_experts)
-micro, overall = both_losses(batches, top_k)
-print(f"layer 0, top_k={top_k}: micro-batch {micro:.2f}, global batch {overall:.2f}")
-
-# %% [markdown] lang="zh" key="training-text" facts="0.001"
-# 读输出：微批次的损失几乎取到最坏的值，它会逼着每个专家什么都学一点；全局的损失说它完全均衡，分工可以留下。第二行是一个陷阱：transformers 把所有层混在一起统计，两层各自一边倒、方向相反，在它看来也是均衡的。最后一行是手头的模型：每段话偏爱自己的专家，微批次的损失就比全局的高。用 transformers 训练时还要留意：默认不加这一项，要设 `output_router_logits=True` 并给出 `labels`，系数 `router_aux_loss_coef` 默认 0.001；批次里有填充时，要给 `attention_mask`，否则填充也算数。
+# Mind three things. Being chosen shows association, not a cause. Experts with the same number in different layers have nothing to do with each other. And this is one text through one tiny teaching model; it says nothing about a real Qwen3.
 #
-# 训练时不加负载均衡损失，会怎样？下面是 `qwen3-moe-tiny` 的两次训练记录，同样的数据、同样的初始权重，一次不带负载均衡损失（`off`），一次带着（`on`，$f$ 取最近许多步的平均）。不均衡的程度用**基尼系数**量：0 表示八个专家一样多；每个词元选两个专家，所以最大是 $1 - 2/8 = 0.75$，那时所有词元都选同样的两个。先猜一猜：刚开始时均衡吗？不带的那次，会有专家“饿死”吗？语言建模的损失会差很多吗？
-
-# %% [markdown] lang="en" key="training-text" facts="0.001"
-# How to read it: the micro-batch loss is almost at its worst, and would force every expert to learn a bit of everything; the global one calls it perfectly balanced, and the division of labour may stay. The second line is a trap: transformers counts all layers together, so two layers that lean to opposite sides look balanced to it. The last line is the model at hand: each text favours experts of its own, so the micro-batch loss is above the global one. Mind also, when you train with transformers: by default the term is left out; it takes `output_router_logits=True` and `labels`, its coefficient `router_aux_loss_coef` is 0.001 by default, and if the batch is padded, pass `attention_mask`, or padding counts too.
+# ## Switch one expert off
 #
-# What happens in training without a load-balancing loss? Below is the record of two trainings of `qwen3-moe-tiny`, with the same data and the same initial weights, one without the load-balancing loss (`off`), one with it (`on`, $f$ being an average over many recent steps). How uneven the load is, the **Gini coefficient** says: 0 if the eight experts get the same; as each token takes two, it is at most $1 - 2/8 = 0.75$, where all tokens take the same two. Guess first: is the load even at the start? Without the loss, will some experts starve? And will the loss of the language model be much worse?
-
-# %% key="training"
-folder_of_traces = ROOT / "assets" / "traces"
-runs = {
-    name: np.load(folder_of_traces / f"moe_balance_{name}.npz")
-    for name in ("off", "on")
-}
-# zh: 不带损失的那次训练，到这里就停了
-# en: the training without the loss was stopped here
-length = len(runs["off"]["step"])
-step = runs["off"]["step"]
-
-
-# zh: 从存下来的滑动平均，求出相邻两次记录之间的份额，(records, layers, experts)；
-# zh: 数的是（词元，名次）：每个词元算两次，所以一个专家最多占一半
-# en: from the running average that was kept, the shares between one record and the next,
-# en: (records, layers, experts); (token, slot) pairs are counted: each token counts twice,
-# en: so an expert has at most half
-def shares(run):
-    average = run["load"][:length].astype(float)
-    average = np.concatenate(
-        [np.full_like(average[:1], 1 / average.shape[-1]), average]
-    )
-    # zh: 每一步保留平均的 0.9；隔 5 步记录一次，第一次记录之前只有 1 步
-    # en: a step keeps 0.9 of the average; 5 steps to a record, but 1 before the first
-    keep = np.full((length, 1, 1), 0.9**5)
-    keep[0] = 0.9
-    return ((average[1:] - keep * average[:-1]) / (1 - keep)).clip(0)
-
-
-loads = {name: shares(run) for name, run in runs.items()}
-# zh: off 最后最不均衡的那一层
-# en: the layer where "off" is least balanced in the end
-layer = int(routing.gini(loads["off"][-20:].mean(0)).argmax())
-figure, axes = figures.figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
-for ax, (name, load), color in zip(
-    axes[:2], loads.items(), ("#bb4400", "#4477aa"), strict=True
-):
-    ax.stackplot(
-        step,
-        load[:, layer].T,
-        colors=figures.EXPERT_COLOURS,
-        edgecolor="white",
-        linewidth=0.3,
-    )
-    title = say(
-        f"均衡损失 {name}：第 {layer} 层",
-        f"balancing loss {name}: layer {layer}",
-    )
-    ax.set_title(title)
-    ax.set(xlim=(0, step[-1]), ylim=(0, 1))
-    gini, last = routing.gini(load), load[-20:].mean(0)
-    axes[2].plot(step, gini, color=color, linewidth=1)[0].set_label(name)
-    axes[3].plot(
-        step, runs[name]["loss"][:length], color=color, linewidth=1, label=name
-    )
-    print(f"{name:<4}gini, first step: {gini[0].round(2)}, max: {gini.max(0).round(2)}")
-    two = np.sort(load, axis=-1)[..., -2:].sum(-1)  # (records, layers)
-    print(f"    two busiest, max: {two.max(0).round(3)}")
-    print(f"    last 100 steps: {routing.gini(last).round(2)}")
-    print(f"    min share: {last.min(1).round(3)}", end=", ")
-    print(f"loss: {runs[name]['loss'][length - 20 : length].mean():.3f}")
-axes[0].set_ylabel(say("（词元，名次）的份额", "share of (token, slot) pairs"))
-axes[2].set_title(say("基尼系数，每层一条线", "Gini, a line per layer"))
-axes[2].set_ylim(0, 1)
-axes[3].set_title(say("损失，每个词元的 nat", "loss, nats per token"))
-axes[3].set(yscale="log", yticks=[0.2, 0.5, 1, 2, 5])
-axes[3].set_yticks([], minor=True)
-axes[3].set_yticklabels([0.2, 0.5, 1, 2, 5])
-for ax in axes[2:]:
-    ax.legend(loc="upper right")
-for ax in axes:
-    ax.set_xlabel(say("步", "step"))
-figure
-
-# %% [markdown] lang="zh" key="training-read" facts="3800 600"
-# 读图：上面两格是同一层八个专家的份额（数的是词元和名次，每个词元算两次），一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；下面是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
+# To find out what an expert is good for, switch it off: the router must not choose it, and its tokens go to the next best. The last two lines above hold layer and expert in brackets. All 42 digits choose expert 1 of layer 0; only 19 choose expert 6 of layer 2.
 #
-# 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步更偏。不带的那次，第 1 到 3 层一度有 0.96 到 0.998 的份额落在两个专家上：几乎每个词元都选了同样的两个。带着的那次，第 3 层也到过 0.952。后来只有带着损失的那次走向均衡（最后 100 步合起来算，各层都不超过 0.11），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
+# **Choose first.** Switch off one of the two at a time. Which makes `37×46` wrong?
 #
-# 也要看到另一面：不带损失的那次，全挤在一起只是一时，训练损失到最后也只差一点。均衡的好处要到大模型上看：负载不均会让路由塌缩，专家分在多张卡上时还会拖慢计算（[DeepSeek-V3 技术报告](https://arxiv.org/abs/2412.19437)，2.1.2 节）；这里看不出来。这是一个教学用的小模型，各一次训练，一个种子。
+# - A. The one that all choose
+# - B. The one that only 19 choose
+# - C. Either
+# - D. Neither: the others step in
 
-# %% [markdown] lang="en" key="training-read" facts="3800 600"
-# How to read it: the two panels above are the shares of the eight experts of one layer (of token and slot, so that each token counts twice), one colour each, stacked from below, in the layer that is least balanced at the end of `off`; below are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
-#
-# The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse. In the training without the loss, two experts of layers 1 to 3 have 0.96 to 0.998 of the load for a while: almost every token takes the same two. With the loss, layer 3 comes to 0.952 as well. Then only the training with the loss becomes balanced (over the last 100 steps taken together, no layer is above 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
-#
-# Look at the other side too: without the loss, the crowding passes, and in the end the training loss differs only a little. Large models are where balance pays: an uneven load leads to routing collapse, and slows down experts that are spread over cards ([DeepSeek-V3 report](https://arxiv.org/abs/2412.19437), section 2.1.2); nothing of that can be seen here. This is a tiny teaching model, one training each, one seed.
-
-# %% [markdown] lang="zh" key="association-text"
-# ## 专长：相关与因果
-#
-# 专家有专长吗？先量相关：知道一个词元的类别（数字、运算符、汉字……），能在多大程度上猜出它权重最大的专家？归一化互信息为 0 表示无关，为 1 表示完全确定。单独一个数字说明不了什么，要有两条基线：
-#
-# - **打乱**：把类别在不同的词元之间随机重排，同一个词元的每次出现类别相同，看看碰巧能有多高。
-# - **没训练过的模型**：权重和训练开始前一样随机，但同一个词元进去，分数总差不多，自然去同样的专家。换 5 个随机种子。
-#
-# 先猜一猜：没训练过的模型，互信息离 0 近，还是离训练好的近？
-
-# %% [markdown] lang="en" key="association-text"
-# ## Specialisation: association and cause
-#
-# Do experts specialise? First measure the association: how well does the class of a token (digit, operator, Chinese, ...) tell its heaviest expert? Normalised mutual information is 0 if they have nothing to do with each other and 1 if one settles the other. A single number says little; it needs two baselines:
-#
-# - **Permuted**: the classes are dealt out anew to the distinct tokens, every occurrence of a token keeping one class, to see how high chance gets.
-# - **An untrained model**: weights as random as before the training, but the same token always gets similar scores, so it goes to the same experts by itself. With 5 random seeds.
-#
-# Guess first: is the mutual information of an untrained model closer to 0 or to that of the trained one?
-
-# %% key="association"
-questions = [
-    "37×46=?", "58×23=?", "84×19=?", "61×17=?", "123+456=?",
-    "什么是 MoE？", "什么是路由器？", "讲个故事。", "你是谁？",
-    "What is MoE?", "What does the router do?", "Tell me a story.", "Who are you?",
-]  # fmt: skip
-traces = [
-    routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
-    for text in questions
-]
-corpus, untrained = l04.concatenate(traces), []
-# zh: 真正的模型太大，内存里放不下两份
-# en: a real model is too large to be held twice
-for seed in range(5 if models.is_bundled(folder) else 0):
-    torch.manual_seed(seed)
-    fresh = qwen.QwenModel(model.config).requires_grad_(False)
-    for weight in fresh.parameters():
-        if weight.dim() > 1:
-            nn.init.normal_(weight, std=0.02)  # config.json: initializer_range
-    rows = [
-        routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False)
-        for t in traces
-    ]
-    untrained.append(l04.concatenate(rows))
-found = l04.class_association(corpus, untrained)
-for name, values in found.items():
-    values = values.reshape(-1, len(corpus.layers))  # (draws, layers)
-    high = np.quantile(values, 0.95, axis=0)
-    print(f"{name:<10} mean {values.mean(0).round(3)}, 95 % quantile {high.round(3)}")
-l04.association_bars(found, corpus.layers)
-
-# %% [markdown] lang="zh" key="association-read"
-# 读图：蓝色是训练好的模型，橙色是没训练过的（竖线从最小到最大的种子），灰色是打乱之后（竖线到 95% 分位）。能归功于训练的，至多是蓝色高出橙色的部分，不是蓝色本身：什么都没学过的路由器也不是 0，比打乱的还高一些，因为相同的词元本来就走相同的路，词元又不多。许多“专家分工”的热图少了这样的基线。
-#
-# 相关还不是因果。要知道一个专家**有什么用**，办法很直接：关掉它，词元改去下一个专家，看谁的预测变差了。下面把 32 个专家（4 层 × 8 个）逐个关掉，量模型自己写的那些词元的损失涨了多少（nat，只算它写的，不算提示词）。先猜一猜：被选得最多的专家，关掉之后损失涨得最多吗？
-
-# %% [markdown] lang="en" key="association-read"
-# How to read it: blue is the trained model, orange the untrained one (the line runs from the lowest seed to the highest), grey the permuted classes (the line ends at the 95% quantile). Training can claim at most how far blue rises above orange, not blue itself: a router that has learned nothing is not at 0 but even somewhat above the permuted classes, since equal tokens go equal ways and there are not many tokens. Many heat maps of "expert specialisation" lack such a baseline.
-#
-# Association is not cause. To find out what an expert **is good for**, switch it off: its tokens go to the next best expert, and we see whose prediction suffers. The next cell switches off 32 experts (4 layers × 8), one at a time, and measures by how much the loss rises on the tokens that the model wrote itself (nats; the prompts do not count). Guess first: does the loss rise most for the experts that are chosen most?
-
-# %% key="causal"
+# %% key="off" tags=["raw"]
 from helpers.experts import expert_off
 
-written = np.array(
-    [l04.token_class(text) for t in traces for text in t.texts[t.prompt_length :]]
-)
-present = [name for name in l04.TOKEN_CLASSES if (written == name).sum() >= 20]
-# zh: 真正的模型层数多：均匀地取四层，每层取最忙的八个专家
-# en: of a real model's many layers four, spread evenly, and the eight busiest experts
-places = np.unique(np.linspace(0, len(corpus.layers) - 1, 4).round().astype(int))
-layers, load = (
-    [corpus.layers[place] for place in places],
-    routing.expert_load(corpus)[places],
-)
-busiest = np.sort((-load).argsort(axis=-1)[:, :8])
-before = l04.written_losses(model, traces)  # (written tokens,)
-change = np.zeros((*busiest.shape, len(before)))
-for place, column in np.ndindex(busiest.shape):
-    with expert_off(model, layers[place], busiest[place, column]):
-        change[place, column] = l04.written_losses(model, traces) - before
-rise = np.stack(
-    [change[..., written == name].mean(axis=-1) for name in present]
-)  # (classes, layers, experts)
+for layer, number in ((0, 1), (2, 6)):
+    with expert_off(model, layer, number):
+        written = model.generate(input_ids)[0, input_ids.shape[1] :]
+    print(say("没有", "without"), (layer, number), tokenizer.decode(written))
 
-for place, layer in enumerate(layers):
-    tokens_of, harm = load[place, busiest[place]], change[place].mean(axis=-1)
-    # zh: 括号里是它的词元数，和关掉它之后损失涨了多少
-    # en: in brackets its tokens, and the rise of the loss without it
-    two = tokens_of.argmax(), harm.argmax()
-    busy, worst = (f"{busiest[place, i]} ({tokens_of[i]}, {harm[i]:+.2f})" for i in two)
-    print(
-        say(
-            f"第 {layer} 层：最忙的专家 {busy}，关掉后伤得最重的 {worst}",
-            f"layer {layer}: busiest expert {busy}, most harm without {worst}",
-        )
-    )
-# zh: 模型写的每个词元在哪里
-# en: where each written token stands
-ends = [(t.texts, i) for t in traces for i in range(t.prompt_length, len(t.texts))]
-for index, place, column in zip(
-    *np.unravel_index(rise.argsort(axis=None)[:-4:-1], rise.shape), strict=True
-):
-    name, layer, expert = present[index], layers[place], busiest[place, column]
-    worst = np.where(written == name, change[place, column], -np.inf).argmax()
-    texts, i = ends[worst]
-    off = say(
-        f"{name}，没有第 {layer} 层的专家 {expert}",
-        f"{name} without expert {expert} of layer {layer}",
-    )
-    context = "".join(texts[max(0, i - 6) : i])
-    print(f"{off}: {rise[index, place, column]:+.2f}", end="; ")
-    print(f"{context!r} -> {texts[i]!r} {change[place, column, worst]:+.1f}")
-
-l04.rise_without_expert(rise, present, layers, busiest)
-
-# %% [markdown] lang="zh" key="causal-read"
-# 读图：一格一层，一列是关掉的专家，颜色和数字是损失涨了多少（不到 0.05 的不写）。一行是**被预测**的词元的类别：`digit` 数字，`operator` 运算符，`CJK` 汉字，`Latin` 英文，`special` 对话标记，`space` 空格和换行，`other` 标点等；负责预测它的，是读到它前面那些词元时的路由。
+# %% [markdown] lang="zh" key="sizes-text"
+# <details><summary>读结果</summary>
 #
-# 大多数格子是白的：关掉一个，别的专家顶得上。少数几格很红，而且多半只红在一两行。小模型里最红的三格，图上面列了伤得最重的词元：第 0 层专家 3 的空白 1.12，是 `<think>` 后面的换行（英文也跟着涨一些）；第 2 层专家 6 的数字 0.51，是算到一半的乘积和进位；第 1 层专家 2 的运算符 0.51，是把 46 拆成 40+6 的那个加号。
+# B。关掉个个都选的那个，答案还是 `1702`；关掉只有 19 个选的那个，`37×40` 先错了，答案跟着错。**常被选中，不等于离不开。**
 #
-# 被选得最多的，关掉之后不一定伤得最重：第 1 层的专家 0 是那一层最忙的，286 个词元，关掉几乎没有影响；第 0 层的专家 3 只有 151 个词元，八个里排第六，关掉却伤得最重。
+# 现在你来改：换一层，换一个专家。一道题说明不了多少：[附录 A2](../zh/A2_experts_in_depth.ipynb) 把 32 个专家逐个关掉，量损失涨了多少。
 #
-# **选读。** 把两件事画在一起：横轴是一个专家参与预测某类词元的比例，纵轴是关掉它之后这一类的损失涨了多少。先猜一猜：这些点会排成一条线吗？关掉一个专家，没有用到它的预测也会变差吗？
-
-# %% [markdown] lang="en" key="causal-read"
-# How to read it: one panel a layer, a column is the expert switched off, colour and number the rise of the loss (below 0.05 it is not written). A row is the class of the token **that is predicted**: `digit`, `operator`, `CJK` (Chinese), `Latin` (English), `special` (marks of the conversation), `space` (blanks and new lines), `other` (punctuation and the like); what predicts it is the routing of the tokens before it.
+# </details>
 #
-# Most cells are white: switch one off, and others can stand in. A few are deep red, mostly in one or two rows. For the three reddest of the tiny model, the lines above the figure name the token that suffers most: blanks, 1.12 without expert 3 of layer 0, are the new line after `<think>` (English rises a little too); digits, 0.51 without expert 6 of layer 2, are products and carries half-way through; operators, 0.51 without expert 2 of layer 1, are the plus that takes 46 apart into 40+6.
+# ## 显存看总数，计算看激活
 #
-# The most chosen need not be the one that hurts most when it is gone: expert 0 of layer 1 is the busiest there, with 286 tokens, and hardly matters; expert 3 of layer 0 has only 151, the sixth of eight, and hurts most.
+# 名字里的 30B-A3B 是两个数（B 是十亿）：一共约 30B 参数，每个词元**激活**（用到）约 3B。
 #
-# **Extra.** Both in one picture: on the x axis, how often an expert takes part in predicting a class of tokens; on the y axis, how much the loss of that class rises without it. Guess first: do the points form a line? And do predictions that never used the expert suffer too?
-
-# %% key="scatter" tags=["extra"]
-# zh: 预测下一个词元的，是读到它前一个词元时选中的专家
-# en: the experts that predict a token are those chosen on reading the token before it
-predicting = [t.expert_ids[:, t.prompt_length - 1 : -1] for t in traces]
-predicting = np.concatenate(predicting, axis=1)[
-    places
-]  # (layers, written tokens, top_k)
-took = (predicting[:, None] == busiest[:, :, None, None]).any(
-    axis=-1
-)  # (layers, experts, written tokens)
-share = np.stack([took[..., written == name].mean(axis=-1) for name in present])
-
-figure, ax = figures.figure(height=3.2)
-for index, name in enumerate(present):
-    colour = figures.EXPERT_COLOURS[index]
-    ax.scatter(share[index], rise[index], s=22, color=colour, label=name)
-# zh: 损失涨得最多的三个，和用得最多的一个
-# en: the three with the largest rise, and the one used most
-named = [*np.argsort(-rise, axis=None)[:3], share.argmax()]
-for number, flat in enumerate(named, 1):
-    index, place, column = np.unravel_index(flat, rise.shape)
-    name, layer, expert = present[index], layers[place], busiest[place, column]
-    ax.annotate(
-        str(number),
-        (share[index, place, column], rise[index, place, column]),
-        xytext=(-9, -4),
-        textcoords="offset points",
-        ha="right",
-    )
-    text = say(
-        f"{number}，{name}：第 {layer} 层，专家 {expert}",
-        f"{number}, {name}: layer {layer}, expert {expert}",
-    )
-    print(text, end="")
-    used = took[place, column]
-    for label, group in ((say("用到", "used"), used), (say("没用", "unused"), ~used)):
-        of_class = change[place, column][group & (written == name)]
-        mean = f" ({of_class.mean():+.2f})" if len(of_class) else ""
-        print(f" | {label} {len(of_class)}{mean}", end="")
-    print()
-ax.set_xlabel(say("这一类的预测里，用到专家的比例", "share of predictions that use it"))
-ax.set_ylabel(say("损失增加，nat", "loss rises by, nats"))
-ax.set(xlim=(-0.01, 1.02))
-ax.legend(loc="upper left", ncols=2)
-figure
-
-# %% [markdown] lang="zh" key="scatter-read"
-# 读图：一点是一类词元和一个专家，编了号的是损失涨得最多的三个和用得最多的一个，下面几行说的就是它们。点并不排成一条线：有的专家参与了某一类的全部预测，关掉它，损失几乎不动；有的只参与一小部分，关掉它却伤得很重。打印的几行把后者拆开（各有几次预测，括号里是损失平均涨了多少）：损失几乎全涨在用到它的那些预测上，没有用到它的不受影响。一类的平均值把两种预测混在一起。频率图告诉你词元去了哪里，不告诉你那里发生了什么。
+# **先选一个。** 用 30B-A3B 逐个写词元，bf16 的权重（每个参数 2 字节）要占多少显存？
 #
-# **选读。** 损失只是数字，再看一眼后果：关掉对数字最要紧的那个专家，模型还会乘法吗？加法呢？讲故事呢？
+# - A. 约 6 GiB：一个词元只用 3B
+# - B. 约 57 GiB：全部都要
 
-# %% [markdown] lang="en" key="scatter-read"
-# How to read it: a point is a class of tokens and an expert; the numbers mark the three with the largest rise and the one used most, which the lines below it name. The points form no line: some experts take part in all predictions of a class, and the loss hardly moves without them; some take part in few, and hurt badly when they are gone. The printed lines take the latter apart (how many predictions, and in brackets the mean rise of the loss): nearly all of the rise is in the predictions that used the expert, and those that did not are left alone. The mean of a class mixes the two. A map of frequencies tells you where tokens went, not what happened there.
+# %% [markdown] lang="en" key="sizes-text"
+# <details><summary>Reading</summary>
 #
-# **Extra.** A loss is only a number, so look at a consequence: without the expert that matters most for digits, can the model still multiply? Add? Tell a story?
-
-# %% key="consequence" tags=["extra", "raw"]
-import contextlib
-import operator
-
-digits = rise[present.index("digit" if "digit" in present else present[0])]
-place, column = np.unravel_index(digits.argmax(), digits.shape)
-layer, expert = layers[place], int(busiest[place, column])
-cases = 20 if models.is_bundled(folder) else 1
-problems = {
-    "product": (
-        "×",
-        operator.mul,
-        np.random.default_rng(0).integers(12, 99, (cases, 2)),
-    ),
-    "sum": ("+", operator.add, np.random.default_rng(1).integers(100, 999, (cases, 2))),
-}
-
-
-def answer(text):
-    read_tokens = routing.capture_conversation(
-        model, tokenizer, [text], max_new_tokens=160
-    )
-    return "".join(read_tokens.texts[read_tokens.prompt_length :])
-
-
-def right_answers(sign, of, pairs):
-    return sum(
-        answer(f"{a}{sign}{b}=?").endswith(f"={of(a, b)}") for a, b in pairs.tolist()
-    )
-
-
-right, stories = {}, {}
-without = say(
-    f"没有第 {layer} 层的专家 {expert}",
-    f"without expert {expert} of layer {layer}",
-)
-for name, switch in (
-    (say("全部专家", "all experts"), contextlib.nullcontext()),
-    (without, expert_off(model, layer, expert)),
-):
-    with switch:
-        right[name] = {
-            kind: right_answers(*problem) for kind, problem in problems.items()
-        }
-        print(f"{name}:", right[name], "/", cases)
-        print("   ", " ".join(answer("37×46=?").split()))
-        stories[name] = answer(say("讲个故事。", "Tell me a story."))
-        print("   ", " ".join(stories[name].split()))
-
-# %% [markdown] lang="zh" key="recorded-text"
-# 读输出：在这个小模型里，少了这一个专家，解题的步骤照样列得出来，可是算术坏了：20 道乘法几乎全错，三位数加法也大多算错（它列出的部分积和进位就已经不对）；讲的故事一个字也没有变。试着把 `layer` 和 `expert` 换成别的。
+# B. Without the one that all choose, the answer is still `1702`. Without the one that only 19 choose, `37×40` goes wrong first and the answer after it. **Often chosen is not the same as needed.**
 #
-# 请记住它的限度：一个小模型，十几段它自己写的话，一次只关一个；别的专家会顶上来，所以“关掉没事”不等于“没有用”。这些话是它逐个挑概率最大的词元写成的，损失本来就接近 0，只会涨、不会降，关掉之后变好的情形在这里看不到。
+# Now change it: another layer, another expert. One problem shows little: [appendix A2](../en/A2_experts_in_depth.ipynb) switches off 32 experts one by one and measures by how much the loss rises.
 #
+# </details>
+#
+# ## Memory goes by the total, work by the active
+#
+# The name 30B-A3B holds two numbers (B is a billion): about 30B parameters in all, of which a token **activates** (uses) about 3B.
+#
+# **Choose first.** 30B-A3B writes one token after the other. How much GPU memory do its weights take in bf16, at 2 bytes a parameter?
+#
+# - A. About 6 GiB: a token uses 3B only
+# - B. About 57 GiB: all of them
+
+# %% key="sizes"
+config = catalogue.CATALOGUE["Qwen/Qwen3-30B-A3B"].config
+one = 3 * config["hidden_size"] * config["moe_intermediate_size"]
+idle = config["num_experts"] - config["num_experts_per_tok"]
+total = catalogue.parameters(config)
+active = total - config["num_hidden_layers"] * idle * one
+print(f"{total / 1e9:.2f} B, {2 * total / GIB:.1f} GiB")
+print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
+
+# %% [markdown] lang="zh" key="shared-text"
+# <details><summary>读结果</summary>
+#
+# B。第一行是全部，第二行是一个词元用到的。下一个词元会选别的专家，所以全部都要在显存里；算得快慢主要看第二行。30.53B 和 3.35B 对应[模型卡](https://huggingface.co/Qwen/Qwen3-30B-A3B)上的 30.5B 和 3.3B（后者是截断）。
+#
+# </details>
+#
+# ## Qwen3 没有共享专家
+#
+# Qwen2-MoE 的每一层还有一个**共享专家**（shared expert）：不归路由器管，每个词元都经过它，结果乘上一个 0 到 1 之间的阀门，再加进来。Qwen3-MoE 去掉了它。常有人说这样更快，[技术报告](https://arxiv.org/abs/2505.09388)没有这样说：`Qwen1.5-MoE-A2.7B` 有共享专家，激活 2.7B；30B-A3B 没有，激活的反而更多。阀门怎么写，见附录 A2。
+
+# %% [markdown] lang="en" key="shared-text"
+# <details><summary>Reading</summary>
+#
+# B. The first line is all parameters, the second those that one token uses. The next token chooses other experts, so all of them have to be in GPU memory; speed goes mainly by the second line. 30.53B and 3.35B are the 30.5B and 3.3B on the [model card](https://huggingface.co/Qwen/Qwen3-30B-A3B), which cuts the latter.
+#
+# </details>
+#
+# ## Qwen3 has no shared expert
+#
+# In Qwen2-MoE every layer also has a **shared expert**. The router has no say in it: every token passes through it, and what it returns is multiplied by a valve between 0 and 1 and added. Qwen3-MoE dropped it. It is often said that this makes it faster; the [report](https://arxiv.org/abs/2505.09388) does not. `Qwen1.5-MoE-A2.7B` has a shared expert and activates 2.7B; 30B-A3B has none and activates more. For the valve in code see appendix A2.
+
+# %% [markdown] lang="zh" key="recap"
+# ## 小结
+#
+# - 一个前馈网络换成许多专家，路由器为每个词元、每一层选几个：参数多了，每个词元的计算没有多多少。
+# - 路由器三步：对全部专家做 softmax，取 top-k，重新归一化。
+# - 遍历专家：词元收到一起，算一次，乘权重，用 `index_add_` 加回去。
+# - 显存看总参数，快慢主要看激活参数；Qwen3-MoE 没有共享专家。
+# - 常被选中不等于离不开。
+#
+# ## 自测
+#
+# 1. `norm_topk_prob` 从真改成假，会选中别的专家吗？输出会变吗？
+# 2. 一个批次里有两句话，路由器的输出是几维？一句的路由会受另一句影响吗？
+# 3. 为什么用 `index_add_`，不用赋值？
+# 4. 30B-A3B 一步只用 3.35B 参数，为什么要 57 GiB 显存？
+# 5. 一张图说某个专家处理了九成的数字，能说它“负责算术”吗？
+#
+# <details><summary>答案</summary>
+#
+# 1. 不会；权重之和小于 1，输出变小。
+# 2. 两维；不受影响，每个词元只看自己的隐藏状态。
+# 3. 一个词元从几个专家那里各收一份，赋值只留下最后一份。
+# 4. 哪个专家都可能被下一个词元选中，全部都要在显存里。
+# 5. 不能。和没训练过的路由器比一比，再关掉它看一看。
+#
+# </details>
+#
+# ## 常见错误
+#
+# | 现象 | 原因 | 办法 |
+# |---|---|---|
+# | 输出偏小，文字还通顺 | `norm_topk_prob` 用了默认的假 | 从 `config.json` 读 |
+# | 同一句里别的词元一变，这个词元的路由也变 | softmax 沿着词元做了 | `dim=-1` |
+# | 每个词元只得到一个专家的结果 | 用赋值代替了累加 | `index_add_` |
+# | `'Qwen3MoeExperts' object is not subscriptable` | 用 transformers 4.x 的写法 `experts[0]` | 5.x 取 `experts.gate_up_proj[0]` |
+
+# %% [markdown] lang="en" key="recap"
+# ## Recap
+#
+# - Many experts stand in the place of one feed-forward network; for each token, in each layer, a router chooses a few. There are many more parameters, and little more work for a token.
+# - The router takes three steps: a softmax over all experts, top-k, renormalise.
+# - Loop over experts: gather, run once, multiply by the weights, add back with `index_add_`.
+# - Memory goes by total parameters, speed mainly by active ones; Qwen3-MoE has no shared expert.
+# - Often chosen is not the same as needed.
+#
+# ## Test yourself
+#
+# 1. Turn `norm_topk_prob` from true to false: are other experts chosen? Does the output change?
+# 2. A batch holds two sentences. How many dimensions does the router's output have, and does one sentence influence the routing of the other?
+# 3. Why `index_add_` and not an assignment?
+# 4. 30B-A3B uses 3.35B parameters a step. Why does it take 57 GiB of GPU memory?
+# 5. A picture says that one expert gets nine in ten digits. Is it "in charge of arithmetic"?
+#
+# <details><summary>Answers</summary>
+#
+# 1. No other experts; the weights add up to less than 1, so the output shrinks.
+# 2. Two; no, each token looks at its own hidden state only.
+# 3. A token receives a share from several experts; an assignment keeps the last one only.
+# 4. The next token may choose any expert, so all have to be in GPU memory.
+# 5. No. Compare with an untrained router, then switch the expert off and see.
+#
+# </details>
+#
+# ## Common errors
+#
+# | Symptom | Cause | Remedy |
+# |---|---|---|
+# | outputs too small, text still fluent | `norm_topk_prob` left at its default, false | read it from `config.json` |
+# | the routing of a token changes with the other tokens of its sentence | the softmax runs over tokens | `dim=-1` |
+# | every token has the result of one expert only | assignment instead of a sum | `index_add_` |
+# | `'Qwen3MoeExperts' object is not subscriptable` | `experts[0]`, as in transformers 4.x | in 5.x take `experts.gate_up_proj[0]` |
+
+# %% [markdown] lang="zh" key="recorded-text" tags=["extra"]
 # ## 真正的 Qwen3-30B-A3B（选读）
 #
 # 同样的轨迹可以从真正的模型录下来。在一张 80 GB 的 GPU 上（bf16 的权重要 57 GiB），下载之后一条命令：
@@ -1297,13 +604,9 @@ for name, switch in (
 # python -m helpers.routing Qwen/Qwen3-30B-A3B --max-new-tokens 2048
 # ```
 #
-# 它把同样的三个问题交给模型，轨迹存到 `assets/recorded/Qwen3-30B-A3B/routing.npz`，下一格用上面那种可以点的图打开它。真正的模型想得长得多，所以每个回答留了 2048 个词元。vLLM 在 GPU 上也能返回专家编号（`enable_return_routed_experts=True`，没有权重），对应 `routing.capture_vllm_gpu`。这两条路都还没有在 GPU 上跑过。
+# 它把同样的三个问题交给模型，轨迹存到 `assets/recorded/Qwen3-30B-A3B/routing.npz`，下一格用上面那种可以点的图打开它。真正的模型想得长得多，所以每个回答留了 2048 个词元。还没有在 GPU 上跑过。
 
-# %% [markdown] lang="en" key="recorded-text"
-# How to read it: in this tiny model, without that one expert, the steps are still laid out, but arithmetic breaks: of 20 products nearly all are wrong, and most sums of three digits too (the partial products and carries that it writes down are wrong already); the story has not changed by a character. Try other values for `layer` and `expert`.
-#
-# Mind its limits: one tiny model, a dozen texts that it wrote itself, one expert off at a time; others stand in, so "no harm without it" does not mean "of no use". It wrote these texts by taking the likeliest token each time, so their losses are close to 0 and can rise but not fall: a change for the better cannot be seen here.
-#
+# %% [markdown] lang="en" key="recorded-text" tags=["extra"]
 # ## The real Qwen3-30B-A3B (extra)
 #
 # The same trace can be recorded from a real model. On a GPU with 80 GB (the bf16 weights take 57 GiB), after the download it is one command:
@@ -1313,7 +616,7 @@ for name, switch in (
 # python -m helpers.routing Qwen/Qwen3-30B-A3B --max-new-tokens 2048
 # ```
 #
-# It asks the model the same three questions and saves the trace as `assets/recorded/Qwen3-30B-A3B/routing.npz`, which the next cell opens in an explorer like the one above. A real model thinks far longer, hence room for 2048 tokens in each answer. On a GPU vLLM can report expert ids too (`enable_return_routed_experts=True`, without weights), which is `routing.capture_vllm_gpu`. Neither way has been run on a GPU yet.
+# It asks the model the same three questions and saves the trace as `assets/recorded/Qwen3-30B-A3B/routing.npz`, which the next cell opens in an explorer like the one above. A real model thinks far longer, hence room for 2048 tokens in each answer. It has not been run on a GPU yet.
 
 # %% key="recorded" tags=["extra"]
 from IPython.display import display
@@ -1325,134 +628,24 @@ if not files:
     print(say("真正的 Qwen3：还没有记录", "a real Qwen3: not recorded yet"))
 
 # %% key="release" tags=["extra"]
-# zh: 放掉模型，给下一格的代码腾出内存
-# en: let go of the models and make room for the code of the next cell
+# zh: 放掉模型，给最后一格的代码腾出内存
+# en: let go of the model and make room for the code of the last cell
 import gc
 
-model = fresh = reference = weight = hook = None
+model = weights = ready = layer = tokens = seen = hook = block = None
 gc.collect()
 if torch.cuda.is_available():
     torch.cuda.empty_cache()
 
-# %% [markdown] lang="zh" key="recap"
-# ## 小结
-#
-# - 混合专家把一个前馈网络换成许多小的；每个词元、每一层由路由器重新选几个，参数多了，计算量不变。
-# - 路由器：一个矩阵，softmax 覆盖全部专家，取 top-k，重新归一化；和只对选中的做 softmax 是一回事。
-# - 遍历专家，把选了它的词元一起算，用 `index_add_` 加回去；没人选的专家不用算。
-# - 显存看总参数，计算看激活参数；Qwen3-MoE 没有共享专家，Qwen2-MoE 的共享专家带一个 sigmoid 阀门。
-# - 常被选中不等于离不开：比较没训练过的基线，再把专家关掉看一看。
-#
-# ## 自测
-#
-# 1. `norm_topk_prob` 从真改成假，会改变选中的专家吗？会改变输出吗？
-# 2. 30B-A3B 每步只用 3.3B 参数，为什么还要 57 GiB 显存？
-# 3. 一个批次里有两句话，路由器的输出是几维？一句话的路由会受另一句影响吗？
-# 4. （选读）负载均衡损失里，梯度从哪里走？为什么不能只用次数？
-# 5. 一张热图显示某专家处理了九成的数字，能说它“负责算术”吗？还要看什么？
-#
-# <details><summary>答案</summary>
-#
-# 1. 不改变选中的专家；输出会变小，因为权重之和小于 1，而且每个词元缩小的程度不同。
-# 2. 每个词元选的专家不同，哪个都可能被用到，全部都要在显存里。
-# 3. 两维，所有词元摊成一堆；不受影响，每个词元只看自己的隐藏状态。
-# 4. 从平均概率走；次数来自取最大值，没有梯度。
-# 5. 不能。先和没训练过的路由器比，再关掉它，看数字的损失涨不涨、别的类别涨不涨。
-#
-# </details>
-#
-# ## 旧教程里的十三种说法
-#
-# | 说法 | 其实 | 在哪里看到 |
-# |---|---|---|
-# | MoE 提高泛化能力，每个专家处理特定任务 | 参数多而计算不变；按词元、按层选，分工靠训练长出来 | “看见路由”和“专长” |
-# | 路由器输出 `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | 开头打印的形状 |
-# | 路由器输出的是概率 | 是 logits，可正可负 | 三步图的左格 |
-# | `softmax(dim=1)` | 只有摊平之后才对；写 `dim=-1` | 两种形状的对比 |
-# | `gate` 算的是“选中的专家”的分数 | 是全部专家的 | 三步图的左格 |
-# | 代码片段里没有 top-k、归一化和掩码 | 缺了就跑不起来，完整的在这里 | `route`、`SparseMoeBlock` |
-# | 从不提 `norm_topk_prob` | Qwen3 为真，Qwen1.5/2-MoE 为假 | `route` 下面打印的和 |
-# | `idx, top_x = torch.where(expert_mask[...])` 是词元和名次 | 反了：那里的掩码转置过，`idx` 是名次，`top_x` 是词元；`expert_ids == expert` 没有转置，先词元后名次 | 和 transformers 的对比的最后几行 |
-# | 几乎每个专家都会被用到 | 一起算的词元够多才是；一个用户逐个生成时只用 8 个 | 调用次数的图 |
-# | `ModuleList` 加线性的 `gate` | 只在 transformers 4.x；5.x 是叠起来的张量和 `Qwen3MoeTopKRouter` | 和 transformers 的对比 |
-# | 不解释 `gate_proj` 和 `gate` | 前者是 SwiGLU 的阀门（外面有 SiLU），后者是路由器 | `Expert`、`SparseMoeBlock` |
-# | 去掉共享专家所以更快 | 快慢主要看激活参数 | 参数表 |
-# | 直接加 `shared_expert_output` | 先乘 sigmoid 阀门；共享专家不在路由的名单里 | `Qwen2SparseMoeBlock` |
-#
-# ## 常见错误
-#
-# | 现象 | 原因 | 办法 |
-# |---|---|---|
-# | 输出整体偏小，文字还通顺 | `norm_topk_prob` 用了默认的假 | 从 `config.json` 读 |
-# | `'Qwen3MoeExperts' object is not subscriptable` | 用 4.x 的写法 `experts[0]` | 5.x 取 `experts.gate_up_proj[0]` |
-# | 同一句里别的词元一变，这个词元的路由也变 | softmax 做在了词元的方向上 | `dim=-1` |
-# | 每个词元只得到一个专家的结果 | 用赋值代替了累加 | `index_add_` |
-# | `There is no trace` 或 `no complete routing trace` | 轨迹文件不在，或没有下载完整 | 重新采集，或重新下载 |
-# | vLLM 采集到的词元少了一段 | 前缀缓存命中的词元不再经过路由器 | `enable_prefix_caching=False` |
-#
+# %% [markdown] lang="zh" key="copy-me-text" tags=["extra"]
 # ## 可以直接拿走的代码（选读）
 #
-# 下一格不依赖本课程：给它任何一个 Qwen3-MoE 的文件夹，它用 transformers 读一段文字，数出并画出每一层每个专家的负载。没有设 `COURSE_MOE_MODEL` 时，它只说一句话。
+# 下一格不依赖本课程：给它任何一个 Qwen3-MoE 的文件夹，它用 transformers 读一段文字，数出并画出每一层每个专家的负载。没有设 `COURSE_MOE_MODEL` 时，它只说一句话。再往前一格放掉了模型，给它腾出内存。
 
-# %% [markdown] lang="en" key="recap"
-# ## Recap
-#
-# - A mixture of experts puts many small feed-forward networks in the place of one; for every token, in every layer, a router chooses a few. More parameters, the same work.
-# - The router: one matrix, a softmax over all experts, the top-k of it, renormalised, which is the same as a softmax over the chosen.
-# - Loop over experts, run each on all its tokens at once, add back with `index_add_`; experts that nobody chose cost nothing.
-# - Memory goes by total parameters, work by active ones; Qwen3-MoE has no shared expert, that of Qwen2-MoE has a sigmoid valve.
-# - Often chosen is not the same as needed: compare with an untrained baseline, then switch the expert off.
-#
-# ## Test yourself
-#
-# 1. Turn `norm_topk_prob` from true to false: are other experts chosen? Does the output change?
-# 2. 30B-A3B uses 3.3B parameters a step. Why does it take 57 GiB of GPU memory?
-# 3. A batch holds two sentences. How many dimensions does the router's output have, and does one sentence influence the routing of the other?
-# 4. (Extra) Where does the gradient of the load-balancing loss flow, and why are counts alone not enough?
-# 5. A heat map shows that one expert gets nine in ten digits. Is it "in charge of arithmetic"? What else must you look at?
-#
-# <details><summary>Answers</summary>
-#
-# 1. The same experts are chosen; the output shrinks, because the weights add up to less than 1, and not by the same factor for every token.
-# 2. Every token chooses other experts, any of them may be next, so all have to be in memory.
-# 3. Two, with all tokens on one pile; no, each token's routing looks at its own hidden state only.
-# 4. Through the mean probabilities; counts come from taking a maximum and have no gradient.
-# 5. No. Compare with an untrained router first, then switch it off and see whether the loss of digits rises, and that of other classes does not.
-#
-# </details>
-#
-# ## Thirteen statements in older tutorials
-#
-# | Statement | In fact | Where you saw it |
-# |---|---|---|
-# | MoE generalises better, each expert handles a certain task | more parameters for the same work; chosen by token and layer, a division of labour grows in training | "See the routing", "Specialisation" |
-# | the router gives `(batch, seq, num_experts)` | `(batch * seq, num_experts)` | the shapes printed at the start |
-# | the router gives probabilities | logits, positive or negative | the three steps, left panel |
-# | `softmax(dim=1)` | right on flattened tokens only; write `dim=-1` | the sums for both shapes |
-# | `gate` computes scores "of the chosen experts" | of all experts | the three steps, left panel |
-# | snippets without top-k, renormalisation and mask | they do not run; the complete code is here | `route`, `SparseMoeBlock` |
-# | no word of `norm_topk_prob` | true in Qwen3, false in Qwen1.5/2-MoE | the sums printed below `route` |
-# | `idx, top_x = torch.where(expert_mask[...])` are token and slot | the reverse: that mask is transposed, so `idx` is the slot and `top_x` the token; `expert_ids == expert` is not, hence token, then slot | the last lines beside transformers |
-# | nearly every expert is used | when many tokens are computed together; one generated alone uses 8 | the figure of calls |
-# | `ModuleList` and a linear `gate` | transformers 4.x only; 5.x has stacked tensors and `Qwen3MoeTopKRouter` | the layer beside transformers |
-# | `gate_proj` and `gate` left unexplained | the first is SwiGLU's valve (with a SiLU around it), the second the router | `Expert`, `SparseMoeBlock` |
-# | faster for want of a shared expert | mainly the active parameters decide | the table of parameters |
-# | add `shared_expert_output` as it is | through a sigmoid valve first; the shared expert is none of the routed ones | `Qwen2SparseMoeBlock` |
-#
-# ## Common errors
-#
-# | Symptom | Cause | Remedy |
-# |---|---|---|
-# | outputs too small, text still fluent | `norm_topk_prob` left at its default, false | read it from `config.json` |
-# | `'Qwen3MoeExperts' object is not subscriptable` | `experts[0]`, as in 4.x | in 5.x take `experts.gate_up_proj[0]` |
-# | the routing of a token changes with the other tokens of its sentence | the softmax runs over tokens | `dim=-1` |
-# | every token has the result of one expert only | assignment instead of a sum | `index_add_` |
-# | `There is no trace` or `no complete routing trace` | the file is not there, or only a part of it | capture or download it again |
-# | tokens are missing from a capture in vLLM | tokens in the prefix cache do not pass the router again | `enable_prefix_caching=False` |
-#
+# %% [markdown] lang="en" key="copy-me-text" tags=["extra"]
 # ## Code to take away (extra)
 #
-# The next cell needs nothing of this course: give it the folder of any Qwen3-MoE, and it reads a text with transformers, counts the load of every expert in every layer and draws it. With no `COURSE_MOE_MODEL` set, it says one sentence.
+# The next cell needs nothing of this course: give it the folder of any Qwen3-MoE, and it reads a text with transformers, counts the load of every expert in every layer and draws it. With no `COURSE_MOE_MODEL` set, it says one sentence. The cell before it let go of the model, to make room.
 
 # %% key="copy-me" tags=["copy-me", "extra", "raw"]
 import os
@@ -1511,9 +704,8 @@ else:
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
 #
-# - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)，第 2 节：128 个专家选 8 个，没有共享专家，全局批次的负载均衡
-# - 稀疏门控的混合专家：[Shazeer 等](https://arxiv.org/abs/1701.06538)；负载均衡损失：[Switch Transformer](https://arxiv.org/abs/2101.03961)；全局批次：[Qiu 等](https://arxiv.org/abs/2501.11873)
-# - 细粒度专家与共享专家：[DeepSeekMoE](https://arxiv.org/abs/2401.06066)；路由看起来像什么：[Mixtral](https://arxiv.org/abs/2401.04088)、[OLMoE](https://arxiv.org/abs/2409.02060)
+# - [附录 A2](../zh/A2_experts_in_depth.ipynb)：和 transformers、vLLM 逐层对照，共享专家的阀门，负载均衡损失，怎样怀疑一张热图
+# - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)，第 2 节；稀疏门控的混合专家：[Shazeer 等](https://arxiv.org/abs/1701.06538)
 # - transformers 源码：[`modeling_qwen3_moe.py`](https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3_moe/modeling_qwen3_moe.py)
 #
 # 下一课：用 vLLM 离线推理，让模型成批地回答。
@@ -1521,9 +713,8 @@ else:
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
 #
-# - [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2: 8 of 128 experts, no shared expert, load balance over the global batch
-# - Sparsely gated mixtures of experts: [Shazeer et al.](https://arxiv.org/abs/1701.06538); the load-balancing loss: [Switch Transformer](https://arxiv.org/abs/2101.03961); over the global batch: [Qiu et al.](https://arxiv.org/abs/2501.11873)
-# - Fine-grained and shared experts: [DeepSeekMoE](https://arxiv.org/abs/2401.06066); what routing looks like: [Mixtral](https://arxiv.org/abs/2401.04088), [OLMoE](https://arxiv.org/abs/2409.02060)
+# - [Appendix A2](../en/A2_experts_in_depth.ipynb): layer by layer beside transformers and vLLM, the shared expert's valve, the load-balancing loss, how to doubt a heat map
+# - [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2; sparsely gated mixtures of experts: [Shazeer et al.](https://arxiv.org/abs/1701.06538)
 # - The source in transformers: [`modeling_qwen3_moe.py`](https://github.com/huggingface/transformers/blob/main/src/transformers/models/qwen3_moe/modeling_qwen3_moe.py)
 #
 # Next: offline inference with vLLM, where the model answers whole batches.

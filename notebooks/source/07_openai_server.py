@@ -38,7 +38,9 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 # %% [markdown] lang="zh" key="start-text"
 # ## 启动服务器
 #
-# 兼容 OpenAI 接口的是 vLLM 的服务器，不是 Qwen3 本身：换一个模型，接口不变。下一格先打印一行命令，然后等它加载完模型。笔记本的内核一结束，服务器也跟着结束。想在课程根目录的终端里再开一个同样的，先 `export API_KEY=…`（密钥自己定），再把命令粘过去，`--port` 换一个数：原来的端口已经被笔记本里的占着。
+# 兼容 OpenAI 接口的是 vLLM 的服务器，不是 Qwen3 本身：换一个模型，接口不变。下一格先打印一行命令，然后等它加载完模型。笔记本的内核一结束，服务器也跟着结束。
+#
+# 想在终端里再开一个，就到课程根目录，用 `export API_KEY=…` 定一个密钥，再把命令粘过去，`--port` 换一个数：原来的端口被笔记本的服务器占着。
 #
 # | 参数 | 做什么 | 旧教程怎么写，为什么不行了 |
 # |---|---|---|
@@ -60,12 +62,18 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 #
 # 模板是模型自带的文件；真正的 Qwen3 把它放在 `tokenizer_config.json` 里，没有单独的文件，下一格就不加 `--chat-template`。Qwen3 之后的模型，工具调用多半不再是 `hermes` 格式，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 #
-# 先猜一猜：从启动到能回答，要几秒？时间花在读权重上，还是别处？
+# **先选一个。** 小模型的权重只有 4 MB。从启动到能回答，时间主要花在哪里？
+#
+# - A. 读权重
+# - B. 加载 vLLM 本身
+# - C. 算第一个回答
 
 # %% [markdown] lang="en" key="start-text"
 # ## Start the server
 #
-# What is compatible with OpenAI's API is vLLM's server, not Qwen3: with another model the API stays the same. The next cell first prints a command, then waits until the model is loaded. When the notebook's kernel ends, so does the server. For another one like it in a terminal at the root of the course, say `export API_KEY=…` first (a key of your own), then paste the command with another `--port`: the notebook's server holds the old one.
+# It is vLLM's server that is compatible with OpenAI's API, not Qwen3: with another model the API stays the same. The next cell prints a command, then waits until the model is loaded. When the notebook's kernel ends, so does the server.
+#
+# To start another one in a terminal, go to the root of the course, set a key of your own with `export API_KEY=…`, and paste the command with another `--port`: the notebook's server holds the first.
 #
 # | Flag | What it does | What older tutorials write, and why that fails now |
 # |---|---|---|
@@ -85,9 +93,13 @@ limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 #
 # The other environment variables in front of the command are for this course only: one process less, no usage statistics, no warnings of torch's, one thread for a small model.
 #
-# The template is a file of the model's; the real Qwen3 keeps it inside `tokenizer_config.json`, and then the next cell leaves `--chat-template` out. Most models after Qwen3 no longer call tools in the `hermes` format, see [appendix A5](../en/A5_after_qwen3.ipynb).
+# The chat template belongs to the model. A real Qwen3 keeps it inside `tokenizer_config.json`; then the next cell leaves `--chat-template` out. Most models after Qwen3 no longer call tools in the `hermes` format, see [appendix A5](../en/A5_after_qwen3.ipynb).
 #
-# Guess first: how many seconds until it answers? Do they go into reading weights, or elsewhere?
+# **Choose first.** The tiny model has 4 MB of weights. What takes most of the time until the server answers?
+#
+# - A. Reading the weights
+# - B. Loading vLLM itself
+# - C. Working out a first answer
 
 # %% key="start" tags=["raw", "varies"]
 import secrets
@@ -102,22 +114,30 @@ server.start()
 os.environ.update(BASE_URL=server.base_url, API_KEY=server.api_key, MODEL=server.model)
 
 # %% [markdown] lang="zh" key="models-text"
-# 小模型的权重只有 4 MB，时间几乎全花在导入 vLLM 上。真实的模型还要读十几 GB 权重，在 GPU 上还要编译，第一次常要几分钟；所以等“就绪”不能靠数秒，要问 `/health`，课程的 `start()` 就是这样等的。
+# <details><summary>读结果</summary>
+#
+# B：几乎全花在导入 vLLM 上。
+#
+# </details>
+#
+# 真实的模型要读许多 GB 权重，在 GPU 上还要编译，第一次常要几分钟。所以不要等一个固定的时间：不断问 `/health`，直到它回答，课程的 `start()` 就是这样做的。
 #
 # ## 有哪些模型：/v1/models
 #
-# `/v1/models` 这样的路径叫端点（endpoint）；端口（port）是另一回事，是网址里冒号后面的那个数。上一格把地址、密钥和模型名放进了环境变量 `BASE_URL`、`API_KEY`、`MODEL`，下面的 curl 在普通终端里也是这样写。
-#
-# 先猜一猜：请求里的模型名写成文件夹路径，行不行？（“报错”一节会试。）
+# `/v1/models` 这样的路径叫端点（endpoint）。端口（port）是另一回事：网址里冒号后面的那个数。上一格把地址、密钥和模型名放进了环境变量 `BASE_URL`、`API_KEY`、`MODEL`。设好这三个，下面的 curl 在终端里也能用。
 
 # %% [markdown] lang="en" key="models-text"
-# The tiny model has 4 MB of weights; nearly all the time went into importing vLLM. A real model reads many GB more, and on a GPU it also compiles, so a first start often takes minutes. Counting seconds is therefore no way to wait: ask `/health`, as the course's `start()` does.
+# <details><summary>Reading</summary>
+#
+# B: nearly all of it goes into importing vLLM.
+#
+# </details>
+#
+# A real model reads many GB, and on a GPU it also compiles, so a first start often takes minutes. Do not wait a fixed time: ask `/health` until it answers, as the course's `start()` does.
 #
 # ## Which models: /v1/models
 #
-# A path such as `/v1/models` is an endpoint; a port is something else, the number behind the colon in an address. The last cell put address, key and model name into the environment variables `BASE_URL`, `API_KEY` and `MODEL`; a plain terminal would use curl in just this way.
-#
-# Guess first: may a request name the model by its folder? (The section on errors tries it.)
+# A path such as `/v1/models` is an endpoint. A port is something else: the number behind the colon in an address. The last cell put address, key and model name into the environment variables `BASE_URL`, `API_KEY` and `MODEL`. With these set, the curl line below works in a terminal, too.
 
 # %% key="models" tags=["raw", "varies"]
 from openai import OpenAI
@@ -142,7 +162,11 @@ print(f"\n{model.id} | context: {model.max_model_len} tokens")
 # | `max_tokens` | 最多生成多少个词元；**不写只有 16 个** |
 # | `temperature` `top_p` `top_k` `min_p` `seed` | 采样，见第 05 课；`top_k` 和 `min_p` 是 vLLM 加的 |
 #
-# 先猜一猜：对话模型拿到光秃秃的 `37×46=?`，会回答它吗？
+# **先选一个。** 对话模型拿到光秃秃的 `37×46=?`，会写出什么？
+#
+# - A. `1702`
+# - B. 一段答非所问的文字
+# - C. 什么也不写：服务器拒绝
 
 # %% [markdown] lang="en" key="completions-text" facts="404"
 # The `id` is the name to use in requests, letter by letter: a folder's path gives a 404. `root` tells where the model lies, `max_model_len` is the context length, `created` the moment of this reply, and `permission` is there for compatibility only.
@@ -159,7 +183,11 @@ print(f"\n{model.id} | context: {model.max_model_len} tokens")
 # | `max_tokens` | how many tokens to generate at most; **16 if you leave it out** |
 # | `temperature` `top_p` `top_k` `min_p` `seed` | sampling, see lesson 05; `top_k` and `min_p` are vLLM's additions |
 #
-# Guess first: given the bare `37×46=?`, will a chat model answer it?
+# **Choose first.** What does a chat model write after the bare `37×46=?`?
+#
+# - A. `1702`
+# - B. Some text that answers nothing
+# - C. Nothing: the server refuses
 
 # %% key="completions-curl" tags=["raw", "varies"]
 sampling = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0, "seed": 0}
@@ -171,7 +199,13 @@ print(body)
 # !curl -s $BASE_URL/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
 
 # %% [markdown] lang="zh" key="render-text" facts="0.19"
-# 小模型在自说自话：它只见过带模板的对话，光秃秃的文本对它是陌生的。回答里的字段：
+# <details><summary>读结果</summary>
+#
+# B。训练时，小模型只见过带模板的对话，没见过这样光秃秃的文本。
+#
+# </details>
+#
+# 回答里的字段：
 #
 # | 字段 | 含义 |
 # |---|---|
@@ -184,10 +218,16 @@ print(body)
 # | `service_tier` `routed_experts` `kv_transfer_params` `ec_transfer_params` `metrics` | 特殊部署才用得到，这里是 null；vLLM 0.19 还不全有 |
 # | `usage` | `prompt_tokens` 是提示词的词元数，`completion_tokens` 是生成的，`total_tokens` 是两者之和 |
 #
-# 要让它回答，先套模板。第 05 课用过 `tokenizer.apply_chat_template`；手边没有分词器时，可以请服务器代劳：vLLM 的 `/tokenize` 收消息、套模板、给出编号，`/detokenize` 再变回文本。先猜一猜：套上模板，7 个词元会变成几个？
+# 要让它回答，先给问题套上模板。第 05 课用过 `tokenizer.apply_chat_template`。手边没有分词器，就请服务器代劳：vLLM 的 `/tokenize` 收消息、套模板、给出编号；`/detokenize` 把编号变回文本。
 
 # %% [markdown] lang="en" key="render-text" facts="0.19"
-# The tiny model rambles: it knows conversations in their template, and bare text is strange to it. The fields of the reply:
+# <details><summary>Reading</summary>
+#
+# B. In training the tiny model saw conversations in their template only. Bare text is strange to it.
+#
+# </details>
+#
+# The fields of the reply:
 #
 # | Field | Meaning |
 # |---|---|
@@ -200,7 +240,7 @@ print(body)
 # | `service_tier` `routed_experts` `kv_transfer_params` `ec_transfer_params` `metrics` | for special deployments, null here; vLLM 0.19 lacks some of them |
 # | `usage` | `prompt_tokens` counts the prompt, `completion_tokens` what was generated, `total_tokens` both |
 #
-# For an answer, the template has to come first. Lesson 05 used `tokenizer.apply_chat_template`; without a tokenizer at hand the server can do it: vLLM's `/tokenize` takes messages, applies the template and returns ids, and `/detokenize` turns them back into text. Guess first: what becomes of 7 tokens in their template?
+# To get an answer, put the question into the template first. Lesson 05 used `tokenizer.apply_chat_template`. Without a tokenizer, ask the server: vLLM's `/tokenize` takes messages, applies the template and returns ids; `/detokenize` turns ids back into text.
 
 # %% key="completions" tags=["raw"]
 import httpx
@@ -235,26 +275,38 @@ else:
     assert completion.usage.prompt_tokens == len(ids)
 
 # %% [markdown] lang="zh" key="chat-text"
-# 现在它回答了，思考和答案在同一个字符串里：这个端点从不拆分。`top_k` 和 `min_p` 不是 OpenAI 的参数，在客户端里要放进 `extra_body`；在 curl 的 JSON 里和别的字段并排写。
+# 套上模板，7 个词元变成 15 个，它也肯回答了。思考和答案在同一个字符串里：这个端点从不拆分。
 #
-# 有的教程把 `<think>` 写进用户的消息里：不要这样，思考由模型自己开头。还有一份“补全”脚本其实调用了 `client.chat.completions`：看清名字，那是下面这个端点。
+# `top_k` 和 `min_p` 不是 OpenAI 的参数。在客户端里，它们放进 `extra_body`；在 curl 的 JSON 里，和别的字段并排写。
+#
+# 不要把 `<think>` 写进用户的消息：思考由模型自己开头。还要看清名字：`client.completions` 是这个端点，`client.chat.completions` 是下一个。
 #
 # ## 对话：/v1/chat/completions
 #
-# 发的是消息列表，模板由服务器套，思考也由它拆开。请求多了 `messages`；不写 `max_tokens` 时一直生成到上下文用完。
+# 这里发的是消息列表 `messages`，不再是提示词。模板由服务器套。不写 `max_tokens`，最多可以生成到上下文用完。
 #
-# 先猜一猜：思考和答案，会在回答的哪两个字段里？
+# **先选一个。** 服务器带着 `--reasoning-parser qwen3`。思考在哪里？
+#
+# - A. 在单独的一个字段里
+# - B. 在 `content` 里，答案的前面
+# - C. 哪里也没有：服务器把它丢了
 
 # %% [markdown] lang="en" key="chat-text"
-# Now it answers, thought and answer in one string: this endpoint never splits. `top_k` and `min_p` are no parameters of OpenAI's, so the client takes them in `extra_body`; in curl's JSON they stand beside the others.
+# The template made 15 tokens of 7, and now the model answers. Thought and answer stand in one string: this endpoint never splits them.
 #
-# Some tutorials write `<think>` into the user's message: never do that, the model opens its thought by itself. And there is a "completions" script about that calls `client.chat.completions`: mind the name, that is the endpoint below.
+# `top_k` and `min_p` are no parameters of OpenAI's. The client takes them in `extra_body`; in curl's JSON they stand beside the others.
+#
+# Do not write `<think>` into a user's message: the model opens its thought by itself. And mind the name: `client.completions` is this endpoint, `client.chat.completions` the next one.
 #
 # ## Chat: /v1/chat/completions
 #
-# You send a list of messages; the server applies the template and splits the thought off. `messages` takes the place of the prompt; without `max_tokens` it generates until the context is full.
+# You send a list of messages, `messages`, in place of a prompt. The server applies the template. Without `max_tokens` it may generate until the context is full.
 #
-# Guess first: which two fields of the reply will hold thought and answer?
+# **Choose first.** This server runs with `--reasoning-parser qwen3`. Where is the thought?
+#
+# - A. In a field of its own
+# - B. In `content`, in front of the answer
+# - C. Nowhere: the server drops it
 
 # %% key="chat-curl" tags=["raw", "varies"]
 body = json.dumps(
@@ -265,6 +317,12 @@ print(body)
 # !curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{body}'
 
 # %% [markdown] lang="zh" key="reasoning-text" facts="0.19"
+# <details><summary>读结果</summary>
+#
+# A：在 `reasoning` 里。不加这个参数，就是 B。
+#
+# </details>
+#
 # 和补全相比，`choices` 里的 `text` 换成了 `message`：
 #
 # | 字段 | 含义 |
@@ -276,9 +334,17 @@ print(body)
 # | `refusal` `annotations` `audio` `function_call` | OpenAI 自己的功能，vLLM 留空 |
 # | `completion_tokens_details` | 在 `usage` 里，`reasoning_tokens` 是思考用掉的词元数；vLLM 0.19 没有 |
 #
-# 用客户端发同一个请求。`reasoning` 不是 OpenAI 定义的字段，所以用 `getattr` 取，新旧两个名字都试。采样参数**每次都发**：不发就用服务器的默认值，那一套是给思考模式的。也不要设 `temperature=0`：思考时贪心解码容易无休止地重复。
+# 用客户端发同一个请求。`reasoning` 不是 OpenAI 定义的字段，所以用 `getattr` 取，新旧两个名字都试。
+#
+# 采样参数**每次都发**：不发就用服务器的默认值，那一套是给思考模式的。不要设 `temperature=0`：思考时贪心解码容易没完没了地重复。
 
 # %% [markdown] lang="en" key="reasoning-text" facts="0.19"
+# <details><summary>Reading</summary>
+#
+# A: in `reasoning`. Without the flag it would be B.
+#
+# </details>
+#
 # Compared with completions, `message` takes the place of `text` in `choices`:
 #
 # | Field | Meaning |
@@ -290,7 +356,9 @@ print(body)
 # | `refusal` `annotations` `audio` `function_call` | features of OpenAI's own; vLLM leaves them empty |
 # | `completion_tokens_details` | inside `usage`: `reasoning_tokens` counts the tokens of the thought; vLLM 0.19 has none |
 #
-# The same request with the client. `reasoning` is no field of OpenAI's, so take it with `getattr`, and try both names. Send sampling parameters **every time**: without them the server's defaults apply, and those are for thinking. And do not send `temperature=0`: greedy thinking tends to repeat without end.
+# Now the same request with the client. `reasoning` is no field of OpenAI's, so take it with `getattr`, and try both names.
+#
+# Send sampling parameters **every time**. Without them the server's defaults apply, and those are for thinking. Do not send `temperature=0`: greedy thinking tends to repeat without end.
 
 
 # %% key="chat"
@@ -315,18 +383,34 @@ if server.is_bundled:
     assert "1702" in (message.content or "")
 
 # %% [markdown] lang="zh" key="off-text"
-# 小模型的思考是训练时特意教的，只用来看清机制。`content` 是 `None`、`finish_reason` 是 `length`，说明还没想完长度就用完了：调大 `max_tokens`，不要把空答案当答案。
+# 小模型的思考是写在训练数据里的，只用来看清机制。
+#
+# `content` 是 `None`、`finish_reason` 是 `length`，说明思考被截断了。调大 `max_tokens`；空的答案不算答案。
 #
 # ## 关掉思考
 #
-# 模板的参数放在 `chat_template_kwargs` 里，采样参数也换成非思考的那一套。先猜一猜：这时 `reasoning` 里是什么？把名字错写成 `ensure_thinking`，服务器会报错吗？
+# 模板的参数放在 `chat_template_kwargs` 里。采样参数也换成非思考的那一套。
+#
+# **先选一个。** 把名字错写成 `ensure_thinking`，值是 `False`，会怎样？
+#
+# - A. 服务器拒绝，回 400
+# - B. 思考照样关掉了
+# - C. 没有任何提示，思考照样开着
 
 # %% [markdown] lang="en" key="off-text"
-# The tiny model was taught to think on purpose, so its thoughts show the mechanism and nothing more. If `content` is `None` and `finish_reason` is `length`, the room was used up before the thought ended: raise `max_tokens`, and do not take the empty answer for one.
+# The tiny model's thoughts were written into its training data; they show the mechanism and nothing more.
+#
+# If `content` is `None` and `finish_reason` is `length`, the thought was cut. Raise `max_tokens`; the empty answer is no answer.
 #
 # ## Switch thinking off
 #
-# Arguments of the template go into `chat_template_kwargs`, and the sampling parameters become those of non-thinking mode. Guess first: what will `reasoning` hold? And if you misspell the name as `ensure_thinking`, will the server complain?
+# Arguments of the template go into `chat_template_kwargs`. The sampling parameters become those of non-thinking mode.
+#
+# **Choose first.** Misspell the name: `ensure_thinking` with the value `False`. What happens?
+#
+# - A. The server refuses with 400
+# - B. Thinking is off all the same
+# - C. Nothing is said, and thinking stays on
 
 # %% key="off"
 direct = {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5, "seed": 0}
@@ -345,7 +429,11 @@ for name in ("enable_thinking", "ensure_thinking"):
         assert (reasoning_of(message) is None) == (name == "enable_thinking")
 
 # %% [markdown] lang="zh" key="ex1-text"
-# 名字写错，服务器一声不响，思考照样开着：模板不认识的参数会被忽略。
+# <details><summary>读结果</summary>
+#
+# C。模板不认识的参数会被忽略。名字写对了，`reasoning` 就是 `None`。
+#
+# </details>
 #
 # ### 练习 1 ★★☆（6 分钟，选读）：写出非思考的请求
 #
@@ -358,7 +446,11 @@ for name in ("enable_thinking", "ensure_thinking"):
 # </details>
 
 # %% [markdown] lang="en" key="ex1-text"
-# The misspelt name passes without a word, and thinking stays on: a template ignores arguments that it does not know.
+# <details><summary>Reading</summary>
+#
+# C. A template ignores arguments that it does not know. With the right name, `reasoning` is `None`.
+#
+# </details>
 #
 # ### Exercise 1 ★★☆ (6 minutes, extra): write the non-thinking request
 #
@@ -398,12 +490,12 @@ l07.ex1.check(non_thinking_request)
 # %% [markdown] lang="zh" key="turns-text"
 # ## 多轮对话（选读）
 #
-# 服务器不记得上一次请求：每一轮都要把整段历史发过去。把答案加进历史，思考不用加：模板会去掉早先各轮的思考，发了也是白发。先猜一猜：“再加 10 呢？”里没有说 10 加到什么上，模型从哪里知道？
+# 服务器不记得上一次请求，所以每一轮都要把整段历史发过去：“再加 10 呢？”加到什么上，模型就是从这里知道的。把答案加进历史。思考不用加：模板会去掉早先各轮的思考。
 
 # %% [markdown] lang="en" key="turns-text"
 # ## Several turns (extra)
 #
-# The server remembers nothing of the last request: each turn sends the whole history. Add the answer to it; the thought may stay out, because the template drops the thoughts of earlier turns anyway. Guess first: "What if I add 10?" does not say what to add 10 to; how can the model know?
+# The server remembers nothing of the last request, so each turn sends the whole history: that is how the model knows what "What if I add 10?" adds to. Put the answer into the history. The thought may stay out: the template drops the thoughts of earlier turns anyway.
 
 # %% key="turns" tags=["extra"]
 history = []
@@ -425,16 +517,24 @@ if server.is_bundled:
 # %% [markdown] lang="zh" key="stream-text"
 # ## 流式输出
 #
-# `stream=True` 让服务器生成一段就发一段，每段是一个 `chunk`，文本在 `choices[0].delta` 里，思考和答案仍是两个字段。加上 `include_usage`，最后还有一段只有 `usage`、没有 `choices` 的：直接取 `choices[0]` 的程序会死在这里。
+# `stream=True` 让服务器生成一段就发一段，每段是一个 `chunk`。文本在 `choices[0].delta` 里，思考和答案仍是两个字段。加上 `include_usage`，最后还有一段，只有 `usage`，没有 `choices`。直接取 `choices[0]` 的程序会在这里出错。
 #
-# 先猜一猜：第一段要等多久？之后每段之间呢？
+# **先选一个。** 先读提示词（预填充），再一个词元一个词元地生成（解码）。各段到达的时间会是什么样子？
+#
+# - A. 先等一会儿，然后匀速到达
+# - B. 从第一段起就是匀速
+# - C. 间隔越来越长
 
 # %% [markdown] lang="en" key="stream-text"
 # ## Streaming
 #
-# With `stream=True` the server sends each piece as soon as it is generated. A piece is a `chunk`, its text is in `choices[0].delta`, and thought and answer are still two fields. With `include_usage` there comes one last chunk that holds `usage` and no `choices`: a program that takes `choices[0]` unseen dies right there.
+# With `stream=True` the server sends each piece as soon as it is generated. A piece is a `chunk`. Its text is in `choices[0].delta`, and thought and answer are still two fields. With `include_usage` one last chunk follows, which holds `usage` and no `choices`. There, a program that takes `choices[0]` fails.
 #
-# Guess first: how long until the first piece, and how long between pieces?
+# **Choose first.** The prompt is read first (prefill), then the tokens come one by one (decode). What will the arrival of the pieces look like?
+#
+# - A. A wait, then pieces at an even pace
+# - B. An even pace from the start, the first piece included
+# - C. Ever longer gaps
 
 # %% key="stream" tags=["varies"]
 import time
@@ -492,7 +592,13 @@ ax.legend(loc="lower right")
 figure
 
 # %% [markdown] lang="zh" key="ex2-text"
-# 读图：一个点是收到的一段，横轴是时间。虚线是首个词元的时间（time to first token），在它之前服务器在排队和读提示词；之后几乎是匀速的，点的间隔就是词元间隔。蓝点变成橙点的地方，就是 `</think>`。一段不等于一个词元：引擎比网络快时，几个词元会并成一段，所以数词元要看 `usage`，不要数段。小模型、CPU、只有一个请求；真实的模型更慢，形状相同。
+# <details><summary>读图</summary>
+#
+# A。一个点是收到的一段，横轴是到达的时间。虚线是首个词元的时间（time to first token）：在它之前，服务器在排队和读提示词。之后几乎是匀速的，点的间隔就是词元间隔。蓝点变成橙点的地方，就是 `</think>`。
+#
+# </details>
+#
+# 一段不等于一个词元：引擎比网络快时，几个词元会并成一段。所以数词元要看 `usage`，不要数段。这里是小模型、CPU、只有一个请求；真实的模型更慢，形状相同。
 #
 # ### 练习 2 ★★☆（8 分钟，选读）：读一条带思考的流
 #
@@ -505,7 +611,13 @@ figure
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text"
-# How to read it: a dot is a piece, its place is when it came. The dashed line is the time to first token; before it the server queued the request and read the prompt, after it the pieces come at an even pace, and the gap between them is the inter-token latency. Where blue turns to orange, there was the `</think>`. A piece is not a token: when the engine is ahead of the network, several tokens share one, so count tokens by `usage` and not by pieces. A tiny model, a CPU and one request; a real model is slower, with the same shape.
+# <details><summary>Reading</summary>
+#
+# A. A dot is a piece; from left to right, the time at which it came. The dashed line is the time to first token: before it the server queued the request and read the prompt. After it the pieces come at an even pace, and the gap between two is the inter-token latency. Where blue turns to orange, there was the `</think>`.
+#
+# </details>
+#
+# A piece is not a token: when the engine is ahead of the network, several tokens share one piece. So count tokens by `usage`, not by pieces. This is a tiny model on a CPU with one request; a real model is slower, with the same shape.
 #
 # ### Exercise 2 ★★☆ (8 minutes, extra): read a stream with a thought
 #
@@ -541,18 +653,34 @@ l07.ex2.check(read_stream)
 #
 # 模型不执行任何东西：它写出要调用的函数名和参数，**你的程序**去执行，把结果作为 `tool` 消息发回去，它再接着说。一圈就是：请求、`tool_calls`、执行、发回、答案；可能要走几圈，所以要有上限。
 #
-# 三个要点：`content` 发回时写成空字符串，不写 `None`，有些模板不认；思考读出来叫 `reasoning`，发回去时下面用旧名 `reasoning_content`：Qwen3 的模板认的是它，vLLM 0.32 两个名字都收；唯独 vLLM 0.19 会[悄悄丢掉旧名](https://github.com/vllm-project/vllm/issues/38488)，用那一代就两个名字都写上；模型写的参数是**陌生人的输入**，绝不能交给 `eval`。
+# 三个要点：
 #
-# 先猜一猜：小模型只学过两位数的乘法，`1234×567` 不用计算器能算对吗？
+# - `content` 发回时写成空字符串，不写 `None`：有些模板不认 `None`。
+# - 思考读出来叫 `reasoning`。下面的代码发回去时用旧名 `reasoning_content`；vLLM 0.32 两个名字都收。vLLM 0.19 会[悄悄丢掉旧名](https://github.com/vllm-project/vllm/issues/38488)：在那里两个名字都要写。
+# - 模型写的参数是**陌生人的输入**，绝不能交给 `eval`。
+#
+# **先选一个。** 小模型只学过两位数的乘法。不用计算器，它怎样回答 `1234×567`？
+#
+# - A. 正确的数
+# - B. 错误的数
+# - C. 说自己不知道
 
 # %% [markdown] lang="en" key="tools-text"
 # ## Tool calling
 #
 # The model executes nothing. It writes down the function to call and its arguments; **your program** executes it and sends the result back as a `tool` message, and the model goes on from there. One round: request, `tool_calls`, execution, result, answer. There may be several rounds, so there has to be a limit.
 #
-# Three things to mind. Send `content` back as an empty string and not as `None`, which some templates cannot take. The thought arrives as `reasoning`; the code below sends it back under its old name `reasoning_content`, which is the one that Qwen3's template reads, and vLLM 0.32 takes either. Only vLLM 0.19 [drops the old name in silence](https://github.com/vllm-project/vllm/issues/38488), so with that generation write both. And arguments that a model wrote are **a stranger's input**: never hand them to `eval`.
+# Three things to mind:
 #
-# Guess first: the tiny model learned products of two-digit numbers only. Will it get `1234×567` right without the calculator?
+# - Send `content` back as an empty string, not as `None`: some templates cannot take that.
+# - The thought arrives as `reasoning`. The code below sends it back under its old name `reasoning_content`; vLLM 0.32 takes either. vLLM 0.19 [drops the old name in silence](https://github.com/vllm-project/vllm/issues/38488): there, send both.
+# - Arguments that a model wrote are **a stranger's input**: never hand them to `eval`.
+#
+# **Choose first.** The tiny model learned products of two-digit numbers only. What does it answer to `1234×567` without the calculator?
+#
+# - A. The right number
+# - B. A wrong number
+# - C. That it does not know
 
 # %% key="tools"
 import re
@@ -607,7 +735,13 @@ if server.is_bundled:
     assert str(1234 * 567) in message.content
 
 # %% [markdown] lang="zh" key="ex3-text"
-# 没有计算器，小模型会编一个数；有了它，答案来自你的程序。这里的 `json.loads` 遇到坏的参数会抛异常；课末可以拿走的代码会把错误发回给模型，让它改。
+# <details><summary>读结果</summary>
+#
+# B：没有计算器，小模型会编一个数。有了它，答案来自你的程序。
+#
+# </details>
+#
+# 参数坏了，这里的 `json.loads` 会抛异常。课末可以拿走的代码会把错误发回给模型，让它改。
 #
 # ### 练习 3 ★★★（8 分钟，选读）：拼起流里的工具调用
 #
@@ -620,11 +754,17 @@ if server.is_bundled:
 # </details>
 
 # %% [markdown] lang="en" key="ex3-text"
-# Without a calculator the tiny model makes a number up; with it, the answer comes from your program. `json.loads` raises here if the arguments are broken; the code to take away at the end sends the error back, for the model to correct.
+# <details><summary>Reading</summary>
+#
+# B: without the calculator the tiny model makes a number up. With it, the answer comes from your program.
+#
+# </details>
+#
+# If the arguments are broken, `json.loads` raises here. The code to take away at the end sends the error back, for the model to correct.
 #
 # ### Exercise 3 ★★★ (8 minutes, extra): join a streamed tool call
 #
-# In a stream a call comes in fragments: the first holds `id` and the function's name, each further one a few characters of `arguments`; several calls may be under way at once, told apart by their `index`. Complete the function: `deltas` is a sequence of `choices[0].delta`; return `[(id, name, arguments), ...]` in the order of `index`.
+# In a stream a call comes in fragments. The first holds `id` and the function's name, each further one a few characters of `arguments`. Several calls may be under way at once; their `index` tells them apart. Complete the function: `deltas` is a sequence of `choices[0].delta`; return `[(id, name, arguments), ...]` in the order of `index`.
 #
 # <details><summary>Hint</summary>
 #
@@ -656,16 +796,24 @@ l07.ex3.check(join_tool_calls)
 # %% [markdown] lang="zh" key="structured-text"
 # ## 结构化输出（选读）
 #
-# 采样时把不合格式的词元一律排除，输出就**一定**合格式：从几个选项里选、合一个正则表达式、合一个 JSON 模式。旧教程的 `guided_choice`、`guided_json` 已经删除：写了也**不起作用**，客户端收不到任何提示，vLLM 0.32 只在服务器的日志里提醒一次。
+# 采样时把不合格式的词元一律排除，输出就**一定**合格式：从几个选项里选、合一个正则表达式、合一个 JSON 模式。从前的 `guided_choice`、`guided_json` 已经删除：写了也**不起作用**，客户端收不到任何提示，vLLM 0.32 只在服务器的日志里提醒一次。
 #
-# 先猜一猜：合格式，等于答得对吗？
+# **先选一个。** 正则表达式要求四位数字。不思考时，小模型对 `37×46` 会写出什么？
+#
+# - A. 四位数字，而且一定是 `1702`
+# - B. 四位数字，也许是别的数
+# - C. 不知道就报错
 
 # %% [markdown] lang="en" key="structured-text"
 # ## Structured output (extra)
 #
-# Sampling leaves out every token that would break the format, so the output **must** have it: one of several choices, a regular expression, a JSON schema. The `guided_choice` and `guided_json` of older tutorials are gone: they **do nothing**, and the client is told nothing of it; vLLM 0.32 warns once, in the server's log.
+# Sampling leaves out every token that would break the format, so the output **must** have it: one of several choices, a regular expression, a JSON schema. The older `guided_choice` and `guided_json` are gone. They **do nothing**, and the client is not told; vLLM 0.32 warns once, in the server's log.
 #
-# Guess first: is well-formed the same as right?
+# **Choose first.** The regular expression asks for four digits. Without thinking, what does the tiny model write for `37×46`?
+#
+# - A. Four digits, and surely `1702`
+# - B. Four digits, perhaps others
+# - C. An error, if it does not know
 
 # %% key="structured" tags=["extra"]
 off = {"chat_template_kwargs": {"enable_thinking": False}}
@@ -706,18 +854,42 @@ for name, constraint in {
     assert cut or well_formed(reply.choices[0].message.content)
 
 # %% [markdown] lang="zh" key="logprobs-text"
-# 前三行格式都对，数却未必：约束管得住形状，管不住真假。最后一行的 `guided_choice` 没有起作用，也没有报错：回答不在给出的选项里。思考模式下，约束从 `</think>` 之后才开始，可以先想再填表。
+# <details><summary>读结果</summary>
+#
+# B。前三行格式都对，数却未必对：约束管得住形状，管不住真假。最后一行的 `guided_choice` 没有起作用，也没有报错：回答不在给出的选项里。
+#
+# </details>
+#
+# 思考模式下，约束从 `</think>` 之后才开始：先想，再填表。
 #
 # ## 对数概率（选读）
 #
-# `logprobs=True` 给出每个词元的对数概率，`top_logprobs` 再给出几个竞争者。先猜一猜：一个小故事里，模型在哪些地方拿不定主意？
+# `logprobs=True` 给出每个词元的对数概率，`top_logprobs` 再给出几个竞争者。
+#
+# **先选一个。** 小模型讲一个小故事，在哪些地方拿不定主意？
+#
+# - A. 只在几个词上
+# - B. 几乎每个词元
+# - C. 只在结尾
 
 # %% [markdown] lang="en" key="logprobs-text"
-# The first three are well-formed, but the number may be wrong: a constraint governs shape and not truth. `guided_choice` in the last line did nothing and raised nothing: the reply is none of the choices given. In thinking mode it begins after `</think>`, so the model can think first and fill in the form afterwards.
+# <details><summary>Reading</summary>
+#
+# B. The first three lines are well-formed, and their numbers may be wrong: a constraint governs the shape, not the truth. In the last line `guided_choice` did nothing and raised nothing: the reply is none of the choices given.
+#
+# </details>
+#
+# In thinking mode a constraint begins after `</think>`: the model thinks first and then fills in the form.
 #
 # ## Log-probabilities (extra)
 #
-# `logprobs=True` returns the log-probability of every token, and `top_logprobs` some of its rivals. Guess first: in a little story, where does the model waver?
+# `logprobs=True` returns the log-probability of every token, and `top_logprobs` some of its rivals.
+#
+# **Choose first.** The tiny model tells a little story. Where does it waver?
+#
+# - A. At a few words only
+# - B. At nearly every token
+# - C. At the end only
 
 # %% key="logprobs" tags=["extra"]
 import math
@@ -764,18 +936,30 @@ ax.set(
 figure
 
 # %% [markdown] lang="zh" key="endpoints-text" facts="0.2 0.3 0.6"
-# 读图：横轴是生成的词元，圆点是选中的那个，短横是竞争者。小模型的训练数据在故事里留了空，每个空有四五个同样可能的词，圆点就落到 0.2 左右；英文故事里还有几处，两三种写法相争，圆点在 0.3 到 0.6 之间；其余的地方它几乎没有选择。注意这里的概率是温度和 top_p 作用**之前**的。
+# <details><summary>读图</summary>
+#
+# A。横轴是生成的词元，圆点是选中的那个，短横是竞争者。小模型的训练数据在故事里留了空，每个空有四五个同样可能的词：圆点就落到 0.2 左右。英文故事里还有几处，两三种写法相争，圆点在 0.3 到 0.6 之间。其余的地方，它几乎没有选择。
+#
+# </details>
+#
+# 这里的概率是温度和 top_p 作用**之前**的。
 #
 # ## 其他端点（选读）
 #
-# `/health` 只看状态码；`/version` 是 vLLM 的版本；`/metrics` 是服务器自己的账本，给 Prometheus 一类的监控读。先猜一猜：账本里的 `generation_tokens_total` 现在是几十、几百，还是几千？
+# `/health` 只看状态码。`/version` 是 vLLM 的版本。`/metrics` 是服务器自己的计数，给 Prometheus 一类的监控读；以 `_total` 结尾的，从启动起一直累加。
 
 # %% [markdown] lang="en" key="endpoints-text" facts="0.2 0.3 0.6"
-# How to read it: the tokens generated from left to right, the dot is the one chosen, the dashes its rivals. The tiny model's data left gaps in its stories with four or five words equally likely, and there the dots drop to about 0.2; at a few other places of the English story two or three ways to go on compete, with the dot between 0.3 and 0.6; everywhere else it has hardly any choice. These are the probabilities **before** temperature and top_p.
+# <details><summary>Reading</summary>
+#
+# A. From left to right, the tokens generated; a dot is the one chosen, the dashes are its rivals. The stories in the tiny model's data have gaps, each with four or five words equally likely: there the dots drop to about 0.2. At a few other places of the English story two or three words compete, with the dot between 0.3 and 0.6. Everywhere else it has hardly any choice.
+#
+# </details>
+#
+# These are the probabilities **before** temperature and top_p.
 #
 # ## Other endpoints (extra)
 #
-# Of `/health` only the status matters; `/version` is that of vLLM; `/metrics` are the server's own books, for monitors such as Prometheus. Guess first: is `generation_tokens_total` by now some tens, hundreds or thousands?
+# Of `/health` only the status matters. `/version` is that of vLLM. `/metrics` are the server's own counts, for monitors such as Prometheus; those that end in `_total` grow from its start on.
 
 # %% key="endpoints" tags=["extra", "varies"]
 for path in ("/health", "/version"):
@@ -797,12 +981,12 @@ assert metrics["generation_tokens_total"] > 0 and (
 # %% [markdown] lang="zh" key="log-text"
 # ## 日志怎么读（选读）
 #
-# 出了问题先看日志。先猜一猜：KV 缓存放得下多少个词元？日志里有一行说这个。
+# 出了问题先看日志。下面挑出几行，格子后面的表逐行解释。
 
 # %% [markdown] lang="en" key="log-text"
 # ## How to read the log (extra)
 #
-# When something is wrong, look at the log first. Guess: how many tokens does the KV cache hold? One line of the log tells.
+# When something is wrong, look at the log first. The table below the cell explains the lines that it picks out.
 
 # %% key="log" tags=["extra", "raw", "varies"]
 wanted = (
@@ -829,7 +1013,11 @@ if not server.attached:
 #
 # ## 密钥管什么，不管什么（选读）
 #
-# 先猜一猜：下面几次请求，哪些会被拒绝？没有密钥，能让模型替你写字吗？
+# **先选一个。** 没有密钥的人能做什么？
+#
+# - A. 什么也不能
+# - B. 能读 `/metrics`，不能让模型写字
+# - C. 能读 `/metrics`，也能让模型写字
 
 # %% [markdown] lang="en" key="key-text"
 # | In the log | Meaning |
@@ -842,7 +1030,11 @@ if not server.attached:
 #
 # ## What a key protects, and what not (extra)
 #
-# Guess first: which of these requests will be refused? And can anyone without a key make the model write?
+# **Choose first.** What can someone without the key do?
+#
+# - A. Nothing
+# - B. Read `/metrics`, but not let the model write
+# - C. Read `/metrics`, and let the model write
 
 # %% key="key" tags=["extra", "raw", "varies"]
 refused, keys = {}, {"API_KEY": server.api_key, "wrong": "wrong", "-": ""}
@@ -880,7 +1072,15 @@ if not server.attached:
     )
 
 # %% [markdown] lang="zh" key="remote-text"
-# 密钥只管 `/v1` 这样的几个开头（[源码](https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/middleware/authenticate.py)）。别的路径谁都能用：`/metrics`、`/tokenize`、`/version` 能读，而 `/invocations` 不要密钥就**替任何人生成**。所以密钥不是门：服务器只监听 `127.0.0.1`，要给别人用，前面得有一层只放行 `/v1`、做 https 和限流的反向代理。密钥也不加密：走 http 时，密钥和对话都是明文；它不分用户，不限次数。
+# <details><summary>读结果</summary>
+#
+# C：`/invocations` 替任何人写字。
+#
+# </details>
+#
+# 密钥只管以 `/v1` 和另外几个前缀开头的路径（[源码](https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/middleware/authenticate.py)）。别的路径谁都能用：`/metrics`、`/tokenize`、`/version` 能读，而 `/invocations` **替任何人生成**。所以服务器只监听 `127.0.0.1`。要给别人用，前面放一层反向代理：只放行 `/v1`，做 https 和限流。
+#
+# 密钥也不加密：走 http 时，密钥和对话都是明文。它也不分用户，不限次数。
 #
 # ## 从另一台电脑调用（选读）
 #
@@ -890,7 +1090,7 @@ if not server.attached:
 # ssh -N -L 8000:127.0.0.1:8000 -p 22 用户@主机
 # ```
 #
-# 有的教程写 `-CNg`：不要加 `-g`，它会让局域网里的任何人都能用你的隧道。隧道通了，把 `BASE_URL` 设成 `http://127.0.0.1:8000/v1`，下面的命令在自己的电脑上就能用（`MODEL` 和 `API_KEY` 也要设好；Windows 上在 WSL 或 Git Bash 里运行）：
+# 不要加 `-g`：它会让局域网里的任何人都能用你的隧道。隧道通了，把 `BASE_URL` 设成 `http://127.0.0.1:8000/v1`，下面的命令在自己的电脑上就能用（`MODEL` 和 `API_KEY` 也要设好；Windows 上在 WSL 或 Git Bash 里运行）：
 #
 # ```bash
 # curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @- <<EOF
@@ -917,7 +1117,15 @@ if not server.attached:
 # 隧道和自定义服务本课都没有实际跑过：这里没有第二台电脑，也没有 AutoDL。
 
 # %% [markdown] lang="en" key="remote-text"
-# The key covers a few beginnings such as `/v1` ([source](https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/middleware/authenticate.py)). All other paths are open to everyone: `/metrics`, `/tokenize` and `/version` can be read, and `/invocations` **generates for anybody** without a key. So a key is no door: let the server listen on `127.0.0.1` only, and to let others in, put a reverse proxy in front that passes `/v1` alone, with https and rate limits. Nor does the key encrypt: over http, key and conversation travel in the clear; it knows no users and no limits.
+# <details><summary>Reading</summary>
+#
+# C: `/invocations` writes for everyone.
+#
+# </details>
+#
+# The key covers paths that begin with `/v1` and a few others ([source](https://github.com/vllm-project/vllm/blob/v0.32.0/vllm/entrypoints/serve/middleware/authenticate.py)). All other paths are open: `/metrics`, `/tokenize` and `/version` can be read, and `/invocations` **generates for anybody**. So let the server listen on `127.0.0.1` only. To let others in, put a reverse proxy in front that passes `/v1` alone, with https and rate limits.
+#
+# Nor does the key encrypt: over http, key and conversation can be read on the way. And it knows neither users nor limits.
 #
 # ## Call it from another computer (extra)
 #
@@ -927,7 +1135,7 @@ if not server.attached:
 # ssh -N -L 8000:127.0.0.1:8000 -p 22 user@host
 # ```
 #
-# Some tutorials write `-CNg`: leave `-g` out, it opens your tunnel to everyone in the local network. Once the tunnel stands, set `BASE_URL` to `http://127.0.0.1:8000/v1`, and these commands work on your own computer (with `MODEL` and `API_KEY` set too; on Windows in WSL or Git Bash):
+# Do not add `-g`: it opens your tunnel to everyone in the local network. Once the tunnel stands, set `BASE_URL` to `http://127.0.0.1:8000/v1`, and these commands work on your own computer (with `MODEL` and `API_KEY` set too; on Windows in WSL or Git Bash):
 #
 # ```bash
 # curl -s $BASE_URL/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @- <<EOF
@@ -971,12 +1179,26 @@ ChatPanel(client, server.model)
 # %% [markdown] lang="zh" key="errors-text"
 # ## 报错
 #
-# 每一种你迟早都会遇到。先猜一猜：下面六个坏请求，哪一个**不会**报错？
+# 每一种你迟早都会遇到。
+#
+# **先选一个。** 下面的坏请求里，有一个**不会**报错。是哪一个？
+#
+# - A. 模型名写成文件夹路径
+# - B. `temperature` 设成 3
+# - C. 消息的角色写成 `boss`
+# - D. `max_tokens` 设成一百万
 
 # %% [markdown] lang="en" key="errors-text"
 # ## Errors
 #
-# You will meet each of them sooner or later. Guess first: which of these six bad requests will **not** be refused?
+# You will meet each of them sooner or later.
+#
+# **Choose first.** One of these bad requests is **not** refused. Which?
+#
+# - A. The model named by its folder
+# - B. `temperature` 3
+# - C. A message with the role `boss`
+# - D. `max_tokens` of a million
 
 # %% key="errors" tags=["raw"]
 import openai
@@ -1004,20 +1226,56 @@ answer = httpx.post(
 print(f"JSON: {answer.status_code} {answer.text}")
 
 # %% [markdown] lang="zh" key="copy-text" facts="500 503 429 408"
-# 不认识的角色被悄悄接受：模板不认识它，整条消息就没有了，看 `prompt_tokens` 才发现得了。其余的报错都说得很清楚：读完那一句，再改请求。状态码的规律：400 是请求不对，401 是密钥，404 是模型名或路径（网址漏了 `/v1` 也是它），500 和 503 是服务器出了事。值得重试的只有 500 和以上、429（请求太多）、408（超时）和连接失败。
+# <details><summary>读结果</summary>
+#
+# C。模板不认识这个角色，整条消息就没有了，看 `prompt_tokens` 才发现得了。
+#
+# </details>
+#
+# 其余的报错都说得很清楚：读完那一句，再改请求。状态码：
+#
+# | 状态码 | 含义 | 值得重试吗 |
+# |---|---|---|
+# | 400 | 请求不对 | 不 |
+# | 401 | 密钥不对 | 不 |
+# | 404 | 模型名或路径不对；网址漏了 `/v1` 也是它 | 不 |
+# | 408、429 | 超时；请求太多 | 过一会儿再试 |
+# | 500、503 | 服务器出了事 | 过一会儿再试 |
+#
+# 连接失败也值得再试。
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下面四格各自独立，不依赖本课程：设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。没有完整的答案，就抛出 `NoAnswer`，一句话说明原因：思考或答案被截断、上下文满了、解析器拿走了答案、工具调用留在文本里、流断在中间。作为脚本运行时，没有答案，退出码就不是 0。
+# 下面四格各自独立，不依赖本课程。设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。四份合在一个文件里，还带重试：[`qwen_client.py`](../../docs/qwen_client.py)。
+#
+# 没有完整的答案，就抛出 `NoAnswer`，一句话说明原因：思考或答案被截断、上下文满了、解析器拿走了答案、工具调用留在文本里、流断在中间。作为脚本运行时，这时退出码不是 0。
 #
 # 第一份：补全客户端，先按 Qwen3 的模板写好提示词，再续写；它不用 `/tokenize`，只放行 `/v1` 的代理后面也能用。
 
 # %% [markdown] lang="en" key="copy-text" facts="500 503 429 408"
-# The unknown role is accepted without a word: the template does not know it and drops the message, and only `prompt_tokens` gives it away. The others say what is wrong: read the sentence, then change the request. As for status codes: 400 is a wrong request, 401 the key, 404 the model's name or the path (an address without its `/v1`, too), 500 and 503 trouble in the server. Trying again helps only with 500 and above, 429 (too many requests), 408 (a timeout) and a failed connection.
+# <details><summary>Reading</summary>
+#
+# C. The template does not know the role and drops the message. Only `prompt_tokens` gives it away.
+#
+# </details>
+#
+# The others say what is wrong: read the sentence, then change the request. The status codes:
+#
+# | Status | Meaning | Try again? |
+# |---|---|---|
+# | 400 | a wrong request | no |
+# | 401 | the key | no |
+# | 404 | the model's name or the path; also an address without its `/v1` | no |
+# | 408, 429 | a timeout; too many requests | yes, later |
+# | 500, 503 | trouble in the server | yes, later |
+#
+# A failed connection is worth another try, too.
 #
 # ## Code to take away (extra)
 #
-# Each of the four cells below stands alone and needs nothing of this course: set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. Where there is no whole answer they raise `NoAnswer`, which says why in one sentence: a thought or an answer that was cut, a full context, a parser that took the answer, a tool call left in the text, a stream that broke. As a script, each ends with an exit status other than 0 if it has no answer.
+# Each of the four cells below stands alone and needs nothing of this course. Set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. All four in one file, with retries: [`qwen_client.py`](../../docs/qwen_client.py).
+#
+# Where there is no whole answer they raise `NoAnswer`, which says why in one sentence: the thought or the answer was cut, the context is full, the parser took the answer, a tool call was left in the text, the stream broke. As a script, each then ends with an exit status other than 0.
 #
 # The first: a completions client, which writes the prompt as Qwen3's template does and then goes on; it does without `/tokenize`, so it also works behind a proxy that passes `/v1` alone.
 
@@ -1208,10 +1466,10 @@ if __name__ == "__main__":
         sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-stream-text"
-# 第三份：流式对话，思考和答案边到边显示；流没有正常结束就报错，不把半截答案当答案。
+# 第三份：流式对话，思考和答案边到边显示。流没有正常结束就报错，不把半截答案当答案。
 
 # %% [markdown] lang="en" key="copy-stream-text"
-# The third: a streaming chat that shows thought and answer as they come, and raises if the stream did not end well instead of passing half an answer off as a whole one.
+# The third: a streaming chat that shows thought and answer as they come. A stream that did not end well is an error: half an answer never counts as a whole one.
 
 # %% key="copy-stream" tags=["copy-me", "extra", "varies"]
 import os
@@ -1314,10 +1572,10 @@ if __name__ == "__main__":
         sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-tools-text"
-# 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型，但异常的原文只写到标准错误，不给模型看；最多走几圈有上限。
+# 第四份：流式的工具循环。片段按 `index` 拼起来，圈数有上限。参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型。异常的原文只写到标准错误，不给模型看。
 
 # %% [markdown] lang="en" key="copy-tools-text"
-# The fourth: a streamed tool loop. Fragments are joined by `index`; arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results, but the words of an exception go to standard error and not to the model; the number of rounds is limited.
+# The fourth: a streamed tool loop. Fragments are joined by `index`, and the number of rounds is limited. Arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results. The words of an exception go to standard error only, not to the model.
 
 # %% key="copy-tools" tags=["copy-me", "extra", "varies"]
 import json
@@ -1494,12 +1752,24 @@ if __name__ == "__main__":
 # %% [markdown] lang="zh" key="killed-text"
 # ## 流到一半，引擎死了（选读）
 #
-# 内存不够时，系统会杀掉引擎。先猜一猜：已经开始的流会怎样结束？状态码是什么？最后有没有 `[DONE]`？这一格真的杀掉自己的服务器的引擎；连着别人的服务器时拒绝。
+# 内存不够时，系统会杀掉引擎。下一格在流的中途杀掉自己的服务器的引擎；连着别人的服务器时，它拒绝这样做。
+#
+# **先选一个。** 这条流会怎样结束？
+#
+# - A. 状态码 500
+# - B. 状态码 200，一个错误，没有 `[DONE]`
+# - C. 状态码 200，一个错误，然后是 `[DONE]`
 
 # %% [markdown] lang="en" key="killed-text"
 # ## The engine dies in mid-stream (extra)
 #
-# When memory runs out, the system kills the engine. Guess first: how does a stream end that had already begun? With which status, and with a `[DONE]` or not? This cell does kill the engine of its own server; on a server that belongs to others it refuses.
+# When memory runs out, the system kills the engine. The next cell kills the engine of its own server in the middle of a stream; on a server that belongs to others it refuses.
+#
+# **Choose first.** How does the stream end?
+#
+# - A. With status 500
+# - B. With status 200, an error, and no `[DONE]`
+# - C. With status 200, an error, and then `[DONE]`
 
 # %% key="killed" tags=["extra", "raw", "varies"]
 endless = good | {
@@ -1537,14 +1807,30 @@ else:
     )
 
 # %% [markdown] lang="zh" key="stop-text"
-# 状态码是 200，最后一行是 `[DONE]`，和正常结束一模一样；只有倒数第二行说出了错。自己读流的程序必须检查 `error`；`openai` 客户端会替你检查，抛出 `APIError`。在 vLLM 0.19 上，连接会直接断掉。服务器进程随后自己退出，课程的看守确保什么都不留下。
+# <details><summary>读结果</summary>
 #
-# 下面的停止在任何情况下都能运行。停止之后端口空出来，请求得到的是连接错误。
+# C，和正常结束一样；只有 `[DONE]` 的前一行说出了错。（在 vLLM 0.19 上，连接会直接断掉。）
+#
+# </details>
+#
+# 自己读流的程序必须检查 `error`。`openai` 客户端会替你检查，抛出 `APIError`。服务器的进程随后自己退出，课程确保一个都不留下。
+#
+# ## 停止服务器
+#
+# 下一格停止服务器，不管它处于什么状态。之后端口空出来，请求得到的是连接错误。
 
 # %% [markdown] lang="en" key="stop-text"
-# The status is 200 and the last line is `[DONE]`, as with any good reply; only the line before it tells of the error. A program that reads streams by itself has to look for `error`; the `openai` client does so for you and raises `APIError`. On vLLM 0.19 the connection just breaks. The server's processes then end, and the course's guard makes sure that nothing is left.
+# <details><summary>Reading</summary>
 #
-# The next cell stops the server whatever state it is in. Its port is free again, and a request meets a connection error.
+# C, as the end of a good reply; only the line before `[DONE]` tells of the error. (On vLLM 0.19 the connection just breaks.)
+#
+# </details>
+#
+# A program that reads streams by itself has to look for `error`. The `openai` client does so for you and raises `APIError`. The server's processes end by themselves, and the course makes sure that none is left.
+#
+# ## Stop the server
+#
+# The next cell stops the server, whatever state it is in. Then its port is free, and a request meets a connection error.
 
 # %% key="stop" tags=["raw"]
 server.stop()

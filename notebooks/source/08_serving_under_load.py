@@ -116,14 +116,14 @@ for way in (one_by_one, together):
     print(f"{way.__name__:11} {time.perf_counter() - start:.2f} s")
 
 # %% [markdown] lang="zh" key="measure-text" facts="10 0.4"
-# 一起发快得多，虽然 CPU 还是那个 CPU：生成的每一步都有一份固定的开销，与在场的请求数无关，请求多了就分摊。小模型的开销是调度：权重不到 4 MB，每秒只读 10 GB 也不用 0.4 毫秒。真实的大模型，大头是把全部权重读一遍，读一遍可以给所有在场的请求各算一个词元。这就是批处理的好处。
+# 一起发快得多，虽然 CPU 还是那个 CPU：生成的每一步都有一份固定的开销，与在场的请求数无关，请求多了就分摊。小模型的开销是调度：权重不到 4 MB，每秒只读 10 GB 也不用 0.4 毫秒。真实的大模型，大头是把全部权重读一遍，读一遍可以给所有在场的请求各算一个词元。
 #
 # ## 量三个数
 #
 # 一个请求的等待分成两段：首个词元的时间（排队加读提示词），和之后的词元间隔。下面的 `measure` 用流式请求把两段分开，`asyncio.Semaphore` 保证同时在路上的不超过 `concurrency` 个。词元间隔取首尾两段之间的平均值：几个词元会并成一段，不能数段。
 
 # %% [markdown] lang="en" key="measure-text" facts="10 0.4"
-# Together is much faster, though the CPU is the same: each step of generation has a fixed cost, however many requests are there, and they share it. With the tiny model that cost is scheduling: its weights are under 4 MB, which at only 10 GB a second are read in less than 0.4 milliseconds. With a real, large model most of it is reading all the weights, and one reading serves a token of every request that is there. That is what batching brings.
+# Together is much faster, though the CPU is the same: each step of generation has a fixed cost, however many requests are there, and they share it. With the tiny model that cost is scheduling: its weights are under 4 MB, which at only 10 GB a second are read in less than 0.4 milliseconds. With a real, large model most of it is reading all the weights, and one reading serves a token of every request that is there.
 #
 # ## Three numbers to measure
 #
@@ -1166,6 +1166,8 @@ l08.ex3.check(requests_that_fit)
 # - 连续批处理：[Orca（Yu 等，2022）](https://www.usenix.org/conference/osdi22/presentation/yu)；分页的 KV 缓存：[PagedAttention（Kwon 等，2023）](https://arxiv.org/abs/2309.06180)
 # - vLLM：[指标](https://docs.vllm.ai/en/stable/usage/metrics/)，[多卡与多机](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/)，[数据并行](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/)，[`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/)，[用 nginx 做负载均衡](https://docs.vllm.ai/en/stable/deployment/nginx/)
 # - 张量并行：[Megatron-LM（Shoeybi 等，2019）](https://arxiv.org/abs/1909.08053)
+#
+# 下一课：[综合项目](../zh/09_project.ipynb)。
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
@@ -1173,3 +1175,5 @@ l08.ex3.check(requests_that_fit)
 # - Continuous batching: [Orca (Yu et al., 2022)](https://www.usenix.org/conference/osdi22/presentation/yu); the paged KV cache: [PagedAttention (Kwon et al., 2023)](https://arxiv.org/abs/2309.06180)
 # - vLLM: [metrics](https://docs.vllm.ai/en/stable/usage/metrics/), [several cards and machines](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/), [data parallel](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/), [`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/), [load balancing with nginx](https://docs.vllm.ai/en/stable/deployment/nginx/)
 # - Tensor parallel: [Megatron-LM (Shoeybi et al., 2019)](https://arxiv.org/abs/1909.08053)
+#
+# Next: [the project](../en/09_project.ipynb).

@@ -3,27 +3,27 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 自己造一份训练数据并留出考题；说清一条对话里哪些词元算损失；读懂损失曲线和专家负载曲线；现场训练一个会做加法的小 Qwen3；用自己的题目选思考预算、上线、测量 |
-# | 先修 | 第 03 课；专家负载一节用到第 04 课，收官项目用到第 05、07 课和 vLLM |
-# | 时间 | 主线 35 分钟；标着“选读”的再加 25 分钟 |
+# | 学完能做 | 自己造一份训练数据并留出考题；说清一条对话里哪些词元算损失；读懂损失曲线和专家负载曲线；现场训练一个会做加法的小 Qwen3 |
+# | 先修 | 第 03 课；专家负载一节用到第 04 课 |
+# | 时间 | 主线 60 分钟；标着“选读”的再加 25 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
-# | 模型 | 课程自带的两个小模型；只有收官项目跟随 `COURSE_MODEL`，建议的真实模型是 Qwen3-8B（24 GB 显存），没有在 GPU 上跑过 |
+# | 模型 | 课程自带的两个小模型 |
 
 # %% [markdown] lang="en" key="title"
 # # A1 · How the tiny models were made
 #
 # | | |
 # |---|---|
-# | You will be able to | make training data and hold questions back for the exam; say which tokens of a conversation carry loss; read loss curves and expert-load curves; train a small Qwen3 live until it adds; choose a thinking budget for your own questions, serve with it and measure |
-# | Prerequisites | lesson 03; for the expert load, lesson 04; for the capstone, lessons 05 and 07 and vLLM |
-# | Time | 35 minutes for the main path; 25 more for what is marked "extra" |
+# | You will be able to | make training data and hold questions back for the exam; say which tokens of a conversation carry loss; read loss curves and expert-load curves; train a small Qwen3 live until it adds |
+# | Prerequisites | lesson 03; for the expert load, lesson 04 |
+# | Time | 60 minutes for the main path; 25 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory |
-# | Model | the two bundled tiny models; only the capstone follows `COURSE_MODEL`, a real one to try is Qwen3-8B (24 GB GPU), which was not run on a GPU |
+# | Model | the two bundled tiny models |
 
 # %% key="setup"
 import random
 
-from helpers import ROOT, catalogue, figures, models, sets
+from helpers import ROOT, catalogue, figures, models
 from helpers.checkpoint import Checkpoint
 from helpers.language import LANGUAGE, say
 from helpers.lessons import lA1
@@ -542,7 +542,7 @@ figure
 # - 有均衡，最初的混乱之后，大家都围着 1/8 打转；第 3 层晃得最久，快到 600 步才收敛些。
 # - 损失：没有均衡的略高一点。只有一个种子，差别也小，**下不了结论**；均衡的好处首先是专家都用上了，不是损失更低。
 #
-# 均衡损失只管“多少”，不管“是谁”。哪个专家接哪类词元，数据和损失里都没有写；第 04 课看到的分工，是唯一没有人教过的东西。
+# 均衡损失只管“多少”，不管“是谁”。哪个专家接哪类词元，数据和损失里都没有写；附录 A2 看到的分工，是唯一没有人教过的东西。
 #
 # ### 练习 3 ★★☆（6 分钟，选读）：均衡损失
 #
@@ -561,7 +561,7 @@ figure
 # - With balance, after the first turmoil, all move around 1/8; layer 3 swings longest and calms down only towards step 600.
 # - The loss without balance is slightly higher. That is one seed and a small difference, so it **proves nothing**; what balance buys first is that all experts are used, not a lower loss.
 #
-# The balancing loss governs how many, not which. Nothing in data or loss says which expert should take which token; the division of labour that lesson 04 shows is the one thing here that nobody taught.
+# The balancing loss governs how many, not which. Nothing in data or loss says which expert should take which token; the division of labour that appendix A2 shows is the one thing here that nobody taught.
 #
 # ### Exercise 3 ★★☆ (6 minutes, extra): the balancing loss
 #
@@ -718,220 +718,13 @@ figure
 # 读图：横轴是步数，纵轴是每个词元的损失（对数轴），图例里是留出题的正确率。写竖式的那个学得会，直接写答案的几乎全错：它要在写出第一个数字之前就把所有进位做完；写竖式每次只要加两个一位数，再加上进位。这就是“思考有用”最小的样子，也正是小模型的数据要造出来的效果。
 #
 # 别把它说过头。直接写答案不是学不会，是学得慢：设成 1000 步跑过一次，写竖式的全对，直接写的也升到了一半左右。带思考的每道题有更多词元、更多计算；步数相同，时间不同。一个种子、一种任务、一种大小，说明机制，不说明真正的 Qwen3。
-#
-# ## 收官项目：你的题目，你的预算，你的服务
-#
-# 现在把整门课连起来。四步：准备题目；离线试几种思考预算，选一个；用它上线服务；从客户端测量，看看和离线是不是一回事。这一节跟随 `COURSE_MODEL`，换成真正的 Qwen3 也成立。
-#
-# 第一步：把 `prompts` 换成你自己的题，每条是（问题，应当出现的最后一个数）。默认是 40 道留出的连加和乘法；题太少，正确率就是碰运气。环境变量 `COURSE_CASES` 可以改题数，在笔记本里写成 `os.environ["COURSE_CASES"] = "100"`。
 
 # %% [markdown] lang="en" key="live-read"
 # How to read it: steps on the x axis, loss per token on the y axis (log), the share of held-out sums that come out right in the legend. The one that writes columns learns to add, the one that answers at once gets nearly all wrong: it must work out every carry before it writes the first digit; in columns, each step adds two digits and a carry. This is "thinking helps" at its smallest, and it is the very effect that the tiny models' data was built to show.
 #
 # Do not make too much of it. Answering at once is not impossible to learn, only slow: in one run with 1000 steps the columns got all right, and the direct answers had come up to about half. With thoughts, a sum has more tokens and takes more computing; the steps are equal, the time is not. One seed, one task, one size: it shows a mechanism and says nothing about the real Qwen3.
-#
-# ## Capstone: your questions, your budget, your service
-#
-# Now the whole course in one piece. Four steps: prepare questions; try some thinking budgets offline and choose one; serve with it; measure from the client, and see whether it is what you saw offline. This section follows `COURSE_MODEL` and holds for a real Qwen3 too.
-#
-# Step one: put your own questions into `prompts`, each as (question, the last number that should occur). The default is 40 held-out long sums and products; with too few, the share of right answers is luck. The environment variable `COURSE_CASES` changes their number, in the notebook `os.environ["COURSE_CASES"] = "100"`.
 
-# %% key="cap-prompts"
-import os
-import re
-
-rng, cases = random.Random(3), int(os.environ.get("COURSE_CASES", 40))
-drawn = [
-    lA1.draw_problem(("chain", "product")[i % 2], rng, test=True) for i in range(cases)
-]
-number = re.compile(r"-?\d+")
-prompts = [(f"{problem.expression}=?", str(problem.result)) for problem in drawn]
-conversations = [[{"role": "user", "content": question}] for question, _ in prompts]
-
-
-# zh: 答案里的最后一个数对不对；思考被截断，就没有答案
-# en: whether the answer's last number is right; a thought that was cut has no answer
-def is_right(content, expected):
-    return number.findall((content or "").replace(",", ""))[-1:] == [expected]
-
-
-print(*prompts[:4], sep="\n")
-# zh: 下面都要用 vLLM
-# en: all that follows needs vLLM
-sets.require_vllm()
-
-# %% [markdown] lang="zh" key="cap-offline-text"
-# 第二步：离线试。vLLM 的 `thinking_token_budget` 数思考里的词元，数满就替模型写上 `</think>`；`None` 是不限。采样用 Qwen 给思考模式的建议值，不用贪心解码。
-#
-# 先猜一猜：预算从 0 往上加，正确率是一路上升，还是到某处突然跳上去？
-
-# %% [markdown] lang="en" key="cap-offline-text"
-# Step two: try it offline. vLLM's `thinking_token_budget` counts the tokens of the thought and writes `</think>` for the model once they are used up; `None` is no limit. Sampling takes the values that Qwen recommends for thinking, not greedy decoding.
-#
-# Guess first: as the budget grows from 0, does the share of right answers rise steadily, or jump somewhere?
-
-# %% key="cap-offline" tags=["varies"]
-from helpers.engine import close_engine, open_engine, split
-from helpers.lessons.thinking import require_thinking
-
-cap_folder = models.course_model()
-print(models.describe(cap_folder))
-require_thinking(cap_folder)
-budgets = (
-    (0, 16, 32, 48, 64, 80, None)
-    if models.is_bundled(cap_folder)
-    else (0, 256, 1024, 4096, None)
-)
-limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
-measured = []
-llm = open_engine()
-for budget in budgets:
-    # zh: vLLM 的 SamplingParams，取 generation_config.json 里的值
-    # en: vLLM's SamplingParams, with the values of generation_config.json
-    params = llm.get_default_sampling_params()
-    params.max_tokens, params.thinking_token_budget = limit, budget
-    outputs = llm.chat(conversations, params, use_tqdm=False)
-    right = [
-        is_right(split(output).answer, wanted)
-        for output, (_, wanted) in zip(outputs, prompts, strict=True)
-    ]
-    tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / cases
-    measured.append({"budget": budget, "right": sum(right) / cases, "tokens": tokens})
-    # zh: 预算，正确率，平均每个答案的词元数
-    # en: budget, share of right answers, tokens an answer on average
-    print(f"budget {budget!s:<5} {measured[-1]['right']:6.1%} {tokens:5.1f} tokens")
-close_engine()
-if models.is_bundled(cap_folder) and cases >= 40:
-    assert measured[-1]["right"] > measured[0]["right"]
-
-# %% [markdown] lang="zh" key="cap-choose-text"
-# 读输出：小模型不是一路上升，而是先平后跳。它的思考平均要写四十多个词元；预算不到这个数，思考多半断在结果之前，词元花了，答案没有变好；过了这个数才跳上去。真正的 Qwen3 和你的题，要看你自己这张表。
-#
-# ### 练习 4 ★★☆（8 分钟）：选预算
-#
-# `measured` 是上面那样的列表，次序不定；`allowed_loss` 是愿意比最好的正确率低多少，例如 0.1。返回够好的里面**最省词元**的那个预算（可能是 `None`）。
-#
-# <details><summary>提示</summary>
-#
-# 先求最好的 `right`，记作 `best`；留下 `right >= best - allowed_loss` 的，再按 `tokens` 取最小。不要直接比较预算：`None` 不能和数字比大小。
-#
-# </details>
-
-# %% [markdown] lang="en" key="cap-choose-text"
-# How to read it: for the tiny model the share does not rise steadily, it stays flat and then jumps. Its thoughts take a good forty tokens on average; a budget below that mostly cuts them before the result, so tokens are spent and answers are no better; above it, the share jumps. For a real Qwen3 and your questions, go by your own table.
-#
-# ### Exercise 4 ★★☆ (8 minutes): choose the budget
-#
-# `measured` is a list like the one above, in any order; `allowed_loss` is how far below the best share of right answers you would go, say 0.1. Among those that are good enough, return the budget that takes the **fewest tokens** (it may be `None`).
-#
-# <details><summary>Hint</summary>
-#
-# Find the best `right` and call it `best`; keep those with `right >= best - allowed_loss`, then take the smallest by `tokens`. Do not compare budgets themselves: `None` has no order with numbers.
-#
-# </details>
-
-
-# %% key="ex4" tags=["exercise"]
-def choose_budget(measured, allowed_loss):
-    return ...
-
-
-# %% key="ex4-solution" tags=["solution"]
-def choose_budget(measured, allowed_loss):  # noqa: F811
-    best = max(row["right"] for row in measured)
-    good = [row for row in measured if row["right"] >= best - allowed_loss]
-    return min(good, key=lambda row: row["tokens"])["budget"]
-
-
-# %% key="ex4-check"
-lA1.ex4.check(choose_budget)
-
-# %% [markdown] lang="zh" key="cap-serve-text"
-# 第三、四步：用选好的预算上线，从客户端把所有题同时发出去，测三件事：对了多少，每个答案多少词元，等了多久。练习还没做时，这里先用 64。`thinking_token_budget` 不是 OpenAI 的参数，放进 `extra_body`。
-
-# %% [markdown] lang="en" key="cap-serve-text"
-# Steps three and four: serve with the chosen budget, send all questions at once from the client, and measure three things: how many are right, tokens an answer, and how long it took. While the exercise is open, 64 stands in. `thinking_token_budget` is no parameter of OpenAI's and goes into `extra_body`.
-
-# %% key="cap-serve" tags=["raw", "varies"]
-import time
-from concurrent.futures import ThreadPoolExecutor
-
-from openai import OpenAI
-
-from helpers.server import Server
-
-chosen = choose_budget(measured, allowed_loss=0.2)
-chosen = 64 if chosen is ... else chosen
-extra = {"top_k": 20} | ({} if chosen is None else {"thinking_token_budget": chosen})
-with Server() as server:
-    client = OpenAI(base_url=server.base_url, api_key="EMPTY")
-
-    def ask(messages):
-        start = time.perf_counter()
-        reply = client.chat.completions.create(
-            model=server.model,
-            messages=messages,
-            max_tokens=limit,
-            temperature=0.6,
-            top_p=0.95,
-            extra_body=extra,
-        )
-        return (
-            reply.choices[0].message.content,
-            reply.usage.completion_tokens,
-            time.perf_counter() - start,
-        )
-
-    with ThreadPoolExecutor(8) as pool:
-        replies = list(pool.map(ask, conversations))
-
-# %% key="cap-report" tags=["varies"]
-contents, counts, seconds = zip(*replies, strict=True)
-report = {
-    "budget": chosen,
-    "cases": len(replies),
-    "right": sum(map(is_right, contents, (wanted for _, wanted in prompts)))
-    / len(replies),
-    "tokens": sum(counts) / len(replies),
-    "median_seconds": sorted(seconds)[len(seconds) // 2],
-}
-print(report)
-figure, ax = figures.figure(1, 1, height=2.8)
-ax.plot(
-    [row["tokens"] for row in measured],
-    [100 * row["right"] for row in measured],
-    "o--",
-    color="#4477aa",
-)
-for row in measured:
-    ax.annotate(
-        str(row["budget"]),
-        (row["tokens"], 100 * row["right"]),
-        (6, -11),
-        textcoords="offset points",
-    )
-served = say("上线之后", "served")
-ax.plot(
-    report["tokens"],
-    100 * report["right"],
-    "*",
-    markersize=15,
-    color="#bb4400",
-    label=served,
-)
-title = say(
-    "正确率，%（点旁的数是预算）",
-    "right answers, % (the number at a point is its budget)",
-)
-xlabel = say("平均每个答案的词元数", "tokens an answer")
-ax.set(title=f"{cap_folder.name}: {title}", xlabel=xlabel, ylim=(-5, 108))
-ax.legend(loc="lower right")
-lA1.capstone.check(lambda: (measured, report, choose_budget))
-figure
-
-# %% [markdown] lang="zh" key="recap" facts="2.5"
-# 读图：圆点是离线试过的预算，旁边是预算的数值；星是上线后从客户端测到的。星应当落在同一预算的圆点上或附近：采样有随机，40 道题里差一道就是 2.5 个百分点。小模型的曲线说明方法；换成你的模型和你的题，形状要重新测。
-#
+# %% [markdown] lang="zh" key="recap"
 # ## 小结
 #
 # - 小模型的每样本事都有对应的数据：思考里有中间结果，30% 的思考被切断，故事的空有四五个同样好的词。这些现象是造出来的；专家的分工不是。
@@ -966,15 +759,8 @@ figure
 # | 损失很低，却从不停下 | `<\|im_end\|>` 没有算损失 | 让结尾的词元也是目标 |
 # | 模型把问题又抄一遍 | 提示词也算了损失 | 提示词的目标写成 -100 |
 # | 目标对不上，损失降不下去 | 忘了错开一位 | 位置 i 的目标是 i + 1 的词元 |
-# | 预算不起作用 | 服务器没有 `--reasoning-parser`，或参数没放进 `extra_body` | 见第 07 课；课程的 `Server` 已经设好 |
-#
-# ## 可以直接拿走的代码（选读）
-#
-# 下一格不依赖本课程：指给它一个正在运行的、兼容 OpenAI 的服务器和你的题目，它报告正确率、词元数和等待时间；没有答案的题不会算成答错就了事，会说明原因。没有服务器时，它只说一句话。在笔记本里它只定义函数。
 
-# %% [markdown] lang="en" key="recap" facts="2.5"
-# How to read it: dots are the budgets tried offline, with the budget beside them; the star is what the client measured in service. The star should fall on the dot of its budget or near it: sampling is random, and of 40 questions one more or less is 2.5 points. The tiny model's curve shows the method; for your model and your questions, measure its shape anew.
-#
+# %% [markdown] lang="en" key="recap"
 # ## Recap
 #
 # - Each thing a tiny model can do has its data: thoughts hold intermediate results, 30% of them were cut, a slot in a story has four or five equally good words. These effects were built in; the division of labour among experts was not.
@@ -1009,138 +795,6 @@ figure
 # | a low loss, but it never stops | `<\|im_end\|>` carries no loss | make the closing token a target too |
 # | the model copies the question | the prompt carries loss | give the prompt the target -100 |
 # | targets do not fit, the loss does not fall | the shift by one is missing | the target at i is the token at i + 1 |
-# | the budget has no effect | the server has no `--reasoning-parser`, or the parameter is not in `extra_body` | see lesson 07; the course's `Server` has it set |
-#
-# ## Code to take away (extra)
-#
-# The next cell needs nothing of this course: point it to a running OpenAI-compatible server and give it your questions, and it reports right answers, tokens and waiting time; a question left without an answer is not merely counted as wrong, the reason is given. With no server there, it says one sentence. In a notebook it only defines its functions.
-
-# %% key="copy-me" tags=["copy-me", "extra"]
-import os
-import re
-import statistics
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-
-import openai
-
-BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
-# zh: 给人看的地址，不带密码
-# en: the address as messages show it, without a password
-SHOWN = BASE_URL.rpartition("@")[2]
-API_KEY = os.environ.get("API_KEY", "EMPTY")
-client = openai.OpenAI(base_url=BASE_URL, api_key=API_KEY, timeout=600, max_retries=0)
-# zh: 思考预算，词元数；None：想多久都行
-# en: the thinking budget in tokens; None: think as long as it takes
-BUDGET = int(os.environ.get("THINKING_BUDGET", 0)) or None
-# zh: （问题，答案里的最后一个数）
-# en: (question, last number of the answer)
-QUESTIONS = [("37×46=?", "1702"), ("23×31=?", "713"), ("17+25+8=?", "50")]
-
-
-class NoAnswer(RuntimeError):
-    """A reply without a whole answer; the message says why."""
-
-
-def no_connection(error):
-    """What to say of an APIConnectionError: nobody there, or gone in mid-answer."""
-    why = error.__cause__ or error
-    if type(why).__name__ in ("ReadError", "RemoteProtocolError", "WriteError"):
-        return f"No answer from {SHOWN}: the connection broke off ({why})"
-    return f"No server at {SHOWN} ({why}): set BASE_URL."
-
-
-def whole_answer(thought, content, finished, cut="raise max_tokens"):
-    """(thought, answer) of a reply; raises NoAnswer where it holds no whole answer."""
-    if not thought and "</think>" in content:
-        # zh: 服务器没有 --reasoning-parser，思考留在 content 里
-        # en: a server without --reasoning-parser leaves the thought in the content
-        thought, _, content = content.rpartition("</think>")
-    thought = thought.strip().removeprefix("<think>").strip() or None
-    answer = content.strip()
-    if finished == "length":
-        why = cut
-    elif finished != "stop":
-        why = "it broke off"
-    elif "<tool_call>" in answer:
-        flags = "--enable-auto-tool-choice --tool-call-parser hermes"
-        why = f"a tool call was left in the text: the server needs {flags}"
-    elif answer.startswith("<think>"):
-        why = "the thought has no end"
-    elif thought and not answer:
-        why = "the server's reasoning parser took the answer"
-        why += " (--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)"
-    elif not answer:
-        why = "it is empty"
-    else:
-        return thought, answer
-    raise NoAnswer(f"no whole answer (finish_reason {finished}): {why}")
-
-
-def read_reply(reply, cut="raise max_tokens"):
-    """As whole_answer(), of a reply that was not streamed."""
-    choice = (getattr(reply, "choices", None) or [None])[0]
-    if choice is None:
-        said = str(reply)[:200]
-        raise NoAnswer(f"{SHOWN} does not answer like an OpenAI server: {said!r}")
-    message = choice.message
-    thought = getattr(message, "reasoning", None)
-    thought = thought or getattr(message, "reasoning_content", None) or ""
-    content = getattr(message, "content", None) or ""
-    return whole_answer(thought, content, choice.finish_reason, cut)
-
-
-def ask(model, question):
-    """(answer or the NoAnswer in its place, tokens, seconds)."""
-    start = time.perf_counter()
-    budget = {"thinking_token_budget": BUDGET} if BUDGET else {}
-    reply = client.chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": question}],
-        temperature=0.6,
-        top_p=0.95,
-        extra_body={"top_k": 20} | budget,
-    )
-    seconds = time.perf_counter() - start
-    try:
-        answer = read_reply(reply, "the context (--max-model-len) is full")[1]
-    except NoAnswer as problem:
-        answer = problem
-    usage = getattr(reply, "usage", None)
-    return answer, usage.completion_tokens if usage else float("nan"), seconds
-
-
-def measure():
-    """Prints the report. Raises NoAnswer where a question was left without one."""
-    listed = getattr(client.models.list(), "data", None)
-    if not listed:
-        raise NoAnswer("it lists no models: not an OpenAI server")
-    model = listed[0].id
-    with ThreadPoolExecutor(8) as pool:
-        replies = list(pool.map(lambda pair: ask(model, pair[0]), QUESTIONS))
-    answers, tokens, seconds = zip(*replies, strict=True)
-    missing = [answer for answer in answers if isinstance(answer, NoAnswer)]
-    right = 0
-    for answer, (_, wanted) in zip(answers, QUESTIONS, strict=True):
-        if answer not in missing:
-            right += re.findall(r"-?\d+", answer.replace(",", ""))[-1:] == [wanted]
-    mean = statistics.mean(tokens)
-    print(f"{model}: {right}/{len(QUESTIONS)} right, {mean:.0f} tokens an answer")
-    print(f"median {statistics.median(seconds):.2f} s, slowest {max(seconds):.2f} s")
-    if missing:
-        raise NoAnswer(f"{len(missing)} without an answer: {missing[0]}")
-
-
-# zh: 只在作为脚本运行时执行；在笔记本里写 `measure()`
-# en: as a script only; in a notebook write `measure()`
-if __name__ == "__main__" and "get_ipython" not in globals():
-    try:
-        measure()
-    except (openai.APITimeoutError, openai.APIStatusError, NoAnswer) as error:
-        sys.exit(f"No answer from {SHOWN}: {error}")
-    except openai.APIConnectionError as error:
-        sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
@@ -1150,6 +804,7 @@ if __name__ == "__main__" and "get_ipython" not in globals():
 # - 字节级 BPE：[Radford 等，2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)，2.2 节
 # - 很小的模型也能学会讲故事：[TinyStories](https://arxiv.org/abs/2305.07759)
 # - 把步骤一步步写出来，学会加法：[Nye 等，2021](https://arxiv.org/abs/2112.00114)
+# - 用自己的题目选思考预算、上线、测量：[第 09 课](../zh/09_project.ipynb)
 # - 自己重训一个小模型，在课程文件夹里运行：`.venv/bin/python -m tools.tiny_models.train qwen3-tiny --output build/my-tiny`，中断后再运行会接着训练
 
 # %% [markdown] lang="en" key="reading"
@@ -1160,4 +815,5 @@ if __name__ == "__main__" and "get_ipython" not in globals():
 # - Byte-level BPE: [Radford et al., 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf), section 2.2
 # - Small models that learn to tell stories: [TinyStories](https://arxiv.org/abs/2305.07759)
 # - Addition learned by writing out the steps: [Nye et al., 2021](https://arxiv.org/abs/2112.00114)
+# - Choose a thinking budget for your own questions, serve with it and measure: [lesson 09](../en/09_project.ipynb)
 # - Train a tiny model yourself, in the course's folder: `.venv/bin/python -m tools.tiny_models.train qwen3-tiny --output build/my-tiny`; after an interruption, the same command goes on where it stopped

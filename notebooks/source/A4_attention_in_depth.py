@@ -43,8 +43,8 @@ print(models.describe(folder))
 #
 # **先选一个（选读）。** 一个平均值约为 4 的向量，经过 RMSNorm 之后，平均值会变成 0 吗？
 #
-# - A. 会：归一化就是这个意思
-# - B. 不会
+# - A. 不会
+# - B. 会：归一化就是这个意思
 
 # %% [markdown] lang="en" key="norms-text"
 # Lesson 03 wrote attention and put it into a ready model. Here we write every other block as well and make the whole of Qwen3 from nothing. Each finished block is compared with its counterpart in PyTorch or transformers, and so is the whole model in the end.
@@ -55,8 +55,8 @@ print(models.describe(folder))
 #
 # **Choose first (extra).** A vector has a mean of about 4. Is its mean 0 after RMSNorm?
 #
-# - A. Yes: that is what a norm does
-# - B. No
+# - A. No
+# - B. Yes: that is what a norm does
 
 # %% key="norms" tags=["extra"]
 torch.manual_seed(0)
@@ -82,7 +82,7 @@ figure
 # %% [markdown] lang="zh" key="rmsnorm-text"
 # <details><summary>读图</summary>
 #
-# B。每条柱是向量的一个分量，横线是平均值。LayerNorm 把横线压到 0，有些分量因此变了号；RMSNorm 只缩放，形状和正负都不变，均方根变成 1。
+# A。每条柱是向量的一个分量，横线是平均值。LayerNorm 把横线压到 0，有些分量因此变了号。RMSNorm 只缩放：形状和正负都不变，均方根变成 1。
 #
 # </details>
 #
@@ -93,7 +93,7 @@ figure
 # %% [markdown] lang="en" key="rmsnorm-text"
 # <details><summary>Reading</summary>
 #
-# B. A bar is one component, the line is the mean. LayerNorm moves the line to 0, so some components change sign; RMSNorm only scales, keeps shape and signs, and makes the root mean square 1.
+# A. A bar is one component, the line is the mean. LayerNorm moves the line to 0, so some components change sign. RMSNorm only scales: shape and signs stay, the root mean square becomes 1.
 #
 # </details>
 #
@@ -231,7 +231,7 @@ figure
 #
 # ## SwiGLU
 #
-# The feed-forward network has three matrices ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): `gate_proj` decides how far each component is let through, `up_proj` holds the content, the two are multiplied component by component, and `down_proj` returns to the old width. What `gate_proj` gives goes through SiLU first, the "Swi" of the name. This gate is a valve; the router of lesson 04, which picks experts, is called `gate` in the sources too: same name, another thing.
+# The feed-forward network has three matrices ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): `gate_proj` decides how far each component is let through, `up_proj` holds the content, the two are multiplied component by component, and `down_proj` returns to the old width. What `gate_proj` gives goes through SiLU first, the "Swi" of the name. This gate is a valve. The router of lesson 04, which picks experts, is called `gate` in the sources, too; it is something else.
 
 
 # %% key="mlp"
@@ -423,16 +423,16 @@ print("Qwen3 - Qwen2:", *sorted(qwen3 - qwen2))
 #
 # **先选一个。** 第三种，MoE 模型的注意力，会和稠密的 Qwen3 有差别吗？
 #
-# - A. 有：专家要另一种注意力
-# - B. 没有
+# - A. 没有
+# - B. 有：专家要另一种注意力
 
 # %% [markdown] lang="en" key="attention-check-text"
 # **Extra.** Side by side: take the weights of three attentions in transformers; equal inputs must give equal outputs.
 #
 # **Choose first.** Does the third, the attention of the MoE model, differ from that of the dense Qwen3?
 #
-# - A. Yes: experts need another attention
-# - B. No
+# - A. No
+# - B. Yes: experts need another attention
 
 
 # %% key="attention-check" tags=["extra"]
@@ -483,7 +483,9 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 # %% [markdown] lang="zh" key="counts-text"
 # <details><summary>读结果</summary>
 #
-# B。第一行有三个 `bias`，没有 `norm`；后两行正相反，而且彼此一样；最后一行说，前馈网络和 RoPE 的表也相等。这里故意取 `hidden_size` 为 40，而查询总宽度是 6 × 16 = 96：显式的 `head_dim` 让两者各自独立。
+# A。第一行有三个 `bias`，没有 `norm`。后两行正相反，而且彼此一样。最后一行说，前馈网络和 RoPE 的表也相等。
+#
+# 这里故意取 `hidden_size` 为 40，而查询总宽度是 6 × 16 = 96：`head_dim` 单独给出，两者就各自独立。
 #
 # </details>
 #
@@ -500,7 +502,9 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 # %% [markdown] lang="en" key="counts-text"
 # <details><summary>Reading</summary>
 #
-# B. The first line has three `bias` and no `norm`; the next two have it the other way round and are equal to each other; the last says that the feed-forward network and the RoPE tables are equal too. `hidden_size` is 40 here on purpose, while the query width is 6 × 16 = 96: an explicit `head_dim` makes the two independent.
+# A. The first line has three `bias` and no `norm`. The next two have it the other way round, and are equal to each other. The last says that the feed-forward network and the RoPE tables are equal, too.
+#
+# `hidden_size` is 40 here on purpose, while the query width is 6 × 16 = 96: with a `head_dim` of its own, the one does not depend on the other.
 #
 # </details>
 #
@@ -627,7 +631,11 @@ figure.legend(*handles, loc="outside upper center", ncols=2)
 figure
 
 # %% [markdown] lang="zh" key="kv-read"
-# 读图：灰条是不分组时的缓存，蓝条是实际的缓存，右边写着实际值和它占灰条的几分之一。8B 及以下，Qwen3 的 KV 头比同档的 Qwen2.5 多（8 个对 2 或 4 个），有的层数也更多，0.6B 的头还更宽，所以缓存更大。1/7 里的 7 是一组查询头的个数：14B 的组和 Qwen2.5 一样大，Qwen3 层数少，缓存反而小（160 对 192）；32B 有 64 个查询头，组更大，但层数和 KV 头数都相同，缓存一样。
+# 读图：灰条是不分组时的缓存，蓝条是实际的缓存，右边写着实际值和它占灰条的几分之一。1/7 里的 7 是一组查询头的个数。
+#
+# - 8B 及以下，Qwen3 的缓存比同档的 Qwen2.5 大：KV 头更多（8 个对 2 或 4 个），有的层数也更多，0.6B 的头还更宽。
+# - 14B 的 KV 头一样多，Qwen3 层数少，缓存反而小（160 对 192）。
+# - 32B 的查询头更多，有 64 个，但层数和 KV 头数都相同，所以缓存一样。
 #
 # ### 练习 2 ★☆☆（5 分钟，选读）：KV 缓存有多大
 #
@@ -640,7 +648,11 @@ figure
 # </details>
 
 # %% [markdown] lang="en" key="kv-read"
-# How to read it: grey is the cache without groups, blue the real one; beside them stand its size and its share of the grey bar. Up to 8B, Qwen3 has more KV heads than a Qwen2.5 of about its size (8 against 2 or 4), in some sizes more layers, and in 0.6B a wider head, so the cache is larger. The 7 in 1/7 is the number of query heads in a group: at 14B the groups are equal and Qwen3, with fewer layers, caches less (160 against 192); at 32B its groups are larger, with 64 query heads, but layers and KV heads are the same, and so is the cache.
+# How to read it: grey is the cache without groups, blue the real one. Beside them stand the real size and its share of the grey bar. The 7 in 1/7 is the number of query heads in a group.
+#
+# - Up to 8B, the cache of Qwen3 is larger than that of a Qwen2.5 of about its size. It has more KV heads (8 against 2 or 4), in some sizes more layers, and in 0.6B a wider head.
+# - At 14B the KV heads are equally many. Qwen3 has fewer layers, so it caches less (160 against 192).
+# - At 32B Qwen3 has more query heads, 64. Layers and KV heads are the same, and so is the cache.
 #
 # ### Exercise 2 ★☆☆ (5 minutes, extra): how large is the KV cache
 #
@@ -764,16 +776,16 @@ assert difference < 1e-4
 #
 # **先选一个。** 连续生成几十个词元，会不会在某一步和 transformers 写得不一样？
 #
-# - A. 会：误差越积越大
-# - B. 不会
+# - A. 不会
+# - B. 会：误差越积越大
 
 # %% [markdown] lang="en" key="generate-text"
 # Only rounding is left. Now generate: append the token with the largest logit (greedy decoding) until a stop token comes. To keep it plain, each step computes the whole sequence again, without a cache. Greedy decoding serves the comparison here; a real Qwen3 should not be used that way in thinking mode, see lesson 06.
 #
 # **Choose first.** Over dozens of tokens, will the two write something different somewhere?
 #
-# - A. Yes: errors add up
-# - B. No
+# - A. No
+# - B. Yes: errors add up
 
 # %% key="generate" tags=["raw"]
 stop_ids, limit = reference.generation_config.eos_token_id, 200
@@ -802,7 +814,7 @@ print("equal:", tokens.equal(expected))
 # %% [markdown] lang="zh" key="names-text"
 # <details><summary>读结果</summary>
 #
-# B。每一步只看哪个 logit 最大，舍入没有大到换掉第一名。
+# A。每一步只看哪个 logit 最大，舍入误差没有大到换掉第一名。
 #
 # </details>
 #
@@ -826,11 +838,11 @@ print("equal:", tokens.equal(expected))
 # %% [markdown] lang="en" key="names-text"
 # <details><summary>Reading</summary>
 #
-# B. Each step asks only which logit is the largest, and rounding was never large enough to change which one that is.
+# A. Each step asks only which logit is the largest. Rounding was never large enough to change that.
 #
 # </details>
 #
-# What you have now is Qwen3: structure, loading, generation, all of it in code you can see above. It is written to be read: float32, on the CPU, without padding or cache, and `load` reads one weight file and wants `rope_theta` in `config.json` itself; `helpers/qwen.py` has none of these limits. The answer comes from a tiny teaching model that has seen very little; it does not stand for the real Qwen3.
+# What you have now is Qwen3: structure, loading, generation, all of it in code you can see above. It is written to be read: float32, on the CPU, without padding or cache. `load` reads one weight file and wants `rope_theta` in `config.json` itself. `helpers/qwen.py` has none of these limits. The answer comes from a tiny teaching model that has seen very little; it says nothing about the real Qwen3.
 #
 # When you read the sources, this table translates:
 #
@@ -866,14 +878,14 @@ print(f"with cache: {with_cache:.2f} s | without: {time.perf_counter() - start:.
 #
 # ## QK 归一化给分数的上限
 #
-# 注意力分数（softmax 之前的 $q \cdot k / \sqrt{d}$）相差越大，softmax 越接近“只看一个词元”，梯度就越小；分数普遍变大，相差也就变大。分数从哪里变大？从 `q_proj` 和 `k_proj` 的权重。第 03 课看了查询的长度，下一格（选读）看分数本身。
+# 注意力分数是 softmax 之前的 $q \cdot k / \sqrt{d}$。分数相差越大，softmax 越接近“只看一个词元”，梯度就越小。`q_proj` 和 `k_proj` 的权重变大，分数就变大，相差也变大。第 03 课看了查询的长度，下一格（选读）看分数。
 
 # %% [markdown] lang="en" key="seen-text"
 # How to read it: the cache saves computing old tokens again, so the longer the text, the more it saves.
 #
 # ## The bound that QK-norm puts on logits
 #
-# The further apart the attention logits ($q \cdot k / \sqrt{d}$, before the softmax), the closer the softmax comes to looking at one token only, and the smaller its gradients; larger logits are further apart. What makes them grow? The weights of `q_proj` and `k_proj`. Lesson 03 looked at the length of queries; the next cell (extra) looks at the logits themselves.
+# Attention logits are $q \cdot k / \sqrt{d}$, before the softmax. The further apart they are, the closer the softmax comes to looking at one token only, and the smaller its gradients. They grow, and grow apart, with the weights of `q_proj` and `k_proj`. Lesson 03 looked at the length of queries; the next cell (extra) looks at the logits.
 
 # %% key="scale" tags=["extra"]
 import copy
@@ -893,7 +905,11 @@ for factor in (1, 10, 100):
     print(f"q_proj × {factor:<4} no norm: {without:<7.1f} QK-norm: {with_norm:.3f}")
 
 # %% [markdown] lang="zh" key="bound-text"
-# 没有归一化，权重放大多少倍，分数就放大多少倍；有了归一化，权重的大小不再起作用。分数从此有一个上限：均方根为 1 的向量，长度是 $\sqrt{d}$；再乘 $w$，最多放大 $\max|w|$ 倍；RoPE 不改变长度；点积不超过两个长度之积，再除以 $\sqrt{d}$，就是：
+# 没有归一化，权重放大多少倍，分数就放大多少倍。有了归一化，权重的大小不再起作用，分数也有了上限：
+#
+# 1. 均方根为 1 的向量，长度是 $\sqrt{d}$；再乘 $w$，最多放大 $\max|w|$ 倍。
+# 2. RoPE 不改变长度。
+# 3. 点积不超过两个长度之积。再除以 $\sqrt{d}$，就是：
 #
 # $$\left|\frac{q \cdot k}{\sqrt{d}}\right| \le \sqrt{d} \cdot \max|w_q| \cdot \max|w_k|$$
 #
@@ -906,7 +922,11 @@ for factor in (1, 10, 100):
 # - C. 差不多
 
 # %% [markdown] lang="en" key="bound-text"
-# Without the norm, logits grow as much as the weights do; with it, the size of the weights no longer matters. And there is a bound: a vector of RMS 1 has length $\sqrt{d}$; $w$ stretches it by $\max|w|$ at most; RoPE keeps lengths; a dot product is at most the product of the lengths; divide by $\sqrt{d}$:
+# Without the norm, logits grow as much as the weights do. With it, the size of the weights no longer matters, and there is a bound:
+#
+# 1. A vector of RMS 1 has length $\sqrt{d}$, and $w$ stretches it by $\max|w|$ at most.
+# 2. RoPE keeps lengths.
+# 3. A dot product is at most the product of the lengths. Divide it by $\sqrt{d}$:
 #
 # $$\left|\frac{q \cdot k}{\sqrt{d}}\right| \le \sqrt{d} \cdot \max|w_q| \cdot \max|w_k|$$
 #
@@ -991,42 +1011,46 @@ figure
 # %% [markdown] lang="zh" key="seen-read"
 # <details><summary>读图</summary>
 #
-# A。左边是每层最大的 |分数|（对数轴），右边是注意力的平均熵，单位 nat，越低越集中，点线是“一视同仁”；熵是 $H$，大致相当于同时看着 $e^H$ 个词元。橙色虚线用投影之后、归一化之前的 q 和 k 算出，蓝色实线是模型真正在用的。在这个模型里，归一化之前的分数大得多，注意力几乎只盯着一到三个词元；归一化之后，分数都在点线画的上限之下。
+# A。左边是每层最大的 |分数|（对数轴），点线是上限。右边是注意力的平均熵，单位 nat，越低越集中。熵是 $H$，大致相当于同时看着 $e^H$ 个词元；点线是“一视同仁”。
+#
+# 橙色虚线用归一化之前的 q 和 k 算出，蓝色实线是模型真正在用的。归一化之前的分数大得多，注意力几乎只盯着一到三个词元。归一化之后，分数都在上限之下。
 #
 # </details>
 #
 # 下结论之前，有三点要当心：
 #
 # - 这是**一个**训练好的模型里的两个位置，不是两次训练的比较。
-# - 从训练好的模型里删掉归一化，会让后面的层遇到从没见过的输入，这叫分布之外的消融：橙线不是“没有 QK 归一化的 Qwen3”。模型训练时从没被要求管住橙线的大小。
+# - 从训练好的模型里删掉归一化，后面的层就会遇到训练时从没见过的输入（分布之外的消融）。所以橙线不是“没有 QK 归一化的 Qwen3”：训练时从来没有什么要求它保持很小。
 # - 这是一个教学用的小模型和一段对话，数值不能搬到真正的 Qwen3 上。
 #
 # **选读。**只看最大值容易被个别词元骗，下图画出每一层全部分数的分布。
 #
 # **先选一个。** 归一化改变的是：
 #
-# - A. 只有两端
-# - B. 整个宽度
+# - A. 整个宽度
+# - B. 只有两端
 
 # %% [markdown] lang="en" key="seen-read"
 # <details><summary>Reading</summary>
 #
-# A. On the left is the largest |logit| of each layer (log axis), on the right the mean entropy of attention in nats: the lower, the more focused, and the dotted line is attention to all alike; an entropy of $H$ is roughly a look at $e^H$ tokens at once. The dashed orange line uses q and k after the projection and before the norm, the solid blue line is what the model works with. In this model the logits before the norm are far larger, and attention would stare at one to three tokens; after it, they stay below the bound, the dotted line.
+# A. On the left is the largest |logit| of each layer (log axis); the dotted line is the bound. On the right is the mean entropy of attention in nats: the lower, the more focused. An entropy of $H$ is roughly a look at $e^H$ tokens at once; the dotted line is attention to all alike.
+#
+# The dashed orange line is computed from q and k before the norm; the solid blue line is what the model works with. Before the norm the logits are far larger, and attention would look at one to three tokens only. After it they stay below the bound.
 #
 # </details>
 #
 # Three limits before you conclude anything:
 #
 # - These are two points inside **one** trained model, not two trainings.
-# - Deleting the norm from a trained model is an out-of-distribution ablation: the orange line is not "Qwen3 without QK-norm". Nothing in training ever asked this model to keep the orange line small.
+# - Delete the norm from a trained model, and later layers meet inputs that they never saw in training (an out-of-distribution ablation). So the orange line is not "Qwen3 without QK-norm": nothing in training ever asked this model to keep it small.
 # - It is one tiny teaching model and one conversation; the values do not carry over to the real Qwen3.
 #
 # **Extra.** A maximum can hang on one odd token, so the next figure shows all logits of each layer.
 #
 # **Choose first.** What does the norm change?
 #
-# - A. The tails only
-# - B. The whole width
+# - A. The whole width
+# - B. The tails only
 
 # %% key="histogram" tags=["extra"]
 labels = say("归一化之前", "before"), say("归一化之后", "after")
@@ -1051,13 +1075,13 @@ figure
 # %% [markdown] lang="zh" key="experiment-text"
 # <details><summary>读图</summary>
 #
-# B。每格一层，横轴是分数，纵轴是密度（对数轴），±40 以外没有画。归一化把整个分布收窄，不只是剪掉两端。
+# A。每格一层，横轴是分数，纵轴是密度（对数轴），±40 以外没有画。归一化把整个分布收窄，不只是剪掉两端。
 #
 # </details>
 #
 # ## 因果实验：带着它训练，不带它训练（选读）
 #
-# 要知道 QK 归一化对训练做了什么，只有一个办法：同样的小模型，一个带、一个不带，别的全都一样，各自从头训练。`helpers/lessons/lA4/qk_norm.py` 就做这件事：两层的小 Qwen3 学两位数加法，同一个种子的两次训练从相同的矩阵出发、看相同的数据；用四个学习率各训练一遍，一个比一个高（思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)）。每一步记下损失和最大的注意力分数。
+# QK 归一化对训练做了什么？要知道答案，就把同样的小模型从头训练两次，一次带，一次不带，别的全都一样。`helpers/lessons/lA4/qk_norm.py` 做的就是这件事。两层的小 Qwen3 学两位数加法。种子相同，两次训练就从相同的矩阵出发，看相同的数据。用四个学习率各做一遍，思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)。每一步记下损失和最大的注意力分数。
 #
 # **先选一个。** 学习率高一些，不带的那个，先出事的是：
 #
@@ -1067,13 +1091,13 @@ figure
 # %% [markdown] lang="en" key="experiment-text"
 # <details><summary>Reading</summary>
 #
-# B. One panel a layer, logits on the x axis, density on the y axis (log); nothing beyond ±40 is drawn. The norm narrows the whole distribution, not only its tails.
+# A. One panel a layer, logits on the x axis, density on the y axis (log); nothing beyond ±40 is drawn. The norm narrows the whole distribution, not only its tails.
 #
 # </details>
 #
 # ## The causal experiment: train with it, train without it (extra)
 #
-# What does QK-norm do to training? There is one way to find out: the same small model with it and without it, everything else equal, each trained from the start. That is what `helpers/lessons/lA4/qk_norm.py` does. A Qwen3 of two layers learns to add two-digit numbers; with the same seed, both trainings start from the same matrices and see the same data, once at each of four learning rates (the idea is that of [Wortsman et al., 2023](https://arxiv.org/abs/2309.14322)). Each step records the loss and the largest attention logit.
+# What does QK-norm do to training? To find out, train the same small model from the start, once with it and once without, all else equal. That is what `helpers/lessons/lA4/qk_norm.py` does. A Qwen3 of two layers learns to add two-digit numbers. With one seed, both trainings start from the same matrices and see the same data. This is repeated at four learning rates, an idea of [Wortsman et al., 2023](https://arxiv.org/abs/2309.14322). Each step records the loss and the largest attention logit.
 #
 # **Choose first.** At a higher learning rate, without the norm, what goes first?
 #

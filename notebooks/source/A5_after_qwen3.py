@@ -4,7 +4,7 @@
 # | | |
 # |---|---|
 # | 学完能做 | 看一眼 `config.json`，说出它是 Qwen3 还是后来的系列；算出新结构的缓存；写出一个线性注意力层；说清本课程的哪些话对后来的模型不再成立 |
-# | 先修 | 第 03 课；共享专家一节用到第 04 课 |
+# | 先修 | 第 03 课；共享专家一节用到[附录 A2](../zh/A2_experts_in_depth.ipynb) |
 # | 时间 | 主线 35 分钟；标着“选读”的再加 5 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；不用 vLLM |
 # | 模型 | 现场用随机权重搭的小模型，只看结构，不下载 |
@@ -15,7 +15,7 @@
 # | | |
 # |---|---|
 # | You will be able to | tell from a `config.json` whether a model is Qwen3 or a later family; work out the cache of the new structure; write a linear-attention layer; say which statements of this course no longer hold for later models |
-# | Prerequisites | lesson 03; for the shared expert, lesson 04 |
+# | Prerequisites | lesson 03; for the shared expert, [appendix A2](../en/A2_experts_in_depth.ipynb) |
 # | Time | 35 minutes for the main path; 5 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory; no vLLM |
 # | Model | small ones with random weights, built here for their structure; nothing is downloaded |
@@ -92,11 +92,11 @@ for name in ("qwen3", "qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp"):
 #
 # 搭一个八层的小模型，权重随机；看的是缓存里有什么。**线性注意力**层不逐个记住词元，只留一份大小固定的**递归状态**，读一个词元就更新一次。
 #
-# 先猜一猜：提示词从 64 个词元变成 200 个，缓存会怎样？
+# **先选一个。** 提示词从 64 个词元变成 200 个，缓存会怎样？
 #
-# - A：八层都变大，约为原来的三倍
-# - B：两层变大，六层不变
-# - C：都不变
+# - A. 八层都变大，约为原来的三倍
+# - B. 两层变大，六层不变
+# - C. 都不变
 
 # %% [markdown] lang="en" key="family-read" facts="3.5 3.6 3.8"
 # How to read it: the columns are `model_type`, where the numbers stand, the size of the vocabulary, and how many layers of each kind. Qwen3 has full-attention layers only; from `qwen3_next` on, three of every four are `linear_attention`. An older file without `layer_types` has `full_attention_interval`; Qwen3's `config.json` needs neither. 3.5, 3.6 and 3.8 share the names `qwen3_5` and `qwen3_5_moe`; only the chat template tells them apart.
@@ -105,11 +105,11 @@ for name in ("qwen3", "qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp"):
 #
 # We build a small model of eight layers with random weights and look at what its cache holds. A **linear attention** layer does not remember tokens one by one: it keeps a **recurrent state** of fixed size, and every token that it reads updates it.
 #
-# Guess first: the prompt grows from 64 tokens to 200. What happens to the cache?
+# **Choose first.** The prompt grows from 64 tokens to 200. What happens to the cache?
 #
-# - A: all eight layers grow, to about three times the size
-# - B: two layers grow, six stay as they are
-# - C: nothing grows
+# - A. All eight layers grow, to about three times the size
+# - B. Two layers grow, six stay as they are
+# - C. Nothing grows
 
 # %% key="tiny"
 sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64}
@@ -168,10 +168,12 @@ for tokens in (8, 64, 200):
 #
 # 同一个公式，代入公开的配置。27B 的尺寸出自 [Qwen3.6-27B 的 `config.json`](https://huggingface.co/Qwen/Qwen3.6-27B/blob/main/config.json)，3.8 的 27B 同样是[64 层里有 16 层全注意力](https://github.com/vllm-project/recipes/blob/main/models/Qwen/Qwen3.8-27B.yaml)；35B-A3B 就是 transformers 的默认配置。键、值和卷积按 bf16，状态按 float32；vLLM 只留 3 列卷积输入（`MambaStateShapeCalculator`）。
 #
-# vLLM 把缓存切成一样大的块，一块要装得下一个线性层的状态，块就大了。先猜一猜：同是 1,000 个词元，Qwen3-8B 和 27B，谁的缓存大？（三列依次是每个词元的 KV、每条序列的状态、一块的词元数。）
+# vLLM 把缓存切成一样大的块。一块要装得下一个线性层的状态，所以块变大了。下一格打印三列：每个词元的 KV、每条序列的状态、一块的词元数。
 #
-# - A：8B，它每个词元占得多
-# - B：27B，它先要付一份固定的状态
+# **先选一个。** 同是 1,000 个词元，Qwen3-8B 和 27B，谁的缓存大？
+#
+# - A. 8B，它每个词元占得多
+# - B. 27B，它另有一份固定的状态
 
 # %% [markdown] lang="en" key="cache-read"
 # <details><summary>Answer, and how to read it</summary>
@@ -184,10 +186,12 @@ for tokens in (8, 64, 200):
 #
 # The same formula with published configs. The sizes of 27B come from the [`config.json` of Qwen3.6-27B](https://huggingface.co/Qwen/Qwen3.6-27B/blob/main/config.json); 27B of 3.8 likewise has [16 full-attention layers out of 64](https://github.com/vllm-project/recipes/blob/main/models/Qwen/Qwen3.8-27B.yaml); 35B-A3B is the default config of transformers. Keys, values and convolution count as bf16, the state as float32; vLLM keeps only 3 columns of the convolution's input (`MambaStateShapeCalculator`).
 #
-# vLLM cuts its cache into blocks of one size, each large enough for the state of a linear layer, so the blocks get large. Guess first: at 1,000 tokens, is the cache of Qwen3-8B or that of 27B larger? (The columns are KV for each token, state for each sequence, tokens of a block.)
+# vLLM cuts its cache into blocks of one size. A block has to hold the state of a linear layer, so the blocks are large. The next cell prints three columns: KV for each token, state for each sequence, tokens of a block.
 #
-# - A: that of 8B, which takes more for each token
-# - B: that of 27B, which pays for a fixed state first
+# **Choose first.** At 1,000 tokens, which cache is larger?
+#
+# - A. That of Qwen3-8B, which takes more for each token
+# - B. That of 27B, which has a fixed state besides
 
 # %% key="sizes"
 import math
@@ -216,13 +220,19 @@ lA5.cache_over_context(cached)
 # %% [markdown] lang="zh" key="figure-read" facts="40,960 262,144"
 # <details><summary>答案和读法</summary>
 #
-# B。27B 每条序列先付 146.8 MiB，1,000 个词元时比 8B 大；到 1,879 个词元两者相等，再长就是 8B 大。图的两个轴都是对数，实线是 Qwen3，虚线是后来的；Qwen3 的线画到它配置里的上限 40,960 个词元，后来的画到 262,144。短而多的对话因此占不到便宜：27B 一块就是 784 个词元，不是 16 个。
+# B。27B 的每条序列，状态就占 146.8 MiB，所以 1,000 个词元时比 8B 大。到 1,879 个词元两者相等，再长就是 8B 大。
+#
+# 图的两个轴都是对数。实线是 Qwen3，画到它配置里的上限 40,960 个词元；虚线是后来的，画到 262,144。短而多的对话占不到便宜：27B 一块就是 784 个词元，不是 16 个。
 #
 # </details>
 #
 # ## 线性注意力层在算什么（选读）
 #
-# 这种层叫 Gated DeltaNet（[论文](https://arxiv.org/abs/2412.06464)）。每个头有一个矩阵 $S$，像一本用键去查的账：先按衰减 $\alpha$ 淡忘旧账；再用新的键 $k$ 查出旧值，把它和新值 $v$ 的差按比例 $\beta$ 记进去；最后用查询 $q$ 查：
+# 这种层叫 Gated DeltaNet（[论文](https://arxiv.org/abs/2412.06464)）。每个头有一个矩阵 $S$，可以用键去查值。每读一个词元，做三步：
+#
+# 1. 旧内容按衰减 $\alpha$ 变淡。
+# 2. 用新的键 $k$ 查出旧值，把它和新值 $v$ 的差按比例 $\beta$ 加进 $S$。
+# 3. 用查询 $q$ 查出输出。
 #
 # $$S \leftarrow \alpha S,\qquad S \leftarrow S + k\,\beta\,(v - S^\top k)^\top,\qquad o = S^\top q / \sqrt{d}$$
 #
@@ -231,13 +241,19 @@ lA5.cache_over_context(cached)
 # %% [markdown] lang="en" key="figure-read" facts="40,960 262,144"
 # <details><summary>Answer, and how to read it</summary>
 #
-# B. 27B first pays 146.8 MiB for each sequence, so at 1,000 tokens it is larger than 8B; at 1,879 tokens both are equal, and beyond that 8B is larger. Both axes are logarithmic; solid lines are Qwen3, dashed ones later models. Qwen3's lines end at 40,960 tokens, the limit in its configs, the later ones at 262,144. Many short conversations gain nothing: one block of 27B is 784 tokens, not 16.
+# B. With 27B the state alone takes 146.8 MiB for each sequence, so at 1,000 tokens its cache is larger than that of 8B. At 1,879 tokens both are equal, and beyond that 8B is larger.
+#
+# Both axes are logarithmic. Solid lines are Qwen3 and end at 40,960 tokens, the limit in its configs; dashed ones are later models and end at 262,144. Many short conversations gain nothing: one block of 27B is 784 tokens, not 16.
 #
 # </details>
 #
 # ## What a linear-attention layer computes (extra)
 #
-# Such a layer is called Gated DeltaNet ([paper](https://arxiv.org/abs/2412.06464)). Each head has a matrix $S$, a ledger that is looked up by key: first old entries fade by the decay $\alpha$; then the new key $k$ looks up the old value, and its difference to the new value $v$ is entered, scaled by $\beta$; last the query $q$ looks up the output:
+# Such a layer is called Gated DeltaNet ([paper](https://arxiv.org/abs/2412.06464)). Each head has a matrix $S$, in which values are looked up by key. For every token, three steps:
+#
+# 1. Old entries fade by the decay $\alpha$.
+# 2. The new key $k$ looks up the old value. Its difference from the new value $v$ is added to $S$, scaled by $\beta$.
+# 3. The query $q$ looks up the output.
 #
 # $$S \leftarrow \alpha S,\qquad S \leftarrow S + k\,\beta\,(v - S^\top k)^\top,\qquad o = S^\top q / \sqrt{d}$$
 #
@@ -274,20 +290,26 @@ print("S:", layer.num_v_heads, "×", layer.head_k_dim, "×", layer.head_v_dim)
 #
 # ## 全注意力层也变了
 #
-# 先看 RMSNorm。先猜一猜：把后来模型的归一化权重装进 Qwen3 的公式 `x * w`，输出会怎样？
+# 先看 RMSNorm。Qwen3 的公式是 `x * w`。后来的模型是 `x * (1 + w)`，权重存的是与 1 的差。
 #
-# - A：几乎一样
-# - B：小得多，因为权重存的是离 1 的差
+# **先选一个。** 把后来模型的权重装进 Qwen3 的公式，输出会怎样？
+#
+# - A. 几乎一样
+# - B. 小得多
+# - C. 报错
 
 # %% [markdown] lang="en" key="norm-text"
-# For 100 tokens the output is within 1e-5 of transformers'. In earnest, prompts are computed in parallel, 64 tokens at a time, with the same result; only generation goes step by step like this.
+# For 100 tokens the output is within 1e-5 of that of transformers. A real engine computes a prompt in parallel, 64 tokens at a time, with the same result; only generation goes step by step like this.
 #
 # ## Full attention has changed too
 #
-# RMSNorm first. Guess first: put the norm weights of a later model into Qwen3's formula `x * w`. What comes out?
+# RMSNorm first. Qwen3's formula is `x * w`. Later models use `x * (1 + w)` and store the difference from 1.
 #
-# - A: almost the same
-# - B: something far smaller, for the weights are stored as their difference from 1
+# **Choose first.** Put the weights of a later model into Qwen3's formula. What comes out?
+#
+# - A. Almost the same
+# - B. Something far smaller
+# - C. An error
 
 # %% key="norm"
 from transformers.models.qwen3 import modeling_qwen3
@@ -307,7 +329,7 @@ print(*(f"{out.square().mean().sqrt():.2f}" for out in (right, wrong)))
 #
 # </details>
 #
-# 注意力本身有两处不同：RoPE 只转每个头的前四分之一；`q_proj` 宽了一倍，多出的一半过 sigmoid，成为**输出阀门**，乘在 `o_proj` 之前。下面整层重写一遍。
+# 注意力本身有两处不同。RoPE 只转每个头的前四分之一。`q_proj` 宽了一倍：多出的一半过 sigmoid，成为**输出阀门**，在 `o_proj` 之前和输出相乘。下面整层重写一遍。
 
 # %% [markdown] lang="en" key="norm-read"
 # <details><summary>Answer, and how to read it</summary>
@@ -316,7 +338,7 @@ print(*(f"{out.square().mean().sqrt():.2f}" for out in (right, wrong)))
 #
 # </details>
 #
-# Attention itself differs twice: RoPE turns the first quarter of each head only; and `q_proj` is twice as wide, its second half goes through a sigmoid and becomes the **output valve**, multiplied in before `o_proj`. Here is the whole layer again.
+# Attention itself differs in two places. RoPE turns only the first quarter of each head. And `q_proj` is twice as wide: its second half goes through a sigmoid and becomes the **output valve**, which the output is multiplied by before `o_proj`. Here is the whole layer again.
 
 # %% key="attention"
 from helpers.qwen import apply_rope
@@ -346,14 +368,14 @@ print("q_proj:", layer.q_proj.out_features, "| o_proj:", layer.o_proj.in_feature
 #
 # ## 共享专家回来了
 #
-# 第 04 课说 Qwen3-MoE 没有共享专家，那只对 Qwen3 成立。后来的 MoE 每层都有一个，结构和第 04 课里 Qwen2-MoE 的那个相同：
+# 第 04 课说 Qwen3-MoE 没有共享专家，那只对 Qwen3 成立。后来的 MoE 每层都有一个，结构和附录 A2 里 Qwen2-MoE 的那个相同：
 
 # %% [markdown] lang="en" key="attention-read"
 # How to read it: of a head's 16 dimensions 4 are turned; `q_proj` puts out 128 dimensions and `o_proj` takes 64, and the half between them is the valve.
 #
 # ## The shared expert is back
 #
-# Lesson 04 says that Qwen3-MoE has no shared expert, and that holds for Qwen3 only. In a later MoE every layer has one, built like that of Qwen2-MoE in lesson 04:
+# Lesson 04 says that Qwen3-MoE has no shared expert, and that holds for Qwen3 only. In a later MoE every layer has one, built like that of Qwen2-MoE in appendix A2:
 
 # %% key="shared"
 experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
@@ -381,13 +403,13 @@ print(f"valve: {valve.min():.2f} ... {valve.max():.2f}")
 #
 # | 课 | 对 Qwen3 成立 | 后来 | 依据 |
 # |---|---|---|---|
-# | [03](../zh/03_architecture.ipynb) | KV = 2 × 层数 × KV 头 × `head_dim` × 字节 | 只数全注意力层，另加每条序列一份状态 | `cache`、`sizes` |
-# | 03 | RMSNorm 是 `x * w` | `x * (1 + w)` | `norm` |
-# | 03 | RoPE 转整个头 | 转四分之一 | `attention` |
-# | 03 | 注意力的输出直接进 `o_proj` | 先过输出阀门 | `attention` |
-# | 03 | 配置的数字在最外层，词表 151,936 | 3.5 起常包在 `text_config` 里，词表 248,320 | `family` |
-# | [04](../zh/04_moe_routing.ipynb) | MoE 没有共享专家 | 有一个，带阀门 | `shared` |
-# | [05](../zh/05_offline_generation.ipynb) | GPU 上 vLLM 一块 16 个词元 | 几百个，27B 是 784 个 | `sizes` |
+# | [03](../zh/03_architecture.ipynb) | KV = 2 × 层数 × KV 头 × `head_dim` × 字节 | 只数全注意力层，另加每条序列一份状态 | 上面算过 |
+# | 03 | RMSNorm 是 `x * w` | `x * (1 + w)` | 上面算过 |
+# | 03 | RoPE 转整个头 | 转四分之一 | 上面算过 |
+# | 03 | 注意力的输出直接进 `o_proj` | 先过输出阀门 | 上面算过 |
+# | 03 | 配置的数字在最外层，词表 151,936 | 3.5 起常包在 `text_config` 里，词表 248,320 | 上面算过 |
+# | [04](../zh/04_moe_routing.ipynb) | MoE 没有共享专家 | 有一个，带阀门 | 上面算过 |
+# | [05](../zh/05_offline_generation.ipynb) | GPU 上 vLLM 一块 16 个词元 | 几百个，27B 是 784 个 | 上面算过 |
 # | [06](../zh/06_thinking.ipynb) | 模型自己写 `<think>`；有软开关；历史不带思考 | 提示词里写好；没有；3.8 默认带 | 上一节 |
 # | [07](../zh/07_openai_server.ipynb) | 工具用 `hermes` | Coder 和 3.5 起用 `qwen3_coder` | 上一节 |
 # | 全课 | 只有文字；Apache 2.0 | 3.5 起能看图（2.4T 除外）；3.8 的许可证看权重旁的文件 | [Qwen3.8](https://github.com/QwenLM/Qwen3.8) |
@@ -409,13 +431,13 @@ print(f"valve: {valve.min():.2f} ... {valve.max():.2f}")
 #
 # | Lesson | True for Qwen3 | Later | Ground |
 # |---|---|---|---|
-# | [03](../en/03_architecture.ipynb) | KV = 2 × layers × KV heads × `head_dim` × bytes | full-attention layers only, and a state for each sequence | `cache`, `sizes` |
-# | 03 | RMSNorm is `x * w` | `x * (1 + w)` | `norm` |
-# | 03 | RoPE turns the whole head | a quarter of it | `attention` |
-# | 03 | what attention puts out goes straight to `o_proj` | through an output valve first | `attention` |
-# | 03 | the config's numbers stand at the top level, vocabulary 151,936 | from 3.5 on mostly inside `text_config`, vocabulary 248,320 | `family` |
-# | [04](../en/04_moe_routing.ipynb) | MoE has no shared expert | it has one, with a valve | `shared` |
-# | [05](../en/05_offline_generation.ipynb) | on a GPU, a block of vLLM's has 16 tokens | hundreds, 784 for 27B | `sizes` |
+# | [03](../en/03_architecture.ipynb) | KV = 2 × layers × KV heads × `head_dim` × bytes | full-attention layers only, and a state for each sequence | computed above |
+# | 03 | RMSNorm is `x * w` | `x * (1 + w)` | computed above |
+# | 03 | RoPE turns the whole head | a quarter of it | computed above |
+# | 03 | what attention puts out goes straight to `o_proj` | through an output valve first | computed above |
+# | 03 | the config's numbers stand at the top level, vocabulary 151,936 | from 3.5 on mostly inside `text_config`, vocabulary 248,320 | computed above |
+# | [04](../en/04_moe_routing.ipynb) | MoE has no shared expert | it has one, with a valve | computed above |
+# | [05](../en/05_offline_generation.ipynb) | on a GPU, a block of vLLM's has 16 tokens | hundreds, 784 for 27B | computed above |
 # | [06](../en/06_thinking.ipynb) | the model writes `<think>` itself; soft switches; no thoughts in the history | the prompt holds it; none; 3.8 keeps them by default | the section above |
 # | [07](../en/07_openai_server.ipynb) | `hermes` for tools | `qwen3_coder` for Coder and from 3.5 on | the section above |
 # | all | text only; Apache 2.0 | images from 3.5 on (not 2.4T); for 3.8 see the licence beside the weights | [Qwen3.8](https://github.com/QwenLM/Qwen3.8) |

@@ -1,7 +1,8 @@
 """Writes requirements.txt, requirements-cu12.txt, -cpu.txt and -client.txt from the folder locks beside it.
 
     .venv/bin/python -m tools.environment.lock              keeps every pin that still fits
-    .venv/bin/python -m tools.environment.lock --upgrade    takes the newest releases
+    .venv/bin/python -m tools.environment.lock openai       moves openai to its newest release
+    .venv/bin/python -m tools.environment.lock --upgrade    takes the newest releases of all
 
 Each file is complete and holds for Python 3.11 to 3.13 on Linux x86_64 and aarch64 (the client set also on macOS and
 Windows), one version of each package, so that `pip install --no-deps -r FILE` makes the same environment everywhere.
@@ -125,7 +126,8 @@ def plain(line: str, platforms: list[dict[str, str]]) -> str | None:
     raise SystemExit(f"no short marker for: {line}")
 
 
-def lock(name: str, upgrade: bool) -> None:
+def lock(name: str, upgrade: list[str]) -> None:
+    """Writes one file. ``upgrade``: packages that may move, or ["--upgrade"] for all."""
     place = LOCKS / name if name == "client" else LOCKS  # its pyproject.toml tells uv the platforms
     source, target, overrides = place / f"{name}.in", ROOT / FILES[name], place / f"{name}-overrides.txt"
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +137,8 @@ def lock(name: str, upgrade: bool) -> None:
         command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--fork-strategy", "fewest"]
         command += ["--python-version", "3.11", "--no-annotate", "--no-header", source.name, "--output-file", str(out)]
         command += ["--override", overrides.name] if overrides.exists() else []
-        command += ["--upgrade"] if upgrade else []
+        for package in upgrade:
+            command += ["--upgrade"] if package == "--upgrade" else ["--upgrade-package", package]
         subprocess.run(command, cwd=place, env=uv_environment(), stdout=subprocess.DEVNULL, check=True)
         platforms = LINUX + LAPTOPS if name == "client" else LINUX
         found = [plain(line, platforms) for line in out.read_text().splitlines() if not line.startswith("#")]
@@ -147,4 +150,4 @@ def lock(name: str, upgrade: bool) -> None:
 
 if __name__ == "__main__":
     for set_name in FILES:
-        lock(set_name, upgrade="--upgrade" in sys.argv[1:])
+        lock(set_name, upgrade=sys.argv[1:])

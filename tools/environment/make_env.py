@@ -372,7 +372,14 @@ def install(folder: Path, wanted: str | None) -> None:
 
 def register_kernel(python: str, where: str) -> None:
     command = [python, "-m", "ipykernel", "install", where, "--name", KERNEL, "--display-name", "Qwen3 in Notebooks"]
-    subprocess.check_call(command, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, env=pip_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        reason = ([line for line in done.stderr.splitlines() if line] or ["?"])[-1][:160]
+        raise CourseError(
+            f"内核没有注册上（{reason}）：如果是家目录所在的磁盘满了（df -h ~），先腾出一点空间，再运行一次。",
+            f"The kernel was not registered ({reason}): if the disk of your home folder is full (df -h ~), "
+            "free some space and run it again.",
+        )
 
 
 def server_python(folder: Path, search_path: str) -> str | None:

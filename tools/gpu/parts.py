@@ -82,7 +82,7 @@ def vllm_routing() -> dict:
 
     from helpers import qwen, routing
     from helpers.engine import open_engine
-    from helpers.lessons.l04.vllm_routing import capture_vllm_gpu
+    from helpers.lessons.lA2.vllm_routing import capture_vllm_gpu
 
     folder = models.find_checkpoint("qwen3-moe-tiny")
     with open_engine(folder, enable_return_routed_experts=True, enable_prefix_caching=False) as llm:
@@ -164,8 +164,8 @@ def expert_block() -> dict:
 
 def kept_lessons() -> dict:
     """The lessons of generation and serving on the chosen model, kept below assets/recorded/."""
-    ran = lessons("05", "06", "07", "08")
-    command = [sys.executable, "-m", "tools.lessons.keep_run", "05", "06", "07", "08"]
+    ran = lessons("05", "06", "07", "08", "09")
+    command = [sys.executable, "-m", "tools.lessons.keep_run", "05", "06", "07", "08", "09"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])

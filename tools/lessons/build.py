@@ -5,6 +5,7 @@ From the same sources come the pages of tools/lessons/pages.py: index, copy-me c
     python -m tools.lessons.build [LESSONS]    build without running; outputs stay as long as no code cell has changed
       ... --record [LESSONS]                   run on the bundled models, and build with the outputs of that run
       ... --check                              change nothing; fail if a source breaks a rule or a notebook is stale
+      ... --count [LESSONS]                    print what each core asks of its reader, see tools/lessons/count.py
 
 LESSONS are numbers such as 05 07, also in $LESSONS; all if none is given. All is written or nothing. Each language is
 run by itself, in a kernel that starts in its folder, and keeps its own outputs.
@@ -21,7 +22,7 @@ from pathlib import Path
 import nbformat
 
 from helpers import ROOT, CourseError
-from tools.lessons import page_language
+from tools.lessons import count, page_language
 from tools.lessons.checks import check_lesson, check_notebook, warnings
 from tools.lessons.pages import shared_pages
 from tools.lessons.source import (
@@ -152,7 +153,9 @@ def check(root: Path) -> None:
     files: dict[Path, str] = {}
     for lesson in lessons:
         problems += check_lesson(lesson, root)
-        notes += warnings(lesson)
+        too_much, less = count.check(lesson)
+        problems += too_much
+        notes += warnings(lesson) + less
         try:
             recordings = {lang: recorded_outputs(notebook_path(root, lesson, lang), lesson) for lang in LANGUAGES}
         except LessonError as error:
@@ -208,6 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true")
     action.add_argument("--record", action="store_true")
+    action.add_argument("--count", action="store_true")
     parser.add_argument("--root", type=Path, default=ROOT, help="repository root")
     parser.add_argument("lessons", nargs="*", metavar="LESSONS")
     options = parser.parse_args(arguments)
@@ -216,7 +220,10 @@ def main(arguments: list[str] | None = None) -> int:
             check(options.root)
         else:
             names = choose_lessons(lesson_names(options.root), options.lessons)
-            (record if options.record else build)(options.root, names)
+            if options.count:
+                print(count.table(read_lessons(options.root, names)))
+            else:
+                (record if options.record else build)(options.root, names)
     except (LessonError, CourseError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -13,7 +13,7 @@ from tools.lessons.source import LANGUAGES, Cell, Lesson, comments, parse, witho
 
 # Raw API rule: in these lessons a teaching cell calls vLLM and openai itself. Of the helper modules that could do that,
 # only these names may be used: they open, close, split or describe. The other modules are free.
-RAW_API_LESSONS = {"05", "06", "07", "08"}
+RAW_API_LESSONS = {"05", "06", "07", "08", "09"}
 ALLOWED_HELPERS = {
     "engine": {"close_engine", "on_cpu", "open_engine", "sized_options", "split"},
     "server": {"Server"},
@@ -22,7 +22,7 @@ ALLOWED_HELPERS = {
 MAX_SETUP_LINES = 8
 COLUMNS = 88  # of a code cell, which a page shows without a scroll bar; notebooks/ruff.toml
 MAX_BYTES = 400_000
-CODE_CELLS, MAX_CORE_CELLS = range(10, 33), 14
+CODE_CELLS = range(10, 33)
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^(#{1,6}) ", re.MULTILINE)
@@ -50,13 +50,9 @@ def check_lesson(lesson: Lesson, root: Path) -> list[str]:
 def warnings(lesson: Lesson) -> list[str]:
     """What is not as it should be in a finished lesson, but may stay so for now."""
     cells = len(lesson.code_cells)
-    core = sum("extra" not in cell.tags for cell in lesson.code_cells)
-    found = []
-    if cells not in CODE_CELLS:
-        found.append(f"{lesson.name}.py: {cells} code cells; a lesson has {CODE_CELLS[0]} to {CODE_CELLS[-1]}.")
-    if core > MAX_CORE_CELLS:
-        found.append(f'{lesson.name}.py: {core} core code cells; tag some "extra" until {MAX_CORE_CELLS} are left.')
-    return found
+    if cells in CODE_CELLS:
+        return []
+    return [f"{lesson.name}.py: {cells} code cells; a lesson has {CODE_CELLS[0]} to {CODE_CELLS[-1]}."]
 
 
 def read_terms(path: Path) -> list[dict[str, str]]:

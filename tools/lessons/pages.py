@@ -17,7 +17,8 @@ COPY_ME = {
         "每一段都不依赖本课程：复制到一个文件里，先运行它上面的那行 `pip install`；设置全部来自环境变量。\n\n"
         "设了 `BASE_URL` 的几段要有一个服务器。从 ModelScope 取模型，用下面几行启动（24 GB 显存；"
         "每个参数的含义见[第 07 课](../notebooks/zh/07_openai_server.ipynb)）；模型名 `Qwen3-8B` 就是各段的默认值。"
-        "变体、长期运行和合在一个文件里的客户端，见[从一行命令到一个服务](production.zh.md)。",
+        "没有 GPU：[同一个名字，小模型](production.zh.md#没有-gpu)。从这一行到能用的流式接口，再到变体和长期运行，"
+        "见[从一行命令到一个服务](production.zh.md)；那里的 `qwen_client.py` 一个文件就顶得上下面 07 课的四段。",
         "安装：",
         "设置：",
     ),
@@ -29,8 +30,10 @@ COPY_ME = {
         "All settings are environment variables.\n\n"
         "Blocks with a `BASE_URL` need a server. These lines start one with a model from ModelScope (24 GB of GPU "
         "memory; [lesson 07](../notebooks/en/07_openai_server.ipynb) tells what each flag does); the name `Qwen3-8B` "
-        "is the one that all blocks use. Variants, the life of a service and one client in place of four blocks: "
-        "[from a line to a service](production.md).",
+        "is the one that all blocks use. No GPU: [the same name, a tiny model](production.md#without-a-gpu). "
+        "From this line to a streamed endpoint, its variants and the life of a service: "
+        "[from a line to a service](production.md); its `qwen_client.py` does the work of the four blocks of "
+        "lesson 07.",
         "Install: ",
         "Settings: ",
     ),
@@ -99,7 +102,8 @@ def copy_me_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
             for cell in lesson.cells:
                 if "copy-me" in cell.tags:
                     used = ", ".join(f"`{setting}`" for setting in dict.fromkeys(SETTING.findall(cell.text[lang])))
-                    parts += [f"## [{lesson.title(lang)}](../notebooks/{lang}/{lesson.name}.ipynb)", before]
+                    title = f"## [{lesson.title(lang)}](../notebooks/{lang}/{lesson.name}.ipynb)"
+                    parts += [before] if title in parts else [title, before]
                     needed = " ".join(packages(cell.text[lang]))
                     parts += [f"{install}`pip install {needed}`"] if needed else []
                     parts += [f"{settings}{used}", f"```python\n{cell.text[lang].strip()}\n```"]

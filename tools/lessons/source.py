@@ -19,7 +19,7 @@ Attributes of a cell:
   outputs and test messages keep pointing at the same cell when its text changes.
 - ``tags=["..."]``: ``extra`` (may be skipped; everything else is core), ``no-output`` (its outputs are not recorded),
   ``copy-me`` (complete in itself: no import from helpers, settings come from ``os.environ``),
-  ``exercise`` (a stub that returns ``...``) and ``solution`` (kept here, left out of the notebooks); ``varies`` (the
+  ``exercise`` (a stub that returns ``...``) and ``solution`` (no code in the notebooks: folded text); ``varies`` (the
   numbers in its output differ from run to run: timings, memory, sampling; those of all other cells are equal in the
   recordings of both languages) and ``raw`` (its output is what a tool or a model itself wrote: a log, JSON, an
   exception, an answer; all other outputs are in the page's language). A cell may need both.
@@ -30,7 +30,7 @@ Attributes of a cell:
 Fixed keys: the first cell is ``title``, its first line the lesson's only ``# `` heading; ``setup`` has at most 8 lines.
 Exercise ``ex1`` is three code cells: ``ex1`` (tag ``exercise``), ``ex1-solution`` (tag ``solution``,
 directly after it, defining the same names) and ``ex1-check``, which calls ``l05.ex1.check(...)`` of the lesson's room,
-``helpers/lessons/l05``.
+``helpers/lessons/l05``. In the notebooks the solution stands below the check as a folded text, which nothing runs.
 
 Links to other lessons are written ``../zh/02_model_download.ipynb`` in Chinese and ``../en/...`` in English cells.
 The lines under the title (link to the other language, where the outputs come from, the place on the way) are generated.
@@ -67,6 +67,7 @@ WAY = (  # from an empty machine to a service: a station in both languages, and 
     ("引擎", "engine", {"00", "05", "06", "A3"}),
     ("服务", "service", {"00", "07", "08", "09"}),
 )
+ANSWER = {"zh": "参考答案", "en": "Reference answer"}
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME = re.compile(r"[A-Z0-9]\d_[a-z0-9_]+")
 MAGIC = re.compile(r"^(\s*)[!%](?=[\w%./~])", re.MULTILINE)
@@ -294,9 +295,18 @@ def way_line(name: str, lang: str) -> str:
     return f"\n\n{'你在这里：' if lang == 'zh' else 'You are here: '}{way}"
 
 
+def answer_cell(solution: Cell, lang: str):
+    """A solution as a learner sees it: folded, and text, so that opening it changes nothing in the kernel."""
+    code = re.sub(r"  # noqa: \w+$", "", solution.text[lang].strip(), flags=re.MULTILINE)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", code))])
+    text = f"<details><summary>{ANSWER[lang]}</summary>\n\n{fence}python\n{code}\n{fence}\n\n</details>"
+    return new_markdown_cell(text, id=solution.key, metadata={"tags": solution.tags})
+
+
 def build_notebook(lesson: Lesson, lang: str, outputs: dict | None = None, recorded: dict | None = None):
     """One language's notebook. ``outputs``: by cell key, an (execution count, list of outputs) pair."""
     cells = []
+    below = {cell.key.replace("-solution", "-check"): cell for cell in lesson.cells if "solution" in cell.tags}
     for cell in lesson.cells:
         if "solution" in cell.tags:
             continue
@@ -304,13 +314,15 @@ def build_notebook(lesson: Lesson, lang: str, outputs: dict | None = None, recor
         metadata = {"tags": cell.tags} if cell.tags else {}
         if cell.key == "title":
             heading, _, rest = source.partition("\n")
-            below = head_line(lesson.name, lang, recorded) + way_line(lesson.name, lang)
-            source = f"{heading}\n\n{below}\n{rest}".rstrip()
+            head = head_line(lesson.name, lang, recorded) + way_line(lesson.name, lang)
+            source = f"{heading}\n\n{head}\n{rest}".rstrip()
         if cell.kind == "markdown":
             cells.append(new_markdown_cell(source, id=cell.key, metadata=metadata))
         else:
             count, results = (outputs or {}).get(cell.key, (None, []))
             cells.append(new_code_cell(source, id=cell.key, metadata=metadata, execution_count=count, outputs=results))
+        if cell.key in below:
+            cells.append(answer_cell(below[cell.key], lang))
     return new_notebook(
         cells=cells,
         metadata={

@@ -14,16 +14,14 @@ import math
 import re
 import shutil
 import sys
-import zlib
 from pathlib import Path
 
-from helpers import ROOT, design, loading, models
+from helpers import ROOT, design, loading
 from helpers.checkpoint import read_header
+from helpers.explorer import live
+from helpers.explorer.live import FILES, MODEL
 from helpers.explorer.page import FOLDER, plain_script
 
-MODEL = models.BUNDLED / "qwen3-moe-tiny"
-FILES = ("model.safetensors", "config.json", "tokenizer.json", "generation_config.json")
-ENGINE = ("errors", "tensors", "model", "tokenizer", "chat", "sample")
 PAGE = ("texts", "state", "table", "flow", "playback", "heatmap", "scissors", "client", "play")
 
 
@@ -64,13 +62,7 @@ def about(model: Path) -> dict:
 
 def engine() -> str:
     """The script of the worker in which the model runs."""
-    return lean("\n".join(['"use strict";', plain_script(*ENGINE), plain_script("runner", folder="play")]))
-
-
-def described(model: Path) -> dict[str, dict[str, int]]:
-    """Size and checksum of each file that the page fetches."""
-    contents = {name: (model / name).read_bytes() for name in FILES}
-    return {name: {"bytes": len(content), "crc32": zlib.crc32(content)} for name, content in contents.items()}
+    return lean(live.worker())
 
 
 def page(model: Path, *, offline: bool) -> str:
@@ -80,12 +72,12 @@ def page(model: Path, *, offline: bool) -> str:
     style = design.stylesheet(dark=":root[data-theme=dark]") + own
     inside = ""
     if offline:
-        encoded = {name: base64.b64encode((model / name).read_bytes()).decode() for name in FILES}
+        encoded = {name: base64.b64encode(content).decode() for name, content in live.read(model).items()}
         inside = f'<script type="application/json" id="model">{json.dumps(encoded)}</script>\n'
     parts = {
         "policy": policy(scripts=[engine(), code], style=style, connect="'none'" if offline else "'self'"),
         "style": style,
-        "data": json.dumps({"files": described(model), "about": about(model)}),
+        "data": json.dumps({"files": live.described(live.read(model)), "about": about(model)}),
         "model": inside,
         "engine": engine(),
         "page": code,

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 import nbformat
 
 from helpers import ROOT, CourseError, design, figures, models
+from helpers.explorer import live
 from helpers.explorer.page import RECORDED, replayed
 from helpers.routing import RoutingTrace
 from helpers.tokens import shown
@@ -120,10 +121,10 @@ def fresh_outputs(notebook: nbformat.NotebookNode, root: Path) -> dict:
     }
 
 
-def live() -> dict:
+def model_beside() -> dict:
     """The model that lies beside the pages, for an explorer that takes the reader's own text."""
-    described, experts = build_play.described(build_play.MODEL), build_play.about(build_play.MODEL)["experts"]
-    return {"engine": "../model/engine.js", "folder": "./", "files": described, "experts": experts}
+    files = live.described(live.read())
+    return {"engine": "../model/engine.js", "folder": "./", "files": files}
 
 
 def explorer_html(explorer: dict, picture: str) -> str:
@@ -167,7 +168,7 @@ def show_pictures(notebook: nbformat.NotebookNode) -> None:
                 continue
             picture = picture_html(output.data, alternative(notebook.cells, place, output), f"{cell.id}-{number}")
             if RECORDED in output.data:
-                picture = explorer_html(replayed(output.data[RECORDED]) | {"live": live()}, picture)
+                picture = explorer_html(replayed(output.data[RECORDED]) | {"live": model_beside()}, picture)
             output.data = nbformat.from_dict({"text/html": picture})
 
 
@@ -309,8 +310,10 @@ def site_python() -> Path:
     python = folder / "bin" / "python"
     if not stamp.is_file() or stamp.read_text() != wanted:
         print("Sphinx: installing docs/requirements.txt into build/site-env ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(requirements)]
+        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
+        command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+        # Python compiles what Sphinx imports, a small part of all this, when it imports it
+        command += ["--no-compile", "--no-deps", "-r", str(requirements)]
         if subprocess.run(command).returncode:
             raise CourseError(
                 "网站用的 Sphinx 没有装上：检查网络或 pip 的软件源，再运行 make site。",

@@ -42,18 +42,18 @@ export class Runner {
   }
 
   /**
-   * files: {name: {bytes, crc32}}; contents: by name in base64, or null: they are in `folder`, an address that ends in a
-   * slash. cache: as fetch takes it.
+   * files: {name: {bytes, crc32}}; contents: by name, bytes or base64, or null: they are in `folder`, an address that
+   * ends in a slash. cache: as fetch takes it. Returns the model's config.
    */
   async load({ job, files, folder, cache, contents }) {
-    const names = Object.keys(files), fetched = contents ? {} : await this.fetchAll(job, files, folder, cache);
-    const bytes = Object.fromEntries(names.map((name) => [name, contents ? fromBase64(contents[name]) : fetched[name]]));
+    const names = Object.keys(files), given = contents ?? (await this.fetchAll(job, files, folder, cache));
+    const bytes = Object.fromEntries(names.map((name) => [name, inBytes(given[name])]));
     for (const name of names) if (crc32(bytes[name]) !== files[name].crc32) throw refusal("damaged-file", { name });
     const json = (name) => JSON.parse(new TextDecoder().decode(bytes[name]));
     this.model = loadModel(bytes["model.safetensors"].buffer, json("config.json"));
     this.tokenizer = new Tokenizer(json("tokenizer.json"));
     this.stopIds = [json("generation_config.json").eos_token_id].flat();
-    return {};
+    return { config: this.model.config };
   }
 
   async fetchAll(job, files, folder, cache) {
@@ -246,7 +246,7 @@ function entropy(logits) {
   return powers.reduce((total, power) => total - (power > 0 ? (power / sum) * Math.log(power / sum) : 0), 0);
 }
 
-const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const inBytes = (content) => (typeof content === "string" ? Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0)) : content);
 
 const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? 0xedb88320 ^ (byte >>> 1) : byte >>> 1;

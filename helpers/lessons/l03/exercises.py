@@ -58,8 +58,8 @@ SUM = "除的是平方和的根；应该先取平均。", "this divides by the r
 ex1 = Exercise(
     right=right_norm,
     cases=rms_norm_cases,
-    start=("先求最后一维上平方的平均，加 eps，取 rsqrt，乘回 x，最后乘 weight。",
-           "mean of the squares over the last dimension, plus eps, rsqrt, times x, and last times weight."),
+    start=("先求最后一维上平方的平均，加 eps，开方；x 除以它，再乘 weight。",
+           "mean of the squares over the last dimension, plus eps, the root of it; divide x by that, times weight."),
     mistakes=[
         *[
             (partial(rms_norm, square=square, root=root, center=True), *LAYER_NORM)
@@ -76,6 +76,10 @@ ex1 = Exercise(
             (partial(rms_norm, square=lambda x: x.pow(2).sum(-1, keepdim=True), root=root), *SUM)
             for root in (inside, outside)
         ],
+        (partial(rms_norm, square=lambda x: x.mean(-1, keepdim=True).pow(2)), "先平方，再求平均；次序反了。",
+         "square first and take the mean then; this is the other way round."),
+        (lambda x, weight, eps: weight * x * inside(mean_square(x), eps), "要除以均方根，不是乘。",
+         "divide by the root mean square, do not multiply."),
         (partial(rms_norm, square=lambda x: x.pow(2).mean()), *LAST),
         (partial(rms_norm, square=lambda x: x.pow(2).mean(0, keepdim=True)), *LAST),
         (partial(rms_norm, square=lambda x: x.pow(2).mean(1, keepdim=True)), *LAST),
@@ -114,10 +118,10 @@ def by_root(head_dim):
     return head_dim**0.5
 
 
-def hidden(scores, diagonal=1, fill=float("-inf"), past=False):
-    """The scores with the future, or with all before, overwritten."""
+def hidden(scores, diagonal=1, fill=float("-inf"), past=None):
+    """The scores with the future, or with the past up to this diagonal, overwritten."""
     square = scores.new_ones(scores.shape[-2:], dtype=bool)
-    return scores.masked_fill(square.tril(-1) if past else square.triu(diagonal), fill)
+    return scores.masked_fill(square.triu(diagonal) if past is None else square.tril(past), fill)
 
 
 def softmax(scores, dim=-1):
@@ -138,6 +142,11 @@ def attention(
     key, value = share(key, group), share(value, group)
     weights = weigh(mask(query @ key.mT / scale(query.shape[-1])))  # (batch, heads, seq, seq)
     return result(weights, key, value)  # (batch, heads, seq, head_dim)
+
+
+def scaled_by_shape(query, key, value, q_norm, k_norm, cos, sin, of):
+    """By the root of another size than head_dim."""
+    return attention(query, key, value, q_norm, k_norm, cos, sin, scale=lambda head_dim: query.shape[of] ** 0.5)
 
 
 def attention_cases():
@@ -187,8 +196,8 @@ ex2 = Exercise(
     right=attention,
     cases=attention_cases,
     same=alike_with_nan,
-    start=("先把 query 和 key 归一化、旋转；再把 key 和 value 的头补齐；然后是打分、掩码、softmax、加权求和。",
-           "norm and rotate query and key; repeat the heads of key and value; then scores, mask, softmax, sum."),
+    start=("先把 query 和 key 归一化、旋转；再把 key 和 value 的头补齐；然后打分、缩放、掩码、softmax、取值。",
+           "norm, rotate query and key; repeat the heads of key and value; then score, scale, mask, softmax, fetch."),
     mistakes=[
         *[
             (
@@ -209,22 +218,22 @@ ex2 = Exercise(
         (partial(attention, scale=lambda head_dim: 1), *SCALE),
         (partial(attention, scale=lambda head_dim: head_dim), *SCALE),
         (partial(attention, scale=lambda head_dim: 2**0.5), *SCALE),
+        *[(partial(scaled_by_shape, of=of), *SCALE) for of in (1, 2)],
         (partial(attention, mask=lambda scores: scores),
          "还没有掩码：第一个词元看到了后面的词元。", "there is no mask yet: the first token sees those after it."),
         (partial(attention, mask=partial(hidden, diagonal=0)),
          "掩码也遮住了词元自己，第一行就什么都不剩：用 triu(1)。",
          "the mask hides the token itself as well, and nothing is left of the first row: use triu(1)."),
-        (partial(attention, mask=partial(hidden, past=True)),
-         "掩码反了：遮住的是前面，应该遮住后面。",
-         "the mask is the wrong way round: it hides the past."),
+        *[(partial(attention, mask=partial(hidden, past=past)),
+           "掩码反了：遮住的是前面，应该遮住后面，用 triu(1)。",
+           "the mask is the wrong way round: it hides the past; use triu(1).") for past in (-1, 0, 1)],
         (partial(attention, mask=partial(hidden, fill=0)),
          "被遮住的分数应该是负无穷；0 分也能分到权重。",
          "a hidden score is minus infinity; a score of 0 still gets weight."),
         (partial(attention, mask=lambda scores: scores, weigh=wiped),
          "掩码要在 softmax 之前：之后再抹掉，剩下的权重加起来不到 1。",
          "the mask comes before the softmax: wiped out after it, the weights that are left add up to less than 1."),
-        (partial(attention, weigh=partial(softmax, dim=-2)), *ROW),
-        (partial(attention, weigh=partial(softmax, dim=1)), *ROW),
+        *[(partial(attention, weigh=partial(softmax, dim=dim)), *ROW) for dim in (-2, 1, 0)],
         (partial(attention, weigh=lambda scores: scores),
          "还差 softmax：它把每一行变成加起来等于 1 的权重。",
          "the softmax is missing: it makes weights of each row that add up to 1."),

@@ -1,28 +1,19 @@
-"""Lesson 04: its exercises, its figures, what it counts in traces, and routing as vLLM shows it."""
+"""Lesson 04: its exercises and its figures; ``record`` records a conversation with a model."""
 
-from helpers.lessons.l04.exercises import ex1, ex2, ex3, ex4
-from helpers.lessons.l04.figures import (
-    TOKENS_PER_ROW,
-    association_bars,
-    load_histograms,
-    rise_without_expert,
-    routing_map,
-)
-from helpers.lessons.l04.losses import written_losses
-from helpers.lessons.l04.statistics import (
-    TOKEN_CLASSES,
-    agreement,
-    class_association,
-    coefficient_of_variation,
-    concatenate,
-    never_used,
-    normalized_mutual_information,
-    token_class,
-)
+from helpers.language import say
+from helpers.lessons.l04.exercises import ex1, ex2
+from helpers.lessons.l04.figures import branches, three_steps
 
-__all__ = [
-    "TOKENS_PER_ROW", "TOKEN_CLASSES", "agreement", "association_bars", "class_association",
-    "coefficient_of_variation", "concatenate", "ex1", "ex2", "ex3", "ex4", "load_histograms",
-    "never_used", "normalized_mutual_information", "rise_without_expert", "routing_map", "token_class",
-    "written_losses",
-]  # fmt: skip
+__all__ = ["branches", "ex1", "ex2", "three_steps", "yours_or_ours"]
+
+
+def yours_or_ours(choose_experts, run_experts):
+    """The learner's router and loop where their exercises are solved, else the right ones; says which."""
+    taken = []
+    for exercise, function, zh, en in ((ex1, choose_experts, "路由器", "router"), (ex2, run_experts, "循环", "loop")):
+        solved = exercise.diagnose(function) is None
+        print(
+            say(f"{zh}：{'你的' if solved else '参考答案'}", f"{en}: {'yours' if solved else 'the reference answer'}")
+        )
+        taken.append(function if solved else exercise.right)
+    return taken

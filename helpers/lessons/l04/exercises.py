@@ -1,12 +1,10 @@
-"""Lesson 04: the router, the loop over experts, the parameters of the experts, the load-balancing loss."""
+"""Lesson 04: the router, and the loop over experts."""
 
 from functools import partial
 from itertools import product
 
-from helpers import catalogue
 from helpers.check import Exercise
 from helpers.difference import alike
-from helpers.lessons import balance
 
 EXPERTS = 4  # in exercise 2
 
@@ -106,24 +104,37 @@ def over_tokens(tokens, routing_weights, expert_ids, experts):
     return output
 
 
+def every_token(tokens, routing_weights, expert_ids, experts):
+    output = 0 * tokens
+    for expert in range(len(experts)):
+        output += experts[expert](tokens) * (routing_weights * (expert_ids == expert)).sum(-1, keepdim=True)
+    return output
+
+
+def first_only(tokens, routing_weights, expert_ids, experts):
+    """What comes of a return within the loop."""
+    return run_experts(tokens, routing_weights, expert_ids, experts[:1])
+
+
 def count_calls(solution, tokens, routing_weights, expert_ids, experts):
-    """The output, and how often experts were called."""
+    """The output, how often experts were called, and whether they got no more rows than there are choices."""
     calls = []
 
     def counted(expert):
         def call(rows):
-            calls.append(expert)
+            calls.append(len(rows) if rows.dim() > 1 else 1)
             return expert(rows)
 
         return call
 
     output = solution(tokens, routing_weights, expert_ids, [counted(expert) for expert in experts])
-    return {"output": output, "calls": len(calls)}
+    return {"output": output, "calls": len(calls), "gathered": sum(calls) <= expert_ids.numel()}
 
 
 def same_output(given, wanted):
-    """With at most one call each, or with more than that, however many."""
-    return alike(given["output"], wanted["output"]) and (given["calls"] > EXPERTS) == (wanted["calls"] > EXPERTS)
+    """With at most one call each, or with more than that, however many; and both with the tokens gathered or not."""
+    effort = [(answer["calls"] > EXPERTS, answer["gathered"]) for answer in (given, wanted)]
+    return alike(given["output"], wanted["output"]) and effort[0] == effort[1]
 
 
 def expert_cases():
@@ -157,6 +168,12 @@ ex2 = Exercise(
         (over_tokens, "结果对了，可是专家被调用了 {given[calls]} 次：一个专家一次就够，把它的词元一起交给它。",
          "the result is right, but the experts were called {given[calls]} times: once each is enough, with all its "
          "tokens together."),
+        (every_token, "结果对了，可是每个专家都算了全部词元：先用 torch.where 挑出选了它的。",
+         "the result is right, but every expert ran on all tokens: gather those that chose it, with torch.where."),
+        (first_only, "只算了第一个专家：return 是不是写在了循环里面？",
+         "only the first expert was run: does the return stand within the loop?"),
+        (lambda *case: 0 * case[0], "输出还是全零：index_add 不改动 output，末尾要有下划线：index_add_。",
+         "the output is still zeros: index_add leaves it as it is, it takes the underscore at the end: index_add_."),
         (lambda *case: run_experts(*case, output=case[0]), *FROM_ZEROS),
         (lambda *case: run_experts(*case, output=case[0].clone()), *FROM_ZEROS),
         (partial(run_experts, rows=lambda expert, rows, weights: expert(rows)), "还没有乘路由权重。",
@@ -182,51 +199,3 @@ ex2 = Exercise(
         (partial(run_experts, slots=lambda token, slot: (slot, token.clamp(max=1))), *TOKEN_FIRST),
     ],
 )  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- exercise 3
-
-
-def expert_parameters(config, matrices=3, width="moe_intermediate_size", layers="num_hidden_layers", used=None):
-    """used: how many experts a token uses, in place of num_experts_per_tok."""
-    one = matrices * config["hidden_size"] * config[width] * config.get(layers, 1)
-    return one * config["num_experts"], one * (used or config["num_experts_per_tok"])
-
-
-def router_parameters(config):
-    return config["hidden_size"] * config["num_experts"] * config["num_hidden_layers"]
-
-
-ex3 = Exercise(
-    right=expert_parameters,
-    cases={f"Qwen3-{size}": (catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config,) for size in ("30B-A3B", "235B-A22B")},
-    start=("一个专家是三个 hidden × moe_intermediate_size 的矩阵；再乘专家数和层数。",
-           "an expert is three matrices of hidden × moe_intermediate_size; times the experts, times the layers."),
-    mistakes=[
-        (lambda config: expert_parameters(config)[::-1], "顺序反了：先全部，后用到的。",
-         "the order is the other way round: all first, then used."),
-        (partial(expert_parameters, layers="one layer"), "这只是一层的：还要乘层数。",
-         "this is one layer: times the layers."),
-        (partial(expert_parameters, matrices=2), "一个专家有三个矩阵，不是两个：gate_proj、up_proj、down_proj。",
-         "an expert has three matrices, not two: gate_proj, up_proj, down_proj."),
-        (partial(expert_parameters, width="intermediate_size"),
-         "intermediate_size 是稠密层的宽度；专家的宽度是 moe_intermediate_size。",
-         "intermediate_size is the width of a dense layer; that of an expert is moe_intermediate_size."),
-        *[(wrong, "第二个数是一个词元用到的：每层 num_experts_per_tok 个专家。",
-           "the second number is what a token uses: num_experts_per_tok experts in each layer.") for wrong in (
-            partial(expert_parameters, used=1),
-            lambda config: expert_parameters(config, used=config["num_experts"] - config["num_experts_per_tok"]),
-            lambda config: (expert_parameters(config)[0], expert_parameters(config, layers="one layer")[1]))],
-        (lambda config: tuple(n + router_parameters(config) for n in expert_parameters(config)),
-         "路由器的矩阵不算：只要专家的参数。", "the router's matrix does not count: the experts alone are asked for."),
-        (lambda config: expert_parameters(config)[:1] * 2, "一个词元只用到 num_experts_per_tok 个专家。",
-         "a token uses num_experts_per_tok of the experts only."),
-        (lambda config: expert_parameters(config)[0], "应该返回两个数：全部的，和用到的。",
-         "two numbers are wanted: of all, and of those used."),
-    ],
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- exercise 4
-
-ex4 = balance.of_router

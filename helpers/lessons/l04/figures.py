@@ -1,164 +1,90 @@
-"""The figures of lesson 04: where tokens go, how even the load is, what experts have to do with classes of tokens."""
+"""The figures of lesson 04: a layer with experts, and how scores become weights."""
 
 from helpers.design import EXPERTS, LIGHT, ON
-from helpers.figures import figure, ink_on, pale, token_label
+from helpers.figures import figure, pale
 from helpers.language import say
 
-TOKENS_PER_ROW = 42
+SHOWN, CHOSEN = 8, (2, 4)  # experts in the drawing of a layer, and those that its token takes
 
 
-def routing_map(trace, start=0, tokens=2 * TOKENS_PER_ROW):
-    """Layer x token of a RoutingTrace: number and colour name the heaviest expert, the filling its weight.
+def branches():
+    """The second half of a layer: one network has become eight, of which a token takes two."""
+    drawn, ax = figure(height=2.7)
+    line = {"color": LIGHT["muted"], "linewidth": 1.5}
+    branch = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
+    stream = {**branch, "color": LIGHT["accent"], "linewidth": 3}
 
-    Shows at most ``tokens`` tokens from ``start`` on, ``TOKENS_PER_ROW`` beside each other.
-    """
-    stop, layers = min(start + tokens, len(trace.token_ids)), len(trace.layers)
-    rows = [(first, min(first + TOKENS_PER_ROW, stop)) for first in range(start, stop, TOKENS_PER_ROW)]
-    longest = max(len(token_label(piece)) for piece in trace.pieces[start:stop])
-    weight = ("未记录", "not recorded") if trace.weights is None else ("填的高度", "the height of the filling")
-    of, model = len(trace.token_ids), trace.provenance.get("model", "?")
-    title = say(
-        f"数字：一个词元选的 {trace.top_k} 个专家里权重最大的；权重：{weight[0]}。\n"
-        f"词元 {start} 到 {stop - 1}，共 {of} 个，{model}",
-        f"Heaviest of the {trace.top_k} experts that a token took (number); its weight: {weight[1]}.\n"
-        f"Tokens {start} to {stop - 1} of {of}, {model}",
+    def arrow(start, end, style=branch):
+        ax.annotate("", end, start, arrowprops=style)
+
+    def box(x, y, width, height, text, colour):
+        ax.add_patch(_box(x, y, width, height, colour))
+        ax.text(x + width / 2, y + height / 2, text, ha="center", va="center_baseline", color=ON, fontsize=10)
+
+    middle = 1.9
+    ax.plot([0.3, 0.3, 0.6], [0, middle, middle], **line)
+    box(0.6, middle - 0.3, 1.5, 0.6, "RMSNorm", pale(LIGHT["accent"]))
+    arrow((2.1, middle), (2.8, middle))
+    box(2.8, middle - 0.3, 1.5, 0.6, say("路由器", "router", " "), pale(LIGHT["accent"]))
+    for expert in range(SHOWN):
+        y = 3.3 - 0.36 * expert
+        chosen = expert in CHOSEN
+        if chosen:
+            arrow((4.3, middle), (5.4, y))
+            arrow((7.0, y), (8.3, middle))
+        name = say(f"专家 {expert}", f"expert {expert}", " ")
+        box(5.4, y - 0.14, 1.6, 0.28, name, EXPERTS[expert] if chosen else pale(LIGHT["muted"]))
+    ax.text(7.75, 2.45, say("× 权重", "× weight", " "), color=LIGHT["muted"], fontsize=10)
+    arrow((0, 0), (9.4, 0), stream)
+    for at, y, edge in ((8.5, middle, LIGHT["muted"]), (9.6, 0, LIGHT["accent"])):
+        ax.add_patch(_circle((at, y), 0.2, facecolor=LIGHT["bg"], edgecolor=edge, linewidth=2))
+        ax.text(at, y, "+", ha="center", va="center_baseline")
+    ax.plot([8.7, 9.6], [middle, middle], **line)
+    arrow((9.6, middle), (9.6, 0.2))
+    arrow((9.8, 0), (10.7, 0), stream)
+    ax.text(0, -0.4, say("隐藏状态进来", "hidden state in"), va="center")
+    ax.text(10.7, -0.4, say("隐藏状态出去", "hidden state out"), va="center", ha="right")
+    ax.set(xlim=(-0.1, 10.8), ylim=(-0.7, 3.6))
+    ax.set_axis_off()
+    return drawn
+
+
+def _circle(*arguments, **options):
+    from matplotlib.patches import Ellipse
+
+    centre, radius = arguments
+    return Ellipse(centre, 2 * radius, 2 * radius, **options)
+
+
+def _box(x, y, width, height, colour):
+    from matplotlib.patches import FancyBboxPatch
+
+    style = "round,pad=0,rounding_size=0.1"
+    return FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=colour, edgecolor="none")
+
+
+def three_steps(router_logits, top_k):
+    """The scores of one token, (num_experts,), their softmax, and its routing weights; chosen experts in colour."""
+    scores = router_logits.float().cpu()
+    probabilities = scores.softmax(dim=-1)
+    largest, chosen = probabilities.topk(top_k)
+    weights = (0 * probabilities).index_copy(0, chosen, largest / largest.sum())
+    few = len(scores) <= len(EXPERTS)
+    colours = [(EXPERTS[expert] if few else LIGHT["first"]) if expert in chosen.tolist() else LIGHT["quiet"]
+               for expert in range(len(scores))]  # fmt: skip
+    drawn, axes = figure(1, 3, height=2.3)
+    axes[1].sharey(axes[2])
+    panels = (
+        (say("分数", "scores"), scores),
+        (say("概率", "probability"), probabilities),
+        (say("权重", "weights"), weights),
     )
-    height = len(rows) * (0.24 * layers + 0.4 + 0.08 * longest) + 0.5 + 0.2 * title.count("\n")
-    drawn, axes = figure(len(rows), height=height, squeeze=False)
-    for ax, (first, last) in zip(axes[:, 0], rows, strict=True):
-        _routing_row(ax, trace, first, last)
-    drawn.suptitle(title, x=0.01, ha="left")
-    return drawn
-
-
-def _routing_row(ax, trace, first, last):
-    import numpy as np
-    from matplotlib.collections import PolyCollection
-
-    columns, ids = np.arange(first, last), trace.expert_ids[:, first:last, 0]
-    weights = np.ones(ids.shape) if trace.weights is None else trace.weights[:, first:last, 0].astype(float)
-    cells = [(row, column - first, column) for row in range(len(ids)) for column in columns]
-    colours = [EXPERTS[ids[row, place] % len(EXPERTS)] for row, place, _ in cells]
-    for height, fill in ((np.ones(ids.shape), [pale(colour) for colour in colours]), (weights, colours)):
-        # The axis points down: a filling grows from the lower edge of its cell towards smaller values.
-        boxes = [_box(column, row + 0.45, 0.46, 0.9 * height[row, place]) for row, place, column in cells]
-        ax.add_collection(PolyCollection(boxes, facecolors=fill, linewidths=0))
-    for row, place, column in cells:
-        ax.text(column, row, ids[row, place], ha="center", va="center_baseline", fontsize=9, color=ON)
-    ax.set_xlim(first - 0.6, first + TOKENS_PER_ROW - 0.4)
-    ax.set_ylim(len(trace.layers) - 0.5, -0.5)
-    ax.set_yticks(range(len(trace.layers)), trace.layers)
-    ax.set_ylabel(say("层", "layer", " "))
-    ax.set_xticks(columns, [token_label(piece) for piece in trace.pieces[first:last]], rotation=90, fontsize=9)
-    ax.tick_params(length=0)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_visible(False)
-    for tick, column in zip(ax.get_xticklabels(), columns, strict=True):
-        tick.set_rotation(90 if len(tick.get_text()) > 1 else 0)
-        tick.set_color(LIGHT["ink"] if column < trace.prompt_length else LIGHT["accent"])
-    if first < trace.prompt_length < last or first == trace.prompt_length:
-        ax.axvline(trace.prompt_length - 0.5, color=LIGHT["accent"], linewidth=1.5)
-        ax.text(
-            trace.prompt_length - 0.4,
-            -0.6,
-            say("模型生成", "generated", " "),
-            color=LIGHT["accent"],
-            fontsize=9,
-            va="bottom",
-        )
-
-
-def _box(x, bottom, half_width, height):
-    left, right, top = x - half_width, x + half_width, bottom - height
-    return [(left, bottom), (right, bottom), (right, top), (left, top)]
-
-
-def load_histograms(trace):
-    """Tokens of a RoutingTrace per expert, a panel per layer; the dashed line is perfect balance."""
-    from helpers import routing
-
-    load = routing.expert_load(trace)
-    gini, uniform = routing.gini(load), len(trace.token_ids) * trace.top_k / trace.num_experts
-    columns = min(len(load), 2 if len(load) <= 16 else 6)
-    rows = -(-len(load) // columns)
-    drawn, axes = figure(rows, columns, height=1.6 * rows + 0.5, sharex=True, sharey=True, squeeze=False, wide=columns)
-    experts = range(trace.num_experts)
-    colours = EXPERTS if trace.num_experts <= len(EXPERTS) else LIGHT["first"]
-    for ax, layer, count, unevenness in zip(axes.flat, trace.layers, load, gini, strict=False):
-        ax.bar(experts, count, 0.8 if trace.num_experts <= 32 else 1.0, color=colours)
-        ax.axhline(uniform, color=LIGHT["strong"], linestyle="--", linewidth=1)
-        ax.set_title(say(f"第 {layer} 层：基尼系数 {unevenness:.2f}", f"layer {layer}: Gini {unevenness:.2f}"))
-    for ax in axes.flat[len(load) :]:
-        ax.set_visible(False)
-    if trace.num_experts <= 16:
-        axes[0, 0].set_xticks(experts)
-    drawn.supxlabel(say("专家", "expert"))
-    drawn.supylabel(say("词元", "tokens"))
-    tokens = len(trace.token_ids)
-    drawn.suptitle(
-        say(
-            f"每个专家分到的词元；{tokens} 个词元各选 {trace.top_k} 个专家\n（虚线：完全均衡）",
-            f"Tokens that each expert got; {tokens} tokens took {trace.top_k} experts each\n"
-            "(dashed line: perfect balance)",
-        ),
-        x=0.01, ha="left",
-    )  # fmt: skip
-    return drawn
-
-
-def association_bars(found, layers):
-    """Bars of what :func:`helpers.lessons.l04.class_association` found, for every layer beside its baselines.
-
-    A baseline is the mean of its draws; the line on it ends at their 95 % quantile (permuted) or spans all (untrained).
-    """
-    import numpy as np
-
-    colours = {"trained": LIGHT["first"], "untrained": LIGHT["second"], "permuted": LIGHT["quiet"]}
-    drawn, ax = figure(height=2.4)
-    for shift, name in enumerate(name for name in colours if name in found):
-        draws = found[name].reshape(-1, len(layers))
-        by_layer, ends = draws.mean(axis=0), None
-        if name == "untrained":
-            ends = by_layer - draws.min(axis=0), draws.max(axis=0) - by_layer
-        elif name == "permuted":
-            ends = 0 * by_layer, (np.quantile(draws, 0.95, axis=0) - by_layer).clip(0)
-        label = {
-            "trained": say("训练过", "trained"),
-            "untrained": say(f"没训练过（{len(draws)} 个种子）", f"untrained ({len(draws)} seeds)"),
-            "permuted": say("打乱之后（到 95 %）", "permuted (to 95 %)"),
-        }[name]
-        x = np.arange(len(layers)) + 0.27 * (shift - 1)
-        ax.bar(x, by_layer, width=0.25, color=colours[name], label=label, yerr=ends, ecolor=LIGHT["rest"], capsize=2)
-    ax.set_xticks(range(len(layers)), layers)
-    ax.set_xlabel(say("层", "layer"))
-    ax.set_title(
-        say(
-            "词元类别与权重最大的专家：归一化互信息",
-            "token class and heaviest expert: normalised mutual information",
-        )
-    )
-    ax.set_ylim(0, 1.5 * max(found["trained"]))
-    ax.legend(loc="upper right", ncols=3, fontsize=9)
-    return drawn
-
-
-def rise_without_expert(rise, classes, layers, experts):
-    """How much the loss of each token class rises without an expert: an array (classes, layers, columns) in nats.
-
-    experts: (layers, columns), the number of the expert that each column switches off. Rises from 0.05 on are written.
-    """
-    import numpy as np
-
-    drawn, axes = figure(1, len(layers), height=2.6, sharey=True, squeeze=False)
-    for place, ax in enumerate(axes[0]):
-        image = ax.imshow(rise[:, place], cmap="Reds", vmin=0, vmax=rise.max(), aspect="auto")
-        for (row, column), value in np.ndenumerate(rise[:, place]):
-            if value >= 0.05:
-                colour = ink_on(image.cmap(image.norm(value)))
-                ax.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
-        ax.set_xticks(range(rise.shape[2]), experts[place], fontsize=9, rotation=90 if np.max(experts) >= 100 else 0)
-        ax.set_title(say(f"第 {layers[place]} 层", f"layer {layers[place]}"))
-    axes[0, 0].set_yticks(range(len(classes)), classes)
-    drawn.supxlabel(say("关掉的专家", "expert that is switched off"))
-    drawn.colorbar(image, ax=list(axes[0]), label=say("损失增加，nat", "loss rises by, nats"))
+    for ax, (title, values) in zip(axes, panels, strict=True):
+        ax.bar(range(len(scores)), values.tolist(), color=colours)
+        ax.axhline(0, color=LIGHT["strong"], linewidth=0.8)
+        total = f"{values.sum():.2f}"
+        ax.set_title(say(f"{title}，和 {total}", f"{title}, sum {total}"))
+        ax.set_xlabel(say("专家", "expert"))
+        if few:
+            ax.set_xticks(range(len(scores)))
     return drawn

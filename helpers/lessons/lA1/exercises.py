@@ -1,9 +1,8 @@
-"""Lesson A1: what stays out of training, the targets, the balancing loss, the budget, and the capstone."""
+"""Lesson A1: what stays out of training, the targets, the balancing loss."""
 
 import inspect
 import random
 from functools import partial
-from operator import ge, gt
 
 from helpers.check import Exercise
 from helpers.lessons import balance
@@ -125,118 +124,3 @@ ex2 = Exercise(
 
 # ---------------------------------------------------------------------------------------------- exercise 3
 ex3 = balance.of_load
-
-
-# ---------------------------------------------------------------------------------------------- exercise 4
-def table(*rows):
-    return [dict(zip(("budget", "right", "tokens"), row, strict=True)) for row in rows]
-
-
-ROWS = table((None, 0.98, 61.0), (0, 0.30, 9.0), (48, 0.90, 44.0), (64, 0.97, 55.0), (32, 0.60, 33.0))
-# Here a larger budget took fewer tokens, and a tenth of the best is less than 0.1.
-OTHER_ROWS = table((64, 0.80, 52.0), (96, 0.80, 50.0), (48, 0.71, 40.0), (None, 0.79, 60.0))
-
-
-def most(measured):
-    return max(row["right"] for row in measured)
-
-
-def choose_budget(measured, loss, least=lambda row: row["tokens"], what=lambda row: row["budget"], best=most, over=ge):
-    return what(min((row for row in measured if over(row["right"], best(measured) - loss)), key=least))
-
-
-ex4 = Exercise(
-    right=choose_budget,
-    cases={
-        **{f"allowed_loss={loss}": (ROWS, loss) for loss in (0.1, 0.02, 0.0, 1.0)},
-        "allowed_loss=0.1, budget=0, 48, 64, 32": (ROWS[1:], 0.1),
-        **{f"allowed_loss={loss}, tokens(96) < tokens(64)": (OTHER_ROWS, loss) for loss in (0.1, 0.05)},
-    },
-    start=("最好的 right 减去 allowed_loss 是及格线；及格的里面按 tokens 取最小。",
-           "the best right less allowed_loss is the line; of those above it, take the smallest by tokens."),
-    mistakes=[
-        *[(partial(choose_budget, what=dict, best=best), "返回那一行的 budget，不是整行。",
-           "return the row's budget, not the row.") for best in (most, lambda rows: 0)],
-        (lambda measured, allowed_loss: 0, "选了最省的，没管正确率够不够。",
-         "this is the cheapest, whether or not it is good enough."),
-        (lambda measured, allowed_loss: max(row["budget"] or 0 for row in measured),
-         "48 也在允许的范围里（0.90 对 0.98），而且更省。",
-         "48 is within what is allowed (0.90 to 0.98), and cheaper."),
-        (partial(choose_budget, least=lambda row: -row["right"]), "选了最准的；够好的里面要最省词元的。",
-         "this is the one that is right most often; of those good enough, the cheapest is wanted."),
-        (partial(choose_budget, over=gt), "正好在线上也够好：用 >=。", "on the line is good enough: use >=, not >."),
-        (lambda measured, loss: choose_budget(measured, loss * most(measured)),
-         "allowed_loss 是差，不是比例：线是 best - allowed_loss。",
-         "allowed_loss is a difference and not a share: the line is best - allowed_loss."),
-        (partial(choose_budget, least=lambda row: 0), "取了列表里第一个够好的；要的是 tokens 最小的，次序不定。",
-         "this is the first good one of the list, which is in any order; take the smallest by tokens."),
-        (partial(choose_budget, best=lambda rows: rows[-1]["right"]), "最后一行不一定最好：用 max 找最好的 right。",
-         "the last row need not be the best: find the best right with max."),
-        *[(lambda measured, loss, otherwise=otherwise: choose_budget(
-            [*(row for row in measured if row["budget"]), *otherwise], loss, best=lambda rows: most(measured)),
-           "预算 None 和 0 也是预算：if budget 把它们去掉了。",
-           "None and 0 are budgets too, and if budget leaves them out.")
-          for otherwise in ([], [{"budget": None, "right": 1.0, "tokens": 1e9}])],
-        (partial(choose_budget, least=lambda row: float("inf") if row["budget"] is None else row["budget"]),
-         "取了最小的预算；要的是最省词元的：按 tokens 取最小。",
-         "this is the smallest budget; the one that takes the fewest tokens is wanted: go by tokens."),
-        *[(wrong, "预算里有 None，不能和数字比大小：按 tokens 取最小。",
-           "one budget is None and does not compare with numbers: take the smallest by tokens.") for wrong in (
-            lambda measured, allowed_loss: min(row["budget"] for row in measured),
-            partial(choose_budget, least=lambda row: row["budget"]))],
-    ],
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- capstone
-REPORT = {"budget": 64, "cases": 40, "right": 0.95, "tokens": 56.0}
-
-
-def judge(measure):
-    """The first fault of two measurements, offline and in service, with its figures."""
-    measured, report, choose = measure()
-    if choose(measured, 0.2) is ...:  # with the stub of exercise 4 the budget was chosen by nobody
-        return ("stand-in",)
-    if odd := [row for row in measured if not 0 <= row["right"] <= 1 or row["tokens"] <= 0]:
-        return "row", odd[0]
-    if report["cases"] < 20:
-        return "cases", report["cases"], 1 / report["cases"]
-    offline = [row for row in measured if row["budget"] == report["budget"]]
-    if not offline:
-        return "budget", report["budget"]
-    right, tokens = offline[0]["right"], offline[0]["tokens"]
-    share = (right + report["right"]) / 2  # the same questions, sampled anew: so three standard errors apart at most
-    if abs(report["right"] - right) > 3 * (2 * max(share * (1 - share), 0.02) / report["cases"]) ** 0.5:
-        return "right", report["right"], right
-    if report["budget"] is not None and report["tokens"] > 1.5 * tokens:
-        return "tokens", report["tokens"], tokens
-    return ("none",)
-
-
-capstone = Exercise(
-    right=lambda: (ROWS, REPORT, choose_budget),
-    cases=[()],
-    ask=judge,
-    same=lambda given, wanted: given[0] == wanted[0],
-    start=("两边都要测：离线一次，上线一次。", "both sides are to be measured: offline and in service."),
-    mistakes=[
-        (lambda: (ROWS, REPORT, lambda measured, allowed_loss: ...),
-         "两边都测到了，但预算是暂代的 64：先做练习 4，再从上线那一格起重新运行。",
-         "both sides are measured, but 64 was a stand-in: solve exercise 4, then run again from the serving cell."),
-        (lambda: ([ROWS[0] | {"right": 1.2}], REPORT, choose_budget), "这一行不像测出来的：{given[1]}",
-         "this row does not look measured: {given[1]}"),
-        (lambda: (ROWS, REPORT | {"cases": 5}, choose_budget),
-         "只有 {given[1]} 道题，差一道就是 {given[2]:.0%}；至少用 20 道。",
-         "only {given[1]} questions, one of them is {given[2]:.0%}; take 20 at least."),
-        (lambda: (ROWS, REPORT | {"budget": 50}, choose_budget), "预算 {given[1]} 离线没有试过。",
-         "the budget {given[1]} was not tried offline."),
-        (lambda: (ROWS, REPORT | {"right": 0.5}, choose_budget),
-         "上线后对了 {given[1]:.0%}，离线是 {given[2]:.0%}，差得太多：两边的采样和预算相同吗？",
-         "in service {given[1]:.0%} are right, offline {given[2]:.0%}, too far apart: are sampling and "
-         "budget the same on both sides?"),
-        (lambda: (ROWS, REPORT | {"tokens": 200.0}, choose_budget),
-         "上线后每个答案 {given[1]:.0f} 个词元，离线 {given[2]:.0f}：预算没有传到服务器。",
-         "in service an answer takes {given[1]:.0f} tokens, offline {given[2]:.0f}: the budget did not "
-         "reach the server."),
-    ],
-)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What lesson 04 counts in routing traces: classes of tokens, how far they tell the expert, unevenness of the load."""
+"""What appendix A2 counts in traces: classes of tokens, how far they tell the expert, unevenness of the load."""
 
 import unicodedata
 from dataclasses import replace

@@ -1,0 +1,24 @@
+"""Appendix A2: its exercises, its figures, what it counts in traces, and routing as vLLM shows it."""
+
+from helpers.lessons.lA2.exercises import ex1, ex2
+from helpers.lessons.lA2.figures import TOKENS_PER_ROW, calls, load_histograms, routing_map
+from helpers.lessons.lA2.losses import written_losses
+from helpers.lessons.lA2.speciality import association_bars, largest, rise_without_expert, use_against_rise
+from helpers.lessons.lA2.statistics import (
+    TOKEN_CLASSES,
+    agreement,
+    class_association,
+    coefficient_of_variation,
+    concatenate,
+    never_used,
+    normalized_mutual_information,
+    token_class,
+)
+from helpers.lessons.lA2.training import balance_figure, shares
+
+__all__ = [
+    "TOKENS_PER_ROW", "TOKEN_CLASSES", "agreement", "association_bars", "balance_figure", "calls", "class_association",
+    "coefficient_of_variation", "concatenate", "ex1", "ex2", "largest", "load_histograms", "never_used",
+    "normalized_mutual_information", "rise_without_expert", "routing_map", "shares", "token_class", "use_against_rise",
+    "written_losses",
+]  # fmt: skip

@@ -1,0 +1,182 @@
+"""The counters of a lesson's core see what they should, and a core cannot grow beyond its limit or its known figure."""
+
+import pytest
+from conftest import ROOT, TOY
+
+from tools.lessons import build, count
+from tools.lessons.source import lesson_names, read_lesson, read_lessons
+
+MORE = """
+# %% [markdown] lang="zh" key="more"
+# 先猜一猜：十个字够不够？
+#
+# ```text
+# 这里不算
+# ```
+#
+# **选读。** 这里不算。
+
+# %% [markdown] lang="en" key="more"
+# Guess first.
+#
+# ```text
+# not counted
+# ```
+#
+# **Extra.** Not counted.
+
+# %% key="aside" tags=["extra"]
+x = 1
+
+# %% [markdown] lang="zh" key="aside-read"
+# 读输出：不算。
+#
+# 先选一个。
+#
+# ### 练习 1 ★★☆（8 分钟）
+
+# %% [markdown] lang="en" key="aside-read"
+# How to read it.
+#
+# Choose.
+#
+# ### Exercise 1
+
+# %% key="ex1" tags=["exercise"]
+def f():
+    return ...
+
+# %% key="ex1-solution" tags=["solution"]
+def f():
+    return 1
+
+# %% key="ex1-check"
+f()
+
+# %% [markdown] lang="zh" key="end"
+# ## 再深一点（选读）
+#
+# ### 不算
+#
+# 不算。
+#
+# ## 小结
+
+# %% [markdown] lang="en" key="end"
+# ## Deeper (extra)
+#
+# ### Not counted
+#
+# Not counted.
+#
+# ## Recap
+
+# %% key="engine" tags=["varies"]
+# zh: 不算
+# en: not counted
+with Server() as server:
+
+    print(server)
+"""
+
+
+@pytest.fixture
+def lesson(course):
+    """``lesson(number, more)`` is a toy with more cells, read."""
+
+    def read(number: str, more: str = MORE):
+        course.write(TOY + more, f"{number}_toy")
+        return read_lesson(course.root / "notebooks" / "source" / f"{number}_toy.py")
+
+    return read
+
+
+def test_what_counts(lesson):
+    counted = count.count(lesson("09"))
+    # 玩具 为什么 之后行的和都是见第一课 | 先猜一猜十个字够不够 先选一个 练习分钟 小结
+    assert counted.characters == 2 + 3 + 11 + 10 + 4 + 4 + 2
+    # answer, and of the last cell two lines: no comment, no blank
+    assert (counted.lines, counted.cells) == (4, 5)
+    assert (counted.predictions, counted.exercises) == (2, 1)
+    assert counted.minutes == 15  # 36 / 150 + 4 / 4 + 10 + 2 = 13.2
+    assert count.count(lesson("09", MORE.replace("Server()", "open('x')"))).minutes == 15  # 12.2
+    assert count.count(lesson("09", MORE.replace("★★☆", "★☆☆").replace("Server()", "open('x')"))).minutes == 10  # 7.2
+
+
+AGAIN = """
+# %% key="aside" tags=["extra"]
+x = 1
+
+# %% [markdown] lang="zh" key="next"
+# ## 下一节
+#
+# **选读。** 不算。
+#
+# **先选一个。** 不算。
+
+# %% [markdown] lang="en" key="next"
+# ## Next
+#
+# **Extra.** Not counted.
+#
+# **Choose first.** Not counted.
+
+# %% key="aside-again" tags=["extra"]
+x = 2
+"""
+
+
+def test_a_guess_before_an_extra_cell_is_extra_also_right_after_another_one(lesson):
+    start = MORE[: MORE.index('# %% key="aside"')]
+    plain, more = count.count(lesson("09", start)), count.count(lesson("09", start + AGAIN))
+    assert (more.characters, more.predictions) == (plain.characters + 3, plain.predictions)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("\n# %% key='long'\n" + "\n".join(f"a{line} = {line}" for line in range(89)), "91 lines"),
+        ("".join(f'\n# %% key="c{cell}"\n1\n' for cell in range(13)), "15 cells"),
+        (
+            f'\n# %% [markdown] lang="zh" key="z"\n# {"字" * 2600}\n\n# %% [markdown] lang="en" key="z"\n# A\n',
+            "2616 characters",
+        ),
+    ],
+)
+def test_a_core_beyond_its_limit_is_refused_unless_it_is_known(more, said, lesson):
+    toy = lesson("09", more.replace("'", '"'))
+    [problem], _ = count.check(toy, {})
+    assert f"09_toy.py: the core has {said}; shorten it" in problem
+    value, name = said.split()
+    assert count.check(toy, {"09": {name: int(value)}}) == ([], [])
+    assert len(count.check(toy, {"09": {name: int(value) - 1}})[0]) == 1  # it has grown
+    problems, [note] = count.check(toy, {"09": {name: int(value) + 1}})  # it has shrunk
+    assert not problems and f"says {int(value) + 1} {name}" in note
+    assert count.check(lesson("A9", more.replace("'", '"')), {}) == ([], [])  # an appendix
+
+
+def test_a_core_has_two_or_three_exercises(lesson):
+    toy = lesson("07")
+    [problem], _ = count.check(toy, {})
+    assert "the core has 1 exercises; it should have 2 to 3" in problem
+    assert count.check(toy, {"07": {"exercises": 1}}) == ([], [])
+    assert count.check(toy, {"07": {"exercises": 0}})[1]  # one more than was known
+    assert count.check(toy, {"07": {"exercises": 2}})[0]
+
+
+def test_the_builder_refuses_a_core_that_is_too_long_and_prints_the_table(course, capsys):
+    course.write(TOY + '\n# %% key="long"\n' + "x = 1\n" * 500, "07_toy")
+    assert build.main(["--root", str(course.root)]) == 0
+    capsys.readouterr()
+    assert build.main(["--root", str(course.root), "--check"]) == 1
+    assert "07_toy.py: the core has 502 lines; shorten it" in capsys.readouterr().err
+    assert build.main(["--root", str(course.root), "--count", "07"]) == 0
+    assert "| 07_toy | **502** | 3 | 16 | **130** | 0 | **0** |" in capsys.readouterr().out
+
+
+def test_what_is_known_to_be_beyond_a_limit_is_still_so():
+    lessons = {lesson.name[:2]: lesson for lesson in read_lessons(ROOT, lesson_names(ROOT))}
+    assert set(count.BEYOND) <= set(lessons)
+    for number, figures in count.BEYOND.items():
+        found = count.beyond_limits(number, count.count(lessons[number]))
+        assert set(figures) <= set(found), f"{number} keeps a limit now: drop it from BEYOND"
