@@ -1,11 +1,14 @@
 """What recording vLLM's scheduler costs, whether recordings hold together, and how fast the explorer shows one:
-``.venv/bin/python -m benchmarks.schedule``, about six minutes.
+``.venv/bin/python -m benchmarks.schedule``, about ten minutes; ``--only hints reference`` takes two of its parts.
 
 On the bundled dense model, greedy, with outputs of a fixed length:
 
 - tokens/s with a recording over without, 64 requests at once, alternating;
 - at every step of random traces: blocks conserved, each request's table fits its tokens and is the scheduler's own, and
   the replay makes as many tokens as the requests wrote;
+- the scheduler of appendix A3 on random traces in float32, without prefix caching and async scheduling: tokens and
+  blocks of every step, and the tokens that its mini vLLM writes;
+- wrong schedulers: which hint they get;
 - a trace of 64 requests and 2,000 steps: its file; in Chromium, how soon its explorer is there and a step is drawn.
 """
 
@@ -20,10 +23,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.wrong_schedulers import LESSON, hints
 from helpers import schedule
 from helpers.engine import close_engine, open_engine
 from helpers.explorer import ScheduleExplorer
 from helpers.schedule import Change, Request, ScheduleTrace, Settings
+from tools.lessons.source import read_lesson
 
 KV_BYTES = 1280  # of a token of qwen3-tiny in bfloat16
 SMALL = {"max_model_len": 256, "block_size": 32, "max_num_seqs": 6, "max_num_batched_tokens": 48}
@@ -148,6 +153,48 @@ def checked(llm, arrivals) -> tuple[ScheduleTrace, list[list[int]]]:
     return trace, written
 
 
+def reference(number: int) -> list[str]:
+    """Appendix A3 against vLLM: the scheduler of its room, in the mini vLLM of its cells."""
+    import torch
+
+    from helpers import models, qwen
+    from helpers.lessons import lA3
+    from helpers.lessons.lA3.run import recorded, run
+
+    code = {cell.key: cell.text["en"] for cell in read_lesson(LESSON).code_cells}
+    paged = code["paged"].partition("\n\nmy_gather = ")[0]
+    mini = code["mini"].partition("\n\nmy_step = ")[0]
+    model = qwen.load_model(models.find_checkpoint("qwen3-tiny"), torch.float32)
+    names = {"torch": torch, "lA3": lA3, "model": model, "my_gather": lA3.ex2.right}
+    exec(f"{paged}\n\n{mini}", names)
+    draw, equal, steps, preempted, chunks, same, tokens = random.Random(6), 0, 0, 0, 0, 0, 0
+    options = {"dtype": "float32", "enable_prefix_caching": False, "async_scheduling": False}
+    for round_ in range(number):
+        if round_ in (0, number // 2):
+            close_engine()
+            llm = small_engine(blocks=draw.randrange(10, 16), **options)
+        arrivals = random_arrivals(draw, requests=8)
+        trace, written = checked(llm, arrivals)
+        equal += run(lA3.ex4.right, trace.settings, trace.requests).steps == recorded(trace)
+        steps += len(trace)
+        preempted += sum(len(step.preempted) for step in trace.replay())
+        chunks += sum(list(step.kinds.values()).count("chunk") for step in trace.replay())
+        config = model.config
+        shape = (2, config.num_hidden_layers, trace.settings.num_blocks, config.num_key_value_heads)
+        names["memory"] = torch.zeros(*shape, trace.settings.block_size, config.head_dim)
+        ours = names["mini_vllm"](lA3.ex4.right, trace, [prompt for _, prompt, _ in arrivals])
+        same += sum(
+            a == b for mine, theirs in zip(ours, written, strict=True) for a, b in zip(mine, theirs, strict=True)
+        )
+        tokens += sum(map(len, written))
+    close_engine()
+    found = f"{steps} steps, {preempted} preemptions, {chunks} chunks"
+    return [
+        f"| traces in which every step is vLLM's | {equal} of {number}: {found} | all |",
+        f"| tokens of the mini vLLM that are vLLM's | {same} of {tokens} | all |",
+    ]
+
+
 def long_trace(requests=64, steps=2000, block_size=16) -> ScheduleTrace:
     """Every request from the first to the last step, as large as such a trace can get, without an engine."""
     number = requests * (steps // block_size + 2) + 1
@@ -231,8 +278,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=10, help="alternating repeats of the cost (%(default)s)")
     parser.add_argument("--traces", type=int, default=50, help="random traces (%(default)s)")
+    parts = {
+        "cost": lambda options: cost(options.repeats),
+        "invariants": lambda options: invariants(options.traces),
+        "reference": lambda options: reference(options.traces),
+        "hints": lambda options: hints(),
+        "explorer": lambda options: explorer(options.repeats),
+    }
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="some of its parts")
     options = parser.parse_args()
-    rows = [*cost(options.repeats), *invariants(options.traces), *explorer(options.repeats)]
+    rows = [row for name in options.only for row in parts[name](options)]
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}, vLLM {vllm_version()}\n")
     print("| what | measured | wanted |\n|---|---|---|", *rows, sep="\n")
 

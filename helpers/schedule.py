@@ -452,20 +452,25 @@ class _Check:
 
 
 @contextlib.contextmanager
-def record(llm) -> Iterator[ScheduleTrace]:
+def record(llm, max_num_seqs: int | None = None) -> Iterator[ScheduleTrace]:
     """Record what the scheduler of ``llm`` does inside a ``with`` statement; the trace fills as the engine runs.
 
-    ``llm`` is what ``open_engine`` returns, or a ``vllm.LLM`` in this process. Behind it the engine is as it was, also
+    ``llm`` is what ``open_engine`` returns, or a ``vllm.LLM`` in this process. ``max_num_seqs``: meanwhile no more
+    requests run at once, so that some wait for a seat. Behind it the engine is as it was, also
     after an error or an interrupt. Raises CourseError for an engine that is closed, runs in another process, is busy or
     already recorded, or whose cache is more than one pool of blocks.
     """
     scheduler = _scheduler(llm)
-    recorder = _Recorder(scheduler)
+    recorder = _Recorder(scheduler, max_num_seqs)
+    seats = "max_num_active_reqs" if hasattr(scheduler, "max_num_active_reqs") else "max_num_running_reqs"  # vLLM 0.19
+    there = getattr(scheduler, seats)
     try:
         for name in WRAPPED:
             setattr(scheduler, name, getattr(recorder, name))
+        setattr(scheduler, seats, min(there, max_num_seqs or there))
         yield recorder.trace
     finally:
+        setattr(scheduler, seats, there)
         for name in WRAPPED:
             vars(scheduler).pop(name, None)
         recorder.finish()
@@ -507,11 +512,11 @@ def _scheduler(llm):
 class _Recorder:
     """Stands before two methods of a scheduler and notes what each step changed."""
 
-    def __init__(self, scheduler):
+    def __init__(self, scheduler, max_num_seqs: int | None = None):
         self.scheduler = scheduler
         self.pool = scheduler.kv_cache_manager.block_pool
         self.originals = {name: getattr(scheduler, name) for name in WRAPPED}
-        self.trace = ScheduleTrace(_settings(scheduler), provenance=_provenance(scheduler))
+        self.trace = ScheduleTrace(_settings(scheduler, max_num_seqs), provenance=_provenance(scheduler))
         self.live: dict[str, tuple[int, Any]] = {}  # vLLM's id -> our number, vLLM's request
         self.expected: dict[int, int] = {}  # running request -> tokens in the cache, if no draft is rejected
         self.tokens: dict[int, int] = {}  # of the last step
@@ -597,13 +602,13 @@ class _Recorder:
             self.trace.requests[number].outputs = request.num_output_tokens
 
 
-def _settings(scheduler) -> Settings:
+def _settings(scheduler, max_num_seqs: int | None) -> Settings:
     config = scheduler.vllm_config
     [group] = scheduler.kv_cache_config.kv_cache_groups
     return Settings(
         block_size=group.kv_cache_spec.block_size,
         num_blocks=scheduler.kv_cache_manager.block_pool.num_gpu_blocks,
-        max_num_seqs=scheduler.max_num_running_reqs,
+        max_num_seqs=min(scheduler.max_num_running_reqs, max_num_seqs or scheduler.max_num_running_reqs),
         max_num_batched_tokens=scheduler.max_num_scheduled_tokens,
         lookahead=scheduler.num_lookahead_tokens,
         prefix_caching=bool(config.cache_config.enable_prefix_caching),

@@ -224,6 +224,31 @@ def browser():
 
 
 @pytest.fixture
+def open_explorer(browser, tmp_path):
+    """``open_explorer(explorer, selector)``: the page of an explorer, once there is what the selector finds. At the end
+    it has asked for nothing but itself, and nothing has gone wrong in it."""
+    opened = []
+
+    def start(explorer, selector, lang="en", color_scheme="light", width=1100):
+        explorer.to_html(tmp_path / "page.html", lang=lang)
+        page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=color_scheme).new_page()
+        page.set_default_timeout(120_000)
+        asked, errors = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.goto((tmp_path / "page.html").as_uri())
+        page.wait_for_selector(selector)
+        opened.append((page, asked, errors))
+        return page
+
+    yield start
+    for page, asked, errors in opened:
+        assert errors == [] and len(asked) == 1
+        page.context.close()
+
+
+@pytest.fixture
 def processes():
     """A list of processes of the test; whatever is left of them at its end is killed."""
     found = []

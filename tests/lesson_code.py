@@ -14,7 +14,7 @@ import nbformat
 from helpers import ROOT
 from tools.lessons.run import CellFailed, execute
 
-NEED_VLLM = {"00", "05", "06", "07", "08", "09"}  # the lessons
+NEED_VLLM = {"00", "05", "06", "07", "08", "09", "A3"}  # the lessons
 AGAIN = "-again"
 
 # Every Python of a lesson imports these lines at its start. What importlib finds, vLLM left out, is all that it knows.

@@ -15,9 +15,20 @@ from helpers import catalogue, engine, hub, models
 from helpers.checkpoint import Checkpoint
 from tools.lessons import build, pages
 
-BLOCK = re.compile(r"^## \[(\w+).*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PART = re.compile(r"^## \[(\w+)|^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = {lang: (ROOT / "docs" / page[0]).read_text(encoding="utf-8") for lang, page in pages.COPY_ME.items()}
-BLOCKS = BLOCK.findall(PAGES["en"])
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """The lesson and the code of each block; a lesson has one heading for all of its own."""
+    found, lesson = [], ""
+    for heading, code in PART.findall(page):
+        lesson = heading or lesson
+        found += [(lesson, code)] if code else []
+    return found
+
+
+BLOCKS = blocks(PAGES["en"])
 IDS = [f"{lesson}-{[other for other, _ in BLOCKS[:place]].count(lesson)}" for place, (lesson, _) in enumerate(BLOCKS)]
 SERVED = [pytest.param(key, code, id=key) for key, (_, code) in zip(IDS, BLOCKS, strict=True) if "BASE_URL" in code]
 ALONE = [pytest.param(key, code, id=key) for key, (_, code) in zip(IDS, BLOCKS, strict=True) if "BASE_URL" not in code]
@@ -157,7 +168,7 @@ def test_what_several_blocks_share_is_the_same_in_each():
     """Each stands alone, so it is written out in each; but there is one way to judge a reply."""
     found = {}
     for lang in PAGES:
-        for _, code in BLOCK.findall(PAGES[lang]):
+        for _, code in blocks(PAGES[lang]):
             for node in ast.parse(code).body:
                 if getattr(node, "name", None) in WHOLE and "whole_answer" in code:
                     found.setdefault(node.name, set()).add(ast.unparse(node))
@@ -194,11 +205,17 @@ INSTALLED = {
 
 @pytest.mark.parametrize("lang", PAGES)
 def test_a_line_says_what_to_install(lang):
-    sections = re.split(r"^## .*$", PAGES[lang], flags=re.MULTILINE)[1:]
+    *before, _ = re.split(r"^```python\n.*?^```$", PAGES[lang], flags=re.MULTILINE | re.DOTALL)
     shown = {
-        key: re.findall(r"`pip install ([^`]*)`$", text, re.MULTILINE) for key, text in zip(IDS, sections, strict=True)
+        key: re.findall(r"`pip install ([^`]*)`$", text, re.MULTILINE) for key, text in zip(IDS, before, strict=True)
     }
     assert {key: lines[-1] for key, lines in shown.items() if lines} == INSTALLED
+
+
+@pytest.mark.parametrize("lang", PAGES)
+def test_a_lesson_has_one_heading_for_all_its_blocks(lang):
+    headings = re.findall(r"^## .*$", PAGES[lang], re.MULTILINE)
+    assert len(headings) == len(set(headings)) == len({key.partition("-")[0] for key in IDS})
 
 
 def imported(code: str) -> set[str]:
@@ -258,7 +275,7 @@ def test_what_the_heavy_lines_name_exists_for_this_python():
 
 
 def test_both_pages_hold_the_same_code():
-    zh = BLOCK.findall(PAGES["zh"])
+    zh = blocks(PAGES["zh"])
     assert [lesson for lesson, _ in zh] == [lesson for lesson, _ in BLOCKS]
     for (_, first), (_, second) in zip(zh, BLOCKS, strict=True):
         assert ast.dump(ast.parse(first)) == ast.dump(ast.parse(second))

@@ -39,26 +39,11 @@ def test_the_output_holds_a_picture_for_where_no_widget_runs(monkeypatch):
 
 
 @pytest.fixture
-def open_page(browser, tmp_path):
-    opened = []
-
+def open_page(open_explorer):
     def start(lang="en", color_scheme="light", **settings):
-        MemoryExplorer(**settings).to_html(tmp_path / "page.html", lang=lang)
-        page = browser.new_context(viewport={"width": 1100, "height": 900}, color_scheme=color_scheme).new_page()
-        page.set_default_timeout(120_000)
-        asked, errors = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text))
-        page.goto((tmp_path / "page.html").as_uri())
-        page.wait_for_selector(".rx-memory rect")
-        opened.append((page, asked, errors))
-        return page
+        return open_explorer(MemoryExplorer(**settings), ".rx-memory rect", lang, color_scheme)
 
-    yield start
-    for page, asked, errors in opened:
-        assert errors == [] and len(asked) == 1  # the page itself
-        page.context.close()
+    return start
 
 
 def press(page, control, value):

@@ -25,7 +25,7 @@ def trace():
 def crowd():
     """Thirty requests in a pool of 400 blocks, whose model has a hostile name; drafts in every third step."""
     settings = Settings(block_size=16, num_blocks=401, max_num_seqs=30, max_num_batched_tokens=128)
-    trace = ScheduleTrace(settings, provenance={"model": "</script><img src=x onerror=alert(1)>"})
+    trace = ScheduleTrace(settings, provenance={"model": "</script><img src=x onerror=alert(1)>", "vllm": "0.32.0"})
     trace.requests += [Request(4, 0, None, 0) for _ in range(30)]
     following, known, held = iter(range(1, 401)), 4, 0
     for step in range(70):
@@ -89,30 +89,43 @@ def test_a_figure_of_many_requests_says_of_how_many(crowd, monkeypatch):
     assert "24 requests of 30, 70 steps" in labels
 
 
+def far(trace, by=500):
+    """The same in a large pool, whose blocks are all ``by`` further on."""
+    data = trace.data()
+    data["settings"]["num_blocks"] += 4 * by
+    for step in data["steps"]:
+        step["blocks"] = {
+            request: [block + by for block in blocks] for request, blocks in step.get("blocks", {}).items()
+        }
+        step["free"] = step["free"] + 4 * by if "free" in step else None
+    return ScheduleTrace._from_data(data)
+
+
+def test_of_a_large_pool_the_figure_draws_the_blocks_that_are_used(trace, monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", "en")
+    for recorded, first, last in ((trace, 1, 14), (far(trace), 501, 514)):
+        held = {block for table in recorded.at(39).tables.values() for block in table}
+        below = steps_and_blocks(recorded, 39).axes[1]
+        free = {int(text.get_text()) for text in below.texts if text.get_text().isdigit()}
+        assert free == set(range(first, last + 1)) - held and len(below.texts) == 14
+
+
+def test_what_was_planned_says_by_whom_and_not_that_it_was_recorded(trace, monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", "en")
+    planned = ScheduleTrace(trace.settings, trace.requests, trace.changes, {"model": "your scheduler"})
+    assert "your scheduler: 7 requests, 80 steps" in figures.labels(steps_and_blocks(planned, 3))
+    assert "Recorded" not in " ".join(captions(planned)["en"])
+
+
 # ---------------------------------------------------------------------------------------------- in a browser
 
 
 @pytest.fixture
-def open_page(browser, tmp_path):
-    opened = []
-
+def open_page(open_explorer):
     def start(trace, lang="en", color_scheme="light", width=1100, **selected):
-        ScheduleExplorer(trace, **selected).to_html(tmp_path / "page.html", lang=lang)
-        page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=color_scheme).new_page()
-        page.set_default_timeout(120_000)
-        asked, errors = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda message: errors.append(message.text))
-        page.goto((tmp_path / "page.html").as_uri())
-        page.wait_for_selector(".sc-words li")
-        opened.append((page, asked, errors))
-        return page
+        return open_explorer(ScheduleExplorer(trace, **selected), ".sc-words li", lang, color_scheme, width)
 
-    yield start
-    for page, asked, errors in opened:
-        assert errors == [] and len(asked) == 1  # the page itself
-        page.context.close()
+    return start
 
 
 REPLAYED = """([trace, indices]) => {
@@ -242,6 +255,18 @@ def test_many_requests_fit_a_sentence_and_the_pool(crowd, open_page):
     assert page.title() == "The scheduler, step by step · 调度器，一步一步看" and page.locator("img").count() == 0
     rows = page.locator(".sc-scroll")
     assert rows.evaluate("box => box.scrollTop > 0 && box.scrollHeight > box.clientHeight")  # r29 is in view
+
+
+@pytest.mark.slow
+def test_a_large_pool_begins_with_the_first_block_that_is_used(trace, open_page):
+    page = open_page(far(trace), step=39, request=1)
+    ids = [
+        int(text) for text in page.locator(".sc-pool text").evaluate_all("all => all.map(text => text.dataset.block)")
+    ]
+    assert ids == list(range(501, 515)) and page.locator(".rx").get_attribute("data-used") == "12"
+    assert "2000 more were never used" in page.locator(".sc-panels .rx-muted").first.inner_text()
+    page = open_page(ScheduleTrace(trace.settings, trace.requests, trace.changes, {"model": "your scheduler"}))
+    assert "your scheduler · 7 requests, 80 steps" in page.locator(".rx-head").inner_text()
 
 
 @pytest.mark.slow

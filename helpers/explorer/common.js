@@ -71,6 +71,27 @@ function explorerPage(labels, state, update) {
   languages.setAttribute("role", "group");
   languages.setAttribute("aria-label", "中 / EN");
 
+  // A button that goes on by itself: `next` every `pace` ms, until `isLast`; pressed there, it begins with `rewind`.
+  function player(className, pace, { isLast, rewind, next }) {
+    let timer = null;
+    const text = () => label(timer === null ? "play" : "pause");
+    const button = said(element("button", { type: "button", className: `rx-step ${className}` }), text);
+    const player = { button, stop, isPlaying: () => timer !== null };
+    button.onclick = () => (player.isPlaying() ? stop() : start());
+
+    function start() {
+      if (isLast()) rewind();
+      timer = setInterval(() => (!root.isConnected || isLast() ? stop() : next()), pace);
+      button.textContent = text();
+    }
+    function stop() {
+      clearInterval(timer);
+      timer = null;
+      button.textContent = text();
+    }
+    return player;
+  }
+
   function translate() {
     root.lang = state.lang;
     press(languages, state.lang);
@@ -96,5 +117,5 @@ function explorerPage(labels, state, update) {
     preference.removeEventListener("change", onTheme);
   }
 
-  return { root, label, said, named, choice, press, languages, translate, takeTheme, leave };
+  return { root, label, said, named, choice, press, languages, player, translate, takeTheme, leave };
 }

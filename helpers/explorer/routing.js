@@ -86,7 +86,7 @@ function render({ model, el, source = null }) {
   const entropy = numbers(data.entropy, 16); // [layer][token], 65535 is log(numExperts)
   const heaviest = weights ? weights.reduce((a, b) => Math.max(a, b), 0) / 65535 : 1;
 
-  const state = { token: data.token, layer: data.layer, lang: pageLanguage(data.lang), colour: "expert", pinned: null, timer: null };
+  const state = { token: data.token, layer: data.layer, lang: pageLanguage(data.lang), colour: "expert", pinned: null };
   const place = (layer, token) => (layer * tokens + token) * topK;
   const chosen = (layer, token) => experts.subarray(place(layer, token), place(layer, token) + topK);
   const weight = (layer, token, k) => weights[place(layer, token) + k] / 65535;
@@ -94,7 +94,7 @@ function render({ model, el, source = null }) {
   const expertColour = (expert) => data.expertColours[expert % data.expertColours.length];
 
   const page = explorerPage(data.labels, state, update);
-  const { root, label, said, named, choice, languages } = page;
+  const { root, label, said, named, choice, languages, player } = page;
 
   // More means further from the background: dark on a light page, bright on a dark one.
   function scale(value) {
@@ -117,7 +117,9 @@ function render({ model, el, source = null }) {
   const step = (sign, by) => element("button", { type: "button", className: "rx-step", ariaHidden: "true", tabIndex: -1,
     textContent: sign, onclick: () => moveLayer(by) });
   const now = element("output", { className: "rx-now" });
-  const play = element("button", { type: "button", className: "rx-step rx-play", onclick: () => (state.timer ? stop() : start()) });
+  const play = player("rx-play", STEP_MS, {
+    isLast: () => state.token === tokens - 1, rewind: () => update({ token: 0 }), next: () => update({ token: state.token + 1 }),
+  });
   const legend = element("span", { className: "rx-set rx-muted rx-legend" });
 
   const chips = [];
@@ -177,7 +179,7 @@ function render({ model, el, source = null }) {
     element("div", { className: "rx-row" },
       element("span", { className: "rx-set" }, step("−", -1), slider, step("+", 1), now),
       element("span", { className: "rx-set" }, said(element("span", { className: "rx-muted" }), () => label("colour")), colours),
-      play, legend),
+      play.button, legend),
     ...(source ? [ownText(data, page, source, again)] : []),
     text,
     element("div", { className: "rx-panels" },
@@ -202,7 +204,7 @@ function render({ model, el, source = null }) {
     if (changed("lang") || repaint) translate();
     if (changed("layer", "colour", "pinned") || repaint) inView.forEach(paintChip);
     if (changed("token")) select(before.token);
-    if (flow && changed("token")) flow.show(ways, state.token, state.timer ? STEP_MS / 1000 : 0);
+    if (flow && changed("token")) flow.show(ways, state.token, play.isPlaying() ? STEP_MS / 1000 : 0);
     if (flow && changed("lang")) flow.name((row) => label("layerNow", { layer: layers[row] }));
     if (changed("layer", "lang")) drawLoad();
     if (changed("token") || repaint) drawMap();
@@ -213,7 +215,6 @@ function render({ model, el, source = null }) {
   function translate() {
     page.translate();
     captions.replaceChildren(...data.captions[state.lang].map((line) => element("li", { textContent: line })));
-    showPlay();
   }
 
   // Only the chips in view are painted, so that a text of thousands of tokens follows the slider at once.
@@ -388,23 +389,6 @@ function render({ model, el, source = null }) {
     chips[state.token].focus({ preventScroll: true });
   };
 
-  function start() {
-    if (state.token === tokens - 1) update({ token: 0 });
-    state.timer = setInterval(() => {
-      if (!root.isConnected || state.token === tokens - 1) stop();
-      else update({ token: state.token + 1 });
-    }, STEP_MS);
-    showPlay();
-  }
-  function stop() {
-    clearInterval(state.timer);
-    state.timer = null;
-    showPlay();
-  }
-  function showPlay() {
-    play.textContent = label(state.timer ? "pause" : "play");
-  }
-
   function again(answered) { // the same explorer with another text
     leave();
     root.remove();
@@ -426,7 +410,7 @@ function render({ model, el, source = null }) {
   };
   addEventListener("beforeprint", paintAll);
   let leave = () => {
-    stop();
+    play.stop();
     stopWatching();
     removeEventListener("beforeprint", paintAll);
     viewWatcher.disconnect();

@@ -162,9 +162,9 @@ function render({ model, el }) {
   const data = model.get("data");
   const { requests, settings } = data.trace, count = data.trace.steps.length;
   const replay = schedule(data.trace), few = requests.length <= COLOURED;
-  const state = { step: data.step, request: data.request, view: count > 90 ? "whole" : "close", lang: pageLanguage(data.lang), timer: null };
+  const state = { step: data.step, request: data.request, view: count > 90 ? "whole" : "close", lang: pageLanguage(data.lang) };
   const page = explorerPage(data.labels, state, update);
-  const { root, label, said, named, choice, languages } = page;
+  const { root, label, said, named, choice, languages, player } = page;
   const colourOf = (request) => data.colours[request % COLOURED], sharedColour = data.colours[COLOURED];
   let now = stepAt(state.step);
 
@@ -194,7 +194,9 @@ function render({ model, el }) {
   const stepBy = (sign, by) => element("button", { type: "button", className: "rx-step", ariaHidden: "true", tabIndex: -1, textContent: sign,
     onclick: () => move({ step: state.step + by }) });
   const nowShown = element("output", { className: "sc-now" });
-  const play = element("button", { type: "button", className: "rx-step sc-play", onclick: () => (state.timer ? stop() : begin()) });
+  const play = player("sc-play", SCHEDULE_STEP_MS, {
+    isLast: () => state.step === count - 1, rewind: () => update({ step: 0 }), next: () => update({ step: state.step + 1 }),
+  });
   const views = choice([["whole", () => label("whole")], ["close", () => label("close")]], (view) => update({ view }));
   const words = element("ul");
   const legend = element("div", { className: "sc-legend" });
@@ -228,11 +230,11 @@ function render({ model, el }) {
     element("style", { textContent: COMMON_CSS + SCHEDULE_CSS }),
     element("div", { className: "rx-row rx-head" },
       element("div", {}, said(element("div", { className: "rx-title" }), () => label("title")),
-        said(element("div", { className: "rx-muted" }), () => label("summary", { ...data.about, requests: requests.length, steps: count,
+        said(element("div", { className: "rx-muted" }), () => label(data.about.vllm ? "summary" : "summaryPlanned", { ...data.about, requests: requests.length, steps: count,
           blocks: settings.num_blocks - 1, size: settings.block_size }))),
       languages),
     element("div", { className: "rx-row" },
-      element("span", { className: "rx-set" }, stepBy("−", -1), slider, stepBy("+", 1)), nowShown, play, views),
+      element("span", { className: "rx-set" }, stepBy("−", -1), slider, stepBy("+", 1)), nowShown, play.button, views),
     element("div", { className: "rx-panel sc-words" }, facts, words),
     element("div", { className: "rx-panel" }, heading("timeline"), legend, scroll),
     element("div", { className: "sc-panels" },
@@ -262,7 +264,6 @@ function render({ model, el }) {
       const sample = drawing("svg", { viewBox: "0 0 20 14" }, ...mark(name, 0, 0, 20, 14));
       return element("span", {}, sample, label(name));
     }));
-    showPlay();
   }
 
   function occurs(name) {
@@ -281,7 +282,7 @@ function render({ model, el }) {
       element("span", {}, `${label(name)} `, element("b", { textContent: most === null ? value : `${value} / ${most}` }))));
     const lines = sentences(now);
     words.replaceChildren(...lines.map((textContent) => element("li", { textContent })));
-    if (!state.timer) live.textContent = `${nowShown.textContent}: ${lines.join(" ")}`;
+    if (!play.isPlaying()) live.textContent = `${nowShown.textContent}: ${lines.join(" ")}`;
     placeCursor();
     drawPool();
     drawTable();
@@ -410,28 +411,30 @@ function render({ model, el }) {
 
   // ------------------------------------------------------------------------------------------ blocks
 
-  const highest = data.trace.steps.reduce((most, step) => Object.values(step.blocks ?? {}).flat().reduce((a, b) => Math.max(a, b), most), 1);
-  const drawn = settings.num_blocks - 1 <= NUMBERED ? settings.num_blocks - 1 : highest;
+  // of a large pool, from the first block that is ever used to the last
+  const ever = (pick, start) => data.trace.steps.reduce((most, step) => Object.values(step.blocks ?? {}).flat().reduce((a, b) => pick(a, b), most), start);
+  const whole = settings.num_blocks - 1 <= NUMBERED, base = whole ? 0 : ever(Math.min, settings.num_blocks - 1) - 1;
+  const drawn = whole ? settings.num_blocks - 1 : ever(Math.max, base + 1) - base;
   function drawPool() {
     const { holders } = now, mine = new Set(now.tables.get(state.request) ?? []);
     const shared = [...holders].filter(([, all]) => all.length > 1).map(([block]) => block);
     const numbered = drawn <= NUMBERED, width = numbered ? 34 : drawn <= 1200 ? 12 : 8, height = numbered ? 24 : width;
     const across = Math.max(1, Math.floor(Math.max(260, pool.clientWidth || 640) / width)), lines = Math.ceil(drawn / across);
     unitsOf(pool, lines * height + 2);
-    const place = (block) => [((block - 1) % across) * width + 1.5, Math.floor((block - 1) / across) * height + 1.5, width - 3, height - 3];
-    const groups = new Map([["sc-free", Array.from({ length: drawn }, (_, before) => before + 1).filter((block) => !holders.has(block)).map(place)]]);
+    const place = (block) => [((block - 1 - base) % across) * width + 1.5, Math.floor((block - 1 - base) / across) * height + 1.5, width - 3, height - 3];
+    const groups = new Map([["sc-free", Array.from({ length: drawn }, (_, before) => base + before + 1).filter((block) => !holders.has(block)).map(place)]]);
     for (const [block, all] of holders) {
       const key = fillOf(block, all, mine);
       if (!groups.has(key)) groups.set(key, []);
       groups.get(key).push(place(block));
     }
     const ids = !numbered ? [] : Array.from({ length: drawn }, (_, place_) => {
-      const block = place_ + 1, [x, y] = place(block), all = holders.get(block) ?? [];
+      const block = base + place_ + 1, [x, y] = place(block), all = holders.get(block) ?? [];
       const text = drawing("text", { class: inkOf(block, holders, mine), x: x + (width - 3) / 2, y: y + 15, "data-block": block }, String(block));
       text.append(drawing("title", {}, all.length ? label("heldBy", { block, names: names(all) }) : label("isFree", { block })));
       return text;
     });
-    const inner = shared.filter((block) => block <= drawn).map((block) => place(block).map((value, part) => value + [2, 2, -4, -4][part]));
+    const inner = shared.map((block) => place(block).map((value, part) => value + [2, 2, -4, -4][part]));
     pool.replaceChildren(...[...groups].map(([key, all]) => key.startsWith("#") ? drawing("path", { class: "sc-coloured", fill: key, d: boxes(all) })
       : drawing("path", { class: key, d: boxes(all) })),
       drawing("path", { class: "sc-ring", d: boxes(inner) }), drawing("path", { class: "sc-frame", d: boxes([...mine].map(place)) }), ...ids);
@@ -511,23 +514,6 @@ function render({ model, el }) {
     if (event.buttons === 1 && event.pointerType === "mouse" && state.view === "whole") move({ step: pointed(event).step });
   };
 
-  function begin() {
-    if (state.step === count - 1) update({ step: 0 });
-    state.timer = setInterval(() => {
-      if (!root.isConnected || state.step === count - 1) stop();
-      else update({ step: state.step + 1 });
-    }, SCHEDULE_STEP_MS);
-    showPlay();
-  }
-  function stop() {
-    clearInterval(state.timer);
-    state.timer = null;
-    showPlay();
-  }
-  function showPlay() {
-    play.textContent = label(state.timer ? "pause" : "play");
-  }
-
   el.append(root);
   update({});
   const stopWatching = onWidth(rows, () => {
@@ -535,7 +521,7 @@ function render({ model, el }) {
     show();
   });
   return () => {
-    stop();
+    play.stop();
     stopWatching();
     page.leave();
   };

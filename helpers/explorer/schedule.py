@@ -16,6 +16,7 @@ LABELS = {
     "zh": {
         "title": "调度器，一步一步看",
         "summary": "{model} · vLLM {vllm} · {requests} 个请求，{steps} 步，{blocks} 个块，每块 {size} 个词元",
+        "summaryPlanned": "{model} · {requests} 个请求，{steps} 步，{blocks} 个块，每块 {size} 个词元",
         "step": "步",
         "now": "第 {step} 步 / {last}",
         "play": "▶ 播放",
@@ -100,6 +101,7 @@ LABELS = {
     "en": {
         "title": "The scheduler, step by step",
         "summary": "{model} · vLLM {vllm} · {requests} requests, {steps} steps, {blocks} blocks of {size} tokens",
+        "summaryPlanned": "{model} · {requests} requests, {steps} steps, {blocks} blocks of {size} tokens",
         "step": "step",
         "now": "step {step} / {last}",
         "play": "▶ play",
@@ -195,7 +197,7 @@ class ScheduleExplorer(page.Explorer):
     def __init__(self, trace: ScheduleTrace, step=0, request=0):
         self.trace = trace
         trace.at(step)  # an index that is out of range says so here
-        about = {key: trace.provenance.get(key, "?") for key in ("model", "vllm", "dtype")}
+        about = {"model": "?", "dtype": "?"} | trace.provenance
         super().__init__(
             data={
                 "labels": LABELS,
@@ -244,7 +246,8 @@ def captions(trace: ScheduleTrace) -> dict[str, list[str]]:
                 "with a real Qwen3.",
             )
         )
-    pairs.append((f"记录自：{model}，{dtype}，vLLM {vllm}。", f"Recorded from: {model}, {dtype}, vLLM {vllm}."))
+    if "vllm" in trace.provenance:  # else it was planned, not recorded
+        pairs.append((f"记录自：{model}，{dtype}，vLLM {vllm}。", f"Recorded from: {model}, {dtype}, vLLM {vllm}."))
     zh, en = zip(*pairs, strict=True)
     return {"zh": list(zh), "en": list(en)}
 
@@ -263,15 +266,19 @@ MARKS = {  # condition -> height of its box, colour
 def steps_and_blocks(trace: ScheduleTrace, step=0):
     """Above, when each request waited, read its prompt, wrote and was preempted; below, the block pool in ``step``.
 
-    Of many requests and blocks the first ones are drawn, and the titles say of how many.
+    Of many requests the first ones are drawn, of many blocks those from the first on that is ever used; the titles say
+    of how many.
     """
     rows, now = min(len(trace.requests), ROWS), trace.at(step)
-    blocks = min(trace.settings.num_blocks - 1, CELLS * LINES)
-    lines = -(-blocks // CELLS)
+    pool = range(1, trace.settings.num_blocks)
+    if len(pool) > CELLS * LINES:
+        used = [block for change in trace.changes for blocks in change.blocks.values() for block in blocks] or [1]
+        pool = range(min(used), max(used) + 1)[: CELLS * LINES]
+    lines = -(-len(pool) // CELLS)
     heights = [0.9 + 0.2 * rows, 0.5 + 0.32 * lines]
     drawn, (above, below) = figure(2, 1, height=sum(heights), height_ratios=heights)
     _draw_rows(above, trace, rows, step)
-    _draw_pool(below, trace, now, blocks, lines)
+    _draw_pool(below, trace, now, pool, lines)
     return drawn
 
 
@@ -303,7 +310,9 @@ def _draw_rows(ax, trace: ScheduleTrace, rows: int, step: int) -> None:
     ax.set_yticklabels([f"r{request}" for request in range(rows)])
     ax.set(xlabel=say(f"步（竖线：第 {step} 步）", f"step (line: step {step})"))
     of = "" if rows == len(trace.requests) else say(f"，共 {len(trace.requests)} 个", f" of {len(trace.requests)}")
-    ax.set_title(say(f"{rows} 个请求{of}，{len(trace)} 步", f"{rows} requests{of}, {len(trace)} steps"))
+    planned = "" if "vllm" in trace.provenance else trace.provenance.get("model", "")  # by whom, if it is no recording
+    zh, en = (f"{planned}：", f"{planned}: ") if planned else ("", "")
+    ax.set_title(say(f"{zh}{rows} 个请求{of}，{len(trace)} 步", f"{en}{rows} requests{of}, {len(trace)} steps"))
     ax.tick_params(axis="y", length=0)
     ax.figure.legend(*ax.get_legend_handles_labels(), ncols=5, loc="outside lower left", frameon=False, fontsize=9)
 
@@ -319,7 +328,7 @@ def _joined(cells: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
     return joined
 
 
-def _draw_pool(ax, trace: ScheduleTrace, now: Step, blocks: int, lines: int) -> None:
+def _draw_pool(ax, trace: ScheduleTrace, now: Step, pool: range, lines: int) -> None:
     from matplotlib.patches import Rectangle
 
     few, shared = len(trace.requests) <= COLOURED, now.shared
@@ -329,8 +338,8 @@ def _draw_pool(ax, trace: ScheduleTrace, now: Step, blocks: int, lines: int) -> 
     for request, table in now.tables.items():
         held = now.computed[request] + now.tokens.get(request, 0)
         filled |= {block: min(1, max(0, held / size - place)) for place, block in enumerate(table)}
-    for block in range(1, blocks + 1):
-        x, y = (block - 1) % CELLS, (block - 1) // CELLS
+    for place, block in enumerate(pool):
+        x, y = place % CELLS, place // CELLS
         colour = None
         if block in holder:
             colour = EXPERTS[-1] if block in shared else EXPERTS[holder[block]] if few else LIGHT["first"]

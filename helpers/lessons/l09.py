@@ -166,7 +166,7 @@ def page(name: str, measured, report, choose) -> str:
     table += [(what, str(value), no if found[key] else yes) for key, (what, value) in rows.items()]
     title = html.escape(say(f"{name}：项目报告", f"{name}: project report"))
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table)
-    return f"<h3>{title}</h3><table>{lines}</table>"
+    return f'<h3>{title}</h3><table class="dataframe table">{lines}</table>'
 
 
 def draw(name: str, measured, report):

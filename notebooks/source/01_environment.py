@@ -212,6 +212,7 @@ print("installed_set:", present.lock if present else None)
 #
 # </details>
 
+
 # %% key="ex1" tags=["exercise"]
 def dependency_set(driver):
     return ...
@@ -369,6 +370,7 @@ with tempfile.TemporaryDirectory() as home:
 # **That command changes more than this once.** It rules all your projects, until somebody remembers to delete it. When the mirror is down, or lacks a new package, the error turns up in a project that has nothing to do with it. For speed this once, change it this once: `pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`, or `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`.
 #
 # **Extra.** How large is the environment? The next cell draws the ten largest packages.
+
 
 # %% key="disk" tags=["extra"]
 def megabytes(distribution):
@@ -576,6 +578,7 @@ MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 #
 # </details>
 
+
 # %% key="ex2" tags=["exercise"]
 def largest_context(card, weights, per_token, limit):
     return ...
@@ -698,6 +701,7 @@ for dtype in ("bf16", "fp8", "awq"):
 # **Tensor parallelism** spreads one model over `gpus` cards that compute together; weights and KV heads are divided equally. A head is never cut: with more cards than heads, each card still holds one, so a head is stored more than once.
 #
 # Return the KV cache of one token on each card, in bytes (bf16). `config` is a dictionary; the keys to use are `num_hidden_layers`, `num_key_value_heads` and `head_dim`.
+
 
 # %% key="ex3" tags=["exercise", "extra"]
 def kv_bytes_per_card(config, gpus):

@@ -327,6 +327,7 @@ for name in (
 #
 # </details>
 
+
 # %% key="ex1" tags=["exercise"]
 def count_parameters(path):
     return ...
@@ -401,6 +402,7 @@ if models.is_bundled(chosen):
 # - A. Nothing
 # - B. Half a `model.safetensors`
 # - C. Half a file, under another name
+
 
 # %% key="pausing-hub" tags=["extra"]
 class PausingHandler(hub.Handler):
@@ -610,6 +612,7 @@ assert fetched == ["model.safetensors"]
 #
 # </details>
 
+
 # %% key="ex2" tags=["exercise"]
 def is_whole(path):
     return ...
@@ -647,6 +650,7 @@ l02.ex2.check(is_whole)
 # ### Exercise 3 ★★☆ (8 minutes, extra): which shards are missing?
 #
 # A model in shards has a `model.safetensors.index.json`, and its `weight_map` says in which file each tensor is. Complete the function: `folder` is the model's folder; return the names of the weight files that are missing, as a sorted list. Without that index, the file to expect is `model.safetensors`.
+
 
 # %% key="ex3" tags=["exercise", "extra"]
 def missing_shards(folder):
@@ -718,9 +722,9 @@ for file in (
 #
 # 设了这个变量，vLLM 也不理会你先前的 `cache_dir`，会往默认的缓存里（系统盘）再下载一份。更简单的办法是先下载，再把**本地文件夹**交给 `LLM(...)` 或 `vllm serve`。这时这个变量不起作用。本课程一律这样做。
 #
-# ## 什么时候用 HuggingFace
+# ## 什么时候用 HuggingFace（选读）
 #
-# 同一个 Qwen3 两边都有，下载过一边就不必再下另一边。在中国大陆，ModelScope 通常更快，不用代理。下面几种情况用 HuggingFace 更合适：
+# 同一个 Qwen3 两边都有，下载过一边就不必再下另一边。想确认两份权重相同，就比较两边页面上列出的 SHA256（本课没有比较过）。在中国大陆，ModelScope 通常更快，不用代理。下面几种情况用 HuggingFace 更合适：
 #
 # - 模型只在那里：许多社区的微调版和量化版没有搬到 ModelScope。
 # - 你在海外，或机器上已经有它的缓存（`~/.cache/huggingface`）。
@@ -737,9 +741,9 @@ for file in (
 #
 # With that variable, vLLM ignores your earlier `cache_dir` and downloads once more into the default cache, on the system disk. Simpler: download first, then give the **local folder** to `LLM(...)` or `vllm serve`, where the variable has no effect. This course always does.
 #
-# ## When to use HuggingFace
+# ## When to use HuggingFace (extra)
 #
-# The same Qwen3 is on both sides, so one download is enough. In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
+# The same Qwen3 is on both sides, so one download is enough. To be sure that the weights are equal, compare the SHA256 that both list (this lesson has not). In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
 #
 # - for models that are only there: many fine-tuned and quantised versions by the community were never moved to ModelScope;
 # - outside China, or where its cache is on the machine already (`~/.cache/huggingface`);

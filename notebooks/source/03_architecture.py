@@ -383,6 +383,7 @@ l03.rotation()
 #
 # </details>
 
+
 # %% key="ex1" tags=["exercise"]
 def rms_norm(x, weight, eps):
     return ...
@@ -432,6 +433,7 @@ l03.ex1.check(rms_norm)
 #
 # </details>
 
+
 # %% key="ex2" tags=["exercise"]
 def attention(query, key, value, q_norm, k_norm, cos, sin):
     return ...
@@ -462,6 +464,7 @@ l03.ex2.check(attention)
 # ## Put your attention in
 #
 # The next cell replaces the attention of every layer of the ready model with your function; the trained matrices stay. As long as the exercise is not solved, the reference answer stands in.
+
 
 # %% key="plug" tags=["raw"]
 class YourAttention(nn.Module):

@@ -85,7 +85,7 @@ l04.branches()
 # %% [markdown] lang="zh" key="paper-text" facts="2.72 0.37 7.39 11.48 0.24 0.03 0.64 0.09 0.88 0.73 0.27 128"
 # <details><summary>读图</summary>
 #
-# B。粗线是隐藏状态，一直走到底；支路上，路由器选了两个专家，结果乘上权重，加在一起，再加回粗线。八个都要存着，下一个词元可能选别的；可一个词元只经过两个。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个。
+# B。粗线是隐藏状态，一直走到底；支路上，路由器选了两个专家，结果乘上权重，加在一起，再加回粗线。八个都要存着，一个词元只经过两个；打印的是 1、8、2 个专家的参数。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个。
 #
 # </details>
 #
@@ -108,7 +108,7 @@ l04.branches()
 # %% [markdown] lang="en" key="paper-text" facts="2.72 0.37 7.39 11.48 0.24 0.03 0.64 0.09 0.88 0.73 0.27 128"
 # <details><summary>Reading</summary>
 #
-# B. The thick line is the hidden state, which goes straight through. On the branch, the router has chosen two experts; what they return is multiplied by a weight, added up, and added to the thick line. All eight have to be stored, since the next token may choose others, but a token passes two of them only. Qwen3-30B-A3B has 128 experts in a layer, and a token uses 8.
+# B. The thick line is the hidden state, which goes straight through. On the branch, the router has chosen two experts; what they return is multiplied by a weight, added up, and added to the thick line. All eight have to be stored, and a token passes two of them; what is printed are the parameters of 1, 8 and 2 experts. Qwen3-30B-A3B has 128 experts in a layer, and a token uses 8.
 #
 # </details>
 #

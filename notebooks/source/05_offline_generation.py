@@ -309,7 +309,13 @@ for name, request in requests.items():
 #
 # 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。
 #
-# 下面三个请求有同样的系统消息：一张乘法表。我们不用 `llm.chat`，而是一步一步推动引擎，走到一半去看调度器手里的块表。先猜一猜：每个请求都有自己的一份系统消息，还是别的样子？最后一块会填满吗？
+# 下面四个请求有同样的系统消息：一张乘法表；第四个和第一个问的一模一样。我们不用 `llm.chat`，而是一步一步推动引擎，一步放进一个请求；`schedule.record` 在旁边记下调度器每一步做了什么。
+#
+# **先选一个。** 第四个请求的提示词，还要算几个词元？
+#
+# - A. 全部：每个请求有自己的一份
+# - B. 一个也不用：已经算过了
+# - C. 只算末尾没填满的那一块
 
 # %% [markdown] lang="en" key="blocks-text" facts="0.19 570 579"
 # How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. The line on `role` is a check of `open_engine` too: vLLM raises nothing and the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either, and that again is the work of `open_engine`: it lets the step end, drops the batch, and the engine stays usable; a plain `LLM` has no such guard.
@@ -318,10 +324,20 @@ for name, request in requests.items():
 #
 # Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order. The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention.
 #
-# The three requests below share a system message, a multiplication table. Instead of calling `llm.chat` we push the engine step by step, stop half way and look at the block tables in the scheduler's hands. Guess first: does each request hold its own copy of the system message? And is its last block full?
+# The four requests below share a system message, a multiplication table, and the fourth asks just what the first does. Instead of calling `llm.chat` we push the engine step by step and let one request in at each; beside it, `schedule.record` notes what the scheduler does in every step.
+#
+# **Choose first.** Of the fourth request's prompt, how many tokens are still to be computed?
+#
+# - A. All: each request has its own copy
+# - B. None: all of them were computed before
+# - C. Only those of the last block, which is not full
 
 
 # %% key="blocks" tags=["varies"]
+from helpers import schedule
+from helpers.explorer import ScheduleExplorer
+
+
 def render(question, system=None, **arguments):
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
@@ -330,73 +346,71 @@ def render(question, system=None, **arguments):
     )
 
 
-# zh: 引擎就在这个进程里，所以拿得到它的调度器
-# en: the engine runs in this process, so its scheduler is within reach
-scheduler = engine.engine_core.engine_core.scheduler
 llm.reset_prefix_cache()
 system = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 10) for b in range(a, 10))
 steps = SamplingParams(max_tokens=min(limit or 60, 60), ignore_eos=True)
-for question in ("37×46=?", "23×31=?", "5!=?"):
-    engine.add_request(question, render(question, system), steps)
-    # zh: 先走一步：第二个请求来之前，第一个的提示词已在缓存里
-    # en: one step, and the first prompt is cached before the second request arrives
-    engine.step()
-for _ in range(steps.max_tokens // 2):
-    engine.step()
-names = {
-    request.request_id: request.request_id.split("-")[0]
-    for request in scheduler.running
-}
-tables = {names[key]: scheduler.kv_cache_manager.get_block_ids(key)[0] for key in names}
-lengths = {
-    names[request.request_id]: request.num_computed_tokens
-    for request in scheduler.running
-}
-while engine.has_unfinished_requests():
-    engine.step()
-assert all(
-    len(blocks) == -(-lengths[name] // cache.block_size)
-    for name, blocks in tables.items()
-)
-l05.block_tables(tables, lengths, cache.block_size)
+with schedule.record(llm) as trace:
+    for number, question in enumerate(("37×46=?", "23×31=?", "5!=?", "37×46=?")):
+        engine.add_request(str(number), render(question, system), steps)
+        # zh: 先走一步：下一个请求来之前，这一个的提示词已在缓存里
+        # en: one step, and this prompt is cached before the next request arrives
+        engine.step()
+    while engine.has_unfinished_requests():
+        engine.step()
+for step in trace.replay():
+    for request, cached in step.hits.items():
+        tokens = trace.requests[request].prompt
+        zh = f"r{request}：提示词 {tokens} 个词元，{cached} 个在缓存里"
+        en = f"r{request}: {tokens} prompt tokens, {cached} in the cache"
+        print(say(zh, en))
+        assert cached % cache.block_size == 0
+ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 
 # %% [markdown] lang="zh" key="blocks-read" facts="128"
-# 读图：上面一排是缓存里的块，数字是块的编号；下面一行是一个请求的块表，从左到右就是词元的次序，颜色填到哪里，块就用到哪里。灰色的块装着共同的系统消息，三个请求指着同一份：开头相同的提示词共用同一批块，这叫**前缀缓存**。后面的块各归各，编号不必相连。浪费最多是每个请求最后一块里的空格。
+# <details><summary>读图</summary>
+#
+# C。打印的是后三个请求的提示词长度，和其中已在缓存里的词元；后者总是块大小的整数倍，因为只有填满的块才能共用。开头相同的提示词共用同一批块，这叫**前缀缓存**；每个输出也用 `num_cached_tokens` 报告它。
+#
+# 图的下半是块池和选中请求的块表：带内框的块装着系统消息，四个请求指着同一份；后面的块各归各，编号不必相连。浪费最多是每个请求最后一块里的空格。拖动滑块，看谁写完时还回哪几块。
+#
+# </details>
+#
+# 现在你来改：把第四个问题换掉，或者把系统消息改一个字，看缓存里还剩几个词元能用。
 #
 # GPU 上 vLLM 默认每块 16 个词元；CPU 版默认 128 个，所以这里特意改小，好让图里有东西可看。
 #
-# **选读。** 前缀缓存省下多少，每个输出都报告：`num_cached_tokens`。先猜一猜：同一个问题问第二遍，整段提示词都不用再算吗？
+# ## 连续批处理：谁先完，谁先走
+#
+# 传统的批处理凑齐一批，一起开始，等最长的那个结束，才换下一批。vLLM 在每一步都重新安排：有请求完成，等着的立刻补上。下面一次交上 12 道题，每 4 道里有一道要想得久；`max_num_seqs=4` 让引擎假装只有 4 个位子（真实的引擎有几百个）。
+#
+# **先选一个。** 和“凑 4 个一批”比，能省几成的步数？
+#
+# - A. 不到一成
+# - B. 三成上下
+# - C. 七成以上
 
 # %% [markdown] lang="en" key="blocks-read" facts="128"
-# How to read it: the upper row is the cache, its numbers are block ids; each row below is a request's block table, in the order of its tokens, and a block is coloured as far as it is used. The grey blocks hold the common system message, and three requests point to one copy: prompts that begin alike share blocks, which is called **prefix caching**. Behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block.
+# <details><summary>Reading</summary>
+#
+# C. Printed are the prompt lengths of the last three requests and how many of those tokens were in the cache: always a multiple of the block size, as only full blocks can be shared. Prompts that begin alike share blocks, which is called **prefix caching**; each output reports it, too, as `num_cached_tokens`.
+#
+# The lower half is the block pool, and the block table of the selected request: the blocks with an inner frame hold the system message, and four requests point to one copy; behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block. Drag the slider to see which blocks go back when a request is done.
+#
+# </details>
+#
+# Now change it: ask something else in fourth place, or change a letter of the system message, and see how much of the cache is still of use.
 #
 # On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128, which is why they are smaller here on purpose, to have something to see.
 #
-# **Extra.** What prefix caching saves, every output reports as `num_cached_tokens`. Guess first: when the same question comes again, is nothing of its prompt computed anew?
-
-# %% key="prefix" tags=["extra"]
-llm.reset_prefix_cache()
-one = SamplingParams(max_tokens=1)
-for question in ("37×46=?", "37×46=?", "5!=?"):
-    [output] = llm.generate([render(question, system)], one, use_tqdm=False)
-    tokens, cached = len(output.prompt_token_ids), output.num_cached_tokens
-    print(f"{question:8} {tokens} tokens | num_cached_tokens: {cached}")
-    assert cached % cache.block_size == 0
-assert cached > 0
-
-# %% [markdown] lang="zh" key="timeline-text"
-# 读输出：不是。只有填满的块才能共用，所以 `num_cached_tokens` 总是块大小的整数倍，末尾没填满的那块每次重算。
-#
-# ## 连续批处理：谁先完，谁先走
-#
-# 传统的批处理凑齐一批，一起开始，等最长的那个结束，才换下一批。vLLM 在每一步都重新安排：有请求完成，等着的立刻补上。下面一次交上 12 道题，每 4 道里有一道要想得久，并假装只有 4 个位子（真实的引擎有几百个）。先猜一猜：和“凑 4 个一批”比，能省几成的步数？
-
-# %% [markdown] lang="en" key="timeline-text"
-# How to read it: not quite. Only full blocks can be shared, so `num_cached_tokens` is always a multiple of the block size, and the last block, which is not full, is computed every time.
-#
 # ## Continuous batching: who is done leaves
 #
-# Classic batching fills a batch, starts it together and waits for the longest before the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and we pretend that there are only 4 places (a real engine has hundreds). Guess first: what share of the steps does that save, compared with batches of 4?
+# Classic batching fills a batch, starts it together and waits for the longest before the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and with `max_num_seqs=4` the engine pretends to have only 4 seats (a real one has hundreds).
+#
+# **Choose first.** What share of the steps does that save, compared with batches of 4?
+#
+# - A. Less than a tenth
+# - B. About a third
+# - C. More than two thirds
 
 # %% key="timeline" tags=["varies"]
 import random
@@ -411,44 +425,44 @@ questions = [
     "×".join(map(str, n)) + "=?" if len(n) == 2 else "+".join(map(str, n)) + "=?"
     for n in numbers
 ]
-limiter = (
-    "max_num_active_reqs"
-    if hasattr(scheduler, "max_num_active_reqs")
-    else "max_num_running_reqs"
-)  # vLLM 0.19
-places, spans, step = getattr(scheduler, limiter), {}, 0
-setattr(scheduler, limiter, 4)
-try:
+params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit)
+with schedule.record(llm, max_num_seqs=4) as trace:
     for number, question in enumerate(questions[: min(12, cases)]):
-        params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit)
         engine.add_request(str(number), render(question), params)
     while engine.has_unfinished_requests():
-        for output in engine.step():
-            spans[output.request_id] = (spans.get(output.request_id, (step,))[0], step)
-        step += 1
-finally:
-    setattr(scheduler, limiter, places)
-in_order = [spans[str(number)] for number in range(len(spans))]
+        engine.step()
+# zh: 每个请求运行的步数：一个词元一步
+# en: how many steps each request ran: one a token
+lengths = [request.outputs for request in trace.requests]
 # zh: 凑 4 个一批时，一批的步数就是其中最长那个的步数
 # en: a batch of 4 takes as many steps as its longest
-longest = [
-    max(last + 1 - first for first, last in in_order[at : at + 4])
-    for at in range(0, len(in_order), 4)
-]
-print(say("连续批处理的步数：", "steps with continuous batching:"), step)
-print(say("凑 4 个一批的步数：", "steps with batches of 4:"), sum(longest))
-print(say("省下：", "saved:"), f"{1 - step / sum(longest):.0%}")
-l05.timeline(in_order, 4)
+batches = [max(lengths[at : at + 4]) for at in range(0, len(lengths), 4)]
+print(say("连续批处理的步数：", "steps with continuous batching:"), len(trace))
+print(say("凑 4 个一批的步数：", "steps with batches of 4:"), sum(batches))
+print(say("省下：", "saved:"), f"{1 - len(trace) / sum(batches):.0%}")
+ScheduleExplorer(trace, step=len(trace) // 2)
 
 # %% [markdown] lang="zh" key="timeline-read"
-# 读图：一行是一个请求，灰色在等，蓝色在跑。看每条蓝色的右端：那一步刚结束，下面就有一条开始。没有人陪着最长的请求空等。省下的比例打印在图的上面；请求的长短越悬殊，省得越多。
+# <details><summary>读图</summary>
+#
+# 答案打印在图的上面，多半是 B；请求的长短越悬殊，省得越多。一行是一个请求，细线在等，绿色在写；看每一行的右端：那一步刚结束，下面就有一个请求开始。没有人陪着最长的请求空等。
+#
+# </details>
+#
+# 现在你来改：让十二道题都一样长，再看省下多少。这些规则怎样写成一个调度器，每一步都和 vLLM 相同，见[附录 A3](../zh/A3_mini_vllm.ipynb)。
 #
 # ## 一道题，还是一批题
 #
 # 先猜一猜：64 道题一起算，每秒生成的词元是一道题时的多少倍？这里只数词元、不看答案，所以用贪心解码，并写满同样的长度，好让每一种做法的工作量相等。
 
 # %% [markdown] lang="en" key="timeline-read"
-# How to read it: a row is a request, grey is waiting, blue is running. Look at the right ends: a step after one of them another request starts. Nobody waits for the longest. The share that is saved is printed above the figure; the more the lengths differ, the larger it is.
+# <details><summary>Reading</summary>
+#
+# The answer is printed above the figure, most likely B; the more the lengths differ, the larger it is. A row is a request, a thin line waits, green writes. Look at the right ends: a step after one of them another request starts. Nobody waits for the longest.
+#
+# </details>
+#
+# Now change it: make all twelve problems equally long, and see how much is saved. How these rules become a scheduler that does in each step what vLLM does is the matter of [appendix A3](../en/A3_mini_vllm.ipynb).
 #
 # ## One problem, or a batch
 #

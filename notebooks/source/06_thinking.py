@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 读懂模板的每一种情形；把思考和答案分开，包括没想完的；用硬开关、软开关和思考预算控制思考；量出思考换来多少正确率、花掉多少词元；说出什么时候不该思考；把多轮对话做对 |
 # | 先修 | 第 05 课 |
-# | 时间 | 主线 35 分钟；标着“选读”的小节再加 20 分钟，跳过不影响后面 |
+# | 时间 | 主线 60 分钟，画图的代码不用细读；标着“选读”的小节再加 20 分钟，跳过不影响后面 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
 # | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
@@ -17,7 +17,7 @@
 # |---|---|
 # | You will be able to | read every case of the template; separate thinking from the answer, unfinished thoughts included; control thinking with the hard switch, the soft switch and a budget; measure what it buys in accuracy and costs in tokens; say when not to think; get several turns right |
 # | Prerequisites | lesson 05 |
-# | Time | 35 minutes for the main path; 20 more for the sections marked "extra", which can be skipped |
+# | Time | 60 minutes for the main path, where the code that draws need not be read; 20 more for the sections marked "extra", which can be skipped |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
 # | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB GPU) |
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
@@ -35,14 +35,24 @@ folder = models.course_model()
 print(models.describe(folder), "| thinking:", require_thinking(folder))
 
 # %% [markdown] lang="zh" key="open-text" facts="2507"
-# Qwen3 是混合模型：同一组权重，可以先想再答，也可以直接答。切换全在提示词里，没有别的机关。`open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`：引擎因此认得 `<think>` 和 `</think>`，后面的思考预算要用。
+# 同一个 Qwen3，可以先想再答，也可以直接答。用哪一种，全看提示词怎么写，权重是同一组。有两个开关：
 #
-# 2507 版不同：Instruct 从不思考，本课不适用，上一格见到它就停；Thinking 的模板已写好 `<think>`，关不掉，输出里只有 `</think>`。Qwen3 之后的模型，模板又不同，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
+# - **硬开关**（hard switch）：套用模板时给的参数 `enable_thinking=False`。
+# - **软开关**（soft switch）：写在用户消息末尾的 `/no_think`，打开是 `/think`。
+#
+# `open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`。这样引擎就认得 `<think>` 和 `</think>`，后面的思考预算要用。
+#
+# **选读。** 2507 版的 Qwen3 不同。Instruct 从不思考，本课不适用，上一格见到它就停。Thinking 关不掉思考：模板已经写好 `<think>`，输出里只有 `</think>`。Qwen3 之后的模型，模板又不同，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 
 # %% [markdown] lang="en" key="open-text" facts="2507"
-# Qwen3 is a hybrid model: the same weights can think first or answer at once. The switch is in the prompt and nowhere else. For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`, so that the engine knows `<think>` and `</think>`; the thinking budget below needs it.
+# The same Qwen3 can think first or answer at once. Which one, is decided by the prompt alone; the weights are the same. There are two switches:
 #
-# The 2507 releases differ: Instruct never thinks, this lesson is not for it, and the cell above stops at it; the template of Thinking has already written `<think>`, it cannot be switched off, and the output holds only `</think>`. Models after Qwen3 have other templates, see [appendix A5](../en/A5_after_qwen3.ipynb).
+# - The **hard switch**: the argument `enable_thinking=False` of the template.
+# - The **soft switch**: `/no_think` at the end of the user's message, and `/think` for on.
+#
+# For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`. The engine then knows `<think>` and `</think>`; the thinking budget below needs it.
+#
+# **Extra.** The 2507 releases of Qwen3 differ. Instruct never thinks; this lesson is not for it, and the cell above stops at it. Thinking cannot be switched off: its template has already written `<think>`, and the output holds only `</think>`. Models after Qwen3 have other templates, see [appendix A5](../en/A5_after_qwen3.ipynb).
 
 # %% key="open"
 llm = open_engine()
@@ -54,12 +64,24 @@ greedy = {"temperature": 0.0}
 # %% [markdown] lang="zh" key="cases-text"
 # ## 模板的各种情形，一张差异表
 #
-# 同一个模板，不同的参数和历史，渲染出来差在哪里？下面每一组比较两段渲染结果，只打印不同的行：`-` 是前者有的，`+` 是后者有的。先猜一猜：历史里的思考会怎样？软开关 `/no_think` 会改动模板的哪里？
+# 同一个模板，参数和历史不同，写出的提示词差在哪里？下一格每一组比较两份提示词，只打印不同的行：`-` 是前一份有的，`+` 是后一份有的。`ensure_thinking` 是故意拼错的参数名。
+#
+# **先选一个。** 历史里的上一轮带着思考，又有了新问题。模板会怎样写上一轮？思考往往比答案长得多。
+#
+# - A. 思考和答案都留着
+# - B. 只留答案
+# - C. 报错
 
 # %% [markdown] lang="en" key="cases-text"
 # ## Every case of the template, as a table of differences
 #
-# One template, different arguments and histories: where do the rendered texts differ? Each group below compares two of them and prints only the lines that differ: `-` stands in the first, `+` in the second. Guess first: what happens to a thought in the history? And where does the soft switch `/no_think` change the template?
+# One template, different arguments and histories: where do the prompts differ? Each group in the next cell compares two of them and prints only the lines that differ: `-` stands in the first, `+` in the second. `ensure_thinking` is a name misspelt on purpose.
+#
+# **Choose first.** The last turn in the history has a thought, and now comes another question. How does the template write that turn? A thought is often much longer than its answer.
+#
+# - A. Thought and answer
+# - B. The answer only
+# - C. It raises an error
 
 # %% key="cases" tags=["raw"]
 import difflib
@@ -121,29 +143,57 @@ for case, (before, after) in pairs.items():
 assert render(ask) == render(ask, ensure_thinking=False)
 assert render(plain) == render(with_thought)
 
-# %% [markdown] lang="zh" key="cases-read"
-# 读表，从上到下：
+# %% [markdown] lang="zh" key="cases-read" facts="0.32"
+# <details><summary>读结果</summary>
 #
-# - **硬开关**在末尾预填一个空的思考块；参数名拼错（旧教程的 `ensure_thinking`）什么也不变。
-# - **软开关**只是用户消息里的几个字，模板原样抄下：是模型在训练中学会了照办，模板一无所知。
-# - **历史里的思考会被去掉**：后面又有了新问题，就一点不留。
-# - 关着思考聊多轮，旧的轮次里**没有**空思考块，和当时真正的提示词对不上：前缀缓存从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。
-# - 最后一条是 assistant 时，模板会替它补上空思考块；消息里另外带着思考，就写那份思考。
-# - 直接调用 `apply_chat_template` 时，键名是 `reasoning_content`（模板只认它），写成 `reasoning` 没有反应；`llm.chat` 收的键名却是 `reasoning`，由 vLLM 换成模板认得的名字。vLLM 0.32 的服务器两个键名都收，`reasoning_content` 是旧名；`/tokenize` 会丢掉旧名。
+# B。“历史里有思考”那一组没有差别：历史里的思考被去掉了，一点不留。
 #
-# **选读。** 还有一种情形：模型调用工具时，一次思考会跨好几条消息。先猜一猜：工具结果回来之后，之前的思考还在吗？同一段对话交给 `llm.chat`，两个键名各会怎样？
+# </details>
+#
+# 其余各组：
+#
+# - **硬开关**在末尾写好一个空的思考块。参数名拼错，不会报错，什么也不变。
+# - **软开关**只是用户消息里的几个字，模板原样抄下。模型在训练中学会了照办，模板并不认得它。
+# - **关着思考聊了几轮**，旧的轮次里没有空思考块，和当时的提示词对不上，所以前缀缓存（prefix caching）从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。
+#
+# **选读。** 写程序时还要知道：
+#
+# - 最后一条来自 assistant 时，模板会替它补上空思考块；消息里另外带着思考，就写那份思考。
+# - 直接调用 `apply_chat_template` 时，键名是 `reasoning_content`，写成 `reasoning` 没有反应。`llm.chat` 收的键名是 `reasoning`，由 vLLM 换成模板认得的名字。
+# - vLLM 0.32 的服务器两个键名都收，`reasoning_content` 是旧名；`/tokenize` 会丢掉旧名。
+#
+# 模型调用工具时，一次思考会跨好几条消息。
+#
+# **先选一个。** 工具的结果回来之后，之前的思考还在提示词里吗？模型还在答同一个问题。
+#
+# - A. 在
+# - B. 不在，和上面一样去掉了
 
-# %% [markdown] lang="en" key="cases-read"
-# How to read it, from the top:
+# %% [markdown] lang="en" key="cases-read" facts="0.32"
+# <details><summary>Reading</summary>
 #
-# - The **hard switch** writes an empty think block at the end; a misspelt name (`ensure_thinking` of older tutorials) changes nothing.
-# - The **soft switch** is a few characters in the user's message, copied as they are: the model learned in training to obey them, the template knows nothing of it.
-# - **Thoughts in the history are dropped**: once another question has come, nothing of them is left.
-# - With thinking off over several turns, old turns have **no** empty think block, unlike the prompts of their time: the prefix cache breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)).
+# B. The group "a thought in the history" shows no difference: the thought was dropped, nothing of it is left.
+#
+# </details>
+#
+# The other groups:
+#
+# - The **hard switch** writes an empty think block at the end. A misspelt name raises nothing and changes nothing.
+# - The **soft switch** is a few characters in the user's message, copied as they are. The model learned in training to obey them; the template does not know them.
+# - **After some turns with thinking off**, old turns have no empty think block, unlike the prompts of their time, so prefix caching breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)).
+#
+# **Extra.** To know when you write a program:
+#
 # - If the last message is the assistant's, the template adds an empty think block to it, or the thought that came with the message.
-# - When you call `apply_chat_template` yourself, the key is `reasoning_content`, the only one that the template knows; `reasoning` does nothing. `llm.chat` takes the key `reasoning` instead, and vLLM hands it to the template under the name that it knows. The server of vLLM 0.32 takes either key, `reasoning_content` being the old one; `/tokenize` drops the old one.
+# - When you call `apply_chat_template` yourself, the key is `reasoning_content`, and `reasoning` does nothing. `llm.chat` takes the key `reasoning`, and vLLM hands it to the template under the name that it knows.
+# - The server of vLLM 0.32 takes either key, `reasoning_content` being the old one; `/tokenize` drops the old one.
 #
-# **Extra.** One more case: when the model calls tools, one thought spans several messages. Guess first: once the tool's result is back, is the earlier thought still there? And what becomes of either key in `llm.chat`?
+# When the model calls tools, one thought spans several messages.
+#
+# **Choose first.** Once the tool's result is back, is the earlier thought still in the prompt? The model is still at the same question.
+#
+# - A. It is
+# - B. It is dropped, as above
 
 # %% key="tools" tags=["extra", "raw"]
 thought = say("用计算器算 37*46。", "Use the calculator: 37*46.")
@@ -165,22 +215,38 @@ for key in ("reasoning", "reasoning_content"):
     assert found == (key == "reasoning")
 
 # %% [markdown] lang="zh" key="cut-text"
-# 读输出：还在。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具；工具结果装在 `<tool_response>` 里，算不上新问题。等用户问了下一个问题，前面的思考才全部去掉。交给 `llm.chat` 时，键名要用 `reasoning`。直接渲染时，`content` 不是文字就会被丢掉：`None` 等于空字符串；一个列表（例如图文消息）里的文字也不见了。`llm.chat` 会先把列表里的文字接起来。
+# <details><summary>读结果</summary>
+#
+# A。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具。工具的结果装在 `<tool_response>` 里，不算新问题。等用户问了下一个问题，前面的思考才全部去掉。
+#
+# 交给 `llm.chat` 时，键名要用 `reasoning`。直接用模板时，`content` 不是文字就会被丢掉：`None` 等于空字符串；一个列表（例如图文消息）里的文字也不见了。`llm.chat` 会先把列表里的文字接起来。
+#
+# </details>
 #
 # ## 把思考和答案分开
 #
-# 规则很短：找**最后一个** `</think>`，之前是思考，之后是答案。难在没有 `</think>` 的时候：思考开了头却没写完，说明被截断了，这时**没有答案**。连 Qwen 文档的示例也会把这半截思考当成答案。
+# 规则很短：找**最后一个** `</think>`，之前是思考，之后是答案。
 #
-# 我们故意截断一次。先猜一猜：下面两种截法，`split` 各给出什么？
+# 难在没有 `</think>` 的时候。思考开了头却没写完，说明被截断了，这时**没有答案**。连 Qwen 文档的示例，也会把这半截思考当成答案。
+#
+# **选读。** 下一格故意截断两次：一次截在思考中间，一次截在 `</think>` 刚写完的地方。
 
 # %% [markdown] lang="en" key="cut-text"
-# How to read it: it is. From the last real question on, thoughts are kept, or the model would forget why it called the tool; the tool's result stands in `<tool_response>` and is no new question. Only the user's next question drops them all. For `llm.chat` the key is `reasoning`. When you render yourself, a `content` that is no text is left out: `None` counts as the empty string, and the texts in a list (as in messages with pictures) are lost too. `llm.chat` joins the texts of a list first.
+# <details><summary>Reading</summary>
+#
+# A. From the last real question on, thoughts are kept, or the model would forget why it called the tool. The tool's result stands in `<tool_response>` and is no new question. Only the user's next question drops them all.
+#
+# For `llm.chat` the key is `reasoning`. When you use the template yourself, a `content` that is no text is left out: `None` counts as the empty string, and the texts in a list (as in messages with pictures) are lost too. `llm.chat` joins the texts of a list first.
+#
+# </details>
 #
 # ## Keep thinking and answer apart
 #
-# The rule is short: find the **last** `</think>`; before it is the thought, behind it the answer. What is hard is an output without `</think>`: a thought was begun and not finished, so it was cut off, and there **is no answer**. Even the sample code in Qwen's documentation takes that half thought for one.
+# The rule is short: find the **last** `</think>`; before it is the thought, behind it the answer.
 #
-# Let us cut one on purpose. Guess first: what does `split` say to each of the two cuts below?
+# What is hard is an output without `</think>`. A thought was begun and not finished, so it was cut off, and there **is no answer**. Even the sample code in Qwen's documentation takes that half thought for one.
+#
+# **Extra.** The next cell cuts twice on purpose: once within the thought, once where `</think>` has just been written.
 
 # %% key="cut" tags=["extra"]
 [whole] = llm.chat(ask, SamplingParams(**greedy, max_tokens=limit), use_tqdm=False)
@@ -193,11 +259,17 @@ for tokens in (max(1, middle // 2), middle + 3):
     print(f"max_tokens={tokens}: {output.outputs[0].finish_reason}, {split(output)}")
 
 # %% [markdown] lang="zh" key="ex1-text"
-# 读输出：截在思考中间，`answer` 是 `None`；截在 `</think>` 之后，思考完整，答案是空的。两次的 `finished` 都是 `False`。
+# 读输出：截在思考中间，`answer` 是 `None`。截在 `</think>` 之后，思考完整，答案是空的。两次的 `finished` 都是 `False`。
 #
 # ### 练习 1 ★★☆（8 分钟）：拆开一个可能被截断的输出
 #
-# `token_ids` 是模型写出的词元编号；`think`、`end` 是 `<think>` 和 `</think>` 的编号。返回 `(thinking, answer)`，各是一个编号列表，没有就是 `None`，都不含两个标签；写在思考中间的 `</think>` 除外，它算思考。三种情形：想完了；想到一半；根本没有思考。
+# `token_ids` 是模型写出的词元编号；`think`、`end` 是 `<think>` 和 `</think>` 的编号。返回 `(thinking, answer)`，各是一个编号列表：
+#
+# - 想完了：从最后一个 `end` 分开。
+# - 想到一半：`answer` 是 `None`。
+# - 根本没有思考：`thinking` 是 `None`，全部是答案。
+#
+# 两个标签都不放进结果。只有一个例外：最后一个 `end` 之前如果还有 `end`，它是思考里的内容，要留着。
 #
 # <details><summary>提示</summary>
 #
@@ -206,11 +278,17 @@ for tokens in (max(1, middle // 2), middle + 3):
 # </details>
 
 # %% [markdown] lang="en" key="ex1-text"
-# How to read it: cut within the thought, `answer` is `None`; cut behind `</think>`, the thought is whole and the answer empty. `finished` is `False` for both.
+# How to read it: cut within the thought, `answer` is `None`. Cut behind `</think>`, the thought is whole and the answer empty. `finished` is `False` for both.
 #
 # ### Exercise 1 ★★☆ (8 minutes): take an output apart that may have been cut
 #
-# `token_ids` are the ids that the model wrote; `think` and `end` are those of `<think>` and `</think>`. Return `(thinking, answer)`, two lists of ids, `None` for what there is not, and neither with the two tags, except a `</think>` inside the thought, which belongs to it. Three cases: a finished thought; half a thought; no thought at all.
+# `token_ids` are the ids that the model wrote; `think` and `end` are those of `<think>` and `</think>`. Return `(thinking, answer)`, two lists of ids:
+#
+# - A finished thought: split at the last `end`.
+# - Half a thought: `answer` is `None`.
+# - No thought at all: `thinking` is `None`, and all of it is the answer.
+#
+# Neither list holds the two tags. There is one exception: an `end` before the last `end` belongs to the thought and stays.
 #
 # <details><summary>Hint</summary>
 #
@@ -241,12 +319,22 @@ l06.ex1.check(split_ids)
 # %% [markdown] lang="zh" key="switch-text"
 # ## 硬开关和软开关
 #
-# 两个开关可以同时出现。先猜一猜：`enable_thinking=False` 遇上 `/think`，听谁的？软开关关掉思考时，输出里还有没有 `<think>`？
+# 两个开关可以同时出现。下一格把问题的结尾和 `enable_thinking` 的各种组合都问一遍，打印输出的开头。
+#
+# **先选一个。** `enable_thinking=False` 遇上 `/think`，听谁的？想一想硬开关在提示词里写了什么。
+#
+# - A. 硬开关：不思考
+# - B. 软开关：思考
 
 # %% [markdown] lang="en" key="switch-text"
 # ## The hard switch and the soft one
 #
-# Both can be there at once. Guess first: if `enable_thinking=False` meets `/think`, who wins? And with thinking switched off softly, is there still a `<think>` in the output?
+# Both can be there at once. The next cell asks with every combination of an ending and `enable_thinking`, and prints how the output begins.
+#
+# **Choose first.** If `enable_thinking=False` meets `/think`, who wins? Think of what the hard switch writes into the prompt.
+#
+# - A. The hard switch: no thought
+# - B. The soft switch: a thought
 
 # %% key="switch" tags=["varies"]
 who = say("你是谁？", "Who are you?")
@@ -264,22 +352,60 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
             assert split(output).thinking is None
 
 # %% [markdown] lang="zh" key="switch-read"
-# 读输出：硬开关关掉，就再没有思考，`/think` 也叫不回来，因为空思考块已经写在提示词里。软开关关掉时，模型自己写一个**空的**思考块，所以程序照样要拆。两个软开关挤在一条消息里，小模型没有学过，输出不足为凭；Qwen3 在多轮对话里[听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。软开关要模型配合，硬开关不用：程序里用硬开关，软开关留给聊天的用户。
+# <details><summary>读结果</summary>
 #
-# 旧教程还有一招：在用户消息的末尾写 `<think>`（最后两行）。那个位置属于用户的话，不是模型的话：小模型写出一个缺了开头标签的思考块，万一在 `</think>` 之前被截断，程序就分不清那是思考还是答案；关着思考，它不起作用。想替模型开头，要写在 assistant 的位置上。
+# A。硬开关一关，就再没有思考，`/think` 也叫不回来：空思考块已经写在提示词里，模型当作想完了。
+#
+# 用软开关关掉时，模型自己写一个**空的**思考块，所以程序照样要拆。一条消息里有两个软开关，小模型没有学过；Qwen3 在多轮对话里[听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。
+#
+# </details>
+#
+# 软开关要模型配合，硬开关不用。所以程序里用硬开关，软开关留给聊天的人。
+#
+# 有的教程还在用户消息的末尾写 `<think>`（最后两行），想替模型开头。那里是用户的话，不是模型的话：
+#
+# - 小模型写出的思考块缺了开头的标签。万一在 `</think>` 之前被截断，程序就分不清那是思考还是答案。
+# - 关着思考时不起作用。
+#
+# 想替模型开头，要写在 assistant 的位置上。
 #
 # ## 思考预算
 #
-# 思考可以只给一定的词元数。`thinking_token_budget` 由 vLLM 计数，到了数就强行写下 `</think>`，模型接着答题。先猜一猜：只给一半的思考，答案会“对一半”吗？
+# **思考预算**（thinking budget）给思考一个上限，以词元计。`thinking_token_budget` 由 vLLM 计数，到了数就强行写下 `</think>`，模型接着答题。
+#
+# **先选一个。** `37×46` 的思考只给一半，答案会怎样？
+#
+# - A. 还是 1702
+# - B. 给出一个错的数，语气照样肯定
+# - C. 说自己不知道
 
 # %% [markdown] lang="en" key="switch-read"
-# How to read it: the hard switch off means no thought, and `/think` does not bring it back, because the empty think block already stands in the prompt. Switched off softly, the model writes an **empty** think block itself, so a program still has to split. Two soft switches in one message are something the tiny model never learned, so do not read much into that output; over several turns Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B). The soft switch needs the model's cooperation, the hard one does not: use the hard one in programs and leave the soft one to people who chat.
+# <details><summary>Reading</summary>
 #
-# Older tutorials have one more trick: `<think>` at the end of the user's message (the last two lines). That place belongs to the user's words and not to the model's: the tiny model writes a think block that lacks its opening tag, and if that is cut before `</think>` a program cannot tell a thought from an answer; with thinking off it has no effect. To begin for the model, write in the assistant's place.
+# A. With the hard switch off there is no thought, and `/think` does not bring it back: the empty think block already stands in the prompt, and the model takes its thought for finished.
+#
+# Switched off softly, the model writes an **empty** think block itself, so a program still has to split. Two soft switches in one message are something the tiny model never learned; over several turns Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B).
+#
+# </details>
+#
+# The soft switch needs the model's cooperation, the hard one does not. Use the hard one in programs and leave the soft one to people who chat.
+#
+# Some tutorials also put `<think>` at the end of the user's message (the last two lines), to begin for the model. That place belongs to the user's words and not to the model's:
+#
+# - The tiny model writes a think block that lacks its opening tag. If that is cut before `</think>`, a program cannot tell a thought from an answer.
+# - With thinking off it has no effect.
+#
+# To begin for the model, write in the assistant's place.
 #
 # ## A thinking budget
 #
-# Thinking can be given a number of tokens. With `thinking_token_budget` vLLM counts them, forces `</think>` when they are used up, and the model goes on to the answer. Guess first: does half the thought give "half an answer"?
+# A **thinking budget** is a limit for the thought, in tokens. With `thinking_token_budget` vLLM counts them and forces `</think>` when they are used up; the model goes on to the answer.
+#
+# **Choose first.** The thought about `37×46` gets half of what it needs. What is the answer?
+#
+# - A. Still 1702
+# - B. A wrong number, as sure in tone as ever
+# - C. It says that it does not know
 
 # %% key="budget"
 for budget in (0, 8, 16, 32, 64, None):
@@ -290,18 +416,36 @@ for budget in (0, 8, 16, 32, 64, None):
     print(f"budget {budget!s:4} → {tokens:2} tokens | {answer!r} | {thinking!r}")
 
 # %% [markdown] lang="zh" key="budget-read" facts="0.19 570 579"
-# 读输出：预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案还是猜的：思考的价值在最后那几步。答案本身要写多长，仍由 `max_tokens` 管。
+# <details><summary>读结果</summary>
 #
-# 没有出现 `<think>`，预算就不起作用；没有 `reasoning_parser`，vLLM 会拒绝这个参数。vLLM 0.19（驱动 570 到 579 用的那一代）还要给 `reasoning_config`，写明两个标签，`open_engine` 会替你加上。
+# B。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的：有用的是最后那几步。答案本身能写多长，仍由 `max_tokens` 管。
 #
-# **选读。** 引擎不支持预算时，[Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节的办法是分两次：第一次 `max_tokens` 等于预算；没想完，就在后面补一句话和 `</think>`，再生成第二次。先猜一猜：小模型看得懂报告里的那句话吗？
+# </details>
+#
+# 输出里没有 `<think>`，预算就不起作用。引擎没有 `reasoning_parser`，vLLM 会拒绝它。vLLM 0.19（驱动 570 到 579 用的那一代）还要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。
+#
+# **选读。** 引擎不支持预算时，[Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节分两次生成。第一次的 `max_tokens` 等于预算；没想完，就在后面补一句英文和 `</think>`，再生成第二次。
+#
+# **先选一个。** 小模型只学过算术和这门课的问题。补上那句英文，它会怎样？
+#
+# - A. 照样答题
+# - B. 不知道那句话是什么意思，不肯答题
 
 # %% [markdown] lang="en" key="budget-read" facts="0.19 570 579"
-# How to read it: the budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is still a guess: the value of a thought is in its last steps. How long the answer itself may be is up to `max_tokens` as before.
+# <details><summary>Reading</summary>
 #
-# Where no `<think>` appears a budget has no effect; without a `reasoning_parser` vLLM refuses the argument. vLLM 0.19, the generation for drivers 570 to 579, also wants a `reasoning_config` that names the two tags; `open_engine` adds it.
+# B. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess: it is the last steps that help. How long the answer itself may be is up to `max_tokens` as before.
 #
-# **Extra.** For engines without a budget, section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) does it in two passes: the first with `max_tokens` as the budget; if the thought is unfinished, a sentence and `</think>` are added, and a second pass goes on from there. Guess first: does the tiny model understand the report's sentence?
+# </details>
+#
+# Where no `<think>` appears in the output, a budget has no effect. Without a `reasoning_parser` vLLM refuses it. vLLM 0.19, the generation for drivers 570 to 579, also wants a `reasoning_config` that names the two tags; `open_engine` adds it.
+#
+# **Extra.** For engines without a budget, section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) generates twice. The first pass has `max_tokens` as the budget; if the thought is unfinished, an English sentence and `</think>` are added, and a second pass goes on from there.
+#
+# **Choose first.** The tiny model has learned arithmetic and the questions of this course only. What does it do after that sentence?
+#
+# - A. It answers as usual
+# - B. It does not know what the sentence means, and gives no result
 
 # %% key="two-pass" tags=["extra", "raw"]
 sentence = "Considering the limited time by the user, I have to give the solution"
@@ -325,22 +469,40 @@ for name, closing in closings.items():
     print(f"{name}: {second.outputs[0].text!r}")
 
 # %% [markdown] lang="zh" key="problems-text" facts="30"
-# 读输出：小模型没见过那句英文，一读就糊涂了，不肯答题；只补标签，至少肯答题，只是答错了：32 个词元还差最后几步。真正的 Qwen3 读得懂，报告说这种本事没有专门训练过，是自己冒出来的。小模型却是专门训练的：它的训练数据里，30% 的思考被随机截断。
+# <details><summary>读结果</summary>
+#
+# B。小模型没见过那句英文，不肯答题。只补标签，它肯答题，只是答错了：32 个词元还差最后几步。真正的 Qwen3 读得懂那句话，报告说这种本事没有专门训练过，是自己出现的。小模型却专门训练过：它的训练数据里，30% 的思考被随机截断。
+#
+# </details>
 #
 # ## 实验：思考换来多少正确率，花掉多少词元
 #
-# 下面的题目，小模型在训练时一道也没见过（操作数留出，见模型卡）：三分之二是连加，三分之一是两位数乘法，思考长短不一。先量一小批，估计全部要多久，再决定题数：小模型最多跑 50 秒，真实的模型最多 15 分钟（`room` 可以改）；`COURSE_CASES` 可以设上限。
+# 下面的题，小模型在训练时一道也没见过（见模型卡）。三分之二是连加，三分之一是两位数乘法，需要的思考长短不一。
 #
-# 先猜一猜，写下来：不思考对几成？思考到一半的长度呢？贪心解码和温度 0.6，谁高？
+# 下一格先做一小批，估计全部要多久，再决定做几道。小模型最多跑 50 秒，真实的模型最多 15 分钟，`room` 可以改；`COURSE_CASES` 可以设上限。它还定下几个预算，从很小到够用。
+#
+# **先选一个。** 只给最小的那个预算，正确率比完全不思考高吗？看看上面预算 8 和 16 的答案。
+#
+# - A. 高不少
+# - B. 差不多
 
 # %% [markdown] lang="en" key="problems-text" facts="30"
-# How to read it: the tiny model never saw that English sentence, loses its way and gives no result; with the tag alone it at least answers, though wrongly: 32 tokens leave out the last steps. A real Qwen3 understands it, and the report calls the ability emergent: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random.
+# <details><summary>Reading</summary>
+#
+# B. The tiny model never saw that English sentence and gives no result. With the tag alone it answers, though wrongly: 32 tokens leave out the last steps. A real Qwen3 understands the sentence, and the report says that this ability emerged: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random.
+#
+# </details>
 #
 # ## The experiment: what thinking buys in accuracy and costs in tokens
 #
-# The tiny model saw none of these problems in training (they are held out by their operands, see its card): two thirds are long sums, one third products of two-digit numbers, with thoughts of different lengths. A first small batch is timed, the whole is estimated, and that decides the number of problems: 50 seconds at most for the tiny model, 15 minutes for a real one (change `room` if you like); `COURSE_CASES` sets an upper limit.
+# The tiny model saw none of these problems in training (see its card). Two thirds are long sums, one third products of two-digit numbers, and they need thoughts of different lengths.
 #
-# Write down your guesses first: what share is right without thinking, and with half the length of thought? Which is better, greedy decoding or temperature 0.6?
+# The next cell works a small batch first, estimates the whole, and decides how many problems to take: 50 seconds at most for the tiny model, 15 minutes for a real one, and `room` can be changed; `COURSE_CASES` sets an upper limit. It also settles some budgets, from very small to enough.
+#
+# **Choose first.** With the smallest budget, is accuracy higher than without any thinking? See the answers for budgets 8 and 16 above.
+#
+# - A. Much higher
+# - B. About the same
 
 # %% key="problems" tags=["varies"]
 import random
@@ -394,15 +556,26 @@ if count < 30:
     )
 
 # %% [markdown] lang="zh" key="experiment-text" facts="0.05"
-# 判分只看 `</think>` 之后的最后一个数。正确率带 95% 的置信区间（[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：几十道题的差别，很可能只是运气。
+# 判分只看 `</think>` 之后的最后一个数。方括号里是正确率的 95% **置信区间**（confidence interval，[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：只考了这么几道题，真正的正确率在这个范围里都不奇怪。小小的差别，很可能只是运气。
 #
-# 两种做法答的是同一批题，比的时候不必看区间重不重叠，可以**逐题配对**：都对、都错的题分不出高下，只数“只有甲对”和“只有乙对”的题。要是两者一样好，这些题应当像抛硬币一样对半分；符号检验算的 p 值，就是纯靠运气偏成这样或更偏的概率，小于 0.05 才值得当真。
+# 两种做法答的是同一批题，可以**逐题配对**：
+#
+# - 两种都对、都错的题，分不出高下，不看。
+# - 数一数只有甲对的题有几道，只有乙对的有几道。两种一样好，这两个数就该差不多，像抛硬币一样。
+# - 下面的 `p` 是一个概率：假如两种其实一样好，只凭运气，会不会差到这么多或更多？小于 0.05，才值得当真。这叫符号检验。
+#
+# `wilson` 和 `sign_test` 是这两种统计，公式不必细看。
 
 # %% [markdown] lang="en" key="experiment-text" facts="0.05"
-# What counts is the last number behind `</think>`. Accuracies come with a 95% confidence interval ([Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)): a difference over some dozens of problems may well be luck.
+# What counts is the last number behind `</think>`. In brackets stands the 95% **confidence interval** of the accuracy ([Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)): after so few problems, a true accuracy anywhere in that range would be no surprise. So a small difference may well be luck.
 #
-# Two ways that answered the same problems need no look at whether intervals overlap; they can be **paired**, problem by problem. Those that both got right or both got wrong decide nothing; count those that only the first got right, and only the second. Were the ways equally good, these would fall like a coin; the p-value of the sign test is the probability that luck alone splits them so unevenly or more, and below 0.05 it deserves to be taken seriously.
-
+# Two ways that answered the same problems can be **paired**, problem by problem:
+#
+# - Problems that both got right or both got wrong decide nothing; leave them out.
+# - Count those that only the first way got right, and only the second. If the ways are equally good, the two numbers should be close, as with a coin.
+# - `p` below is a probability: suppose that they are equally good; would luck alone make so large a difference, or a larger one? Below 0.05 it deserves to be taken seriously. This is the sign test.
+#
+# `wilson` and `sign_test` are these two statistics; their formulas need no close reading.
 
 # %% key="experiment" tags=["varies"]
 import math
@@ -503,14 +676,20 @@ axes[0].legend(loc="lower right", fontsize=8)
 figure
 
 # %% [markdown] lang="zh" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7 8,192"
-# 读图：左边横轴是预算（`none` 是不设上限），竖线是置信区间，点线是不思考；右边换成实际花掉的词元，空心是不思考。小模型身上能看到四件事：
+# <details><summary>读图</summary>
 #
-# - 想完，几乎全对；不想，不到两成。逐题配对，只有不想才对的题几乎没有，p 值小得可以不计。
-# - 曲线不是均匀上升的。预算太小，等于白想：词元多花了，正确率和不想一样。
-# - 每道题需要的长度不同，平均曲线是许多“台阶”叠起来的：一道题给够了，就从猜变成对。
-# - 想完时贪心和 0.6 比：只有一种做法对的题至多寥寥几道，p 值远大于 0.05，这个实验分不出高下；真正的 Qwen3 思考时贪心会出事，小模型的思考太短，看不到。
+# B。左边横轴是预算（`none` 是不设上限），竖线是置信区间，点线是不思考；右边的横轴换成实际花掉的词元，空心是不思考。在小模型身上能看到四件事：
 #
-# **这个小模型的数据就是为了显出这种差别而造的**：思考里写着中间结果，30% 被截断。它说明机制，不说明 Qwen3 有多强。真正的 Qwen3-8B，报告里的数字是（[技术报告](https://arxiv.org/abs/2505.09388)表 17、18、23）：
+# - 想完，几乎全对；不思考，只对一两成。逐题配对，只有不思考才对的题几乎没有，`p` 小得可以不计。
+# - 曲线不是均匀上升的。预算太小，等于白想：词元多花了，正确率和不思考一样。
+# - 每道题需要的长度不同。一道题给够了，就从猜变成对；许多道题的台阶叠起来，就是这条曲线。
+# - 想完时，贪心和 0.6 比不出高下：只有一种做法对的题至多几道，`p` 远大于 0.05。
+#
+# </details>
+#
+# 真正的 Qwen3 思考时不要用贪心解码，[模型卡](https://huggingface.co/Qwen/Qwen3-8B)说它会没完没了地重复；小模型的思考太短，看不到这一点。
+#
+# **这个小模型的数据，就是为了显出这种差别而造的**：思考里写着中间结果，30% 被截断。它说明道理，不说明 Qwen3 有多强。真正的 Qwen3-8B，报告里的数字是（[技术报告](https://arxiv.org/abs/2505.09388)表 17、18、23）：
 #
 # | Qwen3-8B | 思考 | 不思考 |
 # |---|---|---|
@@ -522,27 +701,39 @@ figure
 # | IFEval（听从格式要求） | 85.0 | 83.0 |
 # | RULER 平均（长文检索） | 84.4 | 89.1 |
 #
-# 竞赛数学、编程和逻辑题得益最多，多 34.7 到 58.1 分；本来就做得好的 MATH-500 和知识题 MMLU-Redux 也多了 10.0 和 8.0 分；听从格式要求只多 2.0 分；长文检索，思考反而**更差**，少 4.7 分。报告只说“略有下降”，猜测是思考内容干扰了检索；这一项测的时候用 YaRN 把上下文放大到 4 倍，思考限在 8,192 个词元以内。报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。报告说，混合训练两种模式之后，停在半路也能作答的本领自己就出现了；8B 是从大模型蒸馏来的，报告没有画它的曲线。
+# - 竞赛数学、编程和逻辑题得益最多，多 34.7 到 58.1 分。
+# - 本来就做得好的 MATH-500 多 10.0 分，知识题多 8.0 分，听从格式要求只多 2.0 分。
+# - 长文检索反而**更差**，少 4.7 分。报告说“略有下降”，猜测是思考干扰了检索。测这一项时，用 YaRN 把上下文放大到 4 倍，思考限在 8,192 个词元以内。
+#
+# **选读。** 报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。8B 是从大模型蒸馏来的，报告没有画它的曲线。
 #
 # ### 练习 2 ★★☆（8 分钟）：选一个预算
 #
-# 想完全部要花很多词元。用你自己的测量，选出**最小**的预算，它的正确率至少是完整思考的 `share` 倍。`accuracy` 是字典：预算到正确率，键 `None` 是不设上限；没有一个够，就返回 `None`。
+# 想完全部要花很多词元。用你自己的测量，选出**最小**的预算，它的正确率至少是完整思考的 `share` 倍。
+#
+# `accuracy` 是字典，从预算查正确率；键 `None` 是不设上限，也就是完整思考。没有一个够，就返回 `None`。
 #
 # <details><summary>提示</summary>
 #
-# 门槛是 `share * accuracy[None]`。曲线可能上下跳，但题目只要最小的、够格的那一个。
+# 门槛是 `share * accuracy[None]`。先留下够格的预算（`None` 不算），再取最小的。
 #
 # </details>
 
 # %% [markdown] lang="en" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7 8,192"
-# How to read it: on the left against the budget (`none` is no limit), with confidence intervals, and dotted lines for no thinking; on the right against the tokens really spent, hollow for no thinking. Four things to see in the tiny model:
+# <details><summary>Reading the figure</summary>
 #
-# - With whole thoughts almost everything is right, without fewer than two in ten. Paired, there is hardly a problem that only "no thinking" got right, and the p-value is next to nothing.
-# - The curve does not rise evenly. A budget that is too small is wasted: more tokens, and no more right answers than without.
-# - Each problem needs its own length, and the average curve is many steps laid on each other: a problem that gets enough turns from guessed to right.
-# - Whole thoughts, greedy against 0.6: at most a handful of problems were right in only one way, the p-value is far above 0.05, and this experiment cannot tell them apart; a real Qwen3 gets into trouble when it thinks greedily, but the thoughts of a tiny model are too short to show that.
+# B. On the left against the budget (`none` is no limit), with confidence intervals, and dotted lines for no thinking; on the right against the tokens really spent, hollow for no thinking. Four things to see in the tiny model:
 #
-# **The tiny model's data was built to show this difference**: thoughts hold the intermediate results, and 30% of them are cut. It explains a mechanism and says nothing about how good Qwen3 is. For the real Qwen3-8B the report gives (tables 17, 18 and 23 of the [technical report](https://arxiv.org/abs/2505.09388)):
+# - With whole thoughts almost everything is right, without thinking one or two in ten. Paired, there is hardly a problem that only "no thinking" got right, and `p` is next to nothing.
+# - The curve does not rise evenly. A budget that is too small is wasted: more tokens, and no more right answers than without thinking.
+# - Each problem needs its own length. One that gets enough turns from guessed to right; the steps of many problems, laid on each other, make this curve.
+# - Whole thoughts, greedy against 0.6, cannot be told apart: at most a handful of problems were right in only one way, and `p` is far above 0.05.
+#
+# </details>
+#
+# A real Qwen3 should not think with greedy decoding: it repeats itself without end, says its [model card](https://huggingface.co/Qwen/Qwen3-8B). The thoughts of a tiny model are too short to show that.
+#
+# **The tiny model's data was built to show this difference**: thoughts hold the intermediate results, and 30% of them are cut. It explains how thinking helps and says nothing about how good Qwen3 is. For the real Qwen3-8B the report gives (tables 17, 18 and 23 of the [technical report](https://arxiv.org/abs/2505.09388)):
 #
 # | Qwen3-8B | thinking | non-thinking |
 # |---|---|---|
@@ -554,15 +745,21 @@ figure
 # | IFEval (following a required form) | 85.0 | 83.0 |
 # | RULER average (retrieval in long texts) | 84.4 | 89.1 |
 #
-# Contest mathematics, programming and logic gain most, 34.7 to 58.1 points; MATH-500, where the model was good already, and the knowledge of MMLU-Redux still gain 10.0 and 8.0; following a required form gains only 2.0; in long-text retrieval thinking is **worse**, by 4.7 points. The report calls that slightly degraded and supposes that thoughts interfere with retrieval; for this test YaRN stretched the context by 4, and thoughts were capped at 8,192 tokens. Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand. Answering from half a thought, says the report, emerged by itself when both modes had been trained into one model; 8B was distilled from larger ones, and the report draws no curve for it.
+# - Contest mathematics, programming and logic gain most, 34.7 to 58.1 points.
+# - MATH-500, where the model was good already, gains 10.0, knowledge 8.0, following a required form only 2.0.
+# - Retrieval in long texts gets **worse**, by 4.7 points. The report calls that slightly degraded and supposes that thoughts interfere with retrieval. For this test YaRN stretched the context by 4, and thoughts were capped at 8,192 tokens.
+#
+# **Extra.** Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand. 8B was distilled from larger ones, and the report draws no curve for it.
 #
 # ### Exercise 2 ★★☆ (8 minutes): choose a budget
 #
-# Whole thoughts cost many tokens. From your own measurement, choose the **smallest** budget whose accuracy is at least `share` of that of whole thoughts. `accuracy` is a dictionary from budget to accuracy, with `None` for no limit; if none is enough, return `None`.
+# Whole thoughts cost many tokens. From your own measurement, choose the **smallest** budget whose accuracy is at least `share` of that of whole thoughts.
+#
+# `accuracy` is a dictionary from budget to accuracy; the key `None` is no limit, that is, whole thoughts. If no budget is enough, return `None`.
 #
 # <details><summary>Hint</summary>
 #
-# The bar is `share * accuracy[None]`. The curve may go up and down, but all that is asked is the smallest that clears it.
+# The bar is `share * accuracy[None]`. Keep the budgets that clear it (`None` is none of them), then take the smallest.
 #
 # </details>
 
@@ -592,12 +789,24 @@ l06.ex2.check(choose_budget, accuracy)
 # %% [markdown] lang="zh" key="recall-text"
 # ## 什么时候不该思考（选读）
 #
-# 有的题没有中间步骤可算，只能靠记得。先猜一猜：问首都，思考和不思考各对几成？各花多少词元？
+# 有的题没有步骤可算，只看记不记得。下一格问各国的首都。
+#
+# **先选一个。** 思考和不思考，哪一种对得多？
+#
+# - A. 思考
+# - B. 一样多，思考花的词元更多
+# - C. 不思考
 
 # %% [markdown] lang="en" key="recall-text"
 # ## When not to think (extra)
 #
-# Some questions have no steps to work out, one knows the answer or does not. Guess first: asked for capitals, what share is right with and without thinking, and at how many tokens?
+# Some questions have no steps to work out; one remembers the answer or does not. The next cell asks for capitals.
+#
+# **Choose first.** Which gets more of them right, thinking or not?
+#
+# - A. Thinking
+# - B. Neither, but thinking takes more tokens
+# - C. Not thinking
 
 # %% key="recall" tags=["extra", "varies"]
 capitals = texts()["capitals"]["pairs"][:most]
@@ -623,22 +832,42 @@ for enabled in (True, False):
     print(f"enable_thinking={enabled!s:5}  {right}/{len(outputs)}  {tokens:.0f} tokens")
 
 # %% [markdown] lang="zh" key="history-text"
-# 读输出：一样对，词元却多花了。真正的 Qwen3 在知识题上倒有得（上表的 MMLU-Redux），可见不能只凭题目的种类下结论。值得先试不思考的有：抽取和分类，格式转换，要马上出第一个字的聊天，长文检索；以及你会逐条核对、错了重来也便宜的活。判断的办法就是本课的办法：拿自己的题，两种模式各跑一遍，逐题配对。
+# <details><summary>读结果</summary>
+#
+# B。可是真正的 Qwen3 做知识题，思考确实有好处（上表的 MMLU-Redux），所以不能只看题目的种类。
+#
+# </details>
+#
+# 这些活值得先试不思考：抽取和分类，格式转换，要马上出第一个字的聊天，长文检索；还有你会逐条核对、错了重来也不费事的活。怎样判断？用本课的办法：拿自己的题，两种模式各跑一遍，逐题配对。
 #
 # ## 多轮对话：思考要不要带回去？
 #
-# 模板会去掉历史里的思考；可是自己拼提示词的人，常把上一轮的输出原样接回去。先猜一猜：问过几轮之后，两种做法各还能对几成？
+# 模板会去掉历史里的思考。自己拼提示词的人，却常把上一轮的输出原样接回去。下面每段对话先有几轮乘法，最后问“再加 37 呢？”。一种去掉思考，一种原样带回。
 #
-# 下面每段对话先有几轮乘法，最后问“再加 37 呢？”。一种去掉思考（模板的做法），一种原样带回。
+# **先选一个。** 哪一种对得多？小模型训练时，历史里从来没有思考。
+#
+# - A. 带回思考：它能参考前面的步骤
+# - B. 去掉思考
+# - C. 一样
 
 # %% [markdown] lang="en" key="history-text"
-# How to read it: as many are right, and more tokens are spent. A real Qwen3 does gain on questions of knowledge (MMLU-Redux in the table above), so the kind of question alone does not decide it. Worth trying without thinking first: extraction and classification, changes of format, chats whose first word must come at once, retrieval in long texts; and work that you check item by item and can cheaply repeat. The way to decide is that of this lesson: your own problems, both modes, paired.
+# <details><summary>Reading</summary>
+#
+# B. Yet a real Qwen3 does gain on questions of knowledge by thinking (MMLU-Redux in the table above), so the kind of question alone does not decide it.
+#
+# </details>
+#
+# Worth trying without thinking first: extraction and classification, changes of format, chats whose first word must come at once, retrieval in long texts; and work that you check item by item and can cheaply repeat. How to decide? As in this lesson: your own problems, both modes, paired.
 #
 # ## Several turns: send the thoughts back?
 #
-# The template drops thoughts from the history; but those who build prompts themselves often append the last output as it was. Guess first: after some turns, what share is still right in each way?
+# The template drops thoughts from the history. Those who build prompts themselves often append the last output as it was. Each conversation below has some turns of products and then asks "What if I add 37?". One way drops the thoughts, the other sends them back.
 #
-# Each conversation below has some turns of products and then asks "What if I add 37?". One way drops the thoughts, as the template does; the other sends them back as they were.
+# **Choose first.** Which gets more right? In the tiny model's training, no history held a thought.
+#
+# - A. Sent back: it can look at the earlier steps
+# - B. Dropped
+# - C. Both the same
 
 # %% key="history" tags=["varies"]
 talks = [
@@ -679,12 +908,24 @@ if models.is_bundled(folder) and len(talks) >= 20:
     assert turns_back[4, "dropped"] > turns_back[4, "sent"] + 0.3
 
 # %% [markdown] lang="zh" key="history-read"
-# 读输出：带回思考，提示词长到约两倍甚至更多；小模型训练时只见过去掉思考的历史，带得越多，错得越多，最后全军覆没。真正的 Qwen3 会错多少，本课没有量；[模型卡](https://huggingface.co/Qwen/Qwen3-8B)的建议是历史里只放最后的答案。多付的提示词和挤掉的上下文，则哪个模型都躲不开。
+# <details><summary>读结果</summary>
+#
+# B。带回思考，提示词长到约两倍，甚至更多；带的越多，错得越多，最后全错。真正的 Qwen3 会错多少，本课没有量。
+#
+# </details>
+#
+# [模型卡](https://huggingface.co/Qwen/Qwen3-8B)的建议是：历史里只放最后的答案。不然，提示词要多付钱，上下文也被占掉，哪个模型都一样。
 #
 # ## 释放引擎
 
 # %% [markdown] lang="en" key="history-read"
-# How to read it: with thoughts sent back the prompt is about twice as long, or more; the tiny model saw only histories without them in training, and the more there are, the more it gets wrong, until nothing is left. How much a real Qwen3 would get wrong was not measured here; its [model card](https://huggingface.co/Qwen/Qwen3-8B) recommends that the history hold the final answers only. The longer prompts, and the context that they use up, are paid by every model.
+# <details><summary>Reading</summary>
+#
+# B. With thoughts sent back the prompt is about twice as long, or more; the more there are, the more it gets wrong, until all of it is. How much a real Qwen3 would get wrong was not measured here.
+#
+# </details>
+#
+# The [model card](https://huggingface.co/Qwen/Qwen3-8B) recommends that the history hold the final answers only. Otherwise one pays for longer prompts and loses context, with any model.
 #
 # ## Release the engine
 
@@ -695,11 +936,11 @@ print(type(llm).__name__)
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
 #
-# - 开关都在提示词里：硬开关预填空思考块，软开关是用户的话；拼错的参数名不报错。
+# - 开关都在提示词里：硬开关写好一个空思考块，软开关是用户的话；拼错的参数名不报错。
 # - 答案在最后一个 `</think>` 之后；思考没写完，就没有答案。
 # - `thinking_token_budget` 到数就断；太小的预算白花词元。
-# - 竞赛数学、编程、逻辑题，思考换来最多；知识题也有得；照格式办几乎没有；长文检索反而更差。
-# - 历史里不带思考；工具调用的那一串例外，模板会处理。
+# - 竞赛数学、编程、逻辑题，思考换来最多；知识题也有一些；听从格式几乎没有；长文检索反而更差。
+# - 历史里不带思考；只有工具调用那一串例外，模板会处理。
 #
 # ## 自测
 #
@@ -732,7 +973,7 @@ print(type(llm).__name__)
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 一个多轮对话：思考可开可关、可设预算，历史里只留完整的答案，断掉的有标记（`length`）。在 CPU 上要先设两个变量，不设它就用一句话说明。在笔记本里它只定义类，不打开引擎。
+# 一个多轮对话：思考可以开、可以关，也可以设预算。历史里只留完整的答案，被截断的会标出来（`length`）。在 CPU 上要先设两个变量，不设它就用一句话说明。在笔记本里它只定义类，不打开引擎。
 
 # %% [markdown] lang="en" key="recap"
 # ## Recap
@@ -741,7 +982,7 @@ print(type(llm).__name__)
 # - The answer is what follows the last `</think>`; where a thought is unfinished there is no answer.
 # - `thinking_token_budget` cuts when it is used up; too small a budget is tokens wasted.
 # - Thinking buys most in contest mathematics, programming and logic, something in knowledge, next to nothing in following a form, and harm in long-text retrieval.
-# - Histories carry no thoughts; a chain of tool calls is the exception, and the template sees to it.
+# - Histories carry no thoughts; only a chain of tool calls is an exception, and the template sees to it.
 #
 # ## Test yourself
 #
@@ -774,7 +1015,7 @@ print(type(llm).__name__)
 #
 # ## Code to take away (extra)
 #
-# A chat of several turns: thinking on or off, with a budget if you like; the history keeps whole answers only, and what was cut is marked (`length`). On a CPU it wants two variables set, and says so in one sentence if they are not. In a notebook it only defines its class and opens no engine.
+# A chat of several turns: thinking can be on, off, or on a budget. The history keeps whole answers only, and what was cut is marked (`length`). On a CPU it wants two variables set, and says so in one sentence if they are not. In a notebook it only defines its class and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os

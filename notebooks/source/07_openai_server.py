@@ -1246,7 +1246,9 @@ print(f"JSON: {answer.status_code} {answer.text}")
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 下面四格各自独立，不依赖本课程：设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。没有完整的答案，就抛出 `NoAnswer`，一句话说明原因：思考或答案被截断、上下文满了、解析器拿走了答案、工具调用留在文本里、流断在中间。作为脚本运行时，没有答案，退出码就不是 0。
+# 下面四格各自独立，不依赖本课程。设好 `BASE_URL`、`API_KEY`、`MODEL`（本课开头已经设过），粘到哪里都能用。四份合在一个文件里，还带重试：[`qwen_client.py`](../../docs/qwen_client.py)。
+#
+# 没有完整的答案，就抛出 `NoAnswer`，一句话说明原因：思考或答案被截断、上下文满了、解析器拿走了答案、工具调用留在文本里、流断在中间。作为脚本运行时，这时退出码不是 0。
 #
 # 第一份：补全客户端，先按 Qwen3 的模板写好提示词，再续写；它不用 `/tokenize`，只放行 `/v1` 的代理后面也能用。
 
@@ -1271,7 +1273,9 @@ print(f"JSON: {answer.status_code} {answer.text}")
 #
 # ## Code to take away (extra)
 #
-# Each of the four cells below stands alone and needs nothing of this course: set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. Where there is no whole answer they raise `NoAnswer`, which says why in one sentence: a thought or an answer that was cut, a full context, a parser that took the answer, a tool call left in the text, a stream that broke. As a script, each ends with an exit status other than 0 if it has no answer.
+# Each of the four cells below stands alone and needs nothing of this course. Set `BASE_URL`, `API_KEY` and `MODEL` (this lesson did at its beginning), and paste it wherever you like. All four in one file, with retries: [`qwen_client.py`](../../docs/qwen_client.py).
+#
+# Where there is no whole answer they raise `NoAnswer`, which says why in one sentence: the thought or the answer was cut, the context is full, the parser took the answer, a tool call was left in the text, the stream broke. As a script, each then ends with an exit status other than 0.
 #
 # The first: a completions client, which writes the prompt as Qwen3's template does and then goes on; it does without `/tokenize`, so it also works behind a proxy that passes `/v1` alone.
 
@@ -1462,10 +1466,10 @@ if __name__ == "__main__":
         sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-stream-text"
-# 第三份：流式对话，思考和答案边到边显示；流没有正常结束就报错，不把半截答案当答案。
+# 第三份：流式对话，思考和答案边到边显示。流没有正常结束就报错，不把半截答案当答案。
 
 # %% [markdown] lang="en" key="copy-stream-text"
-# The third: a streaming chat that shows thought and answer as they come, and raises if the stream did not end well instead of passing half an answer off as a whole one.
+# The third: a streaming chat that shows thought and answer as they come. A stream that did not end well is an error: half an answer never counts as a whole one.
 
 # %% key="copy-stream" tags=["copy-me", "extra", "varies"]
 import os
@@ -1568,10 +1572,10 @@ if __name__ == "__main__":
         sys.exit(no_connection(error))
 
 # %% [markdown] lang="zh" key="copy-tools-text"
-# 第四份：流式的工具循环。片段按 `index` 拼起来；参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型，但异常的原文只写到标准错误，不给模型看；最多走几圈有上限。
+# 第四份：流式的工具循环。片段按 `index` 拼起来，圈数有上限。参数不是 JSON、工具不存在、工具自己出错，都作为结果发回给模型。异常的原文只写到标准错误，不给模型看。
 
 # %% [markdown] lang="en" key="copy-tools-text"
-# The fourth: a streamed tool loop. Fragments are joined by `index`; arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results, but the words of an exception go to standard error and not to the model; the number of rounds is limited.
+# The fourth: a streamed tool loop. Fragments are joined by `index`, and the number of rounds is limited. Arguments that are not JSON, a tool that does not exist and a tool that fails all go back to the model as results. The words of an exception go to standard error only, not to the model.
 
 # %% key="copy-tools" tags=["copy-me", "extra", "varies"]
 import json

@@ -340,7 +340,7 @@ l09.draw(server.model, measured, report)
 #
 # </details>
 #
-# **现在你来改。** 把 `questions` 换成你自己的二十道题，重新启动内核，从头再跑一遍。有真正的 Qwen3，就先设 `COURSE_MODEL`，代码不用改。报告要存成文件，写 `Path("report.html").write_text(...)`，括号里放 `l09.page(...)`。
+# **现在你来改。** 把 `questions` 换成你自己的二十道题，重新启动内核，从头再跑一遍。有真正的 Qwen3，就先设 `COURSE_MODEL`，代码不用改。
 #
 # ## 小结
 #
@@ -385,7 +385,7 @@ l09.draw(server.model, measured, report)
 #
 # </details>
 #
-# **Now change it.** Put twenty questions of your own into `questions`, restart the kernel and run it all again. With a real Qwen3 at hand, set `COURSE_MODEL` first; the code stays the same. To keep the report as a file, write `Path("report.html").write_text(...)` with the `l09.page(...)` in it.
+# **Now change it.** Put twenty questions of your own into `questions`, restart the kernel and run it all again. With a real Qwen3 at hand, set `COURSE_MODEL` first; the code stays the same.
 #
 # ## Recap
 #

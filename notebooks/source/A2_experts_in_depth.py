@@ -1298,7 +1298,7 @@ for name, switch in (
 # en: let go of the models
 import gc
 
-model = fresh = reference = weight = hook = None
+model = mlp = fresh = reference = weight = hook = None
 gc.collect()
 if torch.cuda.is_available():
     torch.cuda.empty_cache()

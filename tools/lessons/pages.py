@@ -102,7 +102,8 @@ def copy_me_pages(root: Path, lessons: list[Lesson]) -> dict[Path, str]:
             for cell in lesson.cells:
                 if "copy-me" in cell.tags:
                     used = ", ".join(f"`{setting}`" for setting in dict.fromkeys(SETTING.findall(cell.text[lang])))
-                    parts += [f"## [{lesson.title(lang)}](../notebooks/{lang}/{lesson.name}.ipynb)", before]
+                    title = f"## [{lesson.title(lang)}](../notebooks/{lang}/{lesson.name}.ipynb)"
+                    parts += [before] if title in parts else [title, before]
                     needed = " ".join(packages(cell.text[lang]))
                     parts += [f"{install}`pip install {needed}`"] if needed else []
                     parts += [f"{settings}{used}", f"```python\n{cell.text[lang].strip()}\n```"]

@@ -144,6 +144,11 @@ def attention(
     return result(weights, key, value)  # (batch, heads, seq, head_dim)
 
 
+def scaled_by_shape(query, key, value, q_norm, k_norm, cos, sin, of):
+    """By the root of another size than head_dim."""
+    return attention(query, key, value, q_norm, k_norm, cos, sin, scale=lambda head_dim: query.shape[of] ** 0.5)
+
+
 def attention_cases():
     import torch
 
@@ -213,8 +218,7 @@ ex2 = Exercise(
         (partial(attention, scale=lambda head_dim: 1), *SCALE),
         (partial(attention, scale=lambda head_dim: head_dim), *SCALE),
         (partial(attention, scale=lambda head_dim: 2**0.5), *SCALE),
-        *[(lambda query, *rest, of=of: attention(query, *rest, scale=lambda head_dim: query.shape[of] ** 0.5), *SCALE)
-          for of in (1, 2)],
+        *[(partial(scaled_by_shape, of=of), *SCALE) for of in (1, 2)],
         (partial(attention, mask=lambda scores: scores),
          "还没有掩码：第一个词元看到了后面的词元。", "there is no mask yet: the first token sees those after it."),
         (partial(attention, mask=partial(hidden, diagonal=0)),

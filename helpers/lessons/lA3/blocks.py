@@ -1,0 +1,168 @@
+"""Appendix A3, exercises 1 and 2: the blocks of a request, a paged gather."""
+
+from functools import partial
+
+from helpers.check import Exercise
+from helpers.lessons.lA3.scheduler import grow
+
+# ---------------------------------------------------------------------------------------------- exercise 1
+
+
+def grown(function, free, table, tokens, block_size):
+    """What it returns, and both lists behind it."""
+    free, table = list(free), list(table)
+    answer = function(free, table, tokens, block_size)
+    return answer, free, table
+
+
+def take(
+    free, table, tokens, block_size, count=lambda tokens, size, have: -(-tokens // size) - have, end=0, half=False
+):
+    """count: blocks that are missing. end: where they are taken. half: also where they do not suffice."""
+    missing = count(tokens, block_size, len(table))
+    if missing > len(free):
+        if half:
+            table += free
+            free.clear()
+        return False
+    for _ in range(missing):
+        table.append(free.pop(end))
+    return True
+
+
+def copies(free, table, tokens, block_size):
+    missing = -(-tokens // block_size) - len(table)
+    table += free[:missing] if missing <= len(free) else []
+    return missing <= len(free)
+
+
+def ids(free, table, tokens, block_size):
+    missing = -(-tokens // block_size) - len(table)
+    if missing > len(free):
+        return False
+    new = [free.pop(0) for _ in range(missing)]
+    table += new
+    return new
+
+
+ex1 = Exercise(
+    right=grow,
+    ask=grown,
+    cases={
+        "tokens=1": ([4, 9, 2], [], 1, 32),
+        "tokens=32": ([4, 9, 2], [], 32, 32),
+        "tokens=33": ([4, 9, 2], [7], 33, 32),
+        "tokens=96": ([4, 9, 2], [], 96, 32),
+        "tokens=40": ([4, 9, 2], [7, 5], 40, 32),
+        "tokens=100": ([4, 9], [7], 100, 32),
+        "free=[]": ([], [7], 33, 32),
+    },
+    start=("先算 tokens 个词元一共要几块（向上取整），再减去块表里已有的。",
+           "first: how many blocks do so many tokens need, rounded up? Then take off those in the table."),
+    mistakes=[
+        (partial(take, count=lambda tokens, size, have: tokens // size - have),
+         "向下取整了：33 个词元要 2 块，最后一块不必填满。",
+         "this rounds down: 33 tokens need 2 blocks, the last of which need not be full."),
+        (partial(take, count=lambda tokens, size, have: tokens // size + 1 - have),
+         "正好填满时多领了一块：32 个词元只要 1 块。",
+         "one too many where a block is full: 32 tokens need 1 block."),
+        (partial(take, count=lambda tokens, size, have: -(-tokens // size)),
+         "块表里已有的块没有减掉：tokens 是总数，不是新来的。",
+         "the blocks in the table are not taken off: tokens is the total, not what is new."),
+        (partial(take, count=lambda tokens, size, have: tokens - have * size),
+         "这是缺的词元数，不是块数：除以 block_size，向上取整。",
+         "this counts missing tokens, not blocks: divide by block_size and round up."),
+        (partial(take, end=-1), "块要从 free 的开头拿：free.pop(0)。",
+         "take blocks from the front of free: free.pop(0)."),
+        (partial(take, half=True), "块不够时什么都不要动：先数清楚，再拿。",
+         "where there are too few, change nothing: count first, then take."),
+        (copies, "拿走的块还留在 free 里：别人会再领到它。",
+         "the blocks are still in free: somebody else would get them, too."),
+        (ids, "够了就返回 True，不是块的列表。", "return True where there were enough, not the list of blocks."),
+        (lambda free, table, tokens, size: take(free, table, tokens, size) or None,
+         "不够时要返回 False，不是什么都不返回。", "return False where there are too few, not nothing at all."),
+        (lambda free, table, tokens, size: None if take(free, table, tokens, size) else False,
+         "够的时候要返回 True：return 写在循环之后。", "return True where there were enough, behind the loop."),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 2
+
+
+def gather(pool, table, length):
+    import torch
+
+    return torch.cat([pool[block] for block in table], dim=1)[:, :length]
+
+
+def of_neighbours(pool, table, length):
+    return gather(pool, range(table[0], table[0] + len(table)), length)
+
+
+def reshaped(pool, table, length):
+    """Blocks put beside each other without a turn: heads and tokens are mixed up."""
+    return pool[list(table)].reshape(pool.shape[1], -1, pool.shape[3])[:, :length]
+
+
+def along_heads(pool, table, length):
+    import torch
+
+    return torch.cat([pool[block] for block in table], dim=0)[:length]
+
+
+def along_head_dim(pool, table, length):
+    import torch
+
+    return torch.cat([pool[block] for block in table], dim=-1)[:, :length]
+
+
+def stacked(pool, table, length):
+    return pool[list(table)]
+
+
+def each_cut(pool, table, length):
+    import torch
+
+    return torch.cat([pool[block][:, :length] for block in table], dim=1)
+
+
+def gather_cases():
+    import torch
+
+    pool = torch.randn(8, 2, 4, 3, generator=torch.Generator().manual_seed(0))
+    tables = {"table=[5, 2, 6]": ([5, 2, 6], 10), "table=[3]": ([3], 2), "table=[1, 2]": ([1, 2], 8)}
+    return {name: (pool, *case) for name, case in tables.items()}
+
+
+ALL_OF_IT = (
+    "最后一块没有填满：结果只要前 length 个词元。",
+    "the last block is not full: keep the first length tokens only.",
+)
+
+ex2 = Exercise(
+    right=gather,
+    cases=gather_cases,
+    start=("照块表的次序取出 pool[block]，沿词元那一维接起来，只留前 length 个。",
+           "take pool[block] in the order of the table, join them along the tokens' dimension, keep the first length."),
+    mistakes=[
+        (lambda pool, table, length: gather(pool, table, None), *ALL_OF_IT),
+        (each_cut, "length 是所有块一共的词元数：先接起来，再截。",
+         "length counts the tokens of all blocks: join first, then cut."),
+        (lambda pool, table, length: gather(pool, sorted(table), length),
+         "次序要照块表，不照编号。", "the order is that of the table, not that of the ids."),
+        (lambda pool, table, length: gather(pool, table[::-1], length), "次序倒了。", "the order is reversed."),
+        (of_neighbours, "块不一定相邻：每一块都要查块表。",
+         "blocks need not be neighbours: look each one up in the table."),
+        (lambda pool, table, length: gather(pool, range(len(table)), length),
+         "拿的是前几块：编号要从块表里查。", "these are the first blocks of the pool: take the ids in the table."),
+        (reshaped, "头和词元混在一起了：用 torch.cat(…, dim=1)，不要直接 reshape。",
+         "heads and tokens got mixed: use torch.cat(…, dim=1), not a plain reshape."),
+        (along_heads, "接在头那一维上了：词元是 dim=1。", "joined along the heads: the tokens are dim=1."),
+        (along_head_dim, "接在 head_dim 上了：词元是 dim=1。", "joined along head_dim: the tokens are dim=1."),
+        (stacked, "块还叠着：用 torch.cat 沿 dim=1 接起来。",
+         "the blocks are still stacked: join them with torch.cat along dim=1."),
+        (lambda pool, table, length: gather(pool, [block - 1 for block in table], length),
+         "块的编号不用减 1：pool[block] 就是这一块。", "do not take 1 off an id: pool[block] is the block."),
+    ],
+)  # fmt: skip
