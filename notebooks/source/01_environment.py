@@ -104,7 +104,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python；课程在安装之前就会说明 |
 # | 内存 | 少于 3 GiB，vLLM 一启动就可能被系统终止 | 无卡模式下正常：在这里下载，换到别处加载 |
 # | 系统盘，数据盘 | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
-# | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA | 没有列出 GPU：驱动没装好；无卡模式下不要紧，第 05 课再带卡开机。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
+# | GPU | 名称、显存、驱动、计算能力（compute capability，显卡的代号），以及驱动支持到哪个 CUDA | 没有列出 GPU：驱动没装好；无卡模式下不要紧，第 05 课再带卡开机。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
 # | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 | 按提示设 `CUDA_DEVICE_ORDER=PCI_BUS_ID`，或去掉那个变量 |
 # | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
 # | 课程模型 | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化（压缩过）的版本 |
@@ -123,7 +123,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 | another machine or Python; the course says so before it installs anything |
 # | Memory | below 3 GiB the system may kill vLLM as it starts | normal in no-GPU mode: download here, load elsewhere |
 # | System disk, Data disk | room for the model and the environment | clean up, or point `MODELSCOPE_CACHE` to a larger disk |
-# | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports | no GPU listed: the driver is not installed; in no-GPU mode that does not matter, start with the GPU for lesson 05. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
+# | GPU | name, memory, driver, compute capability (the card's generation), and the newest CUDA that this driver supports | no GPU listed: the driver is not installed; in no-GPU mode that does not matter, start with the GPU for lesson 05. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
 # | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all | set `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or unset that variable |
 # | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU | shut that kernel down in JupyterLab's Running panel |
 # | Course model | which model the course uses now, and whether its weights fit | a smaller or a quantised (compressed) one |
@@ -150,7 +150,7 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # 课程有四组依赖。前三组，课程按驱动替你选；最后一组不带 vLLM，要自己指定。两种情况要小心：
 #
 # - **驱动 525 到 569**：没有试过。NVIDIA 承诺，为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全。课程不替你选，想试就写明 `SET=cu12`。
-# - **旧显卡**：计算能力（compute capability，显卡的代号）低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
+# - **旧显卡**：计算能力低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
 #
 # 下一格列出四组，再选出这台机器的。
 
@@ -162,7 +162,7 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # The course has four sets. It chooses among the first three by the driver; the last one has no vLLM and is taken only if you name it. Two cases need care:
 #
 # - **Drivers 525 to 569**: not tested. NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features. The course does not choose for you; to try, name `SET=cu12`.
-# - **Old cards**: the course's vLLM does not support a compute capability (the card's generation) below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
+# - **Old cards**: the course's vLLM does not support a compute capability below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
 #
 # The next cell lists the four, then chooses this machine's.
 
@@ -223,7 +223,11 @@ def dependency_set(driver):  # noqa: F811
     if driver is None:
         return "cpu"
     major = int(driver.split(".")[0])
-    return "gpu" if major >= 580 else "cu12" if major >= 570 else "too old"
+    if major >= 580:
+        return "gpu"
+    if major >= 570:
+        return "cu12"
+    return "too old"
 
 
 # %% key="ex1-check"
@@ -583,7 +587,8 @@ def largest_context(card, weights, per_token, limit):
 # %% key="ex2-solution" tags=["solution"]
 def largest_context(card, weights, per_token, limit):  # noqa: F811
     room = 0.92 * card - weights - 1.5 * 2**30
-    return min(limit, max(0, int(room / per_token) // 16 * 16))
+    blocks = int(room / per_token) // 16
+    return min(limit, max(0, 16 * blocks))
 
 
 # %% key="ex2-check"

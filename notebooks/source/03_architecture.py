@@ -387,7 +387,8 @@ def rms_norm(x, weight, eps):
 
 # %% key="ex1-solution" tags=["solution"]
 def rms_norm(x, weight, eps):  # noqa: F811
-    return weight * x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + eps)
+    mean_square = x.pow(2).mean(dim=-1, keepdim=True)
+    return x / (mean_square + eps).sqrt() * weight
 
 
 # %% key="ex1-check"

@@ -296,6 +296,7 @@ for tokens in (max(1, middle // 2), middle + 3):
 #
 # </details>
 
+
 # %% key="ex1" tags=["exercise"]
 def split_ids(token_ids, think, end):
     return ...
@@ -762,6 +763,7 @@ figure
 #
 # </details>
 
+
 # %% key="ex2" tags=["exercise"]
 def choose_budget(accuracy, share):
     return ...
@@ -769,15 +771,12 @@ def choose_budget(accuracy, share):
 
 # %% key="ex2-solution" tags=["solution"]
 def choose_budget(accuracy, share):  # noqa: F811
-    enough = share * accuracy[None]
-    return min(
-        (
-            budget
-            for budget, value in accuracy.items()
-            if budget is not None and value >= enough
-        ),
-        default=None,
-    )
+    bar = share * accuracy[None]
+    enough = []
+    for budget, value in accuracy.items():
+        if budget is not None and value >= bar:
+            enough.append(budget)
+    return min(enough, default=None)
 
 
 # %% key="ex2-check"
