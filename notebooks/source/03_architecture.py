@@ -42,9 +42,9 @@ print(models.describe(folder))
 #
 # **先选一个。** 只写出 `1480` 的第一个数字 `1`，至少要看前面哪些数字？
 #
-# - A. 只要 `3`
-# - B. `3` 和 `4`
-# - C. `3`、`7`、`4`、`0`，缺一个都不行
+# - A. `3`、`7`、`4`、`0`，缺一个都不行
+# - B. 只要 `3`
+# - C. `3` 和 `4`
 
 # %% [markdown] lang="en" key="need-text"
 # ## Where the next digit has to look
@@ -55,9 +55,9 @@ print(models.describe(folder))
 #
 # **Choose first.** To write just the first digit of `1480`, the `1`, which earlier digits does one need at least?
 #
-# - A. `3` alone
-# - B. `3` and `4`
-# - C. `3`, `7`, `4` and `0`, every one of them
+# - A. `3`, `7`, `4` and `0`, every one of them
+# - B. `3` alone
+# - C. `3` and `4`
 
 # %% key="write" tags=["raw"]
 import transformers
@@ -89,7 +89,7 @@ print(tokenizer.decode(tokens[0]))
 # %% [markdown] lang="zh" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>读结果</summary>
 #
-# B。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。写最后的 `0` 呢？只看 `40` 的 `0` 就够了。每写一个数字，要看的地方都不同。
+# C。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。写最后的 `0` 呢？只看 `40` 的 `0` 就够了。每写一个数字，要看的地方都不同。
 #
 # </details>
 #
@@ -118,7 +118,7 @@ print(tokenizer.decode(tokens[0]))
 # %% [markdown] lang="en" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>Reading</summary>
 #
-# B. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. And the `0` at the end? The `0` of `40` is enough for it. Each digit needs another place.
+# C. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. And the `0` at the end? The `0` of `40` is enough for it. Each digit needs another place.
 #
 # </details>
 #
@@ -206,9 +206,9 @@ print(weights[2], output[2])
 #
 # **先选一个。** `=` 要写出 `1`，这个头最看重哪一个？
 #
-# - A. `=` 自己
+# - A. `4`
 # - B. 离它最近的数字 `0`
-# - C. `4`
+# - C. `=` 自己
 
 # %% [markdown] lang="en" key="head-text"
 # <details><summary>Reading</summary>
@@ -229,9 +229,9 @@ print(weights[2], output[2])
 #
 # **Choose first.** As `=` is about to write `1`, what does this head look at most?
 #
-# - A. `=` itself
+# - A. `4`
 # - B. The nearest digit, `0`
-# - C. `4`
+# - C. `=` itself
 
 # %% key="head"
 attentions = model(tokens, output_attentions=True).attentions
@@ -245,7 +245,7 @@ l03.head_map(weights, texts, columns=10, rows=4)
 # %% [markdown] lang="zh" key="groups-text"
 # <details><summary>读图</summary>
 #
-# C。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取乘法要用的数字。写最后的 `0` 时，它最看重的是上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
+# A。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取乘法要用的数字。写最后的 `0` 时，它最看重的是上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
 #
 # 看着哪里，不等于答案从哪里来；一个挑出来的头、一道题，也说明不了别的头。现在你来改：换一层，换一个头，多半就不好懂了。
 #
@@ -259,13 +259,13 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # **先选一个。** 查询头 0、1、2、3、4、5 依次用哪个 KV 头？
 #
-# - A. 0、1、0、1、0、1
-# - B. 0、0、0、1、1、1
+# - A. 0、0、0、1、1、1
+# - B. 0、1、0、1、0、1
 
 # %% [markdown] lang="en" key="groups-text"
 # <details><summary>Reading</summary>
 #
-# C. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it looks most at the `=` in the line before, `46=40+6`, with 0.34, which the figure counts as "before".
+# A. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it looks most at the `=` in the line before, `46=40+6`, with 0.34, which the figure counts as "before".
 #
 # Where a head looks is not yet where the answer comes from, and one head, picked, on one question, says nothing of the others. Now change it: take another layer and head; most are hard to read.
 #
@@ -279,8 +279,8 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # **Choose first.** Which KV head do the query heads 0, 1, 2, 3, 4, 5 use, in this order?
 #
-# - A. 0, 1, 0, 1, 0, 1
-# - B. 0, 0, 0, 1, 1, 1
+# - A. 0, 0, 0, 1, 1, 1
+# - B. 0, 1, 0, 1, 0, 1
 
 # %% key="groups"
 trained = model.model.layers[1].self_attn
@@ -295,7 +295,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 # %% [markdown] lang="zh" key="rope-text"
 # <details><summary>读结果</summary>
 #
-# B，相邻的三个一组，代码里写作 `repeat_interleave`。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
+# A，相邻的三个一组，代码里写作 `repeat_interleave`。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
 #
 # </details>
 #
@@ -311,7 +311,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 # %% [markdown] lang="en" key="rope-text"
 # <details><summary>Reading</summary>
 #
-# B: three neighbours make a group, which code writes as `repeat_interleave`. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
+# A: three neighbours make a group, which code writes as `repeat_interleave`. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
 #
 # </details>
 #
@@ -507,8 +507,8 @@ print(tokenizer.decode(write(mine, tokens, 100)[0]))
 # **先选一个。** 把每一层的 `q_proj` 放大 10 倍，小模型会写出什么？看看 RMSNorm 的公式：$x$ 放大 10 倍，结果会怎样？
 #
 # - A. 乱码
-# - B. 还是 `1702`
-# - C. 写个不停
+# - B. 写个不停
+# - C. 还是 `1702`
 
 # %% [markdown] lang="en" key="louder-text"
 # Only rounding is left, and the answer is `1702`. That is all of Qwen3's attention. (The `1702` is that of a tiny teaching model.)
@@ -520,8 +520,8 @@ print(tokenizer.decode(write(mine, tokens, 100)[0]))
 # **Choose first.** Multiply `q_proj` of every layer by 10. What does the tiny model write? Look at the formula of RMSNorm: with $x$ 10 times as large, what comes out?
 #
 # - A. Nonsense
-# - B. `1702` again
-# - C. It never stops
+# - B. It never stops
+# - C. `1702` again
 
 # %% key="louder" tags=["raw"]
 weights, _ = attend(10 * query, key, value)
@@ -544,7 +544,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # %% [markdown] lang="zh" key="differences-text"
 # <details><summary>读结果</summary>
 #
-# B。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变，所以后面什么都没有变。分数的上限和训练时的差别，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+# C。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变，所以后面什么都没有变。分数的上限和训练时的差别，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
 #
 # </details>
 #
@@ -570,7 +570,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # %% [markdown] lang="en" key="differences-text"
 # <details><summary>Reading</summary>
 #
-# B. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was, so nothing changes further on. For the bound on the scores, and for what the norm does in training, see [appendix A4](../en/A4_attention_in_depth.ipynb).
+# C. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was, so nothing changes further on. For the bound on the scores, and for what the norm does in training, see [appendix A4](../en/A4_attention_in_depth.ipynb).
 #
 # </details>
 #
