@@ -150,7 +150,7 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # 课程有四组依赖。前三组，课程按驱动替你选；最后一组不带 vLLM，要自己指定。两种情况要小心：
 #
 # - **驱动 525 到 569**：没有试过。NVIDIA 承诺，为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全。课程不替你选，想试就写明 `SET=cu12`。
-# - **旧显卡**：计算能力（compute capability，显卡的代号）低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
+# - **旧显卡**：计算能力低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
 #
 # 下一格列出四组，再问这台机器该用哪一组。
 
@@ -162,7 +162,7 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # The course has four sets. It chooses among the first three by the driver; the last one has no vLLM and is taken only if you name it. Two cases need care:
 #
 # - **Drivers 525 to 569**: not tested. NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features. The course does not choose for you; to try, name `SET=cu12`.
-# - **Old cards**: the course's vLLM does not support a compute capability (the card's generation) below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
+# - **Old cards**: the course's vLLM does not support a compute capability below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
 #
 # The next cell lists the four, then asks which one fits here.
 
@@ -223,7 +223,11 @@ def dependency_set(driver):  # noqa: F811
     if driver is None:
         return "cpu"
     major = int(driver.split(".")[0])
-    return "gpu" if major >= 580 else "cu12" if major >= 570 else "too old"
+    if major >= 580:
+        return "gpu"
+    if major >= 570:
+        return "cu12"
+    return "too old"
 
 
 # %% key="ex1-check"
@@ -587,7 +591,8 @@ def largest_context(card, weights, per_token, limit):
 # %% key="ex2-solution" tags=["solution"]
 def largest_context(card, weights, per_token, limit):  # noqa: F811
     room = 0.92 * card - weights - 1.5 * 2**30
-    return min(limit, max(0, int(room / per_token) // 16 * 16))
+    blocks = int(room / per_token) // 16
+    return min(limit, max(0, 16 * blocks))
 
 
 # %% key="ex2-check"

@@ -339,12 +339,13 @@ def count_parameters(path):  # noqa: F811
     import math
 
     with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(
-        math.prod(entry["shape"])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    )
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    total = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            total += math.prod(entry["shape"])
+    return total
 
 
 # %% key="ex1-check"
@@ -633,9 +634,8 @@ def is_whole(path):  # noqa: F811
         except ValueError:
             return False
     header.pop("__metadata__", None)
-    return size == 8 + length + max(
-        entry["data_offsets"][1] for entry in header.values()
-    )
+    ends = [entry["data_offsets"][1] for entry in header.values()]
+    return size == 8 + length + max(ends)
 
 
 # %% key="ex2-check"
@@ -665,10 +665,10 @@ def missing_shards(folder):  # noqa: F811
     index = Path(folder, "model.safetensors.index.json")
     wanted = {"model.safetensors"}
     if index.is_file():
-        wanted = set(
-            json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        )
-    return sorted(name for name in wanted if not Path(folder, name).is_file())
+        content = json.loads(index.read_text(encoding="utf-8"))
+        wanted = set(content["weight_map"].values())
+    missing = [name for name in wanted if not Path(folder, name).is_file()]
+    return sorted(missing)
 
 
 # %% key="ex3-check" tags=["extra"]

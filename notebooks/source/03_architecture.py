@@ -42,9 +42,9 @@ print(models.describe(folder))
 #
 # **先选一个。** 只写出 `1480` 的第一个数字 `1`，至少要看前面哪些数字？
 #
-# - A. 只要 `3`
-# - B. `3` 和 `4`
-# - C. `3`、`7`、`4`、`0`，缺一个都不行
+# - A. `3`、`7`、`4`、`0`，缺一个都不行
+# - B. 只要 `3`
+# - C. `3` 和 `4`
 
 # %% [markdown] lang="en" key="need-text"
 # ## Where the next digit has to look
@@ -55,9 +55,9 @@ print(models.describe(folder))
 #
 # **Choose first.** To write just the first digit of `1480`, the `1`, which earlier digits does one need at least?
 #
-# - A. `3` alone
-# - B. `3` and `4`
-# - C. `3`, `7`, `4` and `0`, every one of them
+# - A. `3`, `7`, `4` and `0`, every one of them
+# - B. `3` alone
+# - C. `3` and `4`
 
 # %% key="write" tags=["raw"]
 import transformers
@@ -210,9 +210,9 @@ print(weights[2], output[2])
 #
 # **先选一个。** `=` 要写出 `1`，这个头最看重哪一个？
 #
-# - A. `=` 自己
+# - A. `4`
 # - B. 离它最近的数字 `0`
-# - C. `4`
+# - C. `=` 自己
 
 # %% [markdown] lang="en" key="head-text"
 # <details><summary>Reading</summary>
@@ -233,9 +233,9 @@ print(weights[2], output[2])
 #
 # **Choose first.** As `=` is about to write `1`, what does this head look at most?
 #
-# - A. `=` itself
+# - A. `4`
 # - B. The nearest digit, `0`
-# - C. `4`
+# - C. `=` itself
 
 # %% key="head"
 attentions = model(tokens, output_attentions=True).attentions
@@ -263,13 +263,13 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # **先选一个。** 查询头 0、1、2、3、4、5 依次用哪个 KV 头？
 #
-# - A. 0、1、0、1、0、1
-# - B. 0、0、0、1、1、1
+# - A. 0、0、0、1、1、1
+# - B. 0、1、0、1、0、1
 
 # %% [markdown] lang="en" key="groups-text"
 # <details><summary>Reading</summary>
 #
-# C. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it looks most at the `=` in the line before, `46=40+6`, with 0.34, which the figure counts as "before".
+# A. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it looks most at the `=` in the line before, `46=40+6`, with 0.34, which the figure counts as "before".
 #
 # Where a head looks is not yet where the answer comes from, and this one head says nothing of the others. Now change it: take another layer and head. Is it as easy to read?
 #
@@ -283,8 +283,8 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # **Choose first.** Which KV head do the query heads 0, 1, 2, 3, 4, 5 use, in this order?
 #
-# - A. 0, 1, 0, 1, 0, 1
-# - B. 0, 0, 0, 1, 1, 1
+# - A. 0, 0, 0, 1, 1, 1
+# - B. 0, 1, 0, 1, 0, 1
 
 # %% key="groups"
 trained = model.model.layers[1].self_attn
@@ -299,7 +299,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 # %% [markdown] lang="zh" key="rope-text"
 # <details><summary>读结果</summary>
 #
-# B，相邻的三个一组，代码里写作 `repeat_interleave`。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
+# A，相邻的三个一组，代码里写作 `repeat_interleave`。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
 #
 # </details>
 #
@@ -315,7 +315,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 # %% [markdown] lang="en" key="rope-text"
 # <details><summary>Reading</summary>
 #
-# B: three neighbours make a group, which code writes as `repeat_interleave`. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
+# A: three neighbours make a group, which code writes as `repeat_interleave`. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
 #
 # </details>
 #
@@ -391,7 +391,8 @@ def rms_norm(x, weight, eps):
 
 # %% key="ex1-solution" tags=["solution"]
 def rms_norm(x, weight, eps):  # noqa: F811
-    return weight * x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + eps)
+    mean_square = x.pow(2).mean(dim=-1, keepdim=True)
+    return x / (mean_square + eps).sqrt() * weight
 
 
 # %% key="ex1-check"
@@ -506,8 +507,8 @@ print(tokenizer.decode(write(mine, tokens, 100)[0]))
 # **先选一个。** 把每一层的 `q_proj` 放大 10 倍，小模型会写出什么？看看 RMSNorm 的公式：$x$ 放大 10 倍，结果会怎样？
 #
 # - A. 乱码
-# - B. 还是 `1702`
-# - C. 写个不停
+# - B. 写个不停
+# - C. 还是 `1702`
 
 # %% [markdown] lang="en" key="louder-text"
 # Only rounding is left, and the tiny model writes `1702` as before. That is all of Qwen3's attention.
@@ -519,8 +520,8 @@ print(tokenizer.decode(write(mine, tokens, 100)[0]))
 # **Choose first.** Multiply `q_proj` of every layer by 10. What does the tiny model write? Look at the formula of RMSNorm: with $x$ 10 times as large, what comes out?
 #
 # - A. Nonsense
-# - B. `1702` again
-# - C. It never stops
+# - B. It never stops
+# - C. `1702` again
 
 # %% key="louder" tags=["raw"]
 weights, _ = attend(10 * query, key, value)

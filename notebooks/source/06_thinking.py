@@ -376,8 +376,8 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
 # **先选一个。** `37×46` 的思考只给一半，答案会怎样？
 #
 # - A. 还是 1702
-# - B. 给出一个错的数，语气照样肯定
-# - C. 说自己不知道
+# - B. 说自己不知道
+# - C. 给出一个错的数，语气照样肯定
 
 # %% [markdown] lang="en" key="switch-read"
 # <details><summary>Reading</summary>
@@ -404,8 +404,8 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
 # **Choose first.** The thought about `37×46` gets half of what it needs. What is the answer?
 #
 # - A. Still 1702
-# - B. A wrong number, as sure in tone as ever
-# - C. It says that it does not know
+# - B. It says that it does not know
+# - C. A wrong number, as sure in tone as ever
 
 # %% key="budget"
 for budget in (0, 8, 16, 32, 64, None):
@@ -418,11 +418,11 @@ for budget in (0, 8, 16, 32, 64, None):
 # %% [markdown] lang="zh" key="budget-read" facts="0.19 570 579"
 # <details><summary>读结果</summary>
 #
-# B。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的：有用的是最后那几步。答案本身能写多长，仍由 `max_tokens` 管。
+# C。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的：有用的是最后那几步。答案本身能写多长，仍由 `max_tokens` 管。
 #
 # </details>
 #
-# 输出里没有 `<think>`，预算就不起作用。引擎没有 `reasoning_parser`，vLLM 会拒绝它。vLLM 0.19（驱动 570 到 579 用的那一代）还要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。
+# 输出里没有 `<think>`，预算就不起作用。引擎没有 `reasoning_parser`，vLLM 就拒绝它。vLLM 0.19（驱动 570 到 579 用的那一代）还要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。
 #
 # **选读。** 引擎不支持预算时，[Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节分两次生成。第一次的 `max_tokens` 等于预算；没想完，就在后面补一句英文和 `</think>`，再生成第二次。
 #
@@ -434,7 +434,7 @@ for budget in (0, 8, 16, 32, 64, None):
 # %% [markdown] lang="en" key="budget-read" facts="0.19 570 579"
 # <details><summary>Reading</summary>
 #
-# B. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess: it is the last steps that help. How long the answer itself may be is up to `max_tokens` as before.
+# C. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess: it is the last steps that help. How long the answer itself may be is up to `max_tokens` as before.
 #
 # </details>
 #
@@ -562,7 +562,7 @@ if count < 30:
 #
 # - 两种都对、都错的题，分不出高下，不看。
 # - 数一数只有甲对的题有几道，只有乙对的有几道。两种一样好，这两个数就该差不多，像抛硬币一样。
-# - 下面的 `p` 是一个概率：假如两种其实一样好，只凭运气，会不会差到这么多或更多？小于 0.05，才值得当真。这叫符号检验。
+# - 下面的 `p` 是概率：假如两种其实一样好，只凭运气就差到这么多或更多的概率。小于 0.05，才值得当真。这叫符号检验。
 #
 # `wilson` 和 `sign_test` 是这两种统计，公式不必细看。
 
@@ -771,15 +771,12 @@ def choose_budget(accuracy, share):
 
 # %% key="ex2-solution" tags=["solution"]
 def choose_budget(accuracy, share):  # noqa: F811
-    enough = share * accuracy[None]
-    return min(
-        (
-            budget
-            for budget, value in accuracy.items()
-            if budget is not None and value >= enough
-        ),
-        default=None,
-    )
+    bar = share * accuracy[None]
+    enough = []
+    for budget, value in accuracy.items():
+        if budget is not None and value >= bar:
+            enough.append(budget)
+    return min(enough, default=None)
 
 
 # %% key="ex2-check"
@@ -794,8 +791,8 @@ l06.ex2.check(choose_budget, accuracy)
 # **先选一个。** 思考和不思考，哪一种对得多？
 #
 # - A. 思考
-# - B. 一样多，思考花的词元更多
-# - C. 不思考
+# - B. 不思考
+# - C. 一样多，思考花的词元更多
 
 # %% [markdown] lang="en" key="recall-text"
 # ## When not to think (extra)
@@ -805,8 +802,8 @@ l06.ex2.check(choose_budget, accuracy)
 # **Choose first.** Which gets more of them right, thinking or not?
 #
 # - A. Thinking
-# - B. Neither, but thinking takes more tokens
-# - C. Not thinking
+# - B. Not thinking
+# - C. Neither, but thinking takes more tokens
 
 # %% key="recall" tags=["extra", "varies"]
 capitals = texts()["capitals"]["pairs"][:most]
@@ -834,7 +831,7 @@ for enabled in (True, False):
 # %% [markdown] lang="zh" key="history-text"
 # <details><summary>读结果</summary>
 #
-# B。可是真正的 Qwen3 做知识题，思考确实有好处（上表的 MMLU-Redux），所以不能只看题目的种类。
+# C。可是真正的 Qwen3 做知识题，思考确实有好处（上表的 MMLU-Redux），所以不能只看题目的种类。
 #
 # </details>
 #
@@ -846,14 +843,14 @@ for enabled in (True, False):
 #
 # **先选一个。** 哪一种对得多？小模型训练时，历史里从来没有思考。
 #
-# - A. 带回思考：它能参考前面的步骤
-# - B. 去掉思考
+# - A. 去掉思考
+# - B. 带回思考：它能参考前面的步骤
 # - C. 一样
 
 # %% [markdown] lang="en" key="history-text"
 # <details><summary>Reading</summary>
 #
-# B. Yet a real Qwen3 does gain on questions of knowledge by thinking (MMLU-Redux in the table above), so the kind of question alone does not decide it.
+# C. Yet a real Qwen3 does gain on questions of knowledge by thinking (MMLU-Redux in the table above), so the kind of question alone does not decide it.
 #
 # </details>
 #
@@ -865,8 +862,8 @@ for enabled in (True, False):
 #
 # **Choose first.** Which gets more right? In the tiny model's training, no history held a thought.
 #
-# - A. Sent back: it can look at the earlier steps
-# - B. Dropped
+# - A. Dropped
+# - B. Sent back: it can look at the earlier steps
 # - C. Both the same
 
 # %% key="history" tags=["varies"]
@@ -910,7 +907,7 @@ if models.is_bundled(folder) and len(talks) >= 20:
 # %% [markdown] lang="zh" key="history-read"
 # <details><summary>读结果</summary>
 #
-# B。带回思考，提示词长到约两倍，甚至更多；带的越多，错得越多，最后全错。真正的 Qwen3 会错多少，本课没有量。
+# A。带回思考，提示词长到约两倍，甚至更多；带的越多，错得越多，最后全错。真正的 Qwen3 会错多少，本课没有量。
 #
 # </details>
 #
@@ -921,7 +918,7 @@ if models.is_bundled(folder) and len(talks) >= 20:
 # %% [markdown] lang="en" key="history-read"
 # <details><summary>Reading</summary>
 #
-# B. With thoughts sent back the prompt is about twice as long, or more; the more there are, the more it gets wrong, until all of it is. How much a real Qwen3 would get wrong was not measured here.
+# A. With thoughts sent back the prompt is about twice as long, or more; the more there are, the more it gets wrong, until all of it is. How much a real Qwen3 would get wrong was not measured here.
 #
 # </details>
 #
