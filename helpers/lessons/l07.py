@@ -6,6 +6,7 @@ from operator import add
 
 from helpers import figures
 from helpers.check import Exercise
+from helpers.design import EXPERTS, LIGHT
 from helpers.language import say
 
 # ---------------------------------------------------------------------------------------------- exercise 1
@@ -265,7 +266,7 @@ def yours_or_ours(solution):
 
 # ---------------------------------------------------------------------------------------------- figures
 
-COLOURS = {"reasoning": "#77aadd", "content": "#ee8866"}
+COLOURS = {"reasoning": EXPERTS[0], "content": EXPERTS[1]}
 
 
 def arrivals(chunks, moments, model):
@@ -283,7 +284,7 @@ def arrivals(chunks, moments, model):
     came = [moment for found in points.values() for moment, _ in found]
     if came:
         note = say("首个词元的时间：", "time to first token: ") + f"{min(came):.0f} ms"
-        ax.axvline(min(came), color="#222222", linestyle="--", linewidth=1)
+        ax.axvline(min(came), color=LIGHT["strong"], linestyle="--", linewidth=1)
         ax.text(min(came), len(came), f"  {note}", va="top")
         ax.legend(loc="lower right")
     ax.set(
@@ -301,7 +302,7 @@ def rivals(tokens, model):
     for place, token in enumerate(tokens):
         for rival in token.top_logprobs:
             chosen = rival.token == token.token
-            marker, colour, size = ("o", "#bb4400", 6) if chosen else ("_", "#4477aa", 10)
+            marker, colour, size = ("o", LIGHT["second"], 6) if chosen else ("_", LIGHT["first"], 10)
             ax.plot(place, math.exp(rival.logprob), marker, color=colour, markersize=size)
     ax.set_xticks(range(len(tokens)), [token.token.replace("\n", "↵") for token in tokens])
     for label in ax.get_xticklabels():
