@@ -824,6 +824,7 @@ number = {"type": "integer", "minimum": 0, "maximum": 9999}
 schema = {"type": "object", "properties": {"product": number}, "required": ["product"]}
 form = {"type": "json_schema", "json_schema": {"name": "product", "schema": schema}}
 two, written = ["1702", "1802"], {}
+fixed = {"max_tokens": 64, "temperature": 0.7, "top_p": 0.8, "seed": 0}
 for name, constraint in {
     "choice": {"structured_outputs": {"choice": two}},
     "regex": {"structured_outputs": {"regex": r"\d{4}"}},
@@ -831,13 +832,7 @@ for name, constraint in {
     "guided_choice": {"guided_choice": two},
 }.items():
     reply = client.chat.completions.create(
-        model=server.model,
-        messages=messages,
-        max_tokens=64,
-        temperature=0.7,
-        top_p=0.8,
-        seed=0,
-        extra_body=off | constraint,
+        model=server.model, messages=messages, extra_body=off | constraint, **fixed
     )
     written[name] = reply.choices[0].message.content
     print(f"{name:14} {written[name]!r}")
@@ -886,15 +881,10 @@ assert server.attached or isinstance(json.loads(written["JSON"])["product"], int
 
 # %% key="logprobs" tags=["extra"]
 story = say("给我讲个小故事吧。", "Tell me a little story.")
+tale = [{"role": "user", "content": story}]
+fixed = {"max_tokens": 40, "temperature": 0.7, "seed": 1, "extra_body": off}
 reply = client.chat.completions.create(
-    model=server.model,
-    messages=[{"role": "user", "content": story}],
-    max_tokens=40,
-    temperature=0.7,
-    seed=1,
-    logprobs=True,
-    top_logprobs=5,
-    extra_body=off,
+    model=server.model, messages=tale, logprobs=True, top_logprobs=5, **fixed
 )
 l07.rivals(reply.choices[0].logprobs.content, server.model)
 
