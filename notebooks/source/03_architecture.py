@@ -14,7 +14,7 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | work out a row of attention on paper; read a real attention head; write Qwen3's attention and put it into a ready model; name the six ways in which Qwen3 differs from Qwen2 |
+# | You will be able to | work out a row of attention on paper; read a real attention head; write Qwen3's attention, put it into a ready model; name the six ways in which Qwen3 differs from Qwen2 |
 # | Prerequisites | you read Python and know matrix multiplication |
 # | Time | 60 minutes; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory |
@@ -36,9 +36,9 @@ print(models.describe(folder))
 # %% [markdown] lang="zh" key="need-text"
 # ## 下一个数字要看哪里
 #
-# 模型读到的是一串**词元**（token）：在这里，一个数字、一个符号就是一个词元。它给每个可能的下一个词元打一个分，叫 logit，再把分数最高的接在后面。下一格的 `write` 做的就是这件事，别的行不必读懂。
+# 模型读到的是一串**词元**（token）：在这里，一个数字、一个符号就是一个词元。它给每个可能的下一个词元打一个分，叫 logit，再把分数最高的接在后面，一个一个往下写。下一格的 `write` 做的就是这件事，别的行不必读懂。
 #
-# 小模型在算 `37×46`，已经写到 `37×40=`，接着写 `1480`。
+# 小模型在算 `37×46`。它已经写到 `37×40=`，接着要写 `1480`。
 #
 # **先选一个。** 只写出 `1480` 的第一个数字 `1`，至少要看前面哪些数字？
 #
@@ -49,7 +49,7 @@ print(models.describe(folder))
 # %% [markdown] lang="en" key="need-text"
 # ## Where the next digit has to look
 #
-# A model reads a row of **tokens**: here a digit or a sign is one token. It gives every possible next token a score, its logit, and appends the one with the highest score. `write` in the next cell does just that; the other lines need not be understood.
+# A model reads a row of **tokens**: here a digit or a sign is one token. It gives every possible next token a score, its logit, appends the one with the highest score, and so writes one after the other. `write` in the next cell does just that; the other lines need not be understood.
 #
 # The tiny model works out `37×46`. It has come to `37×40=` and has to write `1480`.
 #
@@ -89,15 +89,15 @@ print(tokenizer.decode(tokens[0]))
 # %% [markdown] lang="zh" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>读结果</summary>
 #
-# C。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。写最后的 `0` 呢？只看 `40` 的 `0` 就够了。每写一个数字，要看的地方都不同。
+# C。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。只看 `3` 还不够。写别的数字，要看的地方又不同。
 #
 # </details>
 #
-# **注意力**（attention）就是做这件事的：让每个词元从前面的词元里取它要的东西。
+# **注意力**（attention）就是做这件事的：让每个词元从前面的词元里取来它要的东西。
 #
 # ## 在纸上算一行
 #
-# 每个词元有三个向量：**查询**（query）说它在找什么，**键**（key）说它这里有什么，**值**（value）是它能给出的内容。为了能用笔算，每个向量只有两个数，是编的：
+# 每个词元有三个向量：**查询**（query）说它在找什么，**键**（key）说它这里有什么，**值**（value）是它能给出的内容。为了能用笔算，每个向量只有两个数，数是我们编的：
 #
 # | 词元 | 查询 | 键 | 值 |
 # |---|---|---|---|
@@ -109,16 +109,18 @@ print(tokenizer.decode(tokens[0]))
 #
 # 1. **打分**：`=` 的查询和每个键做点积，得 2、0、1。所有的行一起算，就是矩阵乘法 $QK^T$。
 # 2. **缩放**：除以 $\sqrt{d}$，$d$ 是一个向量里有几个数，这里是 2。得 1.41、0、0.71。这叫注意力分数。
-# 3. **因果掩码**（causal mask）：不许看后面的词元，它们的分数换成负无穷。`=` 在最后，不用遮。
+# 3. **因果掩码**（causal mask）：不许看后面的词元，所以把后面的分数换成负无穷。`=` 在最后，什么都不用遮。
 # 4. **softmax**：对每个分数 $s$ 求 $e^s$，得 4.11、1、2.03；再除以它们的和 7.14，得 0.58、0.14、0.28。这一行加起来是 1，就是权重。
 # 5. **取值**：按权重把值加起来，0.58 × (4, 0) + 0.14 × (0, 0) + 0.28 × (0, 1)，约为 (2.30, 0.28)。
 #
-# 下一格用 torch 算三行，再和 PyTorch 自带的注意力对照。`@` 是矩阵乘法，`key.T` 是转置；`triu(1)` 是对角线右上方的格子，也就是后面的词元，`masked_fill` 把那里换成负无穷。
+# `=` 给 `4` 的权重最大，取来的也大半是 `4` 的值。
+#
+# 下一格用 torch 把三行一起算完，再和 PyTorch 自带的注意力对照。`@` 是矩阵乘法，`key.T` 是转置。`triu(1)` 留下对角线右上方的格子，也就是每个词元后面的词元；`masked_fill` 把那里换成负无穷。
 
 # %% [markdown] lang="en" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>Reading</summary>
 #
-# C. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. And the `0` at the end? The `0` of `40` is enough for it. Each digit needs another place.
+# C. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. `3` alone is not enough. Other digits need other places.
 #
 # </details>
 #
@@ -126,7 +128,7 @@ print(tokenizer.decode(tokens[0]))
 #
 # ## One row on paper
 #
-# Each token has three vectors. Its **query** says what it looks for, its **key** what it has, and its **value** is what it hands out. So that a pencil is enough, each vector has two numbers here, made up:
+# Each token has three vectors. Its **query** says what it looks for, its **key** what it has, and its **value** is what it hands out. So that a pencil is enough, each vector has two numbers here, and we made them up:
 #
 # | Token | Query | Key | Value |
 # |---|---|---|---|
@@ -142,7 +144,9 @@ print(tokenizer.decode(tokens[0]))
 # 4. **Softmax**: for each score $s$ take $e^s$: 4.11, 1, 2.03. Divide by their sum, 7.14: 0.58, 0.14, 0.28. The row adds up to 1; these are the weights.
 # 5. **Fetch**: add up the values by their weights: 0.58 × (4, 0) + 0.14 × (0, 0) + 0.28 × (0, 1), about (2.30, 0.28).
 #
-# The next cell does all three rows in torch and compares with PyTorch's own attention. `@` multiplies matrices, `key.T` is the transpose; `triu(1)` is what lies above the diagonal, the tokens that come after, and `masked_fill` puts minus infinity there.
+# `=` gives most weight to `4`, so most of what it gets is the value of `4`.
+#
+# The next cell does all three rows in torch and compares with PyTorch's own attention. `@` multiplies matrices, `key.T` is the transpose. `triu(1)` keeps what is above the diagonal, for each token those after it; `masked_fill` puts minus infinity there.
 
 # %% key="four-lines"
 torch.set_printoptions(precision=2, sci_mode=False)
@@ -192,15 +196,15 @@ print(weights[2], output[2])
 #
 # B。`0` 的分数（缩放之前）从 0 变成 6，权重却总共只有 1：它多拿，别人就少拿。
 #
-# 现在你来改：把 `=` 自己的键改成 (5, 1)，再运行一遍，它就几乎只看自己了。
+# 现在你来改：把 `=` 自己的键改成 (5, 1)，再运行一遍，看它最看重谁。
 #
 # </details>
 #
 # ## 一个真实的头
 #
-# 真正的模型对每个词元有一个内部表示，叫**隐藏状态**（hidden states）。每一层用训练出来的矩阵 `q_proj`、`k_proj`、`v_proj` 去乘它，得到查询、键和值，这叫投影。
+# 真正的模型里，这三个向量不是编的。模型对每个词元有一个内部表示，叫**隐藏状态**（hidden states）。每一层用三个训练出来的矩阵 `q_proj`、`k_proj`、`v_proj` 去乘它，这一步叫投影，得到查询、键和值。
 #
-# 这样算一遍，叫一个**注意力头**（attention head）。小模型有 5 层，每层 6 个头，一个向量有 32 个数。
+# 这样算一遍，叫一个**注意力头**（attention head）。小模型有 5 层，每层 6 个头，各有自己的查询；一个向量有 32 个数。
 #
 # 下一格画出第 1 层的第 5 个头（都从 0 数起）在写 `1480` 时的权重。`attentions[1][0, 5]` 里的三个数，依次是第几层、第几段文字、第几个头。30 个头里，这一个是**挑出来的**，因为它好懂。
 #
@@ -215,15 +219,15 @@ print(weights[2], output[2])
 #
 # B. The score of `0` (before scaling) went from 0 to 6, but there is only 1 to share out: what it gains, the others lose.
 #
-# Now change it yourself: give `=` the key (5, 1) and run the cell again; it will look at hardly anything but itself.
+# Now change it yourself: give `=` the key (5, 1) and run the cell again. What does it look at most?
 #
 # </details>
 #
 # ## A real head
 #
-# A real model holds something about each token, its **hidden state**. Each layer multiplies it by trained matrices, `q_proj`, `k_proj` and `v_proj`, to get query, key and value; that is called a projection.
+# In a real model nobody makes these vectors up. The model holds something about each token, its **hidden state**. Each layer multiplies it by three trained matrices, `q_proj`, `k_proj` and `v_proj`; that is called a projection, and it gives query, key and value.
 #
-# One such computation is an **attention head**. The tiny model has 5 layers with 6 heads each, and 32 numbers in a vector.
+# One such computation is an **attention head**. The tiny model has 5 layers with 6 heads each, every one with queries of its own, and 32 numbers in a vector.
 #
 # The next cell draws the weights of head 5 in layer 1 (both counted from 0) as it writes `1480`. In `attentions[1][0, 5]` the three numbers are the layer, the text and the head. Of the 30 heads, this one was **picked**, because it is easy to read.
 #
@@ -245,9 +249,9 @@ l03.head_map(weights, texts, columns=10, rows=4)
 # %% [markdown] lang="zh" key="groups-text"
 # <details><summary>读图</summary>
 #
-# A。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取乘法要用的数字。写最后的 `0` 时，它最看重的是上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
+# A。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的权重之和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取做乘法要用的数字。写最后的 `0` 时，它最看重上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
 #
-# 看着哪里，不等于答案从哪里来；一个挑出来的头、一道题，也说明不了别的头。现在你来改：换一层，换一个头，多半就不好懂了。
+# 看着哪里，不等于答案从哪里来；这一个头，也说明不了别的头。现在你来改：换一层，换一个头，还好懂吗？
 #
 # </details>
 #
@@ -255,7 +259,7 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # 每个头看不同的地方。各头取来的值并排放好，再由矩阵 `o_proj` 合成一个向量。
 #
-# 后面的词元还要看前面词元的键和值，所以都留着，这就是 **KV 缓存**（KV cache）。**分组查询注意力**（grouped-query attention，[GQA](https://arxiv.org/abs/2305.13245)）让相邻的几个查询头共用一个键和一个值，这样的一对叫一个 KV 头。小模型每层有 6 个查询头，只有 2 个 KV 头。
+# 后面的词元还要看前面词元的键和值，所以都留着，这就是 **KV 缓存**（KV cache）。头越多，要留的越多。**分组查询注意力**（grouped-query attention，[GQA](https://arxiv.org/abs/2305.13245)）让相邻的几个查询头共用一个键和一个值，这样的一对叫一个 KV 头。小模型每层有 6 个查询头，只有 2 个 KV 头。
 #
 # **先选一个。** 查询头 0、1、2、3、4、5 依次用哪个 KV 头？
 #
@@ -267,7 +271,7 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # A. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it looks most at the `=` in the line before, `46=40+6`, with 0.34, which the figure counts as "before".
 #
-# Where a head looks is not yet where the answer comes from, and one head, picked, on one question, says nothing of the others. Now change it: take another layer and head; most are hard to read.
+# Where a head looks is not yet where the answer comes from, and this one head says nothing of the others. Now change it: take another layer and head. Is it as easy to read?
 #
 # </details>
 #
@@ -275,7 +279,7 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # Each head looks somewhere else. What the heads fetch is put side by side, and a matrix, `o_proj`, makes one vector of it.
 #
-# Later tokens look at the keys and values of earlier ones, so they are kept: the **KV cache**. **Grouped-query attention** ([GQA](https://arxiv.org/abs/2305.13245)) lets neighbouring query heads share a key and a value; such a pair is called a KV head. The tiny model has 6 query heads in a layer and only 2 KV heads.
+# Later tokens look at the keys and values of earlier ones, so they are kept: the **KV cache**. The more heads, the more to keep. **Grouped-query attention** ([GQA](https://arxiv.org/abs/2305.13245)) lets neighbouring query heads share a key and a value; such a pair is called a KV head. The tiny model has 6 query heads in a layer and only 2 KV heads.
 #
 # **Choose first.** Which KV head do the query heads 0, 1, 2, 3, 4, 5 use, in this order?
 #
@@ -332,7 +336,7 @@ l03.rotation()
 # %% [markdown] lang="zh" key="qwen3-text"
 # <details><summary>读图</summary>
 #
-# B。左边键在位置 2、查询在位置 5，右边都往后挪 10 位：两支箭转得一样多，夹角不变，点积也就不变。所以注意力只知道两个词元**相隔**多远。一个头有许多对箭，有的转得快，有的慢，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+# B。右边的两支箭多转了同样的角度，夹角不变，点积也就不变。所以注意力只知道两个词元**相隔**多远。
 #
 # </details>
 #
@@ -357,7 +361,7 @@ l03.rotation()
 # %% [markdown] lang="en" key="qwen3-text"
 # <details><summary>Reading</summary>
 #
-# B. On the left the key is at position 2 and the query at position 5, on the right both are 10 further on: the arrows turned equally far, so the angle is the same, and so is the dot product. Attention thus knows only how far **apart** two tokens are. A head has many such pairs, fast ones and slow ones, see [appendix A4](../en/A4_attention_in_depth.ipynb).
+# B. On the right both arrows turned further by the same amount, so the angle is the same, and so is the dot product. Attention thus knows only how far **apart** two tokens are.
 #
 # </details>
 #
@@ -397,8 +401,6 @@ l03.ex1.check(rms_norm)
 # %% [markdown] lang="zh" key="ex2-text"
 # ### 练习 2 ★★★（15 分钟）：写出 Qwen3 的注意力
 #
-# 把上面的都用上。
-#
 # - `query` 的形状是 `(batch, heads, seq, head_dim)`：几段文字，几个头，几个词元，一个向量有几个数。`key` 和 `value` 的头少一些。返回的形状和 `query` 相同。
 # - `q_norm`、`k_norm` 是训练好的 RMSNorm，当函数用：`q_norm(query)`。
 # - `apply_rope(x, cos, sin)` 返回旋转好的 `x`。`cos` 和 `sin` 是各个位置的角度，已经算好。
@@ -409,15 +411,13 @@ l03.ex1.check(rms_norm)
 #
 # - 一组有 `query.shape[1] // key.shape[1]` 个查询头，头在第 1 维：`repeat_interleave(group, dim=1)`。
 # - `key.mT` 把最后两维对调；`key.T` 只能用于两维的矩阵。
-# - 缩放照纸上那样，只是 $d$ 不再是 2，而是 `head_dim`。
+# - 缩放时，$d$ 是 `head_dim`。
 # - 掩码照 `attend` 那样写，只是不再是 3 × 3，词元有几个，它就有几行几列。
 #
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text"
 # ### Exercise 2 ★★★ (15 minutes): write Qwen3's attention
-#
-# Use all of the above.
 #
 # - `query` has the shape `(batch, heads, seq, head_dim)`: how many texts, heads, tokens, and numbers in a vector. `key` and `value` have fewer heads. Return the shape of `query`.
 # - `q_norm` and `k_norm` are trained RMSNorms, to be called like functions: `q_norm(query)`.
@@ -429,7 +429,7 @@ l03.ex1.check(rms_norm)
 #
 # - A group has `query.shape[1] // key.shape[1]` query heads, and heads are dimension 1: `repeat_interleave(group, dim=1)`.
 # - `key.mT` swaps the last two dimensions; `key.T` is for matrices of two dimensions only.
-# - Scale as on paper, only $d$ is no longer 2 but `head_dim`.
+# - In the scale, $d$ is `head_dim`.
 # - The mask is as in `attend`, only no longer 3 × 3: it has a row and a column for each token.
 #
 # </details>
@@ -459,12 +459,12 @@ l03.ex2.check(attention)
 # %% [markdown] lang="zh" key="plug-text"
 # ## 把你的注意力装进去
 #
-# 下一格把现成模型每一层的注意力换成你的函数。矩阵还是训练好的那些：先投影，拆成头，交给你，最后由 `o_proj` 合起来。练习还没解出来，就先用参考答案。
+# 下一格把现成模型每一层的注意力换成你的函数，矩阵还是训练好的那些。练习还没解出来时，用的是参考答案。
 
 # %% [markdown] lang="en" key="plug-text"
 # ## Put your attention in
 #
-# The next cell replaces the attention of every layer of the ready model with your function; the trained matrices stay. It projects, splits into heads, hands them to your function, and `o_proj` joins what comes back. As long as the exercise is not solved, the reference answer stands in.
+# The next cell replaces the attention of every layer of the ready model with your function; the trained matrices stay. As long as the exercise is not solved, the reference answer stands in.
 
 
 # %% key="plug" tags=["raw"]
@@ -498,11 +498,11 @@ print(say("logits 相差", "logits differ by"), f"{difference:.0e}")
 print(tokenizer.decode(write(mine, tokens, 100)[0]))
 
 # %% [markdown] lang="zh" key="louder-text"
-# 差别只剩浮点误差，答案是 `1702`。Qwen3 的注意力就是这些。（`1702` 出自教学用的小模型。）
+# 差别只剩浮点误差，小模型照样写出 `1702`。Qwen3 的注意力，全部就是这些。
 #
 # ## QK 归一化防的是什么
 #
-# 分数太大，softmax 就只看一个词元，别的权重几乎是 0，训练很难再把它们拉回来。[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节说，加 QK 归一化是为了让训练稳定。
+# 分数太大，softmax 就只看一个词元，别的权重几乎是 0，训练很难再把它们拉回来。[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节为 QK 归一化只给了一个理由：让训练稳定。
 #
 # **先选一个。** 把每一层的 `q_proj` 放大 10 倍，小模型会写出什么？看看 RMSNorm 的公式：$x$ 放大 10 倍，结果会怎样？
 #
@@ -511,11 +511,11 @@ print(tokenizer.decode(write(mine, tokens, 100)[0]))
 # - C. 还是 `1702`
 
 # %% [markdown] lang="en" key="louder-text"
-# Only rounding is left, and the answer is `1702`. That is all of Qwen3's attention. (The `1702` is that of a tiny teaching model.)
+# Only rounding is left, and the tiny model writes `1702` as before. That is all of Qwen3's attention.
 #
 # ## What QK-norm guards against
 #
-# With scores too large, the softmax looks at one token only. All other weights are close to 0, and training can hardly bring them back. The [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2, says that QK-norm is there to keep training stable.
+# With scores too large, the softmax looks at one token only. All other weights are close to 0, and training can hardly bring them back. The [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2, gives one reason for QK-norm: to keep training stable.
 #
 # **Choose first.** Multiply `q_proj` of every layer by 10. What does the tiny model write? Look at the formula of RMSNorm: with $x$ 10 times as large, what comes out?
 #
@@ -544,18 +544,20 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # %% [markdown] lang="zh" key="differences-text"
 # <details><summary>读结果</summary>
 #
-# C。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变，所以后面什么都没有变。分数的上限和训练时的差别，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+# C。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变：矩阵再大，分数也不会跟着变大。
 #
 # </details>
 #
 # ## 从 Qwen2 到 Qwen3：六处差别
+#
+# 没有专家的模型叫稠密模型（dense），有专家的叫 MoE，第 04 课讲。
 #
 # | | Qwen2 / Qwen2.5 | Qwen3 |
 # |---|---|---|
 # | QK 归一化 | 没有 | 每个头的 q 和 k 各一次，在 RoPE 之前 |
 # | q、k、v 的偏置（bias） | 有 | 没有 |
 # | `head_dim`，一个头的向量长度 | `hidden_size / num_attention_heads` | `config.json` 里单独给出，都是 128 |
-# | KV 头 | 2 到 8 个，随尺寸变 | 没有专家的模型 8 个，有专家的（第 04 课）4 个 |
+# | KV 头 | 2 到 8 个，随尺寸变 | 稠密模型一律 8 个，MoE 4 个 |
 # | 输入和输出共用一份词嵌入（embedding） | 0.5B、1.5B、3B | 0.6B、1.7B、4B |
 # | 词表与对话模板 | 没有思考开关 | 新增 `<think>`、`</think>`，一个模板切换思考 |
 #
@@ -563,25 +565,27 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 #
 # ## 一整层
 #
-# 注意力只是一层的一半。另一半是**前馈网络**（feed-forward network），每个词元各算各的。Qwen2 和 Qwen3 用的是 SwiGLU（[Shazeer，2020](https://arxiv.org/abs/2002.05202)），由三个矩阵组成；第 04 课把它换成许多专家。
+# 注意力只是一层的一半。另一半是**前馈网络**（feed-forward network），每个词元各算各的。Qwen2 和 Qwen3 用的是 SwiGLU（[Shazeer，2020](https://arxiv.org/abs/2002.05202)），由三个矩阵组成。
 #
 # 两半之前各有一次 RMSNorm。算出来的东西**加回**原来的隐藏状态，这叫**残差连接**（residual connection）。
 
 # %% [markdown] lang="en" key="differences-text"
 # <details><summary>Reading</summary>
 #
-# C. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was, so nothing changes further on. For the bound on the scores, and for what the norm does in training, see [appendix A4](../en/A4_attention_in_depth.ipynb).
+# C. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was: however large the matrix, the scores do not grow with it.
 #
 # </details>
 #
 # ## From Qwen2 to Qwen3: six differences
+#
+# A model without experts is called dense; one with experts is an MoE, see lesson 04.
 #
 # | | Qwen2 / Qwen2.5 | Qwen3 |
 # |---|---|---|
 # | QK-norm | none | once for the q and the k of every head, before RoPE |
 # | bias of q, k, v | yes | no |
 # | `head_dim`, the length of a head's vectors | `hidden_size / num_attention_heads` | a key of its own in `config.json`, always 128 |
-# | KV heads | 2 to 8, depending on size | 8 without experts, 4 with experts (lesson 04) |
+# | KV heads | 2 to 8, depending on size | 8 in every dense model, 4 in the MoE models |
 # | input and output share one embedding | 0.5B, 1.5B, 3B | 0.6B, 1.7B, 4B |
 # | vocabulary and chat template | no switch for thinking | `<think>` and `</think>` are new, one template switches thinking |
 #
@@ -589,7 +593,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 #
 # ## A whole layer
 #
-# Attention is half of a layer. The other half is a **feed-forward network**, which works on each token by itself. Qwen2 and Qwen3 use SwiGLU ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)), made of three matrices; lesson 04 puts many experts in its place.
+# Attention is half of a layer. The other half is a **feed-forward network**, which works on each token by itself. Qwen2 and Qwen3 use SwiGLU ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)), made of three matrices.
 #
 # Before each half stands an RMSNorm. What comes out is **added** to the hidden state: a **residual connection**.
 
@@ -597,16 +601,16 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 l03.block()
 
 # %% [markdown] lang="zh" key="block-text"
-# 读图：粗线是隐藏状态，一直走到底；两条支路各算一样东西，加回粗线。★ 是 Qwen3 改动的地方。
+# 读图：粗线是隐藏状态，两条支路就是那两半。★ 是 Qwen3 改动的地方。
 #
-# 5 层接起来，前面是词嵌入，后面是 RMSNorm 和输出矩阵，就是整个小模型。附录 A4 亲手把它装起来。
+# 5 层这样接起来，前面是词嵌入，后面是最后一次 RMSNorm 和输出矩阵，就是整个小模型。
 #
 # **选读。** 参数的名字也看得出差别：下一格比较 transformers 里的两种注意力。
 
 # %% [markdown] lang="en" key="block-text"
-# How to read it: the thick line is the hidden state, which goes straight through; each branch computes one thing and adds it to the line. ★ is where Qwen3 differs.
+# How to read it: the thick line is the hidden state, the branches are the two halves. ★ is where Qwen3 differs.
 #
-# 5 such layers in a row, the embedding before them, a last RMSNorm and the output matrix behind them, make the tiny model. In appendix A4 you put it together by hand.
+# 5 such layers in a row, the embedding before them, a last RMSNorm and the output matrix behind them, make the tiny model.
 #
 # **Extra.** The names of the parameters show the difference, too: the next cell compares the two attentions of transformers.
 
@@ -627,7 +631,7 @@ for kind, config in (
 #
 # - 注意力五步：打分、缩放、掩码、softmax、取值。
 # - 头有许多个；几个查询头共用一个 KV 头，缓存就小了。
-# - Qwen3 的次序：投影、归一化、旋转。归一化让分数有上限，为的是训练稳定。
+# - Qwen3 的次序：投影、归一化、旋转。归一化让分数有上限，为的是训练稳定，不是少算一些。
 #
 # ## 自测
 #
@@ -660,7 +664,7 @@ for kind, config in (
 #
 # - Attention has five steps: score, scale, mask, softmax, fetch.
 # - There are many heads; several query heads share a KV head, which makes the cache smaller.
-# - Qwen3's order: project, norm, rotate. The norm puts a bound on the scores, for stable training.
+# - Qwen3's order: project, norm, rotate. The norm puts a bound on the scores, for stable training and not to compute less.
 #
 # ## Test yourself
 #
@@ -794,17 +798,17 @@ else:
 # %% [markdown] lang="zh" key="reading"
 # ## 延伸阅读
 #
-# - [附录 A4](../zh/A4_attention_in_depth.ipynb)：RoPE 和 SwiGLU，整个模型，参数；有 QK 归一化和没有的，各训练一遍
+# - [附录 A4](../zh/A4_attention_in_depth.ipynb)：RoPE 和 SwiGLU 细讲，亲手装出整个模型，数参数；有 QK 归一化和没有的，各训练一遍
 # - [Attention Is All You Need](https://arxiv.org/abs/1706.03762)；[GQA](https://arxiv.org/abs/2305.13245)；[RoPE](https://arxiv.org/abs/2104.09864)
 # - [Qwen3 技术报告](https://arxiv.org/abs/2505.09388)，第 2 节是结构；[Qwen2 技术报告](https://arxiv.org/abs/2407.10671)
 #
-# 下一课：把前馈网络换成许多专家（expert）。
+# 下一课：把前馈网络换成许多专家（expert），看每个词元去了哪里。
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
 #
-# - [Appendix A4](../en/A4_attention_in_depth.ipynb): RoPE and SwiGLU, the whole model, its parameters, and trainings with and without QK-norm
+# - [Appendix A4](../en/A4_attention_in_depth.ipynb): RoPE and SwiGLU in depth, the whole model put together by hand, its parameters counted, and trainings with and without QK-norm
 # - [Attention Is All You Need](https://arxiv.org/abs/1706.03762); [GQA](https://arxiv.org/abs/2305.13245); [RoPE](https://arxiv.org/abs/2104.09864)
 # - [Qwen3 report](https://arxiv.org/abs/2505.09388), section 2 for the architecture; [Qwen2 report](https://arxiv.org/abs/2407.10671)
 #
-# Next: the feed-forward network becomes many experts.
+# Next: the feed-forward network becomes many experts, and we watch where each token goes.
