@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 一步一步回放真正的 vLLM；按块分配 KV 缓存，从块表里取回键和值；写出连续批处理和分段预填充的调度器，每一步都和 vLLM 相同；用它生成和 vLLM 一样的词元 |
 # | 先修 | 第 03 课（KV 缓存）和第 05 课（块表、连续批处理）；会用 Python 的列表和字典 |
-# | 时间 | 85 分钟，分两次读：上半是块，下半是调度器；标着“选读”的再加 20 分钟 |
+# | 时间 | 90 分钟，分两次读：上半是块，下半是调度器；标着“选读”的再加 20 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
 # | 模型 | 课程自带的 `qwen3-tiny`；调度器只数词元和块，换成真正的 Qwen3 也是同样的规则 |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | replay the real vLLM step by step; give out a KV cache in blocks and gather keys and values through a block table; write a scheduler with continuous batching and chunked prefill that does in every step what vLLM does; generate vLLM's own tokens with it |
 # | Prerequisites | lessons 03 (KV cache) and 05 (block tables, continuous batching); you use lists and dictionaries in Python |
-# | Time | 85 minutes in two sittings, first blocks, then the scheduler; 20 more for what is marked "extra" |
+# | Time | 90 minutes in two sittings, first blocks, then the scheduler; 20 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory |
 # | Model | the bundled `qwen3-tiny`; a scheduler only counts tokens and blocks, so its rules are the same with a real Qwen3 |
 
