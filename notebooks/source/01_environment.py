@@ -100,7 +100,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 |
 # | 内存 | 少于 3 GiB，vLLM 一启动就可能被系统终止；无卡模式正是这样，在那里只下载 |
 # | 系统盘，数据盘 | 模型和环境放得下吗 |
-# | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA。没有列出 GPU：驱动没装好，或正处于无卡模式。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
+# | GPU | 名称、显存、驱动、计算能力（compute capability，显卡的代号），以及驱动支持到哪个 CUDA。没有列出 GPU：驱动没装好，或正处于无卡模式。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
 # | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 |
 # | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 |
 # | 课程模型 | 课程现在用哪个模型，权重放得下吗 |
@@ -121,7 +121,7 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 |
 # | Memory | below 3 GiB the system may kill vLLM as it starts; no-GPU mode is like that, only download there |
 # | System disk, Data disk | room for the model and the environment |
-# | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports. No GPU listed: the driver is not installed, or this is no-GPU mode. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
+# | GPU | name, memory, driver, compute capability (the card's generation), and the newest CUDA that this driver supports. No GPU listed: the driver is not installed, or this is no-GPU mode. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
 # | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all |
 # | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU |
 # | Course model | which model the course uses now, and whether its weights fit |
