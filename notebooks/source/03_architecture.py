@@ -89,7 +89,7 @@ print(tokenizer.decode(tokens[0]))
 # %% [markdown] lang="zh" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>读结果</summary>
 #
-# B。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。只看 `3` 还不够。写别的数字，要看的地方又不同。
+# C。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。只看 `3` 还不够。写别的数字，要看的地方又不同。
 #
 # </details>
 #
@@ -120,7 +120,7 @@ print(tokenizer.decode(tokens[0]))
 # %% [markdown] lang="en" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>Reading</summary>
 #
-# B. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. `3` alone is not enough. Other digits need other places.
+# C. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. `3` alone is not enough. Other digits need other places.
 #
 # </details>
 #
@@ -249,7 +249,7 @@ l03.head_map(weights, texts, columns=10, rows=4)
 # %% [markdown] lang="zh" key="groups-text"
 # <details><summary>读图</summary>
 #
-# C。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的权重之和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取做乘法要用的数字。写最后的 `0` 时，它最看重上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
+# A。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的权重之和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取做乘法要用的数字。写最后的 `0` 时，它最看重上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
 #
 # 看着哪里，不等于答案从哪里来；这一个头，也说明不了别的头。现在你来改：换一层，换一个头，还好懂吗？
 #
@@ -544,7 +544,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # %% [markdown] lang="zh" key="differences-text"
 # <details><summary>读结果</summary>
 #
-# B。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变：矩阵再大，分数也不会跟着变大。
+# C。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变：矩阵再大，分数也不会跟着变大。
 #
 # </details>
 #
@@ -572,7 +572,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # %% [markdown] lang="en" key="differences-text"
 # <details><summary>Reading</summary>
 #
-# B. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was: however large the matrix, the scores do not grow with it.
+# C. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was: however large the matrix, the scores do not grow with it.
 #
 # </details>
 #
