@@ -1,10 +1,10 @@
 """Lesson 07: its exercises and its figures."""
 
 from helpers.language import say
-from helpers.lessons.l07.exercises import ex1, ex2, ex3
+from helpers.lessons.l07.exercises import ex1, ex2, ex3, read_stream, request
 from helpers.lessons.l07.figures import arrivals, rivals
 
-__all__ = ["arrivals", "ex1", "ex2", "ex3", "rivals", "yours_or_ours"]
+__all__ = ["arrivals", "ex1", "ex2", "ex3", "read_stream", "request", "rivals", "yours_or_ours"]
 
 
 def yours_or_ours(solution):
