@@ -117,7 +117,7 @@ direct = SamplingParams(
 # %% [markdown] lang="zh" key="params-text"
 # <details><summary>读输出</summary>
 #
-# B。采样的值和停止词元都来自这个文件，所以不必像旧教程那样手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在。唯独 `max_tokens` 不在文件里，默认只有 16。
+# B。采样的值和停止词元都来自这个文件，所以不必手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在。唯独 `max_tokens` 不在其中，默认只有 16。
 #
 # </details>
 #
@@ -141,7 +141,7 @@ direct = SamplingParams(
 # %% [markdown] lang="en" key="params-text"
 # <details><summary>Reading</summary>
 #
-# B. The sampling values and the stop tokens come from this file. So there is no need to write `stop_token_ids=[151645, 151643]` by hand as older tutorials do: in another vocabulary those ids do not exist. Only `max_tokens` is not in the file; its default is 16.
+# B. The sampling values and the stop tokens come from this file. So there is no need to write `stop_token_ids=[151645, 151643]` by hand: in another vocabulary those ids do not exist. Only `max_tokens` is not in the file; its default is 16.
 #
 # </details>
 #
@@ -414,7 +414,7 @@ for step in trace.replay():
         assert cached % cache.block_size == 0
 ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 
-# %% [markdown] lang="zh" key="blocks-read"
+# %% [markdown] lang="zh" key="blocks-read" facts="128"
 # <details><summary>读图</summary>
 #
 # C。斜线前是已在缓存里的词元，后面是提示词的长度。前者总是块大小的整数倍，因为只有填满的块才能共用。这叫**前缀缓存**。
@@ -425,7 +425,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 #
 # 现在你来改：把第四个问题换掉，或者改一改乘法表，看缓存里还剩几个词元能用。
 #
-# **选读。** 分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。GPU 上 vLLM 默认每块 16 个词元；[CPU 版](https://docs.vllm.ai/en/stable/getting_started/installation/cpu.html)默认 128 个，所以这里特意改小，好让图里有东西可看。每个输出也用 `num_cached_tokens` 报告它用上了多少缓存。
+# **选读。** 分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。GPU 上 vLLM 默认每块 16 个词元；CPU 版默认 128 个，所以这里特意改小，好让图里有东西可看。每个输出也用 `num_cached_tokens` 报告它用上了多少缓存。
 #
 # ## 连续批处理：谁先完，谁先走
 #
@@ -437,7 +437,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 # - B. 三成上下
 # - C. 七成以上
 
-# %% [markdown] lang="en" key="blocks-read"
+# %% [markdown] lang="en" key="blocks-read" facts="128"
 # <details><summary>Reading</summary>
 #
 # C. Before the slash are the tokens that were in the cache, after it the length of the prompt. The first is always a multiple of the block size, as only full blocks can be shared. This is called **prefix caching**.
@@ -448,7 +448,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 #
 # Now change it: ask something else in fourth place, or change the table, and see how much of the cache is still of use.
 #
-# **Extra.** The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention. On a GPU, vLLM takes blocks of 16 tokens by default; the [CPU build](https://docs.vllm.ai/en/stable/getting_started/installation/cpu.html) takes 128, which is why they are smaller here on purpose, to have something to see. Each output reports how much of the cache it used, too, as `num_cached_tokens`.
+# **Extra.** The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention. On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128, which is why they are smaller here on purpose, to have something to see. Each output reports how much of the cache it used, too, as `num_cached_tokens`.
 #
 # ## Continuous batching: who is done leaves
 #
@@ -789,14 +789,14 @@ figure
 #
 # ## 约束输出的格式（选读）
 #
-# 程序要读模型的输出时，与其在提示词里恳求，不如让引擎只允许合格的词元：`structured_outputs` 收选项、正则表达式或 JSON schema。旧教程的 `guided_choice`、`guided_json` 已经删除。先猜一猜：格式有了保证，内容也对吗？
+# 程序要读模型的输出时，与其在提示词里恳求，不如让引擎只允许合格的词元：`structured_outputs` 收选项、正则表达式或 JSON schema。旧教程的 `guided_choice`、`guided_json`、`guided_decoding` 已经删除，再写就是 `TypeError`。先猜一猜：格式有了保证，内容也对吗？
 
 # %% [markdown] lang="en" key="structured-text"
 # How to read it: a bar is a token that was written, its height the probability the model gave it. Without thinking it copies the problem with confidence and suddenly wavers in the middle of the product; greedy decoding writes on all the same, and the result is wrong. With thinking every step is close to 1. A low probability is worth a doubt; a high one is no proof.
 #
 # ## Constrain the form of the output (extra)
 #
-# When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice` and `guided_json` are gone. Guess first: the form is guaranteed, but is the content right?
+# When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice`, `guided_json` and `guided_decoding` are gone and raise a `TypeError`. Guess first: the form is guaranteed, but is the content right?
 
 # %% key="structured" tags=["extra", "varies"]
 import re
@@ -1051,8 +1051,8 @@ figure
 # | 思考没完没了 | `temperature=0` | 用思考模式的采样值 |
 # | `out-of-vocab token ids` | 抄来的 `stop_token_ids` | 删掉它，或按名字向分词器查 |
 # | 第二个 `LLM` 内存不足 | 每次都新建引擎 | 只建一次，传进去 |
-# | GPU 上第一次打开引擎，好几分钟没有动静 | 装了 nvcc 时，FlashInfer 在编译内核 | 等它编译完；或先运行 `vllm download-kernels`（0.32 起有） |
-# | `TypeError: unexpected keyword argument 'guided_decoding'` | 旧接口 | `structured_outputs=StructuredOutputsParams(...)` |
+# | GPU 上第一次打开引擎，几分钟没有动静 | 装了 nvcc 时，FlashInfer 在编译内核 | 等它编译完；或先运行 `vllm download-kernels`（0.32 起有） |
+# | 旧代码里有 `trust_remote_code=True` | 会运行陌生代码 | 删掉，Qwen3 用不上 |
 #
 # ## 可以直接拿走的代码（选读）
 #
@@ -1097,7 +1097,7 @@ figure
 # | `out-of-vocab token ids` | copied `stop_token_ids` | drop them, or ask the tokenizer by name |
 # | the second `LLM` runs out of memory | a function builds the engine at every call | build it once, outside, and pass it in |
 # | on a GPU the first engine says nothing for minutes | with nvcc on the machine, FlashInfer compiles kernels | wait for it; or run `vllm download-kernels` first (0.32 has it) |
-# | `TypeError: unexpected keyword argument 'guided_decoding'` | an old interface | `structured_outputs=StructuredOutputsParams(...)` |
+# | old code has `trust_remote_code=True` | it lets a stranger's code run | delete it, Qwen3 does not need it |
 #
 # ## Code to take away (extra)
 #
