@@ -26,16 +26,16 @@ def test_the_solution_is_the_helpers_top_p():
 
     logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
     for top_p in (0.1, 0.8, 0.95):
-        assert torch.equal(solution("ex2")["top_p_filter"](logits, top_p), keep_top_p(logits, top_p))
+        assert torch.equal(solution("ex3")["top_p_filter"](logits, top_p), keep_top_p(logits, top_p))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chosen", [(0.6, 20, 0.95, 0.0), (0.7, 5, 0.8, 0.0), (2.0, 0, 1.0, 0.1), (1.3, 7, 0.5, 0.02)])
 def test_the_lessons_order_is_vllms(chosen):
-    """``next_token`` against vLLM's own filters, which its sampler calls in this order."""
+    """``sampled`` against vLLM's own filters, which its sampler calls in this order."""
     from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
 
-    source = next(node for node in parse(CELLS["settings"]).body if isinstance(node, ast.FunctionDef))
+    source = next(node for node in parse(CELLS["draws"]).body if isinstance(node, ast.FunctionDef))
     names = {}
     exec("from helpers.qwen import keep_min_p, keep_top_k, keep_top_p\n" + ast.unparse(source), names)
     temperature, top_k, top_p, min_p = chosen
@@ -45,7 +45,7 @@ def test_the_lessons_order_is_vllms(chosen):
     scaled[probabilities < min_p * probabilities.amax(-1, keepdim=True)] = -torch.inf  # vLLM's MinPLogitsProcessor
     k = torch.full((3,), top_k or 60)
     expected = apply_top_k_top_p_pytorch(scaled, k, torch.full((3,), top_p)).softmax(-1)
-    found = names["next_token"](logits, temperature, top_k, top_p, min_p)
+    found = names["sampled"](logits, temperature, top_k, top_p, min_p)
     assert torch.equal(found > 0, expected > 0)
     torch.testing.assert_close(found, expected)
 

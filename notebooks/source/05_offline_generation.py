@@ -3,9 +3,9 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 打开一次引擎、成批生成；看懂 KV 缓存的块表和连续批处理；渲染对话模板；照 Qwen 的建议采样，并说清每个采样参数去掉了谁；约束输出的格式；释放内存 |
+# | 学完能做 | 打开一次引擎，和它对话；渲染对话模板；看懂 KV 缓存的分块和连续批处理；照 Qwen 的建议采样，写出 top-p；释放内存 |
 # | 先修 | 第 01 课；会读 Python |
-# | 时间 | 主线 35 分钟；标着“选读”的小节再加 30 分钟，跳过不影响后面 |
+# | 时间 | 主线 50 分钟；标着“选读”的小节再加 35 分钟，跳过不影响后面 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
 # | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
@@ -15,20 +15,20 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | open an engine once and generate in batches; read block tables of the KV cache and continuous batching; render the chat template; sample as Qwen advises and say whom each sampling parameter removes; constrain the form of outputs; give the memory back |
+# | You will be able to | open an engine once and talk to it; render the chat template; read the blocks of the KV cache and continuous batching; sample as Qwen advises and write top-p; give the memory back |
 # | Prerequisites | lesson 01; you read Python |
-# | Time | 35 minutes for the main path; 30 more for the sections marked "extra", which can be skipped |
+# | Time | 50 minutes for the main path; 35 more for the sections marked "extra", which can be skipped |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
 # | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB GPU) |
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
 
 # %% key="setup"
-import json
 import os
 
-from helpers import catalogue, figures, models, say
+from helpers import models, say, schedule
 from helpers.checkpoint import Checkpoint
 from helpers.engine import close_engine, open_engine, split
+from helpers.explorer import ScheduleExplorer
 from helpers.lessons import l05
 
 folder = models.course_model()
@@ -45,9 +45,9 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 # llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192, reasoning_parser="qwen3")
 # ```
 #
-# 最后一个参数告诉引擎思考写到哪里为止，约束输出格式和思考预算（第 06 课）要用；从不思考的 Instruct-2507 不要写它。
+# 课程的 `open_engine` 返回的就是一个 `LLM`，参数按这台机器选好。多给的两个是为了后面的观察：KV 缓存每块 32 个词元（token），允许查看整个词表的概率。
 #
-# 课程的 `open_engine` 返回的就是一个 `LLM`，只是按这台机器选好了参数，装不下的模型在读入之前就会告诉你。下面多给两个参数，是为了后面的观察：KV 缓存每块 32 个词元（token），以及允许查看整个词表的概率。
+# **选读。** `reasoning_parser` 告诉引擎思考写到哪里为止，约束输出格式和思考预算（第 06 课）要用；从不思考的 Instruct-2507 不要写它。
 #
 # 旧教程常犯四个错。每次提问都新建一个 `LLM`：第二个就会内存不足。加 `trust_remote_code=True`：Qwen3 用不上，却允许运行陌生代码。另建分词器交给 `LLM`，或者加 `use_fast=False`：`LLM` 自己会读文件夹里的分词器，transformers 5 也早已不理会 `use_fast`。导入 vLLM 之后才设 `VLLM_USE_MODELSCOPE`：要在导入之前设才有用，而本地文件夹根本用不着它。
 
@@ -62,9 +62,9 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 # llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192, reasoning_parser="qwen3")
 # ```
 #
-# The last argument tells the engine where a thought ends, which constrained output and the thinking budget of lesson 06 need; leave it out for Instruct-2507, which never thinks.
+# What `open_engine` of this course returns is such an `LLM`, with parameters chosen for this machine. The two arguments below are for watching: blocks of 32 tokens in the KV cache, and probabilities of the whole vocabulary on request.
 #
-# What `open_engine` of this course returns is such an `LLM`, with parameters chosen for this machine; a model that does not fit is refused before it is read. The two arguments below are for watching: blocks of 32 tokens in the KV cache, and probabilities of the whole vocabulary on request.
+# **Extra.** `reasoning_parser` tells the engine where a thought ends, which constrained output and the thinking budget of lesson 06 need; leave it out for Instruct-2507, which never thinks.
 #
 # Older tutorials get four things wrong. They build a new `LLM` for every question: the second runs out of memory. They pass `trust_remote_code=True`, which Qwen3 does not need and which lets a stranger's code run. They make a tokenizer for `LLM`, or add `use_fast=False`: `LLM` reads the tokenizer in the folder by itself, and transformers 5 ignores `use_fast`. They set `VLLM_USE_MODELSCOPE` after importing vLLM: it counts only before the import, and a local folder does not need it at all.
 
@@ -81,140 +81,198 @@ print("KV cache:", cache.num_gpu_blocks, "×", cache.block_size, "tokens")
 # %% [markdown] lang="zh" key="sampling-text"
 # ## 采样参数
 #
-# 先猜一猜：完全不传采样参数时，vLLM 用什么值？最多生成多少个词元？在哪里停？
+# `SamplingParams` 说明怎样抽下一个词元、写到哪里为止。模型文件夹里有一个 `generation_config.json`，是模型作者的建议。
+#
+# **先选一个。** 完全不传采样参数时，vLLM 的温度从哪里来？
+#
+# - A. 对所有模型都一样的固定值
+# - B. 模型文件夹里的建议
+# - C. 没有温度：总取概率最大的
 
 # %% [markdown] lang="en" key="sampling-text"
 # ## Sampling parameters
 #
-# Guess first: without any sampling parameters, which values does vLLM use, how many tokens does it generate, and where does it stop?
+# `SamplingParams` says how the next token is drawn and where to stop. The model's folder has a `generation_config.json` with the advice of the model's makers.
+#
+# **Choose first.** Without any sampling parameters, where does vLLM take the temperature from?
+#
+# - A. A constant, the same for every model
+# - B. The advice in the model's folder
+# - C. There is none: it always takes the likeliest token
 
-# %% key="sampling"
+# %% key="sampling" tags=["raw"]
 from vllm import SamplingParams
 
+print((folder / "generation_config.json").read_text(encoding="utf-8"))
 default = llm.get_default_sampling_params()
-recommended = json.loads(
-    (folder / "generation_config.json").read_text(encoding="utf-8")
-)
-print(
-    {
-        name: getattr(default, name)
-        for name in ("temperature", "top_p", "top_k", "max_tokens")
-    }
-)
-stops = recommended["eos_token_id"]
-stops = stops if isinstance(stops, list) else [stops]
-print("stop tokens:", [tokenizer.decode([token]) for token in stops])
-assert (
-    default.temperature == recommended.get("temperature", 1.0)
-    and default.max_tokens == 16
-)
+print("temperature:", default.temperature, "| max_tokens:", default.max_tokens)
+assert default.max_tokens == 16
 
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
-thinking = SamplingParams(
-    temperature=0.6, top_p=0.95, top_k=20, min_p=0, max_tokens=limit
-)
+thinking = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit)
 direct = SamplingParams(
-    temperature=0.7,
-    top_p=0.8,
-    top_k=20,
-    min_p=0,
-    presence_penalty=1.5,
-    max_tokens=limit,
+    temperature=0.7, top_p=0.8, top_k=20, presence_penalty=1.5, max_tokens=limit
 )
 
 # %% [markdown] lang="zh" key="params-text"
-# 采样的值和停止词元都来自模型文件夹里的 `generation_config.json`，所以不必像旧教程那样手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在，vLLM 会直接拒绝。要写也该按名字向分词器查。
+# <details><summary>读输出</summary>
 #
-# 但默认的 `max_tokens` 只有 16，思考才开头就断了。上面写 `max_tokens=None`：用完上下文里剩下的空间为止（环境变量 `COURSE_MAX_TOKENS` 可以设一个上限）。旧教程给 4096 甚至 1024：真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。要放得下这么多，引擎的上下文也得够长：写 `max_model_len=40960`（Qwen3-8B 的 `config.json` 里的上限：32768 个词元的输出，加 8192 的提示词；用 YaRN 可以到 131072，模型卡说短文可能因此变差），或者写 -1，让 vLLM 取内存放得下的最长；`open_engine` 默认只取 8192。
+# B。采样的值和停止词元都来自这个文件，所以不必手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在。唯独 `max_tokens` 不在其中，默认只有 16。
 #
-# 一旦自己建了 `SamplingParams`，文件里的采样值就不再起作用，要写全。Qwen 对两种模式各有一套建议：
+# </details>
+#
+# 上面的 `limit` 是 `None`：用完上下文里剩下的空间为止（除非设了 `COURSE_MAX_TOKENS`）。真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。
+#
+# 自己建了 `SamplingParams`，文件里的采样值就不再起作用，要写全。Qwen 的两套建议：
 #
 # | 模式 | `temperature` | `top_p` | `top_k` | `min_p` | `presence_penalty` |
 # |---|---|---|---|---|---|
 # | 思考 | 0.6 | 0.95 | 20 | 0 | 0 |
 # | 非思考 | 0.7 | 0.8 | 20 | 0 | 1.5 |
 #
-# `presence_penalty` 从已经写出过的词元的分数里减去这个数，好让模型少说重复的话；模型卡提醒，给得太高会混进别的语言。表里的值大多出自模型卡，非思考的 1.5 出自[技术报告](https://arxiv.org/abs/2505.09388)第 4.6 节和 Qwen 的文档。用量化过的模型时，Qwen 建议思考也用 1.5（[Qwen3-8B-GGUF 的模型卡](https://huggingface.co/Qwen/Qwen3-8B-GGUF)）。
+# `min_p` 不写也是 0。`presence_penalty` 让模型少说重复的话：写出过的词元，分数都减去这个数。思考时不要用贪心解码（`temperature=0`）：模型卡警告它会变差，还会无休止地重复。
 #
-# 思考时不要用贪心解码（`temperature=0`）：模型卡明确警告它会变差，还会无休止地重复。旧教程非思考时漏掉了 `presence_penalty`，思考时又常写 `temperature=0`。
+# **选读。** 要放得下 32768 个词元的输出，引擎的上下文也得够长：写 `max_model_len=40960`（[Qwen3-8B 的 `config.json`](https://huggingface.co/Qwen/Qwen3-8B) 里的上限：再加 8192 的提示词；用 YaRN 可以到 131072，模型卡说短文可能因此变差），或者写 -1，让 vLLM 取内存放得下的最长；`open_engine` 默认只取 8192。
 #
-# ## 第一次对话
+# 表里的值大多出自模型卡，非思考的 1.5 出自[技术报告](https://arxiv.org/abs/2505.09388)第 4.6 节和 Qwen 的文档；模型卡提醒，给得太高会混进别的语言。用量化过的模型时，Qwen 建议思考也用 1.5（[Qwen3-8B-GGUF 的模型卡](https://huggingface.co/Qwen/Qwen3-8B-GGUF)）。旧教程非思考时漏掉了 `presence_penalty`，思考时又常写 `temperature=0`。
 #
-# `llm.chat` 接过对话，套上对话模板，生成回复。给它一个列表，就一次答完一批。下面是两个经典问题，一个思考，一个不思考。自带的小模型只见过很少的问题，它的回答不代表真正的 Qwen3。
+# 停止词元是谁？按编号向分词器查：
 
 # %% [markdown] lang="en" key="params-text"
-# The sampling values and the stop tokens come from `generation_config.json` in the model's folder. So there is no need to write `stop_token_ids=[151645, 151643]` by hand as older tutorials do: in another vocabulary those ids do not exist, and vLLM refuses them. If you want some, ask the tokenizer by name.
+# <details><summary>Reading</summary>
 #
-# But `max_tokens` is 16 by default, which cuts a thought at its first words. Above, `max_tokens=None` means: as much as the context has room for (the environment variable `COURSE_MAX_TOKENS` caps it). Older tutorials give 4096 or even 1024: real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768. To have room for that the engine needs a context to match: `max_model_len=40960`, the limit in Qwen3-8B's `config.json` (32768 for the output and 8192 for the prompt; YaRN takes it to 131072, at some risk to short texts, says the model card), or -1, with which vLLM takes the longest that fits the memory; `open_engine` takes 8192 unless told.
+# B. The sampling values and the stop tokens come from this file. So there is no need to write `stop_token_ids=[151645, 151643]` by hand: in another vocabulary those ids do not exist. Only `max_tokens` is not in the file; its default is 16.
 #
-# Once you build your own `SamplingParams`, the file's sampling values no longer apply, so write all of them. Qwen gives one set of advice for each mode:
+# </details>
+#
+# Above, `limit` is `None`: as much as the context has room for (unless `COURSE_MAX_TOKENS` is set). Real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768.
+#
+# Once you build your own `SamplingParams`, the file's sampling values no longer apply, so write all of them. Qwen's advice for the two modes:
 #
 # | Mode | `temperature` | `top_p` | `top_k` | `min_p` | `presence_penalty` |
 # |---|---|---|---|---|---|
 # | thinking | 0.6 | 0.95 | 20 | 0 | 0 |
 # | non-thinking | 0.7 | 0.8 | 20 | 0 | 1.5 |
 #
-# `presence_penalty` is subtracted from the score of every token that has already been written, so that the model repeats itself less; too high a value may mix languages, the model card warns. Most values of the table are from the model card; the 1.5 without thinking is from section 4.6 of the [technical report](https://arxiv.org/abs/2505.09388) and from Qwen's documentation. For quantised models Qwen advises 1.5 with thinking too ([model card of Qwen3-8B-GGUF](https://huggingface.co/Qwen/Qwen3-8B-GGUF)).
+# `min_p` is 0 unless you write it. `presence_penalty` makes the model repeat itself less: it is subtracted from the score of every token already written. Do not use greedy decoding (`temperature=0`) with thinking: the model card warns that it gets worse and may repeat itself without end.
 #
-# Do not use greedy decoding (`temperature=0`) with thinking: the model card warns that it gets worse and may repeat itself without end. Older tutorials leave out `presence_penalty` without thinking, and often write `temperature=0` with it.
+# **Extra.** To have room for an output of 32768 tokens the engine needs a context to match: `max_model_len=40960`, the limit in [Qwen3-8B's `config.json`](https://huggingface.co/Qwen/Qwen3-8B) (with 8192 for the prompt; YaRN takes it to 131072, at some risk to short texts, says the model card), or -1, with which vLLM takes the longest that fits the memory; `open_engine` takes 8192 unless told.
 #
+# Most values of the table are from the model card; the 1.5 without thinking is from section 4.6 of the [technical report](https://arxiv.org/abs/2505.09388) and from Qwen's documentation; too high a value may mix languages, the model card warns. For quantised models Qwen advises 1.5 with thinking too ([model card of Qwen3-8B-GGUF](https://huggingface.co/Qwen/Qwen3-8B-GGUF)). Older tutorials leave out `presence_penalty` without thinking, and often write `temperature=0` with it.
+#
+# Which are the stop tokens? The tokenizer knows them by id:
+
+# %% key="stops" tags=["extra", "raw"]
+import json
+
+text = (folder / "generation_config.json").read_text(encoding="utf-8")
+recommended = json.loads(text)
+stops = recommended["eos_token_id"]
+stops = stops if isinstance(stops, list) else [stops]
+print("stop tokens:", [tokenizer.decode([token]) for token in stops])
+assert default.temperature == recommended.get("temperature", 1.0)
+
+# %% [markdown] lang="zh" key="chat-text"
+# ## 第一次对话
+#
+# `llm.chat` 接过对话，套上对话模板，生成回复；给它一个列表，就一次答完一批。下面问三次：不给采样参数，思考，不思考。
+#
+# **先选一个。** `finish_reason` 说明为什么停：`stop` 是写完了，`length` 是没地方写了。哪一次会是 `length`？
+#
+# - A. 第一次
+# - B. 第二次：思考写得最长
+# - C. 都不会
+
+# %% [markdown] lang="en" key="chat-text"
 # ## A first conversation
 #
-# `llm.chat` takes a conversation, puts it into the chat template and generates the reply. Given a list, it answers a whole batch. Here are two classic questions, one with thinking and one without. The tiny model has seen very few questions; its replies do not stand for the real Qwen3.
+# `llm.chat` takes a conversation, puts it into the chat template and generates the reply; given a list, it answers a whole batch. Here it is asked three times: without sampling parameters, with thinking, without thinking.
+#
+# **Choose first.** `finish_reason` says why it stopped: `stop` if the model was done, `length` if it ran out of room. Which of the three ends with `length`?
+#
+# - A. The first
+# - B. The second: a thought makes it the longest
+# - C. None
 
-# %% key="chat" tags=["varies"]
+# %% key="chat" tags=["raw", "varies"]
 question = say(
     "给我一个关于大模型的简短介绍。",
     "Give me a short introduction to large language models.",
 )
-introduction = [{"role": "user", "content": question}]
-who = [{"role": "user", "content": say("你是谁？", "Who are you?")}]
-[thoughtful] = llm.chat(introduction, thinking, use_tqdm=False)
-[quick] = llm.chat(
-    who, direct, use_tqdm=False, chat_template_kwargs={"enable_thinking": False}
-)
-for output in (thoughtful, quick):
-    print(repr(output.outputs[0].text), "|", output.outputs[0].finish_reason)
-    print("    thinking:", split(output).thinking)
-    print("    answer:  ", split(output).answer)
-_, tag, behind = thoughtful.outputs[0].text.rpartition("</think>")
-assert not tag or split(thoughtful).answer == behind.strip()
+conversation = [{"role": "user", "content": question}]
+cut = llm.chat(conversation, use_tqdm=False)[0]
+thoughtful = llm.chat(conversation, thinking, use_tqdm=False)[0]
+off = {"enable_thinking": False}
+quick = llm.chat(conversation, direct, use_tqdm=False, chat_template_kwargs=off)[0]
+for output in (cut, thoughtful, quick):
+    reply = output.outputs[0]
+    print(reply.finish_reason, len(reply.token_ids), "tokens:", repr(reply.text))
+    print("    answer:", split(output).answer)
 
 # %% [markdown] lang="zh" key="template-text"
-# 读输出：Qwen3 默认会思考，输出先是 `<think>` 到 `</think>`，然后才是答案；`split` 按词元编号把两段分开，没想完就被截断时，答案是 `None`（第 06 课细讲）。第二个回答里没有思考。
+# <details><summary>读输出</summary>
+#
+# A。16 个词元不够，答案还没写就断了（空，或者 `None`）。先看 `finish_reason`，再用答案。
+#
+# </details>
+#
+# Qwen3 默认会思考，输出先是 `<think>` 到 `</think>`，然后才是答案；`split` 把两段分开（第 06 课细讲）。自带的小模型只见过很少的问题，它的回答不代表真正的 Qwen3。
 #
 # ## 模板里有什么
 #
-# 模型读到的不是一段对话，而是一串文本。`apply_chat_template` 把它渲染出来。先猜一猜：关掉思考时，模板会多写些什么？如果参数名拼错了，会报错吗？
+# 模型读到的是一串文本，由 `apply_chat_template` 从对话渲染出来。关掉思考的参数叫 `enable_thinking`，有的教程写成了 `ensure_thinking`。
+#
+# **先选一个。** 参数名拼错了，会怎样？
+#
+# - A. 报错
+# - B. 不报错，思考照样开着
+# - C. 不报错，思考也关掉了
 
 # %% [markdown] lang="en" key="template-text"
-# How to read it: Qwen3 thinks by default; the output starts with `<think>` to `</think>`, and only then comes the answer. `split` separates the two by token id, and the answer is `None` if the thought was cut (more in lesson 06). The second reply has no thought.
+# <details><summary>Reading</summary>
+#
+# A. With only 16 tokens it was cut before the answer (nothing, or `None`). Look at `finish_reason` before you use an answer.
+#
+# </details>
+#
+# Qwen3 thinks by default; the output starts with `<think>` to `</think>`, and only then comes the answer. `split` separates the two (more in lesson 06). The tiny model has seen very few questions; its replies do not stand for the real Qwen3.
 #
 # ## What the template writes
 #
-# The model does not read a conversation, it reads one string. `apply_chat_template` renders it. Guess first: what does the template add when thinking is switched off? And if the argument's name is misspelt, is there an error?
+# The model does not read a conversation, it reads one string, which `apply_chat_template` renders. The argument that switches thinking off is `enable_thinking`; some tutorials write `ensure_thinking`.
+#
+# **Choose first.** What happens if the name is misspelt?
+#
+# - A. An error
+# - B. No error, and thinking stays on
+# - C. No error, and thinking is off all the same
+
 
 # %% key="template" tags=["raw"]
-rendered = {
-    mode: tokenizer.apply_chat_template(
-        who, tokenize=False, add_generation_prompt=True, **arguments
+def render(question, **arguments):
+    messages = [{"role": "user", "content": question}]
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **arguments
     )
-    for mode, arguments in {
-        "default": {},
-        "enable_thinking": {"enable_thinking": False},
-        "ensure_thinking": {"ensure_thinking": False},
-    }.items()
-}
-for mode, text in rendered.items():
-    print(f"{mode:15}", repr(text))
-assert rendered["ensure_thinking"] == rendered["default"]
+
+
+print("default:        ", repr(render(question)))
+print("enable_thinking:", repr(render(question, enable_thinking=False)))
+print("ensure_thinking:", repr(render(question, ensure_thinking=False)))
+assert render(question, ensure_thinking=False) == render(question)
 
 # %% [markdown] lang="zh" key="ex1-text"
-# 关掉思考，就是替模型写好一个空的思考块，它接着写答案。最后一行是个陷阱：有的教程把参数写成 `ensure_thinking`，模板不认识这个名字，也不报错，思考照样开着，渲染出来一模一样。正确的名字是 `enable_thinking`。
+# <details><summary>读输出</summary>
+#
+# B。模板不认识这个名字，也不说，渲染出来一模一样。
+#
+# </details>
+#
+# 关掉思考，就是替模型写好一个空的思考块，它接着写答案。
 #
 # ### 练习 1 ★☆☆（5 分钟）：亲手渲染一段不思考的提示词
 #
-# 不用模板，写出它该写的文本：有系统消息就放在最前面，没有（`None`）就不写；然后是用户的问题；最后让模型不思考、直接作答。
+# 不用模板，写出它该写的文本：先是系统消息（`None` 就不写），然后是用户的问题，最后让模型不思考、直接作答。
 #
 # <details><summary>提示</summary>
 #
@@ -223,7 +281,13 @@ assert rendered["ensure_thinking"] == rendered["default"]
 # </details>
 
 # %% [markdown] lang="en" key="ex1-text"
-# Switching thinking off means writing an empty think block for the model, which goes on with the answer. The last line is a trap: some tutorials call the argument `ensure_thinking`. The template does not know that name and raises nothing; thinking stays on and the rendered text is the same. The right name is `enable_thinking`.
+# <details><summary>Reading</summary>
+#
+# B. The template does not know that name and says nothing; the rendered text is the same.
+#
+# </details>
+#
+# Switching thinking off means writing an empty think block for the model, which goes on with the answer.
 #
 # ### Exercise 1 ★☆☆ (5 minutes): render a non-thinking prompt by hand
 #
@@ -243,11 +307,10 @@ def non_thinking_prompt(system, question):
 
 # %% key="ex1-solution" tags=["solution"]
 def non_thinking_prompt(system, question):  # noqa: F811
-    turns = [("system", system)] if system is not None else []
-    turns.append(("user", question))
-    text = "".join(
-        f"<|im_start|>{role}\n{content}<|im_end|>\n" for role, content in turns
-    )
+    text = ""
+    if system is not None:
+        text += f"<|im_start|>system\n{system}<|im_end|>\n"
+    text += f"<|im_start|>user\n{question}<|im_end|>\n"
     return text + "<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
@@ -261,8 +324,8 @@ l05.ex1.check(non_thinking_prompt)
 # **Extra.** A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal token by token. To have thinking off by default, whatever a call forgets to pass, start the server with `--default-chat-template-kwargs '{"enable_thinking": false}'` (lesson 07), and offline put the argument into a function of your own. Do not make a template that never thinks: the server's `--reasoning-parser qwen3` reads the request's arguments and not the prompt, so it would take every whole answer for a thought, and `content` would always be null.
 
 # %% key="off" tags=["extra", "raw"]
-off = rendered["enable_thinking"]
-[by_hand] = llm.generate([off], direct, use_tqdm=False)
+prompt = render(conversation[0]["content"], enable_thinking=False)
+[by_hand] = llm.generate([prompt], direct, use_tqdm=False)
 print(by_hand.prompt_token_ids == quick.prompt_token_ids, repr(by_hand.prompt))
 assert by_hand.prompt_token_ids == quick.prompt_token_ids
 
@@ -307,9 +370,9 @@ for name, request in requests.items():
 #
 # ## PagedAttention：KV 缓存按块分配
 #
-# 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。
+# 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。
 #
-# 下面四个请求有同样的系统消息：一张乘法表；第四个和第一个问的一模一样。我们不用 `llm.chat`，而是一步一步推动引擎，一步放进一个请求；`schedule.record` 在旁边记下调度器每一步做了什么。
+# 下面四个请求的开头是同一张乘法表；第四个和第一个一模一样。我们一步一步推动引擎，一步放进一个；`schedule.record` 记下调度器做了什么。
 #
 # **先选一个。** 第四个请求的提示词，还要算几个词元？
 #
@@ -322,9 +385,9 @@ for name, request in requests.items():
 #
 # ## PagedAttention: the KV cache is given out in blocks
 #
-# Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order. The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention.
+# Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order.
 #
-# The four requests below share a system message, a multiplication table, and the fourth asks just what the first does. Instead of calling `llm.chat` we push the engine step by step and let one request in at each; beside it, `schedule.record` notes what the scheduler does in every step.
+# The four requests below begin with the same multiplication table, and the fourth asks just what the first does. We push the engine step by step and let one request in at each; `schedule.record` notes what the scheduler does.
 #
 # **Choose first.** Of the fourth request's prompt, how many tokens are still to be computed?
 #
@@ -334,24 +397,12 @@ for name, request in requests.items():
 
 
 # %% key="blocks" tags=["varies"]
-from helpers import schedule
-from helpers.explorer import ScheduleExplorer
-
-
-def render(question, system=None, **arguments):
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": question})
-    return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **arguments
-    )
-
-
 llm.reset_prefix_cache()
-system = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 10) for b in range(a, 10))
+table = "\n".join(f"9×{n}={9 * n}" for n in range(2, 38))
 steps = SamplingParams(max_tokens=min(limit or 60, 60), ignore_eos=True)
 with schedule.record(llm) as trace:
-    for number, question in enumerate(("37×46=?", "23×31=?", "5!=?", "37×46=?")):
-        engine.add_request(str(number), render(question, system), steps)
+    for number, question in enumerate(["37×46=?", "23×31=?", "5!=?", "37×46=?"]):
+        engine.add_request(str(number), render(f"{table}\n{question}"), steps)
         # zh: 先走一步：下一个请求来之前，这一个的提示词已在缓存里
         # en: one step, and this prompt is cached before the next request arrives
         engine.step()
@@ -359,25 +410,22 @@ with schedule.record(llm) as trace:
         engine.step()
 for step in trace.replay():
     for request, cached in step.hits.items():
-        tokens = trace.requests[request].prompt
-        zh = f"r{request}：提示词 {tokens} 个词元，{cached} 个在缓存里"
-        en = f"r{request}: {tokens} prompt tokens, {cached} in the cache"
-        print(say(zh, en))
+        print(f"r{request}:", cached, "/", trace.requests[request].prompt, "tokens")
         assert cached % cache.block_size == 0
 ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 
 # %% [markdown] lang="zh" key="blocks-read" facts="128"
 # <details><summary>读图</summary>
 #
-# C。打印的是后三个请求的提示词长度，和其中已在缓存里的词元；后者总是块大小的整数倍，因为只有填满的块才能共用。开头相同的提示词共用同一批块，这叫**前缀缓存**；每个输出也用 `num_cached_tokens` 报告它。
+# C。斜线前是已在缓存里的词元，后面是提示词的长度。前者总是块大小的整数倍，因为只有填满的块才能共用。这叫**前缀缓存**。
 #
-# 图的下半是块池和选中请求的块表：带内框的块装着系统消息，四个请求指着同一份；后面的块各归各，编号不必相连。浪费最多是每个请求最后一块里的空格。拖动滑块，看谁写完时还回哪几块。
+# 图的下半是块池和选中请求的块表：带内框的块装着乘法表，四个请求指着同一份；后面的块各归各，编号不必相连。浪费的只是最后一块里的空格。拖动滑块，看谁写完时还回哪几块。
 #
 # </details>
 #
-# 现在你来改：把第四个问题换掉，或者把系统消息改一个字，看缓存里还剩几个词元能用。
+# 现在你来改：把第四个问题换掉，或者改一改乘法表，看缓存里还剩几个词元能用。
 #
-# GPU 上 vLLM 默认每块 16 个词元；CPU 版默认 128 个，所以这里特意改小，好让图里有东西可看。
+# **选读。** 分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。GPU 上 vLLM 默认每块 16 个词元；CPU 版默认 128 个，所以这里特意改小，好让图里有东西可看。每个输出也用 `num_cached_tokens` 报告它用上了多少缓存。
 #
 # ## 连续批处理：谁先完，谁先走
 #
@@ -392,15 +440,15 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 # %% [markdown] lang="en" key="blocks-read" facts="128"
 # <details><summary>Reading</summary>
 #
-# C. Printed are the prompt lengths of the last three requests and how many of those tokens were in the cache: always a multiple of the block size, as only full blocks can be shared. Prompts that begin alike share blocks, which is called **prefix caching**; each output reports it, too, as `num_cached_tokens`.
+# C. Before the slash are the tokens that were in the cache, after it the length of the prompt. The first is always a multiple of the block size, as only full blocks can be shared. This is called **prefix caching**.
 #
-# The lower half is the block pool, and the block table of the selected request: the blocks with an inner frame hold the system message, and four requests point to one copy; behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block. Drag the slider to see which blocks go back when a request is done.
+# The lower half is the block pool, and the block table of the selected request: the blocks with an inner frame hold the multiplication table, and four requests point to one copy; behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block. Drag the slider to see which blocks go back when a request is done.
 #
 # </details>
 #
-# Now change it: ask something else in fourth place, or change a letter of the system message, and see how much of the cache is still of use.
+# Now change it: ask something else in fourth place, or change the table, and see how much of the cache is still of use.
 #
-# On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128, which is why they are smaller here on purpose, to have something to see.
+# **Extra.** The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention. On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128, which is why they are smaller here on purpose, to have something to see. Each output reports how much of the cache it used, too, as `num_cached_tokens`.
 #
 # ## Continuous batching: who is done leaves
 #
@@ -413,166 +461,187 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 # - C. More than two thirds
 
 # %% key="timeline" tags=["varies"]
-import random
-
-cases = int(os.environ.get("COURSE_CASES", 64))
-draw = random.Random(1)
-numbers = [
-    [draw.randint(10, 99) for _ in range((10, 2, 2, 2)[number % 4])]
-    for number in range(max(64, cases))
-]
-questions = [
-    "×".join(map(str, n)) + "=?" if len(n) == 2 else "+".join(map(str, n)) + "=?"
-    for n in numbers
-]
-params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit)
+long = "17+72+97+18+50+44+12+63+85+29=?"
+four = [long, "37×46=?", "23×31=?", "58×94=?"]
 with schedule.record(llm, max_num_seqs=4) as trace:
-    for number, question in enumerate(questions[: min(12, cases)]):
-        engine.add_request(str(number), render(question), params)
+    for number, question in enumerate(four + four + four):
+        engine.add_request(str(number), render(question), thinking)
     while engine.has_unfinished_requests():
         engine.step()
-# zh: 每个请求运行的步数：一个词元一步
-# en: how many steps each request ran: one a token
+# zh: 每个请求写了几个词元，就运行了几步；凑 4 个一批时，等其中最长的那个
+# en: a request ran one step a token; a batch of 4 waits for its longest
 lengths = [request.outputs for request in trace.requests]
-# zh: 凑 4 个一批时，一批的步数就是其中最长那个的步数
-# en: a batch of 4 takes as many steps as its longest
-batches = [max(lengths[at : at + 4]) for at in range(0, len(lengths), 4)]
+batches = max(lengths[:4]) + max(lengths[4:8]) + max(lengths[8:])
 print(say("连续批处理的步数：", "steps with continuous batching:"), len(trace))
-print(say("凑 4 个一批的步数：", "steps with batches of 4:"), sum(batches))
-print(say("省下：", "saved:"), f"{1 - len(trace) / sum(batches):.0%}")
+print(say("凑 4 个一批的步数：", "steps with batches of 4:"), batches)
+print(say("省下：", "saved:"), f"{1 - len(trace) / batches:.0%}")
 ScheduleExplorer(trace, step=len(trace) // 2)
 
 # %% [markdown] lang="zh" key="timeline-read"
 # <details><summary>读图</summary>
 #
-# 答案打印在图的上面，多半是 B；请求的长短越悬殊，省得越多。一行是一个请求，细线在等，绿色在写；看每一行的右端：那一步刚结束，下面就有一个请求开始。没有人陪着最长的请求空等。
+# 多半是 B，打印在图的上面；请求的长短越悬殊，省得越多。一行是一个请求，细线在等，绿色在写；看每一行的右端：它一结束，下面就有一个开始。
 #
 # </details>
 #
-# 现在你来改：让十二道题都一样长，再看省下多少。这些规则怎样写成一个调度器，每一步都和 vLLM 相同，见[附录 A3](../zh/A3_mini_vllm.ipynb)。
+# 现在你来改：让十二道题都一样长，再看省下多少。调度器怎样写，见[附录 A3](../zh/A3_mini_vllm.ipynb)。
 #
-# ## 一道题，还是一批题
+# ## 采样在做什么
 #
-# 先猜一猜：64 道题一起算，每秒生成的词元是一道题时的多少倍？这里只数词元、不看答案，所以用贪心解码，并写满同样的长度，好让每一种做法的工作量相等。
+# 模型每一步给词表里的每个词元一个分数，采样参数决定从哪些里面、按什么比例抽。讲故事时，接下来常有好几种合理的写法：
 
 # %% [markdown] lang="en" key="timeline-read"
 # <details><summary>Reading</summary>
 #
-# The answer is printed above the figure, most likely B; the more the lengths differ, the larger it is. A row is a request, a thin line waits, green writes. Look at the right ends: a step after one of them another request starts. Nobody waits for the longest.
+# The answer is printed above the figure, most likely B; the more the lengths differ, the larger it is. A row is a request, a thin line waits, green writes. Look at the right ends: a step after one of them another request starts.
 #
 # </details>
 #
-# Now change it: make all twelve problems equally long, and see how much is saved. How these rules become a scheduler that does in each step what vLLM does is the matter of [appendix A3](../en/A3_mini_vllm.ipynb).
-#
-# ## One problem, or a batch
-#
-# Guess first: with 64 problems computed together, how many times the tokens per second of a single one? Only tokens count here and not answers, so it decodes greedily and always writes the full length: the same work whatever the method.
-
-# %% key="batch" tags=["varies"]
-import time
-
-length = min(limit or 64, 64)
-fixed = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
-prompts = [render(question) for question in questions]
-# zh: 第一次调用是热身
-# en: the first call warms up
-llm.generate(prompts[:2], fixed, use_tqdm=False)
-
-
-def measure(generate, count):
-    start = time.perf_counter()
-    generate(count)
-    return count * length / (time.perf_counter() - start)
-
-
-def with_vllm(count):
-    llm.generate(prompts[:count], fixed, use_tqdm=False)
-
-
-single = measure(with_vllm, 1)
-count = max(1, min(cases, int(60 * single / length)))
-estimate = f"{count * length / single:.1f} s"
-print(
-    say(f"{count} 道题一道一道做，约需", f"{count} problems one by one, about"),
-    estimate,
-)
-speed = {"vLLM, batch=1": single, f"vLLM, batch={count}": measure(with_vllm, count)}
-for name, value in speed.items():
-    print(f"{name:15} {value:8.0f} tokens/s  ×{value / single:.0f}")
-
-# %% [markdown] lang="zh" key="position-text"
-# 读输出：倍数在行末。它离题数越近，说明并在一起的请求越不互相拖累；为什么能这样，本课末尾算给你看。和 transformers 的比较也放在那里，那时引擎已经关上：内存里一次只放一个模型。
-#
-# ## 采样在做什么
-#
-# 模型每一步给词表里的每个词元一个分数，采样参数决定从哪些里面、按什么比例抽。要看清楚，得找一个**开放**的位置：接下来有好几种合理的写法。讲故事正合适。先猜一猜：下面两段文字的下一个词元，各有几种可能？
-
-# %% [markdown] lang="en" key="position-text"
-# How to read it: the factor is at the end of the line. The closer it is to the number of problems, the less they hold each other up; why that can be is computed at the end of the lesson. The comparison with transformers comes there too, when the engine is closed: one model in memory at a time.
+# Now change it: make all twelve problems equally long, and see how much is saved. How to write such a scheduler: [appendix A3](../en/A3_mini_vllm.ipynb).
 #
 # ## What sampling does
 #
-# At each step the model gives every token of the vocabulary a score, and the sampling parameters decide which of them are drawn and in what proportion. To see it we need an **open** position, with several sensible ways on: a story will do. Guess first: how many possibilities does the next token have after each of these two texts?
+# At each step the model gives every token of the vocabulary a score, and the sampling parameters decide which of them are drawn and in what proportion. A story often has several sensible ways on:
 
 # %% key="position" tags=["raw"]
 import torch
 
-starts = {
-    "Once a cat met": "Tell me a story in two sentences.",
-    "从前有一只": "讲一个两句话的小故事。",
-}
-texts = [
-    render(question, enable_thinking=False) + start
-    for start, question in starts.items()
-]
+start = render("Tell me a story in two sentences.", enable_thinking=False)
+start += "Once a cat met"
 everything = SamplingParams(max_tokens=1, temperature=0, logprobs=-1)
-outputs = llm.generate(texts, everything, use_tqdm=False)
-positions = {
-    start: output.outputs[0].logprobs[0]
-    for start, output in zip(starts, outputs, strict=True)
-}
-for start, logprobs in positions.items():
-    best = sorted(logprobs.values(), key=lambda entry: entry.rank)[:6]
-    shown = ", ".join(
-        f"{entry.decoded_token!r} {torch.tensor(entry.logprob).exp():.3f}"
-        for entry in best
-    )
-    print(f"{start}… {shown} ({len(logprobs)} tokens)")
-    assert (
-        abs(sum(torch.tensor(entry.logprob).exp() for entry in logprobs.values()) - 1)
-        < 0.01
-    )
+output = llm.generate(start, everything, use_tqdm=False)[0]
+# zh: 词表里每个词元的对数概率，从概率最大的排起
+# en: the log-probability of every token of the vocabulary, the likeliest first
+found = output.outputs[0].logprobs[0]
+entries = sorted(found.values(), key=lambda entry: entry.rank)
+logprobs = torch.tensor([[entry.logprob for entry in entries]])  # (1, vocab)
+for entry, probability in zip(entries[:6], logprobs[0].exp(), strict=False):
+    print(f"{entry.decoded_token!r:10} {probability:.3f}")
 
 # %% [markdown] lang="zh" key="settings-text"
-# 读输出：第一段后面像样的有三种，第二段有五种，其余两千多个词元加起来几乎为零（真实的模型，候选要多得多）。
+# 读输出：像样的有三种，其余两千多个词元加起来几乎为零（真实的模型候选要多得多）。
 #
-# 四个参数依次作用。**温度**先把所有分数除以它：小于 1，差距拉大；大于 1，差距抹平。**min-p** 去掉不到最大概率某个比例的词元，**top-k** 只留最好的 k 个，**top-p** 从最好的数起，累计概率够了就停。剩下的重新归一，再抽。先猜一猜：按 Qwen 的两套建议，上面第一段文字后面各剩几个词元？
+# **温度**把所有分数除以它：小于 1，差距拉大；大于 1，差距抹平。**top-p** 从最好的数起，累计概率够了就停，去掉后面的。**top-k** 只留最好的 k 个，**min-p** 去掉不到最大概率某个比例的。剩下的重新归一，再抽。
+#
+# **先选一个。** 下面四种设置，哪一种留下的候选最少？
+#
+# - A. 思考：温度 0.6，top-p 0.95
+# - B. 非思考：温度 0.7，top-p 0.8
+# - C. 温度 2
 
 # %% [markdown] lang="en" key="settings-text"
-# How to read it: three sensible ways on from the first text and five from the second; the other two thousand and more tokens have next to nothing (a real model has many more candidates).
+# How to read it: three ways on are sensible; the other two thousand and more tokens have next to nothing (a real model has many more candidates).
 #
-# Four parameters act in turn. **Temperature** divides all scores: below 1 differences grow, above 1 they fade. **min-p** drops tokens that are less likely than some fraction of the likeliest, **top-k** keeps the best k, and **top-p** counts from the best until their probabilities add up to enough. What is left is renormalised and drawn from. Guess first: with each of Qwen's two sets of advice, how many tokens are left after the first text above?
+# **Temperature** divides all scores: below 1 differences grow, above 1 they fade. **top-p** counts from the best until the probabilities add up to enough, and drops the rest. **top-k** keeps the best k, and **min-p** drops tokens that are less likely than some fraction of the likeliest. What is left is renormalised and drawn from.
+#
+# **Choose first.** Which of these settings leaves the fewest candidates?
+#
+# - A. Thinking: temperature 0.6, top-p 0.95
+# - B. Non-thinking: temperature 0.7, top-p 0.8
+# - C. Temperature 2
 
 # %% key="settings"
-from helpers.qwen import keep_min_p, keep_top_k, keep_top_p
+from helpers.qwen import keep_top_p
 
 
-# zh: 按 vLLM 的次序：温度、min-p、top-k、top-p；logprobs 的形状是 (1, vocab)
-# en: in vLLM's order: temperature, min-p, top-k, top-p; logprobs is (1, vocab)
-def next_token(logprobs, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    logits = (
-        keep_min_p(logprobs / temperature, min_p) if min_p else logprobs / temperature
-    )
-    logits = keep_top_k(logits, top_k) if top_k else logits
-    return (keep_top_p(logits, top_p) if top_p < 1 else logits).softmax(
-        dim=-1
-    )  # (1, vocab)
+def next_token(logprobs, temperature, top_p=1.0):
+    scores = logprobs / temperature
+    if top_p < 1:
+        scores = keep_top_p(scores, top_p)
+    return scores.softmax(dim=-1)  # (1, vocab)
 
 
-# zh: 从概率最大的排起
-# en: the likeliest first
-entries = sorted(positions["Once a cat met"].items(), key=lambda item: item[1].rank)
-logprobs = torch.tensor([[entry.logprob for _, entry in entries]])  # (1, vocab)
+chances = {
+    say("原样", "as it is"): next_token(logprobs, 1.0),
+    say("思考", "thinking"): next_token(logprobs, 0.6, top_p=0.95),
+    say("非思考", "non-thinking"): next_token(logprobs, 0.7, top_p=0.8),
+    say("温度 2", "temperature 2"): next_token(logprobs, 2.0),
+}
+l05.candidates(entries, chances)
+
+# %% [markdown] lang="zh" key="settings-read"
+# <details><summary>读图</summary>
+#
+# B。浅色是模型给的概率，深色是采样真正用的概率；只画最好的 6 个，`␣` 是空格，标题里是还可能被抽到的个数。非思考的 top-p 更小，剪得更多。温度 2 一个也不剪，只把机会分给尾巴，胡话就是这么混进来的；所以高温要配 top-p 或 min-p。
+#
+# </details>
+#
+# ### 练习 2 ★☆☆（5 分钟）：写出 top-p
+#
+# `probabilities` 是一个列表，从大到小排好。从头数起，累计够 `top_p` 就停，越过门槛的那一个也留下；返回留下的概率，各除以它们的和，好让总和又是 1。例如 `[0.5, 0.25, 0.25]` 和 0.6 得到 `[2/3, 1/3]`。
+#
+# <details><summary>提示</summary>
+#
+# 一个 `for` 循环，一个空列表，一个累计的和。先看前面的和够不够，不够才收下这一个。
+#
+# </details>
+
+# %% [markdown] lang="en" key="settings-read"
+# <details><summary>Reading</summary>
+#
+# B. Light is the model's probability, dark what sampling uses; only the best 6 are drawn, `␣` is a space, and the title counts the tokens that can still be drawn. Without thinking top-p is smaller and cuts more. Temperature 2 cuts nothing and hands chances to the tail; that is how nonsense gets in, and why a high temperature wants top-p or min-p beside it.
+#
+# </details>
+#
+# ### Exercise 2 ★☆☆ (5 minutes): write top-p
+#
+# `probabilities` is a list, from the largest down. Count from its start and stop as soon as the sum reaches `top_p`; the one that crosses the line stays. Return the probabilities that stay, each divided by their sum, so that they add up to 1 again. For example, `[0.5, 0.25, 0.25]` with 0.6 gives `[2/3, 1/3]`.
+#
+# <details><summary>Hint</summary>
+#
+# A `for` loop, an empty list and a running sum. Ask first whether the sum so far is enough; only if it is not, take the next one.
+#
+# </details>
+
+
+# %% key="ex2" tags=["exercise"]
+def top_p_chances(probabilities, top_p):
+    return ...
+
+
+# %% key="ex2-solution" tags=["solution"]
+def top_p_chances(probabilities, top_p):  # noqa: F811
+    kept, total = [], 0
+    for probability in probabilities:
+        if total >= top_p:
+            break
+        kept.append(probability)
+        total += probability
+    return [probability / total for probability in kept]
+
+
+# %% key="ex2-check"
+l05.ex2.check(top_p_chances)
+
+# %% [markdown] lang="zh" key="draws-text"
+# ## 采样的全部参数（选读）
+#
+# vLLM 依次作用四个参数：温度、min-p、top-k、top-p。照这个次序写全，按公式算出概率，再让 vLLM 抽 400 次，数一数，是不是真的这样抽。
+
+# %% [markdown] lang="en" key="draws-text"
+# ## All parameters of sampling (extra)
+#
+# vLLM applies four parameters in turn: temperature, min-p, top-k, top-p. Here they are, in that order; the probabilities are computed by formula, and then vLLM draws 400 times. Does it really draw like that? Count.
+
+# %% key="draws" tags=["extra", "varies"]
+from collections import Counter
+
+from helpers.qwen import keep_min_p, keep_top_k
+
+
+# zh: logprobs 的形状是 (1, vocab)
+# en: logprobs is (1, vocab)
+def sampled(logprobs, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    scores = logprobs / temperature
+    if min_p:
+        scores = keep_min_p(scores, min_p)
+    if top_k:
+        scores = keep_top_k(scores, top_k)
+    if top_p < 1:
+        scores = keep_top_p(scores, top_p)
+    return scores.softmax(dim=-1)  # (1, vocab)
+
+
 settings = {
     say("原样", "as it is"): {},
     say("思考", "thinking"): {"temperature": 0.6, "top_k": 20, "top_p": 0.95},
@@ -580,46 +649,19 @@ settings = {
     say("温度 2", "temperature 2"): {"temperature": 2.0},
     "min-p 0.3": {"min_p": 0.3},
 }
-figure, axes = figures.figure(1, len(settings), height=2.3, sharey=True)
-for ax, (name, chosen) in zip(axes, settings.items(), strict=True):
-    probabilities = next_token(logprobs, **chosen)[0]
-    ax.bar(range(6), next_token(logprobs)[0, :6], color="#dddddd", width=0.85)
-    ax.bar(range(6), probabilities[:6], color="#4477aa", width=0.5)
-    ax.set_xticks(
-        range(6),
-        [figures.printable(entry.decoded_token.encode()) for _, entry in entries[:6]],
-        rotation=60,
-    )
-    left = int((probabilities > 0).sum())
-    ax.set_title(say(f"{name}：剩 {left} 个", f"{name}: {left} left"))
-axes[0].set_ylabel(say("概率", "probability"))
-figure
-
-# %% [markdown] lang="zh" key="settings-read"
-# 读图：浅色是模型给的概率，深色是采样真正用的概率；只画最好的 6 个，`␣` 是空格，标题里是词表中还可能被抽到的个数。非思考的建议更窄：温度虽高一点，但 top-p 更小，剪得更多。温度 2 不剪任何词元，只把机会分给尾巴，胡话就是这么混进来的；所以高温要配 min-p 或 top-p。
-#
-# **选读。** 这是按公式算的，vLLM 真是这样抽的吗？让它抽 400 次，数一数。
-
-# %% [markdown] lang="en" key="settings-read"
-# How to read it: light is the model's probability, dark what sampling uses; only the best 6 are drawn, `␣` is a space, and the title counts all tokens of the vocabulary that can still be drawn. The advice without thinking is the narrower one: its temperature is a little higher, but its top-p is smaller and cuts more. Temperature 2 cuts nothing and hands chances to the tail; that is how nonsense gets in, and why a high temperature wants min-p or top-p beside it.
-#
-# **Extra.** This was computed by formula. Does vLLM really draw like that? Let it draw 400 times, and count.
-
-# %% key="draws" tags=["extra", "varies"]
-from collections import Counter
-
+token_ids = sorted(found, key=lambda token: found[token].rank)
 # zh: GPU 上用 bf16，恰好压线的词元两边都可能
 # en: bf16 on a GPU: a token at the line may fall either way
 draws, edge = 400, 0.05 if torch.cuda.is_available() else 0
 print(say("抽到的比例 / 公式算的概率", "share drawn / by formula"))
 for name, chosen in settings.items():
     params = SamplingParams(n=draws, max_tokens=1, **chosen)
-    [output] = llm.generate([texts[0]], params, use_tqdm=False)
-    drawn = Counter(completion.token_ids[0] for completion in output.outputs)
-    expected = next_token(logprobs, **chosen)[0]
+    many = llm.generate(start, params, use_tqdm=False)[0]
+    drawn = Counter(completion.token_ids[0] for completion in many.outputs)
+    expected = sampled(logprobs, **chosen)[0]
     pairs = [
         (drawn[token] / draws, expected[place].item())
-        for place, (token, _) in enumerate(entries)
+        for place, token in enumerate(token_ids)
     ]
     shown = "  ".join(f"{real:.2f} / {formula:.2f}" for real, formula in pairs[:3])
     print(f"{shown}  {name}")
@@ -629,14 +671,17 @@ for name, chosen in settings.items():
     assert max(abs(real - formula) for real, formula in pairs) < 0.12
 
 # %% [markdown] lang="zh" key="explorer-text"
-# **选读。** 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。试试看：把温度调到 2，再用哪一个参数最少地动别的，就能把胡话剪掉？
+# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。第二段文字是中文的，像样的写法有五种。试试看：把温度调到 2，再用哪一个参数最少地动别的，就能把胡话剪掉？
 
 # %% [markdown] lang="en" key="explorer-text"
-# **Extra.** Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. A task: at temperature 2, which single parameter cuts the nonsense and changes the rest least?
+# Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. The second text is Chinese and has five sensible ways on. A task: at temperature 2, which single parameter cuts the nonsense and changes the rest least?
 
 # %% key="explorer" tags=["extra", "raw"]
 from helpers.explorer import SamplingExplorer
 
+chinese = render("讲一个两句话的小故事。", enable_thinking=False) + "从前有一只"
+second = llm.generate(chinese, everything, use_tqdm=False)[0]
+positions = {"Once a cat met": found, "从前有一只": second.outputs[0].logprobs[0]}
 SamplingExplorer(positions, model=folder.name)
 
 # %% [markdown] lang="zh" key="explorer-answer-text"
@@ -652,17 +697,17 @@ for name, chosen in {
     "top-p 0.8": {"top_p": 0.8},
 }.items():
     left = []
-    for found in positions.values():
+    for position in positions.values():
         scores = torch.tensor(
-            [sorted((entry.logprob for entry in found.values()), reverse=True)]
+            [sorted((entry.logprob for entry in position.values()), reverse=True)]
         )  # (1, vocab)
-        left.append(int((next_token(scores, temperature=2, **chosen) > 0).sum()))
+        left.append(int((sampled(scores, temperature=2, **chosen) > 0).sum()))
     print(f"{name}: {left}")
 
-# %% [markdown] lang="zh" key="ex2-text"
+# %% [markdown] lang="zh" key="ex3-text"
 # 读输出：是 min-p。它的门槛跟着第一名走，两处都恰好留下像样的那几个，留下的相对比例也不变；top-k 要先知道该留几个，换个位置就不对；温度 2 之后尾巴变厚，top-p 还留着一大片。
 #
-# ### 练习 2 ★★☆（8 分钟，选读）：写出 top-p
+# ### 练习 3 ★★☆（8 分钟，选读）：整批的 top-p
 #
 # `logits` 是 `(batch, vocab)`。把累计概率够 `top_p` 之后的词元设成负无穷，位置不变。越过门槛的那一个要留下：`top_p=0.5` 而第一名有 0.6，就留第一名。
 #
@@ -672,10 +717,10 @@ for name, chosen in {
 #
 # </details>
 
-# %% [markdown] lang="en" key="ex2-text"
+# %% [markdown] lang="en" key="ex3-text"
 # How to read it: min-p. Its line moves with the best token, so at both positions just the sensible ones stay, in their old proportions; top-k has to know their number beforehand and is wrong at the other position; and with the tail fattened by temperature 2, top-p leaves a crowd of it.
 #
-# ### Exercise 2 ★★☆ (8 minutes, extra): write top-p
+# ### Exercise 3 ★★☆ (8 minutes, extra): top-p for a batch
 #
 # `logits` is `(batch, vocab)`. Set to minus infinity all tokens behind the point where the probabilities add up to `top_p`, in their old places. The one that crosses the line stays: with `top_p=0.5` and a first token of 0.6, that one is kept.
 #
@@ -686,12 +731,12 @@ for name, chosen in {
 # </details>
 
 
-# %% key="ex2" tags=["exercise", "extra"]
+# %% key="ex3" tags=["exercise", "extra"]
 def top_p_filter(logits, top_p):
     return ...
 
 
-# %% key="ex2-solution" tags=["solution"]
+# %% key="ex3-solution" tags=["solution"]
 def top_p_filter(logits, top_p):  # noqa: F811
     ordered, token_ids = logits.sort(dim=-1, descending=True)
     probabilities = ordered.softmax(dim=-1)
@@ -700,8 +745,8 @@ def top_p_filter(logits, top_p):  # noqa: F811
     return torch.empty_like(logits).scatter(-1, token_ids, ordered)
 
 
-# %% key="ex2-check" tags=["extra"]
-l05.ex2.check(top_p_filter)
+# %% key="ex3-check" tags=["extra"]
+l05.ex3.check(top_p_filter)
 
 # %% [markdown] lang="zh" key="logprobs-text"
 # ## 模型有多大把握（选读）
@@ -714,6 +759,8 @@ l05.ex2.check(top_p_filter)
 # With `logprobs=k` each token comes with its own log-probability and those of the k best. Guess first: when the tiny model works out `37×46` without thinking, at which digit does it hesitate?
 
 # %% key="logprobs" tags=["extra"]
+from helpers import figures
+
 watch = SamplingParams(temperature=0, max_tokens=min(limit or 60, 60), logprobs=3)
 rows = []
 for enabled in (False, True):
@@ -742,14 +789,14 @@ figure
 #
 # ## 约束输出的格式（选读）
 #
-# 程序要读模型的输出时，与其在提示词里恳求，不如让引擎只允许合格的词元：`structured_outputs` 收选项、正则表达式或 JSON schema。旧教程的 `guided_choice`、`guided_json` 已经删除。先猜一猜：格式有了保证，内容也对吗？
+# 程序要读模型的输出时，与其在提示词里恳求，不如让引擎只允许合格的词元：`structured_outputs` 收选项、正则表达式或 JSON schema。旧教程的 `guided_choice`、`guided_json`、`guided_decoding` 已经删除，再写就是 `TypeError`。先猜一猜：格式有了保证，内容也对吗？
 
 # %% [markdown] lang="en" key="structured-text"
 # How to read it: a bar is a token that was written, its height the probability the model gave it. Without thinking it copies the problem with confidence and suddenly wavers in the middle of the product; greedy decoding writes on all the same, and the result is wrong. With thinking every step is close to 1. A low probability is worth a doubt; a high one is no proof.
 #
 # ## Constrain the form of the output (extra)
 #
-# When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice` and `guided_json` are gone. Guess first: the form is guaranteed, but is the content right?
+# When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice`, `guided_json` and `guided_decoding` are gone and raise a `TypeError`. Guess first: the form is guaranteed, but is the content right?
 
 # %% key="structured" tags=["extra", "varies"]
 import re
@@ -789,19 +836,73 @@ print("enable_thinking=True:", split(output))
 if split(output).thinking and split(output).finished:
     assert re.fullmatch(r"37×46=\d{4}", split(output).answer)
 
-# %% [markdown] lang="zh" key="close-text"
+# %% [markdown] lang="zh" key="batch-text"
 # 读输出：格式都合格，内容不一定。小模型没学过 JSON，逼它写，它就随手填一个数；输出里的空白也可能很怪（这里合并了），所以先 `json.loads` 再比较，并且留够 `max_tokens`，不然 JSON 会断在半路。思考开着时，约束从 `</think>` 之后才开始，所以能先想，再按格式答对（最后一行）；这要引擎带着 `reasoning_parser="qwen3"`（`open_engine` 会加上），没有它，约束从第一个词元就生效，思考根本写不出来。
+#
+# ## 一道题，还是一批题（选读）
+#
+# 先猜一猜：64 道题一起算，每秒生成的词元是一道题时的多少倍？这里只数词元、不看答案，所以用贪心解码，并写满同样的长度，好让每一种做法的工作量相等。
+
+# %% [markdown] lang="en" key="batch-text"
+# How to read it: the forms are right, the contents need not be. The tiny model never learned JSON, and forced to write it, it puts in some number; the whitespace may be odd too (it is joined here), so use `json.loads` before you compare, and leave enough `max_tokens`, or the JSON breaks off. With thinking on, the constraint begins after `</think>`, so the model can think first and then be right, in form (last line); that takes an engine with `reasoning_parser="qwen3"` (`open_engine` adds it). Without it the constraint holds from the first token, and no thought can be written.
+#
+# ## One problem, or a batch (extra)
+#
+# Guess first: with 64 problems computed together, how many times the tokens per second of a single one? Only tokens count here and not answers, so it decodes greedily and always writes the full length: the same work whatever the method.
+
+# %% key="batch" tags=["extra", "varies"]
+import random
+import time
+
+cases = int(os.environ.get("COURSE_CASES", 64))
+draw = random.Random(1)
+numbers = [
+    [draw.randint(10, 99) for _ in range((10, 2, 2, 2)[number % 4])]
+    for number in range(max(64, cases))
+]
+questions = [("×" if len(n) == 2 else "+").join(map(str, n)) + "=?" for n in numbers]
+length = min(limit or 64, 64)
+fixed = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
+prompts = [render(question) for question in questions]
+# zh: 第一次调用是热身
+# en: the first call warms up
+llm.generate(prompts[:2], fixed, use_tqdm=False)
+
+
+def measure(generate, count):
+    start = time.perf_counter()
+    generate(count)
+    return count * length / (time.perf_counter() - start)
+
+
+def with_vllm(count):
+    llm.generate(prompts[:count], fixed, use_tqdm=False)
+
+
+single = measure(with_vllm, 1)
+count = max(1, min(cases, int(60 * single / length)))
+estimate = f"{count * length / single:.1f} s"
+print(
+    say(f"{count} 道题一道一道做，约需", f"{count} problems one by one, about"),
+    estimate,
+)
+speed = {"vLLM, batch=1": single, f"vLLM, batch={count}": measure(with_vllm, count)}
+for name, value in speed.items():
+    print(f"{name:15} {value:8.0f} tokens/s  ×{value / single:.0f}")
+
+# %% [markdown] lang="zh" key="close-text"
+# 读输出：倍数在行末。它离题数越近，说明并在一起的请求越不互相拖累；为什么能这样，本课末尾算给你看。和 transformers 的比较也放在那里，那时引擎已经关上：内存里一次只放一个模型。
 #
 # ## 释放引擎
 #
-# vLLM 没有公开的关闭方法，`del llm` 也常常不够：笔记本的 `Out[]` 可能还拿着它。`close_engine()` 清空引擎，把内存还给系统；写成 `with open_engine() as llm:` 则会自动关闭。
+# vLLM 没有公开的关闭方法，`del llm` 也常常不够：笔记本的 `Out[]` 可能还拿着它。`close_engine()` 把内存还给系统；`with open_engine() as llm:` 则会自动关闭。
 
 # %% [markdown] lang="en" key="close-text"
-# How to read it: the forms are right, the contents need not be. The tiny model never learned JSON, and forced to write it, it puts in some number; the whitespace may be odd too (it is joined here), so use `json.loads` before you compare, and leave enough `max_tokens`, or the JSON breaks off. With thinking on, the constraint begins after `</think>`, so the model can think first and then be right, in form (last line); that takes an engine with `reasoning_parser="qwen3"` (`open_engine` adds it). Without it the constraint holds from the first token, and no thought can be written.
+# How to read it: the factor is at the end of the line. The closer it is to the number of problems, the less they hold each other up; why that can be is computed at the end of the lesson. The comparison with transformers comes there too, when the engine is closed: one model in memory at a time.
 #
 # ## Release the engine
 #
-# vLLM has no public method to close an engine, and `del llm` is often not enough: the notebook's `Out[]` may still hold it. `close_engine()` empties the engine and gives the memory back; `with open_engine() as llm:` does so by itself.
+# vLLM has no public method to close an engine, and `del llm` is often not enough: the notebook's `Out[]` may still hold it. `close_engine()` gives the memory back; `with open_engine() as llm:` does so by itself.
 
 # %% key="close"
 close_engine()
@@ -877,6 +978,8 @@ figure
 # Where a real one differs can be computed. Each step reads at least all weights once (but for the input embedding, a table in which only a few rows are looked up), and the KV cache of every request; divided by the memory bandwidth this bounds the speed. Take Qwen3-8B and an RTX 4090 with 24 GB and [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf), and 1024 tokens a request. Guess first: how does the bound grow with the number of requests, and what runs out first?
 
 # %% key="bandwidth" tags=["extra"]
+from helpers import catalogue
+
 config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
 bandwidth, context = 1008e9, 1024
 # zh: 输入嵌入的字节数；和输出共用一张表时，这张表照样要读
@@ -915,26 +1018,26 @@ figure
 #
 # ## 小结
 #
-# - 引擎打开一次，用同一个 `LLM` 成批生成，最后释放；第二个引擎要等第一个关上。
+# - 引擎打开一次，用同一个 `LLM` 成批生成，最后释放。
 # - KV 缓存按块分配，开头相同就共用；请求一完成，位子立刻给下一个。
 # - 停止词元和采样的默认值来自 `generation_config.json`，唯独 `max_tokens` 默认是 16。
-# - 温度改比例，min-p、top-k、top-p 剪尾巴；思考用 0.6 和 0.95，非思考用 0.7、0.8 和 1.5 的 `presence_penalty`。
-# - 拼错的模板参数不报错；约束输出保证格式，不保证内容。
+# - 温度改比例，top-p 剪尾巴；思考用 0.6 和 0.95，非思考用 0.7、0.8 和 1.5 的 `presence_penalty`。
+# - 先看 `finish_reason`；拼错的模板参数不报错。
 #
 # ## 自测
 #
-# 1. 为什么 `num_cached_tokens` 总是块大小的整数倍？
+# 1. 为什么缓存里找到的词元数总是块大小的整数倍？
 # 2. `SamplingParams()` 和完全不传参数，采样的温度一样吗？
 # 3. 第一名概率 0.6，第二名 0.3，`top_p=0.5` 留下几个？`min_p=0.5` 呢？
-# 4. 为什么成批生成几乎不增加每一步的时间？
+# 4. 一批里有一个请求先写完，它的位子怎么办？
 # 5. `max_tokens=5000`，而上下文只剩 3000，会发生什么？
 #
 # <details><summary>答案</summary>
 #
-# 1. 只有填满的块才会登记到前缀缓存里供人共用。
+# 1. 只有填满的块才能共用。
 # 2. 不一样。不传时用 `generation_config.json` 的 0.6；自己建的 `SamplingParams()` 是 1.0。
 # 3. top-p 留 1 个：越过门槛的第一名。min-p 留 2 个：0.3 不小于 0.6 的一半。
-# 4. 一步的时间主要花在读权重上，并在一起的请求共用这一次读取。
+# 4. 下一步就给等着的请求。
 # 5. vLLM 不报错，写满 3000 个就停，`finish_reason` 是 `length`。
 #
 # </details>
@@ -947,9 +1050,9 @@ figure
 # | 关了思考，还在思考 | 参数名写错，如 `ensure_thinking` | `chat_template_kwargs={"enable_thinking": False}`，并打印提示词 |
 # | 思考没完没了 | `temperature=0` | 用思考模式的采样值 |
 # | `out-of-vocab token ids` | 抄来的 `stop_token_ids` | 删掉它，或按名字向分词器查 |
-# | 第二个 `LLM` 内存不足 | 函数里每次都新建引擎 | 在外面建一次，传进去 |
-# | GPU 上第一次打开引擎，好几分钟没有动静 | 装了 nvcc 时，FlashInfer 在编译内核，日志级别把提示盖住了 | 等它编译完，以后用存好的；或先运行 `vllm download-kernels`（0.32 起有） |
-# | `TypeError: unexpected keyword argument 'guided_decoding'` | 旧接口 | `structured_outputs=StructuredOutputsParams(...)` |
+# | 第二个 `LLM` 内存不足 | 每次都新建引擎 | 只建一次，传进去 |
+# | GPU 上第一次打开引擎，几分钟没有动静 | 装了 nvcc 时，FlashInfer 在编译内核 | 等它编译完；或先运行 `vllm download-kernels`（0.32 起有） |
+# | 旧代码里有 `trust_remote_code=True` | 会运行陌生代码 | 删掉，Qwen3 用不上 |
 #
 # ## 可以直接拿走的代码（选读）
 #
@@ -960,26 +1063,26 @@ figure
 #
 # ## Recap
 #
-# - Open the engine once, generate in batches with one `LLM`, release it; a second engine waits until the first is closed.
+# - Open the engine once, generate in batches with one `LLM`, release it.
 # - The KV cache is given out in blocks, shared where prompts begin alike; the moment a request is done, another takes its place.
 # - Stop tokens and default sampling values come from `generation_config.json`, but `max_tokens` is 16 unless you set it.
-# - Temperature changes proportions; min-p, top-k and top-p cut the tail. Thinking: 0.6 and 0.95; without: 0.7, 0.8 and a `presence_penalty` of 1.5.
-# - A misspelt template argument raises nothing; constrained output guarantees the form, not the content.
+# - Temperature changes proportions; top-p cuts the tail. Thinking: 0.6 and 0.95; without: 0.7, 0.8 and a `presence_penalty` of 1.5.
+# - Look at `finish_reason` first; a misspelt template argument raises nothing.
 #
 # ## Test yourself
 #
-# 1. Why is `num_cached_tokens` always a multiple of the block size?
+# 1. Why is the number of tokens found in the cache always a multiple of the block size?
 # 2. Is the temperature the same with `SamplingParams()` and with no parameters at all?
 # 3. The best token has 0.6, the second 0.3: how many stay with `top_p=0.5`, and with `min_p=0.5`?
-# 4. Why does a batch hardly lengthen a step?
+# 4. One request of a batch is done before the others: what becomes of its seat?
 # 5. `max_tokens=5000`, and the context has 3000 left: what happens?
 #
 # <details><summary>Answers</summary>
 #
-# 1. Only full blocks are entered into the prefix cache for others to share.
+# 1. Only full blocks can be shared.
 # 2. No. With none, it is 0.6 from `generation_config.json`; your own `SamplingParams()` has 1.0.
 # 3. top-p keeps 1, the best token, which crosses the line. min-p keeps 2: 0.3 is not less than half of 0.6.
-# 4. A step is mostly spent on reading the weights, and all requests of the batch share that reading.
+# 4. A waiting request gets it at the next step.
 # 5. vLLM raises nothing and stops after 3000; `finish_reason` is `length`.
 #
 # </details>
@@ -993,8 +1096,8 @@ figure
 # | a thought without end | `temperature=0` | the sampling values for thinking |
 # | `out-of-vocab token ids` | copied `stop_token_ids` | drop them, or ask the tokenizer by name |
 # | the second `LLM` runs out of memory | a function builds the engine at every call | build it once, outside, and pass it in |
-# | on a GPU the first engine says nothing for minutes | with nvcc on the machine, FlashInfer compiles kernels, and the log level hides its notice | wait, the next start uses what was compiled; or run `vllm download-kernels` first (0.32 has it) |
-# | `TypeError: unexpected keyword argument 'guided_decoding'` | an old interface | `structured_outputs=StructuredOutputsParams(...)` |
+# | on a GPU the first engine says nothing for minutes | with nvcc on the machine, FlashInfer compiles kernels | wait for it; or run `vllm download-kernels` first (0.32 has it) |
+# | old code has `trust_remote_code=True` | it lets a stranger's code run | delete it, Qwen3 does not need it |
 #
 # ## Code to take away (extra)
 #

@@ -1,4 +1,4 @@
-"""Lesson 05: a prompt without thinking, written by hand; top-p."""
+"""Lesson 05: a prompt without thinking, written by hand; top-p of a list, and of a batch."""
 
 import functools
 from functools import partial
@@ -88,6 +88,57 @@ ex1 = Exercise(
 # ---------------------------------------------------------------------------------------------- exercise 2
 
 
+def chances(probabilities, top_p, line=None, before=True, divide=True):
+    """before: the sum in front of a token decides, not the one that includes it; line: replaces top_p's comparison."""
+    kept, total = [], 0
+    for probability in probabilities:
+        enough = line(total, top_p) if line else total >= top_p
+        if enough or not (before or total + probability <= top_p):
+            break
+        kept.append(probability)
+        total += probability
+    return [probability / total for probability in kept] if divide else kept
+
+
+def of_those(keep_one):
+    """A wrong top-p: ``keep_one(probability, probabilities, top_p)`` decides on each token by itself."""
+
+    def answer(probabilities, top_p):
+        kept = [one for one in probabilities if keep_one(one, probabilities, top_p)]
+        return [one / sum(kept) for one in kept]
+
+    return answer
+
+
+ex2 = Exercise(
+    right=chances,
+    cases=[([0.5, 0.25, 0.25], 0.6), ([0.5, 0.25, 0.125, 0.125], 0.5), ([0.5, 0.25, 0.125, 0.125], 0.8),
+           ([0.75, 0.25], 0.1), ([0.5, 0.5], 1.0), ([0.25, 0.25, 0.25, 0.25], 0.5)],
+    start=("从一个空列表和 0 开始，for 循环一个一个收下，和够了就 break。",
+           "begin with an empty list and 0; a for loop takes one after another, and breaks when the sum is enough."),
+    mistakes=[
+        (partial(chances, divide=False), "留下的对了，还差一步：各除以它们的和。",
+         "the right ones stay; one step is missing: divide each by their sum."),
+        (partial(chances, before=False), "越过门槛的那一个也被去掉了：看它前面的和，不含它自己。",
+         "the one that crosses the line is gone too: look at the sum before it."),
+        (partial(chances, before=False, divide=False), "越过门槛的那一个也被去掉了：看它前面的和，不含它自己。",
+         "the one that crosses the line is gone too: look at the sum before it."),
+        (partial(chances, line=lambda total, top_p: total > top_p), "和正好等于 top_p 时已经够了：用 >=，不用 >。",
+         "a sum of just top_p is enough: >=, not >."),
+        (of_those(lambda one, probabilities, top_p: one >= top_p * max(probabilities)),
+         "这是 min-p：和最大的概率比；top-p 看的是从头数起的和。",
+         "this is min-p, which compares with the largest; top-p looks at the sum from the start."),
+        (of_those(lambda one, probabilities, top_p: one >= 1 - top_p), "这是逐个和门槛比；top-p 看的是从头数起的和。",
+         "this compares each with the line; top-p looks at the sum from the start."),
+        (lambda probabilities, top_p: probabilities, "一个也没有去掉：和够了 top_p 就 break。",
+         "nothing was dropped: break as soon as the sum is enough."),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 3
+
+
 def right_top_p(logits, top_p):
     from helpers.qwen import keep_top_p
 
@@ -146,7 +197,7 @@ EACH = ("这是逐个和门槛比较；top-p 看的是从大到小的累计。",
 SCORES = ("留对了词元，但留下的分数变了：不要动它们。",
           "the right tokens stay, but their scores changed: leave them alone.")  # fmt: skip
 
-ex2 = Exercise(
+ex3 = Exercise(
     right=right_top_p,
     cases=top_p_cases,
     start=("先把 logits 从大到小排序，求 softmax 和 cumsum。",

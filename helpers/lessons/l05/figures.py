@@ -1,7 +1,7 @@
-"""The figures of lesson 05: the blocks of the KV cache, and when each request ran."""
+"""The figures of lesson 05: the blocks of the KV cache, when each request ran, and what sampling leaves."""
 
 from helpers.design import EXPERTS, LIGHT, ON
-from helpers.figures import figure, pale
+from helpers.figures import figure, pale, printable
 from helpers.language import say
 
 
@@ -78,4 +78,24 @@ def timeline(spans: list[tuple[int, int]], slots: int):
             f"{len(spans)} requests, {slots} at once: grey waits, blue runs",
         )
     )
+    return drawn
+
+
+def candidates(entries, chances):
+    """What sampling leaves of the likeliest tokens, one panel a setting, beside the first setting in a light colour.
+
+    entries: vLLM's ``Logprob`` of each token, the likeliest first; chances: name -> probabilities (1, vocab) in the
+    same order.
+    """
+    drawn, axes = figure(1, len(chances), height=2.3, sharey=True)
+    shown = range(6)
+    labels = [printable(entry.decoded_token.encode()) for entry in entries[:6]]
+    model = next(iter(chances.values()))[0]
+    for ax, (name, probabilities) in zip(axes, chances.items(), strict=True):
+        left = int((probabilities > 0).sum())
+        ax.bar(shown, model[:6], color=LIGHT["tile"], width=0.85)
+        ax.bar(shown, probabilities[0, :6], color=LIGHT["first"], width=0.5)
+        ax.set_xticks(shown, labels, rotation=60)
+        ax.set_title(say(f"{name}：剩 {left} 个", f"{name}: {left} left"))
+    axes[0].set_ylabel(say("概率", "probability"))
     return drawn
