@@ -25,7 +25,6 @@ BEYOND = {
     "01": {"lines": 94, "minutes": 60},
     "02": {"lines": 106, "characters": 2676, "minutes": 65},
     "05": {"lines": 214, "characters": 2771, "minutes": 80, "exercises": 1},
-    "06": {"lines": 236, "characters": 2797, "minutes": 100},
     "07": {"lines": 202, "characters": 3019, "minutes": 75, "exercises": 0},
     "08": {"lines": 278, "characters": 2780, "minutes": 95, "exercises": 0},
 }
