@@ -1,13 +1,15 @@
 """The server under load: nothing lost or mixed up, our client beside `vllm bench serve`, start, and a clean end.
 
-Markdown tables on stdout. The client is the one that lesson 08 teaches: its cell `measure` is read from the lesson's
-source. A ratio is a median over alternating runs with its range; above 1, ours is better. The server runs
-on the bundled model with the course's settings; the figures say something about this machine and this tiny model only.
+Markdown tables on stdout. The client is the one that lesson 08 teaches: the functions of its cells `one` and `measure`
+are read from the lesson's source. A ratio is a median over alternating runs with its range; above 1, ours is better.
+The server runs on the bundled model with the course's settings; the figures say something about this machine and this
+tiny model only.
 
     .venv/bin/python -m benchmarks.serving [--only replies client start end] [--requests 1000] [--repeats 5]
 """
 
 import argparse
+import ast
 import asyncio
 import json
 import os
@@ -29,9 +31,10 @@ from jupyter_client.manager import start_new_kernel
 from openai import AsyncOpenAI
 
 from benchmarks.peers import PEERS, install_peer
+from helpers.lessons import l08
 from helpers.models import ROOT, course_model
 from helpers.server import Server
-from tools.lessons.source import read_lesson
+from tools.lessons.source import parse, read_lesson
 
 CONCURRENCY, PROMPT, OUTPUT = 64, 64, 64  # requests at once; tokens of each
 PATIENCE = 60  # seconds after which a process that is left is reported as left for good
@@ -135,8 +138,10 @@ async def lesson_client(server: Server, prompts: list[str]) -> float:
     fixed = {"model": server.model, "max_tokens": OUTPUT, "temperature": 0.6, "extra_body": {"ignore_eos": True}}
     async with client_for(server) as client:
         names = {"asyncio": asyncio, "time": time, "client": client, "fixed": fixed}
-        names["new_prompts"] = lambda count: prompts[:count]
-        exec(cells["measure"].text["en"], names)
+        names |= {"new_prompt": iter(prompts).__next__, "split": l08.ex1.right}
+        for key in ("one", "measure"):
+            defined = [node for node in parse(cells[key].text["en"]).body if isinstance(node, ast.AsyncFunctionDef)]
+            exec(compile(ast.Module(defined, []), key, "exec"), names)
         return (await names["measure"](CONCURRENCY, len(prompts)))["tokens/s"]
 
 

@@ -6,7 +6,8 @@ Today a lesson's exercises are in its room, ``helpers/lessons/l03.py``, and its 
 import importlib
 import re
 
-MOVED = {"03_2": "A4_1", "03_3": "A4_2", "04_3": "A2_1", "04_4": "A2_2", "A1_4": "09_1"}  # to another lesson
+# To another lesson or number.
+MOVED = {"03_2": "A4_1", "03_3": "A4_2", "04_3": "A2_1", "04_4": "A2_2", "08_1": "08_4", "A1_4": "09_1"}
 
 
 def __getattr__(name: str):

@@ -103,6 +103,35 @@ def test_what_counts(lesson):
     assert count.count(lesson("09", MORE.replace("★★☆", "★☆☆").replace("Server()", "open('x')"))).minutes == 10  # 7.2
 
 
+AGAIN = """
+# %% key="aside" tags=["extra"]
+x = 1
+
+# %% [markdown] lang="zh" key="next"
+# ## 下一节
+#
+# **选读。** 不算。
+#
+# **先选一个。** 不算。
+
+# %% [markdown] lang="en" key="next"
+# ## Next
+#
+# **Extra.** Not counted.
+#
+# **Choose first.** Not counted.
+
+# %% key="aside-again" tags=["extra"]
+x = 2
+"""
+
+
+def test_a_guess_before_an_extra_cell_is_extra_also_right_after_another_one(lesson):
+    start = MORE[: MORE.index('# %% key="aside"')]
+    plain, more = count.count(lesson("09", start)), count.count(lesson("09", start + AGAIN))
+    assert (more.characters, more.predictions) == (plain.characters + 3, plain.predictions)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -11,8 +11,9 @@ from conftest import ROOT
 from helpers import design, figures
 from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
-from helpers.lessons import l03, l04, l05, lA2, lA5
+from helpers.lessons import l03, l04, l05, lA2, lA3, lA5
 from helpers.routing import RoutingTrace
+from helpers.schedule import ScheduleTrace
 from tools.site import lean
 
 BOTH = {"light": design.LIGHT, "dark": design.DARK}
@@ -122,6 +123,7 @@ def drawn(trace):
         "memory": gpu_memory(),
         "blocks": l05.block_tables({"a": [1, 2, 3], "b": [1, 2, 5]}, {"a": 44, "b": 40}, 16),
         "timeline": l05.timeline([(0, 3), (0, 5), (4, 9)], 2),
+        "reserved": lA3.reserved(ScheduleTrace.load(ROOT / "tests" / "schedule_qwen3_tiny.json"), 256),
         "cache": lA5.cache_over_context({"Qwen3-8B": (147456, 0), "Qwen3.5-9B": (32768, 1 << 20)}),
     }
 

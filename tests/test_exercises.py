@@ -117,8 +117,9 @@ def test_rooms_and_the_engine_are_imported_cheaply():
 
 
 def test_notebooks_of_0_1_0_still_find_their_checks(capsys):
-    moved = {"lA4.ex1": "03_2", "lA4.ex2": "03_3", "lA2.ex1": "04_3", "lA2.ex2": "04_4", "l09.ex1": "A1_4"}
-    newer = {"l03.ex2"} | {name for name in IN_LESSONS if name.startswith("lA3")}
+    moved = {"lA4.ex1": "03_2", "lA4.ex2": "03_3", "lA2.ex1": "04_3", "lA2.ex2": "04_4"}
+    moved |= {"l08.ex4": "08_1", "l09.ex1": "A1_4"}
+    newer = {"l03.ex2", "l08.ex1"} | {name for name in IN_LESSONS if name.startswith("lA3")}
     for name in set(IN_LESSONS) - newer:
         room, key = name.split(".")
         old = moved.get(name, f"{room[1:]}_{key[2:]}")
@@ -222,6 +223,8 @@ OTHERS = [
     ("l07.ex2", lambda chunks: "text", "2 things are wanted, this is str"),
     ("l07.ex3", lambda deltas: {}, "a list is wanted, this is dict"),
     ("l07.ex3", lambda deltas: [], "join id, name and arguments"),
+    ("l08.ex1", lambda start, moments, tokens: 0.5, "2 things are wanted, this is float"),
+    ("l08.ex1", lambda start, moments, tokens: (..., ...), "then the time from first to last piece"),
     ("l09.ex1", lambda measured, allowed_loss: 32, "allowed_loss=0.1: 48 is wanted, not 32"),
     ("lA1.ex2", lambda *case: 5, "a list is wanted, this is int"),
     ("lA1.ex2", lambda ids, start, silent: [-100] * (len(ids) - 1), "[-100, -100, 14, 15, -100, 17] is wanted, not"),

@@ -1,4 +1,4 @@
-"""Lesson 07: copy-me cells stand alone and survive faults, curl lines work."""
+"""Lesson 07: copy-me cells stand alone and survive faults, curl lines work, a round of tools, the figures."""
 
 import ast
 import json
@@ -14,7 +14,8 @@ import pytest
 from conftest import ROOT
 from faulty_server import ENGINE_DEAD, FaultyServer, body, broken_off, chat, cut, drop, page, status, stream
 
-from helpers import models
+from helpers import figures, models
+from helpers.lessons import l07
 from helpers.ports import free_port
 from helpers.server import Server
 from tools.lessons.source import parse, read_lesson
@@ -76,7 +77,7 @@ def test_the_curl_lines_work_as_they_stand(command, key, guarded_server):
             "limit": None,
             "messages": [{"role": "user", "content": "1+1=?"}],
         }
-        for cell, name in (("completions-curl", "sampling"), (key, "body")):
+        for cell, name in (("completions-curl", "sampling"), (key, "request"), (key, "body")):
             for node in parse(CELLS[cell]).body:
                 if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
                     exec(ast.unparse(node), names)
@@ -124,6 +125,64 @@ def test_the_taught_trap_of_an_unknown_role(guarded_server):
         reply = client.chat.completions.create(model=guarded_server.model, messages=messages, max_tokens=1)
         counts[role] = reply.usage.prompt_tokens
     assert counts["boss"] == 3 < counts["user"]
+
+
+# ---------------------------------------------------------------------------------------------- the core
+
+
+def test_the_round_of_tools_sends_the_thought_back_under_both_names():
+    """Whichever name a server or its chat template reads; the cell is the lesson's own, the server notes what comes."""
+    call = {"id": "x", "type": "function", "function": {"name": "calculator", "arguments": '{"expression": "6*7"}'}}
+    asks = {"role": "assistant", "content": None, "reasoning": "hm", "tool_calls": [call]}
+    with FaultyServer(chat("?"), body({"choices": [{"index": 0, "message": asks}]}), chat("42")) as server:
+        names = {"client": openai.OpenAI(base_url=server.base_url, api_key="EMPTY"), "limit": None, "json": json}
+        names |= {"server": SimpleNamespace(model="m", is_bundled=False), "say": lambda zh, en: en}
+        names["thinking"] = {"temperature": 0.6}
+        for node in parse(CELLS["chat"]).body:
+            if isinstance(node, ast.FunctionDef):
+                exec(ast.unparse(node), names)
+        exec(CELLS["tools"], names)
+        first, second, third = server.bodies
+    assert "tools" not in first and second["tools"] == third["tools"]
+    question, said, result = third["messages"]
+    assert said["reasoning"] == said["reasoning_content"] == "hm"
+    assert said["content"] == "" and said["tool_calls"] == [call]  # never None, and as the model wrote it
+    assert result == {"role": "tool", "tool_call_id": "x", "content": "42"} and names["answer"] == "42"
+
+
+@pytest.mark.parametrize("expression", ["__import__('os')*2", "6", "", "9**9", "1.5*2"])
+def test_the_cores_calculator_takes_whole_numbers_only(expression):
+    names = {}
+    exec(ast.unparse(parse(CELLS["tools"]).body[0]), names)
+    assert names["calculator"](" -6 * 7 ") == "-42"
+    with pytest.raises(ValueError):
+        names["calculator"](expression)
+
+
+def test_the_stream_is_read_by_yours_once_it_is_right(capsys):
+    def mine(chunks):
+        return l07.read_stream(chunks)
+
+    assert l07.yours_or_ours(mine) is mine
+    for wrong in (lambda chunks: ..., lambda chunks: ("", ""), lambda chunks: chunks[0].choices[9]):
+        assert l07.yours_or_ours(wrong) is l07.ex2.right
+    assert capsys.readouterr().out.count("The reference answer:") == 3
+
+
+def test_the_figure_of_a_stream_shows_thought_and_answer_apart():
+    chunks = l07.chunks({"role": "assistant"}, {"reasoning": "a"}, {"reasoning": "b"}, {"content": "c"}, usage=True)
+    ax = l07.arrivals(chunks, [0.1, 0.2, 0.3, 0.4, 0.5], "m").axes[0]
+    drawn = {line.get_label(): line.get_xydata().round(6).tolist() for line in ax.lines}
+    assert drawn["reasoning"] == [[200, 1], [300, 2]] and drawn["content"] == [[400, 3]]
+    assert any("200 ms" in label for label in figures.labels(ax.figure))
+    assert l07.arrivals(l07.chunks({"role": "assistant"}), [0.1], "m").axes  # a stream that says nothing
+
+
+def test_the_figure_of_rivals_marks_the_chosen_token():
+    rivals = [SimpleNamespace(token="a", logprob=-0.5), SimpleNamespace(token="b", logprob=-1.0)]
+    ax = l07.rivals([SimpleNamespace(token="b", top_logprobs=rivals)], "m").axes[0]
+    drawn = [(line.get_marker(), round(float(line.get_ydata()[0]), 3)) for line in ax.lines]
+    assert drawn == [("_", 0.607), ("o", 0.368)]
 
 
 # ---------------------------------------------------------------------------------------------- with faults

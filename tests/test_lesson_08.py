@@ -18,9 +18,10 @@ import pytest
 from conftest import ROOT
 from faulty_server import FaultyServer, body, chat, cut, drop, page, status
 
-from helpers import GIB, attached, catalogue, figures
+from helpers import GIB, attached, catalogue
 from helpers.endpoint import Metrics
 from helpers.language import say
+from helpers.lessons import l08
 from tools.lessons.source import parse, read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "08_serving_under_load.py")
@@ -298,9 +299,8 @@ def test_the_share_of_the_cache_under_either_name_and_of_several_engines(text, s
 @pytest.mark.parametrize("name", ["kv_cache_usage_perc", "another"])
 def test_the_figure_draws_the_share_where_there_is_one(name):
     values = Metrics({"num_requests_running": 1.0, "num_requests_waiting": 0.0, name: 0.5}, "here")
-    names = {"samples": [(0.0, values), (1.0, values)], "after": values, "figures": figures, "say": say}
-    exec(CELLS["watch-figure"], names)
-    drawn = names["axes"][1].lines[0].get_ydata()
+    figure = l08.draw_queue([(0.0, values), (1.0, values)], most=32)
+    drawn = figure.axes[1].lines[0].get_ydata()
     assert [str(y) for y in drawn] == (["50.0"] * 2 if name == "kv_cache_usage_perc" else ["nan"] * 2)
 
 
@@ -331,7 +331,7 @@ def test_the_commands_split_thoughts_take_tools_and_name_a_model_that_exists():
 
 def test_the_arithmetic_of_the_limit_is_that_of_the_helpers():
     """The cell's own arithmetic against helpers.catalogue.fits, which reckons the other way round."""
-    names = {"GIB": GIB, "catalogue": catalogue, "say": say}
+    names = {"l08": l08, "say": say}
     exec(CELLS["limit"], names)
     config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
     assert names["fitting"] == 34
@@ -349,4 +349,5 @@ def test_sampling_is_sent_with_every_request():
                 if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("completions.create"):
                     names = {keyword.arg or ast.unparse(keyword.value) for keyword in node.keywords}
                     sampled = {"temperature", "**thinking", "thinking", "direct", "SAMPLING[thinking]", "good | change"}
+                    sampled |= {"settings"}  # the second argument of lesson 07's ask(), which has no default
                     assert names & sampled or any(name.startswith("fixed") for name in names), (cell.key, names)

@@ -27,7 +27,7 @@ from helpers.explorer import (
 )
 from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
-from helpers.lessons import l04, l05, l06, lA2
+from helpers.lessons import l04, l05, l06, lA2, lA3
 from helpers.routing import RoutingTrace
 from helpers.schedule import ScheduleTrace
 from tools.lessons import build, page_language
@@ -361,6 +361,7 @@ FIGURES = {
     "memory": lambda: MemoryExplorer().picture(),
     "routing": lambda: RoutingExplorer(TRACE).picture(),
     "sampling": lambda: SamplingExplorer(POSITIONS, "qwen3-tiny").picture(),
+    "reserved": lambda: lA3.reserved(SCHEDULE, 256),
     "schedule": lambda: ScheduleExplorer(SCHEDULE, step=39).picture(),
 }
 

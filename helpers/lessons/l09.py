@@ -7,6 +7,7 @@ from operator import ge, gt
 
 from helpers import figures, language
 from helpers.check import Exercise
+from helpers.design import LIGHT
 from helpers.language import say
 from helpers.lessons.arithmetic import draw_problem
 
@@ -173,12 +174,12 @@ def draw(name: str, measured, report):
     """The figure: right answers against tokens, of each budget, and in service."""
     figure, ax = figures.figure(1, 1, height=2.8)
     points = [(row["tokens"], 100 * row["right"]) for row in measured]
-    ax.plot(*zip(*points, strict=True), "o--", color="#4477aa")
+    ax.plot(*zip(*points, strict=True), "o--", color=LIGHT["first"])
     for row, point in zip(measured, points, strict=True):
         beside = (-36, -4) if row["budget"] is None else (6, -11)
         ax.annotate(str(row["budget"]), point, beside, textcoords="offset points")
     served = say("上线之后", "served")
-    ax.plot(report["tokens"], 100 * report["right"], "*", markersize=15, color="#bb4400", label=served)
+    ax.plot(report["tokens"], 100 * report["right"], "*", markersize=15, color=LIGHT["second"], label=served)
     title = say("正确率，%（点旁的数是预算）", "right answers, % (the number at a point is its budget)")
     xlabel = say("平均每个答案的词元数", "tokens an answer")
     ax.set(title=f"{name}: {title}", xlabel=xlabel, ylim=(-5, 108))

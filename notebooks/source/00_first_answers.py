@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 让一个语言模型回答你；看它边想边写；接着追问；关掉它的一个专家；把它开成服务，用一行 curl 提问 |
 # | 先修 | 会运行一格代码：点进去，按 `Shift+Enter` |
-# | 时间 | 10 分钟，只运行、看结果；想逐行读懂代码，加 10 分钟 |
+# | 时间 | 10 分钟，只运行、看结果；想逐行读懂代码，加 20 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 课程自带的 `qwen3-tiny` 和 `qwen3-moe-tiny`；不用下载 |
 # | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
@@ -19,7 +19,7 @@
 # |---|---|
 # | You will be able to | get answers from a language model; watch it think as it writes; ask on; switch off one of its experts; serve it and ask with one line of curl |
 # | Prerequisites | you can run a cell: click into it, press `Shift+Enter` |
-# | Time | 10 minutes to run it and look; 10 more to read every line of code |
+# | Time | 10 minutes to run it and look; 20 more to read every line of code |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
 # | Model | the bundled `qwen3-tiny` and `qwen3-moe-tiny`; nothing to download |
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |

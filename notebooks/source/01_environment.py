@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 逐行读懂体检结果；按驱动选对依赖；算出一个模型在你的显卡上能用多长的上下文；切换课程使用的模型 |
 # | 先修 | 会在终端里运行一条命令 |
-# | 时间 | 主线 45 分钟；标着“选读”的部分再加 15 分钟，跳过不影响后面 |
+# | 时间 | 主线 50 分钟；标着“选读”的部分再加 20 分钟，跳过不影响后面 |
 # | 硬件 | 任何 Linux 机器，不需要 GPU，2 GB 内存就够（AutoDL 的无卡模式也可以） |
 # | 模型 | 课程自带的 `qwen3-tiny`；有 24 GB 显存时可换成 Qwen3-8B |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | read the pre-flight check line by line; choose the dependency set by the driver; work out the largest context that a model has room for on your card; switch the course's model |
 # | Prerequisites | you can run a command in a terminal |
-# | Time | 45 minutes for the main path; 15 more for what is marked "extra" and can be skipped |
+# | Time | 50 minutes for the main path; 20 more for what is marked "extra" and can be skipped |
 # | Hardware | any Linux machine, no GPU needed, 2 GB of memory are enough (AutoDL's no-GPU mode too) |
 # | Model | the bundled `qwen3-tiny`; with 24 GB of GPU memory, Qwen3-8B |
 
@@ -33,9 +33,7 @@ from helpers.lessons import l01
 print(models.describe())
 
 # %% [markdown] lang="zh" key="where"
-# 这个笔记本能打开，上面一格没有报错，课程就已经装好了。怎样装、在 AutoDL 或别的机器上要敲什么命令、怎样停止付费，都在[搭环境](../../docs/setup.zh.md)那一页。
-#
-# 这一课做三件事：看清这台机器，看清依赖，再算清显存。
+# 这个笔记本能打开，上面一格没有报错，课程就已经装好了。怎样装，见[搭环境](../../docs/setup.zh.md)。
 #
 # 先认识三个词：
 #
@@ -44,9 +42,7 @@ print(models.describe())
 # - **vLLM**：这门课用来运行模型的引擎。
 
 # %% [markdown] lang="en" key="where"
-# If this notebook opens and the cell above raised nothing, the course is installed. How to install, what to type on AutoDL and on other machines, and how to stop paying stand on the page [Set up](../../docs/setup.md).
-#
-# This lesson does three things: it looks at the machine, at the packages, and at the GPU memory.
+# If this notebook opens and the cell above raised nothing, the course is installed. How to install: [Set up](../../docs/setup.md).
 #
 # Three words first:
 #
@@ -78,12 +74,12 @@ print("GPU:", computer.gpus or None, "| nvidia-smi:", computer.nvidia_smi)
 # %% [markdown] lang="zh" key="preflight-text"
 # 课程有一个**体检**（pre-flight check）：它检查上面这些，还有装好的包，每一项给出 ok、warning（提醒）或 problem（有问题），不是 ok 的就写明办法。
 #
-# 在终端里，体检是 `.venv/bin/python -m helpers.machine`。它不导入 torch，所以环境坏了也能用。
+# 在终端里，体检是 `.venv/bin/python -m helpers.machine`，环境坏了也能用。
 
 # %% [markdown] lang="en" key="preflight-text"
 # The course has a **pre-flight check**. It looks at all that, and at the installed packages. Each item is ok, a warning or a problem; what is not ok comes with its remedy.
 #
-# In a terminal it is `.venv/bin/python -m helpers.machine`. It does not import torch, so it works in a broken environment too.
+# In a terminal it is `.venv/bin/python -m helpers.machine`; it works in a broken environment too.
 
 # %% key="preflight" tags=["varies"]
 from helpers.preflight import preflight
@@ -99,40 +95,44 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # %% [markdown] lang="zh" key="preflight-read" facts="3.11 3.13 8000 7.5"
 # 逐行读。你的机器上不一定每一行都有，例如只有 AutoDL 有数据盘：
 #
-# | 行 | 看什么 | 不是 ok 时 |
-# |---|---|---|
-# | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 | 换机器或换 Python；课程在安装之前就会说明 |
-# | 内存 | 少于 3 GiB，vLLM 一启动就可能被系统终止 | 无卡模式下正常：在这里下载，换到别处加载 |
-# | 系统盘，数据盘 | 模型和环境放得下吗 | 清理，或把 `MODELSCOPE_CACHE` 指到大盘 |
-# | GPU | 名称、显存、驱动、计算能力，以及驱动支持到哪个 CUDA | 没有列出 GPU：驱动没装好，或正处于无卡模式，那就到第 05 课再带卡开机。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
-# | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 | 按提示设 `CUDA_DEVICE_ORDER=PCI_BUS_ID`，或去掉那个变量 |
-# | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 | 到 JupyterLab 的“运行中”面板关掉那个内核 |
-# | 课程模型 | 课程现在用哪个模型，权重放得下吗 | 换小一些的，或量化（压缩过）的版本 |
-# | 端口 | 8000 空着吗，`vllm serve` 默认用它 | 停掉旧的服务，或换一个端口 |
-# | Jupyter | JupyterLab 能不能显示可以点的图 | `make kernel`，刷新页面 |
-# | 镜像和代理 | pip 和两个模型站的镜像，有没有代理 | 代理会截住发往本机的请求，按提示设 `NO_PROXY` |
-# | 依赖组合，以及下面各行 | 装的是哪一组，主要的包版本对不对 | `make env` |
+# | 行 | 看什么 |
+# |---|---|
+# | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 |
+# | 内存 | 少于 3 GiB，vLLM 一启动就可能被系统终止；无卡模式正是这样，在那里只下载 |
+# | 系统盘，数据盘 | 模型和环境放得下吗 |
+# | GPU | 名称、显存、驱动、计算能力（compute capability，显卡的代号），以及驱动支持到哪个 CUDA。没有列出 GPU：驱动没装好，或正处于无卡模式。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
+# | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 |
+# | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 |
+# | 课程模型 | 课程现在用哪个模型，权重放得下吗 |
+# | 端口 | 8000 空着吗，`vllm serve` 默认用它 |
+# | Jupyter | JupyterLab 能不能显示可以点的图 |
+# | 镜像和代理 | pip 和两个模型站的镜像，有没有代理 |
+# | 依赖组合，以及下面各行 | 装的是哪一组，主要的包版本对不对 |
 #
-# 只要没有 problem，课程就能运行。写脚本时不用读这些文字：命令的退出码是 0，就是没有 problem。**选读**，下一格验证这一点。
+# 只要没有 problem，课程就能运行。
+#
+# **选读。** 写脚本时不用读这些文字：命令的退出码是 0，就是没有 problem。下一格验证这一点。
 
 # %% [markdown] lang="en" key="preflight-read" facts="3.11 3.13 8000 7.5"
 # Line by line. A machine need not have them all; only AutoDL has a data disk, for example:
 #
-# | Line | What to look at | If it is not ok |
-# |---|---|---|
-# | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 | another machine or Python; the course says so before it installs anything |
-# | Memory | below 3 GiB the system may kill vLLM as it starts | normal in no-GPU mode: download here, load elsewhere |
-# | System disk, Data disk | room for the model and the environment | clean up, or point `MODELSCOPE_CACHE` to a larger disk |
-# | GPU | name, memory, driver, compute capability, and the newest CUDA that this driver supports | no GPU listed: the driver is not installed, or this is no-GPU mode; then start with the GPU for lesson 05. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
-# | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all | set `CUDA_DEVICE_ORDER=PCI_BUS_ID`, or unset that variable |
-# | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU | shut that kernel down in JupyterLab's Running panel |
-# | Course model | which model the course uses now, and whether its weights fit | a smaller or a quantised (compressed) one |
-# | Port | 8000 is free; `vllm serve` uses it by default | stop the old server, or take another port |
-# | Jupyter | whether JupyterLab can show the figures that you can click | `make kernel`, then reload the page |
-# | Mirrors, proxy | mirrors of pip and of the two model hubs, and any proxy | a proxy catches requests to this machine: set `NO_PROXY` as the line says |
-# | Dependency set and below | which set is installed, and whether the main packages have the right versions | `make env` |
+# | Line | What to look at |
+# |---|---|
+# | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 |
+# | Memory | below 3 GiB the system may kill vLLM as it starts; no-GPU mode is like that, only download there |
+# | System disk, Data disk | room for the model and the environment |
+# | GPU | name, memory, driver, compute capability (the card's generation), and the newest CUDA that this driver supports. No GPU listed: the driver is not installed, or this is no-GPU mode. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
+# | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all |
+# | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU |
+# | Course model | which model the course uses now, and whether its weights fit |
+# | Port | 8000 is free; `vllm serve` uses it by default |
+# | Jupyter | whether JupyterLab can show the figures that you can click |
+# | Mirrors, proxy | mirrors of pip and of the two model hubs, and any proxy |
+# | Dependency set and below | which set is installed, and whether the main packages have the right versions |
 #
-# Without a problem the course can run. A script need not read these lines: the command's exit status is 0 when there is no problem. **Extra**: the next cell checks that.
+# Without a problem the course can run.
+#
+# **Extra.** A script need not read these lines: the command's exit status is 0 when there is no problem. The next cell checks that.
 
 # %% key="exit-status" tags=["extra"]
 import json
@@ -150,7 +150,7 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # 课程有四组依赖。前三组，课程按驱动替你选；最后一组不带 vLLM，要自己指定。两种情况要小心：
 #
 # - **驱动 525 到 569**：没有试过。NVIDIA 承诺，为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全。课程不替你选，想试就写明 `SET=cu12`。
-# - **旧显卡**：计算能力（compute capability，显卡的代号）低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
+# - **旧显卡**：计算能力低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
 #
 # 下一格列出四组，再问这台机器该用哪一组。
 
@@ -162,7 +162,7 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # The course has four sets. It chooses among the first three by the driver; the last one has no vLLM and is taken only if you name it. Two cases need care:
 #
 # - **Drivers 525 to 569**: not tested. NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features. The course does not choose for you; to try, name `SET=cu12`.
-# - **Old cards**: the course's vLLM does not support a compute capability (the card's generation) below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
+# - **Old cards**: the course's vLLM does not support a compute capability below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
 #
 # The next cell lists the four, then asks which one fits here.
 
@@ -223,7 +223,11 @@ def dependency_set(driver):  # noqa: F811
     if driver is None:
         return "cpu"
     major = int(driver.split(".")[0])
-    return "gpu" if major >= 580 else "cu12" if major >= 570 else "too old"
+    if major >= 580:
+        return "gpu"
+    if major >= 570:
+        return "cu12"
+    return "too old"
 
 
 # %% key="ex1-check"
@@ -273,7 +277,9 @@ else:
 #
 # </details>
 #
-# 课程的做法是：每组依赖都是一张完整的清单，版本全部写死，装进自己的环境。**选读**，下一格逐个核对。
+# 课程的做法是：每组依赖都是一张完整的清单，版本全部写死，装进自己的环境。
+#
+# **选读。** 下一格逐个核对。
 
 # %% [markdown] lang="en" key="pin-read"
 # <details><summary>Reading</summary>
@@ -282,7 +288,9 @@ else:
 #
 # </details>
 #
-# The course's way: each set is a complete list with every version fixed, in an environment of its own. **Extra**: the next cell compares them one by one.
+# The course's way: each set is a complete list with every version fixed, in an environment of its own.
+#
+# **Extra.** The next cell compares them one by one.
 
 # %% key="pin-check" tags=["extra"]
 pinned = (present or sets.SETS["cpu"]).pins()
@@ -299,28 +307,28 @@ print("pinned:", len(pinned), "| differ:", differ or None)
 #
 # 下载慢，就会有人让你运行 `pip config set global.index-url ...`，换成就近的镜像（mirror）。
 #
+# **选读。** 下一格在一个临时的家目录里运行它，不改你自己的设置。
+#
 # **先选一个。** 它影响哪里？看看命令里的词。
 #
 # - A. 只有这一次安装
 # - B. 只有当前环境
 # - C. 这个用户的所有环境、所有项目
-#
-# 下一格在一个临时的家目录里运行它，不改你自己的设置。
 
 # %% [markdown] lang="en" key="mirror-text"
 # ## A mirror: once, or for good
 #
 # When downloads are slow, somebody will tell you to run `pip config set global.index-url ...`, which takes a mirror nearby.
 #
+# **Extra.** The next cell runs it in a temporary home, so your own settings stay.
+#
 # **Choose first.** What does it reach? Look at the words of the command.
 #
 # - A. This one installation
 # - B. This environment
 # - C. Every environment and project of this user
-#
-# The next cell runs it in a temporary home, so your own settings stay.
 
-# %% key="mirror" tags=["raw"]
+# %% key="mirror" tags=["extra", "raw"]
 import tempfile
 from pathlib import Path
 
@@ -348,22 +356,22 @@ with tempfile.TemporaryDirectory() as home:
 # %% [markdown] lang="zh" key="mirror-read"
 # <details><summary>读结果</summary>
 #
-# C。设置写进了家目录里的文件，以后一直有效，直到有人想起来删掉它。镜像停了，或者还没有某个新包，报错会出现在毫不相干的项目里。
+# C。设置写进了家目录里的文件。
 #
 # </details>
 #
-# 只想快这一次，就只改这一次：`pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`，或者 `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`。
+# **这条命令改的不止这一次。** 它管着你所有的项目，直到有人想起来删掉。镜像停了，或者还没有某个新包，报错会出现在毫不相干的项目里。只想快这一次，就只改这一次：`pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`，或者 `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`。
 #
 # **选读。** 环境有多大？下一格画出最大的十个包。
 
 # %% [markdown] lang="en" key="mirror-read"
 # <details><summary>Reading</summary>
 #
-# C. The setting went into a file in the home, and it holds from now on, until somebody remembers to delete it. When the mirror is down, or lacks a new package, the error turns up in a project that has nothing to do with it.
+# C. The setting went into a file in the home.
 #
 # </details>
 #
-# For speed this once, change it this once: `pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`, or `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`.
+# **That command changes more than this once.** It rules all your projects, until somebody remembers to delete it. When the mirror is down, or lacks a new package, the error turns up in a project that has nothing to do with it. For speed this once, change it this once: `pip install -i https://pypi.tuna.tsinghua.edu.cn/simple openai`, or `make env INDEX=https://pypi.tuna.tsinghua.edu.cn/simple`.
 #
 # **Extra.** How large is the environment? The next cell draws the ten largest packages.
 
@@ -486,7 +494,7 @@ gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 # %% [markdown] lang="zh" key="fits-read" facts="1.5"
 # <details><summary>读图</summary>
 #
-# B。一行是一种精度：bf16 每个权重 2 字节，FP8 和 AWQ 是压缩过的，后面选读再讲。蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。
+# B。一行是一种精度：bf16 每个权重 2 字节，FP8 和 AWQ 是量化（quantization，压缩）过的。蓝、橙、灰三段是权重、KV 缓存、其余；虚线是 vLLM 能用的 92%，实线是整张卡；右边是这种精度下最长的上下文。
 #
 # bf16 那一行只超出虚线一点，vLLM 也会拒绝启动。办法不是换小一些的模型，而是把 `max_model_len` 降到放得下的长度。
 #
@@ -505,7 +513,7 @@ gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 # %% [markdown] lang="en" key="fits-read" facts="1.5"
 # <details><summary>Reading the figure</summary>
 #
-# B. A row is a precision: bf16 has 2 bytes a weight, FP8 and AWQ are compressed, see the extra below. Blue, orange and grey are weights, KV cache and the rest; the dashed line is the 92% that vLLM uses, the solid one the whole card; on the right stands the largest context of that precision.
+# B. A row is a precision: bf16 has 2 bytes a weight, FP8 and AWQ are quantised (compressed). Blue, orange and grey are weights, KV cache and the rest; the dashed line is the 92% that vLLM uses, the solid one the whole card; on the right stands the largest context of that precision.
 #
 # The bf16 row crosses the dashed line by a little, and vLLM would still refuse to start. The remedy is not a smaller model: lower `max_model_len` to what fits.
 #
@@ -583,7 +591,8 @@ def largest_context(card, weights, per_token, limit):
 # %% key="ex2-solution" tags=["solution"]
 def largest_context(card, weights, per_token, limit):  # noqa: F811
     room = 0.92 * card - weights - 1.5 * 2**30
-    return min(limit, max(0, int(room / per_token) // 16 * 16))
+    blocks = int(room / per_token) // 16
+    return min(limit, max(0, 16 * blocks))
 
 
 # %% key="ex2-check"
@@ -601,7 +610,7 @@ l01.ex2.check(largest_context)
 # - A. 不能：它算不了 FP8
 # - B. 能：用之前还原成 16 位就行
 #
-# 下一格从 vLLM 自己的源文件里读出门槛，不导入它。
+# 下一格从 vLLM 自己的源文件里读出门槛，不导入它。它用到“换源”那一格导入的 `Path`，没有运行过，就先运行那一格。
 
 # %% [markdown] lang="en" key="quant-text"
 # ## FP8 and AWQ on your card (extra)
@@ -615,7 +624,7 @@ l01.ex2.check(largest_context)
 # - A. No: it cannot compute in FP8
 # - B. Yes: turned back into 16 bits before use, they work
 #
-# The next cell reads the bar from vLLM's own source files, without importing it.
+# The next cell reads the bar from vLLM's own source files, without importing it. It needs the `Path` that the cell about the mirror imports; run that one first if you have not.
 
 # %% key="quant" tags=["extra"]
 import importlib.util
@@ -768,7 +777,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # - 驱动决定 CUDA，CUDA 决定 vLLM 的版本：先看驱动，再装包。
 # - 版本写死，装在自己的环境里，vLLM 就不会悄悄换掉 torch；镜像只为一条命令设置。
-# - 体检里不是 ok 的每一行都写着办法，退出码说明课程能不能运行。
+# - 体检里不是 ok 的每一行都写着办法；没有 problem，课程就能运行。
 # - 显存 = 权重 + KV 缓存 + 其余。24 GB 上的 Qwen3-8B 放不下默认的 40960 个词元，把 `max_model_len` 调小就行。
 # - `COURSE_MODEL` 一个设置就能换模型，默认的小模型在 CPU 上就能运行。
 #
@@ -812,7 +821,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 #
 # - The driver decides the CUDA version and that decides the vLLM version: look at the driver first, then install.
 # - With fixed versions in an environment of its own, vLLM cannot replace torch behind your back; a mirror is set for one command.
-# - Every line of the pre-flight check that is not ok brings its remedy, and the exit status says whether the course can run.
+# - Every line of the pre-flight check that is not ok brings its remedy; without a problem the course can run.
 # - GPU memory = weights + KV cache + the rest. Qwen3-8B on 24 GB has no room for its default of 40960 tokens; a smaller `max_model_len` is enough.
 # - One setting, `COURSE_MODEL`, switches the model; the bundled one runs on a CPU.
 #
@@ -993,7 +1002,7 @@ print(main(Path(MODEL)))
 # - KV 缓存与分页：[PagedAttention](https://arxiv.org/abs/2309.06180)
 # - AWQ：[Lin 等](https://arxiv.org/abs/2306.00978)
 #
-# 本课的输出来自没有 GPU 的机器；GPU 上的结果没有在这里运行过。下一课：[02 · 下载模型](../zh/02_model_download.ipynb)。
+# 本课的输出来自没有 GPU 的机器。下一课：[02 · 下载模型](../zh/02_model_download.ipynb)。
 
 # %% [markdown] lang="en" key="reading"
 # ## Further reading
@@ -1003,4 +1012,4 @@ print(main(Path(MODEL)))
 # - KV cache in pages: [PagedAttention](https://arxiv.org/abs/2309.06180)
 # - AWQ: [Lin et al.](https://arxiv.org/abs/2306.00978)
 #
-# The outputs of this lesson come from a machine without a GPU; nothing here was run on one. Next: [02 · Downloading the model](../en/02_model_download.ipynb).
+# The outputs of this lesson come from a machine without a GPU. Next: [02 · Downloading the model](../en/02_model_download.ipynb).

@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 用 ModelScope 的客户端下载模型，中断后接着下；说出文件落在哪里；用几个字节读出权重文件里有多少参数；分清“下载过”和“完整”；选定后面各课用的模型 |
 # | 先修 | 第 01 课；会读 Python |
-# | 时间 | 主线 45 分钟；标着“选读”的部分再加 20 分钟，跳过不影响后面 |
+# | 时间 | 主线 45 分钟；标着“选读”的部分再加 35 分钟，跳过不影响后面 |
 # | 硬件 | 任何 Linux 机器，2 GB 内存就够（AutoDL 的无卡模式也可以）；不需要网络 |
 # | 模型 | 演练用课程自带的 `qwen3-tiny`；最后可以换成 Qwen3-8B（下载 16.4 GB，运行要 24 GB 显存） |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | download a model with ModelScope's client and go on after an interruption; say where files land; read from a few bytes how many parameters a weight file holds; tell "was downloaded" from "is complete"; choose the model of the later lessons |
 # | Prerequisites | lesson 01; you read Python |
-# | Time | 45 minutes for the main path; 20 more for what is marked "extra" and can be skipped |
+# | Time | 45 minutes for the main path; 35 more for what is marked "extra" and can be skipped |
 # | Hardware | any Linux machine, 2 GB of memory are enough (AutoDL's no-GPU mode too); no network needed |
 # | Model | the rehearsal uses the bundled `qwen3-tiny`; in the end you may switch to Qwen3-8B (16.4 GB to download, 24 GB of GPU memory to run) |
 
@@ -78,7 +78,7 @@ assert {request.path for request in rehearsal.requests} == {
 # %% [markdown] lang="zh" key="again-text"
 # 读输出：一行是一个请求，一个文件一个请求。200 是服务器的答复，意思是整个文件都发来了。权重 `model.safetensors` 比其余的加起来还大得多。
 #
-# **选读。** 同样的命令再运行一次。
+# 同样的命令再运行一次。
 #
 # **先选一个。** 客户端会重新要几个文件？它手里有每个文件的指纹。
 #
@@ -89,7 +89,7 @@ assert {request.path for request in rehearsal.requests} == {
 # %% [markdown] lang="en" key="again-text"
 # How to read it: a line is a request, one for each file. 200 is the server's answer and means that the whole file came. The weights, `model.safetensors`, are far larger than the rest together.
 #
-# **Extra.** The same command once more.
+# The same command once more.
 #
 # **Choose first.** How many files does the client ask for again? It has a fingerprint of each.
 #
@@ -97,7 +97,7 @@ assert {request.path for request in rehearsal.requests} == {
 # - B. The weights only
 # - C. None
 
-# %% key="again" tags=["extra"]
+# %% key="again"
 with hub.Hub(cache=cache) as rehearsal:
     again = Path(snapshot_download("course/qwen3-tiny", cache_dir=str(cache)))
 print("requests:", len(rehearsal.requests), "| same folder:", again == folder)
@@ -339,12 +339,13 @@ def count_parameters(path):  # noqa: F811
     import math
 
     with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return sum(
-        math.prod(entry["shape"])
-        for name, entry in header.items()
-        if name != "__metadata__"
-    )
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    total = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            total += math.prod(entry["shape"])
+    return total
 
 
 # %% key="ex1-check"
@@ -377,7 +378,7 @@ if models.is_bundled(chosen):
 # - Qwen3-0.6B 和 1.7B 的词嵌入与输出矩阵共用一份，文件里却存了两份。所以数出来的更多，下载也更大（0.6B：1.50 GB，而显存里只占 1.19 GB）。
 # - 量化的模型多出缩放系数，4 位的权重还会几个挤在一个整数里。
 #
-# ## 中断，再接着下
+# ## 演练：中断，再接着下（选读）
 #
 # 现在做一件平时没人敢试的事：下载到一半，把进程杀掉（`kill -9`）。这和断电一样，进程什么也来不及收拾。为了每次都停在同一处，下面的 hub 发完一半权重就停住，一直等到客户端断开。
 #
@@ -393,7 +394,7 @@ if models.is_bundled(chosen):
 # - Qwen3-0.6B and 1.7B share one matrix as embedding and output but store it twice. So counting gives more, and the download is larger (0.6B: 1.50 GB, while GPU memory holds 1.19 GB).
 # - Quantised models add scales, and 4-bit weights are packed several to an integer.
 #
-# ## Interrupt, then go on
+# ## Rehearsal: interrupt, then go on (extra)
 #
 # Now for what nobody dares to try: kill the process in the middle of a download (`kill -9`). As in a power cut, it has no time to tidy up. To stop at the same place every time, the hub below sends half of the weights, then waits until the client is gone.
 #
@@ -404,7 +405,7 @@ if models.is_bundled(chosen):
 # - C. Half a file, under another name
 
 
-# %% key="pausing-hub"
+# %% key="pausing-hub" tags=["extra"]
 class PausingHandler(hub.Handler):
     def send_body(self, path, file, start, length):
         pause = path == "model.safetensors"
@@ -419,7 +420,7 @@ class PausingHub(hub.Hub):
     handler = PausingHandler
 
 
-# %% key="kill" tags=["varies"]
+# %% key="kill" tags=["extra", "varies"]
 import shutil
 import subprocess
 import sys
@@ -467,7 +468,7 @@ assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists
 # - A. 会
 # - B. 不会，它看得出来
 #
-# 下一格再让课程检查一遍，然后接着下载。
+# 下一格再让课程检查一遍，然后接着下载。它用到比较两个参数量的那一格导入的 `Checkpoint`，没有运行过，就先运行那一格。
 
 # %% [markdown] lang="en" key="resume-text"
 # <details><summary>Reading</summary>
@@ -483,9 +484,9 @@ assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists
 # - A. Yes
 # - B. No, it sees the difference
 #
-# The next cell also asks the course's check, then goes on with the download.
+# The next cell also asks the course's check, then goes on with the download. It needs the `Checkpoint` that the cell comparing two numbers of parameters imports; run that one first if you have not.
 
-# %% key="resume" tags=["varies"]
+# %% key="resume" tags=["extra", "varies"]
 with hub.Hub(cache=broken_cache) as rehearsal:
     accepted = snapshot_download(
         "course/qwen3-tiny", cache_dir=str(broken_cache), local_files_only=True
@@ -508,9 +509,7 @@ assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 #
 # </details>
 #
-# 所以断网之后，同一条命令再运行一次就行，不要先删文件夹。
-#
-# ## 损坏，再修好
+# ## 演练：损坏，再修好（选读）
 #
 # 还有一种更难发现：大小对，内容错，例如硬盘出错。下一格把权重文件的最后一个字节改掉一个比特。
 #
@@ -529,9 +528,7 @@ assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 #
 # </details>
 #
-# So after a broken connection, run the same command again; do not delete the folder first.
-#
-# ## Damage, then repair
+# ## Rehearsal: damage, then repair (extra)
 #
 # One damage is harder to see: the right size with wrong content, from a disk error for example. The next cell changes one bit in the last byte of the weight file.
 #
@@ -541,7 +538,7 @@ assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 # - B. The header
 # - C. Neither: all of it has to be read
 
-# %% key="corrupt"
+# %% key="corrupt" tags=["extra"]
 with open(resumed / "model.safetensors", "r+b") as file:
     file.seek(-1, 2)
     last = file.read(1)[0]
@@ -567,6 +564,12 @@ assert fetched == ["model.safetensors"]
 #
 # </details>
 #
+# ## 断了，坏了，怎么办
+#
+# - **下载断了**：同一条命令再运行一次，不要先删文件夹。没写完的文件叫 `.incomplete`，写完才改成真名。客户端用 `Range` 请求只要剩下的那一段，服务器照办就答 206。
+# - **没有网络**：别指望 `local_files_only=True`（只用本地的文件）。它只看文件夹是不是空的，半个模型也收下。
+# - **内容坏了**：大小对、内容错，例如硬盘出错，要把全部内容读一遍，和 hub 的 SHA256 比，才看得出来。`download.verify(folder)` 做的就是这件事。
+#
 # 最常见的损坏是文件被截短，这用不着读完全部内容。
 #
 # ### 练习 2 ★★☆（8 分钟）：文件截短了吗
@@ -589,6 +592,12 @@ assert fetched == ["model.safetensors"]
 # The repair fetched the one bad file, and nothing had to be deleted first: the client saw the damage itself. It cannot where the hub gives no SHA256; there, delete the file.
 #
 # </details>
+#
+# ## Broken off or broken: what to do
+#
+# - **The download broke off**: run the same command again, and do not delete the folder first. Files that are not finished are called `.incomplete` and get their real name at the end. With a `Range` request the client asks only for what is left, and 206 says that the server did so.
+# - **There is no network**: do not trust `local_files_only=True` (local files only). It looks only whether the folder is empty, and takes half a model.
+# - **The content is broken**: the right size with wrong content, from a disk error for example, shows only when every byte is read and compared with the hub's SHA256. That is what `download.verify(folder)` does.
 #
 # The most frequent damage is a file cut short, and that shows without reading it all.
 #
@@ -625,9 +634,8 @@ def is_whole(path):  # noqa: F811
         except ValueError:
             return False
     header.pop("__metadata__", None)
-    return size == 8 + length + max(
-        entry["data_offsets"][1] for entry in header.values()
-    )
+    ends = [entry["data_offsets"][1] for entry in header.values()]
+    return size == 8 + length + max(ends)
 
 
 # %% key="ex2-check"
@@ -657,10 +665,10 @@ def missing_shards(folder):  # noqa: F811
     index = Path(folder, "model.safetensors.index.json")
     wanted = {"model.safetensors"}
     if index.is_file():
-        wanted = set(
-            json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        )
-    return sorted(name for name in wanted if not Path(folder, name).is_file())
+        content = json.loads(index.read_text(encoding="utf-8"))
+        wanted = set(content["weight_map"].values())
+    missing = [name for name in wanted if not Path(folder, name).is_file()]
+    return sorted(missing)
 
 
 # %% key="ex3-check" tags=["extra"]
@@ -714,7 +722,7 @@ for file in (
 #
 # 设了这个变量，vLLM 也不理会你先前的 `cache_dir`，会往默认的缓存里（系统盘）再下载一份。更简单的办法是先下载，再把**本地文件夹**交给 `LLM(...)` 或 `vllm serve`。这时这个变量不起作用。本课程一律这样做。
 #
-# ## 什么时候用 HuggingFace
+# ## 什么时候用 HuggingFace（选读）
 #
 # 同一个 Qwen3 两边都有，下载过一边就不必再下另一边。想确认两份权重相同，就比较两边页面上列出的 SHA256（本课没有比较过）。在中国大陆，ModelScope 通常更快，不用代理。下面几种情况用 HuggingFace 更合适：
 #
@@ -733,7 +741,7 @@ for file in (
 #
 # With that variable, vLLM ignores your earlier `cache_dir` and downloads once more into the default cache, on the system disk. Simpler: download first, then give the **local folder** to `LLM(...)` or `vllm serve`, where the variable has no effect. This course always does.
 #
-# ## When to use HuggingFace
+# ## When to use HuggingFace (extra)
 #
 # The same Qwen3 is on both sides, so one download is enough. To be sure that the weights are equal, compare the SHA256 that both list (this lesson has not). In mainland China ModelScope is usually faster and needs no proxy. HuggingFace is the better source
 #
@@ -942,8 +950,6 @@ if __name__ == "__main__":
 # - 下载好了，选择就写进 `course.toml`。环境变量 `COURSE_MODEL` 优先于这个文件。
 # - 留空，就什么也不改。想改回来，写上 `qwen3-tiny` 再运行一次。
 #
-# 在终端里做同样的事：先 `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`，再 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`，都在课程文件夹里运行。
-#
 # 该选哪个？看第 01 课的计算器：24 GB 显存选 `Qwen/Qwen3-8B`，16 GB 选 `Qwen/Qwen3-4B`，没有 GPU 就留空。
 
 # %% [markdown] lang="en" key="choose-text"
@@ -954,8 +960,6 @@ if __name__ == "__main__":
 # - What is not on the disk is downloaded now. This takes a network: 8B has 16.4 GB, a disk that is too small is reported first, and on AutoDL it goes to the data disk.
 # - Then the choice goes into `course.toml`. The environment variable `COURSE_MODEL` comes before this file.
 # - Left empty, it changes nothing. To go back later, write `qwen3-tiny` and run it again.
-#
-# The same in a terminal: `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`, then `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`, both in the course's folder.
 #
 # Which one? See the calculator of lesson 01: `Qwen/Qwen3-8B` for 24 GB of GPU memory, `Qwen/Qwen3-4B` for 16 GB, and empty without a GPU.
 

@@ -3,7 +3,7 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 在纸上算出一行注意力；看懂一个真实的注意力头；写出 Qwen3 的注意力，装进现成的模型，写出同样的答案；说清 Qwen3 和 Qwen2 的六处差别 |
+# | 学完能做 | 在纸上算出一行注意力；看懂一个真实的注意力头；写出 Qwen3 的注意力，装进现成的模型；说清 Qwen3 和 Qwen2 的六处差别 |
 # | 先修 | 会读 Python；知道矩阵乘法 |
 # | 时间 | 60 分钟；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
@@ -14,7 +14,7 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | work out a row of attention on paper; read a real attention head; write Qwen3's attention, put it into a ready model and get the same answer; name the six ways in which Qwen3 differs from Qwen2 |
+# | You will be able to | work out a row of attention on paper; read a real attention head; write Qwen3's attention, put it into a ready model; name the six ways in which Qwen3 differs from Qwen2 |
 # | Prerequisites | you read Python and know matrix multiplication |
 # | Time | 60 minutes; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory |
@@ -42,9 +42,9 @@ print(models.describe(folder))
 #
 # **先选一个。** 只写出 `1480` 的第一个数字 `1`，至少要看前面哪些数字？
 #
-# - A. 只要 `3`
-# - B. `3` 和 `4`
-# - C. `3`、`7`、`4`、`0`，缺一个都不行
+# - A. `3`、`7`、`4`、`0`，缺一个都不行
+# - B. 只要 `3`
+# - C. `3` 和 `4`
 
 # %% [markdown] lang="en" key="need-text"
 # ## Where the next digit has to look
@@ -55,9 +55,9 @@ print(models.describe(folder))
 #
 # **Choose first.** To write just the first digit of `1480`, the `1`, which earlier digits does one need at least?
 #
-# - A. `3` alone
-# - B. `3` and `4`
-# - C. `3`, `7`, `4` and `0`, every one of them
+# - A. `3`, `7`, `4` and `0`, every one of them
+# - B. `3` alone
+# - C. `3` and `4`
 
 # %% key="write" tags=["raw"]
 import transformers
@@ -89,7 +89,7 @@ print(tokenizer.decode(tokens[0]))
 # %% [markdown] lang="zh" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>读结果</summary>
 #
-# B。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。只看 `3` 还不够。写最后的 `0` 呢？只看 `40` 的 `0` 就够了。每写一个数字，要看的地方都不同。
+# C。看到 `3` 和 `4`，就知道是三十几乘四十几：最小是 1200，最大不到 2000，第一个数字总是 `1`。只看 `3` 还不够。写别的数字，要看的地方又不同。
 #
 # </details>
 #
@@ -120,7 +120,7 @@ print(tokenizer.decode(tokens[0]))
 # %% [markdown] lang="en" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>Reading</summary>
 #
-# B. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. `3` alone is not enough. And the `0` at the end? The `0` of `40` is enough for it. Each digit needs another place.
+# C. `3` and `4` tell that it is thirty-something times forty-something: 1200 at least and less than 2000, so the first digit is always `1`. `3` alone is not enough. Other digits need other places.
 #
 # </details>
 #
@@ -194,9 +194,9 @@ print(weights[2], output[2])
 # %% [markdown] lang="zh" key="head-text"
 # <details><summary>读结果</summary>
 #
-# B。`0` 的分数（缩放之前）从 0 变成 6，权重却总共只有 1：它多拿，别人就少拿。取来的值也跟着变了。
+# B。`0` 的分数（缩放之前）从 0 变成 6，权重却总共只有 1：它多拿，别人就少拿。
 #
-# 现在你来改：把 `=` 自己的键改成 (5, 1)，再运行一遍，它就几乎只看自己了。
+# 现在你来改：把 `=` 自己的键改成 (5, 1)，再运行一遍，看它最看重谁。
 #
 # </details>
 #
@@ -210,16 +210,16 @@ print(weights[2], output[2])
 #
 # **先选一个。** `=` 要写出 `1`，这个头最看重哪一个？
 #
-# - A. `=` 自己
+# - A. `4`
 # - B. 离它最近的数字 `0`
-# - C. `4`
+# - C. `=` 自己
 
 # %% [markdown] lang="en" key="head-text"
 # <details><summary>Reading</summary>
 #
-# B. The score of `0` (before scaling) went from 0 to 6, but there is only 1 to share out: what it gains, the others lose. What is fetched changes with it.
+# B. The score of `0` (before scaling) went from 0 to 6, but there is only 1 to share out: what it gains, the others lose.
 #
-# Now change it yourself: give `=` the key (5, 1) and run the cell again; it will look at hardly anything but itself.
+# Now change it yourself: give `=` the key (5, 1) and run the cell again. What does it look at most?
 #
 # </details>
 #
@@ -233,9 +233,9 @@ print(weights[2], output[2])
 #
 # **Choose first.** As `=` is about to write `1`, what does this head look at most?
 #
-# - A. `=` itself
+# - A. `4`
 # - B. The nearest digit, `0`
-# - C. `4`
+# - C. `=` itself
 
 # %% key="head"
 attentions = model(tokens, output_attentions=True).attentions
@@ -249,9 +249,9 @@ l03.head_map(weights, texts, columns=10, rows=4)
 # %% [markdown] lang="zh" key="groups-text"
 # <details><summary>读图</summary>
 #
-# C。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的权重之和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取做乘法要用的数字。写最后的 `0` 时，它最看重的是上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
+# A。一行是一个正在写的词元，一列是它能看的词元，条越高，权重越大；“前面其他”是这一行算式之前所有词元的权重之和。写 `1` 时看 `4`，0.97；写 `4` 时看 `3`，0.84；写 `8` 时看 `7`，0.61：它依次去取做乘法要用的数字。写最后的 `0` 时，它最看重上一行 `46=40+6` 里的 `=`，0.34，图上算在“前面其他”里。
 #
-# 看着哪里，不等于答案从哪里来；一个挑出来的头、一道题，也说明不了别的头。现在你来改：换一层，换一个头，多半就不好懂了。
+# 看着哪里，不等于答案从哪里来；这一个头，也说明不了别的头。现在你来改：换一层，换一个头，还好懂吗？
 #
 # </details>
 #
@@ -263,15 +263,15 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # **先选一个。** 查询头 0、1、2、3、4、5 依次用哪个 KV 头？
 #
-# - A. 0、1、0、1、0、1
-# - B. 0、0、0、1、1、1
+# - A. 0、0、0、1、1、1
+# - B. 0、1、0、1、0、1
 
 # %% [markdown] lang="en" key="groups-text"
 # <details><summary>Reading</summary>
 #
-# C. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it looks most at the `=` in the line before, `46=40+6`, with 0.34, which the figure counts as "before".
+# A. A row is a token that is writing, a column a token it may see; the taller the bar, the larger the weight. "before" adds up all tokens before this line. Writing `1` it looks at `4`, with 0.97; writing `4` at `3`, 0.84; writing `8` at `7`, 0.61: one after the other, the digits that the product needs. For the last `0` it looks most at the `=` in the line before, `46=40+6`, with 0.34, which the figure counts as "before".
 #
-# Where a head looks is not yet where the answer comes from, and one head, picked, on one question, says nothing of the others. Now change it: take another layer and head; most are hard to read.
+# Where a head looks is not yet where the answer comes from, and this one head says nothing of the others. Now change it: take another layer and head. Is it as easy to read?
 #
 # </details>
 #
@@ -283,8 +283,8 @@ l03.head_map(weights, texts, columns=10, rows=4)
 #
 # **Choose first.** Which KV head do the query heads 0, 1, 2, 3, 4, 5 use, in this order?
 #
-# - A. 0, 1, 0, 1, 0, 1
-# - B. 0, 0, 0, 1, 1, 1
+# - A. 0, 0, 0, 1, 1, 1
+# - B. 0, 1, 0, 1, 0, 1
 
 # %% key="groups"
 trained = model.model.layers[1].self_attn
@@ -299,7 +299,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 # %% [markdown] lang="zh" key="rope-text"
 # <details><summary>读结果</summary>
 #
-# B，相邻的三个一组，代码里写作 `repeat_interleave`。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
+# A，相邻的三个一组，代码里写作 `repeat_interleave`。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
 #
 # </details>
 #
@@ -315,7 +315,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 # %% [markdown] lang="en" key="rope-text"
 # <details><summary>Reading</summary>
 #
-# B: three neighbours make a group, which code writes as `repeat_interleave`. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
+# A: three neighbours make a group, which code writes as `repeat_interleave`. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
 #
 # </details>
 #
@@ -336,7 +336,7 @@ l03.rotation()
 # %% [markdown] lang="zh" key="qwen3-text"
 # <details><summary>读图</summary>
 #
-# B。左边键在位置 2、查询在位置 5，右边都往后挪 10 位：两支箭转得一样多，夹角不变，点积也就不变。所以注意力只知道两个词元**相隔**多远。图上只是一对箭；一个头有许多对，有的转得快，有的转得慢，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+# B。右边的两支箭多转了同样的角度，夹角不变，点积也就不变。所以注意力只知道两个词元**相隔**多远。
 #
 # </details>
 #
@@ -361,7 +361,7 @@ l03.rotation()
 # %% [markdown] lang="en" key="qwen3-text"
 # <details><summary>Reading</summary>
 #
-# B. On the left the key is at position 2 and the query at position 5, on the right both are 10 further on: the arrows turned equally far, so the angle is the same, and so is the dot product. Attention thus knows only how far **apart** two tokens are. The figure shows one pair; a head has many, fast ones and slow ones, see [appendix A4](../en/A4_attention_in_depth.ipynb).
+# B. On the right both arrows turned further by the same amount, so the angle is the same, and so is the dot product. Attention thus knows only how far **apart** two tokens are.
 #
 # </details>
 #
@@ -391,7 +391,8 @@ def rms_norm(x, weight, eps):
 
 # %% key="ex1-solution" tags=["solution"]
 def rms_norm(x, weight, eps):  # noqa: F811
-    return weight * x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + eps)
+    mean_square = x.pow(2).mean(dim=-1, keepdim=True)
+    return x / (mean_square + eps).sqrt() * weight
 
 
 # %% key="ex1-check"
@@ -399,8 +400,6 @@ l03.ex1.check(rms_norm)
 
 # %% [markdown] lang="zh" key="ex2-text"
 # ### 练习 2 ★★★（15 分钟）：写出 Qwen3 的注意力
-#
-# 把上面的都用上。
 #
 # - `query` 的形状是 `(batch, heads, seq, head_dim)`：几段文字，几个头，几个词元，一个向量有几个数。`key` 和 `value` 的头少一些。返回的形状和 `query` 相同。
 # - `q_norm`、`k_norm` 是训练好的 RMSNorm，当函数用：`q_norm(query)`。
@@ -412,15 +411,13 @@ l03.ex1.check(rms_norm)
 #
 # - 一组有 `query.shape[1] // key.shape[1]` 个查询头，头在第 1 维：`repeat_interleave(group, dim=1)`。
 # - `key.mT` 把最后两维对调；`key.T` 只能用于两维的矩阵。
-# - 缩放照纸上那样，只是 $d$ 不再是 2，而是 `head_dim`。
+# - 缩放时，$d$ 是 `head_dim`。
 # - 掩码照 `attend` 那样写，只是不再是 3 × 3，词元有几个，它就有几行几列。
 #
 # </details>
 
 # %% [markdown] lang="en" key="ex2-text"
 # ### Exercise 2 ★★★ (15 minutes): write Qwen3's attention
-#
-# Use all of the above.
 #
 # - `query` has the shape `(batch, heads, seq, head_dim)`: how many texts, heads, tokens, and numbers in a vector. `key` and `value` have fewer heads. Return the shape of `query`.
 # - `q_norm` and `k_norm` are trained RMSNorms, to be called like functions: `q_norm(query)`.
@@ -432,7 +429,7 @@ l03.ex1.check(rms_norm)
 #
 # - A group has `query.shape[1] // key.shape[1]` query heads, and heads are dimension 1: `repeat_interleave(group, dim=1)`.
 # - `key.mT` swaps the last two dimensions; `key.T` is for matrices of two dimensions only.
-# - Scale as on paper, only $d$ is no longer 2 but `head_dim`.
+# - In the scale, $d$ is `head_dim`.
 # - The mask is as in `attend`, only no longer 3 × 3: it has a row and a column for each token.
 #
 # </details>
@@ -462,12 +459,12 @@ l03.ex2.check(attention)
 # %% [markdown] lang="zh" key="plug-text"
 # ## 把你的注意力装进去
 #
-# 下一格把现成模型每一层的注意力换成你的函数，矩阵还是训练好的那些。它先投影，拆成头，再交给你的函数，最后由 `o_proj` 合起来。练习还没解出来时，用的是参考答案。
+# 下一格把现成模型每一层的注意力换成你的函数，矩阵还是训练好的那些。练习还没解出来时，用的是参考答案。
 
 # %% [markdown] lang="en" key="plug-text"
 # ## Put your attention in
 #
-# The next cell replaces the attention of every layer of the ready model with your function; the trained matrices stay. It projects, splits into heads, hands them to your function, and `o_proj` joins what comes back. As long as the exercise is not solved, the reference answer stands in.
+# The next cell replaces the attention of every layer of the ready model with your function; the trained matrices stay. As long as the exercise is not solved, the reference answer stands in.
 
 
 # %% key="plug" tags=["raw"]
@@ -501,20 +498,20 @@ print(say("logits 相差", "logits differ by"), f"{difference:.0e}")
 print(tokenizer.decode(write(mine, tokens, 100)[0]))
 
 # %% [markdown] lang="zh" key="louder-text"
-# 差别只剩浮点误差，答案是 `1702`。Qwen3 的注意力，全部就是这些。（`1702` 出自教学用的小模型。）
+# 差别只剩浮点误差，小模型照样写出 `1702`。Qwen3 的注意力，全部就是这些。
 #
 # ## QK 归一化防的是什么
 #
-# 分数太大，softmax 就只看一个词元，别的权重几乎是 0，训练很难再把它们拉回来。为什么加 QK 归一化？[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节只给了一个理由：让训练稳定。
+# 分数太大，softmax 就只看一个词元，别的权重几乎是 0，训练很难再把它们拉回来。[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)第 2 节为 QK 归一化只给了一个理由：让训练稳定。
 #
 # **先选一个。** 把每一层的 `q_proj` 放大 10 倍，小模型会写出什么？看看 RMSNorm 的公式：$x$ 放大 10 倍，结果会怎样？
 #
 # - A. 乱码
-# - B. 还是 `1702`
-# - C. 写个不停
+# - B. 写个不停
+# - C. 还是 `1702`
 
 # %% [markdown] lang="en" key="louder-text"
-# Only rounding is left, and the answer is `1702`. That is all of Qwen3's attention. (The `1702` is that of a tiny teaching model.)
+# Only rounding is left, and the tiny model writes `1702` as before. That is all of Qwen3's attention.
 #
 # ## What QK-norm guards against
 #
@@ -523,8 +520,8 @@ print(tokenizer.decode(write(mine, tokens, 100)[0]))
 # **Choose first.** Multiply `q_proj` of every layer by 10. What does the tiny model write? Look at the formula of RMSNorm: with $x$ 10 times as large, what comes out?
 #
 # - A. Nonsense
-# - B. `1702` again
-# - C. It never stops
+# - B. It never stops
+# - C. `1702` again
 
 # %% key="louder" tags=["raw"]
 weights, _ = attend(10 * query, key, value)
@@ -547,7 +544,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # %% [markdown] lang="zh" key="differences-text"
 # <details><summary>读结果</summary>
 #
-# B。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变，所以后面什么都没有变。矩阵再大，分数也不会跟着变大。分数的上限怎么算、训练时差别有多大，见[附录 A4](../zh/A4_attention_in_depth.ipynb)。
+# C。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变：矩阵再大，分数也不会跟着变大。
 #
 # </details>
 #
@@ -568,14 +565,14 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 #
 # ## 一整层
 #
-# 注意力只是一层的一半。另一半是**前馈网络**（feed-forward network），每个词元各算各的。Qwen2 和 Qwen3 用的是 SwiGLU（[Shazeer，2020](https://arxiv.org/abs/2002.05202)），由三个矩阵组成；第 04 课把它换成许多专家。
+# 注意力只是一层的一半。另一半是**前馈网络**（feed-forward network），每个词元各算各的。Qwen2 和 Qwen3 用的是 SwiGLU（[Shazeer，2020](https://arxiv.org/abs/2002.05202)），由三个矩阵组成。
 #
 # 两半之前各有一次 RMSNorm。算出来的东西**加回**原来的隐藏状态，这叫**残差连接**（residual connection）。
 
 # %% [markdown] lang="en" key="differences-text"
 # <details><summary>Reading</summary>
 #
-# B. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was, so nothing changes further on. However large the matrix, the scores do not grow with it. For their bound, and for what it does in training, see [appendix A4](../en/A4_attention_in_depth.ipynb).
+# C. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was: however large the matrix, the scores do not grow with it.
 #
 # </details>
 #
@@ -596,7 +593,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 #
 # ## A whole layer
 #
-# Attention is half of a layer. The other half is a **feed-forward network**, which works on each token by itself. Qwen2 and Qwen3 use SwiGLU ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)), made of three matrices; lesson 04 puts many experts in its place.
+# Attention is half of a layer. The other half is a **feed-forward network**, which works on each token by itself. Qwen2 and Qwen3 use SwiGLU ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)), made of three matrices.
 #
 # Before each half stands an RMSNorm. What comes out is **added** to the hidden state: a **residual connection**.
 
@@ -604,16 +601,16 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 l03.block()
 
 # %% [markdown] lang="zh" key="block-text"
-# 读图：粗线是隐藏状态，一直走到底；两条支路各算一样东西，加回粗线。★ 是 Qwen3 改动的地方。
+# 读图：粗线是隐藏状态，两条支路就是那两半。★ 是 Qwen3 改动的地方。
 #
-# 5 层这样接起来，前面是词嵌入，后面是最后一次 RMSNorm 和输出矩阵，就是整个小模型。附录 A4 里，你会亲手把它装起来。
+# 5 层这样接起来，前面是词嵌入，后面是最后一次 RMSNorm 和输出矩阵，就是整个小模型。
 #
 # **选读。** 参数的名字也看得出差别：下一格比较 transformers 里的两种注意力。
 
 # %% [markdown] lang="en" key="block-text"
-# How to read it: the thick line is the hidden state, which goes straight through; each branch computes one thing and adds it to the line. ★ is where Qwen3 differs.
+# How to read it: the thick line is the hidden state, the branches are the two halves. ★ is where Qwen3 differs.
 #
-# 5 such layers in a row, the embedding before them, a last RMSNorm and the output matrix behind them, make the tiny model. In appendix A4 you put it together by hand.
+# 5 such layers in a row, the embedding before them, a last RMSNorm and the output matrix behind them, make the tiny model.
 #
 # **Extra.** The names of the parameters show the difference, too: the next cell compares the two attentions of transformers.
 
@@ -635,7 +632,6 @@ for kind, config in (
 # - 注意力五步：打分、缩放、掩码、softmax、取值。
 # - 头有许多个；几个查询头共用一个 KV 头，缓存就小了。
 # - Qwen3 的次序：投影、归一化、旋转。归一化让分数有上限，为的是训练稳定，不是少算一些。
-# - 怎样才算写对了：装进现成的模型，logits 相同，答案相同。
 #
 # ## 自测
 #
@@ -661,7 +657,6 @@ for kind, config in (
 # |---|---|---|
 # | 输出里有 NaN | 掩码用了 `triu(0)`，第一行什么都不剩 | 用 `triu(1)` |
 # | 能运行，答案是乱码 | 头的次序错了，或先旋转后归一化 | 和 transformers 比 logits |
-# | `Unexpected key(s) ... q_norm.weight` | 拿 Qwen2 的代码加载 Qwen3 | 用 Qwen3 的注意力 |
 # | `KeyError: 'qwen3'` | transformers 早于 4.51 | 升级，或用课程的环境 |
 
 # %% [markdown] lang="en" key="recap"
@@ -670,7 +665,6 @@ for kind, config in (
 # - Attention has five steps: score, scale, mask, softmax, fetch.
 # - There are many heads; several query heads share a KV head, which makes the cache smaller.
 # - Qwen3's order: project, norm, rotate. The norm puts a bound on the scores, for stable training and not to compute less.
-# - When is it right? In the ready model, the same logits and the same answer.
 #
 # ## Test yourself
 #
@@ -696,7 +690,6 @@ for kind, config in (
 # |---|---|---|
 # | NaN in the output | the mask is `triu(0)`, which leaves nothing of the first row | use `triu(1)` |
 # | it runs, but writes nonsense | heads in the wrong order, or the norm after the rotation | compare logits with transformers |
-# | `Unexpected key(s) ... q_norm.weight` | Qwen2's code on a Qwen3 checkpoint | use Qwen3's attention |
 # | `KeyError: 'qwen3'` | transformers older than 4.51 | upgrade, or use the course's environment |
 
 # %% [markdown] lang="zh" key="copy-me-text" tags=["extra"]

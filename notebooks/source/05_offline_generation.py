@@ -360,7 +360,9 @@ with schedule.record(llm) as trace:
 for step in trace.replay():
     for request, cached in step.hits.items():
         tokens = trace.requests[request].prompt
-        print(f"r{request}: {tokens} tokens, {cached} in the cache")
+        zh = f"r{request}：提示词 {tokens} 个词元，{cached} 个在缓存里"
+        en = f"r{request}: {tokens} prompt tokens, {cached} in the cache"
+        print(say(zh, en))
         assert cached % cache.block_size == 0
 ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 

@@ -247,7 +247,7 @@ for ending in ("", " /no_think", " /think", "<think>"):
 #
 # 软开关要模型配合，硬开关不用：程序里用硬开关。用软开关关掉时，模型自己写一个**空的**思考块，程序照样要拆。
 #
-# 最后两行在用户消息的末尾写 `<think>`，有的教程这样替模型开头。可那里是用户的话：模型写的思考块反而缺了开头的标签，万一被截断，就分不清是思考还是答案。
+# 最后两行在用户消息的末尾写 `<think>`，有的教程这样替模型开头。可那里是用户的话：模型写的思考块反而缺了开头的标签，万一被截断，就分不清是思考还是答案。要替模型开头，得写在 assistant 的位置上。
 #
 # ## 思考预算
 #
@@ -256,8 +256,8 @@ for ending in ("", " /no_think", " /think", "<think>"):
 # **先选一个。** `37×46` 的思考只给一半，答案会怎样？
 #
 # - A. 还是 1702
-# - B. 给出一个错的数，语气照样肯定
-# - C. 说自己不知道
+# - B. 说自己不知道
+# - C. 给出一个错的数，语气照样肯定
 
 # %% [markdown] lang="en" key="switch-read"
 # <details><summary>Reading</summary>
@@ -268,7 +268,7 @@ for ending in ("", " /no_think", " /think", "<think>"):
 #
 # The soft switch needs the model's cooperation, the hard one does not: use the hard one in programs. Switched off softly, the model writes an **empty** think block itself, so a program still has to split.
 #
-# The last two lines are what some tutorials do: `<think>` at the end of the user's message, to begin for the model. But that place belongs to the user's words: the model's think block now lacks its opening tag, and if it is cut, nobody can tell a thought from an answer.
+# The last two lines are what some tutorials do: `<think>` at the end of the user's message, to begin for the model. But that place belongs to the user's words: the model's think block now lacks its opening tag, and if it is cut, nobody can tell a thought from an answer. To begin for the model, write in the assistant's place.
 #
 # ## A thinking budget
 #
@@ -277,8 +277,8 @@ for ending in ("", " /no_think", " /think", "<think>"):
 # **Choose first.** The thought about `37×46` gets half of what it needs. What is the answer?
 #
 # - A. Still 1702
-# - B. A wrong number, as sure in tone as ever
-# - C. It says that it does not know
+# - B. It says that it does not know
+# - C. A wrong number, as sure in tone as ever
 
 # %% key="budget"
 for budget in (0, 8, 16, 32, 64, None):
@@ -289,7 +289,7 @@ for budget in (0, 8, 16, 32, 64, None):
 # %% [markdown] lang="zh" key="problems-text"
 # <details><summary>读结果</summary>
 #
-# B。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的。
+# C。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的。
 #
 # </details>
 #
@@ -304,7 +304,7 @@ for budget in (0, 8, 16, 32, 64, None):
 # %% [markdown] lang="en" key="problems-text"
 # <details><summary>Reading</summary>
 #
-# B. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess.
+# C. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess.
 #
 # </details>
 #
@@ -506,7 +506,7 @@ print(split(second).answer)
 #
 # 2507 版不同。Instruct 从不思考，第一格见到它就停。Thinking 关不掉思考：模板已经写好 `<think>`，输出里只有 `</think>`。Qwen3 之后的模型，模板又不同，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 #
-# 关着思考聊几轮，旧的轮次里没有空思考块，和当时的提示词对不上，所以前缀缓存（prefix caching）从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。
+# 关着思考聊几轮，旧的轮次里没有空思考块，和当时的提示词对不上，所以前缀缓存（prefix caching）从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。几轮里有好几个软开关时，Qwen3 [听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。
 #
 # 最后一条来自 assistant 时，模板替它补上思考块；消息里另外带着思考，就写那份思考。模型调用工具时，一次思考会跨好几条消息：从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具。工具的结果装在 `<tool_response>` 里，不算新问题。
 #
@@ -527,7 +527,7 @@ print(split(second).answer)
 #
 # The 2507 releases differ. Instruct never thinks, and the first cell stops at it. Thinking cannot be switched off: its template has already written `<think>`, and the output holds only `</think>`. Models after Qwen3 have other templates, see [appendix A5](../en/A5_after_qwen3.ipynb).
 #
-# After some turns with thinking off, old turns have no empty think block, unlike the prompts of their time, so prefix caching breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)).
+# After some turns with thinking off, old turns have no empty think block, unlike the prompts of their time, so prefix caching breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)). Of several soft switches in a conversation Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B).
 #
 # If the last message is the assistant's, the template adds a think block to it, with the thought that came with the message if there is one. When the model calls tools, one thought spans several messages: from the last real question on, thoughts are kept, or the model would forget why it called the tool. The tool's result stands in `<tool_response>` and is no new question.
 #
@@ -555,7 +555,7 @@ for key in ("reasoning_content", "reasoning"):
 #
 # ### 引擎不支持预算时
 #
-# [Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节分两次生成。第一次的 `max_tokens` 等于预算；没想完，就在后面补一句英文和 `</think>`，再生成第二次。（vLLM 0.19 自己会数，只是要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。）
+# [Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节分两次生成。第一次的 `max_tokens` 等于预算；没想完，就在后面补一句英文和 `</think>`，再生成第二次。（vLLM 0.19，驱动 570 到 579 用的那一代，自己会数，只是要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。）
 #
 # **先选一个。** 小模型只学过算术和这门课的问题。补上那句英文，它会怎样？
 #
@@ -569,7 +569,7 @@ for key in ("reasoning_content", "reasoning"):
 #
 # ### For engines without a budget
 #
-# Section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) generates twice. The first pass has `max_tokens` as the budget; if the thought is unfinished, an English sentence and `</think>` are added, and a second pass goes on from there. (vLLM 0.19 counts by itself, but wants a `reasoning_config` that names the two tags; `open_engine` adds it.)
+# Section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) generates twice. The first pass has `max_tokens` as the budget; if the thought is unfinished, an English sentence and `</think>` are added, and a second pass goes on from there. (vLLM 0.19, the generation for drivers 570 to 579, counts by itself, but wants a `reasoning_config` that names the two tags; `open_engine` adds it.)
 #
 # **Choose first.** The tiny model has learned arithmetic and the questions of this course only. What does it do after that sentence?
 #
@@ -589,7 +589,7 @@ for closing in ("\n</think>\n\n", f"\n\n{sentence}\n</think>\n\n"):
 # %% [markdown] lang="zh" key="pairs-text" facts="30"
 # <details><summary>读结果</summary>
 #
-# B。只补标签，它肯答题，只是答错了：32 个词元还差最后几步。真正的 Qwen3 读得懂那句话，报告说这种本事没有专门训练过，是自己出现的。小模型却专门训练过：它的训练数据里，30% 的思考被随机截断。
+# B。只补标签，它肯答题，只是答错了：32 个词元还差最后几步。真正的 Qwen3 读得懂那句话，报告说这种本事没有专门训练过，是自己出现的。小模型却专门训练过：它的训练数据里，30% 的思考被随机截断。报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元；8B 是从大模型蒸馏来的，报告没有画它的曲线。
 #
 # </details>
 #
@@ -602,7 +602,7 @@ for closing in ("\n</think>\n\n", f"\n\n{sentence}\n</think>\n\n"):
 # %% [markdown] lang="en" key="pairs-text" facts="30"
 # <details><summary>Reading</summary>
 #
-# B. With the tag alone it answers, though wrongly: 32 tokens leave out the last steps. A real Qwen3 understands the sentence, and the report says that this ability emerged: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random.
+# B. With the tag alone it answers, though wrongly: 32 tokens leave out the last steps. A real Qwen3 understands the sentence, and the report says that this ability emerged: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random. Figure 2 of the report has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand; 8B was distilled from larger ones, and the report draws no curve for it.
 #
 # </details>
 #
@@ -689,8 +689,8 @@ for name, number, each in (
 # **先选一个。** 思考和不思考，哪一种对得多？
 #
 # - A. 思考
-# - B. 一样多，思考花的词元更多
-# - C. 不思考
+# - B. 不思考
+# - C. 一样多，思考花的词元更多
 
 # %% [markdown] lang="en" key="recall-text"
 # <details><summary>Reading</summary>
@@ -706,8 +706,8 @@ for name, number, each in (
 # **Choose first.** Which gets more of them right, thinking or not?
 #
 # - A. Thinking
-# - B. Neither, but thinking takes more tokens
-# - C. Not thinking
+# - B. Not thinking
+# - C. Neither, but thinking takes more tokens
 
 # %% key="recall" tags=["extra", "varies"]
 from helpers.lessons.texts import texts
@@ -727,7 +727,7 @@ for enabled in (True, False):
 # %% [markdown] lang="zh" key="back-text"
 # <details><summary>读结果</summary>
 #
-# B。可是真正的 Qwen3 做知识题，思考确实有好处（上表的 MMLU-Redux），所以不能只看题目的种类。
+# C。可是真正的 Qwen3 做知识题，思考确实有好处（上表的 MMLU-Redux），所以不能只看题目的种类。
 #
 # </details>
 #
@@ -739,14 +739,14 @@ for enabled in (True, False):
 #
 # **先选一个。** 哪一种对得多？小模型训练时，历史里从来没有思考。
 #
-# - A. 带回思考：它能参考前面的步骤
-# - B. 去掉思考
+# - A. 去掉思考
+# - B. 带回思考：它能参考前面的步骤
 # - C. 一样
 
 # %% [markdown] lang="en" key="back-text"
 # <details><summary>Reading</summary>
 #
-# B. Yet a real Qwen3 does gain on questions of knowledge by thinking (MMLU-Redux in the table above), so the kind of question alone does not decide it.
+# C. Yet a real Qwen3 does gain on questions of knowledge by thinking (MMLU-Redux in the table above), so the kind of question alone does not decide it.
 #
 # </details>
 #
@@ -758,12 +758,13 @@ for enabled in (True, False):
 #
 # **Choose first.** Which gets more right? In the tiny model's training, no history held a thought.
 #
-# - A. Sent back: it can look at the earlier steps
-# - B. Dropped
+# - A. Dropped
+# - B. Sent back: it can look at the earlier steps
 # - C. Both the same
 
 # %% key="back" tags=["extra", "varies"]
-products = [problem for problem in problems if problem.operation == "×"]
+products = [problem for problem in problems if problem.operation == "×"] or problems
+shares = {}
 last = render([user(say("再加 37 呢？", "What if I add 37?"))])
 for turns in (1, 2, 4):
     for send in (False, True):
@@ -783,13 +784,16 @@ for turns in (1, 2, 4):
         for output, result in zip(outputs, wanted, strict=True):
             good += re.findall(r"\d+", split(output).answer or "")[-1:] == [result]
         tokens = sum(len(output.prompt_token_ids) for output in outputs) / len(outputs)
+        shares[turns, send] = good / len(outputs)
         name = say("带回思考", "sent") if send else say("去掉思考", "dropped")
         print(f"{turns} | {good:2}/{len(outputs)} | {tokens:3.0f} tokens | {name}")
+if models.is_bundled(folder) and len(products) >= 10:
+    assert shares[4, False] > shares[4, True] + 0.3
 
 # %% [markdown] lang="zh" key="close-text"
 # <details><summary>读结果</summary>
 #
-# B。带回思考，提示词长到约两倍，甚至更多；带的越多，错得越多，最后全错。真正的 Qwen3 会错多少，本课没有量。
+# A。带回思考，提示词长到约两倍，甚至更多；带的越多，错得越多，最后全错。真正的 Qwen3 会错多少，本课没有量。
 #
 # </details>
 #
@@ -798,7 +802,7 @@ for turns in (1, 2, 4):
 # %% [markdown] lang="en" key="close-text"
 # <details><summary>Reading</summary>
 #
-# B. With thoughts sent back the prompt is about twice as long, or more; the more there are, the more it gets wrong, until all of it is. How much a real Qwen3 would get wrong was not measured here.
+# A. With thoughts sent back the prompt is about twice as long, or more; the more there are, the more it gets wrong, until all of it is. How much a real Qwen3 would get wrong was not measured here.
 #
 # </details>
 #

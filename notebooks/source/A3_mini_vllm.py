@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 一步一步回放真正的 vLLM；按块分配 KV 缓存，从块表里取回键和值；写出连续批处理和分段预填充的调度器，每一步都和 vLLM 相同；用它生成和 vLLM 一样的词元 |
 # | 先修 | 第 03 课（KV 缓存）和第 05 课（块表、连续批处理）；会用 Python 的列表和字典 |
-# | 时间 | 85 分钟，分两次读：上半是块，下半是调度器；标着“选读”的再加 20 分钟 |
+# | 时间 | 90 分钟，分两次读：上半是块，下半是调度器；标着“选读”的再加 20 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
 # | 模型 | 课程自带的 `qwen3-tiny`；调度器只数词元和块，换成真正的 Qwen3 也是同样的规则 |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | replay the real vLLM step by step; give out a KV cache in blocks and gather keys and values through a block table; write a scheduler with continuous batching and chunked prefill that does in every step what vLLM does; generate vLLM's own tokens with it |
 # | Prerequisites | lessons 03 (KV cache) and 05 (block tables, continuous batching); you use lists and dictionaries in Python |
-# | Time | 85 minutes in two sittings, first blocks, then the scheduler; 20 more for what is marked "extra" |
+# | Time | 90 minutes in two sittings, first blocks, then the scheduler; 20 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory |
 # | Model | the bundled `qwen3-tiny`; a scheduler only counts tokens and blocks, so its rules are the same with a real Qwen3 |
 
@@ -139,17 +139,19 @@ with schedule.record(llm) as trace:
     answers = serve(arrivals, prompts)
 # zh: 留给最后一节：四个请求都写得很长，缓存不够用
 # en: for the last section: four requests write so much that the cache runs out
-long = [(0, question, 160 - 10 * n) for n, (_, question, _) in enumerate(arrivals[:4])]
+long = [(0, "37×46=?", 160), (0, "23×31=?", 150), (0, "5!=?", 140), (0, "12+34=?", 130)]
 with schedule.record(llm) as tight:
     long_answers = serve(long, prompts[:4])
 close_engine()
 print(trace, tight, sep="\n")
+chunks = [step.tokens[4] for step in trace.replay() if 4 in step.tokens]
+print("r4:", chunks)
 ScheduleExplorer(trace, step=12, request=4)
 
 # %% [markdown] lang="zh" key="rules"
 # <details><summary>读图</summary>
 #
-# C。一行是一个请求，横着是步。第 12 步 r1 刚走，r4 就开始了：48 个词元的预算，另外三个各要 1 个，剩下 45 个给它；45、45、45、45、11，五步读完，r0、r2、r3 一步也没有停。这叫**分段预填充**（chunked prefill）。
+# C。一行是一个请求，横着是步。第 12 步 r1 刚走，r4 就开始了：48 个词元的预算，另外三个各要 1 个，剩下 45 个给它；打印的最后一行是它每一步的词元数：45、45、45、45、11，五步读完，以后一步写一个。r0、r2、r3 一步也没有停。这叫**分段预填充**（chunked prefill）。
 #
 # </details>
 #
@@ -183,7 +185,7 @@ ScheduleExplorer(trace, step=12, request=4)
 # %% [markdown] lang="en" key="rules"
 # <details><summary>Reading</summary>
 #
-# C. A row is a request, steps go from left to right. At step 12 r1 has just left, and r4 starts: of the budget of 48 the other three take 1 each, and 45 are left for it. In five steps, 45, 45, 45, 45 and 11, it is read, and r0, r2 and r3 never stop. This is **chunked prefill**.
+# C. A row is a request, steps go from left to right. At step 12 r1 has just left, and r4 starts: of the budget of 48 the other three take 1 each, and 45 are left for it. The last line printed has its tokens in each step: with 45, 45, 45, 45 and 11 it is read in five steps, and then writes one at a time. r0, r2 and r3 never stop. This is **chunked prefill**.
 #
 # </details>
 #
@@ -225,14 +227,14 @@ print(say("连续的缓存，用到：", "contiguous, in use:"), f"{held / set_a
 print(say("分成块的缓存，用到：", "in blocks, in use:"), f"{held / in_blocks:.0%}")
 lA3.reserved(trace, 256)
 
-# %% [markdown] lang="zh" key="ex1-text"
+# %% [markdown] lang="zh" key="ex1-text" facts="211"
 # <details><summary>读图</summary>
 #
-# C，21%。红线是按整段预留要的位置：4 个请求要 1024 个，而缓存只有 480 个（虚线），其实连第二个请求都放不下。蓝线是领到的块，绿色是真装着词元的位置：浪费的只是每个请求最后一块的空格。
+# C，21%。红线是按整段预留要的位置：4 个请求要 4 × 256 个，而缓存只有 480 个（虚线），其实连第二个请求都放不下。蓝线是领到的块，绿色是真装着词元的位置：浪费的只是每个请求最后一块的空格。
 #
 # </details>
 #
-# 现在你来改：把 32 和图里的块想成 128，用到的比例会变大还是变小？
+# 现在你来改：把 256 改成 211，刚好够最长的 r4（191 + 20）。用到的仍然只有四分之一左右：别的请求短得多。
 #
 # ### 练习 1 ★☆☆（5 分钟）：领块
 #
@@ -246,14 +248,14 @@ lA3.reserved(trace, 256)
 #
 # </details>
 
-# %% [markdown] lang="en" key="ex1-text"
+# %% [markdown] lang="en" key="ex1-text" facts="211"
 # <details><summary>Reading</summary>
 #
-# C, 21%. The red line is what whole stretches would take: 1024 positions for 4 requests, where the cache has 480 (dashed); not even a second request would fit. Blue are the blocks given out, green the positions that hold a token: all that is wasted is the rest of each request's last block.
+# C, 21%. The red line is what whole stretches would take: 4 × 256 positions for 4 requests, where the cache has 480 (dashed); not even a second request would fit. Blue are the blocks given out, green the positions that hold a token: all that is wasted is the rest of each request's last block.
 #
 # </details>
 #
-# Now change it: if blocks had 128 tokens instead of 32, would a larger or a smaller share be in use?
+# Now change it: put 211 for 256, just enough for the longest request, r4 (191 + 20). Still only about a quarter is in use, as the others are much shorter.
 #
 # ### Exercise 1 ★☆☆ (5 minutes): take blocks
 #

@@ -1,4 +1,4 @@
-"""Lesson 08: where latency doubles, which errors are worth a retry, how many requests fit."""
+"""Lesson 08: the two waits, which errors are worth a retry, how many requests fit, where latency doubles."""
 
 import math
 from functools import partial
@@ -9,53 +9,51 @@ from helpers.check import Exercise
 # ---------------------------------------------------------------------------------------------- exercise 1
 
 
-def doubled(curves, order=sorted, before=False, strictly=False, base=lambda curves: curves[1]):
-    """All levels at twice the latency of 1, or with ``before`` of the level before."""
-    levels = order(curves)
-    bars = {n: 2 * (curves[levels[place - 1]] if before and place else base(curves)) for place, n in enumerate(levels)}
-    return [n for n in levels if curves[n] > bars[n] or (curves[n] == bars[n] and not strictly)]
+def waits(start, moments, tokens, *, begun=None, gaps=None, careful=True, first=None, answer=lambda *both: both):
+    """(time to first token, inter-token latency); with the options a learner's mistakes."""
+    whole = moments[-1] - (moments[0] if begun is None else begun(start, moments))
+    gaps = tokens - 1 if gaps is None else gaps(moments, tokens)
+    to_first = moments[0] - start if first is None else first(start, moments)
+    return answer(to_first, whole / gaps if gaps or not careful else 0.0)
 
 
-def latency_doubles(curves, what=lambda n, curves: n, **how):
-    found = doubled(curves, **how)
-    return what(found[0], curves) if found else None
-
-
-NOT_THE_LATENCY = ("返回的应该是并发，不是序号，也不是延迟。",
-                   "return the concurrency, not its place or the latency.")  # fmt: skip
-NEVER = "一直没有翻倍时返回 None。", "return None where it never doubles."
-FIRST = "要第一次达到的那个，后面又降下来也不管。", "the first that reaches it, even if a later one is below."
+PIECES = ("几个词元会并成一段，不能数段：用 tokens。",
+          "several tokens may share a piece, so pieces cannot be counted: use tokens.")  # fmt: skip
+FROM_FIRST = ("间隔从第一段算起，不从发出时算起：前面等的，是另一个数。",
+              "count from the first piece, not from the start: the wait before it is the other number.")  # fmt: skip
+ONE = ("只有一个词元时没有间隔：返回 0，不要除以 0。", "a single token has no gap: return 0, do not divide by it.")
 
 ex1 = Exercise(
-    right=latency_doubles,
+    right=waits,
     cases=[
-        ({1: 1.0, 2: 1.1, 4: 2.0, 8: 5.0},),
-        ({1: 10.0, 2: 13.0, 4: 17.0, 8: 22.0, 16: 30.0},),
-        ({8: 9.0, 1: 1.0, 4: 3.0, 2: 1.5},),
-        ({1: 1.0, 2: 2.5, 4: 1.5, 8: 3.0},),
-        ({1: 2.0, 2: 1.5, 4: 3.0, 8: 4.5},),
-        ({1: 1.0, 2: 1.2, 4: 1.4},),
+        (10.0, [10.5, 10.6, 10.8, 11.0], 6),
+        (0.0, [0.25, 0.5, 1.25], 3),
+        (3.0, [3.5, 4.0], 11),
+        (2.0, [2.25], 1),
+        (7.0, [7.125], 2),
     ],
-    start=("从小到大看每个并发，找第一个延迟不小于并发 1 的两倍的。",
-           "look at each concurrency upwards for the first whose latency is at least twice that at 1."),
+    start=("第一个数：首段的时刻减去 start；第二个数：首段到末段的时间，除以 tokens - 1。",
+           "first the moment of the first piece less start; then the time from first to last piece over tokens - 1."),
     mistakes=[
-        (partial(latency_doubles, before=True), "要和并发 1 的延迟比，不是和前一档比。",
-         "compare with the latency at 1, not with the level before."),
-        (partial(latency_doubles, base=lambda curves: min(curves.values())), "要和并发 1 的延迟比，不是和最小的比。",
-         "compare with the latency at 1, not with the smallest."),
-        (partial(latency_doubles, what=lambda n, curves: max(filter(n.__gt__, curves))),
-         "这是翻倍之前的那一档；要的是翻倍的那一档。", "this is the level before; return the one where it doubles."),
-        (partial(latency_doubles, strictly=True), "正好两倍也算。", "exactly twice counts too."),
-        (partial(latency_doubles, order=list), "字典不一定按顺序：先排序。",
-         "the dictionary need not be in order: sort it first."),
-        (partial(latency_doubles, what=lambda n, curves: sorted(curves).index(n)), *NOT_THE_LATENCY),
-        (partial(latency_doubles, what=lambda n, curves: curves[n]), *NOT_THE_LATENCY),
-        *[(wrong, *NEVER) for wrong in (
-            lambda curves: min(doubled(curves)), lambda curves: doubled(curves)[0],
-            lambda curves: next(iter(doubled(curves))), lambda curves: latency_doubles(curves) or max(curves))],
-        (lambda curves: next((n for n in sorted(curves) if all(m in doubled(curves) for m in curves if m >= n)), None),
-         *FIRST),
-        (lambda curves: max(doubled(curves), default=None), *FIRST),
+        (partial(waits, careful=False), *ONE),
+        *[(partial(waits, gaps=gaps, careful=careful), *PIECES) for gaps, careful in (
+            (lambda moments, tokens: len(moments) - 1, True), (lambda moments, tokens: len(moments) - 1, False),
+            (lambda moments, tokens: len(moments), False))],
+        (partial(waits, gaps=lambda moments, tokens: tokens), "n 个词元之间只有 n - 1 个间隔。",
+         "between n tokens there are n - 1 gaps."),
+        *[(partial(waits, begun=lambda start, moments: start, gaps=gaps, careful=careful), *FROM_FIRST)
+          for gaps, careful in ((None, True), (None, False), (lambda moments, tokens: tokens, False))],
+        *[(partial(waits, first=lambda start, moments: moments[0], careful=careful),
+           "这是钟上的时刻：减去 start，才是等了多久。", "this is a time of day: less start it is how long one waits.")
+          for careful in (True, False)],
+        *[(partial(waits, first=lambda start, moments: moments[-1] - start, careful=careful),
+           "这是整个请求的时间；首个词元看第一段 moments[0]。",
+           "this is the time of the whole request; the first token came with moments[0].")
+          for careful in (True, False)],
+        *[(partial(waits, answer=lambda *both: both[::-1], careful=careful), "两个数的次序反了。",
+           "the two numbers have changed places.") for careful in (True, False)],
+        (partial(waits, gaps=lambda moments, tokens: 1), "这是首段到末段的全部时间：再除以间隔数。",
+         "this is all the time from first to last piece: divide it by the number of gaps."),
     ],
 )  # fmt: skip
 
@@ -166,5 +164,59 @@ ex3 = Exercise(
          "the weights are shared out too: divide by tp."),
         (partial(requests_that_fit, both=1), "少了一半：键和值都要存，每个数 2 字节。",
          "half is missing: keys and values, 2 bytes a number."),
+    ],
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- exercise 4
+
+
+def doubled(curves, order=sorted, before=False, strictly=False, base=lambda curves: curves[1]):
+    """All levels at twice the latency of 1, or with ``before`` of the level before."""
+    levels = order(curves)
+    bars = {n: 2 * (curves[levels[place - 1]] if before and place else base(curves)) for place, n in enumerate(levels)}
+    return [n for n in levels if curves[n] > bars[n] or (curves[n] == bars[n] and not strictly)]
+
+
+def latency_doubles(curves, what=lambda n, curves: n, **how):
+    found = doubled(curves, **how)
+    return what(found[0], curves) if found else None
+
+
+NOT_THE_LATENCY = ("返回的应该是并发，不是序号，也不是延迟。",
+                   "return the concurrency, not its place or the latency.")  # fmt: skip
+NEVER = "一直没有翻倍时返回 None。", "return None where it never doubles."
+FIRST = "要第一次达到的那个，后面又降下来也不管。", "the first that reaches it, even if a later one is below."
+
+ex4 = Exercise(
+    right=latency_doubles,
+    cases=[
+        ({1: 1.0, 2: 1.1, 4: 2.0, 8: 5.0},),
+        ({1: 10.0, 2: 13.0, 4: 17.0, 8: 22.0, 16: 30.0},),
+        ({8: 9.0, 1: 1.0, 4: 3.0, 2: 1.5},),
+        ({1: 1.0, 2: 2.5, 4: 1.5, 8: 3.0},),
+        ({1: 2.0, 2: 1.5, 4: 3.0, 8: 4.5},),
+        ({1: 1.0, 2: 1.2, 4: 1.4},),
+    ],
+    start=("从小到大看每个并发，找第一个延迟不小于并发 1 的两倍的。",
+           "look at each concurrency upwards for the first whose latency is at least twice that at 1."),
+    mistakes=[
+        (partial(latency_doubles, before=True), "要和并发 1 的延迟比，不是和前一档比。",
+         "compare with the latency at 1, not with the level before."),
+        (partial(latency_doubles, base=lambda curves: min(curves.values())), "要和并发 1 的延迟比，不是和最小的比。",
+         "compare with the latency at 1, not with the smallest."),
+        (partial(latency_doubles, what=lambda n, curves: max(filter(n.__gt__, curves))),
+         "这是翻倍之前的那一档；要的是翻倍的那一档。", "this is the level before; return the one where it doubles."),
+        (partial(latency_doubles, strictly=True), "正好两倍也算。", "exactly twice counts too."),
+        (partial(latency_doubles, order=list), "字典不一定按顺序：先排序。",
+         "the dictionary need not be in order: sort it first."),
+        (partial(latency_doubles, what=lambda n, curves: sorted(curves).index(n)), *NOT_THE_LATENCY),
+        (partial(latency_doubles, what=lambda n, curves: curves[n]), *NOT_THE_LATENCY),
+        *[(wrong, *NEVER) for wrong in (
+            lambda curves: min(doubled(curves)), lambda curves: doubled(curves)[0],
+            lambda curves: next(iter(doubled(curves))), lambda curves: latency_doubles(curves) or max(curves))],
+        (lambda curves: next((n for n in sorted(curves) if all(m in doubled(curves) for m in curves if m >= n)), None),
+         *FIRST),
+        (lambda curves: max(doubled(curves), default=None), *FIRST),
     ],
 )  # fmt: skip
