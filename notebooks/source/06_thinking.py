@@ -37,12 +37,12 @@ print(models.describe(folder), "| thinking:", require_thinking(folder))
 # %% [markdown] lang="zh" key="open-text"
 # 同一个 Qwen3，可以先想再答，也可以直接答。用哪一种，全看提示词怎么写，权重是同一组。
 #
-# `open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`。这样引擎就认得 `<think>` 和 `</think>`，后面的思考预算要用。
+# `open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`。这样引擎就认得 `<think>` 和 `</think>`，后面的思考预算要用。`recommended` 是 Qwen 建议的采样值。
 
 # %% [markdown] lang="en" key="open-text"
 # The same Qwen3 can think first or answer at once. Which one, is decided by the prompt alone; the weights are the same.
 #
-# For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`. The engine then knows `<think>` and `</think>`; the thinking budget below needs it.
+# For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`. The engine then knows `<think>` and `</think>`; the thinking budget below needs it. `recommended` holds the sampling values that Qwen advises.
 
 # %% key="open"
 llm = open_engine()
