@@ -16,6 +16,7 @@ from faulty_server import ENGINE_DEAD, FaultyServer, body, broken_off, chat, cut
 
 from helpers import figures, models
 from helpers.lessons import l07
+from helpers.lessons.l07.exercises import chunks as chunks_of
 from helpers.ports import free_port
 from helpers.server import Server
 from tools.lessons.source import parse, read_lesson
@@ -170,12 +171,12 @@ def test_the_stream_is_read_by_yours_once_it_is_right(capsys):
 
 
 def test_the_figure_of_a_stream_shows_thought_and_answer_apart():
-    chunks = l07.chunks({"role": "assistant"}, {"reasoning": "a"}, {"reasoning": "b"}, {"content": "c"}, usage=True)
+    chunks = chunks_of({"role": "assistant"}, {"reasoning": "a"}, {"reasoning": "b"}, {"content": "c"}, usage=True)
     ax = l07.arrivals(chunks, [0.1, 0.2, 0.3, 0.4, 0.5], "m").axes[0]
     drawn = {line.get_label(): line.get_xydata().round(6).tolist() for line in ax.lines}
     assert drawn["reasoning"] == [[200, 1], [300, 2]] and drawn["content"] == [[400, 3]]
     assert any("200 ms" in label for label in figures.labels(ax.figure))
-    assert l07.arrivals(l07.chunks({"role": "assistant"}), [0.1], "m").axes  # a stream that says nothing
+    assert l07.arrivals(chunks_of({"role": "assistant"}), [0.1], "m").axes  # a stream that says nothing
 
 
 def test_the_figure_of_rivals_marks_the_chosen_token():

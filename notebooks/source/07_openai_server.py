@@ -475,7 +475,7 @@ does = say("计算一个算式。", "Computes an arithmetic expression.")
 function = {"name": "calculator", "description": does, "parameters": form}
 tools = [{"type": "function", "function": function}]
 talk = [{"role": "user", "content": "1234×567=?"}]
-print("-", ask(talk, thinking).choices[0].message.content)
+print("-", repr(ask(talk, thinking).choices[0].message.content))
 message = ask(talk, thinking, tools=tools).choices[0].message
 calls = message.tool_calls or []
 turn = {"role": "assistant", "content": message.content or "", "tool_calls": calls}
@@ -488,7 +488,7 @@ for call in calls:
     print(f"{call.function.name}({call.function.arguments}) -> {result}")
     talk.append({"role": "tool", "tool_call_id": call.id, "content": result})
 answer = ask(talk, thinking, tools=tools).choices[0].message.content
-print("+", answer)
+print("+", repr(answer))
 assert not server.is_bundled or str(1234 * 567) in answer
 
 # %% [markdown] lang="zh" key="errors-text"

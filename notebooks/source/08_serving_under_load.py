@@ -171,12 +171,12 @@ l08.ex1.check(waits)
 # %% [markdown] lang="zh" key="measure-text"
 # ## 许多请求，一起发
 #
-# 下一格用你的函数量许多请求；练习还没解出来时，先用参考答案。`asyncio.gather` 让它们同时在路上，`asyncio.Semaphore` 保证不超过 `concurrency` 个。**吞吐量**（throughput）是每秒一共生成多少词元。
+# 下一格用你的函数量许多请求；练习还没解出来时，先用参考答案。`AsyncOpenAI` 的方法和 `OpenAI` 一样，前面加 `await`；`asyncio.gather` 让它们同时在路上，`asyncio.Semaphore` 保证不超过 `concurrency` 个。**吞吐量**（throughput）是每秒一共生成多少词元。
 
 # %% [markdown] lang="en" key="measure-text"
 # ## Many requests, together
 #
-# The next cell measures many requests with your function; as long as the exercise is not solved, the reference answer stands in. `asyncio.gather` sends them all on their way, and an `asyncio.Semaphore` lets no more than `concurrency` of them through. **Throughput** is how many tokens a second are generated in all.
+# The next cell measures many requests with your function; as long as the exercise is not solved, the reference answer stands in. `AsyncOpenAI` has the methods of `OpenAI`, with an `await` in front; `asyncio.gather` sends all requests on their way, and an `asyncio.Semaphore` lets no more than `concurrency` of them through. **Throughput** is how many tokens a second are generated in all.
 
 # %% key="measure"
 split = l08.yours_or_ours(waits)
@@ -274,7 +274,7 @@ l08.draw_curves(curves, server)
 #
 # B。多出来的 32 个在排队，首个词元的时间猛涨；在算的还是 32 个，词元间隔不再涨。吞吐量先涨后平，变平的地方叫**拐点**（knee）。过了它，每秒完成的请求不再增加；按利特尔法则，并发加一倍，等待也加一倍。收尾时路上的请求变少，乘积就略小于并发。
 #
-# 怎么选并发：先定下用户最多等多久，再取守得住的最大并发；按时答完的那部分叫有效吞吐量（goodput）。现在你来改：`max_num_seqs` 改成 8，从头再跑，拐点在哪里？
+# 怎么选并发：先定下用户最多等多久，再取守得住的最大并发；按时答完的那部分叫有效吞吐量（goodput）。现在你来改：`--max-num-seqs` 改成 8，从头再跑，拐点在哪里？
 #
 # </details>
 #
@@ -292,7 +292,7 @@ l08.draw_curves(curves, server)
 #
 # B. The 32 that are too many queue, so the time to first token shoots up; still 32 are computed, so the inter-token latency grows no further. Throughput rises and then flattens; where it does is the **knee**. Beyond it no more requests are done per second, so by Little's law twice the concurrency is twice the wait. As the last ones finish, fewer are under way, which makes the product a little less than the concurrency.
 #
-# How to choose: settle how long your users may wait, then take the highest concurrency that keeps to it; the throughput of those answered in time is called goodput. Now change it: set `max_num_seqs` to 8 and run all of it again; where is the knee?
+# How to choose: settle how long your users may wait, then take the highest concurrency that keeps to it; the throughput of those answered in time is called goodput. Now change it: set `--max-num-seqs` to 8 and run all of it again; where is the knee?
 #
 # </details>
 #

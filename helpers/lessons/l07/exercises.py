@@ -1,13 +1,9 @@
-"""Lesson 07: a request without thinking, a stream with a thought, a tool call in fragments; its two figures."""
+"""The exercises of lesson 07: a request without thinking, a stream with a thought, a tool call in fragments."""
 
-import math
 from functools import partial
 from operator import add
 
-from helpers import figures
 from helpers.check import Exercise
-from helpers.design import EXPERTS, LIGHT
-from helpers.language import say
 
 # ---------------------------------------------------------------------------------------------- exercise 1
 
@@ -252,61 +248,3 @@ ex3 = Exercise(
         (lambda deltas: join(deltas) or None, "没有调用时返回空列表。", "with no calls, return an empty list."),
     ],
 )  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- yours on a real stream
-
-
-def yours_or_ours(solution):
-    """The learner's read_stream where it is right, else the right one; says which."""
-    solved = ex2.diagnose(solution) is None
-    print(say("你的：", "Yours:") if solved else say("参考答案：", "The reference answer:"))
-    return solution if solved else ex2.right
-
-
-# ---------------------------------------------------------------------------------------------- figures
-
-COLOURS = {"reasoning": EXPERTS[0], "content": EXPERTS[1]}
-
-
-def arrivals(chunks, moments, model):
-    """When each chunk of a stream came (``moments``, seconds after the request), coloured by what it holds."""
-    points: dict[str, list[tuple[float, int]]] = {"reasoning": [], "content": []}
-    for chunk, moment in zip(chunks, moments, strict=True):
-        thought, answer = read_stream([chunk])
-        kind = "reasoning" if thought else "content"
-        if thought or answer:
-            points[kind].append((1000 * moment, sum(map(len, points.values())) + 1))
-    figure, ax = figures.figure(height=2.6)
-    for kind, found in points.items():
-        if found:
-            ax.plot(*zip(*found, strict=True), "o", markersize=3, color=COLOURS[kind], label=kind)
-    came = [moment for found in points.values() for moment, _ in found]
-    if came:
-        note = say("首个词元的时间：", "time to first token: ") + f"{min(came):.0f} ms"
-        ax.axvline(min(came), color=LIGHT["strong"], linestyle="--", linewidth=1)
-        ax.text(min(came), len(came), f"  {note}", va="top")
-        ax.legend(loc="lower right")
-    ax.set(
-        xlim=0,
-        xlabel=say("请求之后的毫秒数", "milliseconds since the request"),
-        ylabel=say("收到的段数", "pieces received"),
-        title=say(f"{model}：一条流", f"{model}: one stream"),
-    )
-    return figure
-
-
-def rivals(tokens, model):
-    """The probability of each token of a reply (``logprobs.content`` of a choice) and of its rivals."""
-    figure, ax = figures.figure(height=2.6)
-    for place, token in enumerate(tokens):
-        for rival in token.top_logprobs:
-            chosen = rival.token == token.token
-            marker, colour, size = ("o", LIGHT["second"], 6) if chosen else ("_", LIGHT["first"], 10)
-            ax.plot(place, math.exp(rival.logprob), marker, color=colour, markersize=size)
-    ax.set_xticks(range(len(tokens)), [token.token.replace("\n", "↵") for token in tokens])
-    for label in ax.get_xticklabels():
-        label.set_rotation(90 if len(label.get_text()) > 1 else 0)
-    title = say("选中的词元（圆点）和竞争者（短横）", "chosen token (dot) and its rivals (dashes)")
-    ax.set(ylabel=say("概率", "probability"), ylim=(-0.05, 1.1), title=f"{model}: {title}")
-    return figure
