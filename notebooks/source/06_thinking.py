@@ -510,7 +510,7 @@ print(split(second).answer)
 #
 # 最后一条来自 assistant 时，模板替它补上思考块；消息里另外带着思考，就写那份思考。模型调用工具时，一次思考会跨好几条消息：从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具。工具的结果装在 `<tool_response>` 里，不算新问题。
 #
-# 下一格打印这样一串，再看思考该放在哪个键里。
+# 下一格打印这样一串，看思考该放在哪个键里，最后打印一段以 assistant 结尾的对话。
 
 # %% [markdown] lang="en" key="deeper" facts="2507"
 # <details><summary>Reading</summary>
@@ -531,7 +531,7 @@ print(split(second).answer)
 #
 # If the last message is the assistant's, the template adds a think block to it, with the thought that came with the message if there is one. When the model calls tools, one thought spans several messages: from the last real question on, thoughts are kept, or the model would forget why it called the tool. The tool's result stands in `<tool_response>` and is no new question.
 #
-# The next cell prints such a chain, and sees under which key a thought belongs.
+# The next cell prints such a chain, sees under which key a thought belongs, and ends with a conversation whose last message is the assistant's.
 
 # %% key="tools" tags=["extra", "raw"]
 thought = say("用计算器算 37*46。", "Use the calculator: 37*46.")
@@ -547,6 +547,8 @@ for key in ("reasoning_content", "reasoning"):
     print(f"llm.chat, {key}:", thought in output.prompt)
     later = [*chain, {"role": "assistant", "content": "1702"}, follow_up]
     assert thought not in render(later)
+answered = [*ask, {"role": "assistant", "content": "1702"}]
+print(tokenizer.apply_chat_template(answered, tokenize=False))
 
 # %% [markdown] lang="zh" key="two-pass-text" facts="0.32"
 # 读输出：直接调用 `apply_chat_template` 时，键名是 `reasoning_content`；`llm.chat` 收的键名是 `reasoning`，由 vLLM 换成模板认得的名字。等用户问了下一个问题，前面的思考才全部去掉。vLLM 0.32 的服务器两个键名都收，`reasoning_content` 是旧名；`/tokenize` 会丢掉旧名。
