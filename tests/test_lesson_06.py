@@ -1,4 +1,4 @@
-"""Lesson 06: its interval is Wilson's, its copy-me cell stands alone."""
+"""Lesson 06: its interval is Wilson's, its problems were held out, its copy-me cell stands alone."""
 
 import ast
 import itertools
@@ -10,6 +10,8 @@ from conftest import ROOT
 from test_lesson_05 import COPY_ME_SPLITS, output_of
 
 from helpers import CourseError, language, models
+from helpers.lessons import l06
+from helpers.lessons.arithmetic import held_out
 from helpers.lessons.l05.exercises import tiny_tokenizer
 from tools.lessons.source import parse, read_lesson
 
@@ -19,18 +21,15 @@ CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "cod
 
 def test_the_interval_is_wilsons():
     """Against the quadratic that defines it: the shares whose z-score from what was seen is 1.96."""
-    source = next(node for node in parse(CELLS["experiment"]).body if getattr(node, "name", None) == "wilson")
-    names = {}
-    exec(ast.unparse(source), names)
     for right, total in ((60, 100), (65, 100), (0, 52), (52, 52), (7, 9)):
-        for bound in names["wilson"](right, total):
+        for bound in l06.interval(right, total):
             spread = (bound * (1 - bound) / total) ** 0.5
             assert abs(abs(right / total - bound) - 1.96 * spread) < 1e-9
 
 
 def test_the_sign_test_is_the_binomials():
-    """Against all ways in which a fair coin can fall, and as the lesson's self-test says."""
-    source = next(node for node in parse(CELLS["experiment"]).body if getattr(node, "name", None) == "sign_test")
+    """Against all ways in which a fair coin can fall, and as the lesson says."""
+    source = next(node for node in parse(CELLS["pairs"]).body if getattr(node, "name", None) == "sign_test")
     names = {"math": math}
     exec(ast.unparse(source), names)
     for first, second in ((0, 0), (1, 0), (3, 1), (2, 2), (0, 9)):
@@ -38,6 +37,22 @@ def test_the_sign_test_is_the_binomials():
         uneven = [abs(2 * heads - first - second) >= abs(first - second) for heads in falls]
         assert names["sign_test"](first, second) == pytest.approx(sum(uneven) / len(falls))
     assert (round(names["sign_test"](0, 8), 3), round(names["sign_test"](20, 28), 2)) == (0.008, 0.31)
+
+
+def test_the_problems_were_held_out_and_fewer_are_the_first_of_more():
+    problems = l06.draw_problems(40)
+    assert all(held_out(*problem.operands) for problem in problems) and l06.draw_problems(4) == problems[:4]
+    assert [problem.operation for problem in problems[:6]] == ["chain", "chain", "×"] * 2
+
+
+def test_the_figure_draws_what_was_measured():
+    right = {"off": [False, False, True, False], 8: [False, True, True, False], None: [True] * 4}
+    budget, tokens = l06.budget_curve(right, {"off": 20, 8: 41, None: 82}).axes
+    assert list(tokens.lines[0].get_xydata().ravel()) == [41, 0.5, 82, 1]
+    assert list(tokens.lines[1].get_xydata().ravel()) == [20, 0.25]
+    assert list(budget.lines[0].get_ydata()) == [0.5, 1] and list(budget.lines[-1].get_ydata()) == [0.25, 0.25]
+    ends = [[y for _, y in bar] for bar in budget.collections[0].get_segments()]
+    assert ends == [pytest.approx(l06.interval(2, 4)), pytest.approx(l06.interval(4, 4))]
 
 
 # As the templates of Qwen3-2507 Instruct and of Qwen2.5 begin a turn: nothing of thinking in them.

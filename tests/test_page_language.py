@@ -27,7 +27,7 @@ from helpers.explorer import (
 )
 from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
-from helpers.lessons import l04, l05, lA2, lA3
+from helpers.lessons import l04, l05, l06, lA2, lA3
 from helpers.routing import RoutingTrace
 from helpers.schedule import ScheduleTrace
 from tools.lessons import build, page_language
@@ -354,6 +354,7 @@ FIGURES = {
     "calls": lambda: lA2.calls(np.eye(4), TRACE.pieces, 128, 8, 36),
     "balance_figure": lambda: lA2.balance_figure(BALANCE, {name: run["load"] for name, run in BALANCE.items()}, 0),
     "branches": l04.branches,
+    "budget_curve": lambda: l06.budget_curve({"off": [False], 8: [True], None: [True]}, {"off": 9, 8: 20, None: 40}),
     "three_steps": lambda: l04.three_steps(torch.tensor([1.0, -1.0, 2.0, 0.0]), 2),
     "gpu_memory": memory.gpu_memory,
     "no room": lambda: memory.gpu_memory("Qwen/Qwen3-32B", 24),
@@ -385,7 +386,7 @@ def test_every_character_of_a_label_is_in_the_font():
     from matplotlib.font_manager import get_font
 
     glyphs = get_font(figures.CHINESE_FONT).get_charmap()
-    places = ("helpers/figures.py", "helpers/explorer/*.py", "helpers/lessons/*/figures.py", "notebooks/source/*.py")
+    places = ("helpers/figures.py", "helpers/explorer/*.py", "helpers/lessons/**/*.py", "notebooks/source/*.py")
     drawing = [path for place in places for path in ROOT.glob(place)]
     texts = [zh for path in drawing for _, zh, _ in said_by(path)]
     missing = {character for character in HAN.findall("".join(texts)) if ord(character) not in glyphs}

@@ -59,4 +59,4 @@ def test_the_lessons_run_on_it_unedited(lesson, wide_model):
     if lesson.startswith("05"):
         assert "context: 4096 tokens" in printed and "vLLM, batch=4 " in printed
     else:
-        assert "轮，每轮 4 道题，约需" in printed
+        assert "4 道题" in printed and "/4" in printed

@@ -1,9 +1,61 @@
-"""Lesson 06: taking an output apart that may have been cut, choosing a thinking budget."""
+"""Lesson 06: its problems and figure, taking an output apart that may have been cut, choosing a thinking budget."""
 
+import random
 from functools import partial
 from itertools import product, takewhile
 
 from helpers.check import Exercise
+from helpers.design import LIGHT
+from helpers.figures import figure
+from helpers.language import say
+from helpers.lessons.arithmetic import Problem, draw_problem
+
+# ---------------------------------------------------------------------------------------------- the experiment
+
+
+def draw_problems(count: int) -> list[Problem]:
+    """Two long sums, then a product of two-digit numbers, and so on: always the same, and no tiny model saw them."""
+    draw = random.Random("lesson 06")
+    return [draw_problem(("chain", "chain", "product")[number % 3], draw, test=True) for number in range(count)]
+
+
+def interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's, of a share: where the true one lies, 19 times in 20."""
+    share, spread = right / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * (share * (1 - share) / total + spread / total / 4) ** 0.5
+    return middle - half, middle + half
+
+
+def budget_curve(right: dict, cost: dict):
+    """Accuracy over the budget, with intervals, and over the tokens of a problem.
+
+    right: by budget, the verdicts on the problems; None is no limit, "off" no thinking. cost: tokens, by the same keys.
+    """
+    budgets = [budget for budget in right if budget != "off"]
+    total = len(right["off"])
+    shares = {budget: sum(verdicts) / total for budget, verdicts in right.items()}
+    bounds = [interval(sum(right[budget]), total) for budget in budgets]
+    curve = [shares[budget] for budget in budgets]
+    below = [max(0, share - low) for share, (low, _) in zip(curve, bounds, strict=True)]
+    above = [max(0, high - share) for share, (_, high) in zip(curve, bounds, strict=True)]
+    on, off = LIGHT["first"], LIGHT["second"]
+
+    drawn, axes = figure(1, 2, height=2.9, sharey=True)
+    axes[0].errorbar(range(len(budgets)), curve, [below, above], fmt="o-", color=on, capsize=2)
+    axes[0].axhline(shares["off"], color=off, linestyle=":")
+    axes[0].set_xticks(range(len(budgets)), [say("不限", "none") if budget is None else budget for budget in budgets])
+    axes[1].plot([cost[budget] for budget in budgets], curve, "o-", color=on, label=say("思考", "thinking"))
+    axes[1].plot(cost["off"], shares["off"], "s", color=off, label=say("不思考", "no thinking"))
+    axes[0].set(
+        xlabel=say("思考预算（词元）", "thinking budget, tokens"),
+        ylabel=say(f"正确率（{total} 道题）", f"accuracy, {total} problems"),
+        ylim=(0, 1.05),
+    )
+    axes[1].set(xlabel=say("每道题生成的词元", "tokens per problem"), xlim=(0, None))
+    axes[1].legend(loc="upper left")
+    return drawn
+
 
 # ---------------------------------------------------------------------------------------------- exercise 1
 

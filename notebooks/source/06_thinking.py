@@ -3,9 +3,9 @@
 #
 # | | |
 # |---|---|
-# | 学完能做 | 读懂模板的每一种情形；把思考和答案分开，包括没想完的；用硬开关、软开关和思考预算控制思考；量出思考换来多少正确率、花掉多少词元；说出什么时候不该思考；把多轮对话做对 |
+# | 学完能做 | 看懂开、关思考时模板各写了什么；把思考和答案分开，没想完的也不弄错；关掉思考，给思考设预算；量出思考换来多少正确率、花掉多少词元；把多轮对话做对 |
 # | 先修 | 第 05 课 |
-# | 时间 | 主线 60 分钟，画图的代码不用细读；标着“选读”的小节再加 20 分钟，跳过不影响后面 |
+# | 时间 | 50 分钟；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
 # | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
@@ -15,9 +15,9 @@
 #
 # | | |
 # |---|---|
-# | You will be able to | read every case of the template; separate thinking from the answer, unfinished thoughts included; control thinking with the hard switch, the soft switch and a budget; measure what it buys in accuracy and costs in tokens; say when not to think; get several turns right |
+# | You will be able to | say what the template writes with thinking on and off; separate thinking from the answer, unfinished thoughts included; switch thinking off and give it a budget; measure what it buys in accuracy and costs in tokens; get several turns right |
 # | Prerequisites | lesson 05 |
-# | Time | 60 minutes for the main path, where the code that draws need not be read; 20 more for the sections marked "extra", which can be skipped |
+# | Time | 50 minutes; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
 # | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB GPU) |
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
@@ -26,7 +26,7 @@
 import os
 import time
 
-from helpers import figures, models, say
+from helpers import models, say
 from helpers.engine import close_engine, open_engine, split
 from helpers.lessons import l06
 from helpers.lessons.thinking import require_thinking
@@ -34,25 +34,15 @@ from helpers.lessons.thinking import require_thinking
 folder = models.course_model()
 print(models.describe(folder), "| thinking:", require_thinking(folder))
 
-# %% [markdown] lang="zh" key="open-text" facts="2507"
-# 同一个 Qwen3，可以先想再答，也可以直接答。用哪一种，全看提示词怎么写，权重是同一组。有两个开关：
+# %% [markdown] lang="zh" key="open-text"
+# 同一个 Qwen3，可以先想再答，也可以直接答。用哪一种，全看提示词怎么写，权重是同一组。
 #
-# - **硬开关**（hard switch）：套用模板时给的参数 `enable_thinking=False`。
-# - **软开关**（soft switch）：写在用户消息末尾的 `/no_think`，打开是 `/think`。
-#
-# `open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`。这样引擎就认得 `<think>` 和 `</think>`，后面的思考预算要用。
-#
-# **选读。** 2507 版的 Qwen3 不同。Instruct 从不思考，本课不适用，上一格见到它就停。Thinking 关不掉思考：模板已经写好 `<think>`，输出里只有 `</think>`。Qwen3 之后的模型，模板又不同，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
+# `open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`。这样引擎就认得 `<think>` 和 `</think>`，后面的思考预算要用。`recommended` 是 Qwen 建议的采样值。
 
-# %% [markdown] lang="en" key="open-text" facts="2507"
-# The same Qwen3 can think first or answer at once. Which one, is decided by the prompt alone; the weights are the same. There are two switches:
+# %% [markdown] lang="en" key="open-text"
+# The same Qwen3 can think first or answer at once. Which one, is decided by the prompt alone; the weights are the same.
 #
-# - The **hard switch**: the argument `enable_thinking=False` of the template.
-# - The **soft switch**: `/no_think` at the end of the user's message, and `/think` for on.
-#
-# For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`. The engine then knows `<think>` and `</think>`; the thinking budget below needs it.
-#
-# **Extra.** The 2507 releases of Qwen3 differ. Instruct never thinks; this lesson is not for it, and the cell above stops at it. Thinking cannot be switched off: its template has already written `<think>`, and the output holds only `</think>`. Models after Qwen3 have other templates, see [appendix A5](../en/A5_after_qwen3.ipynb).
+# For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`. The engine then knows `<think>` and `</think>`; the thinking budget below needs it. `recommended` holds the sampling values that Qwen advises.
 
 # %% key="open"
 llm = open_engine()
@@ -62,166 +52,57 @@ recommended = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0}
 greedy = {"temperature": 0.0}
 
 # %% [markdown] lang="zh" key="cases-text"
-# ## 模板的各种情形，一张差异表
+# ## 模板写了什么
 #
-# 同一个模板，参数和历史不同，写出的提示词差在哪里？下一格每一组比较两份提示词，只打印不同的行：`-` 是前一份有的，`+` 是后一份有的。`ensure_thinking` 是故意拼错的参数名。
+# 下一格把同一个问题套进模板三次。第一次用默认值，第二次用**硬开关**（hard switch）`enable_thinking=False` 关掉思考。第三次的参数名 `ensure_thinking` 拼错了，有的教程就是这样写的。
 #
-# **先选一个。** 历史里的上一轮带着思考，又有了新问题。模板会怎样写上一轮？思考往往比答案长得多。
+# 模板只是一段带变量的文字。它找名叫 `enable_thinking` 的变量，找不到，就当作要思考。
 #
-# - A. 思考和答案都留着
-# - B. 只留答案
-# - C. 报错
+# **先选一个。** 参数名拼错，会怎样？
+#
+# - A. 报错
+# - B. 照样关掉思考
+# - C. 不报错，思考也没有关掉
 
 # %% [markdown] lang="en" key="cases-text"
-# ## Every case of the template, as a table of differences
+# ## What the template writes
 #
-# One template, different arguments and histories: where do the prompts differ? Each group in the next cell compares two of them and prints only the lines that differ: `-` stands in the first, `+` in the second. `ensure_thinking` is a name misspelt on purpose.
+# The next cell puts one question into the template three times: with its defaults, with the **hard switch** `enable_thinking=False`, and with the misspelt name `ensure_thinking`, which stands in some tutorials.
 #
-# **Choose first.** The last turn in the history has a thought, and now comes another question. How does the template write that turn? A thought is often much longer than its answer.
+# The template is a text with variables. It looks for a variable called `enable_thinking`, and takes thinking for wanted if there is none.
 #
-# - A. Thought and answer
-# - B. The answer only
-# - C. It raises an error
+# **Choose first.** What does the misspelt name do?
+#
+# - A. It raises an error
+# - B. It switches thinking off all the same
+# - C. It raises nothing, and thinking stays on
 
 # %% key="cases" tags=["raw"]
-import difflib
-
 from vllm import SamplingParams
-
-
-def render(messages, prompt=True, **arguments):
-    return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=prompt, **arguments
-    )
 
 
 def user(content):
     return {"role": "user", "content": content}
 
 
-def assistant(content, **more):
-    return {"role": "assistant", "content": content} | more
-
-
-plus = user(say("再加 10 呢？", "What if I add 10?"))
-plain = [user("37×46=?"), assistant("1702"), plus]
-with_thought = [plain[0], assistant("<think>\n37×40=1480\n</think>\n\n1702"), plain[2]]
-ask = [user("37×46=?")]
-pairs = {
-    "enable_thinking=False": (render(ask), render(ask, enable_thinking=False)),
-    "ensure_thinking=False": (render(ask), render(ask, ensure_thinking=False)),
-    "/no_think": (render(ask), render([user("37×46=? /no_think")])),
-    say("历史里有思考", "a thought in the history"): (
-        render(plain),
-        render(with_thought),
-    ),
-    say("有历史，关掉思考", "history, thinking off"): (
-        render(plain),
-        render(plain, enable_thinking=False),
-    ),
-    say("最后一条来自 assistant", "last message from the assistant"): (
-        render(ask),
-        last := render(plain[:2], prompt=False),
-    ),
-    say("同上，另带 reasoning_content", "the same with reasoning_content"): (
-        last,
-        render(
-            [plain[0], assistant("1702", reasoning_content="37×40=1480")], prompt=False
-        ),
-    ),
-    say("同上，另带 reasoning", "the same with reasoning"): (
-        last,
-        render([plain[0], assistant("1702", reasoning="37×40=1480")], prompt=False),
-    ),
-}
-for case, (before, after) in pairs.items():
-    lines = difflib.ndiff(
-        before.splitlines(keepends=True), after.splitlines(keepends=True)
+def render(messages, **arguments):
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **arguments
     )
-    changes = [f"    {line[0]} {line[2:]!r}" for line in lines if line[0] in "+-"]
-    print(case, *(changes or [say("    （相同）", "    (equal)")]), sep="\n")
-assert render(ask) == render(ask, ensure_thinking=False)
-assert render(plain) == render(with_thought)
 
-# %% [markdown] lang="zh" key="cases-read" facts="0.32"
-# <details><summary>读结果</summary>
-#
-# B。“历史里有思考”那一组没有差别：历史里的思考被去掉了，一点不留。
-#
-# </details>
-#
-# 其余各组：
-#
-# - **硬开关**在末尾写好一个空的思考块。参数名拼错，不会报错，什么也不变。
-# - **软开关**只是用户消息里的几个字，模板原样抄下。模型在训练中学会了照办，模板并不认得它。
-# - **关着思考聊了几轮**，旧的轮次里没有空思考块，和当时的提示词对不上，所以前缀缓存（prefix caching）从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。
-#
-# **选读。** 写程序时还要知道：
-#
-# - 最后一条来自 assistant 时，模板会替它补上空思考块；消息里另外带着思考，就写那份思考。
-# - 直接调用 `apply_chat_template` 时，键名是 `reasoning_content`，写成 `reasoning` 没有反应。`llm.chat` 收的键名是 `reasoning`，由 vLLM 换成模板认得的名字。
-# - vLLM 0.32 的服务器两个键名都收，`reasoning_content` 是旧名；`/tokenize` 会丢掉旧名。
-#
-# 模型调用工具时，一次思考会跨好几条消息。
-#
-# **先选一个。** 工具的结果回来之后，之前的思考还在提示词里吗？模型还在答同一个问题。
-#
-# - A. 在
-# - B. 不在，和上面一样去掉了
 
-# %% [markdown] lang="en" key="cases-read" facts="0.32"
-# <details><summary>Reading</summary>
-#
-# B. The group "a thought in the history" shows no difference: the thought was dropped, nothing of it is left.
-#
-# </details>
-#
-# The other groups:
-#
-# - The **hard switch** writes an empty think block at the end. A misspelt name raises nothing and changes nothing.
-# - The **soft switch** is a few characters in the user's message, copied as they are. The model learned in training to obey them; the template does not know them.
-# - **After some turns with thinking off**, old turns have no empty think block, unlike the prompts of their time, so prefix caching breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)).
-#
-# **Extra.** To know when you write a program:
-#
-# - If the last message is the assistant's, the template adds an empty think block to it, or the thought that came with the message.
-# - When you call `apply_chat_template` yourself, the key is `reasoning_content`, and `reasoning` does nothing. `llm.chat` takes the key `reasoning`, and vLLM hands it to the template under the name that it knows.
-# - The server of vLLM 0.32 takes either key, `reasoning_content` being the old one; `/tokenize` drops the old one.
-#
-# When the model calls tools, one thought spans several messages.
-#
-# **Choose first.** Once the tool's result is back, is the earlier thought still in the prompt? The model is still at the same question.
-#
-# - A. It is
-# - B. It is dropped, as above
-
-# %% key="tools" tags=["extra", "raw"]
-thought = say("用计算器算 37*46。", "Use the calculator: 37*46.")
-call = {"function": {"name": "calculator", "arguments": {"expression": "37*46"}}}
-chain = [
-    user("37×46=?"),
-    assistant("", reasoning_content=thought, tool_calls=[call]),
-    {"role": "tool", "content": "1702"},
-]
-print(render(chain))
-later = [*chain, assistant("1702"), plus]
-assert thought in render(chain) and thought not in render(later)
-call["type"] = "function"
-for key in ("reasoning", "reasoning_content"):
-    messages = [chain[0], assistant("", tool_calls=[call]) | {key: thought}, chain[2]]
-    [output] = llm.chat(messages, SamplingParams(max_tokens=1), use_tqdm=False)
-    found = thought in output.prompt
-    print(f"llm.chat, {key}:", say("思考在提示词里：", "thought in the prompt:"), found)
-    assert found == (key == "reasoning")
+ask = [user("37×46=?")]
+for arguments in ({}, {"enable_thinking": False}, {"ensure_thinking": False}):
+    print(arguments, render(ask, **arguments), sep="\n")
 
 # %% [markdown] lang="zh" key="cut-text"
 # <details><summary>读结果</summary>
 #
-# A。从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具。工具的结果装在 `<tool_response>` 里，不算新问题。等用户问了下一个问题，前面的思考才全部去掉。
-#
-# 交给 `llm.chat` 时，键名要用 `reasoning`。直接用模板时，`content` 不是文字就会被丢掉：`None` 等于空字符串；一个列表（例如图文消息）里的文字也不见了。`llm.chat` 会先把列表里的文字接起来。
+# C。第三份和第一份一字不差：多余的变量没有人用，也没有人抱怨。
 #
 # </details>
+#
+# 硬开关在末尾替模型写好一个空的思考块，模型就当作想完了。默认什么也不写，`<think>` 由模型自己写。
 #
 # ## 把思考和答案分开
 #
@@ -229,16 +110,16 @@ for key in ("reasoning", "reasoning_content"):
 #
 # 难在没有 `</think>` 的时候。思考开了头却没写完，说明被截断了，这时**没有答案**。连 Qwen 文档的示例，也会把这半截思考当成答案。
 #
-# **选读。** 下一格故意截断两次：一次截在思考中间，一次截在 `</think>` 刚写完的地方。
+# 下一格的 `chat` 后面一直要用，四个旋钮是思考、预算、词元上限、采样。同一个问题问两次，第二次只给 20 个词元。`greedy`（贪心解码）只为了每次运行都一样，真正的 Qwen3 思考时不要用。
 
 # %% [markdown] lang="en" key="cut-text"
 # <details><summary>Reading</summary>
 #
-# A. From the last real question on, thoughts are kept, or the model would forget why it called the tool. The tool's result stands in `<tool_response>` and is no new question. Only the user's next question drops them all.
-#
-# For `llm.chat` the key is `reasoning`. When you use the template yourself, a `content` that is no text is left out: `None` counts as the empty string, and the texts in a list (as in messages with pictures) are lost too. `llm.chat` joins the texts of a list first.
+# C. The third prompt is the first, to the letter: nobody uses the extra variable, and nobody complains.
 #
 # </details>
+#
+# The hard switch writes an empty think block at the end, and the model takes its thought for finished. By default nothing is written: the model writes `<think>` itself.
 #
 # ## Keep thinking and answer apart
 #
@@ -246,20 +127,27 @@ for key in ("reasoning", "reasoning_content"):
 #
 # What is hard is an output without `</think>`. A thought was begun and not finished, so it was cut off, and there **is no answer**. Even the sample code in Qwen's documentation takes that half thought for one.
 #
-# **Extra.** The next cell cuts twice on purpose: once within the thought, once where `</think>` has just been written.
+# `chat` in the next cell serves the whole lesson, with four knobs: thinking, budget, a limit of tokens, and sampling. It asks one question twice, the second time with room for 20 tokens. `greedy` decoding only makes every run the same; a real Qwen3 should not think with it.
 
-# %% key="cut" tags=["extra"]
-[whole] = llm.chat(ask, SamplingParams(**greedy, max_tokens=limit), use_tqdm=False)
-ids, end = list(whole.outputs[0].token_ids), tokenizer.convert_tokens_to_ids("</think>")
-middle = ids.index(end) if end in ids else len(ids) - 1
-for tokens in (max(1, middle // 2), middle + 3):
-    [output] = llm.chat(
-        ask, SamplingParams(**greedy, max_tokens=tokens), use_tqdm=False
-    )
-    print(f"max_tokens={tokens}: {output.outputs[0].finish_reason}, {split(output)}")
+
+# %% key="cut" tags=["raw"]
+def chat(messages, thinking=True, budget=None, tokens=limit, sampling=recommended):
+    params = SamplingParams(**sampling, max_tokens=tokens, thinking_token_budget=budget)
+    template = {"enable_thinking": thinking}
+    return llm.chat(messages, params, chat_template_kwargs=template, use_tqdm=False)
+
+
+def length(output):
+    return len(output.outputs[0].token_ids)
+
+
+for tokens in (limit, 20):
+    [output] = chat(ask, tokens=tokens, sampling=greedy)
+    print(repr(output.outputs[0].text), output.outputs[0].finish_reason)
+    print(split(output))
 
 # %% [markdown] lang="zh" key="ex1-text"
-# 读输出：截在思考中间，`answer` 是 `None`。截在 `</think>` 之后，思考完整，答案是空的。两次的 `finished` 都是 `False`。
+# 读输出：想完了，`split` 给出思考和答案。断在半截，`finish_reason` 是 `length`，`answer` 是 `None`。
 #
 # ### 练习 1 ★★☆（8 分钟）：拆开一个可能被截断的输出
 #
@@ -278,7 +166,7 @@ for tokens in (max(1, middle // 2), middle + 3):
 # </details>
 
 # %% [markdown] lang="en" key="ex1-text"
-# How to read it: cut within the thought, `answer` is `None`. Cut behind `</think>`, the thought is whole and the answer empty. `finished` is `False` for both.
+# How to read it: where the thought is whole, `split` gives thought and answer. Where it was cut, `finish_reason` is `length` and `answer` is `None`.
 #
 # ### Exercise 1 ★★☆ (8 minutes): take an output apart that may have been cut
 #
@@ -319,7 +207,9 @@ l06.ex1.check(split_ids)
 # %% [markdown] lang="zh" key="switch-text"
 # ## 硬开关和软开关
 #
-# 两个开关可以同时出现。下一格把问题的结尾和 `enable_thinking` 的各种组合都问一遍，打印输出的开头。
+# 聊天的人可以在消息末尾写 `/no_think` 关掉思考，写 `/think` 打开：这是**软开关**（soft switch）。模板原样抄下这几个字，模型在训练中学会了照办。
+#
+# 下一格把各种结尾和 `enable_thinking` 的两个值都问一遍，打印输出的开头。
 #
 # **先选一个。** `enable_thinking=False` 遇上 `/think`，听谁的？想一想硬开关在提示词里写了什么。
 #
@@ -329,7 +219,9 @@ l06.ex1.check(split_ids)
 # %% [markdown] lang="en" key="switch-text"
 # ## The hard switch and the soft one
 #
-# Both can be there at once. The next cell asks with every combination of an ending and `enable_thinking`, and prints how the output begins.
+# People who chat can end a message with `/no_think`, or with `/think` to have a thought: the **soft switch**. The template copies these characters as they are; the model learned in training to obey them.
+#
+# The next cell asks with every ending and both values of `enable_thinking`, and prints how the output begins.
 #
 # **Choose first.** If `enable_thinking=False` meets `/think`, who wins? Think of what the hard switch writes into the prompt.
 #
@@ -338,36 +230,24 @@ l06.ex1.check(split_ids)
 
 # %% key="switch" tags=["varies"]
 who = say("你是谁？", "Who are you?")
-for ending in ("", " /no_think", " /no_think /think", "<think>"):
+for ending in ("", " /no_think", " /think", "<think>"):
     for enabled in (True, False):
-        [output] = llm.chat(
-            [user(who + ending)],
-            SamplingParams(**recommended, max_tokens=limit),
-            chat_template_kwargs={"enable_thinking": enabled},
-            use_tqdm=False,
-        )
+        [output] = chat([user(who + ending)], thinking=enabled)
         text = output.outputs[0].text[:60]
-        print(f"{ending:17} enable_thinking={enabled!s:5} → {text!r}")
-        if not enabled and models.is_bundled(folder):
+        print(f"{ending:10} enable_thinking={enabled!s:5} → {text!r}")
+        if models.is_bundled(folder) and not enabled:
             assert split(output).thinking is None
 
 # %% [markdown] lang="zh" key="switch-read"
 # <details><summary>读结果</summary>
 #
-# A。硬开关一关，就再没有思考，`/think` 也叫不回来：空思考块已经写在提示词里，模型当作想完了。
-#
-# 用软开关关掉时，模型自己写一个**空的**思考块，所以程序照样要拆。一条消息里有两个软开关，小模型没有学过；Qwen3 在多轮对话里[听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。
+# A。空思考块已经写在提示词里，`/think` 叫不回来。
 #
 # </details>
 #
-# 软开关要模型配合，硬开关不用。所以程序里用硬开关，软开关留给聊天的人。
+# 软开关要模型配合，硬开关不用：程序里用硬开关。用软开关关掉时，模型自己写一个**空的**思考块，程序照样要拆。
 #
-# 有的教程还在用户消息的末尾写 `<think>`（最后两行），想替模型开头。那里是用户的话，不是模型的话：
-#
-# - 小模型写出的思考块缺了开头的标签。万一在 `</think>` 之前被截断，程序就分不清那是思考还是答案。
-# - 关着思考时不起作用。
-#
-# 想替模型开头，要写在 assistant 的位置上。
+# 最后两行在用户消息的末尾写 `<think>`，有的教程这样替模型开头。可那里是用户的话：模型写的思考块反而缺了开头的标签，万一被截断，就分不清是思考还是答案。要替模型开头，得写在 assistant 的位置上。
 #
 # ## 思考预算
 #
@@ -382,20 +262,13 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
 # %% [markdown] lang="en" key="switch-read"
 # <details><summary>Reading</summary>
 #
-# A. With the hard switch off there is no thought, and `/think` does not bring it back: the empty think block already stands in the prompt, and the model takes its thought for finished.
-#
-# Switched off softly, the model writes an **empty** think block itself, so a program still has to split. Two soft switches in one message are something the tiny model never learned; over several turns Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B).
+# A. The empty think block already stands in the prompt, and `/think` does not bring the thought back.
 #
 # </details>
 #
-# The soft switch needs the model's cooperation, the hard one does not. Use the hard one in programs and leave the soft one to people who chat.
+# The soft switch needs the model's cooperation, the hard one does not: use the hard one in programs. Switched off softly, the model writes an **empty** think block itself, so a program still has to split.
 #
-# Some tutorials also put `<think>` at the end of the user's message (the last two lines), to begin for the model. That place belongs to the user's words and not to the model's:
-#
-# - The tiny model writes a think block that lacks its opening tag. If that is cut before `</think>`, a program cannot tell a thought from an answer.
-# - With thinking off it has no effect.
-#
-# To begin for the model, write in the assistant's place.
+# The last two lines are what some tutorials do: `<think>` at the end of the user's message, to begin for the model. But that place belongs to the user's words: the model's think block now lacks its opening tag, and if it is cut, nobody can tell a thought from an answer. To begin for the model, write in the assistant's place.
 #
 # ## A thinking budget
 #
@@ -409,287 +282,102 @@ for ending in ("", " /no_think", " /no_think /think", "<think>"):
 
 # %% key="budget"
 for budget in (0, 8, 16, 32, 64, None):
-    params = SamplingParams(**greedy, max_tokens=limit, thinking_token_budget=budget)
-    [output] = llm.chat(ask, params, use_tqdm=False)
+    [output] = chat(ask, budget=budget, sampling=greedy)
     thinking, answer, _ = split(output)
-    tokens = len(output.outputs[0].token_ids)
-    print(f"budget {budget!s:4} → {tokens:2} tokens | {answer!r} | {thinking!r}")
+    print(f"{budget!s:4} → {length(output):2} tokens | {answer!r} | {thinking!r}")
 
-# %% [markdown] lang="zh" key="budget-read" facts="0.19 570 579"
+# %% [markdown] lang="zh" key="problems-text"
 # <details><summary>读结果</summary>
 #
-# C。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的：有用的是最后那几步。答案本身能写多长，仍由 `max_tokens` 管。
+# C。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的。
 #
 # </details>
 #
-# 输出里没有 `<think>`，预算就不起作用。引擎没有 `reasoning_parser`，vLLM 就拒绝它。vLLM 0.19（驱动 570 到 579 用的那一代）还要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。
-#
-# **选读。** 引擎不支持预算时，[Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节分两次生成。第一次的 `max_tokens` 等于预算；没想完，就在后面补一句英文和 `</think>`，再生成第二次。
-#
-# **先选一个。** 小模型只学过算术和这门课的问题。补上那句英文，它会怎样？
-#
-# - A. 照样答题
-# - B. 不知道那句话是什么意思，不肯答题
-
-# %% [markdown] lang="en" key="budget-read" facts="0.19 570 579"
-# <details><summary>Reading</summary>
-#
-# C. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess: it is the last steps that help. How long the answer itself may be is up to `max_tokens` as before.
-#
-# </details>
-#
-# Where no `<think>` appears in the output, a budget has no effect. Without a `reasoning_parser` vLLM refuses it. vLLM 0.19, the generation for drivers 570 to 579, also wants a `reasoning_config` that names the two tags; `open_engine` adds it.
-#
-# **Extra.** For engines without a budget, section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) generates twice. The first pass has `max_tokens` as the budget; if the thought is unfinished, an English sentence and `</think>` are added, and a second pass goes on from there.
-#
-# **Choose first.** The tiny model has learned arithmetic and the questions of this course only. What does it do after that sentence?
-#
-# - A. It answers as usual
-# - B. It does not know what the sentence means, and gives no result
-
-# %% key="two-pass" tags=["extra", "raw"]
-sentence = "Considering the limited time by the user, I have to give the solution"
-sentence += " based on the thinking directly now."
-closings = {
-    say("只补标签", "tag only"): "\n</think>\n\n",
-    say("报告里的那句话", "the report's sentence"): f"\n\n{sentence}\n</think>\n\n",
-}
-[first] = llm.generate(
-    [render(ask)], SamplingParams(**greedy, max_tokens=32), use_tqdm=False
-)
-for name, closing in closings.items():
-    text = render(ask) + first.outputs[0].text
-    if "</think>" not in first.outputs[0].text:
-        text += closing
-    [second] = llm.generate(
-        [text],
-        SamplingParams(**greedy, max_tokens=min(limit or 60, 60)),
-        use_tqdm=False,
-    )
-    print(f"{name}: {second.outputs[0].text!r}")
-
-# %% [markdown] lang="zh" key="problems-text" facts="30"
-# <details><summary>读结果</summary>
-#
-# B。小模型没见过那句英文，不肯答题。只补标签，它肯答题，只是答错了：32 个词元还差最后几步。真正的 Qwen3 读得懂那句话，报告说这种本事没有专门训练过，是自己出现的。小模型却专门训练过：它的训练数据里，30% 的思考被随机截断。
-#
-# </details>
+# 关了思考，就没有 `<think>` 可数，预算不起作用；引擎没有 `reasoning_parser`，vLLM 会拒绝这个参数。
 #
 # ## 实验：思考换来多少正确率，花掉多少词元
 #
-# 下面的题，小模型在训练时一道也没见过（见模型卡）。三分之二是连加，三分之一是两位数乘法，需要的思考长短不一。
+# 题目三分之二是连加，三分之一是两位数乘法，小模型训练时一道也没见过，需要的思考长短不一。
 #
-# 下一格先做一小批，估计全部要多久，再决定做几道。小模型最多跑 50 秒，真实的模型最多 15 分钟，`room` 可以改；`COURSE_CASES` 可以设上限。它还定下几个预算，从很小到够用。
+# 下一格让模型把所有题想完一遍，按最长的输出定下几个预算。后面还要问七遍：机器慢，就用 `COURSE_CASES` 减少题数。
+
+# %% [markdown] lang="en" key="problems-text"
+# <details><summary>Reading</summary>
+#
+# C. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess.
+#
+# </details>
+#
+# With thinking off there is no `<think>` to count from, and the budget has no effect; without a `reasoning_parser` vLLM refuses the argument.
+#
+# ## The experiment: what thinking buys in accuracy and costs in tokens
+#
+# Two thirds of the problems are long sums, one third products of two-digit numbers. The tiny model saw none of them in training, and they need thoughts of different lengths.
+#
+# The next cell lets the model think all of them through once, and settles some budgets by the longest output. Seven more rounds follow: on a slow machine, have fewer problems with `COURSE_CASES`.
+
+# %% key="problems" tags=["varies"]
+problems = l06.draw_problems(int(os.environ.get("COURSE_CASES", 40)))
+conversations = [[user(f"{problem.expression}=?")] for problem in problems]
+start = time.perf_counter()
+lengths = [length(output) for output in chat(conversations)]
+seconds = time.perf_counter() - start
+budgets = [max(1, max(lengths) * part // 8) for part in (1, 2, 3, 4, 6)]
+print(*[problem.expression for problem in problems[:3]], sep="   ")
+print(len(problems), say("道题", "problems"), f"{seconds:.0f} s | budgets: {budgets}")
+
+# %% [markdown] lang="zh" key="experiment-text"
+# 判分只看答案里的最后一个数。`map(is_right, outputs, problems)` 把每个输出和它的题交给 `is_right`。
 #
 # **先选一个。** 只给最小的那个预算，正确率比完全不思考高吗？看看上面预算 8 和 16 的答案。
 #
 # - A. 高不少
 # - B. 差不多
 
-# %% [markdown] lang="en" key="problems-text" facts="30"
-# <details><summary>Reading</summary>
-#
-# B. The tiny model never saw that English sentence and gives no result. With the tag alone it answers, though wrongly: 32 tokens leave out the last steps. A real Qwen3 understands the sentence, and the report says that this ability emerged: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random.
-#
-# </details>
-#
-# ## The experiment: what thinking buys in accuracy and costs in tokens
-#
-# The tiny model saw none of these problems in training (see its card). Two thirds are long sums, one third products of two-digit numbers, and they need thoughts of different lengths.
-#
-# The next cell works a small batch first, estimates the whole, and decides how many problems to take: 50 seconds at most for the tiny model, 15 minutes for a real one, and `room` can be changed; `COURSE_CASES` sets an upper limit. It also settles some budgets, from very small to enough.
+# %% [markdown] lang="en" key="experiment-text"
+# What counts is the last number of the answer. `map(is_right, outputs, problems)` hands each output with its problem to `is_right`.
 #
 # **Choose first.** With the smallest budget, is accuracy higher than without any thinking? See the answers for budgets 8 and 16 above.
 #
 # - A. Much higher
 # - B. About the same
 
-# %% key="problems" tags=["varies"]
-import random
-
-from helpers.lessons.arithmetic import draw_problem
-from helpers.lessons.texts import texts
-
-draw = random.Random("lesson 06")
-most = int(os.environ.get("COURSE_CASES", 120))
-problems = [
-    draw_problem(("chain", "chain", "product")[i % 3], draw, test=True)
-    for i in range(most)
-]
-print(*(f"{problem.expression}=?" for problem in problems[:3]), sep="   ")
-
-
-def run(problems, sampling, budget=None, thinking=True):
-    params = SamplingParams(**sampling, max_tokens=limit, thinking_token_budget=budget)
-    conversations = [[user(f"{problem.expression}=?")] for problem in problems]
-    template = {"enable_thinking": thinking}
-    return llm.chat(
-        conversations, params, chat_template_kwargs=template, use_tqdm=False
-    )
-
-
-# zh: 第一次调用是热身
-# en: the first call warms up
-run(problems[:1], recommended)
-start = time.perf_counter()
-trial = run(problems[:32], recommended)
-seconds = (time.perf_counter() - start) / len(trial)
-thoughts = [len(output.outputs[0].token_ids) for output in trial]
-budgets = sorted(
-    {max(1, round(max(thoughts) * part / 8)) for part in (1, 2, 3, 4, 5, 6)}
-)
-runs = 2 * (len(budgets) + 2)
-room = 50 if models.is_bundled(folder) else 900  # s
-count = max(1, min(most, int(room / (runs * seconds))))
-estimate = f"{runs * count * seconds:.0f} s"
-plan = say(
-    f"{runs} 轮，每轮 {count} 道题，约需", f"{runs} runs of {count} problems, about"
-)
-print(plan, estimate)
-print("budgets:", budgets)
-if count < 30:
-    print(
-        say(
-            "题太少，置信区间会很宽，说明不了什么：换一台快些的机器，或者调大 room。",
-            "With so few, intervals tell little: a faster machine or more room helps.",
-        )
-    )
-
-# %% [markdown] lang="zh" key="experiment-text" facts="0.05"
-# 判分只看 `</think>` 之后的最后一个数。方括号里是正确率的 95% **置信区间**（confidence interval，[Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)）：只考了这么几道题，真正的正确率在这个范围里都不奇怪。小小的差别，很可能只是运气。
-#
-# 两种做法答的是同一批题，可以**逐题配对**：
-#
-# - 两种都对、都错的题，分不出高下，不看。
-# - 数一数只有甲对的题有几道，只有乙对的有几道。两种一样好，这两个数就该差不多，像抛硬币一样。
-# - 下面的 `p` 是概率：假如两种其实一样好，只凭运气就差到这么多或更多的概率。小于 0.05，才值得当真。这叫符号检验。
-#
-# `wilson` 和 `sign_test` 是这两种统计，公式不必细看。
-
-# %% [markdown] lang="en" key="experiment-text" facts="0.05"
-# What counts is the last number behind `</think>`. In brackets stands the 95% **confidence interval** of the accuracy ([Wilson](https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval)): after so few problems, a true accuracy anywhere in that range would be no surprise. So a small difference may well be luck.
-#
-# Two ways that answered the same problems can be **paired**, problem by problem:
-#
-# - Problems that both got right or both got wrong decide nothing; leave them out.
-# - Count those that only the first way got right, and only the second. If the ways are equally good, the two numbers should be close, as with a coin.
-# - `p` below is a probability: suppose that they are equally good; would luck alone make so large a difference, or a larger one? Below 0.05 it deserves to be taken seriously. This is the sign test.
-#
-# `wilson` and `sign_test` are these two statistics; their formulas need no close reading.
-
 # %% key="experiment" tags=["varies"]
-import math
 import re
 
 
-def is_right(output, result):
-    found = re.findall(r"\d+", (split(output).answer or "").replace(",", ""))
-    return found[-1:] == [str(result)]
+def is_right(output, problem):
+    answer = split(output).answer or ""
+    numbers = re.findall(r"\d+", answer.replace(",", ""))
+    return bool(numbers) and numbers[-1] == str(problem.result)
 
 
-def wilson(right, total, z=1.96):
-    share, spread = right / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * (share * (1 - share) / total + spread / total / 4) ** 0.5
-    return middle - half, middle + half
+right, cost = {}, {}
+for budget in ("off", *budgets, None):
+    if budget == "off":
+        outputs = chat(conversations, thinking=False)
+    else:
+        outputs = chat(conversations, budget=budget)
+    right[budget] = list(map(is_right, outputs, problems))
+    cost[budget] = sum(map(length, outputs)) / len(problems)
+    share = f"{sum(right[budget]):2}/{len(problems)}"
+    print(f"budget {budget!s:4} {share} {cost[budget]:4.0f} tokens")
+if models.is_bundled(folder) and len(problems) >= 40:
+    assert sum(right[None]) > sum(right["off"]) + 0.3 * len(problems)
+l06.budget_curve(right, cost)
 
-
-# zh: 只有一种做法答对的题，偏成这样或更偏的概率：p 值
-# en: p-value of so uneven a split, or a more uneven one, of what only one way got right
-def sign_test(first, second):
-    total = first + second
-    return min(
-        1,
-        2 * sum(math.comb(total, k) for k in range(min(first, second) + 1)) / 2**total,
-    )
-
-
-names = {"greedy": say("贪心", "greedy"), "sampled": say("温度 0.6", "temperature 0.6")}
-measured, verdicts = {}, {}
-print(say("正确率 [95% 置信区间]", "accuracy [95% confidence interval]"))
-for name, sampling in (("greedy", greedy), ("sampled", recommended)):
-    for budget in ("off", *budgets, None):
-        cut = budget if isinstance(budget, int) else None
-        outputs = run(problems[:count], sampling, cut, thinking=budget != "off")
-        right = [
-            is_right(out, problem.result)
-            for out, problem in zip(outputs, problems, strict=False)
-        ]
-        tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / count
-        measured[name, budget], verdicts[name, budget] = (
-            (sum(right) / count, tokens),
-            right,
-        )
-        low, high = wilson(sum(right), count)
-        share = f"{sum(right) / count:4.0%} [{low:4.0%}, {high:4.0%}]"
-        print(f"{share} {tokens:4.0f} tokens | budget {budget!s:4} | {names[name]}")
-whole, alone = ("greedy", None), say("只有它答对：", "only this one right:")
-for other in (("greedy", "off"), ("sampled", None)):
-    pairs = list(zip(verdicts[whole], verdicts[other], strict=True))
-    first, second = (
-        sum(pair == only for pair in pairs) for only in ((True, False), (False, True))
-    )
-    for (name, budget), number in ((whole, first), (other, second)):
-        print(alone, number, f"| budget {budget} | {names[name]}")
-    print(f"p = {sign_test(first, second):.2g}")
-if models.is_bundled(folder) and count >= 40:
-    assert measured["greedy", None][0] > measured["greedy", "off"][0] + 0.3
-
-# %% key="figure" tags=["varies"]
-figure, axes = figures.figure(1, 2, height=2.9, sharey=True)
-for name, color, marker in (("greedy", "#4477aa", "o"), ("sampled", "#ee8866", "s")):
-    points = [measured[name, budget] for budget in (*budgets, None)]
-    bounds = [wilson(round(share * count), count) for share, _ in points]
-    bounded = list(zip(points, bounds, strict=True))
-    below = [max(0, share - low) for (share, _), (low, _) in bounded]
-    errors = [below, [max(0, high - share) for (share, _), (_, high) in bounded]]
-    places = [
-        place + (0.12 if marker == "s" else -0.12) for place in range(len(points))
-    ]
-    shares = [share for share, _ in points]
-    axes[0].errorbar(
-        places,
-        shares,
-        errors,
-        fmt=f"{marker}-",
-        color=color,
-        capsize=2,
-        label=names[name],
-    )
-    axes[1].plot([tokens for _, tokens in points], shares, f"{marker}-", color=color)
-    off, cost = measured[name, "off"]
-    label = say(f"{names[name]}，不思考", f"{names[name]}, no thinking")
-    axes[0].axhline(off, color=color, linestyle=":", label=label)
-    axes[1].plot(cost, off, marker, color=color, fillstyle="none", markersize=9)
-axes[0].set_xticks(range(len(budgets) + 1), [*budgets, "none"])
-axes[0].set(
-    xlabel=say("思考预算（词元）", "thinking budget, tokens"),
-    ylabel=say("正确率", "accuracy"),
-    ylim=(0, 1.05),
-    title=say(f"{count} 道留出的题", f"{count} held-out problems"),
-)
-axes[1].set(
-    xlabel=say("每道题生成的词元", "tokens generated per problem"),
-    title=say(f"{folder.name}：空心是不思考", f"{folder.name}: hollow is no thinking"),
-)
-axes[0].legend(loc="lower right", fontsize=8)
-figure
-
-# %% [markdown] lang="zh" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7 8,192"
+# %% [markdown] lang="zh" key="experiment-read" facts="95"
 # <details><summary>读图</summary>
 #
-# B。左边横轴是预算（`none` 是不设上限），竖线是置信区间，点线是不思考；右边的横轴换成实际花掉的词元，空心是不思考。在小模型身上能看到四件事：
+# B。左图的点线、右图的方块是不思考。竖线是正确率的 95% **置信区间**（confidence interval）：只考了这几道题，真正的正确率落在里面都不奇怪；两个点的区间重叠一大片，就分不出高下。在小模型身上能看到：
 #
-# - 想完，几乎全对；不思考，只对一两成。逐题配对，只有不思考才对的题几乎没有，`p` 小得可以不计。
-# - 曲线不是均匀上升的。预算太小，等于白想：词元多花了，正确率和不思考一样。
-# - 每道题需要的长度不同。一道题给够了，就从猜变成对；许多道题的台阶叠起来，就是这条曲线。
-# - 想完时，贪心和 0.6 比不出高下：只有一种做法对的题至多几道，`p` 远大于 0.05。
+# - 想完，几乎全对；不思考，只对一两成。
+# - 预算太小，等于白想：词元多花了，正确率和不思考一样。
+# - 每道题需要的长度不同，给够一道，就从猜变成对；许多台阶叠起来，就是这条曲线。
 #
 # </details>
 #
-# 真正的 Qwen3 思考时不要用贪心解码，[模型卡](https://huggingface.co/Qwen/Qwen3-8B)说它会没完没了地重复；小模型的思考太短，看不到这一点。
-#
-# **这个小模型的数据，就是为了显出这种差别而造的**：思考里写着中间结果，30% 被截断。它说明道理，不说明 Qwen3 有多强。真正的 Qwen3-8B，报告里的数字是（[技术报告](https://arxiv.org/abs/2505.09388)表 17、18、23）：
+# 这个小模型的数据，就是为了显出这种差别而造的：它说明道理，不说明 Qwen3 有多强。真正的 Qwen3-8B，[技术报告](https://arxiv.org/abs/2505.09388)表 17、18、23 这样说：
 #
 # | Qwen3-8B | 思考 | 不思考 |
 # |---|---|---|
@@ -701,39 +389,30 @@ figure
 # | IFEval（听从格式要求） | 85.0 | 83.0 |
 # | RULER 平均（长文检索） | 84.4 | 89.1 |
 #
-# - 竞赛数学、编程和逻辑题得益最多，多 34.7 到 58.1 分。
-# - 本来就做得好的 MATH-500 多 10.0 分，知识题多 8.0 分，听从格式要求只多 2.0 分。
-# - 长文检索反而**更差**，少 4.7 分。报告说“略有下降”，猜测是思考干扰了检索。测这一项时，用 YaRN 把上下文放大到 4 倍，思考限在 8,192 个词元以内。
+# ### 练习 2 ★☆☆（5 分钟）：选一个预算
 #
-# **选读。** 报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元。8B 是从大模型蒸馏来的，报告没有画它的曲线。
-#
-# ### 练习 2 ★★☆（8 分钟）：选一个预算
-#
-# 想完全部要花很多词元。用你自己的测量，选出**最小**的预算，它的正确率至少是完整思考的 `share` 倍。
+# 用你自己的测量，选出**最小**的预算，它的正确率至少是完整思考的 `share` 倍。
 #
 # `accuracy` 是字典，从预算查正确率；键 `None` 是不设上限，也就是完整思考。没有一个够，就返回 `None`。
 #
 # <details><summary>提示</summary>
 #
-# 门槛是 `share * accuracy[None]`。先留下够格的预算（`None` 不算），再取最小的。
+# 门槛是 `share * accuracy[None]`。把够格的预算收进一个列表（`None` 不算），再取最小的：`min(fitting, default=None)`。
 #
 # </details>
 
-# %% [markdown] lang="en" key="experiment-read" facts="34.7 58.1 10.0 8.0 4.7 8,192"
+# %% [markdown] lang="en" key="experiment-read" facts="95"
 # <details><summary>Reading the figure</summary>
 #
-# B. On the left against the budget (`none` is no limit), with confidence intervals, and dotted lines for no thinking; on the right against the tokens really spent, hollow for no thinking. Four things to see in the tiny model:
+# B. The dotted line on the left and the square on the right are no thinking. The bars are 95% **confidence intervals** of the accuracy: after so few problems, a true accuracy anywhere in them would be no surprise, and two points whose intervals overlap widely cannot be told apart. What the tiny model shows:
 #
-# - With whole thoughts almost everything is right, without thinking one or two in ten. Paired, there is hardly a problem that only "no thinking" got right, and `p` is next to nothing.
-# - The curve does not rise evenly. A budget that is too small is wasted: more tokens, and no more right answers than without thinking.
-# - Each problem needs its own length. One that gets enough turns from guessed to right; the steps of many problems, laid on each other, make this curve.
-# - Whole thoughts, greedy against 0.6, cannot be told apart: at most a handful of problems were right in only one way, and `p` is far above 0.05.
+# - With whole thoughts almost everything is right, without thinking one or two in ten.
+# - A budget that is too small is wasted: more tokens, and no more right answers than without thinking.
+# - Each problem needs its own length. One that gets enough turns from guessed to right; many such steps, laid on each other, make this curve.
 #
 # </details>
 #
-# A real Qwen3 should not think with greedy decoding: it repeats itself without end, says its [model card](https://huggingface.co/Qwen/Qwen3-8B). The thoughts of a tiny model are too short to show that.
-#
-# **The tiny model's data was built to show this difference**: thoughts hold the intermediate results, and 30% of them are cut. It explains how thinking helps and says nothing about how good Qwen3 is. For the real Qwen3-8B the report gives (tables 17, 18 and 23 of the [technical report](https://arxiv.org/abs/2505.09388)):
+# The tiny model's data was built to show this difference: it explains how thinking helps and says nothing about how good Qwen3 is. For the real Qwen3-8B, tables 17, 18 and 23 of the [technical report](https://arxiv.org/abs/2505.09388) say:
 #
 # | Qwen3-8B | thinking | non-thinking |
 # |---|---|---|
@@ -745,21 +424,15 @@ figure
 # | IFEval (following a required form) | 85.0 | 83.0 |
 # | RULER average (retrieval in long texts) | 84.4 | 89.1 |
 #
-# - Contest mathematics, programming and logic gain most, 34.7 to 58.1 points.
-# - MATH-500, where the model was good already, gains 10.0, knowledge 8.0, following a required form only 2.0.
-# - Retrieval in long texts gets **worse**, by 4.7 points. The report calls that slightly degraded and supposes that thoughts interfere with retrieval. For this test YaRN stretched the context by 4, and thoughts were capped at 8,192 tokens.
+# ### Exercise 2 ★☆☆ (5 minutes): choose a budget
 #
-# **Extra.** Its figure 2 has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand. 8B was distilled from larger ones, and the report draws no curve for it.
-#
-# ### Exercise 2 ★★☆ (8 minutes): choose a budget
-#
-# Whole thoughts cost many tokens. From your own measurement, choose the **smallest** budget whose accuracy is at least `share` of that of whole thoughts.
+# From your own measurement, choose the **smallest** budget whose accuracy is at least `share` of that of whole thoughts.
 #
 # `accuracy` is a dictionary from budget to accuracy; the key `None` is no limit, that is, whole thoughts. If no budget is enough, return `None`.
 #
 # <details><summary>Hint</summary>
 #
-# The bar is `share * accuracy[None]`. Keep the budgets that clear it (`None` is none of them), then take the smallest.
+# The bar is `share * accuracy[None]`. Collect the budgets that clear it in a list (`None` is none of them), then take the smallest: `min(fitting, default=None)`.
 #
 # </details>
 
@@ -771,20 +444,247 @@ def choose_budget(accuracy, share):
 
 # %% key="ex2-solution" tags=["solution"]
 def choose_budget(accuracy, share):  # noqa: F811
-    bar = share * accuracy[None]
-    enough = []
+    enough = share * accuracy[None]
+    fitting = []
     for budget, value in accuracy.items():
-        if budget is not None and value >= bar:
-            enough.append(budget)
-    return min(enough, default=None)
+        if budget is not None and value >= enough:
+            fitting.append(budget)
+    return min(fitting, default=None)
 
 
 # %% key="ex2-check"
-accuracy = {budget: measured["greedy", budget][0] for budget in (*budgets, None)}
+accuracy = {}
+for budget in (*budgets, None):
+    accuracy[budget] = sum(right[budget]) / len(problems)
 l06.ex2.check(choose_budget, accuracy)
 
+# %% [markdown] lang="zh" key="history-text"
+# ## 多轮对话：历史里不放思考
+#
+# 思考往往比答案长得多。下一格先问一题，再接着问“再加 10 呢？”。历史写成两份：`kept` 里只有答案，`sent` 里是模型写的全部文字，思考也在。
+#
+# **先选一个。** 把 `sent` 交给模板，它怎样写上一轮？
+#
+# - A. 思考和答案都留着
+# - B. 只留答案
+# - C. 报错
+
+# %% [markdown] lang="en" key="history-text"
+# ## Several turns: no thoughts in the history
+#
+# A thought is often much longer than its answer. The next cell asks a question and goes on with "What if I add 10?". There are two histories: `kept` holds the answer only, `sent` all that the model wrote, with its thought.
+#
+# **Choose first.** How does the template write the last turn of `sent`?
+#
+# - A. Thought and answer
+# - B. The answer only
+# - C. It raises an error
+
+# %% key="history" tags=["raw"]
+[first] = chat(ask, sampling=greedy)
+answer, whole = split(first).answer or "", first.outputs[0].text
+follow_up = user(say("再加 10 呢？", "What if I add 10?"))
+kept = [*ask, {"role": "assistant", "content": answer}, follow_up]
+sent = [*ask, {"role": "assistant", "content": whole}, follow_up]
+print(render(sent))
+print(say("和 kept 一样：", "the same as kept:"), render(kept) == render(sent))
+[second] = chat(kept, sampling=greedy)
+print(split(second).answer)
+
+# %% [markdown] lang="zh" key="deeper" facts="2507"
+# <details><summary>读结果</summary>
+#
+# B。思考一点不留，两份历史写出同一份提示词。
+#
+# </details>
+#
+# [模型卡](https://huggingface.co/Qwen/Qwen3-8B)也这样建议：历史里只放最后的答案。自己拼提示词时，别把思考接回去：多付钱，还占上下文。例外只有工具调用那一串，思考要留着，模板会处理。
+#
+# ## 再深一点（选读）
+#
+# ### 模板的其他情形
+#
+# 2507 版不同。Instruct 从不思考，第一格见到它就停。Thinking 关不掉思考：模板已经写好 `<think>`，输出里只有 `</think>`。Qwen3 之后的模型，模板又不同，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
+#
+# 关着思考聊几轮，旧的轮次里没有空思考块，和当时的提示词对不上，所以前缀缓存（prefix caching）从那里断开（[Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)）。几轮里有好几个软开关时，Qwen3 [听最近的那一个](https://huggingface.co/Qwen/Qwen3-8B)。
+#
+# 最后一条来自 assistant 时，模板替它补上思考块；消息里另外带着思考，就写那份思考。模型调用工具时，一次思考会跨好几条消息：从最后一个真正的问题算起，思考都保留，不然模型会忘记为什么要调用工具。工具的结果装在 `<tool_response>` 里，不算新问题。
+#
+# 下一格打印这样一串，看思考该放在哪个键里，最后打印一段以 assistant 结尾的对话。
+
+# %% [markdown] lang="en" key="deeper" facts="2507"
+# <details><summary>Reading</summary>
+#
+# B. Nothing of the thought is left: both histories become one prompt.
+#
+# </details>
+#
+# The [model card](https://huggingface.co/Qwen/Qwen3-8B) says so too: the history should hold the final answers only. When you build prompts yourself, do not send thoughts back: they cost money and context. The one exception is a chain of tool calls, which keeps its thoughts; the template sees to it.
+#
+# ## Deeper (extra)
+#
+# ### Other cases of the template
+#
+# The 2507 releases differ. Instruct never thinks, and the first cell stops at it. Thinking cannot be switched off: its template has already written `<think>`, and the output holds only `</think>`. Models after Qwen3 have other templates, see [appendix A5](../en/A5_after_qwen3.ipynb).
+#
+# After some turns with thinking off, old turns have no empty think block, unlike the prompts of their time, so prefix caching breaks there ([Qwen3#1826](https://github.com/QwenLM/Qwen3/issues/1826)). Of several soft switches in a conversation Qwen3 [follows the latest](https://huggingface.co/Qwen/Qwen3-8B).
+#
+# If the last message is the assistant's, the template adds a think block to it, with the thought that came with the message if there is one. When the model calls tools, one thought spans several messages: from the last real question on, thoughts are kept, or the model would forget why it called the tool. The tool's result stands in `<tool_response>` and is no new question.
+#
+# The next cell prints such a chain, sees under which key a thought belongs, and ends with a conversation whose last message is the assistant's.
+
+# %% key="tools" tags=["extra", "raw"]
+thought = say("用计算器算 37*46。", "Use the calculator: 37*46.")
+arguments = {"expression": "37*46"}
+call = {"type": "function", "function": {"name": "calculator", "arguments": arguments}}
+for key in ("reasoning_content", "reasoning"):
+    called = {"role": "assistant", "content": "", "tool_calls": [call], key: thought}
+    chain = [*ask, called, {"role": "tool", "content": "1702"}]
+    if key == "reasoning_content":
+        print(render(chain))
+    [output] = chat(chain, tokens=1)
+    print(f"apply_chat_template, {key}:", thought in render(chain))
+    print(f"llm.chat, {key}:", thought in output.prompt)
+    later = [*chain, {"role": "assistant", "content": "1702"}, follow_up]
+    assert thought not in render(later)
+answered = [*ask, {"role": "assistant", "content": "1702"}]
+print(tokenizer.apply_chat_template(answered, tokenize=False))
+
+# %% [markdown] lang="zh" key="two-pass-text" facts="0.32"
+# 读输出：直接调用 `apply_chat_template` 时，键名是 `reasoning_content`；`llm.chat` 收的键名是 `reasoning`，由 vLLM 换成模板认得的名字。等用户问了下一个问题，前面的思考才全部去掉。vLLM 0.32 的服务器两个键名都收，`reasoning_content` 是旧名；`/tokenize` 会丢掉旧名。
+#
+# 直接用模板时，`content` 不是文字就会被丢掉：`None` 等于空字符串，列表（例如图文消息）里的文字也不见了。`llm.chat` 会先把列表里的文字接起来。
+#
+# ### 引擎不支持预算时
+#
+# [Qwen3 报告](https://arxiv.org/abs/2505.09388)第 4.3 节分两次生成。第一次的 `max_tokens` 等于预算；没想完，就在后面补一句英文和 `</think>`，再生成第二次。（vLLM 0.19，驱动 570 到 579 用的那一代，自己会数，只是要用 `reasoning_config` 写明两个标签，`open_engine` 会替你加上。）
+#
+# **先选一个。** 小模型只学过算术和这门课的问题。补上那句英文，它会怎样？
+#
+# - A. 照样答题
+# - B. 不知道那句话是什么意思，不肯答题
+
+# %% [markdown] lang="en" key="two-pass-text" facts="0.32"
+# How to read it: when you call `apply_chat_template` yourself, the key is `reasoning_content`; `llm.chat` takes the key `reasoning`, and vLLM hands it to the template under the name that it knows. Only the user's next question drops the thoughts. The server of vLLM 0.32 takes either key, `reasoning_content` being the old one; `/tokenize` drops the old one.
+#
+# When you use the template yourself, a `content` that is no text is left out: `None` counts as the empty string, and the texts in a list (as in messages with pictures) are lost too. `llm.chat` joins the texts of a list first.
+#
+# ### For engines without a budget
+#
+# Section 4.3 of the [Qwen3 report](https://arxiv.org/abs/2505.09388) generates twice. The first pass has `max_tokens` as the budget; if the thought is unfinished, an English sentence and `</think>` are added, and a second pass goes on from there. (vLLM 0.19, the generation for drivers 570 to 579, counts by itself, but wants a `reasoning_config` that names the two tags; `open_engine` adds it.)
+#
+# **Choose first.** The tiny model has learned arithmetic and the questions of this course only. What does it do after that sentence?
+#
+# - A. It answers as usual
+# - B. It does not know what the sentence means, and gives no result
+
+# %% key="two-pass" tags=["extra", "raw"]
+sentence = "Considering the limited time by the user, I have to give the solution"
+sentence += " based on the thinking directly now."
+params = SamplingParams(**greedy, max_tokens=32)
+[first] = llm.generate([render(ask)], params, use_tqdm=False)
+thought = render(ask) + first.outputs[0].text
+for closing in ("\n</think>\n\n", f"\n\n{sentence}\n</think>\n\n"):
+    [second] = llm.generate([thought + closing], params, use_tqdm=False)
+    print(repr(closing), repr(second.outputs[0].text), sep="\n→ ")
+
+# %% [markdown] lang="zh" key="pairs-text" facts="30"
+# <details><summary>读结果</summary>
+#
+# B。只补标签，它肯答题，只是答错了：32 个词元还差最后几步。真正的 Qwen3 读得懂那句话，报告说这种本事没有专门训练过，是自己出现的。小模型却专门训练过：它的训练数据里，30% 的思考被随机截断。报告图 2 画了 235B 的预算曲线，也是越多越好，横轴却是几千到三万多个词元；8B 是从大模型蒸馏来的，报告没有画它的曲线。
+#
+# </details>
+#
+# ### 逐题配对
+#
+# 两种做法答的是同一批题，可以**逐题配对**，比区间看得更准。两种都对、都错的题，分不出高下，不看。数一数只有甲对的有几道，只有乙对的有几道：两种一样好，这两个数就该差不多，像抛硬币一样。`p` 是一个概率：假如两种其实一样好，只凭运气，会不会差到这么多或更多？小于 0.05，才值得当真。8 比 0，`p` 约 0.008；28 比 20，`p` 约 0.31，说不准。这叫符号检验，公式不必细看。
+#
+# 下一格把完整思考和另外两种配对：不思考，贪心解码。
+
+# %% [markdown] lang="en" key="pairs-text" facts="30"
+# <details><summary>Reading</summary>
+#
+# B. With the tag alone it answers, though wrongly: 32 tokens leave out the last steps. A real Qwen3 understands the sentence, and the report says that this ability emerged: it was not trained for. The tiny model was: 30% of the thoughts in its data are cut at random. Figure 2 of the report has the budget curve of 235B: more is better there too, but the axis runs over thousands of tokens, past thirty thousand; 8B was distilled from larger ones, and the report draws no curve for it.
+#
+# </details>
+#
+# ### Problem by problem
+#
+# Two ways that answered the same problems can be **paired**, which tells more than intervals. Problems that both got right or both got wrong decide nothing; leave them out. Count those that only the first way got right, and only the second: if the ways are equally good, the two numbers should be close, as with a coin. `p` is a probability: suppose that they are equally good; would luck alone make so large a difference, or a larger one? Below 0.05 it deserves to be taken seriously. For 8 against 0, `p` is about 0.008; for 28 against 20 it is about 0.31, and one cannot tell. This is the sign test; its formula needs no close reading.
+#
+# The next cell pairs whole thoughts with two other ways: no thinking, and greedy decoding.
+
+# %% key="pairs" tags=["extra", "varies"]
+import math
+
+
+def sign_test(first, second):
+    total = first + second
+    ways = sum(math.comb(total, k) for k in range(min(first, second) + 1))
+    return min(1, 2 * ways / 2**total)
+
+
+outputs = chat(conversations, sampling=greedy)
+others = {"off": right["off"], "greedy": list(map(is_right, outputs, problems))}
+for name, other in others.items():
+    first = second = 0
+    for whole, rival in zip(right[None], other, strict=True):
+        first += whole and not rival
+        second += rival and not whole
+    print(f"None / {name}: {first} / {second}, p = {sign_test(first, second):.2g}")
+
+# %% [markdown] lang="zh" key="votes-text"
+# 读输出：完整思考和不思考，差别大得不会是运气；和贪心解码，比不出高下，只有一种做法对的题至多几道。真正的 Qwen3 用贪心解码思考，会没完没了地重复（[模型卡](https://huggingface.co/Qwen/Qwen3-8B)）；小模型的思考太短，看不到这一点。
+#
+# ### 多猜几次，投票
+#
+# 另一种花词元的办法：同一道题采样几次，取出现最多的答案，叫**自洽**（[self-consistency](https://arxiv.org/abs/2203.11171)）。下一格不思考，每道题猜 4 次，花的词元和想一次差不多。
+#
+# **先选一个。** 同样多的词元，哪一种换来的正确率高？
+#
+# - A. 猜 4 次，投票
+# - B. 想一次
+
+# %% [markdown] lang="en" key="votes-text"
+# How to read it: between whole thoughts and no thinking the difference is too large for luck; against greedy decoding one cannot tell, at most a handful of problems were right in only one way. A real Qwen3 that thinks with greedy decoding repeats itself without end ([model card](https://huggingface.co/Qwen/Qwen3-8B)); the thoughts of a tiny model are too short to show that.
+#
+# ### Guess several times, and vote
+#
+# Another way to spend tokens: sample several answers to a problem and take the most frequent one, called [self-consistency](https://arxiv.org/abs/2203.11171). The next cell guesses 4 times at each problem without thinking, which takes about the tokens of one thought.
+#
+# **Choose first.** Of two ways that take equally many tokens, which buys more accuracy?
+#
+# - A. 4 guesses and a vote
+# - B. One thought
+
+# %% key="votes" tags=["extra", "varies"]
+from collections import Counter
+
+params = SamplingParams(temperature=0.7, top_p=0.8, top_k=20, n=4, max_tokens=limit)
+template = {"enable_thinking": False}
+outputs = llm.chat(conversations, params, chat_template_kwargs=template, use_tqdm=False)
+elected = tokens = 0
+for output, problem in zip(outputs, problems, strict=True):
+    votes = Counter()
+    for sample in output.outputs:
+        tokens += len(sample.token_ids)
+        votes.update(re.findall(r"\d+", sample.text)[-1:])
+    elected += max(votes, key=votes.get, default="") == str(problem.result)
+print(problem.expression, problem.result, dict(votes))
+for name, number, each in (
+    (say("投票", "vote"), elected, tokens / len(problems)),
+    (say("想一次", "one thought"), sum(right[None]), cost[None]),
+):
+    print(f"{number:2}/{len(problems)} {each:4.0f} tokens | {name}")
+
 # %% [markdown] lang="zh" key="recall-text"
-# ## 什么时候不该思考（选读）
+# <details><summary>读结果</summary>
+#
+# B。投票要有用，对的答案得比每一个错的都常出现。小模型心算只是在猜，猜的数东一个西一个，投票选不出对的。[论文](https://arxiv.org/abs/2203.11171)里是先写推理步骤再投票，大模型因此多对不少。对你的题有没有用，要自己量。
+#
+# </details>
+#
+# ### 什么时候不该思考
 #
 # 有的题没有步骤可算，只看记不记得。下一格问各国的首都。
 #
@@ -795,7 +695,13 @@ l06.ex2.check(choose_budget, accuracy)
 # - C. 一样多，思考花的词元更多
 
 # %% [markdown] lang="en" key="recall-text"
-# ## When not to think (extra)
+# <details><summary>Reading</summary>
+#
+# B. For a vote to help, the right answer has to come up more often than each wrong one. Without its steps the tiny model only guesses, now this number and now that, and no vote finds the right one. In the [paper](https://arxiv.org/abs/2203.11171) each vote has written its steps first, and large models gain a good deal. Whether it helps with your problems is for you to measure.
+#
+# </details>
+#
+# ### When not to think
 #
 # Some questions have no steps to work out; one remembers the answer or does not. The next cell asks for capitals.
 #
@@ -806,40 +712,32 @@ l06.ex2.check(choose_budget, accuracy)
 # - C. Neither, but thinking takes more tokens
 
 # %% key="recall" tags=["extra", "varies"]
-capitals = texts()["capitals"]["pairs"][:most]
-questions = [
-    say(f"{zh}的首都是哪里？", f"What is the capital of {en}?")
-    for zh, _, en, _ in capitals
-]
-cities = [say(zh, en) for _, zh, _, en in capitals]
-conversations = [[user(question)] for question in questions]
-for enabled in (True, False):
-    params = SamplingParams(**recommended, max_tokens=limit)
-    template = {"enable_thinking": enabled}
-    outputs = llm.chat(
-        conversations, params, chat_template_kwargs=template, use_tqdm=False
-    )
-    right = sum(
-        city in (split(out).answer or "")
-        for out, city in zip(outputs, cities, strict=True)
-    )
-    tokens = sum(len(output.outputs[0].token_ids) for output in outputs) / len(outputs)
-    # zh: 答对的题数，平均每题的词元数
-    # en: right answers, and tokens of an answer on average
-    print(f"enable_thinking={enabled!s:5}  {right}/{len(outputs)}  {tokens:.0f} tokens")
+from helpers.lessons.texts import texts
 
-# %% [markdown] lang="zh" key="history-text"
+capitals, asked = [], []
+for country, city, country_en, city_en in texts()["capitals"]["pairs"][: len(problems)]:
+    capitals.append(say(city, city_en))
+    question = say(f"{country}的首都是哪里？", f"What is the capital of {country_en}?")
+    asked.append([user(question)])
+for enabled in (True, False):
+    outputs, known = chat(asked, thinking=enabled), 0
+    for output, capital in zip(outputs, capitals, strict=True):
+        known += capital in (split(output).answer or "")
+    tokens = sum(map(length, outputs)) / len(asked)
+    print(f"enable_thinking={enabled!s:5} {known}/{len(asked)} {tokens:.0f} tokens")
+
+# %% [markdown] lang="zh" key="back-text"
 # <details><summary>读结果</summary>
 #
 # C。可是真正的 Qwen3 做知识题，思考确实有好处（上表的 MMLU-Redux），所以不能只看题目的种类。
 #
 # </details>
 #
-# 这些活值得先试不思考：抽取和分类，格式转换，要马上出第一个字的聊天，长文检索；还有你会逐条核对、错了重来也不费事的活。怎样判断？用本课的办法：拿自己的题，两种模式各跑一遍，逐题配对。
+# 值得先试不思考的：抽取和分类，格式转换，要马上出第一个字的聊天，长文检索。最后一项，[报告](https://arxiv.org/abs/2505.09388)猜测是思考干扰了检索；测它时用 YaRN 把上下文放大到 4 倍，思考限在 8,192 个词元以内。怎样判断？用本课的办法：拿自己的题，两种模式各跑一遍，逐题配对。
 #
-# ## 多轮对话：思考要不要带回去？
+# ### 把思考带回去，会怎样
 #
-# 模板会去掉历史里的思考。自己拼提示词的人，却常把上一轮的输出原样接回去。下面每段对话先有几轮乘法，最后问“再加 37 呢？”。一种去掉思考，一种原样带回。
+# 下面每段对话先有几轮乘法，最后问“再加 37 呢？”。提示词自己拼，一种去掉思考，一种原样带回。
 #
 # **先选一个。** 哪一种对得多？小模型训练时，历史里从来没有思考。
 #
@@ -847,18 +745,18 @@ for enabled in (True, False):
 # - B. 带回思考：它能参考前面的步骤
 # - C. 一样
 
-# %% [markdown] lang="en" key="history-text"
+# %% [markdown] lang="en" key="back-text"
 # <details><summary>Reading</summary>
 #
 # C. Yet a real Qwen3 does gain on questions of knowledge by thinking (MMLU-Redux in the table above), so the kind of question alone does not decide it.
 #
 # </details>
 #
-# Worth trying without thinking first: extraction and classification, changes of format, chats whose first word must come at once, retrieval in long texts; and work that you check item by item and can cheaply repeat. How to decide? As in this lesson: your own problems, both modes, paired.
+# Worth trying without thinking first: extraction and classification, changes of format, chats whose first word must come at once, retrieval in long texts. Of the last, the [report](https://arxiv.org/abs/2505.09388) supposes that thoughts interfere with retrieval; for this test YaRN stretched the context by 4, and thoughts were capped at 8,192 tokens. How to decide? As in this lesson: your own problems, both modes, paired.
 #
-# ## Several turns: send the thoughts back?
+# ### What thoughts in the history do
 #
-# The template drops thoughts from the history. Those who build prompts themselves often append the last output as it was. Each conversation below has some turns of products and then asks "What if I add 37?". One way drops the thoughts, the other sends them back.
+# Each conversation below has some turns of products and then asks "What if I add 37?". The prompts are built by hand; one way drops the thoughts, the other sends them back.
 #
 # **Choose first.** Which gets more right? In the tiny model's training, no history held a thought.
 #
@@ -866,69 +764,54 @@ for enabled in (True, False):
 # - B. Sent back: it can look at the earlier steps
 # - C. Both the same
 
-# %% key="history" tags=["varies"]
-talks = [
-    [draw_problem("product", draw, test=True) for _ in range(4)]
-    for _ in range(min(count, 40))
-]
-plus = user(say("再加 37 呢？", "What if I add 37?"))
-ways = {
-    "dropped": say("去掉思考", "thoughts dropped"),
-    "sent": say("带回思考", "thoughts sent back"),
-}
-turns_back = {}
-print(say("轮数 | 答对 | 提示词的词元", "turns | right | tokens of the prompt"))
-for rounds in (1, 2, 4):
-    for way in ways:
-        prompts = []
-        for talk in talks:
+# %% key="back" tags=["extra", "varies"]
+products = [problem for problem in problems if problem.operation == "×"] or problems
+shares = {}
+last = render([user(say("再加 37 呢？", "What if I add 37?"))])
+for turns in (1, 2, 4):
+    for send in (False, True):
+        prompts, wanted = [], []
+        for place in range(len(products)):
             text = ""
-            for problem in talk[:rounds]:
-                thought = (
-                    f"<think>\n{problem.thought}\n</think>\n\n" if way == "sent" else ""
-                )
-                reply = f"{thought}{problem.expression}={problem.result}"
+            for problem in (products * 2)[place : place + turns]:
                 text += f"<|im_start|>user\n{problem.expression}=?<|im_end|>\n"
-                text += f"<|im_start|>assistant\n{reply}<|im_end|>\n"
-            prompts.append(text + render([plus]))
-        outputs = llm.generate(
-            prompts, SamplingParams(**greedy, max_tokens=limit), use_tqdm=False
-        )
-        right = [
-            is_right(out, talk[rounds - 1].result + 37)
-            for out, talk in zip(outputs, talks, strict=True)
-        ]
-        length = sum(len(output.prompt_token_ids) for output in outputs) / len(outputs)
-        turns_back[rounds, way] = sum(right) / len(right)
-        print(f"{rounds} | {sum(right):2}/{len(right)} | {length:3.0f} | {ways[way]}")
-if models.is_bundled(folder) and len(talks) >= 20:
-    assert turns_back[4, "dropped"] > turns_back[4, "sent"] + 0.3
+                text += "<|im_start|>assistant\n"
+                if send:
+                    text += f"<think>\n{problem.thought}\n</think>\n\n"
+                text += f"{problem.expression}={problem.result}<|im_end|>\n"
+            prompts.append(text + last)
+            wanted.append(str(problem.result + 37))
+        params = SamplingParams(**greedy, max_tokens=limit)
+        outputs, good = llm.generate(prompts, params, use_tqdm=False), 0
+        for output, result in zip(outputs, wanted, strict=True):
+            good += re.findall(r"\d+", split(output).answer or "")[-1:] == [result]
+        tokens = sum(len(output.prompt_token_ids) for output in outputs) / len(outputs)
+        shares[turns, send] = good / len(outputs)
+        name = say("带回思考", "sent") if send else say("去掉思考", "dropped")
+        print(f"{turns} | {good:2}/{len(outputs)} | {tokens:3.0f} tokens | {name}")
+if models.is_bundled(folder) and len(products) >= 10:
+    assert shares[4, False] > shares[4, True] + 0.3
 
-# %% [markdown] lang="zh" key="history-read"
+# %% [markdown] lang="zh" key="close-text"
 # <details><summary>读结果</summary>
 #
 # A。带回思考，提示词长到约两倍，甚至更多；带的越多，错得越多，最后全错。真正的 Qwen3 会错多少，本课没有量。
 #
 # </details>
 #
-# [模型卡](https://huggingface.co/Qwen/Qwen3-8B)的建议是：历史里只放最后的答案。不然，提示词要多付钱，上下文也被占掉，哪个模型都一样。
-#
 # ## 释放引擎
 
-# %% [markdown] lang="en" key="history-read"
+# %% [markdown] lang="en" key="close-text"
 # <details><summary>Reading</summary>
 #
 # A. With thoughts sent back the prompt is about twice as long, or more; the more there are, the more it gets wrong, until all of it is. How much a real Qwen3 would get wrong was not measured here.
 #
 # </details>
 #
-# The [model card](https://huggingface.co/Qwen/Qwen3-8B) recommends that the history hold the final answers only. Otherwise one pays for longer prompts and loses context, with any model.
-#
 # ## Release the engine
 
 # %% key="close"
 close_engine()
-print(type(llm).__name__)
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
@@ -936,23 +819,23 @@ print(type(llm).__name__)
 # - 开关都在提示词里：硬开关写好一个空思考块，软开关是用户的话；拼错的参数名不报错。
 # - 答案在最后一个 `</think>` 之后；思考没写完，就没有答案。
 # - `thinking_token_budget` 到数就断；太小的预算白花词元。
-# - 竞赛数学、编程、逻辑题，思考换来最多；知识题也有一些；听从格式几乎没有；长文检索反而更差。
-# - 历史里不带思考；只有工具调用那一串例外，模板会处理。
+# - 竞赛数学、编程、逻辑题，思考换来最多；听从格式几乎没有，长文检索反而更差。
+# - 历史里不带思考，工具调用那一串例外。
 #
 # ## 自测
 #
 # 1. `/no_think` 之后，为什么输出里还有 `<think>`？
 # 2. 输出里没有 `</think>`，`finish_reason` 是 `length`：答案是什么？
 # 3. 预算 16，一道题的思考要 20 个词元，正确率会是完整思考的八成吗？
-# 4. 同样 100 道题，一种做法对了 60 道，另一种对了 68 道：后者更好吗？还要知道什么？
+# 4. 同样 40 道题，一种做法对了 22 道，另一种对了 25 道：后者更好吗？
 # 5. 为什么工具结果回来之后，这一串里的思考要留着？
 #
 # <details><summary>答案</summary>
 #
 # 1. 软开关由模型执行：它写一个空的思考块，再答。
-# 2. 没有答案：思考被截断了，加大 `max_tokens`，或给一个预算。
+# 2. 没有答案：加大 `max_tokens`，或给一个预算。
 # 3. 不会成比例。最后几步没写出来，答案多半还是猜的。
-# 4. 要逐题配对才知道。只有后者对的 8 道、只有前者对的 0 道：p 约 0.008，后者更好。只有后者对的 28 道、只有前者对的 20 道：p 约 0.31，说不准。
+# 4. 看不出来：两个置信区间几乎重合。
 # 5. 模型还在回答同一个问题，去掉思考，它就忘了为什么要调用。
 #
 # </details>
@@ -964,7 +847,7 @@ print(type(llm).__name__)
 # | 答案里是半截思考 | 没有 `</think>` 时把全部文本当成答案 | 没写完就返回 `None` |
 # | 关不掉思考 | 写了 `ensure_thinking` | `enable_thinking`，并打印提示词 |
 # | `thinking_token_budget` 被拒绝 | 引擎没有 `reasoning_parser` | `LLM(..., reasoning_parser="qwen3")` |
-# | 预算不起作用 | 关了思考，没有 `<think>` 可数 | 打开思考 |
+# | 预算不起作用 | 关了思考 | 打开思考 |
 # | 聊得越久越糊涂、越慢 | 把思考接回了历史 | 只存答案 |
 # | 思考没完没了 | 贪心解码 | 用 0.6、0.95、20，并设预算 |
 #
@@ -978,23 +861,23 @@ print(type(llm).__name__)
 # - Both switches are in the prompt: the hard one writes an empty think block, the soft one is the user's words; a misspelt name raises nothing.
 # - The answer is what follows the last `</think>`; where a thought is unfinished there is no answer.
 # - `thinking_token_budget` cuts when it is used up; too small a budget is tokens wasted.
-# - Thinking buys most in contest mathematics, programming and logic, something in knowledge, next to nothing in following a form, and harm in long-text retrieval.
-# - Histories carry no thoughts; only a chain of tool calls is an exception, and the template sees to it.
+# - Thinking buys most in contest mathematics, programming and logic, next to nothing in following a form, and harm in long-text retrieval.
+# - Histories carry no thoughts; a chain of tool calls is the exception.
 #
 # ## Test yourself
 #
 # 1. Why is there still a `<think>` in the output after `/no_think`?
 # 2. An output has no `</think>`, and its `finish_reason` is `length`: what is the answer?
 # 3. A budget of 16, a thought that takes 20 tokens: will accuracy be eight tenths of that of whole thoughts?
-# 4. Of the same 100 problems one way gets 60 right and another 68: is the second better? What else must you know?
+# 4. Of the same 40 problems one way gets 22 right and another 25: is the second better?
 # 5. Once a tool's result is back, why are the thoughts of that chain kept?
 #
 # <details><summary>Answers</summary>
 #
 # 1. The model carries out the soft switch: it writes an empty think block and answers.
-# 2. There is none: the thought was cut. Raise `max_tokens`, or set a budget.
+# 2. There is none: raise `max_tokens`, or set a budget.
 # 3. Not in proportion. With the last steps missing, most answers are still guesses.
-# 4. Only the pairs tell. If 8 are right only in the second way and 0 only in the first, p is about 0.008 and the second is better. If it is 28 against 20, p is about 0.31 and one cannot tell.
+# 4. One cannot tell: the confidence intervals are almost the same.
 # 5. The model is still at the same question; without its thoughts it forgets why it called the tool.
 #
 # </details>
@@ -1006,7 +889,7 @@ print(type(llm).__name__)
 # | the answer is half a thought | without `</think>` the whole text was taken for the answer | return `None` for an unfinished thought |
 # | thinking cannot be switched off | `ensure_thinking` | `enable_thinking`, and print the prompt |
 # | `thinking_token_budget` is refused | the engine has no `reasoning_parser` | `LLM(..., reasoning_parser="qwen3")` |
-# | a budget has no effect | thinking is off, there is no `<think>` to count from | switch thinking on |
+# | a budget has no effect | thinking is off | switch thinking on |
 # | the longer the chat, the more confused and slow | thoughts were appended to the history | keep the answers only |
 # | a thought without end | greedy decoding | 0.6, 0.95, 20, and a budget |
 #
