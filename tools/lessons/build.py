@@ -153,9 +153,8 @@ def check(root: Path) -> None:
     files: dict[Path, str] = {}
     for lesson in lessons:
         problems += check_lesson(lesson, root)
-        too_much, less = count.check(lesson)
-        problems += too_much
-        notes += warnings(lesson) + less
+        problems += count.check(lesson)
+        notes += warnings(lesson)
         try:
             recordings = {lang: recorded_outputs(notebook_path(root, lesson, lang), lesson) for lang in LANGUAGES}
         except LessonError as error:

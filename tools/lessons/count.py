@@ -20,8 +20,6 @@ MAX_LINES, MAX_CELLS, MAX_CHARACTERS, MAX_MINUTES = 90, 14, 2600, 50
 LONGER = {"03": 60, "04": 60}  # minutes of the lessons that teach attention and experts
 EXERCISES = range(2, 4)
 WITHOUT_EXERCISES = {"00", "09"}
-# Lessons beyond a limit, each with what it has: none may go further, and what has come nearer is written here anew.
-BEYOND = {}
 REMEDY = "shorten it, or tag some of it extra"
 REMEDIES = {"exercises": f"it should have {EXERCISES[0]} to {EXERCISES[-1]}"}
 
@@ -102,24 +100,12 @@ def beyond_limits(number: str, counted: Count) -> dict[str, int]:
     return found
 
 
-def check(lesson: Lesson, allowed: dict[str, dict[str, int]] = BEYOND) -> tuple[list[str], list[str]]:
-    """(problems, notes): where a core is beyond a limit and beyond what ``allowed`` says of it, and where it is better.
-
-    allowed: as BEYOND, by the lesson's number and the name in :class:`Count`.
-    """
-    number, own = lesson.name[:2], allowed.get(lesson.name[:2], {})
-    found = beyond_limits(number, count(lesson))
-    problems, notes = [], []
-    for name, value in found.items():
-        worse = value < own.get(name, value + 1) if name == "exercises" else value > own.get(name, 0)
-        if worse:
-            problems.append(f"{lesson.name}.py: the core has {value} {name}; {REMEDIES.get(name, REMEDY)}.")
-    for name, value in own.items():
-        if name not in found or found[name] != value:
-            notes.append(
-                f"{lesson.name}.py: BEYOND in tools/lessons/count.py says {value} {name}; bring it up to date."
-            )
-    return problems, [] if problems else notes
+def check(lesson: Lesson) -> list[str]:
+    """A sentence for each limit that the core is beyond."""
+    return [
+        f"{lesson.name}.py: the core has {value} {name}; {REMEDIES.get(name, REMEDY)}."
+        for name, value in beyond_limits(lesson.name[:2], count(lesson)).items()
+    ]
 
 
 def table(lessons: list[Lesson]) -> str:
