@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +108,7 @@ def drawn(trace):
         name: {"step": np.arange(9), "loss": np.ones(9), "load": np.full((9, 4, 8), 0.125)} for name in ("off", "on")
     }
     weights = torch.ones(12, 12).tril().softmax(dim=-1)
+    entries = [SimpleNamespace(decoded_token=word) for word in (" a", " an", " the", " model", "et", "从前")]
     return {
         "head": l03.head_map(weights, list("12×3=3637×4="), columns=5, rows=3),
         "rotation": l03.rotation(),
@@ -123,6 +125,7 @@ def drawn(trace):
         "memory": gpu_memory(),
         "blocks": l05.block_tables({"a": [1, 2, 3], "b": [1, 2, 5]}, {"a": 44, "b": 40}, 16),
         "timeline": l05.timeline([(0, 3), (0, 5), (4, 9)], 2),
+        "candidates": l05.candidates(entries, dict.fromkeys("abcd", torch.full((1, 6), 1 / 6))),
         "reserved": lA3.reserved(ScheduleTrace.load(ROOT / "tests" / "schedule_qwen3_tiny.json"), 256),
         "cache": lA5.cache_over_context({"Qwen3-8B": (147456, 0), "Qwen3.5-9B": (32768, 1 << 20)}),
     }

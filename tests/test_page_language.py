@@ -338,6 +338,9 @@ BALANCE = {name: {"step": np.arange(3), "loss": np.ones(3), "load": np.full((3, 
 FIGURES = {
     "block_tables": lambda: l05.block_tables({"A": [1, 2], "B": [1, 3]}, {"A": 50, "B": 40}, 32),
     "timeline": lambda: l05.timeline([(0, 3), (4, 9)], 1),
+    "candidates": lambda: l05.candidates(
+        list(POSITIONS["once"].values()) * 6, dict.fromkeys("ab", torch.full((1, 6), 1 / 6))
+    ),
     "routing_map": lambda: lA2.routing_map(TRACE),
     "token_routes": lambda: routing.token_routes(TRACE, 1),
     "load_histograms": lambda: lA2.load_histograms(TRACE),

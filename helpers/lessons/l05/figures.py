@@ -90,11 +90,11 @@ def candidates(entries, chances):
     drawn, axes = figure(1, len(chances), height=2.3, sharey=True)
     shown = range(6)
     labels = [printable(entry.decoded_token.encode()) for entry in entries[:6]]
-    model = next(iter(chances.values()))[0]
+    model = next(iter(chances.values()))[0, :6].tolist()
     for ax, (name, probabilities) in zip(axes, chances.items(), strict=True):
         left = int((probabilities > 0).sum())
-        ax.bar(shown, model[:6], color=LIGHT["tile"], width=0.85)
-        ax.bar(shown, probabilities[0, :6], color=LIGHT["first"], width=0.5)
+        ax.bar(shown, model, color=LIGHT["tile"], width=0.85)
+        ax.bar(shown, probabilities[0, :6].tolist(), color=LIGHT["first"], width=0.5)
         ax.set_xticks(shown, labels, rotation=60)
         ax.set_title(say(f"{name}：剩 {left} 个", f"{name}: {left} left"))
     axes[0].set_ylabel(say("概率", "probability"))
