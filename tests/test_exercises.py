@@ -118,8 +118,8 @@ def test_rooms_and_the_engine_are_imported_cheaply():
 
 def test_notebooks_of_0_1_0_still_find_their_checks(capsys):
     moved = {"lA4.ex1": "03_2", "lA4.ex2": "03_3", "lA2.ex1": "04_3", "lA2.ex2": "04_4"}
-    moved |= {"l08.ex4": "08_1", "l09.ex1": "A1_4"}
-    newer = {"l03.ex2", "l08.ex1"} | {name for name in IN_LESSONS if name.startswith("lA3")}
+    moved |= {"l05.ex3": "05_2", "l08.ex4": "08_1", "l09.ex1": "A1_4"}
+    newer = {"l03.ex2", "l05.ex2", "l08.ex1"} | {name for name in IN_LESSONS if name.startswith("lA3")}
     for name in set(IN_LESSONS) - newer:
         room, key = name.split(".")
         old = moved.get(name, f"{room[1:]}_{key[2:]}")

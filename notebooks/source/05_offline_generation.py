@@ -141,7 +141,7 @@ direct = SamplingParams(
 # %% [markdown] lang="en" key="params-text"
 # <details><summary>Reading</summary>
 #
-# B. The sampling values and the stop tokens come from this file. So there is no need to write `stop_token_ids=[151645, 151643]` by hand: in another vocabulary those ids do not exist. Only `max_tokens` is not in the file; its default is 16.
+# B. The sampling values and the stop tokens come from this file. So there is no need to write `stop_token_ids=[151645, 151643]` by hand: in another vocabulary those ids do not exist. Only `max_tokens` is not in the file, and its default is 16.
 #
 # </details>
 #
