@@ -35,7 +35,7 @@ test: $(if $(ARGS),env,test-fast)  ## 改动可能弄坏的全部测试，半个
 	@$(PYTHON) $(if $(ARGS),-m pytest $(ARGS),$(TESTS) -n 3 -m "slow and not large")
 
 test-all: test  ## 再加上换一种环境重跑的测试 · with those that repeat it in other surroundings, an hour and more
-	@$(PYTHON) $(TESTS) -n 3 -m "$(or $(LARGE),large)"
+	@$(PYTHON) $(TESTS) -n 2 -m "$(or $(LARGE),large)"
 	@$(if $(CU12),sh tools/environment/cu12_on_cpu.sh $(CU12) "05 06 07 08")
 
 lab: env  ## 在 JupyterLab 里打开你自己的课程 my/ · open your own copy of the lessons, my/, in JupyterLab
