@@ -78,7 +78,6 @@ TIMEOUTS = {"large": 1800, "slow": 900}  # seconds, the slowest tier first; pypr
 WITH_SERVER = {"test_client", "test_copy_me", "test_lesson_07", "test_lesson_08", "test_lesson_09", "test_server"}
 WITH_SERVER |= {"test_qwen_client", "test_qwen_batch", "test_qwen_quality", "test_web_handler", "test_production"}
 WITH_SERVER |= {"test_workshop::test_a_room_that_is_not_ready_is_red"}  # the rest of its file needs none
-JAVASCRIPT = {"test_js_units", "test_js_engine"}  # of the tests in a browser, these alone are in the fast tier
 LONGEST = "test_site"  # begins first, or one worker would be at it when the others have ended
 LESSON_FILES = {"test_lesson_01": "01_environment", "test_lesson_02": "02_model_download"}  # what they look at
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
@@ -102,7 +101,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: work_unit(item.nodeid) != LONGEST)
     for item in items:
         tier = next((tier for tier in TIMEOUTS if item.get_closest_marker(tier)), None)
-        if not tier and "browser" in item.fixturenames and item.path.stem not in JAVASCRIPT:
+        if not tier and "browser" in item.fixturenames:
             tier = "slow"
             item.add_marker(tier)
         if tier and not item.get_closest_marker("timeout"):

@@ -25,11 +25,13 @@ def named():
     return claims.mentions(TABLE, LIBRARIES)
 
 
+@pytest.mark.slow
 def test_every_mention_has_a_row(named):
     missing = {f"{m.kind} {m.said!r} in {m.place} ({m.lang})" for m in claims.without_row(TABLE, named)}
     assert not missing, f"no row in assets/claims.csv; tools/lessons/claims.py says what one holds: {sorted(missing)}"
 
 
+@pytest.mark.slow
 def test_every_row_has_a_mention(named):
     assert [claim.key for claim in claims.without_mention(TABLE, named)] == [], "prose does not name it: remove the row"
 

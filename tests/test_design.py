@@ -131,6 +131,7 @@ def drawn(trace):
     }
 
 
+@pytest.mark.slow
 def test_figures_are_as_wide_as_a_page_and_their_text_is_12_pixels(drawn):
     from matplotlib.text import Text
 

@@ -140,6 +140,7 @@ def parameters_in_transformers(settings: dict) -> int:
     return sum(parameter.numel() for parameter in model.parameters())  # a shared one once
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_transformers():
     """Each family built by transformers without memory: shared experts, gates, convolutions and all."""
     small = {"num_hidden_layers": 8, "vocab_size": 1024, "hidden_size": 128, "moe_intermediate_size": 32}
