@@ -29,6 +29,7 @@ run: env  ## 运行全部课程 · run every lesson
 test-fast: env  ## 不启动 vLLM、不联网的测试，两分钟以内 · tests that start no vLLM and need no network, under two minutes
 	@$(PYTHON) $(TESTS) -n logical -m "not slow and not large" $(ARGS)
 
+# Three workers on two cores: a test that waits for a browser, a server or an installation leaves a core idle.
 test: $(if $(ARGS),env,test-fast)  ## 改动可能弄坏的全部测试，半个小时 · every test that a change can break, half an hour
 	@$(PYTHON) $(if $(ARGS),-m pytest $(ARGS),$(TESTS) -n 3 -m "slow and not large")
 
