@@ -664,7 +664,7 @@ def test_the_real_server_says_what_is_full_cut_or_unknown(real, server):
 @pytest.mark.slow
 def test_a_chat_of_the_real_server_goes_on_where_the_context_is_full(real):
     """Turns of 600 characters, about as many tokens each, in a context of 2,048."""
-    chatting = Chat(real.target, thinking=False, max_tokens=20, history=10_000)
+    chatting = Chat(real.target, thinking=False, temperature=0, max_tokens=20, history=10_000)
     for number in range(11, 14):
         padded = [{"role": "user", "content": "1+" * 300}, {"role": "assistant", "content": "0"}]
         chatting.turns += [padded, padded]
