@@ -11,6 +11,8 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 TESTS := -m pytest --durations=25 --dist loadscope --no-loadscope-reorder --max-worker-restart=0
+# One worker more than cores: a test that waits for a process, a server or a browser leaves a core idle.
+WORKERS = $(shell expr $$(nproc) + 1)
 export VENV
 
 .DEFAULT_GOAL := help
@@ -27,9 +29,8 @@ run: env  ## 运行全部课程 · run every lesson
 	@$(PYTHON) -m tools.lessons.run
 
 test-fast: env  ## 不启动 vLLM、不联网的测试，两分钟以内 · tests that start no vLLM and need no network, under two minutes
-	@$(PYTHON) $(TESTS) -n logical -m "not slow and not large" $(ARGS)
+	@$(PYTHON) $(TESTS) -n $(WORKERS) -m "not slow and not large" $(ARGS)
 
-# Three workers on two cores: a test that waits for a browser, a server or an installation leaves a core idle.
 test: $(if $(ARGS),env,test-fast)  ## 改动可能弄坏的全部测试，半个小时 · every test that a change can break, half an hour
 	@$(PYTHON) $(if $(ARGS),-m pytest $(ARGS),$(TESTS) -n 3 -m "slow and not large")
 

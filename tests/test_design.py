@@ -149,7 +149,7 @@ def test_figures_are_as_wide_as_a_page_and_their_text_is_12_pixels(drawn):
 
 def test_nothing_in_a_figure_is_cut_off(drawn):
     for name, figure in drawn.items():
-        figure.canvas.draw()  # only now are its parts laid out
+        figure.draw_without_rendering()  # only now are its parts laid out
         width, height = figure.bbox.width, figure.bbox.height
         box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
         assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, f"{name}: {box}"
