@@ -6,6 +6,7 @@ Importing this module imports vLLM, which takes seconds: helpers/engine.py does 
 import contextlib
 import gc
 import signal
+import sys
 import threading
 import warnings
 
@@ -24,6 +25,7 @@ class Engine(LLM):
     llm_engine: "WholeSteps"
 
     def __init__(self, **options):
+        _let_vllm_read_numba()
         try:
             with warnings.catch_warnings(action="ignore"):
                 super().__init__(**options)
@@ -116,6 +118,14 @@ class WholeSteps:
         if interrupts:
             self.abort_all()
             raise KeyboardInterrupt
+
+
+def _let_vllm_read_numba() -> None:
+    """vLLM 0.32 on a CPU looks for its kernels in the variables of every module, and of what they name. Once anything
+    has imported numba (n-gram drafts do), that is llvmlite's library too, which hands out a function under any name,
+    ``__dict__`` as well: no engine would open in this process any more."""
+    if llvmlite := sys.modules.get("llvmlite.binding.ffi"):
+        llvmlite.lib._fntab["__dict__"] = {}
 
 
 def clean_up() -> None:
