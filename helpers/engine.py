@@ -46,7 +46,8 @@ def open_engine(model: str | Path | Checkpoint | None = None, **options):
     """
     global _opened
     require_vllm()
-    gc.collect()
+    if _opened is not None:
+        gc.collect()  # an engine that was only deleted
     if _open_engine():
         raise CourseError(
             "这个内核里已经开着一个引擎：先运行 close_engine()，再打开新的。",

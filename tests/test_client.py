@@ -82,6 +82,7 @@ def test_a_serving_lesson_runs_attached_to_a_server_elsewhere(name, variables, s
     assert server.metrics()["num_requests_running"] == 0
 
 
+@pytest.mark.large
 def test_the_core_of_lesson_07_runs_behind_the_workshops_door(variables, server, tmp_path):
     """Where nothing but /v1 is open; the cell after it, which asks /tokenize, says that it skips it."""
     door = Door({"table": "secret"}, server.base_url, port=free_port())
@@ -96,6 +97,7 @@ def test_the_core_of_lesson_07_runs_behind_the_workshops_door(variables, server,
 
 
 @pytest.mark.large
+@pytest.mark.release
 @pytest.mark.network
 def test_lessons_in_a_real_client_environment(tmp_path, sentence):
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "OPENAI_"))}

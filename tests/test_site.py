@@ -1,11 +1,13 @@
 """make site: built by the real Sphinx and read in a real browser: links, languages, search, explorers."""
 
+import contextlib
 import functools
 import http.server
 import re
 import shutil
 import threading
 from html.parser import HTMLParser
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -195,8 +197,8 @@ print("skipped output")
 """
 
 
-@pytest.fixture
-def page(browser):
+@contextlib.contextmanager
+def watched(browser):
     """A page that fails the test if anything leaves this machine or a script complains."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened, problems = context.new_page(), []
@@ -208,6 +210,12 @@ def page(browser):
     yield opened
     context.close()
     assert problems == []
+
+
+@pytest.fixture
+def page(browser):
+    with watched(browser) as opened:
+        yield opened
 
 
 class Links(HTMLParser):
@@ -274,19 +282,6 @@ def test_the_front_page_leads_to_the_readers_language(site, browser):
         context.close()
 
 
-@pytest.mark.slow
-@pytest.mark.network
-def test_the_language_switch_keeps_the_page(served, page):
-    for name in ("index", "search", *LESSONS):
-        page.goto(f"{served}/zh/{name}.html")
-        assert page.locator("html").get_attribute("lang") == "zh-CN"
-        page.locator("a.course-language:visible").first.click()
-        page.wait_for_url(f"**/en/{name}.html")
-        assert page.locator("html").get_attribute("lang") == "en"
-        page.locator("a.course-language:visible").first.click()
-        page.wait_for_url(f"**/zh/{name}.html")
-
-
 def found(page, address, query) -> list[str]:
     page.goto(f"{address}/search.html?q={query}")
     page.wait_for_function("document.querySelector('.search-summary')?.textContent.trim()")
@@ -327,49 +322,97 @@ def test_search_from_the_sidebar(served, page):
     page.wait_for_url(f"**/zh/{FIRST}.html*")
 
 
-@pytest.mark.slow
-@pytest.mark.network
-def test_pages_fit_a_phone_and_follow_the_theme(served, page):
-    backgrounds = set()
+class Visit(NamedTuple):
+    """What a page was at each width: ``wide`` its width in pixels, ``cut`` the code that is cut off there, ``columns``
+    of its code blocks (0 where it has none); ``themes`` and ``backgrounds`` as the system asks for light and dark."""
+
+    folder: str
+    name: str
+    lang: str
+    wide: dict[int, int]
+    cut: dict[int, list[str]]
+    columns: dict[int, float]
+    themes: list[str]
+    backgrounds: list[str]
+
+
+LOOK = """() => {
+  const blocks = [...document.querySelectorAll(".bd-article pre")];
+  const cut = blocks.filter(pre => pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.textContent.slice(0, 40));
+  const pre = document.querySelector(".bd-article div.highlight pre");
+  if (!pre) return [document.documentElement.scrollWidth, cut, 0];
+  const style = getComputedStyle(pre), letter = document.createElement("span");
+  letter.textContent = "m".repeat(100);
+  letter.style.whiteSpace = "pre";
+  pre.append(letter);
+  const one = letter.getBoundingClientRect().width / 100;
+  letter.remove();
+  const room = pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+  return [document.documentElement.scrollWidth, cut, room / one];
+}"""
+
+
+def visit(page, folder: str, name: str) -> Visit:
+    """Looks at the page that is open, without loading it again."""
+    looks = {}
+    for width in (1280, 1920, 375, 0):  # 0: on paper
+        if width:
+            page.set_viewport_size({"width": width, "height": 800})
+        else:
+            page.emulate_media(media="print")
+        looks[width] = page.evaluate(LOOK)
+    page.emulate_media(media="screen")
+    themes, backgrounds = [], []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        page.set_viewport_size({"width": 375, "height": 800})
-        for lang in ("zh", "en"):
-            for name in ("index", *LESSONS):
-                page.goto(f"{served}/{lang}/{name}.html")
-                assert page.evaluate("document.documentElement.scrollWidth") <= 375, f"{lang}/{name}"
-                assert page.locator("html").get_attribute("data-theme") == scheme
-        backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert len(backgrounds) == 2
+        page.wait_for_function(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        themes.append(page.locator("html").get_attribute("data-theme"))
+        backgrounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    wide, cut, columns = ({width: look[part] for width, look in looks.items()} for part in range(3))
+    lang = page.locator("html").get_attribute("lang")
+    page.set_viewport_size({"width": 1280, "height": 800})
+    return Visit(folder, name, lang, wide, cut, columns, themes, backgrounds)
 
 
-CUT = """() => [...document.querySelectorAll(".bd-article pre")]
-  .filter(pre => pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.textContent.slice(0, 40))"""
+@pytest.fixture(scope="module")
+def visits(served, browser) -> list[Visit]:
+    """Every page in both languages, once: from the Chinese one by its language switch to the English one and back."""
+    seen = []
+    with watched(browser) as page:
+        for name in ("index", "search", "copy-me", *LESSONS):
+            page.goto(f"{served}/zh/{name}.html")
+            for folder, other in (("zh", "en"), ("en", "zh")):
+                seen.append(visit(page, folder, name))
+                page.locator("a.course-language:visible").first.click()
+                page.wait_for_url(f"**/{other}/{name}.html")
+    return seen
 
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_code_is_never_cut_and_88_columns_stay_one_line(served, page):
-    for width in (375, 1280, 1920):
-        page.set_viewport_size({"width": width, "height": 900})
-        for name in (*LESSONS, "copy-me"):
-            page.goto(f"{served}/en/{name}.html")
-            assert page.evaluate(CUT) == [], f"{name} at {width}"
-        if width > 375:
-            columns = page.evaluate(
-                """() => {
-                  const pre = document.querySelector(".bd-article div.highlight pre"), style = getComputedStyle(pre);
-                  const letter = document.createElement("span");
-                  letter.textContent = "m".repeat(100);
-                  pre.append(letter);
-                  letter.style.whiteSpace = "pre";
-                  const one = letter.getBoundingClientRect().width / 100;
-                  return (pre.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)) / one;
-                }"""
-            )
-            assert columns >= 90, width
-    page.emulate_media(media="print")
-    assert page.evaluate(CUT) == []
+def test_the_language_switch_keeps_the_page(visits):
+    for seen in visits:
+        assert seen.lang == {"zh": "zh-CN", "en": "en"}[seen.folder], seen.name
+    assert len(visits) == 2 * (len(LESSONS) + 3)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_pages_fit_a_phone_and_follow_the_theme(visits):
+    for seen in visits:
+        assert seen.wide[375] <= 375, f"{seen.folder}/{seen.name}"
+        assert seen.themes == ["light", "dark"], f"{seen.folder}/{seen.name}"
+        assert len(set(seen.backgrounds)) == 2, f"{seen.folder}/{seen.name}"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_code_is_never_cut_and_88_columns_stay_one_line(visits):
+    with_code = [seen for seen in visits if seen.columns[1280]]
+    assert {seen.name for seen in with_code} >= {"copy-me", *LESSONS}
+    for seen in with_code:
+        assert not any(seen.cut.values()), f"{seen.folder}/{seen.name}: {seen.cut}"
+        assert min(seen.columns[1280], seen.columns[1920]) >= 90, f"{seen.folder}/{seen.name}: {seen.columns}"
 
 
 @pytest.mark.slow
@@ -557,6 +600,17 @@ def test_slides_show_the_core_and_nothing_else(toy_site, page):
     assert page.locator(".rx-chip").nth(3).get_attribute("aria-pressed") == "true"
 
 
+OVER = """async () => {
+  const over = [];
+  for (const slide of document.querySelectorAll(".slide")) {
+    location.hash = over.length + 1;
+    while (!slide.classList.contains("shown")) await new Promise(requestAnimationFrame);
+    over.push([slide.scrollHeight - slide.clientHeight, slide.scrollWidth - slide.clientWidth]);
+  }
+  return over;
+}"""
+
+
 @pytest.mark.slow
 @pytest.mark.network
 def test_every_core_cell_of_a_lesson_has_its_slide_which_fits_the_screen(site, page):
@@ -570,13 +624,10 @@ def test_every_core_cell_of_a_lesson_has_its_slide_which_fits_the_screen(site, p
         for width, height in ((1920, 1080), (1024, 768)):
             page.set_viewport_size({"width": width, "height": height})
             page.goto((ROOT / "build" / "slides" / lang / f"{FIRST}.html").as_uri())
-            for number in range(1, page.locator(".slide").count() + 1):
-                page.evaluate(f"location.hash = {number}")
-                page.locator(f".slide:nth-of-type({number}).shown").wait_for()
-                over = page.locator(".slide.shown").evaluate(
-                    "s => [s.scrollHeight - s.clientHeight, s.scrollWidth - s.clientWidth]"
-                )
-                assert max(over) <= 1, f"{lang} slide {number} at {width}"
+            over = page.evaluate(OVER)
+            assert len(over) == page.locator(".slide").count() > 5
+            for number, sizes in enumerate(over, 1):
+                assert max(sizes) <= 1, f"{lang} slide {number} at {width}"
         text = (ROOT / "build" / "slides" / lang / f"{FIRST}.html").read_text(encoding="utf-8")
         assert len(re.findall(r'class="cell_input', text)) == len(core) > 5
         lessons = {path.name for path in (ROOT / "build" / "slides" / lang).glob("*.html")}
