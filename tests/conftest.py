@@ -209,6 +209,15 @@ def course(tmp_path) -> ToyCourse:
     return course
 
 
+def small_config(**fields):
+    """The configuration of a Qwen3 of one layer that is quickly computed; ``fields``: what a test wants otherwise."""
+    from helpers.qwen import QwenConfig
+
+    sizes = {"vocab_size": 50, "hidden_size": 20, "intermediate_size": 24, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    return QwenConfig(**{**sizes, **heads, "qk_norm": True, "qkv_bias": False, **fields})
+
+
 @pytest.fixture(scope="module")  # while it is open, its event loop keeps others, such as nbclient's, from this thread
 def browser():
     """A headless chromium; each test opens pages of its own in it."""

@@ -286,6 +286,27 @@ def test_references_are_those_of_the_helpers():
     assert l02.count(l02.TINY) == catalogue.parameters(Checkpoint(l02.TINY.parent).config)
 
 
+@pytest.mark.parametrize(
+    ("name", "keys", "printed"),
+    [
+        ("l03", ["ex2"], ("your attention\n", "the reference answer\n")),
+        ("l04", ["ex1", "ex2"], [f"router: {who}\nloop: {who}\n" for who in ("yours", "the reference answer")]),
+        ("l07", ["ex2"], ("Yours:\n", "The reference answer:\n")),
+        ("l08", ["ex1"], ("your function\n", "the reference answer\n")),
+        ("lA3", ["ex2"], ("gather: yours\n", "gather: the reference answer\n")),
+    ],
+)
+def test_a_lesson_goes_on_with_yours_or_ours_and_says_which(name, keys, printed, capsys, monkeypatch):
+    monkeypatch.setattr(page_language, "LANGUAGE", "en")
+    room = ROOMS[name]
+    before = ("gather", room.ex2) if name == "lA3" else ()
+    right = [getattr(room, key).right for key in keys]
+    own = [lambda *case, solution=solution: solution(*case) for solution in right]
+    for given, wanted, text in ((own, own, printed[0]), ([lambda *case: ...] * len(own), right, printed[1])):
+        taken = room.yours_or_ours(*before, *given)
+        assert (taken if isinstance(taken, list) else [taken]) == wanted and capsys.readouterr().out == text
+
+
 # ---------------------------------------------------------------------------------------------- the engine
 
 
@@ -307,6 +328,18 @@ def test_all_cases_are_tried_before_a_mistake_is_named():
     zh, en = exercise.diagnose(adds_but_squares_three)
     assert en == "[1, 2]: [2, 4] is wanted, not [3, 4]. double each number."
     assert zh == "[1, 2]：应该得到 [2, 4]，得到的是 [3, 4]。每个数乘 2。"
+
+
+def test_a_solution_is_taken_once_it_is_right_and_until_then_the_reference():
+    exercise = Exercise(toy().right, lambda *more: [([1, 2],), *((case,) for case in more)], toy().start, [ADDS])
+
+    def right_for_small_numbers(numbers):
+        return [2 * n if n < 9 else n for n in numbers]
+
+    assert exercise.yours_or_ours(right_for_small_numbers) is right_for_small_numbers
+    assert exercise.yours_or_ours(right_for_small_numbers, [9]) is exercise.right  # a case that a lesson adds
+    for wrong in (ADDS[0], lambda numbers: ..., lambda numbers: numbers[9]):
+        assert exercise.yours_or_ours(wrong) is exercise.right
 
 
 @pytest.mark.parametrize(

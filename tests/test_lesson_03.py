@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, small_config
 
 from helpers import models, qwen
 from helpers.lessons import l03
@@ -32,17 +32,7 @@ def after(*keys):
 def test_taught_attention_equals_the_helpers(seed):
     attention = after("rope", "ex2-solution").attention
     generator = torch.Generator().manual_seed(seed)
-    config = qwen.QwenConfig(
-        vocab_size=50,
-        hidden_size=20 + 4 * seed,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=3 * (seed + 1),
-        num_key_value_heads=3,
-        head_dim=8,
-        qk_norm=True,
-        qkv_bias=False,
-    )
+    config = small_config(hidden_size=20 + 4 * seed, num_attention_heads=3 * (seed + 1), num_key_value_heads=3)
     helper = qwen.Attention(config, 0)
     for parameter in helper.parameters():
         torch.nn.init.normal_(parameter, generator=generator)

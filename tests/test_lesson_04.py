@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import NO_WARNING, ROOT
+from conftest import NO_WARNING, ROOT, small_config
 
 from helpers import CourseError, figures, language, models, qwen, routing
 from helpers.explorer.routing import token_routes
@@ -44,16 +44,8 @@ def lesson():
 @pytest.mark.parametrize("seed", range(3))
 def test_taught_router_and_loop_equal_the_helpers_block(seed, lesson):
     generator = torch.Generator().manual_seed(seed)
-    config = qwen.QwenConfig(
-        vocab_size=50,
+    config = small_config(
         hidden_size=16 + 4 * seed,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        qk_norm=True,
-        qkv_bias=False,
         num_experts=5 + seed,
         num_experts_per_tok=1 + seed,
         moe_intermediate_size=12,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, small_config
 
 from helpers import language, qwen, routing
 from helpers.experts import expert_off
@@ -54,14 +54,8 @@ def test_the_loss_is_that_of_transformers(lesson):
 @pytest.mark.parametrize("seed", range(3))
 def test_taught_block_equals_the_helpers(shared, seed, lesson):
     generator = torch.Generator().manual_seed(seed)
-    config = qwen.QwenConfig(
-        vocab_size=50,
+    config = small_config(
         hidden_size=16 + 4 * seed,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
         qk_norm=not shared,
         qkv_bias=shared,
         num_experts=5 + seed,

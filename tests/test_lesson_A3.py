@@ -115,6 +115,19 @@ def taken(step, waiting, running, pool, ended):
     return step
 
 
+def counted(step, waiting, running, pool, ended):
+    for request, tokens in step.items():
+        request.computed += tokens
+    return step
+
+
+def finished(step, waiting, running, pool, ended):
+    for request in [request for request in running if request.to_write == 1 and request.computed]:
+        running.remove(request)
+        pool.release(request)
+    return step
+
+
 FAULTS = [
     (endless, "not done after"),
     (lambda *case: None, "is a return missing"),
@@ -132,6 +145,8 @@ FAULTS = [
     (tampered(lambda step, waiting, running, *rest: running.append(waiting.pop(0)) or step), "max_num_seqs is 2"),
     (tampered(lambda step, waiting, running, *rest: waiting.clear() or step), "r2 is 0 times in waiting and running"),
     (tampered(lambda step, waiting, running, *rest: waiting.append(running.pop()) or step), "r1 has tokens and is not"),
+    (tampered(counted), "known or computed of r0 was changed"),
+    (tampered(finished), "r0 has tokens and was taken out of running"),
     (tampered(lambda *rest: 1 / 0), "ZeroDivisionError"),
     (tampered(lambda step, *rest: step if len(step) > 1 else None), "no dictionary comes back"),
 ]
@@ -167,6 +182,27 @@ def test_a_mistake_is_known_by_its_first_wrong_step(monkeypatch):
         return dict(list(step.items())[:1]) if len(running) == 1 else step
 
     assert lA3.ex3.diagnose(shortest_then_none)[1].startswith("the shortest goes first")
+
+
+def test_who_sends_the_wrong_one_away_or_lets_it_compute_is_told_so(monkeypatch):
+    monkeypatch.setattr(language, "LANGUAGE", "en")
+
+    def preempting(who, stays):
+        def scheduler(waiting, running, pool, settings):
+            if len(running) == 2 and not pool.free:
+                request = running.pop(who)
+                pool.release(request)
+                request.computed = 0
+                waiting.insert(0, request)
+                return {request: 1} if stays else {}
+            return schedule(waiting, running, pool, settings)
+
+        return scheduler
+
+    assert lA3.ex4.diagnose(preempting(0, stays=False))[1].endswith(
+        "r0 was sent away: it should be the last of running."
+    )
+    assert "r1 has tokens and was sent away in this step" in lA3.ex4.diagnose(preempting(-1, stays=True))[1]
 
 
 def test_beside_shows_the_first_step_that_differs(capsys, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
+from conftest import ROOT, small_config
 
 from helpers import qwen
 from tools.lessons.source import parse, read_lesson
@@ -46,14 +46,10 @@ def test_small_pieces_are_the_helpers(name):
 @pytest.mark.parametrize("seed", range(3))
 def test_taught_attention_equals_the_helpers(model_type, seed, lesson):
     generator = torch.Generator().manual_seed(seed)
-    config = qwen.QwenConfig(
-        vocab_size=50,
+    config = small_config(
         hidden_size=20 + 4 * seed,
-        intermediate_size=24,
-        num_hidden_layers=1,
         num_attention_heads=3 * (seed + 1),
         num_key_value_heads=3,
-        head_dim=8,
         qk_norm=model_type == "qwen3",
         qkv_bias=model_type == "qwen2",
     )
@@ -70,18 +66,7 @@ def test_taught_attention_equals_the_helpers(model_type, seed, lesson):
 
 
 def test_assembled_model_equals_the_helper(lesson):
-    config = qwen.QwenConfig(
-        vocab_size=50,
-        hidden_size=20,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        qk_norm=True,
-        qkv_bias=False,
-        tie_word_embeddings=True,
-    )
+    config = small_config(num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)
     torch.manual_seed(0)
     taught, helper = lesson.Qwen3(config), qwen.QwenModel(config)
     views = qwen.checkpoint_views(config, helper.state_dict(), packed=False)

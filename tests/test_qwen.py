@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import small_config
 from safetensors.torch import load_file, save_file
 
 from helpers import CourseError, linear
 from helpers.qwen import (
     KVCache,
-    QwenConfig,
     QwenModel,
     keep_min_p,
     keep_top_k,
@@ -387,17 +387,12 @@ def assert_refused(folder, named):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    config = QwenConfig(
-        vocab_size=50,
+    config = small_config(
         hidden_size=16,
-        intermediate_size=24,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=6,
-        qk_norm=True,
-        qkv_bias=False,
-        tie_word_embeddings=False,
         num_experts=4,
         num_experts_per_tok=2,
         moe_intermediate_size=8,

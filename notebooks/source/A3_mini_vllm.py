@@ -165,10 +165,10 @@ ScheduleExplorer(trace, step=12, request=4)
 # |---|---|
 # | 1 | 一步的词元总数不超过预算 `max_num_batched_tokens` |
 # | 2 | 先排**正在运行**的，照它们开始的次序：每个要算的是“已知的词元减去算过的词元”。在写的，这个差是 1；提示词没读完的，是剩下的那些，预算不够就先算一段 |
-# | 3 | 算之前先有块：一共要放几个词元，就要几块，向上取整，缺几块领几块 |
-# | 4 | 再看**等待**的，从最早的一个起：有位子、有预算，而且空闲的块放得下它整个提示词，就让它开始，算整个提示词或者一段。它进不来，后面的也都等 |
+# | 3 | 算之前先有块：算过的加上这一步要算的，一共这么多词元要几块（向上取整），缺几块领几块 |
+# | 4 | 再看**等待**的，从最早的一个起：有位子、有预算，而且空闲的块放得下它整个提示词，就让它开始，算整个提示词或者预算够的一段；块仍照规则 3，只领这一步要的。它进不来，后面的也都等 |
 # | 5 | 算过所有已知词元的请求，多出一个新词元；写够了就离开，块都还回去 |
-# | 6 | 规则 3 里块不够时，运行的最后一个离开：块都还回去，回到等待的最前面，以后从头再算。这叫**抢占**（preemption） |
+# | 6 | 规则 3 里块不够时，运行的最后一个离开：块都还回去，回到等待的最前面，以后从头再算，那时它已知的词元（提示词和写过的）都算提示词。这叫**抢占**（preemption） |
 #
 # 下面照着它写一个迷你 vLLM。上半是规则 3，下半是其余的。
 #
@@ -198,11 +198,11 @@ ScheduleExplorer(trace, step=12, request=4)
 # | | Rule |
 # |---|---|
 # | 1 | A step has no more tokens than the budget, `max_num_batched_tokens` |
-# | 2 | Those that **run** come first, in the order in which they started: each has to compute "tokens known minus tokens computed". For one that writes this is 1; for one whose prompt is not read yet, the rest of it, or as much of it as the budget allows |
-# | 3 | Blocks come before computing: as many as all its tokens need, rounded up, and what is missing is taken |
-# | 4 | Then those that **wait**, from the first on: with a seat, with budget, and with free blocks for its whole prompt, it starts, and all of its prompt or a chunk is computed. If it cannot come in, those behind it wait, too |
-# | 5 | Whoever has computed all known tokens has one new token; whoever has written all leaves, and its blocks go back |
-# | 6 | Where rule 3 finds too few blocks, the last of those that run leaves: its blocks go back, it waits again, first in line, and is computed anew later. This is **preemption** |
+# | 2 | Those that **run** come first, in the order in which they started: each has to compute "tokens known minus tokens computed". For a request that writes, this is 1. For one whose prompt is not read yet, it is the rest of the prompt, or as much of it as the budget allows |
+# | 3 | Blocks come before computing. Count the tokens computed so far and those of this step together: how many blocks do they need, rounded up? The request takes those it lacks |
+# | 4 | Then those that **wait**, from the first on. A request starts if there is a seat, budget left, and free blocks for its whole prompt. Its whole prompt is computed, or the chunk that the budget allows; by rule 3 it takes the blocks of this step only. If it cannot start, those behind it wait, too |
+# | 5 | A request whose known tokens are all computed gets one new token. A request that has written all its tokens leaves, and its blocks go back |
+# | 6 | Where rule 3 finds too few blocks, the last of those that run leaves: its blocks go back, and it waits again, first in line. Later it is computed anew, with all its known tokens (prompt and written) as its prompt. This is **preemption** |
 #
 # From here on we write a mini vLLM by this card: rule 3 in the first sitting, the others in the second.
 #
@@ -349,7 +349,7 @@ lA3.ex2.check(gather)
 # %% [markdown] lang="en" key="paged-text"
 # ## The same logits
 #
-# The course's model hands new keys and values to `cache.update` and gets back all of them, from the first token on. `PagedCache` below writes them into blocks and collects them with your `gather` (the reference answer stands in until the exercise is solved). Two requests share one `memory`, in blocks scattered at will; after each piece their logits are compared with those of the course's contiguous `KVCache`.
+# The course's model hands new keys and values to `cache.update` and gets back all of them, from the first token on. `PagedCache` below writes them into blocks and collects them with your `gather` (the reference answer stands in until the exercise is solved). Two requests share one `memory`, and their blocks are scattered on purpose. After each piece their logits are compared with those of the course's contiguous `KVCache`.
 #
 # **Choose first.** With blocks scattered like this, by how much do the logits differ?
 #
@@ -413,9 +413,11 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 #
 # - `waiting` 和 `running` 是请求的列表，先来的在前；
 # - `request.known` 是已知的词元数，`request.computed` 是其中算过的，`request.blocks` 是块表；
-# - `pool.grow(request, tokens)` 就是练习 1：让它的块放得下一共 `tokens` 个词元；`pool.blocks_for(tokens)` 说要几块，`pool.free` 是空闲的块，`pool.release(request)` 归还；
+# - `pool.grow(request, tokens)` 就是练习 1：让它的块放得下一共 `tokens` 个词元，块不够就返回 `False`；`pool.blocks_for(tokens)` 说要几块，`pool.free` 是空闲的块，`pool.release(request)` 归还；
 # - `settings` 里有 `max_num_batched_tokens` 和 `max_num_seqs`；
-# - 返回一个字典：请求 → 这一步算几个词元。模型的部分（规则 5）由课程来做。
+# - 返回一个字典：请求 → 这一步算几个词元，不算的不写。谁开始，函数就把谁从 `waiting` 移到 `running`。
+#
+# 其余的由课程来做（规则 5）：这一步算完以后，它改 `known` 和 `computed`，请写完的离开。
 #
 # 先看一个最老实的：凑一批，全部写完才放下一批。同样的请求在同样的步到来，`lA3.beside` 找出第一个和 vLLM 不同的步，把两边并排画出来。
 #
@@ -442,9 +444,11 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 #
 # - `waiting` and `running` are lists of requests, the first to come in front;
 # - `request.known` is how many tokens are known, `request.computed` how many of them are computed, `request.blocks` the block table;
-# - `pool.grow(request, tokens)` is exercise 1: its blocks shall hold `tokens` tokens in all; `pool.blocks_for(tokens)` tells how many that takes, `pool.free` lists the free ones, `pool.release(request)` gives back;
+# - `pool.grow(request, tokens)` is exercise 1: afterwards the request's blocks hold `tokens` tokens in all; it returns `False` if too few are free. `pool.blocks_for(tokens)` tells how many blocks that takes, `pool.free` lists the free ones, `pool.release(request)` gives a request's blocks back;
 # - `settings` has `max_num_batched_tokens` and `max_num_seqs`;
-# - it returns a dictionary: request -> tokens in this step. The model's part (rule 5) is done for you.
+# - it returns a dictionary: request -> tokens in this step, without those that compute nothing. A request that starts is moved by the function from `waiting` to `running`.
+#
+# The rest (rule 5) is done for you: after the step the course updates `known` and `computed`, and takes out whoever is done.
 #
 # First a plain one: fill a batch, and start the next when all of it is done. The same requests come before the same steps, and `lA3.beside` finds the first step that is not vLLM's and draws both.
 #
@@ -550,12 +554,12 @@ lA3.beside(schedule_step, trace)
 # %% [markdown] lang="zh" key="mini-text"
 # ## 装起来：vLLM 的词元，一个不差
 #
-# 调度器定好一步，模型照着算，算出来的键和值放进块里：三样东西合在一起，就是一个推理引擎。下一格把你的调度器、块和 `gather` 装起来（没写完的用参考答案），喂给它同样的请求，再和 vLLM 写出的词元比。为了好读，它把一步里的请求一个一个地算；vLLM 把它们并成一次，快就快在这里。
+# 调度器定好一步，模型照着算，算出来的键和值放进块里：三样东西合在一起，就是一个推理引擎。下一格把你的调度器、块和 `gather` 装起来（没写完的用参考答案），喂给它同样的请求，再和 vLLM 写出的词元比。为了好读，它把一步里的请求一个一个地算；vLLM 把它们并成一次，模型只跑一遍。
 
 # %% [markdown] lang="en" key="mini-text"
 # ## Put together: vLLM's tokens, every one
 #
-# The scheduler decides a step, the model computes it, keys and values go into blocks: the three together are an inference engine. The next cell joins your scheduler, the blocks and your `gather` (with reference answers for what is not solved yet), feeds it the same requests and compares what it writes with vLLM's tokens. To be readable it computes the requests of a step one by one; vLLM computes them in one go, and that is what makes it fast.
+# The scheduler decides a step, the model computes it, keys and values go into blocks: the three together are an inference engine. The next cell joins your scheduler, the blocks and your `gather` (with reference answers for what is not solved yet), feeds it the same requests and compares what it writes with vLLM's tokens. To be readable it computes the requests of a step one by one; vLLM computes them all in one pass of the model.
 
 
 # %% key="mini"
@@ -604,7 +608,7 @@ assert all(same)
 # - C. 一步也不少
 
 # %% [markdown] lang="en" key="budget-text"
-# Six requests, 142 tokens, every one that of the real vLLM. (Their number is fixed, so any scheduling gives the same tokens; one wrong block does not.)
+# Six requests, 142 tokens, every one that of the real vLLM. (How many each one writes is fixed, so every scheduler gives these tokens, only in other steps. With one wrong block they would differ.)
 #
 # ## Two knobs
 #
@@ -641,7 +645,7 @@ for seats in (1, 2, 4, 8):
 #
 # </details>
 #
-# 现在你来改：让 r4 的提示词再长些，或者让六个请求同时到，看哪一个旋钮先管用。第 08 课的服务器上，这两个旋钮就是 `--max-num-seqs` 和 `--max-num-batched-tokens`。
+# 现在你来改：把 `count` 里的 `trace.requests` 换成 `[replace(entry, prompt=200) for entry in trace.requests]`，六个提示词就都这么长。这时哪一个旋钮能省步数？第 08 课的服务器上，这两个旋钮就是 `--max-num-seqs` 和 `--max-num-batched-tokens`。
 #
 # ## 缓存不够时：抢占（选读）
 #
@@ -660,7 +664,7 @@ for seats in (1, 2, 4, 8):
 #
 # </details>
 #
-# Now change it: make the prompt of r4 longer, or let all six come at once, and see which knob matters first. On the server of lesson 08 these two knobs are `--max-num-seqs` and `--max-num-batched-tokens`.
+# Now change it: in `count`, put `[replace(entry, prompt=200) for entry in trace.requests]` for `trace.requests`, and each of the six prompts is that long. Which knob saves steps now? On the server of lesson 08 these two knobs are `--max-num-seqs` and `--max-num-batched-tokens`.
 #
 # ## When the cache runs out: preemption (extra)
 #
@@ -687,7 +691,7 @@ ScheduleExplorer(tight, step=85, request=3)
 #
 # ### 练习 4 ★★☆（10 分钟，选读）：请最后一个离开
 #
-# 从练习 3 的函数抄起，加上规则 6：`pool.grow` 返回 `False` 时，`running` 的最后一个离开，再试一次；要走的可能正是它自己。离开的请求 `computed` 归 0，回到 `waiting` 的最前面。
+# 从练习 3 的函数抄起，加上规则 6：`pool.grow` 返回 `False` 时，`running` 的最后一个离开，再试一次；要走的可能正是缺块的那个自己。离开的请求归还它的块，`computed` 归 0，回到 `waiting` 的最前面，这一步什么也不算。
 #
 # <details><summary>提示</summary>
 #
@@ -704,7 +708,7 @@ ScheduleExplorer(tight, step=85, request=3)
 #
 # ### Exercise 4 ★★☆ (10 minutes, extra): send the last one away
 #
-# Begin with your function of exercise 3 and add rule 6: where `pool.grow` returns `False`, the last of `running` leaves, and you try again; it may be that very request. Whoever leaves has `computed` at 0 and goes to the front of `waiting`.
+# Begin with your function of exercise 3 and add rule 6: where `pool.grow` returns `False`, the last of `running` leaves, and you try again. The last may be the very request that needs the block. A request that leaves gives its blocks back, has `computed` set to 0, goes to the front of `waiting` and computes nothing in this step.
 #
 # <details><summary>Hint</summary>
 #
@@ -762,9 +766,9 @@ lA3.beside(with_preemption, tight)
 # %% [markdown] lang="en" key="cost-text"
 # **Choose first (extra).** With 12 blocks instead of 24, for the same four requests, what happens to the number of steps?
 #
-# - A. Nothing: they only wait a little
-# - B. About half as many more
-# - C. More than three times as many
+# - A. It stays the same: they only wait a little
+# - B. It grows by about half
+# - C. It more than triples
 
 # %% key="cost" tags=["extra"]
 my_step = lA3.yours_or_ours("with_preemption", lA3.ex4, with_preemption, tight)
@@ -780,7 +784,7 @@ for blocks in (10, 12, 16, 24):
 # %% [markdown] lang="zh" key="recap"
 # <details><summary>读结果</summary>
 #
-# B：246 步对 160 步。24 块时没有人被请走，633 个词元各算一遍；12 块时多算了三百多个，位子也常常空着。断言说的是：有了抢占，迷你 vLLM 的词元还是和 vLLM 的一个不差。服务器的日志里常见抢占，就该少放几个请求进来，或者给缓存更多显存。
+# B：246 步对 160 步。24 块时没有人被请走，633 个词元各算一遍；12 块时多算了三百多个。断言说的是：有了抢占，迷你 vLLM 的词元还是和 vLLM 的一个不差。服务器的日志里常见抢占，就该少放几个请求进来，或者给缓存更多显存。
 #
 # </details>
 #
@@ -829,7 +833,7 @@ for blocks in (10, 12, 16, 24):
 # %% [markdown] lang="en" key="recap"
 # <details><summary>Reading</summary>
 #
-# B: 246 steps against 160. With 24 blocks nobody is sent away, and 633 tokens are computed once each; with 12 more than three hundred are computed again, and seats are often empty. What the assertion says: with preemption, too, every token of the mini vLLM is that of vLLM. Where a server's log tells of preemptions again and again, let fewer requests in, or give the cache more memory.
+# B: 246 steps against 160. With 24 blocks nobody is sent away, and 633 tokens are computed once each; with 12, more than three hundred are computed again. What the assertion says: with preemption, too, every token of the mini vLLM is that of vLLM. Where a server's log tells of preemptions again and again, let fewer requests in, or give the cache more memory.
 #
 # </details>
 #
@@ -844,7 +848,7 @@ for blocks in (10, 12, 16, 24):
 # ## Test yourself
 #
 # 1. A request knows 100 tokens, blocks have 32: how many blocks? At which token does it need the next one?
-# 2. The budget is 48, three requests write, and a prompt of 100 tokens comes in. How many of them are in this step?
+# 2. The budget is 48, three requests write, and a prompt of 100 tokens comes in. How many tokens of the prompt does this step compute?
 # 3. The first in line does not fit: why is a shorter one behind it not let in?
 # 4. A request was preempted and has resumed. Does it write other tokens than it would have?
 # 5. With a very large budget, who gains, and who loses?

@@ -11,9 +11,7 @@ def yours_or_ours(choose_experts, run_experts):
     """The learner's router and loop where their exercises are solved, else the right ones; says which."""
     taken = []
     for exercise, function, zh, en in ((ex1, choose_experts, "路由器", "router"), (ex2, run_experts, "循环", "loop")):
-        solved = exercise.diagnose(function) is None
-        print(
-            say(f"{zh}：{'你的' if solved else '参考答案'}", f"{en}: {'yours' if solved else 'the reference answer'}")
-        )
-        taken.append(function if solved else exercise.right)
+        taken.append(exercise.yours_or_ours(function))
+        yours = taken[-1] is function
+        print(say(f"{zh}：{'你的' if yours else '参考答案'}", f"{en}: {'yours' if yours else 'the reference answer'}"))
     return taken

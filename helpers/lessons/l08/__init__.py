@@ -9,6 +9,6 @@ __all__ = ["draw_curves", "draw_limit", "draw_queue", "ex1", "ex2", "ex3", "ex4"
 
 def yours_or_ours(waits):
     """The learner's ``waits`` if exercise 1 is solved, else the right one; says which."""
-    solved = ex1.diagnose(waits) is None
-    print(say("你的函数", "your function") if solved else say("参考答案", "the reference answer"))
-    return waits if solved else ex1.right
+    taken = ex1.yours_or_ours(waits)
+    print(say("你的函数", "your function") if taken is waits else say("参考答案", "the reference answer"))
+    return taken

@@ -36,6 +36,11 @@ def copies(free, table, tokens, block_size):
     return missing <= len(free)
 
 
+def rebound(free, table, tokens, block_size):
+    """Its own two lists grow and shrink, the caller's do not."""
+    return -(-tokens // block_size) - len(table) <= len(free)
+
+
 def ids(free, table, tokens, block_size):
     missing = -(-tokens // block_size) - len(table)
     if missing > len(free):
@@ -72,12 +77,17 @@ ex1 = Exercise(
         (partial(take, count=lambda tokens, size, have: tokens - have * size),
          "这是缺的词元数，不是块数：除以 block_size，向上取整。",
          "this counts missing tokens, not blocks: divide by block_size and round up."),
+        (partial(take, count=lambda tokens, size, have: tokens - have),
+         "一个词元领了一块：一块放 block_size 个，要除，向上取整。",
+         "this takes a block for each token: a block has block_size of them; divide and round up."),
         (partial(take, end=-1), "块要从 free 的开头拿：free.pop(0)。",
          "take blocks from the front of free: free.pop(0)."),
         (partial(take, half=True), "块不够时什么都不要动：先数清楚，再拿。",
          "where there are too few, change nothing: count first, then take."),
         (copies, "拿走的块还留在 free 里：别人会再领到它。",
          "the blocks are still in free: somebody else would get them, too."),
+        (rebound, "两个列表都没有变：`free = ...` 只是换了个新列表；要改原来的：free.pop(0)，table.append(...)。",
+         "neither list has changed: `free = ...` makes a new one; change the old: free.pop(0), table.append(...)."),
         (ids, "够了就返回 True，不是块的列表。", "return True where there were enough, not the list of blocks."),
         (lambda free, table, tokens, size: take(free, table, tokens, size) or None,
          "不够时要返回 False，不是什么都不返回。", "return False where there are too few, not nothing at all."),

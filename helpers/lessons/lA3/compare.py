@@ -50,9 +50,9 @@ def beside(schedule: Callable, trace: ScheduleTrace) -> None:
 
 def yours_or_ours(name: str, exercise, solution: Callable, *more) -> Callable:
     """The learner's function if its exercise is solved, else the reference; prints which, behind the name."""
-    solved = exercise.diagnose(solution, *more) is None
-    print(f"{name}:", say("你写的", "yours") if solved else say("参考答案", "the reference answer"))
-    return solution if solved else exercise.right
+    taken = exercise.yours_or_ours(solution, *more)
+    print(f"{name}:", say("你写的", "yours") if taken is solution else say("参考答案", "the reference answer"))
+    return taken
 
 
 def reserved(trace: ScheduleTrace, longest: int):

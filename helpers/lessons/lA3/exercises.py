@@ -25,12 +25,15 @@ class Scheduling(Exercise):
         if not isinstance(given, Run):
             return super().general(name, given, wanted, solution)
         place = first_difference(given.steps, wanted.steps)
-        if given.fault and place in (None, len(given.steps)):
-            return f"{name}，{given.fault[0]}", f"{name}, {given.fault[1]}"
+        fault = given.fault if place in (None, len(given.steps)) else None
         for function, zh, en in self.mistakes:
             other = run(function, given.settings, given.entries)
-            if place is not None and other and other.steps[: place + 1] == given.steps[: place + 1]:
+            if place is None or not other or (fault and other.fault != fault):
+                continue
+            if other.steps[: place + 1] == given.steps[: place + 1]:
                 return zh, en
+        if fault:
+            return f"{name}，{fault[0]}", f"{name}, {fault[1]}"
         zh, en = step_in_words(given.steps, wanted.steps, place)
         return f"{name}，{zh}", f"{name}, {en}"
 
@@ -108,6 +111,8 @@ ex3 = Scheduling(
          "whoever came last goes first: take waiting[0], not the last one."),
         (partial(wrong.plan, shortest=True), "最短的先进去了：拿 waiting[0]，先来先服务。",
          "the shortest goes first: take waiting[0], first come, first served."),
+        (partial(wrong.plan, hops=True), "隔一个漏一个：一边走 waiting，一边从里面删；改用 while，每次看 waiting[0]。",
+         "every other one is left out, as you go through waiting and remove from it: use while, and take waiting[0]."),
         (partial(wrong.plan, seats=1), "空着一个位子：running 里可以有 max_num_seqs 个。",
          "a seat stays empty: running may hold max_num_seqs."),
     ],

@@ -78,6 +78,7 @@ class _Desk:
         self.steps: list[Planned] = []
         self.changes: list[Change] = []
         self.before: dict[Request, list[int]] = {}  # running request -> its blocks before the step
+        self.counts: dict[Request, tuple[int, int, int]] = {}  # known, to_write and computed before the step
         self.gone: dict[Request, int] = {}
         self.arrived: dict[Request, int] = {}
 
@@ -91,12 +92,14 @@ class _Desk:
                 self.waiting.append(request)
                 alive = True
         self.before = {request: list(request.blocks) for request in self.requests if request.blocks}
+        self.counts = {request: (request.known, request.to_write, request.computed) for request in self.requests}
         return alive
 
     def take(self, step) -> None:
         """Raises Fault for what no scheduler may do; else the model runs, and whoever is done leaves."""
         self._check_form(step)
         self._check_lists()
+        self._check_counts()
         self._check_tokens(step)
         tokens = {request.number: tokens for request, tokens in step.items()}
         self._note(tokens)
@@ -111,17 +114,12 @@ class _Desk:
             raise Fault("要返回字典：请求 → 词元数。", "return a dictionary: request -> tokens.")
         for request, tokens in step.items():
             if type(tokens) is not int or tokens < 1:
-                raise Fault(
-                    f"{request} 排了 {tokens!r} 个词元：不算的请求不要放进字典。",
-                    f"{request} has {tokens!r} tokens: leave out whoever computes nothing.",
-                )
+                zh, en = "不算的请求不要放进字典。", "leave out whoever computes nothing."
+                raise Fault(f"{request} 排了 {tokens!r} 个词元：{zh}", f"{request} has {tokens!r} tokens: {en}")
             if request in self.gone:
                 raise Fault(f"{request} 已经结束，却还在排。", f"{request} has ended and is scheduled again.")
             if request not in self.running:
-                raise Fault(
-                    f"{request} 排了词元，却不在 running 里：从 waiting 移过去。",
-                    f"{request} has tokens and is not in running: move it there from waiting.",
-                )
+                raise Fault(*_not_running(request, request in self.before, request in self.waiting))
 
     def _check_lists(self) -> None:
         there = self.waiting + self.running
@@ -159,11 +157,22 @@ class _Desk:
                 "the blocks of the pool do not add up: take and return them with pool.grow and pool.release only.",
             )
 
+    def _check_counts(self) -> None:
+        for request, (known, to_write, computed) in self.counts.items():
+            if (request.known, request.to_write) != (known, to_write) or request.computed not in (0, computed):
+                raise Fault(
+                    f"{request} 的 known 或 computed 被改了：这一步算完以后，由课程来改（规则 5）。",
+                    f"known or computed of {request} was changed: the course does that after the step (rule 5).",
+                )
+
     def _check_tokens(self, step: dict[Request, int]) -> None:
         if not step:
+            gone = _names([request for request in self.before if request in self.waiting])
             raise Fault(
-                f"一个词元也没有排，可是还有请求没写完：{_names(self.waiting + self.running)}。",
-                f"nothing is scheduled, and {_names(self.waiting + self.running)} are not done.",
+                f"一个词元也没有排，可是还有请求没写完：{_names(self.waiting + self.running)}。"
+                + (f"这一步请走了 {gone}：该走的是 running 的最后一个。" if gone else ""),
+                f"nothing is scheduled, and {_names(self.waiting + self.running)} are not done"
+                + (f"; {gone} was sent away: it should be the last of running." if gone else "."),
             )
         budget, total = self.settings.max_num_batched_tokens, sum(step.values())
         if total > budget:
@@ -218,6 +227,22 @@ class _Desk:
             return ScheduleTrace(self.settings, entries, self.changes, {"model": name})
         except CourseError:
             return None
+
+
+def _not_running(request: Request, ran: bool, waits: bool) -> tuple[str, str]:
+    if not ran:
+        zh, en = "却不在 running 里：从 waiting 移过去。", "is not in running: move it there from waiting."
+    elif waits:
+        zh, en = (
+            "这一步却被请走了：离开的请求什么也不算。",
+            "was sent away in this step: whoever leaves computes nothing.",
+        )
+    else:
+        zh, en = (
+            "却被移出了 running：写完的由课程请走。",
+            "was taken out of running: the course does that once it is done.",
+        )
+    return f"{request} 排了词元，{zh}", f"{request} has tokens and {en}"
 
 
 def _names(requests: Sequence[Request]) -> str:
