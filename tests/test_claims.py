@@ -180,6 +180,7 @@ def test_what_is_renamed_in_a_copy_of_vllm_falls_alone(old, new, fallen, tmp_pat
     assert VLLM.version in row.fails and VLLM.version not in row.holds and row.date == "2030-01-02"
 
 
+@pytest.mark.slow
 @needs_vllm
 def test_the_command_names_what_a_new_release_changed_and_where_prose_says_it(tmp_path, capsys):
     copy_of_vllm(tmp_path, 'model_group.add_argument("--max-model-len"', 'model_group.add_argument("--len"', "99.0.0")

@@ -147,6 +147,7 @@ def test_figures_are_as_wide_as_a_page_and_their_text_is_12_pixels(drawn):
         assert sizes and not small, f"{name}: {small}"
 
 
+@pytest.mark.slow
 def test_nothing_in_a_figure_is_cut_off(drawn):
     for name, figure in drawn.items():
         figure.draw_without_rendering()  # only now are its parts laid out
@@ -164,6 +165,7 @@ def test_a_figure_follows_the_theme(drawn):
     assert not re.search(r"20\d\d-\d\d-\d\d", svg)  # a recording made later is the same
 
 
+@pytest.mark.slow
 def test_a_recording_holds_the_figure_twice(drawn, trace):
     import base64
 

@@ -15,6 +15,7 @@ from tools.lessons.pages import core_minutes, core_sections
 from tools.lessons.source import read_lesson
 
 
+@pytest.mark.slow  # `make lint` runs it
 def test_the_pages_pass_their_own_check(capsys):
     assert check_docs.main() == 0, capsys.readouterr().err
 

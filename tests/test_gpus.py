@@ -174,6 +174,7 @@ def test_seven_machines(case, smi, tmp_path, capsys, monkeypatch):
     engine.refuse_too_large(tiny, engine.sized_options(tiny))
 
 
+@pytest.mark.slow
 def test_the_command_says_the_same(smi):
     """`python -m helpers.machine` on the card that the GPU sets hold no code for, in an output without Chinese."""
     smi(SEVEN["V100"][0], SEVEN["V100"][1])

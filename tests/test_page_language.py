@@ -369,6 +369,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow  # half a minute in all; the labels of a recording are read by --check
 @NO_WARNING  # a missing glyph is a warning of matplotlib's
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("lang", ["zh", "en", None])

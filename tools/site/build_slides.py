@@ -29,6 +29,9 @@ LEFT_OUT = re.compile(
 EXTRA = re.compile(r"(选读|Extra)[。.]")
 CHECK = re.compile(r"\bl\w\w\.ex\d\.check\(")
 READING = re.compile(r"读(图|表|输出)|How to read it|Reading the")
+SVG = re.compile(r"<svg\b.*?</svg>", re.DOTALL)  # none lies in another
+ASIDE = re.compile(r'<svg data-drawing="(\d+)"></svg>')
+TITLE = re.compile(r"<title>(.*?)</title>")
 THEME = 'document.documentElement.dataset.theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"'
 PAGE = """<!doctype html>
 <html lang="{lang}">
@@ -156,7 +159,14 @@ def cut(article: Tag) -> list[list[Tag]]:
 
 def page_html(site_page: Path, lang: str) -> str:
     """The slides of one page of the site."""
-    article = BeautifulSoup(site_page.read_text(encoding="utf-8"), "html.parser").select("article.bd-article")[0]
+    drawings: list[str] = []  # set aside: they are most of a page, and reading them most of the time
+
+    def set_aside(drawing: re.Match) -> str:
+        drawings.append(drawing[0])
+        return f'<svg data-drawing="{len(drawings) - 1}"></svg>'
+
+    text = SVG.sub(set_aside, site_page.read_text(encoding="utf-8"))
+    article = BeautifulSoup(text, "html.parser").select("article.bd-article")[0]
     for mark in article.select("a.headerlink"):
         mark.decompose()
     for link in article.select("a[href]"):
@@ -166,6 +176,7 @@ def page_html(site_page: Path, lang: str) -> str:
     body = "\n".join(
         f'<section class="slide"><div class="fit">{"".join(map(str, slide))}</div></section>' for slide in slides
     )
+    body = ASIDE.sub(lambda place: drawings[int(place[1])], body)
     title = html.escape(slides[0][0].get_text())
     return PAGE.format(lang=lang, title=title, theme=THEME, body=body + NAVIGATION)
 
@@ -191,13 +202,10 @@ def build(root: Path) -> Path:
         lessons = [page for page in sorted((site / lang).glob("*.html")) if re.match(r"[A-Z0-9]\d_", page.name)]
         links.append(f"<h2>{'中文' if lang == 'zh' else 'English'}</h2><ul>")
         for page in lessons:
-            (folder / page.name).write_text(page_html(page, lang), encoding="utf-8")
-            title = (
-                BeautifulSoup((folder / page.name).read_text(encoding="utf-8"), "html.parser")
-                .select("title")[0]
-                .get_text()
-            )
-            links.append(f'<li><a href="{lang}/{page.name}">{html.escape(title)}</a></li>')
+            made = page_html(page, lang)
+            (folder / page.name).write_text(made, encoding="utf-8")
+            [title] = TITLE.findall(made)
+            links.append(f'<li><a href="{lang}/{page.name}">{title}</a></li>')
         links.append("</ul>")
     index = PAGE.format(lang="zh", title="Slides", theme=THEME, body=f'<div class="list">{"".join(links)}</div>')
     (target / "index.html").write_text(re.sub(r'href="(\w+\.(css|svg))"', r'href="zh/\1"', index), encoding="utf-8")
