@@ -3,14 +3,28 @@
 import ast
 import csv
 import json
+import re
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
 from conftest import ROOT, TOY
 from IPython.core.inputtransformer2 import TransformerManager
 
+from helpers import design
+from tools.art import way
 from tools.lessons import build, pages
-from tools.lessons.source import WAY, lesson_names, read_lesson, split_languages, way_line, without_comments
+from tools.lessons.source import (
+    INSIDE,
+    SERVED,
+    lesson_names,
+    read_lesson,
+    split_languages,
+    stations_of,
+    way_picture,
+    way_words,
+    without_comments,
+)
 
 LESSONS = sorted(path.stem for path in (ROOT / "notebooks" / "source").glob("*.py"))
 
@@ -466,8 +480,56 @@ def test_both_languages_run_the_same_code(name):
 
 def test_every_lesson_stands_somewhere_on_the_way_to_a_service():
     for name in lesson_names(ROOT):
-        zh, en = (way_line(name, lang) for lang in ("zh", "en"))
-        assert zh.count("→") == en.count("→") == len(WAY) - 1, name
-        assert zh.count("**") == en.count("**") >= 2, name
-    assert "**层**" in way_line("03_architecture", "zh") and "**服务**" not in way_line("03_architecture", "zh")
-    assert way_line("99_toy", "zh") == ""
+        for lang, here in (("zh", "![你在这里："), ("en", "![You are here: ")):
+            picture = way_picture(name, lang)
+            assert picture.startswith(here) and picture.count("→") == len(SERVED + INSIDE) - 2, name
+            assert (ROOT / "notebooks" / lang / picture.partition("](")[2].removesuffix(")")).is_file(), name
+    assert way_words("03_architecture", "zh").startswith("你在这里：层、logits。")
+    assert way_words("A3_mini_vllm", "en").startswith("You are here: engine. The whole way: machine → ")
+    assert way_picture("99_toy", "zh") == ""
+
+
+def test_the_maps_are_those_that_the_tool_draws():
+    wanted = way.pictures()
+    assert {path.name for path in (ROOT / "assets" / "figures").glob("way_*")} == wanted.keys()
+    for name, picture in wanted.items():
+        assert (ROOT / "assets" / "figures" / name).read_text(encoding="utf-8") == picture, name
+
+
+@pytest.mark.parametrize("name", LESSONS)
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_a_map_fills_the_stations_where_its_lesson_is(lang, name):
+    root = ElementTree.fromstring(way.draw(name, lang))
+    words = {text.text: text.get("fill") for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert words.pop(way.HERE[lang]) == "var(--muted)"
+    assert words.keys() == {getattr(station, lang) for station in SERVED + INSIDE}
+    here = {word for word, ink in words.items() if ink == "var(--bg)"}
+    assert here == {getattr(station, lang) for station in stations_of(name)}
+
+
+def test_a_map_is_small_and_takes_its_colours_from_the_design():
+    drawn = way.draw("05_offline_generation", "en")
+    assert len(drawn) < 4096 and float(re.search(r'font-size="(\d+)"', drawn)[1]) * 343 / way.WIDTH >= 12
+    page = way.draw("05_offline_generation", "en", alone=False)
+    assert "<style>" in drawn and "<style>" not in page and not design.COLOUR.search(page)
+    assert set(re.findall(r"var\(--(\w+)\)", drawn)) <= set(way.COLOURS) <= design.DARK.keys()
+
+
+def test_the_words_of_a_map_stay_in_their_boxes(browser, tmp_path):
+    """Also in a wide font, such as the one of Debian's chromium."""
+    page = browser.new_page(viewport={"width": 375, "height": 800})
+    maps = [way.draw(name, lang, alone=False) for name in LESSONS for lang in ("zh", "en")]
+    page.set_content("".join(maps))
+    outside = page.evaluate("""() => [...document.querySelectorAll("svg")].flatMap(svg => {
+      const shapes = [...svg.querySelectorAll("rect, path")].map(shape => shape.getBBox());
+      const all = { x: 0, y: 0, width: svg.viewBox.baseVal.width, height: svg.viewBox.baseVal.height };
+      const within = (a, b) => a.x >= b.x && a.x + a.width <= b.x + b.width;
+      return [...svg.querySelectorAll("text")].filter(text => {
+        const own = text.getBBox(), middle = own.y + own.height / 2;
+        const around = shapes.filter(b => b.height < 40 && b.height > 20 && b.y < middle && middle < b.y + b.height
+          && b.x < own.x + own.width / 2 && own.x + own.width / 2 < b.x + b.width);
+        return !within(own, around[0] || all);
+      }).map(text => text.textContent);
+    })""")
+    page.close()
+    assert outside == []

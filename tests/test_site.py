@@ -83,6 +83,16 @@ def test_a_figure_says_how_to_read_it():
     assert said("Nothing.") == "loss; step"
 
 
+def test_a_lessons_map_is_drawn_into_its_page(tmp_path):
+    """As an SVG of the page, with the page's colours; what a notebook links stays behind."""
+    lesson = read_lesson(ROOT / "notebooks" / "source" / f"{FIRST}.py")
+    build_site.write_pages(ROOT, [lesson], {}, tmp_path)
+    for lang, here in (("zh", "你在这里：层。"), ("en", "You are here: layers. ")):
+        title = nbformat.read(tmp_path / lang / f"{FIRST}.ipynb", as_version=4).cells[0].source
+        [drawn] = re.findall(r'^<div class="course-way"><svg role="img" aria-label="(.+?)".*</svg></div>$', title, re.M)
+        assert drawn.startswith(here) and "![" not in title and "prefers-color-scheme" not in title
+
+
 def test_a_heading_that_is_a_link_does_not_lead_away_from_the_contents():
     text = build_site.site_text("## [99 · A toy](../notebooks/en/99_toy.ipynb)\n\ntext", "en", {"99_toy"})
     assert text == '## 99 · A toy\n\n→ <a href="99_toy.html">99 · A toy</a>\n\ntext'

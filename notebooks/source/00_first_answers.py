@@ -10,7 +10,7 @@
 # | 模型 | 课程自带的 `qwen3-tiny` 和 `qwen3-moe-tiny`；不用下载 |
 # | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
 #
-# “你在这里”那一行，是从一台机器到一个服务的整条路。这一课把全程快速走一遍，路上的每个词后面都有一课来讲。
+# 标题下面的图，是从一台机器到一个服务的整条路。这一课把全程快速走一遍，图上的每个词后面都有一课来讲。
 
 # %% [markdown] lang="en" key="title"
 # # 00 · First answers
@@ -24,7 +24,7 @@
 # | Model | the bundled `qwen3-tiny` and `qwen3-moe-tiny`; nothing to download |
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
 #
-# The line "you are here" is the whole way from a machine to a service. This lesson walks it once, quickly; each word on it has a later lesson.
+# The map below the title is the whole way from a machine to a service. This lesson walks it once, quickly; each word on it has a later lesson.
 
 # %% key="setup"
 from helpers import models, say

@@ -33,7 +33,7 @@ directly after it, defining the same names) and ``ex1-check``, which calls ``l05
 ``helpers/lessons/l05``. In the notebooks the solution stands below the check as a folded text, which nothing runs.
 
 Links to other lessons are written ``../zh/02_model_download.ipynb`` in Chinese and ``../en/...`` in English cells.
-The lines under the title (link to the other language, where the outputs come from, the place on the way) are generated.
+The lines under the title (link to the other language, where the outputs come from, the map) are generated.
 """
 
 import ast
@@ -46,6 +46,7 @@ import re
 import tokenize
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import jupytext
 import nbformat
@@ -57,17 +58,6 @@ from helpers import CourseError
 LANGUAGES = ("zh", "en")
 TAGS = {"copy-me", "exercise", "extra", "no-output", "raw", "solution", "varies"}
 ATTRIBUTES = {"facts", "key", "lang", "save", "tags", "lines_to_next_cell"}  # the last is a note that jupytext makes
-WAY = (  # from an empty machine to a service: a station in both languages, and the lessons that are about it
-    ("机器", "machine", {"00", "01"}),
-    ("权重", "weights", {"00", "02", "A1"}),
-    ("文字", "text", {"00", "06", "A1"}),
-    ("词元编号", "token ids", {"00", "05", "A1"}),
-    ("层", "layers", {"00", "03", "04", "A2", "A4", "A5"}),
-    ("logits", "logits", {"00", "03"}),
-    ("采样", "sampling", {"00", "05"}),
-    ("引擎", "engine", {"00", "05", "06", "A3"}),
-    ("服务", "service", {"00", "07", "08", "09"}),
-)
 ANSWER = {"zh": "参考答案", "en": "Reference answer"}
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME = re.compile(r"[A-Z0-9]\d_[a-z0-9_]+")
@@ -292,14 +282,49 @@ def head_line(name: str, lang: str, recorded: dict | None) -> str:
     return f"{other_language(name, lang)} · {status}"
 
 
-def way_line(name: str, lang: str) -> str:
-    """Where on the way to a service the lesson stands, or nothing for one that stands nowhere on it."""
-    number = name.partition("_")[0]
-    stations = [(zh if lang == "zh" else en, number in lessons) for zh, en, lessons in WAY]
-    if not any(here for _, here in stations):
-        return ""
-    way = " → ".join(f"**{station}**" if here else station for station, here in stations)
-    return f"\n\n{'你在这里：' if lang == 'zh' else 'You are here: '}{way}"
+class Station(NamedTuple):
+    """A place on the way to a service: its name in both languages, and the lessons that are about it."""
+
+    zh: str
+    en: str
+    lessons: set[str]
+
+
+SERVED = (  # from an empty machine to a service
+    Station("机器", "machine", {"00", "01"}),
+    Station("权重", "weights", {"00", "02", "A1"}),
+    Station("引擎", "engine", {"00", "05", "06", "A3"}),
+    Station("服务", "service", {"00", "07", "08", "09"}),
+)
+INSIDE = (  # the engine: from a text to the next token
+    Station("文字", "text", {"00", "06", "A1"}),
+    Station("词元编号", "token ids", {"00", "05", "A1"}),
+    Station("层", "layers", {"00", "03", "04", "A2", "A4", "A5"}),
+    Station("logits", "logits", {"00", "03"}),
+    Station("采样", "sampling", {"00", "05"}),
+)
+
+
+def stations_of(name: str) -> list[Station]:
+    """Where the lesson stands; nowhere for one that is not of this course."""
+    return [station for station in SERVED + INSIDE if name.partition("_")[0] in station.lessons]
+
+
+def way_words(name: str, lang: str) -> str:
+    """The map of the lesson in words: where it stands, and the whole way."""
+    here, served, inside = (
+        [getattr(station, lang) for station in stations] for stations in (stations_of(name), SERVED, INSIDE)
+    )
+    way, steps = " → ".join(served), " → ".join(inside)
+    if lang == "zh":
+        return f"你在这里：{'、'.join(here)}。整条路：{way}；引擎里面：{steps}"
+    return f"You are here: {', '.join(here)}. The whole way: {way}; inside the engine: {steps}"
+
+
+def way_picture(name: str, lang: str) -> str:
+    """The map of the lesson, which tools/art/way.py draws; nothing for a lesson that stands nowhere on it."""
+    file = f"../../assets/figures/way_{name.partition('_')[0]}_{lang}.svg"
+    return f"![{way_words(name, lang)}]({file})" if stations_of(name) else ""
 
 
 def answer_cell(solution: Cell, lang: str):
@@ -321,8 +346,8 @@ def build_notebook(lesson: Lesson, lang: str, outputs: dict | None = None, recor
         metadata = {"tags": cell.tags} if cell.tags else {}
         if cell.key == "title":
             heading, _, rest = source.partition("\n")
-            head = head_line(lesson.name, lang, recorded) + way_line(lesson.name, lang)
-            source = f"{heading}\n\n{head}\n{rest}".rstrip()
+            lines = filter(None, [head_line(lesson.name, lang, recorded), way_picture(lesson.name, lang)])
+            source = "\n\n".join([heading, *lines]) + f"\n{rest}".rstrip()
         if cell.kind == "markdown":
             cells.append(new_markdown_cell(source, id=cell.key, metadata=metadata))
         else:

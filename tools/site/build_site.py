@@ -27,6 +27,7 @@ from helpers.explorer import live
 from helpers.explorer.page import RECORDED, replayed
 from helpers.routing import RoutingTrace
 from helpers.tokens import shown
+from tools.art import way
 from tools.lessons.build import notebook_path, recorded_outputs
 from tools.lessons.checks import FENCE
 from tools.lessons.record import normalised, provenance
@@ -39,6 +40,8 @@ from tools.lessons.source import (
     lesson_names,
     notebook_text,
     read_lessons,
+    way_picture,
+    way_words,
 )
 from tools.site import build_play
 from tools.site.lean import make_lean
@@ -158,6 +161,13 @@ def alternative(cells: list, place: int, output: nbformat.NotebookNode) -> str:
         said = re.sub(r"[*`$]|\]\([^)]*\)|\[(?=[^\]]*\]\()", "", found[1])
         return "".join(SENTENCE.findall(said)[:2]).strip()
     return "; ".join(output.metadata.get("course", {}).get("labels", [])[:6])
+
+
+def map_html(lesson: str, lang: str) -> str:
+    """The map of a lesson that stands on the way, drawn into its page."""
+    said = html.escape(way_words(lesson, lang), quote=True)
+    svg = way.draw(lesson, lang, alone=False).replace("<svg ", f'<svg role="img" aria-label="{said}" ', 1)
+    return f'<div class="course-way">{svg}</div>'
 
 
 def show_pictures(notebook: nbformat.NotebookNode) -> None:
@@ -294,6 +304,9 @@ def write_pages(root: Path, lessons: list[Lesson], ran: dict, folder: Path) -> N
                 notebook = build_notebook(lesson, lang, *recorded_outputs(notebook_path(root, lesson, lang), lesson))
             show_pictures(notebook)
             notebook.metadata.language_info.pygments_lexer = "ipython3"  # knows shell lines
+            if picture := way_picture(lesson.name, lang):
+                title = notebook.cells[0]
+                title.source = title.source.replace(picture, map_html(lesson.name, lang), 1)
             for cell in notebook.cells:
                 if cell.cell_type == "markdown":
                     cell.source = site_text(cell.source, lang, pages)
