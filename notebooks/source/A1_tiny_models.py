@@ -4,7 +4,7 @@
 # | | |
 # |---|---|
 # | 学完能做 | 自己造一份训练数据并留出考题；说清一条对话里哪些词元算损失；读懂损失曲线和专家负载曲线；现场训练一个会做加法的小 Qwen3 |
-# | 先修 | 第 03 课；专家负载一节用到第 04 课 |
+# | 先修 | 第 03 课；思考和思考预算用到第 06 课，专家负载一节用到第 04 课，均衡损失的来历在附录 A2 |
 # | 时间 | 主线 60 分钟；标着“选读”的再加 25 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
 # | 模型 | 课程自带的两个小模型 |
@@ -15,7 +15,7 @@
 # | | |
 # |---|---|
 # | You will be able to | make training data and hold questions back for the exam; say which tokens of a conversation carry loss; read loss curves and expert-load curves; train a small Qwen3 live until it adds |
-# | Prerequisites | lesson 03; for the expert load, lesson 04 |
+# | Prerequisites | lesson 03; for thinking and its budget, lesson 06; for the expert load, lesson 04, and appendix A2 for the load-balancing loss |
 # | Time | 60 minutes for the main path; 25 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory |
 # | Model | the two bundled tiny models |
@@ -233,12 +233,12 @@ for text in (
 assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 
 # %% [markdown] lang="zh" key="tokenizer-read"
-# 读输出：课程里的词一块就是一个词；没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
+# 读输出：第一行是训练用的秒数。课程里的词一块就是一个词；没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
 #
 # **选读。** 先猜一猜：这 2,560 块里，汉字、单词、数字各占多少？一条样本平均有多长，其中多少要模型自己写？
 
 # %% [markdown] lang="en" key="tokenizer-read"
-# How to read it: words of the course are one piece each; a character it has never seen falls back to bytes, 麟 to 3 tokens, and a single byte is no character, so it shows as �.
+# How to read it: the first line has the seconds that the training took. Words of the course are one piece each; a character it has never seen falls back to bytes, 麟 to 3 tokens, and a single byte is no character, so it shows as �.
 #
 # **Extra.** Guess first: of the 2,560 pieces, how many are Chinese characters, words, digits? And how long is a sample on average, and how much of it must the model write itself?
 
@@ -364,7 +364,7 @@ figure
 #
 # ### 练习 2 ★★☆（8 分钟）：写出目标
 #
-# `ids` 是整条样本的词元编号，`start` 是第一个该由模型写的位置，`silent` 是强行写上的位置的集合。返回一个列表，比 `ids` 短 1：第 `i` 个元素是模型读完 `ids[i]` 之后该猜的词元，不算损失的写 -100。
+# `ids` 是整条样本的词元编号，`start` 是第一个该由模型写的位置，`silent` 是强行写上的位置的集合（`ids` 的下标，从 0 数起）。返回一个列表，比 `ids` 短 1：第 `i` 个元素是模型读完 `ids[i]` 之后该猜的词元，不算损失的写 -100。
 #
 # <details><summary>提示</summary>
 #
@@ -379,7 +379,7 @@ figure
 #
 # ### Exercise 2 ★★☆ (8 minutes): write the targets
 #
-# `ids` are the token ids of a whole sample, `start` is the first position that the model must write, `silent` the set of forced positions. Return a list that is shorter than `ids` by 1: element `i` is the token to be guessed after reading `ids[i]`, or -100 where there is no loss.
+# `ids` are the token ids of a whole sample, `start` is the first position that the model must write, `silent` the set of forced positions (indices into `ids`, counted from 0). Return a list that is shorter than `ids` by 1: element `i` is the token to be guessed after reading `ids[i]`, or -100 where there is no loss.
 #
 # <details><summary>Hint</summary>
 #
@@ -458,7 +458,7 @@ assert loss < 0.1
 #
 # ## 损失曲线和专家负载
 #
-# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家的份额（数的是词元和名次，每个词元算两次；滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
+# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家的份额（数的是词元和名次，每个词元算两次；滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练去掉了**负载均衡损失**（`--balance 0`），就是把词元从拥挤的专家推开的那一项（附录 A2）；别的都一样，600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
 #
 # **选读。** 先看损失。先猜一猜：3,800 步里，损失是匀速往下走，还是先快后慢？
 
@@ -467,7 +467,7 @@ assert loss < 0.1
 #
 # ## Loss curves and expert load
 #
-# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of each expert (of token and slot, so that each token counts twice; a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
+# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of each expert. The share is of token and slot, so that each token counts twice; and it is a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8. A second training had no **load-balancing loss** (`--balance 0`), the term that pushes tokens away from crowded experts (appendix A2). All else was the same, but it stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
 #
 # **Extra.** The loss first. Guess: over 3,800 steps, does it fall evenly, or fast and then slowly?
 
@@ -550,7 +550,7 @@ figure
 #
 # <details><summary>提示</summary>
 #
-# 绝对平均时，结果正好是 1；词元都挤向同样的 $k$ 个专家时最大，接近 $N_E / k$。
+# 绝对平均时，结果正好是 1（附录 A2 的 $f$ 按词元数算，那里是 $k$）；词元都挤向同样的 $k$ 个专家时最大，接近 $N_E / k$。
 #
 # </details>
 
@@ -569,7 +569,7 @@ figure
 #
 # <details><summary>Hint</summary>
 #
-# With perfect balance the result is exactly 1; it is largest, close to $N_E / k$, where all tokens crowd to the same $k$ experts.
+# With perfect balance the result is exactly 1 (in appendix A2, where $f$ counts per token, it is $k$); it is largest, close to $N_E / k$, where all tokens crowd to the same $k$ experts.
 #
 # </details>
 
@@ -738,7 +738,7 @@ figure
 # 1. 为什么不能按问题的文字去重来留考题？
 # 2. 给提示词也算损失，模型会怎样？
 # 3. 训练数据换了一批，损失升高了一点，模型一定变差了吗？
-# 4. 负载完全均衡时，均衡损失是多少？
+# 4. 负载完全均衡时，练习 3 的均衡损失是多少？
 # 5. 小模型的思考预算管用，能说明真正的 Qwen3 也是这样学会的吗？
 #
 # <details><summary>答案</summary>
@@ -774,7 +774,7 @@ figure
 # 1. Why is it not enough to hold out questions by their text?
 # 2. What happens to a model if the prompt carries loss too?
 # 3. The training data changes, and the loss rises a little. Has the model become worse?
-# 4. What is the balancing loss at perfect balance?
+# 4. What is the balancing loss of exercise 3 at perfect balance?
 # 5. The tiny model's thinking budget works. Does that show that the real Qwen3 learned it in this way?
 #
 # <details><summary>Answers</summary>
