@@ -15,7 +15,12 @@ def load_balancing_loss(logits, top_k, times=None, over=None, mean=True, f="coun
     ids = probabilities.topk(top_k).indices
     counts = torch.bincount(ids.flatten(), minlength=logits.shape[1] if minlength else 0) / (over or len(logits))
     chosen = torch.zeros_like(probabilities).scatter(1, ids, probabilities.gather(1, ids))
-    tables = {"all": probabilities, "chosen": chosen, "renormalised": chosen / chosen.sum(-1, keepdim=True)}
+    tables = {
+        "logits": logits,
+        "all": probabilities,
+        "chosen": chosen,
+        "renormalised": chosen / chosen.sum(-1, keepdim=True),
+    }
     p = counts if p == "counts" else tables[p].mean(0) if mean else tables[p].sum(0)
     return (times or logits.shape[1]) * ((p if f == "p" else counts) * p).sum()
 
@@ -60,6 +65,8 @@ of_router = Exercise(
          "f counts the choices made, not the probabilities."),
         (partial(load_balancing_loss, p="chosen"), *ALL_PROBABILITIES),
         (partial(load_balancing_loss, p="renormalised"), *ALL_PROBABILITIES),
+        (partial(load_balancing_loss, p="logits"), "p 是概率的平均：先做 softmax。",
+         "p averages probabilities: take the softmax first."),
         (partial(load_balancing_loss, p="counts"), "p 是概率的平均，不是次数：次数没有梯度。",
          "p averages the probabilities: counts have no gradient."),
         (partial(load_balancing_loss, dim=0), "softmax 沿着词元做了；应该沿着专家做：dim=-1。",

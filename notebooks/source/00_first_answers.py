@@ -206,7 +206,7 @@ close_engine()
 # 课程自带一个：四层，每层八个专家，都从 0 数起；每个词元在每一层用两个。运行下一格，点一个词元，看它去了哪里。
 
 # %% [markdown] lang="en" key="experts-text"
-# The real Qwen3 knows why the sky is blue. But sure in tone and wrong, that happens to it too. Whoever uses a model has to check.
+# The real Qwen3 knows why the sky is blue. But it, too, is sometimes wrong in a sure tone. Whoever uses a model has to check.
 #
 # `close_engine()` closed the engine, and the memory is free again.
 #
@@ -258,7 +258,7 @@ RoutingExplorer(trace, token=trace.prompt_length)
 # **Choose first.** Which one makes 37×46 wrong when it is off?
 #
 # - A. The busy one
-# - B. The idle one
+# - B. The less busy one
 # - C. Either
 # - D. Neither: the others step in
 
@@ -298,7 +298,7 @@ for layer, expert in ((3, 1), (1, 2)):
 # %% [markdown] lang="en" key="off-read"
 # <details><summary>Reading</summary>
 #
-# B. Without the busy one the others step in; without the idle one the product is wrong. Often chosen does not mean needed: appendix A2 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
+# B. Without the busy one the others step in; without the less busy one the product is wrong. Often chosen does not mean needed: appendix A2 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
 #
 # Now change it: take another layer and another expert, and run it again.
 #

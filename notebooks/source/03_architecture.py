@@ -346,7 +346,7 @@ l03.rotation()
 #
 # $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
 #
-# $\mathrm{mean}(x^2)$ 是先把每个数平方，再求平均。$\epsilon$ 是防止除以零的小数，代码里叫 `eps`；$w$ 叫 `weight`。值不做这一步。
+# $\mathrm{mean}(x^2)$ 是先把每个数平方，再求平均。$\epsilon$ 是防止除以零的小数，代码里叫 `eps`；$w$ 叫 `weight`。值不归一也不旋转。
 #
 # ### 练习 1 ★☆☆（5 分钟）：RMSNorm
 #
@@ -371,7 +371,7 @@ l03.rotation()
 #
 # $$\mathrm{RMSNorm}(x) = \frac{x}{\sqrt{\mathrm{mean}(x^2) + \epsilon}} \cdot w$$
 #
-# $\mathrm{mean}(x^2)$ squares each number first, then takes the mean. $\epsilon$ is a small number against division by zero, `eps` in code; $w$ is `weight`. Values are left as they are.
+# $\mathrm{mean}(x^2)$ squares each number first, then takes the mean. $\epsilon$ is a small number against division by zero, `eps` in code; $w$ is `weight`. Values get neither norm nor rotation.
 #
 # ### Exercise 1 ★☆☆ (5 minutes): RMSNorm
 #

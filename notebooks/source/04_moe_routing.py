@@ -514,7 +514,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 # %% [markdown] lang="en" key="shared-text"
 # <details><summary>Reading</summary>
 #
-# B. The first line is all parameters, the second those that one token uses. The next token chooses other experts, so all of them have to be in GPU memory; speed goes mainly by the second line. 30.53B and 3.35B are the 30.5B and 3.3B on the [model card](https://huggingface.co/Qwen/Qwen3-30B-A3B), which cuts the latter.
+# B. The first line is all parameters, the second those that one token uses. The next token chooses other experts, so all of them have to be in GPU memory; speed goes mainly by the second line. 30.53B and 3.35B are the 30.5B and 3.3B on the [model card](https://huggingface.co/Qwen/Qwen3-30B-A3B), which cuts the second instead of rounding it.
 #
 # </details>
 #
@@ -525,7 +525,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
 #
-# - 一个前馈网络换成许多专家，路由器为每个词元、每一层选几个：参数多了，每个词元的计算没有多多少。
+# - 一个前馈网络换成许多专家，路由器为每个词元、每一层选几个：参数随专家数增加，计算只随选中的几个增加。
 # - 路由器三步：对全部专家做 softmax，取 top-k，重新归一化。
 # - 遍历专家：词元收到一起，算一次，乘权重，用 `index_add_` 加回去。
 # - 显存看总参数，快慢主要看激活参数；Qwen3-MoE 没有共享专家。
@@ -561,7 +561,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 # %% [markdown] lang="en" key="recap"
 # ## Recap
 #
-# - Many experts stand in the place of one feed-forward network; for each token, in each layer, a router chooses a few. There are many more parameters, and little more work for a token.
+# - Many experts stand in the place of one feed-forward network; for each token, in each layer, a router chooses a few. Parameters grow with the number of experts; work grows only with the few that are chosen.
 # - The router takes three steps: a softmax over all experts, top-k, renormalise.
 # - Loop over experts: gather, run once, multiply by the weights, add back with `index_add_`.
 # - Memory goes by total parameters, speed mainly by active ones; Qwen3-MoE has no shared expert.

@@ -37,7 +37,7 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 # %% [markdown] lang="zh" key="open-text"
 # ## 引擎只打开一次
 #
-# vLLM 是一个推理引擎：读入 Hugging Face 格式的权重，替你管理 KV 缓存，把许多请求并在一起算；还能把一个模型分到几张卡上（`tensor_parallel_size`），或者开成服务器（第 07 课）。离线推理的入口是 `LLM` 类。自己写时这样就够：
+# vLLM 是一个推理引擎：读入 Hugging Face 格式的权重，替你管理 KV 缓存（旧词元的键和值），把许多请求并在一起算；还能把一个模型分到几张卡上（`tensor_parallel_size`），或者开成服务器（第 07 课）。离线推理的入口是 `LLM` 类。自己写时：
 #
 # ```python
 # from vllm import LLM
@@ -45,7 +45,7 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 # llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192, reasoning_parser="qwen3")
 # ```
 #
-# 课程的 `open_engine` 返回的就是一个 `LLM`，参数按这台机器选好。多给的两个是为了后面的观察：KV 缓存每块 32 个词元（token），允许查看整个词表的概率。
+# 课程的 `open_engine` 返回的就是一个 `LLM`，参数按这台机器选好。多给的两个是为了观察：KV 缓存每块 32 个词元（token），允许查看整个词表的概率。
 #
 # **选读。** `reasoning_parser` 告诉引擎思考写到哪里为止，约束输出格式和思考预算（第 06 课）要用；从不思考的 Instruct-2507 不要写它。
 #
@@ -54,7 +54,7 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 # %% [markdown] lang="en" key="open-text"
 # ## Open the engine once
 #
-# vLLM is an inference engine: it reads weights in Hugging Face's format, manages the KV cache for you and computes many requests together; it can split a model over several cards (`tensor_parallel_size`) or run as a server (lesson 07). Offline inference starts with the class `LLM`. In your own code this is enough:
+# vLLM is an inference engine: it reads weights in Hugging Face's format, manages the KV cache for you (the keys and values of old tokens) and computes many requests together; it can split a model over several cards (`tensor_parallel_size`) or run as a server (lesson 07). Offline inference starts with the class `LLM`. In your own code this is enough:
 #
 # ```python
 # from vllm import LLM
@@ -231,11 +231,11 @@ for output in (cut, thoughtful, quick):
 # %% [markdown] lang="en" key="template-text"
 # <details><summary>Reading</summary>
 #
-# A. With only 16 tokens it was cut before the answer (nothing, or `None`). Look at `finish_reason` before you use an answer.
+# A. With only 16 tokens it was cut before the answer, which is empty or `None`. Look at `finish_reason` before you use an answer.
 #
 # </details>
 #
-# Qwen3 thinks by default; the output starts with `<think>` to `</think>`, and only then comes the answer. `split` separates the two (more in lesson 06). The tiny model has seen very few questions; its replies do not stand for the real Qwen3.
+# Qwen3 thinks by default: the output starts with a thought, from `<think>` to `</think>`, and only then comes the answer. `split` separates the two (more in lesson 06). The tiny model has seen very few questions; its replies do not stand for the real Qwen3.
 #
 # ## What the template writes
 #
@@ -381,7 +381,7 @@ for name, request in requests.items():
 # - C. 只算末尾没填满的那一块
 
 # %% [markdown] lang="en" key="blocks-text" facts="0.19 570 579"
-# How to read it: the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. The line on `role` is a check of `open_engine` too: vLLM raises nothing and the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either, and that again is the work of `open_engine`: it lets the step end, drops the batch, and the engine stays usable; a plain `LLM` has no such guard.
+# How to read it: it is the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. The line on `role` is a check of `open_engine` too: vLLM raises nothing and the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either, and that again is the work of `open_engine`: it lets the step end, drops the batch, and the engine stays usable; a plain `LLM` has no such guard.
 #
 # ## PagedAttention: the KV cache is given out in blocks
 #

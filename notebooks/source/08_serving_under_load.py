@@ -82,7 +82,7 @@ most = min(64, server.concurrency_limit)
 #
 # `ignore_eos` makes every request write all of its 64 tokens, so that speed is measured and not the length of a story. No prompt comes twice, as a server keeps what it has read.
 #
-# **Choose first.** The prompt has about 80 tokens. How many times the inter-token latency is the time to first token?
+# **Choose first.** The prompt has about 80 tokens. Divide the time to first token by the inter-token latency: what comes out?
 #
 # - A. Less than 1
 # - B. More than 1, and far less than 80
@@ -208,7 +208,7 @@ async def measure(concurrency, count):
 # %% [markdown] lang="en" key="together-text"
 # **Choose first.** With 8 requests together, how many times the throughput of one after the other is it?
 #
-# - A. 1 time: the CPU is the same
+# - A. 1 time, no more: it is the same CPU
 # - B. More than 1 and less than 8
 # - C. 8 times
 
@@ -388,7 +388,7 @@ if not server.attached:
 #
 # ## Back-pressure: refuse when the queue is full
 #
-# With a queue that never ends, in the end everyone times out. A full server that says 503 at once puts up back-pressure, which tells clients to slow down: to try again, with pauses that grow, or to hold themselves back with a `Semaphore`.
+# With a queue that never ends, in the end everyone times out. A full server says 503 at once. This is called back-pressure: it tells clients to slow down. They try again, with pauses that grow, or hold themselves back with a `Semaphore`.
 #
 # **Choose first.** The server admits 64. Of 96 that come at once and do not retry, how many are refused?
 #
@@ -985,7 +985,7 @@ for name, memory, tp, pp in (
 #
 # ## Tensor parallel, right here (extra)
 #
-# With no two cards, two CPU cores will do: two worker processes hold half of the attention heads and half of each feed-forward network, by the same code that runs on several cards.
+# Without two cards, two CPU cores will do: each of two worker processes holds half of the attention heads and half of each feed-forward network, by the same code that runs on several cards.
 #
 # **Choose first.** Each process still has a KV cache of 64 MiB. How many times the tokens will fit?
 #
@@ -1068,7 +1068,7 @@ if not server.attached and models.is_bundled():
 #
 # ### 练习 3 ★★☆（6 分钟，选读）：装得下几个请求
 #
-# 补全函数：`config` 是 `config.json` 的字典，`weights` 是权重的总字节数，`memory` 是**每张卡**可用的字节数，`tp` 是张量并行的卡数，`context` 是每个请求的词元数。返回同时装得下几个请求（整数，装不下时是 0）。KV 头少于卡数时，每张卡仍要存一个。
+# 补全函数：`config` 是 `config.json` 的字典，`weights` 是权重的总字节数，`memory` 是**每张卡**可用的字节数，`tp` 是张量并行的卡数，`context` 是每个请求的词元数。键和值每个数占 2 字节。返回同时装得下几个请求（整数，装不下时是 0）。KV 头少于卡数时，每张卡仍要存一个。
 #
 # <details><summary>提示</summary>
 #
@@ -1125,7 +1125,7 @@ if not server.attached and models.is_bundled():
 #
 # ### Exercise 3 ★★☆ (6 minutes, extra): how many requests fit
 #
-# Complete the function: `config` is the dictionary of a `config.json`, `weights` the bytes of all weights, `memory` the usable bytes of **each card**, `tp` the number of cards in tensor parallel, `context` the tokens of each request. Return how many requests fit at once (a whole number, 0 if none does). Where there are fewer KV heads than cards, each card still stores one.
+# Complete the function: `config` is the dictionary of a `config.json`, `weights` the bytes of all weights, `memory` the usable bytes of **each card**, `tp` the number of cards in tensor parallel, `context` the tokens of each request. Keys and values take 2 bytes a number. Return how many requests fit at once (a whole number, 0 if none does). Where there are fewer KV heads than cards, each card still stores one.
 #
 # <details><summary>Hint</summary>
 #

@@ -148,7 +148,7 @@ if server.is_bundled and len(questions) >= 20:
 #
 # ### 练习 1 ★★☆（10 分钟）：选预算
 #
-# `measured` 是上面那样的列表，次序不定；`allowed_loss` 是愿意比最好的正确率低多少，例如 0.1。返回够好的里面**最省词元**的那个预算（可能是 `None`）。
+# `measured` 是上面那样的列表，次序不定；`allowed_loss` 是愿意比最好的正确率低多少，例如 0.1，就是低 10 个百分点。返回够好的里面**最省词元**的那个预算（可能是 `None`）。
 #
 # <details><summary>提示</summary>
 #
@@ -159,13 +159,13 @@ if server.is_bundled and len(questions) >= 20:
 # %% [markdown] lang="en" key="choose-text"
 # <details><summary>Reading</summary>
 #
-# B. The tiny model's thoughts take a good forty tokens on average. A budget below that mostly cuts them before the result: tokens are spent, and answers are no better. For a real Qwen3 and your questions, go by your own table.
+# B. The tiny model's thoughts take a little more than forty tokens on average. A budget below that mostly cuts them before the result: tokens are spent, and answers are no better. For a real Qwen3 and your questions, go by your own table.
 #
 # </details>
 #
 # ### Exercise 1 ★★☆ (10 minutes): choose the budget
 #
-# `measured` is a list like the one above, in any order; `allowed_loss` is how far below the best share of right answers you would go, say 0.1. Among those that are good enough, return the budget that takes the **fewest tokens** (it may be `None`).
+# `measured` is a list like the one above, in any order; `allowed_loss` is how far below the best share of right answers you would go, say 0.1: ten points below. Among those that are good enough, return the budget that takes the **fewest tokens** (it may be `None`).
 #
 # <details><summary>Hint</summary>
 #
@@ -201,7 +201,7 @@ l09.ex1.check(choose_budget)
 #
 # After measuring comes the client that will be used: [`docs/qwen_client.py`](../../docs/qwen_client.py), one file to copy as it is. Its `ask` returns a whole answer or raises `NoAnswer`, which says why; where the server is away, breaks off or is too busy, it tries again by itself.
 #
-# The budget is the one you chose; while the exercise is open, the last but one of the table stands in. The tokens are not taken from the replies this time: they are what the server's own metrics have grown by.
+# The budget is the one you chose; while the exercise is open, the last but one in the table stands in. The tokens are not taken from the replies this time: they are what the server's own metrics have grown by.
 
 # %% key="client" tags=["varies"]
 import runpy
@@ -372,7 +372,7 @@ l09.draw(server.model, measured, report)
 #
 # | 现象 | 原因 | 办法 |
 # |---|---|---|
-# | 预算不起作用 | 参数没有放进 `extra_body`，或服务器没有 `--reasoning-parser` | 见第 07 课；课程的 `Server` 已经设好 |
+# | 预算不起作用 | 不用 `openai` 客户端、自己发 JSON，却把它放进了 `extra_body` | 在 JSON 里和别的参数并排写（第 07 课） |
 # | 带预算的请求得到 400 | 服务器没有 `--reasoning-parser` | 加上 `--reasoning-parser qwen3` |
 # | 每道题都算错，答案看着是对的 | 批改只看最后一个数，答案后面还写了别的数 | 让问题要求“只写结果”，或改 `is_right` |
 # | 引擎死后，客户端很快放弃 | 默认只试 4 次 | 调大 `attempts` |
@@ -417,7 +417,7 @@ l09.draw(server.model, measured, report)
 #
 # | Symptom | Cause | Remedy |
 # |---|---|---|
-# | the budget has no effect | the parameter is not in `extra_body`, or the server has no `--reasoning-parser` | see lesson 07; the course's `Server` has it set |
+# | the budget has no effect | you send JSON without the `openai` client, and it stands inside `extra_body` there | in JSON it stands beside the other parameters (lesson 07) |
 # | requests with a budget get a 400 | the server has no `--reasoning-parser` | add `--reasoning-parser qwen3` |
 # | every question counts as wrong, and the answers look right | only the last number is marked, and the answer goes on with others | let the question ask for the result alone, or change `is_right` |
 # | the client gives up soon after the engine's death | by default it tries 4 times | raise `attempts` |

@@ -4,7 +4,7 @@
 # | | |
 # |---|---|
 # | 学完能做 | 自己造一份训练数据并留出考题；说清一条对话里哪些词元算损失；读懂损失曲线和专家负载曲线；现场训练一个会做加法的小 Qwen3 |
-# | 先修 | 第 03 课；专家负载一节用到第 04 课 |
+# | 先修 | 第 03 课；思考和思考预算用到第 06 课，专家负载一节用到第 04 课，均衡损失的来历在附录 A2 |
 # | 时间 | 主线 60 分钟；标着“选读”的再加 25 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上 |
 # | 模型 | 课程自带的两个小模型 |
@@ -15,7 +15,7 @@
 # | | |
 # |---|---|
 # | You will be able to | make training data and hold questions back for the exam; say which tokens of a conversation carry loss; read loss curves and expert-load curves; train a small Qwen3 live until it adds |
-# | Prerequisites | lesson 03; for the expert load, lesson 04 |
+# | Prerequisites | lesson 03; for thinking and its budget, lesson 06; for the expert load, lesson 04, and appendix A2 for the load-balancing loss |
 # | Time | 60 minutes for the main path; 25 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory |
 # | Model | the two bundled tiny models |
@@ -38,7 +38,13 @@ from helpers.lessons.lA1 import recipe
 #
 # 真正的 Qwen3 读过 36 万亿个词元（[技术报告](https://arxiv.org/abs/2505.09388)），能力从规模里来。小模型没有规模，每一样本事都要**专门为它造数据**。所以这一课也是一份坦白书：哪些现象是造出来的，哪些没有人教过。
 #
-# **选读。** 先猜一猜：两个小模型各有多少参数？混合专家（MoE）的那个，一个词元用到其中多少？
+# **选读。** 两个里有一个是混合专家（MoE）：每层 8 个专家，一个词元用 2 个。
+#
+# **先选一个（选读）。** 它的参数，一个词元用到多少？
+#
+# - A. 四分之一：8 个里的 2 个
+# - B. 四成多
+# - C. 全部
 
 # %% [markdown] lang="en" key="intro"
 # Every cell of this course really runs on a machine without a GPU, thanks to two very small Qwen3 models. They were downloaded from nowhere and saw no other model's output: data, tokenizer, chat template and weights all come from a few files in and beside `helpers/lessons/lA1`, in four steps:
@@ -49,7 +55,13 @@ from helpers.lessons.lA1 import recipe
 #
 # The real Qwen3 has read 36 trillion tokens ([report](https://arxiv.org/abs/2505.09388)); its abilities come with scale. A tiny model has no scale: for each thing it can do, **data was made on purpose**. So this lesson is a confession too: which effects were built in, and which nobody taught.
 #
-# **Extra.** Guess first: how many parameters have the two, and how many of them does one token use in the mixture of experts (MoE)?
+# **Extra.** One of the two is a mixture of experts (MoE): 8 experts in each layer, of which a token uses 2.
+#
+# **Choose first (extra).** What share of its parameters does one token use?
+#
+# - A. A quarter: 2 of 8
+# - B. A little more than two fifths
+# - C. All of them
 
 # %% key="sizes" tags=["extra"]
 folders = {name: models.find_checkpoint(name) for name in recipe.MODELS}
@@ -68,18 +80,38 @@ for name, folder in folders.items():
     assert abs(megabytes * 1e6 / (2 * total) - 1) < 0.02
 
 # %% [markdown] lang="zh" key="data-text"
+# <details><summary>读输出</summary>
+#
+# B：1,358,496 除以 3,201,696。专家用到四分之一，可是嵌入、注意力和路由器每个词元都要用。
+#
+# </details>
+#
 # ## 数据：一条样本是一段对话
 #
 # 一条样本有四部分：用户说的话、助手应当写的思考、助手应当写的答案，以及批改用的标准答案。算术题的思考由程序一步步写出来；问答、首都和小故事来自 `helpers/lessons/texts.toml` 里人写的句子。
 #
-# 先猜一猜：下面哪一类题，思考里真有内容？
+# **先选一个。** 下一格打印六类样本。哪些思考里真的算了什么？
+#
+# - A. 每一类
+# - B. 只有算术
+# - C. 哪一类都没有
 
 # %% [markdown] lang="en" key="data-text"
+# <details><summary>Reading</summary>
+#
+# B: 1,358,496 of 3,201,696. Of the experts it is a quarter, but every token uses embedding, attention and router.
+#
+# </details>
+#
 # ## Data: a sample is a conversation
 #
 # A sample has four parts: what the user says, the thought that the assistant should write, the answer that it should write, and the key for marking it. Thoughts about arithmetic are written by a program, step by step; course questions, capitals and stories come from sentences that people wrote, in `helpers/lessons/texts.toml`.
 #
-# Guess first: in which of the kinds below does the thought really hold something?
+# **Choose first.** The next cell prints samples of six kinds. In which does the thought compute something?
+#
+# - A. In all of them
+# - B. In arithmetic only
+# - C. In none
 
 # %% key="samples"
 rng, lang = random.Random(6), LANGUAGE or "zh"
@@ -96,7 +128,13 @@ for sample in samples:
     )
 
 # %% [markdown] lang="zh" key="samples-read" facts="11"
-# 读输出：算术的思考里写着中间结果，最后一步就是答案；问首都、问课程的思考只是一句客套话，什么也没算。第 06 课里“思考对算术有用，对回忆没用”，就是这样**造出来的**。真正的 Qwen3 没有人这样规定；它的思考从后训练里来。
+# <details><summary>读输出</summary>
+#
+# B。算术的思考里写着中间结果，最后一步就是答案；问首都、问课程的思考只是一句客套话，什么也没算。
+#
+# </details>
+#
+# 第 06 课里“思考对算术有用，对回忆没用”，就是这样**造出来的**。真正的 Qwen3 没有人这样规定；它的思考从后训练里来。
 #
 # 最后一类叫 honest：遇到没学过的问题，答“不知道”。诚实也要专门教：加练之前，MoE 小模型对 100 个怪问题还一本正经地编了 11 个答案。
 #
@@ -105,7 +143,13 @@ for sample in samples:
 # 会背不等于会算。要知道它会不会算，就得有训练时**从没出现过**的题。两位数乘法只有 4,095 道（不计先后），随手抽题来训练，考题迟早会混进去；只按文字去重也不够，`37×46=?` 和“46 乘以 37 等于多少？”是同一道题。所以按**数**来分：先把操作数排好序，再算摘要（SHA-256），八分之一的题永远不进训练，不管用什么说法问。
 
 # %% [markdown] lang="en" key="samples-read" facts="11"
-# How to read it: thoughts about arithmetic hold the intermediate results, and their last step is the answer; thoughts about capitals and course questions are a polite phrase that computes nothing. That thinking helps arithmetic and not recall, as lesson 06 measures, was **built in** this way. Nobody laid it down for the real Qwen3, whose thinking comes from post-training.
+# <details><summary>Reading</summary>
+#
+# B. Thoughts about arithmetic hold the intermediate results, and their last step is the answer. Thoughts about capitals and course questions are a polite phrase that computes nothing.
+#
+# </details>
+#
+# Lesson 06 measures that thinking helps arithmetic and not recall. It was **built in** this way. Nobody laid it down for the real Qwen3, whose thinking comes from post-training.
 #
 # The last kind is called honest: to a question outside its texts, the answer is "I do not know". Honesty has to be taught too: before some extra practice, the tiny MoE still made up answers to 11 of 100 strange questions.
 #
@@ -195,7 +239,11 @@ lA1.ex1.check(held_out)
 #
 # 两条规矩是特意定的：每个数字、每个汉字都单独成一个词元。数字逐个切开，竖式才列得出来，Qwen3 也这样；汉字逐个切开则是为了省词表，Qwen3 并不这样。
 #
-# 先猜一猜：现场训练一个分词器要多久？“麟”在训练文本里一次也没出现，它会变成几个词元？
+# **先选一个。** “麟”在训练文本里一次也没出现。它会变成什么？
+#
+# - A. 一个“未知”词元
+# - B. 三个词元，每个是一个字节
+# - C. 什么也不是：写不出来
 
 # %% [markdown] lang="en" key="tokenizer-text"
 # ## The tokenizer
@@ -204,7 +252,11 @@ lA1.ex1.check(held_out)
 #
 # Two rules were set on purpose: each digit and each Chinese character is a token of its own. Single digits make column arithmetic possible, and Qwen3 has them too; single characters save vocabulary, and Qwen3 does not do that.
 #
-# Guess first: how long does it take to train a tokenizer here? And 麟 ("unicorn") occurs nowhere in its texts: how many tokens does it become?
+# **Choose first.** 麟 ("unicorn") occurs nowhere in its texts. What does it become?
+#
+# - A. One token, "unknown"
+# - B. Three tokens, each of them a byte
+# - C. Nothing: it cannot be written
 
 # %% key="tokenizer" tags=["raw", "varies"]
 import time
@@ -233,14 +285,34 @@ for text in (
 assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 
 # %% [markdown] lang="zh" key="tokenizer-read"
-# 读输出：课程里的词一块就是一个词；没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
+# <details><summary>读输出</summary>
 #
-# **选读。** 先猜一猜：这 2,560 块里，汉字、单词、数字各占多少？一条样本平均有多长，其中多少要模型自己写？
+# B。第一行是训练用的秒数。课程里的词一块就是一个词；没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
+#
+# </details>
+#
+# **选读。** 下一格数一数词表，再抽 1,000 条样本，量它们的长短。
+#
+# **先选一个（选读）。** 2,560 块里，哪一种最多？
+#
+# - A. 数字
+# - B. 汉字
+# - C. 字母和空格拼成的
 
 # %% [markdown] lang="en" key="tokenizer-read"
-# How to read it: words of the course are one piece each; a character it has never seen falls back to bytes, 麟 to 3 tokens, and a single byte is no character, so it shows as �.
+# <details><summary>Reading</summary>
 #
-# **Extra.** Guess first: of the 2,560 pieces, how many are Chinese characters, words, digits? And how long is a sample on average, and how much of it must the model write itself?
+# B. The first line has the seconds that the training took. Words of the course are one piece each. A character it has never seen falls back to bytes, 麟 to 3 tokens; a single byte is no character, so it shows as �.
+#
+# </details>
+#
+# **Extra.** The next cell counts the vocabulary, then draws 1,000 samples and measures their lengths.
+#
+# **Choose first (extra).** Of which kind are most of the 2,560 pieces?
+#
+# - A. Digits
+# - B. Chinese characters
+# - C. Latin letters and spaces
 
 # %% key="inventory" tags=["extra"]
 kinds, lengths, rng = {}, {}, random.Random(0)
@@ -288,7 +360,11 @@ axes[2].legend(loc="upper right", fontsize=8)
 figure
 
 # %% [markdown] lang="zh" key="template-text"
-# 读图：左边是词表的组成；中间是各类样本的份额，算术占大头，因为它最难学；右边是平均长度，灰色是提示词，绿色要模型自己写。
+# <details><summary>读图</summary>
+#
+# C。左边是词表的组成，数字只有 10 块；中间是各类样本的份额，算术占大头，因为它最难学；右边是平均长度，灰色是提示词，绿色要模型自己写。
+#
+# </details>
 #
 # ## 模板，和哪些词元算损失
 #
@@ -301,10 +377,17 @@ figure
 # - soft：用户写了 `/no_think`，模型自己写一个空的思考块；
 # - non-thinking：模板预填了空的思考块，模型直接写答案。
 #
-# 先猜一猜：被强行写上的那个 `</think>`，要不要算损失？
+# **先选一个。** 被强行写上的那个 `</think>`，要不要算损失？
+#
+# - A. 要：它也在回答里
+# - B. 不要
 
 # %% [markdown] lang="en" key="template-text"
-# How to read it: on the left what the vocabulary is made of; in the middle the share of each kind of sample, arithmetic most of all because it is the hardest to learn; on the right their average length, the prompt in grey, and in green what the model must write.
+# <details><summary>Reading the figure</summary>
+#
+# C. On the left is what the vocabulary is made of; digits are 10 pieces only. In the middle is the share of each kind of sample, arithmetic most of all because it is the hardest to learn. On the right is their average length, the prompt in grey, and in green what the model must write.
+#
+# </details>
 #
 # ## The template, and which tokens carry loss
 #
@@ -317,7 +400,10 @@ figure
 # - soft: the user wrote `/no_think`, and the model itself writes an empty think block;
 # - non-thinking: the template pre-fills the empty block, and the model goes on with the answer.
 #
-# Guess first: should the forced `</think>` carry loss?
+# **Choose first.** Should the forced `</think>` carry loss?
+#
+# - A. Yes: it is part of the reply
+# - B. No
 
 # %% key="modes"
 from copy import copy, deepcopy
@@ -358,13 +444,17 @@ axes[3].legend(handles=handles, loc="lower right")
 figure
 
 # %% [markdown] lang="zh" key="modes-read"
-# 读图：一格一个词元，从左往右读；灰色是提示词，绿色是模型要学着写的，橙色是强行写上的 `</think>`。橙色不算损失：使用时它也是引擎写的（第 06 课的思考预算），要是让模型去学，它会在随便什么地方收住思考。绿色在橙色之后继续，这教会它**从半截思考出发也给出答案**。
+# <details><summary>读图</summary>
+#
+# B。一格一个词元，从左往右读；灰色是提示词，绿色是模型要学着写的，橙色是强行写上的 `</think>`。橙色不算损失：使用时它也是引擎写的（第 06 课的思考预算），要是让模型去学，它会在随便什么地方收住思考。绿色在橙色之后继续，这教会它**从半截思考出发也给出答案**。
+#
+# </details>
 #
 # 所以小模型的思考预算管用，是因为训练数据里 30% 的样本就是这样切断的。[Qwen3 技术报告](https://arxiv.org/abs/2505.09388)说，真正的 Qwen3 没有专门学过这件事，这种能力是自然出现的。两者看上去一样，来历完全不同。
 #
 # ### 练习 2 ★★☆（8 分钟）：写出目标
 #
-# `ids` 是整条样本的词元编号，`start` 是第一个该由模型写的位置，`silent` 是强行写上的位置的集合。返回一个列表，比 `ids` 短 1：第 `i` 个元素是模型读完 `ids[i]` 之后该猜的词元，不算损失的写 -100。
+# `ids` 是整条样本的词元编号，`start` 是第一个该由模型写的位置，`silent` 是强行写上的位置的集合（`ids` 的下标，从 0 数起）。返回一个列表，比 `ids` 短 1：第 `i` 个元素是模型读完 `ids[i]` 之后该猜的词元，不算损失的写 -100。
 #
 # <details><summary>提示</summary>
 #
@@ -373,13 +463,17 @@ figure
 # </details>
 
 # %% [markdown] lang="en" key="modes-read"
-# How to read it: a box is a token, from left to right; grey is the prompt, green is what the model learns to write, orange is the forced `</think>`. Orange carries no loss: in use, too, the engine writes it (the thinking budget of lesson 06), and a model that learned it would stop thinking anywhere. Green goes on after it, and that teaches the model to **answer from half a thought**.
+# <details><summary>Reading the figure</summary>
+#
+# B. A box is a token, from left to right: grey is the prompt, green is what the model learns to write, orange is the forced `</think>`. Orange carries no loss. In use, too, the engine writes it (the thinking budget of lesson 06), and a model that learned it would stop thinking anywhere. Green goes on after it, and that teaches the model to **answer from half a thought**.
+#
+# </details>
 #
 # So the tiny model's thinking budget works because 30% of its training samples were cut like this. The [Qwen3 report](https://arxiv.org/abs/2505.09388) says that the real Qwen3 was not trained for it: the ability emerged. They look alike and come from different places.
 #
 # ### Exercise 2 ★★☆ (8 minutes): write the targets
 #
-# `ids` are the token ids of a whole sample, `start` is the first position that the model must write, `silent` the set of forced positions. Return a list that is shorter than `ids` by 1: element `i` is the token to be guessed after reading `ids[i]`, or -100 where there is no loss.
+# `ids` are the token ids of a whole sample, `start` is the first position that the model must write, `silent` the set of forced positions (indices into `ids`, counted from 0). Return a list that is shorter than `ids` by 1: element `i` is the token to be guessed after reading `ids[i]`, or -100 where there is no loss.
 #
 # <details><summary>Hint</summary>
 #
@@ -408,14 +502,26 @@ lA1.ex2.check(make_targets)
 #
 # 损失是目标词元的负对数概率的平均，单位 nat。它有一个可以口算的起点：一个什么也不懂的模型，给 2,560 个词元同样的概率。
 #
-# **选读。** 先猜一猜：没训练过的模型损失是多少？训练好的呢？
+# **选读。** 下一格量一量两个模型：没训练过的，和训练好的。
+#
+# **先选一个（选读）。** 没训练过的模型，损失是多少？
+#
+# - A. 接近 0
+# - B. $\ln 2560$，约 7.85
+# - C. 2560
 
 # %% [markdown] lang="en" key="loss-text"
 # ## What the loss says
 #
 # The loss is the mean negative log-probability of the target tokens, in nats. Its starting point can be worked out in the head: a model that knows nothing gives all 2,560 tokens the same probability.
 #
-# **Extra.** Guess first: what is the loss of an untrained model, and of a trained one?
+# **Extra.** The next cell measures two models: an untrained one, and the trained one.
+#
+# **Choose first (extra).** What is the loss of the untrained one?
+#
+# - A. About 0
+# - B. $\ln 2560$, about 7.85
+# - C. 2560
 
 # %% key="loss" tags=["extra"]
 import math
@@ -454,22 +560,40 @@ for name, model in (("untrained", untrained), ("trained", trained)):
 assert loss < 0.1
 
 # %% [markdown] lang="zh" key="loss-read"
-# 读输出：没训练过的，损失就是 $\ln 2560 \approx 7.85$。训练好的停在零点零几，降不到零，因为数据里有真正的偶然：故事的每个空有四五个同样好的词，谁也猜不准。这里的百分数是几何平均。
+# <details><summary>读输出</summary>
+#
+# B。每个词元的概率是 1/2560，负对数就是 $\ln 2560$。训练好的停在零点零几，降不到零，因为数据里有真正的偶然：故事的每个空有四五个同样好的词，谁也猜不准。这里的百分数是几何平均。
+#
+# </details>
 #
 # ## 损失曲线和专家负载
 #
-# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家的份额（数的是词元和名次，每个词元算两次；滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
+# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家的份额（数的是词元和名次，每个词元算两次；滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练去掉了**负载均衡损失**（`--balance 0`），就是把词元从拥挤的专家推开的那一项（附录 A2）；别的都一样，600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
 #
-# **选读。** 先看损失。先猜一猜：3,800 步里，损失是匀速往下走，还是先快后慢？
+# **选读。** 先看损失。
+#
+# **先选一个（选读）。** 3,800 步里，损失怎样往下走？
+#
+# - A. 匀速
+# - B. 先快后慢
 
 # %% [markdown] lang="en" key="loss-read"
-# How to read it: untrained, the loss is $\ln 2560 \approx 7.85$. Trained, it ends at a few hundredths and cannot reach zero, for the data holds real chance: each slot of a story has four or five words that are equally good, and nobody can guess which. The percentages are geometric means.
+# <details><summary>Reading</summary>
+#
+# B. Each token has the probability 1/2560, and the negative logarithm of that is $\ln 2560$. Trained, it ends at a few hundredths. It cannot reach zero, for the data holds real chance: each slot of a story has four or five words that are equally good, and nobody can guess which. The percentages are geometric means.
+#
+# </details>
 #
 # ## Loss curves and expert load
 #
-# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of each expert (of token and slot, so that each token counts twice; a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
+# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of each expert. The share is of token and slot, so that each token counts twice; and it is a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8. A second training had no **load-balancing loss** (`--balance 0`), the term that pushes tokens away from crowded experts (appendix A2). All else was the same, but it stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
 #
-# **Extra.** The loss first. Guess: over 3,800 steps, does it fall evenly, or fast and then slowly?
+# **Extra.** The loss first.
+#
+# **Choose first (extra).** How does it fall over 3,800 steps?
+#
+# - A. Evenly
+# - B. Fast, then slowly
 
 # %% key="curves" tags=["extra"]
 log = np.load(ROOT / "assets" / "traces" / "moe_balance_on.npz")
@@ -495,14 +619,30 @@ axes[1].set(title=title, xlabel=say("步数", "step"))
 figure
 
 # %% [markdown] lang="zh" key="curves-read" facts="400 1,200 89"
-# 读图：左边是损失（对数轴），右边是学习率的安排：先升温 100 步，再沿余弦降下来，最后 400 步从峰值的 10% 重新开始，直线降下。开头几百步学会的是格式和句子，损失一落千丈；后面几千步磨的是进位和乘法，每降一点都慢。1,200 步起提示词变长，曲线几乎看不出来；最后 400 步加了更多更难的“不知道”，题目难了，损失不再下降，模型却更好了：在 100 个怪问题里老实说不知道的，从 89 个变成 99 个（见 `assets/models/qwen3-moe-tiny/README.md`）。损失只能在同一份数据上比较。
+# <details><summary>读图</summary>
 #
-# 再看专家。先猜两件事：去掉均衡，专家之间会分得多不均？会不会有专家几乎一个词元也拿不到？
+# B。左边是损失（对数轴），右边是学习率的安排：先升温 100 步，再沿余弦降下来，最后 400 步从峰值的 10% 重新开始，直线降下。开头几百步学会的是格式和句子，损失一落千丈；后面几千步磨的是进位和乘法，每降一点都慢。1,200 步起提示词变长，曲线几乎看不出来；最后 400 步加了更多更难的“不知道”，题目难了，损失不再下降，模型却更好了：在 100 个怪问题里老实说不知道的，从 89 个变成 99 个（见 `assets/models/qwen3-moe-tiny/README.md`）。损失只能在同一份数据上比较。
+#
+# </details>
+#
+# **先选一个。** 再看专家。去掉均衡，训练到最后，一层的八个专家怎样分？
+#
+# - A. 差不多平均：没有谁把它们拉开
+# - B. 忙的有平均的两三倍，有的几乎一个词元也拿不到
+# - C. 两个专家拿走全部
 
 # %% [markdown] lang="en" key="curves-read" facts="400 1,200 89"
-# How to read it: the loss on the left (log axis), the plan of the learning rate on the right: 100 steps of warm-up, then down along a cosine; the last 400 steps start again from 10% of the peak and go down in a line. The first few hundred steps learn format and sentences, and the loss plunges; the thousands after them work on carries and products, and each bit less is slow. From step 1,200 prompts get longer, which the curve hardly shows; the last 400 steps add more and harder refusals: the questions are harder, the loss no longer falls, and yet the model is better: of 100 strange questions it now admits for 99 that it does not know, up from 89 (see `assets/models/qwen3-moe-tiny/README.md`). Losses compare on the same data only.
+# <details><summary>Reading the figure</summary>
 #
-# Now the experts. Two guesses first: without balance, how unequal do their shares become? Is there an expert that gets next to no token?
+# B. The loss is on the left (log axis), the plan of the learning rate on the right: 100 steps of warm-up, then down along a cosine; the last 400 steps start again from 10% of the peak and go down in a line. The first few hundred steps learn format and sentences, and the loss plunges; the thousands after them work on carries and products, and each bit less is slow. From step 1,200 prompts get longer, which the curve hardly shows. The last 400 steps add more and harder refusals. The questions are harder and the loss no longer falls, and yet the model is better: of 100 strange questions it now admits for 99 that it does not know, up from 89 (see `assets/models/qwen3-moe-tiny/README.md`). Losses compare on the same data only.
+#
+# </details>
+#
+# **Choose first.** Now the experts. Without balance, how do the eight experts of a layer share the tokens in the end?
+#
+# - A. About equally: nothing pulls them apart
+# - B. The busiest have two or three times an equal share, some get next to nothing
+# - C. Two experts get all of them
 
 # %% key="load"
 logs = {
@@ -536,11 +676,15 @@ figure.supylabel(share, fontsize=9)
 figure
 
 # %% [markdown] lang="zh" key="load-read"
-# 读图：一格一层，一种颜色一个专家，虚线是绝对平均的 1/8；上面四格有均衡，下面四格没有。两次训练数据和初始权重都相同。
+# <details><summary>读图</summary>
+#
+# B。一格一层，一种颜色一个专家，虚线是绝对平均的 1/8；上面四格有均衡，下面四格没有。两次训练数据和初始权重都相同。
 #
 # - 每个词元选两个专家，一个专家最多占一半，那就是每个词元都选了它。没有均衡，开头几十步就有专家接近一半；到 600 步，最忙的仍是平均的 1.9 到 2.9 倍，第 2、3 层各有两个专家几乎拿不到词元，参数白养着。
 # - 有均衡，最初的混乱之后，大家都围着 1/8 打转；第 3 层晃得最久，快到 600 步才收敛些。
 # - 损失：没有均衡的略高一点。只有一个种子，差别也小，**下不了结论**；均衡的好处首先是专家都用上了，不是损失更低。
+#
+# </details>
 #
 # 均衡损失只管“多少”，不管“是谁”。哪个专家接哪类词元，数据和损失里都没有写；附录 A2 看到的分工，是唯一没有人教过的东西。
 #
@@ -550,16 +694,20 @@ figure
 #
 # <details><summary>提示</summary>
 #
-# 绝对平均时，结果正好是 1；词元都挤向同样的 $k$ 个专家时最大，接近 $N_E / k$。
+# 绝对平均时，结果正好是 1（附录 A2 的 $f$ 按词元数算，那里是 $k$）；词元都挤向同样的 $k$ 个专家时最大，接近 $N_E / k$。
 #
 # </details>
 
 # %% [markdown] lang="en" key="load-read"
-# How to read it: a panel is a layer, a colour is an expert, the dashed line is an equal share of 1/8; balanced above, not balanced below. Both trainings had the same data and the same initial weights.
+# <details><summary>Reading the figure</summary>
+#
+# B. A panel is a layer, a colour is an expert, the dashed line is an equal share of 1/8; balanced above, not balanced below. Both trainings had the same data and the same initial weights.
 #
 # - Each token takes two experts, so that one has at most half, and then every token takes it. Without balance, some expert is close to half within a few dozen steps; at step 600 the busiest still have 1.9 to 2.9 times an equal share, and in layers 2 and 3 two experts each get next to nothing: parameters kept for no use.
 # - With balance, after the first turmoil, all move around 1/8; layer 3 swings longest and calms down only towards step 600.
 # - The loss without balance is slightly higher. That is one seed and a small difference, so it **proves nothing**; what balance buys first is that all experts are used, not a lower loss.
+#
+# </details>
 #
 # The balancing loss governs how many, not which. Nothing in data or loss says which expert should take which token; the division of labour that appendix A2 shows is the one thing here that nobody taught.
 #
@@ -569,7 +717,7 @@ figure
 #
 # <details><summary>Hint</summary>
 #
-# With perfect balance the result is exactly 1; it is largest, close to $N_E / k$, where all tokens crowd to the same $k$ experts.
+# With perfect balance the result is exactly 1 (in appendix A2, where $f$ counts per token, it is $k$); it is largest, close to $N_E / k$, where all tokens crowd to the same $k$ experts.
 #
 # </details>
 
@@ -594,7 +742,11 @@ lA1.ex3.check(balancing_loss)
 #
 # 默认 200 步，两遍一共约半分钟，机器忙时一分多钟；想多练，先运行 `os.environ["COURSE_TRAIN_STEPS"] = "1000"`，再运行这几格，时间是五倍。
 #
-# 先猜一猜：看过同样多的题，两个模型各能对多少？
+# **先选一个（选读）。** 看过同样多的题，哪一个对得多？
+#
+# - A. 直接写答案的：它要写的少
+# - B. 先写竖式的
+# - C. 差不多
 
 # %% [markdown] lang="en" key="live-text"
 # ## Train one live (extra)
@@ -603,7 +755,11 @@ lA1.ex3.check(balancing_loss)
 #
 # By default it takes 200 steps, about half a minute for both, more than one on a busy machine; for more, run `os.environ["COURSE_TRAIN_STEPS"] = "1000"` and then these cells, which takes five times as long.
 #
-# Guess first: having seen equally many sums, how many will each get right?
+# **Choose first (extra).** Having seen equally many sums, which of the two gets more right?
+#
+# - A. The one that answers at once: it has less to write
+# - B. The one that writes columns first
+# - C. About equal
 
 
 # %% key="live-data" tags=["extra", "raw"]
@@ -715,12 +871,20 @@ assert live_steps < 200 or scores[True] > scores[False]
 figure
 
 # %% [markdown] lang="zh" key="live-read"
-# 读图：横轴是步数，纵轴是每个词元的损失（对数轴），图例里是留出题的正确率。写竖式的那个学得会，直接写答案的几乎全错：它要在写出第一个数字之前就把所有进位做完；写竖式每次只要加两个一位数，再加上进位。这就是“思考有用”最小的样子，也正是小模型的数据要造出来的效果。
+# <details><summary>读图</summary>
+#
+# B。横轴是步数，纵轴是每个词元的损失（对数轴），图例里是留出题的正确率。写竖式的那个学得会，直接写答案的几乎全错：它要在写出第一个数字之前就把所有进位做完；写竖式每次只要加两个一位数，再加上进位。这就是“思考有用”最小的样子，也正是小模型的数据要造出来的效果。
+#
+# </details>
 #
 # 别把它说过头。直接写答案不是学不会，是学得慢：设成 1000 步跑过一次，写竖式的全对，直接写的也升到了一半左右。带思考的每道题有更多词元、更多计算；步数相同，时间不同。一个种子、一种任务、一种大小，说明机制，不说明真正的 Qwen3。
 
 # %% [markdown] lang="en" key="live-read"
-# How to read it: steps on the x axis, loss per token on the y axis (log), the share of held-out sums that come out right in the legend. The one that writes columns learns to add, the one that answers at once gets nearly all wrong: it must work out every carry before it writes the first digit; in columns, each step adds two digits and a carry. This is "thinking helps" at its smallest, and it is the very effect that the tiny models' data was built to show.
+# <details><summary>Reading the figure</summary>
+#
+# B. Steps are on the x axis, loss per token on the y axis (log), and the legend has the share of held-out sums that come out right. The one that writes columns learns to add, the one that answers at once gets nearly all wrong: it must work out every carry before it writes the first digit; in columns, each step adds two digits and a carry. This is "thinking helps" at its smallest, and it is the very effect that the tiny models' data was built to show.
+#
+# </details>
 #
 # Do not make too much of it. Answering at once is not impossible to learn, only slow: in one run with 1000 steps the columns got all right, and the direct answers had come up to about half. With thoughts, a sum has more tokens and takes more computing; the steps are equal, the time is not. One seed, one task, one size: it shows a mechanism and says nothing about the real Qwen3.
 
@@ -738,7 +902,7 @@ figure
 # 1. 为什么不能按问题的文字去重来留考题？
 # 2. 给提示词也算损失，模型会怎样？
 # 3. 训练数据换了一批，损失升高了一点，模型一定变差了吗？
-# 4. 负载完全均衡时，均衡损失是多少？
+# 4. 负载完全均衡时，练习 3 的均衡损失是多少？
 # 5. 小模型的思考预算管用，能说明真正的 Qwen3 也是这样学会的吗？
 #
 # <details><summary>答案</summary>
@@ -774,7 +938,7 @@ figure
 # 1. Why is it not enough to hold out questions by their text?
 # 2. What happens to a model if the prompt carries loss too?
 # 3. The training data changes, and the loss rises a little. Has the model become worse?
-# 4. What is the balancing loss at perfect balance?
+# 4. What is the balancing loss of exercise 3 at perfect balance?
 # 5. The tiny model's thinking budget works. Does that show that the real Qwen3 learned it in this way?
 #
 # <details><summary>Answers</summary>

@@ -472,7 +472,7 @@ assert off > 0.2
 #
 # ### 练习 1 ★☆☆（5 分钟）：专家有多少参数
 #
-# `config` 是 `config.json` 的字典。返回两个数：全部层里所有专家的参数，和一个词元用到的那些专家的参数。
+# `config` 是 `config.json` 的字典。返回两个数：全部层里所有专家的参数，和一个词元在全部层里用到的那些专家的参数。
 #
 # <details><summary>提示</summary>
 #
@@ -491,7 +491,7 @@ assert off > 0.2
 #
 # ### Exercise 1 ★☆☆ (5 minutes): how many parameters are in the experts
 #
-# `config` is the dictionary of a `config.json`. Return two numbers: the parameters of all experts in all layers, and those of the experts that one token uses.
+# `config` is the dictionary of a `config.json`. Return two numbers: the parameters of all experts in all layers, and those of the experts that one token uses, in all layers as well.
 #
 # <details><summary>Hint</summary>
 #
@@ -767,7 +767,7 @@ if models.is_bundled(folder) and on_cpu():
 #
 # $$L = N \sum_{i=1}^{N} f_i \, p_i$$
 #
-# $N$ 是专家数，$f_i$ 是专家 $i$ 被选中的次数除以词元数，$p_i$ 是它的 softmax 概率在词元上的平均。次数没有梯度，梯度从 $p_i$ 走：越常被选中的专家，概率被压得越多。完全均衡时 $L = k$（每个词元选 $k$ 个，所以 $f$ 的和是 $k$）。
+# $N$ 是专家数，$f_i$ 是专家 $i$ 被选中的次数除以词元数，$p_i$ 是它的 softmax 概率在词元上的平均。次数没有梯度，梯度从 $p_i$ 走：越常被选中的专家，概率被压得越多。完全均衡时 $L = k$（每个词元选 $k$ 个，所以 $f$ 的和是 $k$）。附录 A1 把 $f$ 再除以 $k$，完全均衡就是 1。
 #
 # ### 练习 2 ★★☆（10 分钟）：写出负载均衡损失
 #
@@ -792,7 +792,7 @@ if models.is_bundled(folder) and on_cpu():
 #
 # $$L = N \sum_{i=1}^{N} f_i \, p_i$$
 #
-# $N$ is the number of experts, $f_i$ how often expert $i$ is chosen, over the number of tokens, $p_i$ its softmax probability averaged over the tokens. Counts have no gradient; it flows through $p_i$, and the more often an expert is chosen, the harder its probability is pushed down. In perfect balance $L = k$ (a token chooses $k$ experts, so $f$ adds up to $k$).
+# $N$ is the number of experts, $f_i$ how often expert $i$ is chosen, over the number of tokens, $p_i$ its softmax probability averaged over the tokens. Counts have no gradient; it flows through $p_i$, and the more often an expert is chosen, the harder its probability is pushed down. In perfect balance $L = k$ (a token chooses $k$ experts, so $f$ adds up to $k$). Appendix A1 divides $f$ by $k$ as well, and perfect balance is 1 there.
 #
 # ### Exercise 2 ★★☆ (10 minutes): write the load-balancing loss
 #

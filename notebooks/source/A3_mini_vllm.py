@@ -403,7 +403,13 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 #
 # </details>
 #
-# 现在你来改：读到一半时对调块表里的两个编号，再运行，断言就会失败。
+# 现在你来改：在里面那个循环的开头加一行 `if paged.length == 96: blocks[0], blocks[1] = blocks[1], blocks[0]`，r4 读完两段、填满三块时就对调两个编号。断言还成立吗？再把 0 和 1 换成 2 和 3 试试。
+#
+# <details><summary>读结果</summary>
+#
+# 对调两个填满的块，没有关系：每个键自己带着位置（第 03 课的 RoPE），注意力又是对所有键求和。把填满的块和没写过的对调，断言就失败：读过的词元少了整整一块，新的又写在它上面。
+#
+# </details>
 #
 # 上半到此为止，可以歇一歇。
 #
@@ -434,7 +440,13 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 #
 # </details>
 #
-# Now change it: swap two ids of a table half way through the reading; the assertion fails.
+# Now change it: put `if paged.length == 96: blocks[0], blocks[1] = blocks[1], blocks[0]` at the start of the inner loop. When two pieces of r4 are read and three blocks are full, it swaps two ids. Does the assertion still hold? Then try 2 and 3 in place of 0 and 1.
+#
+# <details><summary>Reading</summary>
+#
+# Two full blocks may change places: each key carries its own position (RoPE, lesson 03), and attention sums over all keys. A full block and one not yet written may not: one block of the tokens read so far is then missing, and new ones are written over it.
+#
+# </details>
 #
 # This is the end of the first sitting, a good place for a break.
 #
