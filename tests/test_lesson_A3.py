@@ -110,6 +110,24 @@ def greedy(step, waiting, running, pool, ended):
     return step
 
 
+def counted(step, waiting, running, pool, ended):
+    for request, tokens in step.items():
+        request.computed += tokens
+    return step
+
+
+def forgotten(step, waiting, running, pool, ended):
+    for request in waiting:
+        request.known = 0
+    return step
+
+
+def removed(step, waiting, running, pool, ended):
+    for request in [request for request in running if request.computed and request.to_write == 1]:
+        running.remove(request)
+    return step
+
+
 def taken(step, waiting, running, pool, ended):
     running[0].blocks.append(pool.free[0])
     return step
@@ -123,6 +141,9 @@ FAULTS = [
     (tampered(twice), "r0 has no blocks and gives them back again"),
     (tampered(greedy), "r0 asks for 313 blocks, and the whole pool has 19"),
     (tampered(exchanged), "its blocks were given back or exchanged"),
+    (tampered(counted), "computed of r0 went from 0 to 10"),
+    (tampered(forgotten), "known of r2 went from 9 to 0"),
+    (tampered(removed), "r0 is no longer in running and has tokens"),
     (tampered(taken), "the blocks of the pool do not add up"),
     (tampered(lambda step, *rest: {}), "nothing is scheduled, and r0 r1 r2 are not done"),
     (tampered(lambda step, *rest: {request.number: tokens for request, tokens in step.items()}), "request -> tokens"),

@@ -108,6 +108,8 @@ ex3 = Scheduling(
          "whoever came last goes first: take waiting[0], not the last one."),
         (partial(wrong.plan, shortest=True), "最短的先进去了：拿 waiting[0]，先来先服务。",
          "the shortest goes first: take waiting[0], first come, first served."),
+        (partial(wrong.plan, spare=1), "空闲的块正好放得下整个提示词，也可以进来：用 >，不用 >=。",
+         "free blocks that just hold the whole prompt are enough: compare with >, not >=."),
         (partial(wrong.plan, seats=1), "空着一个位子：running 里可以有 max_num_seqs 个。",
          "a seat stays empty: running may hold max_num_seqs."),
     ],

@@ -78,6 +78,7 @@ class _Desk:
         self.steps: list[Planned] = []
         self.changes: list[Change] = []
         self.before: dict[Request, list[int]] = {}  # running request -> its blocks before the step
+        self.counts: dict[Request, tuple[int, int]] = {}  # known and computed before the step
         self.gone: dict[Request, int] = {}
         self.arrived: dict[Request, int] = {}
 
@@ -91,10 +92,12 @@ class _Desk:
                 self.waiting.append(request)
                 alive = True
         self.before = {request: list(request.blocks) for request in self.requests if request.blocks}
+        self.counts = {request: (request.known, request.computed) for request in self.requests}
         return alive
 
     def take(self, step) -> None:
         """Raises Fault for what no scheduler may do; else the model runs, and whoever is done leaves."""
+        self._check_counts()
         self._check_form(step)
         self._check_lists()
         self._check_tokens(step)
@@ -117,10 +120,30 @@ class _Desk:
                 )
             if request in self.gone:
                 raise Fault(f"{request} 已经结束，却还在排。", f"{request} has ended and is scheduled again.")
+            if request not in self.running and request in self.before:
+                raise Fault(
+                    f"{request} 不在 running 里了，却还排了词元：刚离开的不要放进字典，写完的由课程移走。",
+                    f"{request} is no longer in running and has tokens: leave out whoever has just left; whoever has "
+                    "written all is removed for you.",
+                )
             if request not in self.running:
                 raise Fault(
                     f"{request} 排了词元，却不在 running 里：从 waiting 移过去。",
                     f"{request} has tokens and is not in running: move it there from waiting.",
+                )
+
+    def _check_counts(self) -> None:
+        for request, (known, computed) in self.counts.items():
+            if request.known != known:
+                raise Fault(
+                    f"{request} 的 known 从 {known} 变成了 {request.known}：known 由课程来改，你不要动。",
+                    f"known of {request} went from {known} to {request.known}: the course counts it, leave it alone.",
+                )
+            if request.computed not in (computed, 0):
+                raise Fault(
+                    f"{request} 的 computed 从 {computed} 变成了 {request.computed}：模型算完由课程来加。",
+                    f"computed of {request} went from {computed} to {request.computed}: the course adds to it once the "
+                    "model has run.",
                 )
 
     def _check_lists(self) -> None:
