@@ -30,7 +30,7 @@ from helpers.lessons import lA1
 from helpers.lessons.lA1 import recipe
 
 # %% [markdown] lang="zh" key="intro"
-# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是从哪里下载的，也没有用别的模型的输出：数据、分词器、对话模板、权重，全都由 `helpers/lessons/lA1` 里和它旁边的几个文件造出来，一共四步：
+# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是下载来的，也没有用过别的模型的输出：数据、分词器、对话模板、权重，全都由 `helpers/lessons/lA1` 里和它旁边的几个文件造出来，一共四步：
 #
 # ```text
 # mix.py 造对话 → tokenizer.py 训练分词器 → chat_template.jinja 拼成文本 → recipe.py 训练
@@ -72,14 +72,14 @@ for name, folder in folders.items():
 #
 # 一条样本有四部分：用户说的话、助手应当写的思考、助手应当写的答案，以及批改用的标准答案。算术题的思考由程序一步步写出来；问答、首都和小故事来自 `helpers/lessons/texts.toml` 里人写的句子。
 #
-# 先猜一猜：下面哪一类题，思考里真有内容？
+# 先猜一猜：下面哪几类题，思考里真的在算？
 
 # %% [markdown] lang="en" key="data-text"
 # ## Data: a sample is a conversation
 #
 # A sample has four parts: what the user says, the thought that the assistant should write, the answer that it should write, and the key for marking it. Thoughts about arithmetic are written by a program, step by step; course questions, capitals and stories come from sentences that people wrote, in `helpers/lessons/texts.toml`.
 #
-# Guess first: in which of the kinds below does the thought really hold something?
+# Guess first: in which of the kinds below does the thought really compute?
 
 # %% key="samples"
 rng, lang = random.Random(6), LANGUAGE or "zh"
@@ -102,7 +102,7 @@ for sample in samples:
 #
 # ## 留出考题
 #
-# 会背不等于会算。要知道它会不会算，就得有训练时**从没出现过**的题。两位数乘法只有 4,095 道（不计先后），随手抽题来训练，考题迟早会混进去；只按文字去重也不够，`37×46=?` 和“46 乘以 37 等于多少？”是同一道题。所以按**数**来分：先把操作数排好序，再算摘要（SHA-256），八分之一的题永远不进训练，不管用什么说法问。
+# 会背不等于会算。要知道它会不会算，就得有训练时**从没出现过**的题。两位数乘法只有 4,095 道（不计先后），随手抽题来训练，考题迟早会混进去；只按文字去重也不够，`37×46=?` 和“46 乘以 37 等于多少？”是同一道题。所以按**数**来分：先把操作数排好序，再算摘要（SHA-256：同样的文字总得到同样的一串字节，看上去却像随机的），按摘要留出八分之一的题；它们永远不进训练，不管用什么说法问。
 
 # %% [markdown] lang="en" key="samples-read" facts="11"
 # How to read it: thoughts about arithmetic hold the intermediate results, and their last step is the answer; thoughts about capitals and course questions are a polite phrase that computes nothing. That thinking helps arithmetic and not recall, as lesson 06 measures, was **built in** this way. Nobody laid it down for the real Qwen3, whose thinking comes from post-training.
@@ -191,7 +191,7 @@ lA1.ex1.check(held_out)
 # %% [markdown] lang="zh" key="tokenizer-text"
 # ## 分词器
 #
-# 和 Qwen3 一样，用字节级的 BPE：从 256 个字节出发，把最常相邻的两块并成一块，直到词表满员。任何文字都写得出来，大不了退回字节。Qwen3 的词表有 151,936 行，小模型只有 2,560 行，因为它只读这门课的句子。
+# 和 Qwen3 一样，用字节级的 BPE：从 256 个字节出发，把最常相邻的两块并成一块，直到词表满了。任何文字都写得出来，大不了退回字节。Qwen3 的词表有 151,936 行，小模型只有 2,560 行，因为它只读这门课的句子。
 #
 # 两条规矩是特意定的：每个数字、每个汉字都单独成一个词元。数字逐个切开，竖式才列得出来，Qwen3 也这样；汉字逐个切开则是为了省词表，Qwen3 并不这样。
 #
@@ -233,12 +233,12 @@ for text in (
 assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 
 # %% [markdown] lang="zh" key="tokenizer-read"
-# 读输出：课程里的词一块就是一个词；没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
+# 读输出：第一行是词表的大小和用时。常见的词（`What`、`experts`）一块就是一个，少见的（`mixture`）切成几块；没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
 #
 # **选读。** 先猜一猜：这 2,560 块里，汉字、单词、数字各占多少？一条样本平均有多长，其中多少要模型自己写？
 
 # %% [markdown] lang="en" key="tokenizer-read"
-# How to read it: words of the course are one piece each; a character it has never seen falls back to bytes, 麟 to 3 tokens, and a single byte is no character, so it shows as �.
+# How to read it: the first row is the size of the vocabulary and the time. Common words (`What`, `experts`) are one piece each, rarer ones (`mixture`) several; a character it has never seen falls back to bytes, 麟 to 3 tokens, and a single byte is no character, so it shows as �.
 #
 # **Extra.** Guess first: of the 2,560 pieces, how many are Chinese characters, words, digits? And how long is a sample on average, and how much of it must the model write itself?
 
@@ -458,7 +458,7 @@ assert loss < 0.1
 #
 # ## 损失曲线和专家负载
 #
-# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家的份额（数的是词元和名次，每个词元算两次；滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，同一条命令可以再得到一条。
+# 下图是 MoE 小模型训练时自己记下的：`python -m tools.tiny_models.train qwen3-moe-tiny --log` 每 5 步写一行损失和每个专家的份额（数的是词元和名次，每个词元算两次；滑动平均：每一步旧值占 0.9，新值占 0.1，起点是 1/8）。另有一次训练只有一处不同：去掉负载均衡损失（`--balance 0`），600 步就停了。稠密小模型的曲线当时没有留下，把命令里的名字换成 `qwen3-tiny`，可以再得到一条。
 #
 # **选读。** 先看损失。先猜一猜：3,800 步里，损失是匀速往下走，还是先快后慢？
 
@@ -467,7 +467,7 @@ assert loss < 0.1
 #
 # ## Loss curves and expert load
 #
-# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of each expert (of token and slot, so that each token counts twice; a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command makes another.
+# The next figure is what the training of the tiny MoE wrote down itself: `python -m tools.tiny_models.train qwen3-moe-tiny --log` keeps, every 5 steps, the loss and the share of each expert (of token and slot, so that each token counts twice; a running average: each step keeps 0.9 of the old value and adds 0.1 of the new one, from 1/8). A second training differs in one thing only: it had no load-balancing loss (`--balance 0`) and stopped after 600 steps. The dense model's curve was not kept; the same command with `qwen3-tiny` makes another.
 #
 # **Extra.** The loss first. Guess: over 3,800 steps, does it fall evenly, or fast and then slowly?
 
@@ -536,7 +536,7 @@ figure.supylabel(share, fontsize=9)
 figure
 
 # %% [markdown] lang="zh" key="load-read"
-# 读图：一格一层，一种颜色一个专家，虚线是绝对平均的 1/8；上面四格有均衡，下面四格没有。两次训练数据和初始权重都相同。
+# 读图：一格一层，一种颜色一个专家，虚线是绝对平均的 1/8；上面四格有均衡，下面四格没有。两次训练，数据和初始权重都相同。
 #
 # - 每个词元选两个专家，一个专家最多占一半，那就是每个词元都选了它。没有均衡，开头几十步就有专家接近一半；到 600 步，最忙的仍是平均的 1.9 到 2.9 倍，第 2、3 层各有两个专家几乎拿不到词元，参数白养着。
 # - 有均衡，最初的混乱之后，大家都围着 1/8 打转；第 3 层晃得最久，快到 600 步才收敛些。
@@ -546,7 +546,7 @@ figure
 #
 # ### 练习 3 ★★☆（6 分钟，选读）：均衡损失
 #
-# 写法按 [Qiu 等（2025）](https://arxiv.org/abs/2501.11873)，Qwen3 用的就是它：$N_E \sum_i f_i p_i$。`load` 是每个专家的份额 $f$，形状 `(experts,)`，加起来是 1；`probabilities` 是路由器对每个词元的 softmax，形状 `(tokens, experts)`，$p$ 是它在词元上的平均。
+# 写法按 [Qiu 等（2025）](https://arxiv.org/abs/2501.11873)，Qwen3 用的就是它：$N_E \sum_i f_i p_i$，$N_E$ 是专家数。`load` 是每个专家的份额 $f$，形状 `(experts,)`，加起来是 1；`probabilities` 是路由器对每个词元的 softmax，形状 `(tokens, experts)`，$p$ 是它在词元上的平均。
 #
 # <details><summary>提示</summary>
 #
@@ -565,7 +565,7 @@ figure
 #
 # ### Exercise 3 ★★☆ (6 minutes, extra): the balancing loss
 #
-# Write it as [Qiu et al. (2025)](https://arxiv.org/abs/2501.11873) do, whose loss Qwen3 uses: $N_E \sum_i f_i p_i$. `load` is the share of each expert, $f$, shape `(experts,)`, summing to 1; `probabilities` is the router's softmax for every token, shape `(tokens, experts)`, and $p$ is its mean over the tokens.
+# Write it as [Qiu et al. (2025)](https://arxiv.org/abs/2501.11873) do, whose loss Qwen3 uses: $N_E \sum_i f_i p_i$, with $N_E$ experts. `load` is the share of each expert, $f$, shape `(experts,)`, summing to 1; `probabilities` is the router's softmax for every token, shape `(tokens, experts)`, and $p$ is its mean over the tokens.
 #
 # <details><summary>Hint</summary>
 #

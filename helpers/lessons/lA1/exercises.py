@@ -114,6 +114,8 @@ ex2 = Exercise(
          "one is missing: the token at start is the model's too."),
         (partial(make_targets, late=-1), "多了一个：位置 start 之前的词元是提示词，不算损失。",
          "one too many: the token before start belongs to the prompt and carries no loss."),
+        (partial(make_targets, late=1, shift=1), "该不该负责，也要看下一个词元：它的位置是 i + 1，不是 i。",
+         "whether there is loss is the next token's matter, too: its position is i + 1, not i."),
         (partial(make_targets, shift=1), "silent 是词元自己的位置，不是它前一个的。",
          "silent names the token's own position, not the one before it."),
         (partial(make_targets, shift=-1), "silent 是词元自己的位置，不是它后一个的。",
