@@ -8,7 +8,7 @@
 # | 时间 | 50 分钟；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 默认是课程自带的 `qwen3-tiny`；真实的模型可用 Qwen3-8B（24 GB 显存） |
-# | 说明 | 数值来自 CPU 和小模型：学形状，别搬数值；没有在 GPU 上跑过 |
+# | 说明 | 数值来自 CPU 和小模型：看走势，别照搬；没有在 GPU 上跑过 |
 
 # %% [markdown] lang="en" key="title"
 # # 08 · Serving under load
@@ -280,7 +280,7 @@ l08.draw_curves(curves, server)
 #
 # ## 看服务器怎么排
 #
-# 连续批处理（continuous batching）：每生成一步，调度器都看一眼队伍，做完的离开，位子马上给下一个，不等整批结束。下一格同时发出最多 64 个有长有短的请求，边等边读 `/metrics` 里的 `num_requests_running`、`num_requests_waiting` 和 `kv_cache_usage_perc`。
+# 连续批处理（continuous batching）：每生成一步，调度器都看一眼队伍，写完的离开，位子马上给下一个，不等整批结束。下一格同时发出最多 64 个有长有短的请求，边等边读 `/metrics` 里的 `num_requests_running`、`num_requests_waiting` 和 `kv_cache_usage_perc`。
 #
 # **先选一个。** 32 个在算，32 个在排。running 会怎样？
 #
@@ -365,7 +365,7 @@ if not server.attached:
 # %% [markdown] lang="zh" key="pressure-text"
 # <details><summary>读结果</summary>
 #
-# B。客户端一断开，服务器就停止生成，不浪费算力；隔着工作坊的 nginx 也一样。
+# B。客户端一断开，服务器就停止生成，不浪费算力。
 #
 # </details>
 #
@@ -382,7 +382,7 @@ if not server.attached:
 # %% [markdown] lang="en" key="pressure-text"
 # <details><summary>Reading</summary>
 #
-# B. When a client disconnects, the server stops generating and wastes no work; behind the workshop's nginx, too.
+# B. When a client disconnects, the server stops generating and wastes no work.
 #
 # </details>
 #

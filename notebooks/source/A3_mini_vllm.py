@@ -36,7 +36,7 @@ print(models.describe(folder))
 #
 # vLLM 里有一个**调度器**（scheduler）：模型每算一遍，它都先定好这一遍算谁的、算几个词元。这一遍叫一**步**。下面打开一个很小的引擎，好让它忙不过来：
 #
-# - 最多 4 个请求同时运行（`max_num_seqs`），一步最多 48 个词元（`max_num_batched_tokens`）；
+# - 最多 4 个请求同时运行（`max_num_seqs`，好比只有 4 个位子），一步最多 48 个词元（`max_num_batched_tokens`）；
 # - KV 缓存分成 16 **块**（block），每块 32 个词元。第 0 块 vLLM 自己留着，请求能用的是 15 块；
 # - 前缀缓存和异步调度（模型还在算，就先排下一步）都关上，规则就少了两条；用 float32，好让我们自己算的词元能和它比。
 
@@ -45,7 +45,7 @@ print(models.describe(folder))
 #
 # Inside vLLM there is a **scheduler**: before each pass of the model it decides whose tokens are in it, and how many. Such a pass is a **step**. The engine below is very small, so that it gets busy:
 #
-# - at most 4 requests run at once (`max_num_seqs`), and a step has at most 48 tokens (`max_num_batched_tokens`);
+# - at most 4 requests run at once (`max_num_seqs`; think of 4 seats), and a step has at most 48 tokens (`max_num_batched_tokens`);
 # - the KV cache is cut into 16 **blocks** of 32 tokens. vLLM keeps block 0 for itself, so requests share 15;
 # - prefix caching and async scheduling (the next step is planned while the model computes) are off, which saves two rules; it runs in float32, so that our own tokens can be compared with its.
 
@@ -338,7 +338,7 @@ lA3.ex2.check(gather)
 # %% [markdown] lang="zh" key="paged-text"
 # ## 同样的 logits
 #
-# 课程的模型把新的键和值交给 `cache.update`，拿回从头到现在的全部。下面的 `PagedCache` 把它们写进块里，再用你的 `gather` 取出来（练习还没解出来时，用参考答案）。两个请求共用一份 `memory`，块是随手散开的；每读一段，都和课程的连续缓存 `KVCache` 比 logits。
+# 课程的模型把新的键和值交给 `cache.update`，拿回从头到现在的全部。下面的 `PagedCache` 把它们写进块里，再用你的 `gather` 取出来（练习还没解出来时，用参考答案）。两个请求共用一份 `memory`，块是故意打乱的；每读一段，都和课程的连续缓存 `KVCache` 比 logits。
 #
 # **先选一个。** 块散成这样，logits 会差多少？
 #
@@ -409,7 +409,7 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 #
 # ## 下半：一批一批来，差多少
 #
-# 调度器是一个函数，每一步叫它一次：
+# 调度器是一个函数，每一步调用一次：
 #
 # - `waiting` 和 `running` 是请求的列表，先来的在前；谁开始算，就由你把它从 `waiting` 移到 `running` 的末尾；
 # - `request.known` 是已知的词元数（还没开始的请求，就是提示词的长度），`request.computed` 是其中算过的，`request.blocks` 是块表；
@@ -595,7 +595,7 @@ assert all(same)
 #
 # ## 两个旋钮
 #
-# 自己的调度器最好的地方，是可以随便拧。下一格先换预算，再换位子，数一数一共几步、最大的一步有几个词元。
+# 调度器是自己写的，旋钮就可以随便拧。下一格先换预算，再换位子，数一数一共几步、最大的一步有几个词元。
 #
 # **先选一个。** 预算从 48 加到 256，191 个词元的提示词一步就能读完。总步数会怎样？
 #
