@@ -20,7 +20,7 @@ class Short(reprlib.Repr):
 
 SHORT = Short()
 KINDS: tuple[tuple[Any, str, str], ...] = (
-    (bool, "True 或 False", "True or False"),
+    (bool, " True 或 False", "True or False"),
     ((int, float), "一个数", "a number"),
     (str, "文本", "a text"),
     (dict, "字典", "a dictionary"),

@@ -110,14 +110,20 @@ def greedy(step, waiting, running, pool, ended):
     return step
 
 
-def taken(step, waiting, running, pool, ended):
-    running[0].blocks.append(pool.free[0])
-    return step
-
-
 def counted(step, waiting, running, pool, ended):
     for request, tokens in step.items():
         request.computed += tokens
+    return step
+
+
+def forgotten(step, waiting, running, pool, ended):
+    for request in waiting:
+        request.known = 0
+    return step
+
+
+def taken(step, waiting, running, pool, ended):
+    running[0].blocks.append(pool.free[0])
     return step
 
 
@@ -136,6 +142,8 @@ FAULTS = [
     (tampered(twice), "r0 has no blocks and gives them back again"),
     (tampered(greedy), "r0 asks for 313 blocks, and the whole pool has 19"),
     (tampered(exchanged), "its blocks were given back or exchanged"),
+    (tampered(counted), "computed of r0 went from 0 to 10"),
+    (tampered(forgotten), "known of r2 went from 9 to 0"),
     (tampered(taken), "the blocks of the pool do not add up"),
     (tampered(lambda step, *rest: {}), "nothing is scheduled, and r0 r1 r2 are not done"),
     (tampered(lambda step, *rest: {request.number: tokens for request, tokens in step.items()}), "request -> tokens"),
@@ -145,7 +153,6 @@ FAULTS = [
     (tampered(lambda step, waiting, running, *rest: running.append(waiting.pop(0)) or step), "max_num_seqs is 2"),
     (tampered(lambda step, waiting, running, *rest: waiting.clear() or step), "r2 is 0 times in waiting and running"),
     (tampered(lambda step, waiting, running, *rest: waiting.append(running.pop()) or step), "r1 has tokens and is not"),
-    (tampered(counted), "known or computed of r0 was changed"),
     (tampered(finished), "r0 has tokens and was taken out of running"),
     (tampered(lambda *rest: 1 / 0), "ZeroDivisionError"),
     (tampered(lambda step, *rest: step if len(step) > 1 else None), "no dictionary comes back"),

@@ -61,6 +61,8 @@ ex1 = Exercise(
     mistakes=[
         *[(partial(choose_budget, what=dict, best=best), "返回那一行的 budget，不是整行。",
            "return the row's budget, not the row.") for best in (most, lambda rows: 0)],
+        (partial(choose_budget, what=lambda row: row["tokens"]), "返回那一行的 budget，不是它的词元数。",
+         "return the row's budget, not its tokens."),
         (lambda measured, allowed_loss: 0, "选了最省的，没管正确率够不够。",
          "this is the cheapest, whether or not it is good enough."),
         (lambda measured, allowed_loss: max(row["budget"] or 0 for row in measured),

@@ -95,7 +95,7 @@ l04.branches()
 #
 # 路由器只是一个没有偏置的矩阵，源码里叫 `gate`。它和专家里的 `gate_proj` 名字像，不是一回事。它给**全部**专家打分；分数是 logits，可正可负，还不是概率。假设有四个专家，编号 0 到 3，某个词元的分数是 1、-1、2、0，要选两个：
 #
-# 1. **softmax**：求 $e$ 的这么多次方，得 2.72、0.37、7.39、1；除以它们的和 11.48，得 0.24、0.03、0.64、0.09。
+# 1. **softmax**：算 $e$ 的 1、-1、2、0 次方，得 2.72、0.37、7.39、1；各除以它们的和 11.48，得 0.24、0.03、0.64、0.09。
 # 2. **top-k**：留下最大的 $k$ 个，这里是专家 2 的 0.64 和专家 0 的 0.24。
 # 3. **重新归一化**：除以这两个数的和 0.88，得 0.73 和 0.27，加起来是 1。这就是**路由权重**（routing weights）。
 #
@@ -255,9 +255,7 @@ print(say("选中过的专家：", "experts chosen:"), expert_ids.unique().tolis
 #
 # C。30 次选择分给 8 个专家，每个专家一次算完。`index_add_` 的第 0 行收到两次，所以是 2。
 #
-# 一起算的词元够多，几乎每个专家都会用到；一个一个往下写，一步只用 2 个。没人选的不必算。
-#
-# 老教程写 `idx, top_x = torch.where(expert_mask[...])`：那个掩码转置过，所以先名次，后词元，和这里相反。
+# 一起算的词元够多，几乎每个专家都会用到；生成时一步只有一个词元，只用 2 个专家。没人选的专家不必算。
 #
 # </details>
 #
@@ -281,8 +279,6 @@ print(say("选中过的专家：", "experts chosen:"), expert_ids.unique().tolis
 # C. There are 30 choices, shared by 8 experts, and each expert is run once. Row 0 of `index_add_` received twice, hence the 2.
 #
 # Where many tokens are computed together, nearly every expert is in use. Where a model writes one token after the other, a step uses 2. An expert that nobody chose need not run.
-#
-# Older tutorials write `idx, top_x = torch.where(expert_mask[...])`: that mask is transposed, so the slots come first and then the tokens, the reverse of ours.
 #
 # </details>
 #
@@ -325,7 +321,7 @@ l04.ex2.check(run_experts)
 # %% [markdown] lang="zh" key="plug-text"
 # ## 装进现成的模型
 #
-# 下一格把每一层的混合专家换成你的两个函数，矩阵还是训练好的那些。`partial(expert, 0, 3)` 是已经填好层和编号的 `expert`，只差词元。源码里这一层叫 `Qwen3MoeSparseMoeBlock`：那里的分数也先转成 float32 再做 softmax，因为真正的模型用 bfloat16。练习还没解出来时，这里先用参考答案。
+# 下一格把每一层的混合专家换成你的两个函数，矩阵还是训练好的那些。`partial(expert, 0, 3)` 是已经填好层和编号的 `expert`，只差词元。transformers 源码里这一层叫 `Qwen3MoeSparseMoeBlock`，那里的分数也先转成 float32 再做 softmax，因为真正的模型用 bfloat16。练习还没解出来时，这里先用参考答案。
 
 # %% [markdown] lang="en" key="plug-text"
 # ## Put it into the ready model
@@ -373,7 +369,7 @@ assert difference < (1e-5 if models.is_bundled(folder) else 5e-2)
 # **先选一个。** “什么是 MoE”和“MoE 是混合专家”里各有一个“是”。它们在各层选的专家都一样吗？
 #
 # - A. 都一样：字一样，专家就一样
-# - B. 不一定
+# - B. 不都一样
 
 # %% [markdown] lang="en" key="explorer-text"
 # At most rounding is left. That is all of Qwen3-MoE's mixture of experts. (The `1702` is that of a tiny teaching model. The ready model is the course's `helpers/qwen.py`; [appendix A2](../en/A2_experts_in_depth.ipynb) holds it against transformers and vLLM.)
@@ -385,7 +381,7 @@ assert difference < (1e-5 if models.is_bundled(folder) else 5e-2)
 # **Choose first.** The character 是 ("is") occurs twice, in "什么是 MoE" and in "MoE 是". Does it take the same experts in every layer?
 #
 # - A. Yes: the same character, the same experts
-# - B. Not necessarily
+# - B. Not all of them
 
 # %% key="explorer"
 from helpers.explorer import RoutingExplorer
@@ -545,7 +541,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 # 2. 两维；不受影响，每个词元只看自己的隐藏状态。
 # 3. 一个词元从几个专家那里各收一份，赋值只留下最后一份。
 # 4. 哪个专家都可能被下一个词元选中，全部都要在显存里。
-# 5. 不能。和没训练过的路由器比一比，再关掉它看一看。
+# 5. 不能。处理得多，不等于离不开：要关掉它看一看，还要和没训练过的路由器比一比（附录 A2）。
 #
 # </details>
 #
@@ -581,7 +577,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 # 2. Two; no, each token looks at its own hidden state only.
 # 3. A token receives a share from several experts; an assignment keeps the last one only.
 # 4. The next token may choose any expert, so all have to be in GPU memory.
-# 5. No. Compare with an untrained router, then switch the expert off and see.
+# 5. No. Much work does not make it indispensable: switch the expert off and see, and compare with an untrained router (appendix A2).
 #
 # </details>
 #

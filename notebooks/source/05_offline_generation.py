@@ -4,7 +4,7 @@
 # | | |
 # |---|---|
 # | 学完能做 | 打开一次引擎，和它对话；渲染对话模板；看懂 KV 缓存的分块和连续批处理；照 Qwen 的建议采样，写出 top-p；释放内存 |
-# | 先修 | 第 01 课；会读 Python |
+# | 先修 | 第 01 课（KV 缓存一节用到第 03 课）；会读 Python |
 # | 时间 | 主线 50 分钟；标着“选读”的小节再加 35 分钟，跳过不影响后面 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
@@ -16,7 +16,7 @@
 # | | |
 # |---|---|
 # | You will be able to | open an engine once and talk to it; render the chat template; read the blocks of the KV cache and continuous batching; sample as Qwen advises and write top-p; give the memory back |
-# | Prerequisites | lesson 01; you read Python |
+# | Prerequisites | lesson 01 (lesson 03 for the section on the KV cache); you read Python |
 # | Time | 50 minutes for the main path; 35 more for the sections marked "extra", which can be skipped |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
 # | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB GPU) |
@@ -121,7 +121,7 @@ direct = SamplingParams(
 #
 # </details>
 #
-# 上面的 `limit` 是 `None`：用完上下文里剩下的空间为止（除非设了 `COURSE_MAX_TOKENS`）。真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。
+# 上面的 `limit` 是 `None`（除非设了 `COURSE_MAX_TOKENS`）：一直写到上下文用完。真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。
 #
 # 自己建了 `SamplingParams`，文件里的采样值就不再起作用，要写全。Qwen 的两套建议：
 #
@@ -216,7 +216,7 @@ for output in (cut, thoughtful, quick):
 #
 # </details>
 #
-# Qwen3 默认会思考，输出先是 `<think>` 到 `</think>`，然后才是答案；`split` 把两段分开（第 06 课细讲）。自带的小模型只见过很少的问题，它的回答不代表真正的 Qwen3。
+# Qwen3 默认会思考，输出先是 `<think>` 到 `</think>`，然后才是答案；`split` 把两段分开（第 06 课细讲）。自带的小模型见过的问题很少，回答不代表真正的 Qwen3。
 #
 # ## 模板里有什么
 #
@@ -488,7 +488,7 @@ ScheduleExplorer(trace, step=len(trace) // 2)
 #
 # ## 采样在做什么
 #
-# 模型每一步给词表里的每个词元一个分数，采样参数决定从哪些里面、按什么比例抽。讲故事时，接下来常有好几种合理的写法：
+# 模型每一步给词表里的每个词元一个分数，采样参数决定从哪些里面、按什么比例抽。讲故事时，接下来常有好几种写法：
 
 # %% [markdown] lang="en" key="timeline-read"
 # <details><summary>Reading</summary>
@@ -521,9 +521,9 @@ for entry, probability in zip(entries[:6], logprobs[0].exp(), strict=False):
 # %% [markdown] lang="zh" key="settings-text"
 # 读输出：像样的有三种，其余两千多个词元加起来几乎为零（真实的模型候选要多得多）。
 #
-# **温度**把所有分数除以它：小于 1，差距拉大；大于 1，差距抹平。**top-p** 从最好的数起，累计概率够了就停，去掉后面的。**top-k** 只留最好的 k 个，**min-p** 去掉不到最大概率某个比例的。剩下的重新归一，再抽。
+# **温度**把所有分数除以它：小于 1，差距拉大；大于 1，差距抹平。**top-p** 从最好的数起，概率累计到 p 就停，去掉后面的。**top-k** 只留最好的 k 个，**min-p** 去掉不到最大概率某个比例的。剩下的重新归一，再抽。
 #
-# **先选一个。** 下面四种设置，哪一种留下的候选最少？
+# **先选一个。** 下面三种设置，哪一种留下的候选最少？
 #
 # - A. 思考：温度 0.6，top-p 0.95
 # - B. 非思考：温度 0.7，top-p 0.8
@@ -671,7 +671,7 @@ for name, chosen in settings.items():
     assert max(abs(real - formula) for real, formula in pairs) < 0.12
 
 # %% [markdown] lang="zh" key="explorer-text"
-# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。第二段文字是中文的，像样的写法有五种。试试看：把温度调到 2，再用哪一个参数最少地动别的，就能把胡话剪掉？
+# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。第二段文字是中文的，像样的写法有五种。试试看：温度调到 2 以后，另外三个参数里只动一个，哪一个能剪掉胡话，又最少碰到像样的写法？
 
 # %% [markdown] lang="en" key="explorer-text"
 # Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. The second text is Chinese and has five sensible ways on. A task: at temperature 2, which single parameter cuts the nonsense and changes the rest least?

@@ -8,7 +8,7 @@
 # | 时间 | 50 分钟；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 默认是课程自带的 `qwen3-tiny`；真实的模型可用 Qwen3-8B（24 GB 显存） |
-# | 说明 | 数值来自 CPU 和小模型：学形状，别搬数值；没有在 GPU 上跑过 |
+# | 说明 | 数值来自 CPU 和小模型：看走势，别照搬；没有在 GPU 上跑过 |
 
 # %% [markdown] lang="en" key="title"
 # # 08 · Serving under load
@@ -67,7 +67,7 @@ most = min(64, server.concurrency_limit)
 #
 # 先等**首个词元的时间**（time to first token，TTFT）：排队，读提示词；之后每个词元等一个**词元间隔**（inter-token latency，也叫 TPOT）。流式请求边生成边送，记下各段到达的时刻，就分得开。
 #
-# `ignore_eos` 让每个请求都写满 64 个词元：量的是速度，不是故事的长短。提示词绝不重复，因为读过的内容服务器会留着。
+# `ignore_eos` 让每个请求都写满 64 个词元。提示词绝不重复，因为读过的内容服务器会留着。
 #
 # **先选一个。** 提示词约有 80 个词元。首个词元的时间是词元间隔的多少倍？
 #
@@ -120,7 +120,7 @@ for moment in moments[:4]:
 # %% [markdown] lang="zh" key="ex1-text"
 # <details><summary>读结果</summary>
 #
-# B。提示词的词元是一起读的，一步就够；这一步活多一些，另有收发请求的开销。
+# B。第一行是首个词元的时间，后几行相减是间隔。提示词的词元是一起读的，一步就够；这一步活多一些，另有收发请求的开销。
 #
 # </details>
 #
@@ -137,7 +137,7 @@ for moment in moments[:4]:
 # %% [markdown] lang="en" key="ex1-text"
 # <details><summary>Reading</summary>
 #
-# B. The tokens of a prompt are read together, in one step; that step has more to do, and sending and receiving take time, too.
+# B. The first row is the time to first token; the rows after it, one less the other, are the gaps. The tokens of a prompt are read together, in one step; that step has more to do, and sending and receiving take time, too.
 #
 # </details>
 #
@@ -226,11 +226,11 @@ for concurrency in (1, min(8, most)):
 #
 # ## 拐点和利特尔法则
 #
-# 在路上有多少请求，**利特尔法则**（Little's law）说得清，不挑系统：
+# 在路上的请求有多少，**利特尔法则**（Little's law）算得出，什么系统都适用：
 #
 # $$\text{每秒完成的请求} \times \text{每个请求的秒数} = \text{平均在路上的请求}$$
 #
-# 下一格让并发从 1 加到 64，印出这个乘法，画出三条曲线。每一档**只量一次**，别的程序一忙就有毛刺：只看形状。
+# 下一格让并发从 1 加到 64，打印这个乘法，画出三条曲线。每一档**只量一次**，别的程序一忙就有毛刺：只看形状。
 #
 # **先选一个。** 服务器同时只算 32 个。并发从 32 加到 64，会怎样？
 #
@@ -280,7 +280,7 @@ l08.draw_curves(curves, server)
 #
 # ## 看服务器怎么排
 #
-# 连续批处理（continuous batching）：每生成一步，调度器都看一眼队伍，做完的离开，位子马上给下一个，不等整批结束。下一格同时发出最多 64 个有长有短的请求，边等边读 `/metrics` 里的 `num_requests_running`、`num_requests_waiting` 和 `kv_cache_usage_perc`。
+# 连续批处理（continuous batching）：每生成一步，调度器都看一眼队伍，写完的离开，位子马上给下一个，不等整批结束。下一格同时发出最多 64 个有长有短的请求，边等边读 `/metrics` 里的 `num_requests_running`、`num_requests_waiting` 和 `kv_cache_usage_perc`。
 #
 # **先选一个。** 32 个在算，32 个在排。running 会怎样？
 #
@@ -365,7 +365,7 @@ if not server.attached:
 # %% [markdown] lang="zh" key="pressure-text"
 # <details><summary>读结果</summary>
 #
-# B。客户端一断开，服务器就停止生成，不浪费算力；隔着工作坊的 nginx 也一样。
+# B。客户端一断开，服务器就停止生成，不浪费算力。
 #
 # </details>
 #
@@ -382,7 +382,7 @@ if not server.attached:
 # %% [markdown] lang="en" key="pressure-text"
 # <details><summary>Reading</summary>
 #
-# B. When a client disconnects, the server stops generating and wastes no work; behind the workshop's nginx, too.
+# B. When a client disconnects, the server stops generating and wastes no work.
 #
 # </details>
 #

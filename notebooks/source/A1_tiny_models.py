@@ -30,7 +30,7 @@ from helpers.lessons import lA1
 from helpers.lessons.lA1 import recipe
 
 # %% [markdown] lang="zh" key="intro"
-# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是从哪里下载的，也没有用别的模型的输出：数据、分词器、对话模板、权重，全都由 `helpers/lessons/lA1` 里和它旁边的几个文件造出来，一共四步：
+# 课程里每一格都能在一台没有 GPU 的机器上真的运行，靠的是两个很小的 Qwen3。它们不是下载来的，也没有用过别的模型的输出：数据、分词器、对话模板、权重，全都由 `helpers/lessons/lA1` 里和它旁边的几个文件造出来，一共四步：
 #
 # ```text
 # mix.py 造对话 → tokenizer.py 训练分词器 → chat_template.jinja 拼成文本 → recipe.py 训练
@@ -140,7 +140,7 @@ for sample in samples:
 #
 # ## 留出考题
 #
-# 会背不等于会算。要知道它会不会算，就得有训练时**从没出现过**的题。两位数乘法只有 4,095 道（不计先后），随手抽题来训练，考题迟早会混进去；只按文字去重也不够，`37×46=?` 和“46 乘以 37 等于多少？”是同一道题。所以按**数**来分：先把操作数排好序，再算摘要（SHA-256），八分之一的题永远不进训练，不管用什么说法问。
+# 会背不等于会算。要知道它会不会算，就得有训练时**从没出现过**的题。两位数乘法只有 4,095 道（不计先后），随手抽题来训练，考题迟早会混进去；只按文字去重也不够，`37×46=?` 和“46 乘以 37 等于多少？”是同一道题。所以按**数**来分：先把操作数排好序，再算摘要（SHA-256：同样的文字总得到同样的一串字节，看上去却像随机的），按摘要留出八分之一的题；它们永远不进训练，不管用什么说法问。
 
 # %% [markdown] lang="en" key="samples-read" facts="11"
 # <details><summary>Reading</summary>
@@ -235,7 +235,7 @@ lA1.ex1.check(held_out)
 # %% [markdown] lang="zh" key="tokenizer-text"
 # ## 分词器
 #
-# 和 Qwen3 一样，用字节级的 BPE：从 256 个字节出发，把最常相邻的两块并成一块，直到词表满员。任何文字都写得出来，大不了退回字节。Qwen3 的词表有 151,936 行，小模型只有 2,560 行，因为它只读这门课的句子。
+# 和 Qwen3 一样，用字节级的 BPE：从 256 个字节出发，把最常相邻的两块并成一块，直到词表满了。任何文字都写得出来，大不了退回字节。Qwen3 的词表有 151,936 行，小模型只有 2,560 行，因为它只读这门课的句子。
 #
 # 两条规矩是特意定的：每个数字、每个汉字都单独成一个词元。数字逐个切开，竖式才列得出来，Qwen3 也这样；汉字逐个切开则是为了省词表，Qwen3 并不这样。
 #
@@ -690,7 +690,7 @@ figure
 #
 # ### 练习 3 ★★☆（6 分钟，选读）：均衡损失
 #
-# 写法按 [Qiu 等（2025）](https://arxiv.org/abs/2501.11873)，Qwen3 用的就是它：$N_E \sum_i f_i p_i$。`load` 是每个专家的份额 $f$，形状 `(experts,)`，加起来是 1；`probabilities` 是路由器对每个词元的 softmax，形状 `(tokens, experts)`，$p$ 是它在词元上的平均。
+# 写法按 [Qiu 等（2025）](https://arxiv.org/abs/2501.11873)，Qwen3 用的就是它：$N_E \sum_i f_i p_i$，$N_E$ 是专家数。`load` 是每个专家的份额 $f$，形状 `(experts,)`，加起来是 1；`probabilities` 是路由器对每个词元的 softmax，形状 `(tokens, experts)`，$p$ 是它在词元上的平均。
 #
 # <details><summary>提示</summary>
 #
@@ -713,7 +713,7 @@ figure
 #
 # ### Exercise 3 ★★☆ (6 minutes, extra): the balancing loss
 #
-# Write it as [Qiu et al. (2025)](https://arxiv.org/abs/2501.11873) do, whose loss Qwen3 uses: $N_E \sum_i f_i p_i$. `load` is the share of each expert, $f$, shape `(experts,)`, summing to 1; `probabilities` is the router's softmax for every token, shape `(tokens, experts)`, and $p$ is its mean over the tokens.
+# Write it as [Qiu et al. (2025)](https://arxiv.org/abs/2501.11873) do, whose loss Qwen3 uses: $N_E \sum_i f_i p_i$, with $N_E$ experts. `load` is the share of each expert, $f$, shape `(experts,)`, summing to 1; `probabilities` is the router's softmax for every token, shape `(tokens, experts)`, and $p$ is its mean over the tokens.
 #
 # <details><summary>Hint</summary>
 #

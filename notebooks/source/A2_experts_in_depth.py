@@ -618,7 +618,7 @@ figure
 #
 # ## 谁去了哪里
 #
-# 再看第 04 课的那段对话：一问一答用中文，一问一答用英文，最后是一道算术题。这一次数一数每一类词元最常去的专家。
+# 再看第 04 课的那段对话：一问一答用中文，一问一答用英文，最后是一道算术题。这一次数一数，每一类词元里，权重最大的专家多半是谁。
 #
 # **先选一个。** 数字、汉字和英文，会去不同的专家吗？
 #
@@ -641,7 +641,7 @@ figure
 #
 # ## Who goes where
 #
-# Back to the conversation of lesson 04: a question and an answer in Chinese, the same in English, then a sum. This time we count where each class of tokens goes most often.
+# Back to the conversation of lesson 04: a question and an answer in Chinese, the same in English, then a sum. This time we count, in each class of tokens, which expert most often has the largest weight.
 #
 # **Choose first.** Do digits, Chinese and English go to different experts?
 #
@@ -675,7 +675,7 @@ lA2.routing_map(
 # %% [markdown] lang="zh" key="map-read"
 # <details><summary>读图</summary>
 #
-# B。一列一个词元，一行一层。格子里的数字和颜色是权重最大的专家，填得多高，权重就多大；蓝字和蓝线之后是模型自己写的。`␣` 是空格，`↵` 是换行。图上面的几行数了每一类词元最常去的专家：第 1 层把三类分得最开，汉字多半去专家 0，英文多半去 3，数字多半去 7 和 2；第 0 层的数字全去专家 1，汉字和英文却大多都去 6。
+# B。一列一个词元，一行一层。格子里的数字和颜色是权重最大的专家，填得多高，权重就多大；蓝字和蓝线之后是模型自己写的。`␣` 是空格，`↵` 是换行。图上面的几行里，`CJK` 是汉字，`Latin` 是英文，`digit` 是数字；`CJK 6 (12/22)` 是说，22 个汉字里有 12 个，权重最大的是专家 6。第 1 层把三类分得最开，汉字多半去专家 0，英文多半去 3，数字多半去 7 和 2；第 0 层的数字全去专家 1，汉字和英文却大多都去 6。
 #
 # </details>
 #
@@ -689,7 +689,7 @@ lA2.routing_map(
 # %% [markdown] lang="en" key="map-read"
 # <details><summary>Reading</summary>
 #
-# B. A column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line. The lines above the figure count where each class of tokens goes most often. Layer 1 tells all three apart best: Chinese mostly to expert 0, English mostly to 3, digits mostly to 7 and 2. In layer 0 all digits go to expert 1, but Chinese and English mostly share 6.
+# B. A column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line. In the lines above the figure `CJK` is Chinese, `Latin` English, `digit` a digit; `CJK 6 (12/22)` says that for 12 of 22 Chinese tokens expert 6 has the largest weight. Layer 1 tells all three apart best: Chinese mostly to expert 0, English mostly to 3, digits mostly to 7 and 2. In layer 0 all digits go to expert 1, but Chinese and English mostly share 6.
 #
 # </details>
 #
@@ -771,7 +771,7 @@ if models.is_bundled(folder) and on_cpu():
 #
 # ### 练习 2 ★★☆（10 分钟）：写出负载均衡损失
 #
-# `router_logits` 是 `(tokens, num_experts)`，返回一个数（张量，能求梯度）。
+# `router_logits` 是 `(tokens, num_experts)`。为每个词元选出 `top_k` 个专家，照上面的式子返回 $L$：一个数（张量，能求梯度）。
 #
 # <details><summary>提示</summary>
 #
@@ -796,7 +796,7 @@ if models.is_bundled(folder) and on_cpu():
 #
 # ### Exercise 2 ★★☆ (10 minutes): write the load-balancing loss
 #
-# `router_logits` is `(tokens, num_experts)`; return one number (a tensor, for its gradient).
+# `router_logits` is `(tokens, num_experts)`. Choose each token's `top_k` experts, then return $L$ as above: one number (a tensor, for its gradient).
 #
 # <details><summary>Hint</summary>
 #
@@ -970,7 +970,7 @@ lA2.balance_figure(runs, loads, layer)
 #
 # 专家有专长吗？先量相关：知道一个词元的类别（数字、运算符、汉字……），能在多大程度上猜出它权重最大的专家？归一化互信息为 0 表示无关，为 1 表示完全确定。单独一个数字说明不了什么，要有两条基线：
 #
-# - **打乱**：把类别在不同的词元之间随机重排，同一个词元的每次出现类别相同，看看碰巧能有多高。
+# - **打乱**：把类别随机换给别的词元（同一个词元不管出现几次，换到的类别都一样），看看碰巧能有多高。
 # - **没训练过的模型**：权重和训练开始前一样随机，但同一个词元进去，分数总差不多，自然去同样的专家。换 5 个随机种子。
 #
 # **先选一个。** 没训练过的模型，互信息：
@@ -1031,7 +1031,7 @@ lA2.association_bars(found, corpus.layers)
 #
 # </details>
 #
-# 相关还不是因果。要知道一个专家**有什么用**，办法很直接：关掉它，词元改去下一个专家，看谁的预测变差了。下面把 32 个专家（4 层 × 8 个）逐个关掉，量模型自己写的那些词元的损失涨了多少（nat，只算它写的，不算提示词）。
+# 相关还不是因果。要知道一个专家**有什么用**，办法很直接：关掉它，词元改去下一个专家，看谁的预测变差了。下面把 32 个专家（4 层 × 8 个）逐个关掉，量一量模型自己写的词元（不算提示词）损失涨了多少，单位 nat。
 #
 # **先选一个。** 32 次里，大多数时候损失会怎样？
 #

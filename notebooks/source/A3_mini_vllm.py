@@ -36,18 +36,18 @@ print(models.describe(folder))
 #
 # vLLM 里有一个**调度器**（scheduler）：模型每算一遍，它都先定好这一遍算谁的、算几个词元。这一遍叫一**步**。下面打开一个很小的引擎，好让它忙不过来：
 #
-# - 最多 4 个请求同时运行（`max_num_seqs`），一步最多 48 个词元（`max_num_batched_tokens`）；
+# - 最多 4 个请求同时运行（`max_num_seqs`，好比只有 4 个位子），一步最多 48 个词元（`max_num_batched_tokens`）；
 # - KV 缓存分成 16 **块**（block），每块 32 个词元。第 0 块 vLLM 自己留着，请求能用的是 15 块；
-# - 前缀缓存和异步调度都关上，规则就少了两条；用 float32，好让我们自己算的词元能和它比。
+# - 前缀缓存和异步调度（模型还在算，就先排下一步）都关上，规则就少了两条；用 float32，好让我们自己算的词元能和它比。
 
 # %% [markdown] lang="en" key="engine-text"
 # ## Record the real vLLM
 #
 # Inside vLLM there is a **scheduler**: before each pass of the model it decides whose tokens are in it, and how many. Such a pass is a **step**. The engine below is very small, so that it gets busy:
 #
-# - at most 4 requests run at once (`max_num_seqs`), and a step has at most 48 tokens (`max_num_batched_tokens`);
+# - at most 4 requests run at once (`max_num_seqs`; think of 4 seats), and a step has at most 48 tokens (`max_num_batched_tokens`);
 # - the KV cache is cut into 16 **blocks** of 32 tokens. vLLM keeps block 0 for itself, so requests share 15;
-# - prefix caching and async scheduling are off, which saves two rules; it runs in float32, so that our own tokens can be compared with its.
+# - prefix caching and async scheduling (the next step is planned while the model computes) are off, which saves two rules; it runs in float32, so that our own tokens can be compared with its.
 
 # %% key="engine"
 # zh: 一个词元的键和值占多少字节；float32 是 bf16 的两倍
@@ -91,9 +91,9 @@ prompts = [prompt_of(question) for _, question, _ in arrivals]
 print([len(prompt) for prompt in prompts])
 
 # %% [markdown] lang="zh" key="record-text"
-# 打印的是六个请求的提示词各有几个词元，按到来的次序叫 r0 到 r5。r4 带着一张乘法表，191 个词元，一步放不下。
+# 打印的是六个请求的提示词各有几个词元，按到来的次序叫 r0 到 r5。r4 带着一张乘法表，191 个词元。
 #
-# 下一格一步一步推动引擎，到了时候就交上新的请求；`schedule.record` 在旁边把调度器的每个决定记下来。每个请求写够定好的个数才停（`ignore_eos`），所以谁什么时候写完，只和调度有关。
+# 下一格一步一步推动引擎，到了时候就交上新的请求；`schedule.record` 在旁边把调度器的每个决定记下来。每个请求要写几个词元，事先就定好了，写够才停（`ignore_eos`）；所以谁什么时候写完，只看调度。
 #
 # **先选一个。** r4 在第 3 步之前到，那时四个位子都坐满了；r1 写完 12 个词元，最早离开。r4 会怎样？
 #
@@ -102,7 +102,7 @@ print([len(prompt) for prompt in prompts])
 # - C. r1 一走就坐进去，分好几步读，别人照样写
 
 # %% [markdown] lang="en" key="record-text"
-# Printed are the prompt lengths of six requests, which we call r0 to r5 in the order of their arrival. r4 carries a multiplication table, 191 tokens, more than a step takes.
+# Printed are the prompt lengths of six requests, which we call r0 to r5 in the order of their arrival. r4 carries a multiplication table, 191 tokens.
 #
 # The next cell pushes the engine step by step and hands in a new request when its time has come; beside it, `schedule.record` writes down every decision of the scheduler. Each request writes its full number of tokens (`ignore_eos`), so that when it ends depends on scheduling alone.
 #
@@ -234,11 +234,11 @@ lA3.reserved(trace, 256)
 #
 # </details>
 #
-# 现在你来改：把 256 改成 211，刚好够最长的 r4（191 + 20）。用到的仍然只有四分之一左右：别的请求短得多。
+# 现在你来改：把两处 256 都改成 211，刚好够最长的 r4（191 + 20）。用到的仍然只有四分之一左右：别的请求短得多。
 #
 # ### 练习 1 ★☆☆（5 分钟）：领块
 #
-# `free` 是空闲块的编号，`table` 是一个请求的块表，两个都是列表。让块表放得下 `tokens` 个词元：缺几块，就从 `free` 的开头拿几块，接到 `table` 的末尾，返回 `True`。块不够时什么也不动，返回 `False`。
+# `free` 是空闲块的编号，`table` 是一个请求的块表，两个都是列表，你的函数直接改它们。让块表放得下一共 `tokens` 个词元（包括已经放着的）：还缺几块，就从 `free` 的开头拿几块，接到 `table` 的末尾，返回 `True`。空闲的块不够时，什么也不动，返回 `False`。
 #
 # 新请求的块表是空的，所以这一个函数既管分配，也管追加。归还更简单，用不着练习：`free += table`，再清空 `table`。
 #
@@ -255,11 +255,11 @@ lA3.reserved(trace, 256)
 #
 # </details>
 #
-# Now change it: put 211 for 256, just enough for the longest request, r4 (191 + 20). Still only about a quarter is in use, as the others are much shorter.
+# Now change it: put 211 for 256 in both places, just enough for the longest request, r4 (191 + 20). Still only about a quarter is in use, as the others are much shorter.
 #
 # ### Exercise 1 ★☆☆ (5 minutes): take blocks
 #
-# `free` holds the ids of free blocks, `table` is the block table of a request; both are lists. Make room for `tokens` tokens in the table: take as many blocks as are missing from the front of `free`, append them to `table` and return `True`. If there are too few, change nothing and return `False`.
+# `free` holds the ids of free blocks, `table` is the block table of a request; both are lists, and your function changes them in place. Make room in the table for `tokens` tokens in all, those it holds already included: take as many blocks as are still missing from the front of `free`, append them to `table` and return `True`. If too few are free, change nothing and return `False`.
 #
 # A new request has an empty table, so this one function allocates and appends. Giving back is simpler and no exercise: `free += table`, then empty `table`.
 #
@@ -295,7 +295,7 @@ lA3.ex1.check(grow)
 #
 # ### 练习 2 ★☆☆（5 分钟）：按块表收集
 #
-# `pool` 是一层里所有块的键（值也一样），形状 `(num_blocks, kv_heads, block_size, head_dim)`。返回这个请求前 `length` 个词元的，形状 `(kv_heads, length, head_dim)`。一个循环就够。
+# `pool` 是一层里所有块的键（值也一样），形状 `(num_blocks, kv_heads, block_size, head_dim)`。`table` 是这个请求的块表。把它前 `length` 个词元的键按次序收集起来返回，形状 `(kv_heads, length, head_dim)`。一个循环就够。
 #
 # <details><summary>提示</summary>
 #
@@ -310,7 +310,7 @@ lA3.ex1.check(grow)
 #
 # ### Exercise 2 ★☆☆ (5 minutes): gather by the block table
 #
-# `pool` holds the keys (or the values) of all blocks in a layer, `(num_blocks, kv_heads, block_size, head_dim)`. Return those of the request's first `length` tokens, `(kv_heads, length, head_dim)`. One loop is enough.
+# `pool` holds the keys (or the values) of all blocks in a layer, `(num_blocks, kv_heads, block_size, head_dim)`. `table` is the request's block table. Return the keys of its first `length` tokens, in order, `(kv_heads, length, head_dim)`. One loop is enough.
 #
 # <details><summary>Hint</summary>
 #
@@ -338,7 +338,7 @@ lA3.ex2.check(gather)
 # %% [markdown] lang="zh" key="paged-text"
 # ## 同样的 logits
 #
-# 课程的模型把新的键和值交给 `cache.update`，拿回从头到现在的全部。下面的 `PagedCache` 把它们写进块里，再用你的 `gather` 取出来（练习还没解出来时，用参考答案）。两个请求共用一份 `memory`，块是随手散开的；每读一段，都和课程的连续缓存 `KVCache` 比 logits。
+# 课程的模型把新的键和值交给 `cache.update`，拿回从头到现在的全部。下面的 `PagedCache` 把它们写进块里，再用你的 `gather` 取出来（练习还没解出来时，用参考答案）。两个请求共用一份 `memory`，块是故意打乱的；每读一段，都和课程的连续缓存 `KVCache` 比 logits。
 #
 # **先选一个。** 块散成这样，logits 会差多少？
 #
@@ -415,17 +415,17 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 #
 # ## 下半：一批一批来，差多少
 #
-# 调度器是一个函数，每一步叫它一次：
+# 调度器是一个函数，每一步调用一次：
 #
 # - `waiting` 和 `running` 是请求的列表，先来的在前；
-# - `request.known` 是已知的词元数，`request.computed` 是其中算过的，`request.blocks` 是块表；
+# - `request.known` 是已知的词元数（还没开始的请求，就是提示词的长度），`request.computed` 是其中算过的，`request.blocks` 是块表；
 # - `pool.grow(request, tokens)` 就是练习 1：让它的块放得下一共 `tokens` 个词元，块不够就返回 `False`；`pool.blocks_for(tokens)` 说要几块，`pool.free` 是空闲的块，`pool.release(request)` 归还；
 # - `settings` 里有 `max_num_batched_tokens` 和 `max_num_seqs`；
-# - 返回一个字典：请求 → 这一步算几个词元，不算的不写。谁开始，函数就把谁从 `waiting` 移到 `running`。
+# - 返回一个字典：请求 → 这一步算几个词元，不算的不写。谁开始，函数就把谁从 `waiting` 移到 `running` 的末尾。
 #
 # 其余的由课程来做（规则 5）：这一步算完以后，它改 `known` 和 `computed`，请写完的离开。
 #
-# 先看一个最老实的：凑一批，全部写完才放下一批。同样的请求在同样的步到来，`lA3.beside` 找出第一个和 vLLM 不同的步，把两边并排画出来。
+# 先看一个最简单的：凑一批，全部写完才放下一批。同样的请求在同样的步到来，`lA3.beside` 找出第一个和 vLLM 不同的步，把两边并排画出来。
 #
 # **先选一个。** vLLM 用了 40 步，它要几步？
 #
@@ -455,10 +455,10 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 # A scheduler is a function that is called once a step:
 #
 # - `waiting` and `running` are lists of requests, the first to come in front;
-# - `request.known` is how many tokens are known, `request.computed` how many of them are computed, `request.blocks` the block table;
+# - `request.known` is how many tokens are known (before a request starts, the length of its prompt), `request.computed` how many of them are computed, `request.blocks` the block table;
 # - `pool.grow(request, tokens)` is exercise 1: afterwards the request's blocks hold `tokens` tokens in all; it returns `False` if too few are free. `pool.blocks_for(tokens)` tells how many blocks that takes, `pool.free` lists the free ones, `pool.release(request)` gives a request's blocks back;
 # - `settings` has `max_num_batched_tokens` and `max_num_seqs`;
-# - it returns a dictionary: request -> tokens in this step, without those that compute nothing. A request that starts is moved by the function from `waiting` to `running`.
+# - it returns a dictionary: request -> tokens in this step, without those that compute nothing. A request that starts is moved by the function from `waiting` to the end of `running`.
 #
 # The rest (rule 5) is done for you: after the step the course updates `known` and `computed`, and takes out whoever is done.
 #
@@ -503,11 +503,11 @@ lA3.beside(batch_at_a_time, trace)
 #
 # ### 练习 3 ★★★（15 分钟）：写一步
 #
-# 照卡片写规则 1 到 4。抢占先不管：这份录像里块一直够用，`pool.grow` 总会成功。检查先用几个小例子，再用这份录像上的请求；下面一格把你的每一步和 vLLM 的比较。
+# 照卡片写规则 1 到 4。抢占先不管：这份录像里块一直够用，`pool.grow` 总会成功。检查先用几个小例子，再用这份录像里的请求；`lA3.beside` 再拿你的每一步和 vLLM 的比。
 #
 # <details><summary>提示</summary>
 #
-# 两个循环。第一个走 `running`：`tokens = min(request.known - request.computed, budget)`，领块，记进字典，从预算里减掉；预算用完就停。第二个 `while`：有人等、有预算、有位子时看 `waiting[0]`，空闲的块不够它整个提示词就停，否则 `running.append(waiting.pop(0))`。
+# 两个循环。第一个走 `running`：`tokens = min(request.known - request.computed, budget)`，领块，记进字典，从预算里减掉；预算用完就停。第二个 `while`：有人等、有预算、有位子时看 `waiting[0]`，空闲的块不够它整个提示词就停，否则 `running.append(waiting.pop(0))`，再像第一个循环那样领块、记、减。
 #
 # </details>
 
@@ -522,11 +522,11 @@ lA3.beside(batch_at_a_time, trace)
 #
 # ### Exercise 3 ★★★ (15 minutes): write a step
 #
-# Write rules 1 to 4 of the card. Leave preemption aside: in this recording there are always enough blocks, and `pool.grow` succeeds. The check takes a few small cases first, then the requests of this recording; the cell below it compares each of your steps with vLLM's.
+# Write rules 1 to 4 of the card. Leave preemption aside: in this recording there are always enough blocks, and `pool.grow` succeeds. The check takes a few small cases first, then the requests of this recording; `lA3.beside` then holds each of your steps against vLLM's.
 #
 # <details><summary>Hint</summary>
 #
-# Two loops. The first goes through `running`: `tokens = min(request.known - request.computed, budget)`, take blocks, write it into the dictionary, take it off the budget; stop when that is used up. The second is a `while`: as long as somebody waits, with budget and a seat left, look at `waiting[0]`; stop if the free blocks do not hold its whole prompt, else `running.append(waiting.pop(0))`.
+# Two loops. The first goes through `running`: `tokens = min(request.known - request.computed, budget)`, take blocks, write it into the dictionary, take it off the budget; stop when that is used up. The second is a `while`: as long as somebody waits, with budget and a seat left, look at `waiting[0]`; stop if the free blocks do not hold its whole prompt, else `running.append(waiting.pop(0))`, and take blocks, write and take off as in the first loop.
 #
 # </details>
 
@@ -607,11 +607,11 @@ print(sum(map(len, ours)), say("个词元，全部相同：", "tokens, all equal
 assert all(same)
 
 # %% [markdown] lang="zh" key="budget-text"
-# 六个请求，142 个词元，和真正的 vLLM 一个不差。（要写的长短定好了，所以调度怎样，词元都一样；错一块，词元就不一样。）
+# 六个请求，142 个词元，和真正的 vLLM 一个不差。（每个请求写几个是定好的，所以换一种调度，写出来的词元还是这些；可是只要有一块取错，词元就不一样了。）
 #
 # ## 两个旋钮
 #
-# 自己的调度器最好的地方，是可以随便拧。下一格先换预算，再换位子，数一数一共几步、最大的一步有几个词元。
+# 调度器是自己写的，旋钮就可以随便拧。下一格先换预算，再换位子，数一数一共几步、最大的一步有几个词元。
 #
 # **先选一个。** 预算从 48 加到 256，191 个词元的提示词一步就能读完。总步数会怎样？
 #
@@ -653,7 +653,7 @@ for seats in (1, 2, 4, 8):
 # %% [markdown] lang="zh" key="tight-text"
 # <details><summary>读结果</summary>
 #
-# C。r0 要写 40 个词元，一步一个，少于 40 步谁也做不到。预算大，不是为了少走几步，而是读长提示词的那几步不拖长；代价是 194 个词元的那一步很久，正在写的人都得等它，词元间隔突然变长。预算小，每一步都短，但长提示词要读许多步，首个词元来得晚。分段预填充就是让你在两头之间选一点。位子也一样：1 个位子是一个接一个，145 步；4 个以后再加就没用了，因为请求没有更多。
+# C。r0 要写 40 个词元，一步一个，少于 40 步谁也做不到。预算大，好处不在少走几步，而在长提示词一步就读完，首个词元来得早；代价是 194 个词元的那一步很久，正在写的人都得等它，词元间隔突然变长。预算小，每一步都短，但长提示词要读许多步，首个词元来得晚。有了分段预填充，你才能在两头之间选。位子也是一个旋钮：只有 1 个，就是一个写完再写下一个，145 步；4 个以后再加就没用了，因为请求没有更多。
 #
 # </details>
 #
@@ -672,7 +672,7 @@ for seats in (1, 2, 4, 8):
 # %% [markdown] lang="en" key="tight-text"
 # <details><summary>Reading</summary>
 #
-# C. r0 writes 40 tokens, one a step, and nobody can do that in fewer than 40 steps. A large budget does not save steps; it keeps the reading of a long prompt from taking many. The price is that step of 194 tokens: it takes long, and all who write wait for it, a jump in the inter-token latency. With a small budget every step is short, but a long prompt takes many, and its first token comes late. Chunked prefill lets you choose a point between the two. Seats are alike: with 1, one request after the other, 145 steps; beyond 4 more do not help, as there are no more requests to fill them.
+# C. r0 writes 40 tokens, one a step, and nobody can do that in fewer than 40 steps. What a large budget gives is not fewer steps: a long prompt is read in one, and its first token comes early. The price is that step of 194 tokens: it takes long, and all who write wait for it, a jump in the inter-token latency. With a small budget every step is short, but a long prompt takes many, and its first token comes late. Chunked prefill lets you choose a point between the two. Seats are a knob, too: with 1, one request after the other, 145 steps; beyond 4 more do not help, as there are no more requests to fill them.
 #
 # </details>
 #
@@ -697,7 +697,7 @@ ScheduleExplorer(tight, step=85, request=3)
 # %% [markdown] lang="zh" key="ex4-text"
 # <details><summary>读图</summary>
 #
-# B。打印的是：步、各请求的词元数、谁被抢占、谁恢复。r3 在第 140 步恢复，把提示词和写过的词元一起当作一段长提示词再读一遍，先读 46 个，是那一步剩下的预算；第 146 步它又被请走一次。重算要花时间，所以缓存太小的引擎会变慢，却不会出错。
+# B。打印的是：步、各请求的词元数、谁被抢占、谁恢复。r3 在第 140 步恢复，把提示词和写过的词元一起当作一段长提示词再读一遍，先读 46 个，是那一步剩下的预算；第 146 步它又被请走一次。重算要花时间，所以缓存太小，引擎会变慢，却不会出错。
 #
 # </details>
 #
@@ -707,7 +707,7 @@ ScheduleExplorer(tight, step=85, request=3)
 #
 # <details><summary>提示</summary>
 #
-# 第一个循环走 `list(running)`，这样走的同时可以删；轮到的请求若已不在 `running` 里，就停。`while not pool.grow(...)` 里面：`last = running.pop()`，归还，归 0，`waiting.insert(0, last)`；`last` 就是它自己时用 `break`。
+# 第一个循环走 `list(running)`，这样走的同时可以删；轮到的请求若已不在 `running` 里，就停。`while not pool.grow(...)` 里面：`last = running.pop()`，归还，归 0，`waiting.insert(0, last)`；`last` 就是它自己时用 `break`。循环之后，它还在 `running` 里才记进字典。
 #
 # </details>
 
@@ -724,7 +724,7 @@ ScheduleExplorer(tight, step=85, request=3)
 #
 # <details><summary>Hint</summary>
 #
-# Let the first loop go through `list(running)`, so that you may remove from the list meanwhile; stop at a request that is no longer in `running`. Inside `while not pool.grow(...)`: `last = running.pop()`, give back, set to 0, `waiting.insert(0, last)`, and `break` if `last` is the request itself.
+# Let the first loop go through `list(running)`, so that you may remove from the list meanwhile; stop at a request that is no longer in `running`. Inside `while not pool.grow(...)`: `last = running.pop()`, give back, set to 0, `waiting.insert(0, last)`, and `break` if `last` is the request itself. After that loop, write it into the dictionary only if it is still in `running`.
 #
 # </details>
 
@@ -810,7 +810,7 @@ for blocks in (10, 12, 16, 24):
 #
 # ## 自测
 #
-# 1. 一个请求已知 100 个词元，每块 32 个，要几块？写到第几个词元时要领下一块？
+# 1. 一个请求已知 100 个词元，每块 32 个，要几块？连提示词一起数，算到第几个词元时要领下一块？
 # 2. 预算 48，三个请求在写，一个 100 个词元的提示词进来，这一步它算几个？
 # 3. 为什么等待的第一个进不来时，不让后面短的先进？
 # 4. 被抢占的请求恢复后，写出来的词元会和没被抢占时不同吗？

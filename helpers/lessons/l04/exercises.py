@@ -111,6 +111,15 @@ def every_token(tokens, routing_weights, expert_ids, experts):
     return output
 
 
+def all_rows(tokens, routing_weights, expert_ids, experts):
+    """What an expert gives for all tokens, with the weights of those that chose it: the rows do not match."""
+    output = 0 * tokens
+    for expert in range(len(experts)):
+        token, slot = (expert_ids == expert).nonzero(as_tuple=True)
+        output.index_add_(0, token, experts[expert](tokens) * routing_weights[token, slot, None])
+    return output
+
+
 def first_only(tokens, routing_weights, expert_ids, experts):
     """What comes of a return within the loop."""
     return run_experts(tokens, routing_weights, expert_ids, experts[:1])
@@ -168,6 +177,8 @@ ex2 = Exercise(
         (over_tokens, "结果对了，可是专家被调用了 {given[calls]} 次：一个专家一次就够，把它的词元一起交给它。",
          "the result is right, but the experts were called {given[calls]} times: once each is enough, with all its "
          "tokens together."),
+        (all_rows, "专家收到了全部词元，行数就对不上：只给它选了它的那些，tokens[token]。",
+         "the expert gets all tokens, and the rows do not match: give it those that chose it, tokens[token]."),
         (every_token, "结果对了，可是每个专家都算了全部词元：先用 torch.where 挑出选了它的。",
          "the result is right, but every expert ran on all tokens: gather those that chose it, with torch.where."),
         (first_only, "只算了第一个专家：return 是不是写在了循环里面？",

@@ -42,7 +42,8 @@ ex1 = Exercise(
         (partial(waits, gaps=lambda moments, tokens: tokens), "n 个词元之间只有 n - 1 个间隔。",
          "between n tokens there are n - 1 gaps."),
         *[(partial(waits, begun=lambda start, moments: start, gaps=gaps, careful=careful), *FROM_FIRST)
-          for gaps, careful in ((None, True), (None, False), (lambda moments, tokens: tokens, False))],
+          for gaps, careful in ((None, True), (None, False), (lambda moments, tokens: tokens, False),
+                                (lambda moments, tokens: tokens if tokens > 1 else 0, True))],
         *[(partial(waits, first=lambda start, moments: moments[0], careful=careful),
            "这是钟上的时刻：减去 start，才是等了多久。", "this is a time of day: less start it is how long one waits.")
           for careful in (True, False)],

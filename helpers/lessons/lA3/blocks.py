@@ -9,18 +9,25 @@ from helpers.lessons.lA3.scheduler import grow
 
 
 def grown(function, free, table, tokens, block_size):
-    """What it returns, and both lists behind it."""
+    """What it returns, and both lists behind it, by name: a hint says which of them is wrong."""
     free, table = list(free), list(table)
-    answer = function(free, table, tokens, block_size)
-    return answer, free, table
+    return {"return": function(free, table, tokens, block_size), "free": free, "table": table}
 
 
 def take(
-    free, table, tokens, block_size, count=lambda tokens, size, have: -(-tokens // size) - have, end=0, half=False
+    free,
+    table,
+    tokens,
+    block_size,
+    count=lambda tokens, size, have: -(-tokens // size) - have,
+    end=0,
+    half=False,
+    spare=0,
 ):
-    """count: blocks that are missing. end: where they are taken. half: also where they do not suffice."""
+    """count: blocks that are missing. end: where they are taken. half: also where they do not suffice. spare: blocks
+    that have to stay free."""
     missing = count(tokens, block_size, len(table))
-    if missing > len(free):
+    if missing > len(free) - spare:
         if half:
             table += free
             free.clear()
@@ -36,9 +43,13 @@ def copies(free, table, tokens, block_size):
     return missing <= len(free)
 
 
-def rebound(free, table, tokens, block_size):
-    """Its own two lists grow and shrink, the caller's do not."""
-    return -(-tokens // block_size) - len(table) <= len(free)
+def nested(free, table, tokens, block_size):
+    missing = -(-tokens // block_size) - len(table)
+    if missing > len(free):
+        return False
+    table.append(free[:missing])
+    del free[:missing]
+    return True
 
 
 def ids(free, table, tokens, block_size):
@@ -84,10 +95,15 @@ ex1 = Exercise(
          "take blocks from the front of free: free.pop(0)."),
         (partial(take, half=True), "块不够时什么都不要动：先数清楚，再拿。",
          "where there are too few, change nothing: count first, then take."),
+        (partial(take, spare=1), "空闲的块正好够，也是够：只有缺的比空闲的多，才返回 False。",
+         "just enough free blocks are enough: return False only where more are missing than free."),
+        (lambda free, table, tokens, size: grow(list(free), list(table), tokens, size),
+         "free 和 table 都没有变：table = … 只是另起一个列表，要用 append 和 pop 在原来的列表上改。",
+         "neither free nor table has changed: table = … makes another list; change the given ones by append and pop."),
+        (nested, "列表里套了列表：table 里要的是一个个编号，append 一次放一个。",
+         "a list inside a list: table holds single ids, so append them one by one."),
         (copies, "拿走的块还留在 free 里：别人会再领到它。",
          "the blocks are still in free: somebody else would get them, too."),
-        (rebound, "两个列表都没有变：`free = ...` 只是换了个新列表；要改原来的：free.pop(0)，table.append(...)。",
-         "neither list has changed: `free = ...` makes a new one; change the old: free.pop(0), table.append(...)."),
         (ids, "够了就返回 True，不是块的列表。", "return True where there were enough, not the list of blocks."),
         (lambda free, table, tokens, size: take(free, table, tokens, size) or None,
          "不够时要返回 False，不是什么都不返回。", "return False where there are too few, not nothing at all."),
@@ -146,8 +162,8 @@ def gather_cases():
 
 
 ALL_OF_IT = (
-    "最后一块没有填满：结果只要前 length 个词元。",
-    "the last block is not full: keep the first length tokens only.",
+    "最后一块没有填满，结果只要前 length 个词元；词元是第二维：[:, :length]。",
+    "the last block is not full, keep the first length tokens only; tokens are the second dimension: [:, :length].",
 )
 
 ex2 = Exercise(
@@ -169,6 +185,9 @@ ex2 = Exercise(
         (reshaped, "头和词元混在一起了：用 torch.cat(…, dim=1)，不要直接 reshape。",
          "heads and tokens got mixed: use torch.cat(…, dim=1), not a plain reshape."),
         (along_heads, "接在头那一维上了：词元是 dim=1。", "joined along the heads: the tokens are dim=1."),
+        (lambda pool, table, length: along_heads(pool, table, None)[:, :length],
+         "接在头那一维上了：torch.cat 要写明 dim=1，不写就是 dim=0。",
+         "joined along the heads: give torch.cat its dim=1, it takes dim=0 otherwise."),
         (along_head_dim, "接在 head_dim 上了：词元是 dim=1。", "joined along head_dim: the tokens are dim=1."),
         (stacked, "块还叠着：用 torch.cat 沿 dim=1 接起来。",
          "the blocks are still stacked: join them with torch.cat along dim=1."),

@@ -113,6 +113,8 @@ ex3 = Scheduling(
          "the shortest goes first: take waiting[0], first come, first served."),
         (partial(wrong.plan, hops=True), "隔一个漏一个：一边走 waiting，一边从里面删；改用 while，每次看 waiting[0]。",
          "every other one is left out, as you go through waiting and remove from it: use while, and take waiting[0]."),
+        (partial(wrong.plan, spare=1), "空闲的块正好放得下整个提示词，也可以进来：用 >，不用 >=。",
+         "free blocks that just hold the whole prompt are enough: compare with >, not >=."),
         (partial(wrong.plan, seats=1), "空着一个位子：running 里可以有 max_num_seqs 个。",
          "a seat stays empty: running may hold max_num_seqs."),
     ],

@@ -97,9 +97,9 @@ class _Desk:
 
     def take(self, step) -> None:
         """Raises Fault for what no scheduler may do; else the model runs, and whoever is done leaves."""
+        self._check_counts()
         self._check_form(step)
         self._check_lists()
-        self._check_counts()
         self._check_tokens(step)
         tokens = {request.number: tokens for request, tokens in step.items()}
         self._note(tokens)
@@ -120,6 +120,21 @@ class _Desk:
                 raise Fault(f"{request} 已经结束，却还在排。", f"{request} has ended and is scheduled again.")
             if request not in self.running:
                 raise Fault(*_not_running(request, request in self.before, request in self.waiting))
+
+    def _check_counts(self) -> None:
+        for request, (known, to_write, computed) in self.counts.items():
+            if (request.known, request.to_write) != (known, to_write):
+                raise Fault(
+                    f"{request} 的 known 从 {known} 变成了 {request.known}：known 和 to_write 由课程来改，你不要动。",
+                    f"known of {request} went from {known} to {request.known}: the course counts known and to_write, "
+                    "leave them alone.",
+                )
+            if request.computed not in (computed, 0):
+                raise Fault(
+                    f"{request} 的 computed 从 {computed} 变成了 {request.computed}：模型算完由课程来加。",
+                    f"computed of {request} went from {computed} to {request.computed}: the course adds to it once the "
+                    "model has run.",
+                )
 
     def _check_lists(self) -> None:
         there = self.waiting + self.running
@@ -156,14 +171,6 @@ class _Desk:
                 "池里的块对不上数：只用 pool.grow 和 pool.release 领块、还块。",
                 "the blocks of the pool do not add up: take and return them with pool.grow and pool.release only.",
             )
-
-    def _check_counts(self) -> None:
-        for request, (known, to_write, computed) in self.counts.items():
-            if (request.known, request.to_write) != (known, to_write) or request.computed not in (0, computed):
-                raise Fault(
-                    f"{request} 的 known 或 computed 被改了：这一步算完以后，由课程来改（规则 5）。",
-                    f"known or computed of {request} was changed: the course does that after the step (rule 5).",
-                )
 
     def _check_tokens(self, step: dict[Request, int]) -> None:
         if not step:
@@ -230,18 +237,11 @@ class _Desk:
 
 
 def _not_running(request: Request, ran: bool, waits: bool) -> tuple[str, str]:
+    zh, en = "却被移出了 running：写完的由课程请走。", "was taken out of running: the course does that once it is done."
     if not ran:
         zh, en = "却不在 running 里：从 waiting 移过去。", "is not in running: move it there from waiting."
     elif waits:
-        zh, en = (
-            "这一步却被请走了：离开的请求什么也不算。",
-            "was sent away in this step: whoever leaves computes nothing.",
-        )
-    else:
-        zh, en = (
-            "却被移出了 running：写完的由课程请走。",
-            "was taken out of running: the course does that once it is done.",
-        )
+        zh, en = "这一步却被请走了：离开的请求什么也不算。", "was sent away in this step: who leaves computes nothing."
     return f"{request} 排了词元，{zh}", f"{request} has tokens and {en}"
 
 

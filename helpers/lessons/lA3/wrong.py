@@ -63,18 +63,18 @@ def _make_room(victim: str, request: Request, waiting, running, pool: Pool) -> N
 
 
 def _let_in(step, waiting, running, pool, settings, *, ahead=0, at=0, shortest=False, most=99, chunks=True,
-            must_fit=True, skips=False, hops=False, all_blocks=False, seats=0,
+            must_fit=True, skips=False, hops=False, all_blocks=False, seats=0, spare=0,
             when=lambda step, running: True):  # fmt: skip
     """at: whose turn it is, -1 the last; or the shortest. most: in one step. chunks: a part of a prompt may come.
     must_fit: all of it, into the pool. skips: whoever does not fit lets others pass. hops: over the one behind each
-    that comes in. all_blocks: taken at once. seats: left empty."""
+    that comes in. all_blocks: taken at once. seats: left empty. spare: blocks that stay free."""
     new, passed = 0, 0
     while len(waiting) > passed and new < most and _budget(step, settings) and when(step, running):
         request = min(waiting, key=lambda other: other.known) if shortest else waiting[passed if skips or hops else at]
         tokens = min(request.known, _budget(step, settings))
         if len(running) >= settings.max_num_seqs - seats or (tokens < request.known and not chunks):
             break
-        if pool.blocks_for(request.known if must_fit else tokens) > len(pool.free):
+        if pool.blocks_for(request.known if must_fit else tokens) > len(pool.free) - spare:
             if not skips:
                 break
             passed += 1
