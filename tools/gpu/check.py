@@ -34,6 +34,7 @@ NEEDED = {  # what a part needs, and why it is skipped where that is not there
     "cuda": "there is no CUDA device",
     "vllm": "vLLM is not installed",
     "jupyter": "JupyterLab's packages are not installed",
+    "matplotlib": "matplotlib is not installed",
     "real": "COURSE_MODEL names no model of one's own",
     "real moe": "COURSE_MOE_MODEL names no model of one's own",
 }
@@ -45,8 +46,8 @@ def is_there(need: str) -> bool:
         import torch
 
         return torch.cuda.is_available()
-    if need in ("vllm", "jupyter"):
-        return importlib.util.find_spec({"vllm": "vllm", "jupyter": "nbclient"}[need]) is not None
+    if need in ("vllm", "jupyter", "matplotlib"):
+        return importlib.util.find_spec("nbclient" if need == "jupyter" else need) is not None
     variable = models.MODEL_VARIABLE if need == "real" else models.MOE_VARIABLE
     return bool(os.environ.get(variable)) and not models.is_bundled(models.chosen(variable).folder)
 
