@@ -7,8 +7,8 @@ Each part has a process and a limit of time of its own, and the next one runs wh
 report goes to assets/recorded/GPU/MODEL/report.json and .md, ready for a pull request; without one nothing is worth
 keeping, and it goes to build/gpu-check. It holds no path, no user and no name of the machine.
 
-An image that has torch, transformers, safetensors, numpy and matplotlib needs nothing else, and no installation: started
-in the repository's root with that image's Python, the first of these commands does what torch alone can do.
+An image that has torch, transformers, safetensors, numpy and matplotlib needs no installation: started in the
+repository's root with that image's Python, the first of these commands does what torch alone can do.
 """
 
 import argparse

@@ -13,13 +13,13 @@ from pathlib import Path
 PAGE = ("anywidget", "traitlets", "IPython")  # what interactive figures need, and nothing in torch does
 
 
-def run(cells: list[dict]) -> dict[str, str]:
+def run(cells: list[dict]) -> list[str]:
     """Runs code cells of a notebook in turn. Returns those that were left out, and the package that each one wanted.
 
     Raises what a cell raises.
     """
     names: dict = {"__name__": "__main__"}
-    left_out = {}
+    left_out = []
     for cell in cells:
         code, place = "".join(cell["source"]), f"<cell {cell['id']}>"
         linecache.cache[place] = len(code), None, code.splitlines(keepends=True), place  # a traceback shows its line
@@ -29,7 +29,7 @@ def run(cells: list[dict]) -> dict[str, str]:
         except ModuleNotFoundError as error:
             if error.name not in PAGE:
                 raise
-            left_out[cell["id"]] = f"{error.name} is not installed"
+            left_out.append(f"{cell['id']} (no {error.name})")
     return left_out
 
 
@@ -37,4 +37,5 @@ if __name__ == "__main__":
     notebook, file = map(Path, sys.argv[1:])
     cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     left_out = run(cells)
-    file.write_text(json.dumps({"cells": len(cells) - len(left_out), "left out": left_out}), encoding="utf-8")
+    ran = {"cells": len(cells) - len(left_out)} | ({"left out": left_out} if left_out else {})
+    file.write_text(json.dumps(ran), encoding="utf-8")
