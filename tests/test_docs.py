@@ -1,9 +1,12 @@
 """The checks of `make lint` for pages around the lessons, and pre-commit, which runs all of them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from datetime import date
 
 import nbformat
 import pytest
@@ -58,6 +61,16 @@ def test_links_of_lessons_are_followed(course, pages):
 
 def test_links_in_code_are_none():
     assert check_docs.local_links("`[a](b)` [c](d.md#e) [f](https://g) [h](#i)\n```\n[j](k)\n```\n") == ["d.md#e"]
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    """In pyproject.toml, CITATION.cff and as the changelog's newest release, whose day CITATION.cff has as well."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    cited = dict(re.findall(r"^(version|date-released): (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.M))
+    released = re.findall(r"^## (\d\S*) · (\S+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert released[0] == (version, cited["date-released"].strip('"')) and cited["version"] == version
+    assert released == sorted(released, key=lambda one: [int(part) for part in one[0].split(".")], reverse=True)
+    assert date.fromisoformat(released[0][1])
 
 
 @pytest.mark.parametrize("name", LESSONS)

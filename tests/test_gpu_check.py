@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from tools.gpu import check, parts
+from tools.gpu import check, parts, plain
 from tools.gpu.parts import PARTS, Part
 
 
@@ -51,6 +51,21 @@ def test_the_table_of_a_run_is_read():
     ran = "lesson          | cells | seconds | result\n03_architecture | 32    | 21.5    | ok\n"
     ran += "04_moe_routing  | 9     | 7.0     | FAILED at x"
     assert parts.ROW.findall(ran) == [("03_architecture", "32", "21.5")]
+
+
+def cell(name: str, *lines: str) -> dict:
+    return {"id": name, "source": [f"{line}\n" for line in lines]}
+
+
+def test_cells_run_without_a_kernel_but_for_what_only_a_page_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "anywidget", None)  # as where it is not installed
+    cells = [cell("a", "x = [6]"), cell("widget", "import anywidget", "x = []"), cell("b", "x.append(7)", "assert x")]
+    assert plain.run([*cells, cell("c", "assert x == [6, 7]")]) == ["widget (no anywidget)"]
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        plain.run([cell("a", "import no_such_package")])
+    with pytest.raises(AssertionError) as failure:
+        plain.run([cell("wrong", "x = 6", "assert x == 7")])
+    assert str(failure.traceback[-1].statement) == "assert x == 7"
 
 
 def test_a_report_for_people_names_every_part():
@@ -107,7 +122,7 @@ WITHOUT = ["psutil", "nbformat", "nbclient", "IPython", "PIL", "jupytext", "mode
 BARE = f"""
 import sys
 sys.modules |= dict.fromkeys({WITHOUT + ["ipywidgets", "traitlets", "matplotlib", "bs4", "requests"]})
-from tools.gpu import check, parts
+from tools.gpu import check, parts, plain
 in_torch = [name for name, part in check.PARTS.items() if set(part.needs) <= {{"cuda", "real moe"}}]
 print(check.about(False)["kind"], in_torch)
 import benchmarks.gpu_first_look

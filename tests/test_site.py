@@ -333,8 +333,8 @@ def test_search_from_the_sidebar(served, page):
 
 
 class Visit(NamedTuple):
-    """What a page was at each width: ``wide`` its width in pixels, ``cut`` the code that is cut off there, ``columns``
-    of its code blocks (0 where it has none); ``backgrounds`` as the system asks for light and dark."""
+    """What a page was at each width (0: on paper): ``wide`` its width in pixels, ``cut`` the code that is cut off there,
+    ``columns`` of its code blocks (0 where it has none); ``backgrounds`` as the system asks for light and dark."""
 
     folder: str
     name: str
@@ -364,13 +364,13 @@ LOOK = """() => {
 def visit(page, folder: str, name: str) -> Visit:
     """Looks at the page that is open, without loading it again."""
     looks = {}
-    for width in (1280, 1920, 375, 0):  # 0: on paper
-        if width:
-            page.set_viewport_size({"width": width, "height": 800})
-        else:
-            page.emulate_media(media="print")
+    for width in (1280, 1920, 375):
+        page.set_viewport_size({"width": width, "height": 800})
         looks[width] = page.evaluate(LOOK)
-    page.emulate_media(media="screen")
+    if name == "copy-me":
+        page.emulate_media(media="print")
+        looks[0] = page.evaluate(LOOK)
+        page.emulate_media(media="screen")
     backgrounds = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

