@@ -333,7 +333,7 @@ def test_search_from_the_sidebar(served, page):
 
 
 class Visit(NamedTuple):
-    """What a page was at each width (0: on paper): ``wide`` its width in pixels, ``cut`` the code that is cut off there,
+    """What a page was at each width (0: on paper): ``wide`` its width in pixels, ``cut`` the code cut off there,
     ``columns`` of its code blocks (0 where it has none); ``backgrounds`` as the system asks for light and dark."""
 
     folder: str
