@@ -244,6 +244,8 @@ lA1.ex1.check(held_out)
 # - A. 一个“未知”词元
 # - B. 三个词元，每个是一个字节
 # - C. 什么也不是：写不出来
+#
+# 下一格用到第一个选读格里的 `folders`；跳过了它，就先去运行一遍。
 
 # %% [markdown] lang="en" key="tokenizer-text"
 # ## The tokenizer
@@ -257,6 +259,8 @@ lA1.ex1.check(held_out)
 # - A. One token, "unknown"
 # - B. Three tokens, each of them a byte
 # - C. Nothing: it cannot be written
+#
+# The next cell uses the `folders` of the first extra cell; run that one first if you skipped it.
 
 # %% key="tokenizer" tags=["raw", "varies"]
 import time

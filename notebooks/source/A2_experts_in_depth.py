@@ -403,6 +403,8 @@ lA2.calls(table, pieces, 128, 8, needed)
 #
 # Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。老教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。Qwen3-MoE 去掉了共享专家；从 Qwen3-Next（2025-09-11）起，它连同阀门又回来了（transformers 的 `modeling_qwen3_next.py`，[附录 A5](../zh/A5_after_qwen3.ipynb) 里有一次核对）。
 #
+# 下一格用到和 transformers 并排的那个选读格里的 `sizes`、`x` 和 `unpacked`；跳过了它，就先去运行一遍。
+#
 # **先选一个（选读）。** 漏掉阀门，输出会怎样？
 #
 # - A. 只差舍入误差
@@ -418,6 +420,8 @@ lA2.calls(table, pieces, 128, 8, needed)
 # ## The shared expert and its valve (extra)
 #
 # In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is multiplied by a valve between 0 and 1, which another small matrix computes and a sigmoid closes or opens, and then added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Qwen3-MoE dropped the shared expert; from Qwen3-Next (2025-09-11) on it is back, valve included (transformers' `modeling_qwen3_next.py`; [appendix A5](../en/A5_after_qwen3.ipynb) checks it).
+#
+# The next cell uses `sizes`, `x` and `unpacked` of the extra cell beside transformers; run that one first if you skipped it.
 #
 # **Choose first (extra).** Leave out the valve. What happens to the output?
 #
