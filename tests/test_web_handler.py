@@ -22,12 +22,12 @@ USERS = 50
 
 
 @contextlib.contextmanager
-def handler(base_url, model="m", **variables):
+def handler(base_url, model="m", python=sys.executable, **variables):
     """The address of the handler, in a process that knows nothing but these variables."""
     port = free_port()
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     known |= {"BASE_URL": base_url, "MODEL": model, "PYTHONPATH": str(ROOT / "docs")} | variables
-    command = [sys.executable, "-m", "uvicorn", "web_handler:app", "--host", "127.0.0.1", "--port", str(port)]
+    command = [python, "-m", "uvicorn", "web_handler:app", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, env=known, stderr=subprocess.PIPE, text=True) as process:
         reader = threading.Thread(target=lambda: log.extend(process.stderr))
         log = []
