@@ -1,8 +1,9 @@
 """A client for Qwen3 behind vLLM, or any server with OpenAI's protocol: `pip install openai`, and copy this file.
 
-async with Client() as client: thinking, answer, finish_reason = await client.ask("37×46=?")
-print(Sync(Chat(Client(), system="Be brief.")).ask("Who are you?").answer)  # in a script, without await
-"""
+    async with Client() as client: thinking, answer, finish_reason = await client.ask("37×46=?")
+    print(Sync(Chat(Client(), system="Be brief.")).ask("Who are you?").answer)  # in a script, without await
+
+Where there is no whole answer, every call raises NoAnswer, whose message says why."""
 
 import asyncio
 import contextlib
@@ -26,9 +27,8 @@ Reply = namedtuple("Reply", "thinking answer finish_reason")
 
 
 class NoAnswer(RuntimeError):
-    """Every call raises it where there is no whole answer. ``reason``: of a reply cut, refused, empty, broken (off),
-    parser (took the answer), tool (call left in the text), context (full); of a server away, busy (429, 5xx), timeout,
-    foreign (no OpenAI server), request (refused)."""
+    """``reason``: of a reply cut, refused, empty, broken (off), parser (took the answer), tool (call left in the text),
+    context (full); of a server away, busy (429, 5xx), timeout, foreign (no OpenAI server), request (refused)."""
 
     def __init__(self, reason: str, message: str, status: int | None = None):
         super().__init__(" ".join(message.split())[:500])
