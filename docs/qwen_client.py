@@ -95,7 +95,7 @@ class Client(contextlib.AbstractAsyncContextManager):
         self.asked = self.repeated = 0  # requests, and those that were repeated after a timeout
         here = urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")  # to which no proxy leads
         safe = {"trust_env": not here, "follow_redirects": False}  # nothing takes the question elsewhere
-        http = openai.DefaultAsyncHttpxClient(timeout=openai.Timeout(timeout, connect=5), **safe)
+        http = openai.DefaultAsyncHttpxClient(timeout=openai.Timeout(timeout, connect=min(timeout, 5)), **safe)
         self.openai = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http, max_retries=0)
 
     async def __aexit__(self, *exc_info):
@@ -177,10 +177,10 @@ class Client(contextlib.AbstractAsyncContextManager):
         """What the openai package raised, as a sentence."""
         status, body = getattr(error, "status_code", None), getattr(error, "body", None)
         said = body.get("message") or body if isinstance(body, dict) else error.__cause__ or error
+        if type(said).__name__ in ("ConnectError", "ConnectTimeout"):  # neither has cost the server anything
+            return NoAnswer("away", f"No server at {self.shown} ({said!r}): set BASE_URL.")
         if isinstance(error, openai.APITimeoutError) or status in (408, 504):
             return NoAnswer("timeout", f"{self.shown} did not answer in time.", status)
-        if type(said).__name__ == "ConnectError":
-            return NoAnswer("away", f"No server at {self.shown} ({said}): set BASE_URL.")
         if isinstance(error, openai.APIConnectionError):
             return NoAnswer("broken", f"The connection to {self.shown} broke off: {said!r}")
         if status is None or status < 400:  # no JSON, or a redirect
