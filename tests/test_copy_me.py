@@ -4,12 +4,15 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
+import httpx
 import pytest
 from conftest import ROOT, TOY
 from processes import descendants, wait_until_gone
+from test_web_handler import handler as web_handler
 
 from helpers import catalogue, engine, hub, models
 from helpers.checkpoint import Checkpoint
@@ -226,24 +229,58 @@ def imported(code: str) -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
-WITH_MODELSCOPE = {"modelscope_hub"}  # comes with it
+COMES_WITH = {"modelscope": {"modelscope_hub"}, "fastapi": {"pydantic"}}
 
 
-def test_the_line_names_all_that_a_block_imports():
-    for key, (_, code) in zip(IDS, BLOCKS, strict=True):
-        line = set(INSTALLED.get(key, "").split())
-        assert imported(code) - (WITH_MODELSCOPE if "modelscope" in line else set()) <= line, key
+def files(page: str) -> dict[str, str]:
+    """What to install for each file of docs/production.md that is copied whole."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| \[(\w+\.py)\]\(\1\) \|.*\| `pip install ([^`]*)` \|$", text, re.MULTILINE))
+
+
+FILES = files("production.md")
+
+
+def test_the_line_names_all_that_a_block_or_file_imports():
+    code = dict(zip(IDS, (code for _, code in BLOCKS), strict=True))
+    code |= {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in FILES}
+    for key, text in code.items():
+        line = set((INSTALLED | FILES).get(key, "").split())
+        there = line.union({"qwen_client"} if key in FILES else (), *(COMES_WITH.get(name, ()) for name in line))
+        assert imported(text) <= there, key
+    assert files("production.zh.md") == FILES and len(FILES) == 4
+    for name, line in FILES.items():  # one that names it itself names the same
+        assert re.findall(r"`pip install ([^`]*)`", code[name]) in ([], [line])
 
 
 HEAVY = {"torch", "vllm"}  # several GB each, with CUDA
 
 
+def runs_until_it_finds_no_server(name: str, python, folder) -> None:
+    """A file of FILES, in ``folder`` with all of them, by a Python that has what its line names and nothing else."""
+    if name == "web_handler.py":
+        with web_handler("http://127.0.0.1:9/v1", python=python) as address:
+            assert httpx.post(f"{address}/ask", json={"text": "?"}, trust_env=False, timeout=60).status_code == 502
+        return
+    arguments = {"qwen_batch.py": ["questions.txt", "answers.jsonl", "--patience", "0"]}
+    arguments |= {"qwen_client.py": ["?"], "qwen_quality.py": ["questions.jsonl"]}
+    options = {"cwd": folder, "capture_output": True, "text": True, "env": {"BASE_URL": "http://127.0.0.1:9/v1"}}
+    (folder / "questions.txt").write_text("37×46=?\n", encoding="utf-8")
+    (folder / "questions.jsonl").write_text('{"question": "37×46=?", "answer": "1702"}\n', encoding="utf-8")
+    done = subprocess.run([python, name, *arguments[name]], **options)
+    assert done.returncode == 1 and "No server at" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
 @pytest.mark.large
 @pytest.mark.network
 def test_the_line_is_enough_in_an_empty_environment(tmp_path):
-    """Each block is compiled and all that it imports is there; one that asks a server runs until it finds none."""
+    """Each block is compiled and all that it imports is there; one that asks a server runs until it finds none, as does
+    each file of docs/production.md."""
     served = {block.id for block in SERVED}
-    for line in sorted({line for line in INSTALLED.values() if not HEAVY & set(line.split())}):
+    for name in FILES:
+        shutil.copy(ROOT / "docs" / name, tmp_path)
+    lines = {line for line in (INSTALLED | FILES).values() if not HEAVY & set(line.split())}
+    for line in sorted(lines):
         python = tmp_path / line.replace(" ", "-") / "bin" / "python"
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", python.parent.parent], check=True)
         pip = [sys.executable, "-m", "pip", "--python", python]  # to make a pip for each takes longer than the line
@@ -260,6 +297,9 @@ def test_the_line_is_enough_in_an_empty_environment(tmp_path):
                 settings = {"BASE_URL": "http://127.0.0.1:9/v1"}
                 done = subprocess.run([python, "-I", "copied.py"], env=settings, **options)
                 assert done.returncode == 1 and "No server at" in done.stderr, (key, done.stderr)
+        for name in FILES:
+            if FILES[name] == line:
+                runs_until_it_finds_no_server(name, python, tmp_path)
 
 
 @pytest.mark.large

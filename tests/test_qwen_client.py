@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -335,6 +336,22 @@ def test_many_timeouts_hardly_add_to_the_load(silent):
         results, repeated = asyncio.run(ask_all(server))
         assert {result.reason for result in results} == {"timeout"}
         assert 0 < repeated <= 40 and len(server.bodies) <= 240  # on a busy machine some come too late to be counted
+
+
+def test_a_connection_that_nobody_accepts_is_tried_again_as_often_as_a_refused_one():
+    """It has cost the server nothing, so it is no timeout of those of which one in ten is repeated."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):  # what the kernel takes in advance, and more
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        client = sync(Client(f"http://127.0.0.1:{full.getsockname()[1]}/v1", "m", timeout=0.2, attempts=3))
+        with pytest.raises(NoAnswer, match="ConnectTimeout") as refusal:
+            client.ask("?")
+        assert refusal.value.reason == "away" and client.repeated == 0
 
 
 def test_a_stream_that_stalls_ends(silent):

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import httpx
 import openai
 import pytest
 from conftest import ROOT
@@ -21,12 +22,12 @@ USERS = 50
 
 
 @contextlib.contextmanager
-def handler(base_url, model="m", **variables):
+def handler(base_url, model="m", python=sys.executable, **variables):
     """The address of the handler, in a process that knows nothing but these variables."""
     port = free_port()
     known = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     known |= {"BASE_URL": base_url, "MODEL": model, "PYTHONPATH": str(ROOT / "docs")} | variables
-    command = [sys.executable, "-m", "uvicorn", "web_handler:app", "--host", "127.0.0.1", "--port", str(port)]
+    command = [python, "-m", "uvicorn", "web_handler:app", "--host", "127.0.0.1", "--port", str(port)]
     with subprocess.Popen(command, env=known, stderr=subprocess.PIPE, text=True) as process:
         reader = threading.Thread(target=lambda: log.extend(process.stderr))
         log = []
@@ -97,8 +98,8 @@ def test_fifty_users_at_once_get_their_own_answers():
 def test_what_is_wrong_has_a_status_or_is_an_event():
     cases = {
         503: [status(503), status(503)],
-        502: [drop, drop, chat("no stream"), stream({"content": None})],
-        413: [status(400, "maximum context length is 9")],
+        502: [drop, drop, chat("no stream"), stream({"content": None}), status(401), status(404)],
+        400: [status(400, "maximum context length is 9"), status(400, "top_p"), status(422), stream(finish="length")],
     }
     with FaultyServer(chat()) as server, handler(server.base_url) as address:
         for code, replies in cases.items():
@@ -136,6 +137,19 @@ def test_one_user_too_many_is_told_to_come_back():
             asyncio.run(run())
         finally:
             released.set()
+
+
+def test_what_the_real_server_refuses_is_the_users_to_mend(server):
+    """More tokens than the context holds, a text that is too long: 400 with vLLM's own words, without its address."""
+    wrong = {"max_tokens=8192": ("?", 8192), "maximum context length is 2048": ("1+" * 4000, 16), "cut": ("?", 1)}
+    with handler(server.base_url, server.model) as address:
+        for words, (text, max_tokens) in wrong.items():
+            question = {"text": text, "max_tokens": max_tokens}
+            reply = httpx.post(f"{address}/ask", json=question, timeout=120, trust_env=False)
+            assert reply.status_code == 400 and "retry-after" not in reply.headers
+            assert words in reply.json()["detail"] and server.base_url not in reply.text
+        [(code, events)] = all_at_once(address, ["37×46=?"], max_tokens=1024)
+        assert code == 200 and "1702" in said(events)
 
 
 def test_who_leaves_frees_the_real_server(server):
