@@ -693,7 +693,7 @@ lA2.routing_map(
 # %% [markdown] lang="en" key="map-read"
 # <details><summary>Reading</summary>
 #
-# B. A column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line. In the lines above the figure `CJK` is Chinese, `Latin` English, `digit` a digit; `CJK 6 (12/22)` says that for 12 of 22 Chinese tokens expert 6 has the largest weight. Layer 1 tells all three apart best: Chinese mostly to expert 0, English mostly to 3, digits mostly to 7 and 2. In layer 0 all digits go to expert 1, but Chinese and English mostly share 6.
+# B. A column is a token, a row is a layer. Number and colour of a cell are the heaviest expert, the height of the filling is its weight; blue labels after the blue line are what the model wrote. `␣` is a blank, `↵` a new line. In the lines above the figure `CJK` stands for Chinese, `Latin` for English, `digit` for digits; `CJK 6 (12/22)` says that for 12 of 22 Chinese tokens expert 6 has the largest weight. Layer 1 tells all three apart best: Chinese mostly to expert 0, English mostly to 3, digits mostly to 7 and 2. In layer 0 all digits go to expert 1, but Chinese and English mostly share 6.
 #
 # </details>
 #
