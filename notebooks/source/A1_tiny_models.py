@@ -134,7 +134,7 @@ for sample in samples:
 #
 # </details>
 #
-# 第 06 课里“思考对算术有用，对回忆没用”，就是这样**造出来的**。真正的 Qwen3 没有人这样规定；它的思考从后训练里来。
+# 第 06 课里“思考对算术有用，对回忆没用”，就是这样**造出来的**。真正的 Qwen3 没有人这样规定；它的思考来自后训练（预训练之后的那一段）。
 #
 # 最后一类叫 honest：遇到没学过的问题，答“不知道”。诚实也要专门教：加练之前，MoE 小模型对 100 个怪问题还一本正经地编了 11 个答案。
 #
@@ -291,7 +291,7 @@ assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 # %% [markdown] lang="zh" key="tokenizer-read"
 # <details><summary>读输出</summary>
 #
-# B。第一行是训练用的秒数。课程里的词一块就是一个词；没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
+# B。第一行是词表的大小和训练用的秒数。常见的词（`What`、`experts`）一块就是一个，少见的（`mixture`）切成几块。没见过的字退回字节，“麟”成了 3 个词元，单独一个字节不是字，显示成 �。
 #
 # </details>
 #
@@ -306,7 +306,7 @@ assert len(tokenizer.encode("麟")) == len("麟".encode()) == 3
 # %% [markdown] lang="en" key="tokenizer-read"
 # <details><summary>Reading</summary>
 #
-# B. The first line has the seconds that the training took. Words of the course are one piece each. A character it has never seen falls back to bytes, 麟 to 3 tokens; a single byte is no character, so it shows as �.
+# B. The first line is the size of the vocabulary and the seconds that the training took. Common words (`What`, `experts`) are one piece each, rarer ones (`mixture`) several. A character it has never seen falls back to bytes, 麟 to 3 tokens; a single byte is no character, so it shows as �.
 #
 # </details>
 #
