@@ -16,6 +16,14 @@ from helpers.language import say
 CAP_VARIABLE = "COURSE_CONCURRENCY"
 
 
+def positive_integer(variable: str) -> int | None:
+    """A setting of the environment, None where it is not set. Raises CourseError if it is no positive integer."""
+    said = os.environ.get(variable, "").strip()
+    if said and (not said.isascii() or not said.isdigit() or int(said) < 1):
+        raise CourseError(f"{variable} 要是正整数，不是 {said!r}。", f"{variable} is a positive integer, not {said!r}.")
+    return int(said) if said else None
+
+
 def without_credentials(address: str) -> str:
     """An address as messages show it: without what may be a user, a password or a token in it.
 
@@ -81,7 +89,7 @@ class Endpoint(ABC):
                 "The key holds characters that no header can: copy it again.",
             )
         self.port = urllib.parse.urlsplit(base_url).port
-        self.concurrency_limit = _concurrency_limit(concurrency_limit)
+        self.concurrency_limit = positive_integer(CAP_VARIABLE) or concurrency_limit
 
     def __enter__(self):
         return self.start()
@@ -150,14 +158,3 @@ class Endpoint(ABC):
                 return reply.read().decode()
         except http.client.HTTPException as error:
             raise ConnectionError(f"no HTTP: {error!r}") from error
-
-
-def _concurrency_limit(default: float) -> float:
-    said = os.environ.get(CAP_VARIABLE, "").strip()
-    if not said:
-        return default
-    if not said.isascii() or not said.isdigit() or int(said) < 1:
-        raise CourseError(
-            f"{CAP_VARIABLE} 要是正整数，不是 {said!r}。", f"{CAP_VARIABLE} is a positive integer, not {said!r}."
-        )
-    return int(said)

@@ -3,8 +3,8 @@
     .venv/bin/python -m tools.art.way
 
 It writes assets/figures/way_NN_LANG.svg for each lesson. The stations, and which lessons are at each of them, stand in
-``tools.lessons.source``. In a notebook the map takes the colours of the reader's system, on a ground of its own,
-since the page may have others; the site draws it into its pages, where it follows their theme.
+``tools.lessons.source``. In JupyterLab and on GitHub the map takes the theme of the page, on a ground of its own for
+viewers whose page does not say it; the site draws it into its pages.
 """
 
 from helpers import ROOT

@@ -21,7 +21,7 @@ import httpx
 import openai
 
 from helpers import CourseError, machine, preflight
-from helpers.endpoint import parted, thought_of, without_credentials
+from helpers.endpoint import parted, positive_integer, thought_of, without_credentials
 from helpers.ports import free_port
 from tools.workshop.door import MAX_N, Door
 from tools.workshop.keys import read_keys
@@ -30,16 +30,6 @@ QUESTIONS = ("37×46=?", "给我一个关于大模型的简短介绍。", "What 
 THINKING = {"temperature": 0.6, "top_p": 0.95}
 DIRECT = {"temperature": 0.7, "top_p": 0.8}
 SLOW = 10  # seconds to the first word, above which a room grows restless
-
-
-def number(variable: str, default: int) -> int:
-    """A setting of the environment. Raises CourseError if it is no positive integer."""
-    said = os.environ.get(variable, "").strip()
-    if not said:
-        return default
-    if not said.isascii() or not said.isdigit() or int(said) < 1:
-        raise CourseError(f"{variable} 要是正整数，不是 {said!r}。", f"{variable} is a positive integer, not {said!r}.")
-    return int(said)
 
 
 @dataclass
@@ -61,7 +51,7 @@ async def ask(client: openai.AsyncOpenAI, model: str, question: str, thinking: b
         stream = await client.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": question}],
-            max_tokens=number("COURSE_MAX_TOKENS", 0) or None,
+            max_tokens=positive_integer("COURSE_MAX_TOKENS"),
             stream=True,
             extra_body=extra,
             **(THINKING if thinking else DIRECT),
@@ -227,7 +217,7 @@ def main() -> int:
     try:
         with classroom() as (base_url, keys):
             if check_door(report, base_url, keys[0]):
-                clients, rounds = number("CLIENTS", 30), number("ROUNDS", 2)
+                clients, rounds = positive_integer("CLIENTS") or 30, positive_integer("ROUNDS") or 2
                 check_many_answers(report, base_url, keys[0])
                 check_room(report, base_url, keys, clients, rounds)
     except CourseError as error:
