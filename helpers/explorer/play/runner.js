@@ -61,7 +61,7 @@ export class Runner {
   fetcher(job, files, folder, cache) {
     const total = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
     const fetching = new AbortController(); // one that fails ends the others, which then say nothing more
-    let here = 0;
+    let here = 0, failed = null;
     return async (name) => {
       try {
         const response = await fetch(folder + name, { signal: fetching.signal, cache });
@@ -80,8 +80,9 @@ export class Runner {
         }
         return whole(name, content, files, length === content.length ? crc : null);
       } catch (error) {
+        failed ??= error instanceof QwenError || error instanceof RangeError ? error : refusal("fetch-failed", { name });
         fetching.abort();
-        throw error instanceof QwenError || error instanceof RangeError ? error : refusal("fetch-failed", { name });
+        throw failed; // the others', too, whoever is heard first
       }
     };
   }
