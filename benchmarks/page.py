@@ -35,12 +35,14 @@ from helpers.lessons.lA1 import draw
 MODELS = ("qwen3-tiny", "qwen3-moe-tiny")
 MARGIN = 1e-4  # in logits
 QUESTION = [{"role": "user", "content": "37×46=?"}]
-SERVED = {"/qwen/": ROOT / "helpers" / "explorer" / "qwen", "/models/": models.BUNDLED}
+EXPLORER = ROOT / "helpers" / "explorer"
+SERVED = {"/qwen/": EXPLORER / "qwen", "/play/": EXPLORER / "play", "/models/": models.BUNDLED}
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><script type="module">
 import { QwenError } from "/qwen/errors.js";
 import { loadModel } from "/qwen/model.js";
 import { Tokenizer } from "/qwen/tokenizer.js";
 import { renderChat } from "/qwen/chat.js";
+import { Runner } from "/play/runner.js";
 import { distribution, generate, sample, seededRandom } from "/qwen/sample.js";
 
 const get = (name, file) => fetch(`/models/${name}/${file}`), kept = {}, loaded = {};
@@ -75,15 +77,16 @@ const answer = async (name, ids, expertOff = null) => {
   const [first] = timed(() => tokens.next()), [rest, others] = timed(() => [...tokens]);
   return { first, speed: others.length / rest, text: others.join() };
 };
-const sweep = async (name, ids) => {
-  const { model, stopIds } = await load(name), written = [];
-  const [seconds] = timed(() => {
-    for (let layer = 0; layer < model.config.num_hidden_layers; layer++)
-      for (let expert = 0; expert < model.config.num_experts; expert++)
-        written.push([...generate(model, ids, { stopIds, expertOff: [layer, expert] })].join());
-  });
-  const usual = [...generate(model, ids, { stopIds })].join();
-  return { seconds, unchanged: written.filter((tokens) => tokens === usual).length };
+const sweep = async (name, text) => { // as play.html does it
+  const { model, tokenizer, stopIds } = await load(name), said = [];
+  const runner = new Runner((message) => said.push(message));
+  Object.assign(runner, { model, tokenizer, stopIds });
+  const experts = model.layers.flatMap((weights, layer) => weights.experts.map((_, expert) => [layer, expert]));
+  await runner.handle({ kind: "run", job: 1, text });
+  const start = performance.now();
+  await runner.handle({ kind: "sweep", job: 2, text, experts });
+  const seconds = (performance.now() - start) / 1e3;
+  return { seconds, unchanged: said.filter(({ effect }) => effect === "same").length };
 };
 const calibrate = () => timed(() => { let sum = 0; for (let i = 1; i < 3e7; i++) sum += 1 / i; return sum; })[0];
 Object.assign(window, { QwenError, loadModel, Tokenizer, renderChat, distribution, generate, sample, seededRandom,
@@ -363,7 +366,7 @@ def speeds(page, tokenizers, repeats: int) -> list[str]:
             session.send("Emulation.setCPUThrottlingRate", {"rate": slower})
             times[slower] = run(page, "return calibrate()")
             begun = run(page, "return answer(...a)", moe, thirty)["first"]
-            done = run(page, "return sweep(...a)", moe, ids[moe])
+            done = run(page, "return sweep(...a)", moe, QUESTION[0]["content"])
             if repeat:
                 first[slower].append(1e3 * begun)
                 swept[slower].append(done["seconds"])

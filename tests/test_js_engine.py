@@ -235,6 +235,21 @@ def test_a_context_that_is_full_ends_an_answer_and_refuses_more(page, question):
     assert found == {"written": 4, "codes": ["context-full", "context-full"], "after": 2560}
 
 
+def test_a_step_may_begin_in_a_later_layer_with_what_came_in_there(page, question):
+    code = """const { model } = await load("qwen3-moe-tiny"), inputs = [];
+        const input = (layer, hiddenStates) => { inputs[layer] = hiddenStates.slice(); };
+        model.cache.rewind(0);
+        const usual = Array.from(model.prefill(a[1], { hooks: { input } })), last = a[1].length - 1;
+        const step = (from) => {
+            model.cache.rewind(last);
+            return Array.from(model.step(a[1][last], { from }));
+        };
+        const same = inputs.map((hiddenStates, layer) => step({ layer, hiddenStates }).join() === usual.join());
+        const other = step({ layer: 2, hiddenStates: inputs[1] });
+        return [same, other.join() === usual.join()];"""
+    assert evaluate(page, code, MOE, question) == [[True] * 4, False]
+
+
 def random_model(**changed):
     """A Qwen3-MoE of odd sizes, as its config.json and tensors: an untied head, weights that do not add up to 1."""
     torch.manual_seed(0)

@@ -44,7 +44,7 @@ const ROUTING_CSS = `
 .rx { --edge:var(--muted); } .rx[data-theme=dark] { --edge:var(--bg); }
 ${Array.from({ length: 8 }, (_, expert) => `.rx .e${expert} { --colour:var(--expert-${expert}); }`).join(" ")}
 .rx-own { display:flex; gap:8px; margin-top:12px; flex-wrap:wrap; align-items:center; }
-.rx-own input { flex:1 1 220px; min-width:0; max-width:34em; padding:5px 12px; border:1px solid var(--line); border-radius:8px; background:var(--panel); }
+.rx-own input { flex:1 1 270px; min-width:0; text-overflow:ellipsis; max-width:34em; padding:5px 12px; border:1px solid var(--line); border-radius:8px; background:var(--panel); }
 .rx-bar { fill:var(--muted); opacity:.55; cursor:pointer; }
 .rx-bar:hover { opacity:.9; }
 .rx-bar.rx-lit { opacity:1; }

@@ -47,6 +47,7 @@ export class Client {
       this.loading = null;
       this.cache = "reload"; // the browser may keep what was damaged
       this.worker?.terminate();
+      this.post = null;
       throw error;
     });
     return this.loading;
@@ -58,7 +59,7 @@ export class Client {
     const { files, cache } = this, folder = new URL("model/", location.href).href;
     const asked = { kind: "load", job: "load", files, folder, cache, contents: inside && JSON.parse(inside.textContent) };
     const load = () => this.send(asked, ({ share }) => this.onLoad(share), true);
-    this.post = this.inWorker() ?? this.onPage();
+    this.prepare();
     try {
       return await load();
     } catch (error) {
@@ -66,6 +67,11 @@ export class Client {
       this.post = this.onPage();
       return load();
     }
+  }
+
+  /** Starts the worker, which takes a slow phone a while; it fetches nothing before it is asked. */
+  prepare() {
+    this.post ??= this.inWorker() ?? this.onPage();
   }
 
   /** post(message) of a worker that runs this page's own script, or null where the browser has none. */
@@ -77,7 +83,7 @@ export class Client {
       worker.onmessage = ({ data }) => this.take(data);
       worker.onerror = (event) => {
         event.preventDefault();
-        this.loading = null;
+        [this.loading, this.post] = [null, null];
         for (const job of [...this.waiting.keys()]) this.take({ kind: "error", job, code: "no-worker" });
       };
       return (message) => worker.postMessage(message);

@@ -39,7 +39,7 @@ export function heatmapView(app) {
   const title = element("h2"), score = element("p", { className: "score" }), summary = element("p"), most = element("p", { className: "small" });
   const sweep = said(element("button", { type: "button", className: "go", onclick: sweepAll }), () => say("sweep"));
   const clear = said(element("button", { type: "button", onclick: () => { app.put({ taps: [], swept: false }); run(); } }), () => say("clear"));
-  const link = element("a", { className: "share" }), detail = element("div", { className: "detail" });
+  const link = element("a", { className: "share", hidden: true }), detail = element("div", { className: "detail" });
   const legend = element("p", { className: "legend small" });
   const table = foldedTable(app, () => ["layerHead", "expertHead", "picksHead", "effectHead", "answerHead"].map((name) => say(name)), () =>
     every.map((at) => [...at, usual?.picks[at[0]][at[1]] ?? "", say(result(at)?.effect ?? "unknown"), result(at)?.answer ?? ""]));

@@ -273,3 +273,6 @@ open(state.view);
 translate();
 drawQuestion();
 if (state.isGiven) ask();
+else (window.requestIdleCallback ?? setTimeout)(() => client.prepare());
+// A finger that comes down is the first touch; the click follows when it leaves. What fails here fails again there.
+document.querySelector(".question").addEventListener("pointerdown", () => client.load().catch(() => {}), { once: true });

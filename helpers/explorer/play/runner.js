@@ -14,7 +14,7 @@ import { sample } from "../qwen/sample.js";
 import { Tokenizer } from "../qwen/tokenizer.js";
 
 const LONGEST_REPLY = 300; // tokens
-const LOAD_STEPS = 20; // how often it is said how much is here
+const LOAD_STEPS = 10; // how often it is said how much is here
 const SLICE_MS = { page: 12, worker: 50 }; // until messages are let in, which takes long where many programs run
 const CANDIDATES = 3; // likeliest tokens that are shown
 const STOPPED = Symbol("a newer job has begun");
@@ -46,43 +46,45 @@ export class Runner {
    * ends in a slash. cache: as fetch takes it. Returns the model's config.
    */
   async load({ job, files, folder, cache, contents }) {
-    const names = Object.keys(files), given = contents ?? (await this.fetchAll(job, files, folder, cache));
-    const bytes = Object.fromEntries(names.map((name) => [name, inBytes(given[name])]));
-    for (const name of names) if (crc32(bytes[name]) !== files[name].crc32) throw refusal("damaged-file", { name });
-    const json = (name) => JSON.parse(new TextDecoder().decode(bytes[name]));
-    this.model = loadModel(bytes["model.safetensors"].buffer, json("config.json"));
-    this.tokenizer = new Tokenizer(json("tokenizer.json"));
-    this.stopIds = [json("generation_config.json").eos_token_id].flat();
+    const get = contents ? (name) => whole(name, inBytes(contents[name]), files) : this.fetcher(job, files, folder, cache);
+    const json = async (name) => JSON.parse(new TextDecoder().decode(await get(name)));
+    const tokenizer = json("tokenizer.json").then((read) => new Tokenizer(read)); // while the weights are on their way
+    const parts = [get("model.safetensors"), json("config.json"), tokenizer, json("generation_config.json")];
+    const [weights, config, built, generation] = await Promise.all(parts);
+    this.model = loadModel(weights.buffer, config);
+    this.tokenizer = built;
+    this.stopIds = [generation.eos_token_id].flat();
     return { config: this.model.config };
   }
 
-  async fetchAll(job, files, folder, cache) {
-    const names = Object.keys(files), total = names.reduce((sum, name) => sum + files[name].bytes, 0);
+  /** get(name): the bytes of a file in `folder`, when they are whole. What is here of all files is said on the way. */
+  fetcher(job, files, folder, cache) {
+    const total = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
     const fetching = new AbortController(); // one that fails ends the others, which then say nothing more
-    let here = 0;
-    const get = async (name) => {
+    let here = 0, failed = null;
+    return async (name) => {
       try {
         const response = await fetch(folder + name, { signal: fetching.signal, cache });
         if (!response.ok) throw new Error(response.status);
         const content = new Uint8Array(files[name].bytes), reader = response.body.getReader();
-        let length = 0;
+        let length = 0, crc = 0;
         for (let part = await reader.read(); !part.done; part = await reader.read()) {
           if (length + part.value.length > content.length) throw refusal("damaged-file", { name });
           content.set(part.value, length);
+          crc = crc32(part.value, crc); // now, while the rest is on its way
           length += part.value.length;
           const before = Math.floor((LOAD_STEPS * here) / total);
           here += part.value.length;
           const now = Math.floor((LOAD_STEPS * here) / total);
           if (now > before && !fetching.signal.aborted) this.post({ kind: "progress", job, share: now / LOAD_STEPS });
         }
-        return content.subarray(0, length);
+        return whole(name, content, files, length === content.length ? crc : null);
       } catch (error) {
+        failed ??= error instanceof QwenError || error instanceof RangeError ? error : refusal("fetch-failed", { name });
         fetching.abort();
-        throw error instanceof QwenError || error instanceof RangeError ? error : refusal("fetch-failed", { name });
+        throw failed; // the others', too, whoever is heard first
       }
     };
-    const contents = await Promise.all(names.map(get));
-    return Object.fromEntries(names.map((name, place) => [name, contents[place]]));
   }
 
   // ------------------------------------------------------------------------------------------ the jobs
@@ -96,13 +98,14 @@ export class Runner {
       if (said.length) this.post({ kind: "token", job, tokens: said });
       said = [];
     };
-    const router = (layer, logits, expertIds, weights) => {
+    const trace = this.traced(), router = (layer, logits, expertIds, weights) => {
+      trace.hooks.router(layer, logits, expertIds);
       entropies.push(entropy(logits));
       routes.push(Array.from(expertIds, (expert, slot) => [expert, weights[slot]]));
       for (const expert of expertIds) picks[layer][expert]++;
     };
     this.model.cache.rewind(0);
-    const written = await this.write(job, ids, { hooks: { router } }, flush, (id, logits) => {
+    const written = await this.write(job, ids, { hooks: { ...trace.hooks, router } }, flush, (id, logits) => {
       const { special } = this.tokenizer, label = this.label(id), isWritten = read >= ids.length;
       if (isWritten && id === special.get("<think>")) part = "thought";
       else if (isWritten && (part === "prompt" || (isClosed && !/^↵+$/.test(label)))) part = "answer"; // no blank lines
@@ -113,17 +116,16 @@ export class Runner {
       if (read++ === ids.length) flush(); // the first of its own
     });
     flush();
-    this.usual = { text, ids, written };
+    this.usual = { text, ids, written, ...trace, cache: this.model.cache.fork() };
     const seconds = (performance.now() - started) / 1e3;
     return { ...this.reply(written), picks, seconds, read, isComplete: this.stopIds.includes(written.at(-1)) };
   }
 
   /** The answer without each of `experts`, [layer, expert], in turn: does it stay the same? */
   async sweep({ job, text, experts }) {
-    const { ids, written } = await this.usualReply(job, text), usual = this.reply(written);
+    const { written } = await this.usualReply(job, text), usual = this.reply(written);
     for (const [place, expertOff] of experts.entries()) {
-      this.model.cache.rewind(0);
-      const changed = await this.write(job, ids, { expertOff }), reply = this.reply(changed);
+      const changed = await this.writeWithout(job, expertOff), reply = this.reply(changed);
       const isSame = changed.length === written.length && changed.every((id, at) => id === written[at]);
       const effect = isSame ? "same" : reply.answer === usual.answer ? "detour" : "broken";
       this.post({ kind: "progress", job, done: place + 1, of: experts.length, expert: expertOff, effect, ...reply });
@@ -164,11 +166,19 @@ export class Runner {
   /** The reply to `text` with all experts, which is kept for the next job on it. */
   async usualReply(job, text) {
     if (this.usual?.text !== text) {
-      const ids = this.prompt(text);
+      const ids = this.prompt(text), trace = this.traced();
       this.model.cache.rewind(0);
-      this.usual = { text, ids, written: await this.write(job, ids, {}) };
+      const written = await this.write(job, ids, { hooks: trace.hooks });
+      this.usual = { text, ids, written, ...trace, cache: this.model.cache.fork() };
     }
     return this.usual;
+  }
+
+  /** Hooks that keep, by layer and position, which experts a run chose and with which hidden states the layer began. */
+  traced() {
+    const chosen = this.model.layers.map(() => []), inputs = this.model.layers.map(() => []);
+    const router = (layer, _, expertIds) => chosen[layer].push([...expertIds]);
+    return { chosen, inputs, hooks: { router, input: (layer, hiddenStates) => inputs[layer].push(hiddenStates.slice()) } };
   }
 
   async read(job, ids, options, flush, onRead) {
@@ -183,14 +193,39 @@ export class Runner {
 
   /** Reads `ids` and writes greedily until a stop token, which is the last of the ids that it returns. */
   async write(job, ids, options, flush, onRead) {
-    const { cache } = this.model, written = [];
-    let logits = await this.read(job, ids, options, flush, onRead);
+    return this.goOn(job, [], await this.read(job, ids, options, flush, onRead), options, flush, onRead);
+  }
+
+  /** Writes on behind `written`, of which `logits` say the next token. */
+  async goOn(job, written, logits, options, flush, onRead) {
+    const { cache } = this.model;
     for (;;) {
       const id = sample(logits, { temperature: 0 });
       written.push(id);
       if (this.stopIds.includes(id) || written.length >= LONGEST_REPLY || cache.length === cache.maxLength) return written;
       logits = await this.read(job, [id], options, flush, onRead);
     }
+  }
+
+  /**
+   * What is written instead of the usual reply when the router may not choose this expert. Until the first other token
+   * only what the expert can change is computed: nothing before a position has chosen it, and from then on the layers
+   * above its own, or this one, too, where it was chosen. (Where weights do not add up to 1, all of them change.)
+   */
+  async writeWithout(job, expertOff) {
+    const { model, usual } = this, { ids, written, chosen, inputs } = usual, all = [...ids, ...written], [own, expert] = expertOff;
+    const matters = (experts) => !model.config.norm_topk_prob || experts.includes(expert), first = chosen[own].findIndex(matters);
+    if (first < 0) return written;
+    model.cache.take(usual.cache).rewind(first);
+    for (let place = first; place < chosen[own].length; place++) {
+      if (performance.now() > this.sliceEnd) await this.breathe(job);
+      const layer = own + !matters(chosen[own][place]), isLast = layer === model.layers.length; // then nothing is to be done
+      const options = { expertOff, from: { layer, hiddenStates: inputs[layer]?.[place] ?? [] }, wantLogits: !isLast && place >= ids.length - 1 };
+      const logits = model.step(all[place], options);
+      if (logits && sample(logits, { temperature: 0 }) !== all[place + 1])
+        return this.goOn(job, written.slice(0, place + 1 - ids.length), logits, { expertOff });
+    }
+    return written;
   }
 
   /** Lets messages in and the page draw. Throws STOPPED where one of them began another job. */
@@ -253,10 +288,17 @@ const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   return byte;
 });
 
-function crc32(bytes) {
-  let crc = -1;
+/** As zlib has it; `crc` is that of what comes before. */
+function crc32(bytes, crc = 0) {
+  crc = ~crc;
   for (let place = 0; place < bytes.length; place++) crc = CRC_TABLE[(crc ^ bytes[place]) & 255] ^ (crc >>> 8);
-  return (crc ^ -1) >>> 0;
+  return ~crc >>> 0;
+}
+
+/** The bytes of the file `name`, if `crc` is the one that `files` has of it. */
+function whole(name, bytes, files, crc = crc32(bytes)) {
+  if (crc !== files[name].crc32) throw refusal("damaged-file", { name });
+  return bytes;
 }
 
 /** Where there is no page, this is a worker. */

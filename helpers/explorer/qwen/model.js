@@ -10,7 +10,7 @@
  */
 
 import { QwenError } from "./errors.js";
-import { addScaled, linear, readHeader, rmsNorm, softmax, toFloat32 } from "./tensors.js";
+import { addScaled, copyRow, linear, readHeader, rmsNorm, softmax, toFloat32 } from "./tensors.js";
 
 /** Keys (normed and rotated) and values of every layer, of which the first `length` positions are filled. */
 export class KVCache {
@@ -32,12 +32,17 @@ export class KVCache {
 
   /** A copy that goes its own way: set `model.cache` to the one to go on with. */
   fork() {
-    const copy = new KVCache(this.config, this.maxLength);
+    return new KVCache(this.config, this.maxLength).take(this);
+  }
+
+  /** Makes this cache, of a model with the same config and at least as long, equal to `other`; returns it. */
+  take(other) {
+    const filled = other.length * this.config.num_key_value_heads * this.config.head_dim;
     for (let layer = 0; layer < this.keys.length; layer++) {
-      copy.keys[layer].set(this.keys[layer]);
-      copy.values[layer].set(this.values[layer]);
+      this.keys[layer].set(other.keys[layer].subarray(0, filled));
+      this.values[layer].set(other.values[layer].subarray(0, filled));
     }
-    return Object.assign(copy, { length: this.length });
+    return Object.assign(this, { length: other.length });
   }
 }
 
@@ -68,23 +73,28 @@ class Model {
    * @param {object} [options]
    * @param {?[number, number]} [options.expertOff] [layer, expert] that the router may not choose: as in lesson 04
    *   (`routing.expert_off`) its logit is -Infinity, so that its tokens go to the next best expert
-   * @param {object} [options.hooks] called in every layer: attention(layer, attentionWeights) with (heads, length), and
+   * @param {object} [options.hooks] called in every layer: input(layer, hiddenStates) with (hidden_size),
+   *   attention(layer, attentionWeights) with (heads, length), and
    *   router(layer, routerLogits, expertIds, routingWeights) with (num_experts), (top_k), (top_k), the heaviest first
+   * @param {?{layer: number, hiddenStates: Float32Array}} [options.from] begins in this layer with the hidden states that
+   *   `hooks.input` once got there; the cache must hold the keys and values of the layers before it at this position
    * @param {boolean} [options.wantLogits] false leaves out the head, a third of the work of the bundled models
    * @returns {?Float32Array} (vocab_size)
    * @throws {QwenError} bad-token, no-expert, context-full; the cache stays as it was
    */
-  step(id, { expertOff = null, hooks = {}, wantLogits = true } = {}) {
+  step(id, { expertOff = null, hooks = {}, from = null, wantLogits = true } = {}) {
     const { config, cache, hiddenStates, normed, blockOutput } = this, eps = config.rms_norm_eps;
     this.refuse([id], expertOff);
-    hiddenStates.set(this.embed_tokens.subarray(id * config.hidden_size, (id + 1) * config.hidden_size));
+    if (from) hiddenStates.set(from.hiddenStates);
+    else copyRow(this.embed_tokens, config.vocab_size, id, hiddenStates);
     for (let pair = 0; pair < this.cos.length; pair++) {
       const angle = Math.fround(cache.length * this.inverseFrequencies[pair]);
       this.cos[pair] = Math.cos(angle);
       this.sin[pair] = Math.sin(angle);
     }
-    for (let layer = 0; layer < this.layers.length; layer++) {
+    for (let layer = from?.layer ?? 0; layer < this.layers.length; layer++) {
       const weights = this.layers[layer];
+      hooks.input?.(layer, hiddenStates);
       rmsNorm(weights.input_layernorm, eps, hiddenStates, normed);
       this.attention(layer, weights, hooks);
       addScaled(hiddenStates, blockOutput, 1);

@@ -3,6 +3,7 @@
 import { QwenError } from "./errors.js";
 
 const BYTES = { BF16: 2, F16: 2, F32: 4 };
+const ROWS = 8; // that linear takes at once
 const damaged = (why) => new QwenError("damaged-weights", `The weight file is damaged or incomplete: ${why}.`);
 
 /**
@@ -34,39 +35,49 @@ export function readHeader(buffer) {
   return tensors;
 }
 
-/** The numbers of a tensor of `readHeader` in float32, row by row. */
-export function toFloat32(buffer, { dtype, start, end }) {
-  const bytes = buffer.slice(start, end);
-  if (dtype === "F32") return new Float32Array(bytes);
-  const halves = new Uint16Array(bytes), bits = new Uint32Array(halves.length), values = new Float32Array(bits.buffer);
+/**
+ * The numbers of a tensor of `readHeader` in float32. Rows of a matrix are woven, ROWS at a time: the first number of each,
+ * the second of each, ..., so that `linear` reads it from front to back. A vector stays as it is.
+ */
+export function toFloat32(buffer, { dtype, shape: [rows, size = 1], start, end }) {
+  const bytes = buffer.slice(start, end), from = dtype === "F32" ? new Uint32Array(bytes) : new Uint16Array(bytes);
+  const values = new Float32Array(rows * size), bits = new Uint32Array(values.buffer);
   // bfloat16 is the upper half of a float32; float16 has 3 bits less of the exponent, which counts from 15, not 127.
-  const isBfloat16 = dtype === "BF16", widened = (half) => ((half & 0x8000) << 16) | ((half & 0x7fff) << 13);
-  for (let i = 0; i < bits.length; i++) bits[i] = isBfloat16 ? halves[i] << 16 : widened(halves[i]);
-  return isBfloat16 ? values : values.map((value) => value * 2 ** (127 - 15));
+  const shift = dtype === "F32" ? 0 : 16, isFloat16 = dtype === "F16";
+  const widened = (half) => ((half & 0x8000) << 16) | ((half & 0x7fff) << 13);
+  for (let row = 0, at = 0; row < rows; row += ROWS)
+    for (let i = 0, end = Math.min(row + ROWS, rows); i < size; i++)
+      for (let place = row * size + i; place < end * size; place += size, at++)
+        bits[at] = isFloat16 ? widened(from[place]) : from[place] << shift;
+  return isFloat16 ? values.map((value) => value * 2 ** (127 - 15)) : values;
+}
+
+/** output = one row of a woven matrix of `rows` rows. */
+export function copyRow(matrix, rows, row, output) {
+  const size = output.length, first = row - (row % ROWS), height = Math.min(ROWS, rows - first);
+  for (let i = 0, at = first * size + row - first; i < size; i++, at += height) output[i] = matrix[at];
 }
 
 /**
- * output = weight · input, for a weight of (output.length, input.length). Eight rows at once, for the time goes here:
+ * output = weight · input, for a woven weight of (output.length, input.length). ROWS rows at once, for the time goes here:
  * each number of the input is read once for all of them, and no sum waits for another.
  */
 export function linear(weight, input, output) {
   const rows = output.length, size = input.length;
-  let row = 0, r0 = 0;
-  for (; row + 8 <= rows; row += 8, r0 += 8 * size) {
-    const r1 = r0 + size, r2 = r1 + size, r3 = r2 + size, r4 = r3 + size;
-    const r5 = r4 + size, r6 = r5 + size, r7 = r6 + size;
+  let row = 0, at = 0;
+  for (; row + ROWS <= rows; row += ROWS) {
     let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
-    for (let i = 0; i < size; i++) {
+    for (let i = 0; i < size; i++, at += ROWS) {
       const x = input[i];
-      s0 += weight[r0 + i] * x; s1 += weight[r1 + i] * x; s2 += weight[r2 + i] * x; s3 += weight[r3 + i] * x;
-      s4 += weight[r4 + i] * x; s5 += weight[r5 + i] * x; s6 += weight[r6 + i] * x; s7 += weight[r7 + i] * x;
+      s0 += weight[at] * x; s1 += weight[at + 1] * x; s2 += weight[at + 2] * x; s3 += weight[at + 3] * x;
+      s4 += weight[at + 4] * x; s5 += weight[at + 5] * x; s6 += weight[at + 6] * x; s7 += weight[at + 7] * x;
     }
     output[row] = s0; output[row + 1] = s1; output[row + 2] = s2; output[row + 3] = s3;
     output[row + 4] = s4; output[row + 5] = s5; output[row + 6] = s6; output[row + 7] = s7;
   }
-  for (; row < rows; row++, r0 += size) {
+  for (const left = rows - row; row < rows; row++, at++) {
     let sum = 0;
-    for (let i = 0; i < size; i++) sum += weight[r0 + i] * input[i];
+    for (let i = 0; i < size; i++) sum += weight[at + i * left] * input[i];
     output[row] = sum;
   }
 }
