@@ -68,7 +68,12 @@ def first_look() -> dict:
 
 def lessons_in_torch() -> dict:
     """Lessons that need torch alone, as tools/gpu/plain.py runs them: seconds, cells, and what was left out."""
-    found = {}
+    import torch
+
+    short = {}
+    if not torch.cuda.is_available():  # the course's own runs on a CPU take A1's 200 steps
+        short = {"COURSE_TRAIN_STEPS": os.environ.get("COURSE_TRAIN_STEPS", "50")}
+    found: dict = dict(short)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     for number in ("03", "04", "A1"):
         [notebook] = (ROOT / "notebooks" / "en").glob(f"{number}_*.ipynb")
@@ -76,7 +81,7 @@ def lessons_in_torch() -> dict:
             file, start = Path(folder, "cells.json"), time.perf_counter()
             command = [sys.executable, "-m", "tools.gpu.plain", str(notebook), str(file)]
             # As a kernel does, it starts in the notebook's folder: that tells the page's language.
-            environment = os.environ | {"PYTHONPATH": path}
+            environment = os.environ | short | {"PYTHONPATH": path}
             done = subprocess.run(command, cwd=notebook.parent, env=environment, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"{notebook.stem}: {done.stdout[-600:]}\n{done.stderr[-3000:]}")
