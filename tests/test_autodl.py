@@ -29,6 +29,7 @@ def run(folder, *arguments, **variables):
     return subprocess.run(command, env=own | variables, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_dry_run_shows_every_step_and_changes_nothing(tmp_path):
     variables = {"VENV": str(tmp_path / "venv"), "MODEL": "Qwen/Qwen3-8B", "https_proxy": "http://127.0.0.1:9"}
     done = run(tmp_path, "--dry-run", **variables)
@@ -79,6 +80,7 @@ def no_gpu_mode(tmp_path, state):
     return no_network | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["empty", "failed"])
 def test_in_no_gpu_mode_a_dry_run_asks_what_the_real_one_asks(state, tmp_path):
     """Which set, and which model: neither driver nor memory can be seen."""

@@ -376,6 +376,7 @@ def test_a_stamp_that_cannot_be_read_is_none(text, tmp_path):
     assert make_env.read_stamp(tmp_path) == {}
 
 
+@pytest.mark.slow
 def test_a_python_that_is_not_there_is_one_sentence_and_the_others_are_tried(monkeypatch, capsys):
     monkeypatch.setattr(other_pythons, "environment", lambda version: Path(other_pythons.interpreter(version)))
     assert other_pythons.main(["3.98", "3.99"]) == 1

@@ -407,6 +407,7 @@ def test_labels_are_words_each_once():
     assert sorted(figures.labels(drawn)) == ["loss", "steps"]
 
 
+@pytest.mark.slow
 def test_the_kernels_language_goes_along_with_the_picture(monkeypatch):
     for lang in ("zh", "en", None):
         monkeypatch.setattr(language, "LANGUAGE", lang)

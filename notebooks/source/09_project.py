@@ -375,7 +375,7 @@ l09.draw(server.model, measured, report)
 # | 预算不起作用 | 不用 `openai` 客户端、自己发 JSON，却把它放进了 `extra_body` | 在 JSON 里和别的参数并排写（第 07 课） |
 # | 带预算的请求得到 400 | 服务器没有 `--reasoning-parser` | 加上 `--reasoning-parser qwen3` |
 # | 每道题都算错，答案看着是对的 | 批改只看最后一个数，答案后面还写了别的数 | 让问题要求“只写结果”，或改 `is_right` |
-# | 引擎死后，客户端很快放弃 | 默认只试 4 次 | 调大 `attempts` |
+# | 引擎死后，客户端很快放弃 | 没有另外写明，就只试 4 次 | 调大 `attempts` |
 # | 重启时说端口被占用 | 旧的进程还在 | 先 `server.stop()`，再 `server.start()` |
 
 # %% [markdown] lang="en" key="recap"
@@ -420,7 +420,7 @@ l09.draw(server.model, measured, report)
 # | the budget has no effect | you send JSON without the `openai` client, and it stands inside `extra_body` there | in JSON it stands beside the other parameters (lesson 07) |
 # | requests with a budget get a 400 | the server has no `--reasoning-parser` | add `--reasoning-parser qwen3` |
 # | every question counts as wrong, and the answers look right | only the last number is marked, and the answer goes on with others | let the question ask for the result alone, or change `is_right` |
-# | the client gives up soon after the engine's death | by default it tries 4 times | raise `attempts` |
+# | the client gives up soon after the engine's death | it tries 4 times unless told otherwise | raise `attempts` |
 # | the port is taken at the restart | the old process is still there | `server.stop()` first, then `server.start()` |
 
 # %% [markdown] lang="zh" key="copy-me-text" tags=["extra"]
