@@ -825,7 +825,78 @@ await ask_all(["37×46=?", "17+25+8=?", "5!=?"], concurrency=2)
 await client.close()
 server.stop()
 
+# %% [markdown] lang="zh" key="knobs-text"
+# ## 位子、预算、缓存：一步一步看（选读）
+#
+# 服务器在另一个进程里，调度器做了什么，只能从指标里猜。引擎开在这个笔记本里，`schedule.record` 就能把每一步记下来。下一格开一个很小的：一步最多算 64 个词元（`max_num_batched_tokens`），缓存分成 16 块，每块放 32 个词元，vLLM 自己留一块。四个问题各写 120 个词元，最后一个带着一张乘法表。位子（`max_num_seqs`）从 4 个减到 1 个。
+#
+# **先选一个（选读）。** 四个一起写，15 块装不下，最后来的 r3 中途要让位，写过的以后得重新读一遍。那么 4 个位子和 2 个位子，哪一个步数少？
+#
+# - A. 2 个：不用让位，也就不用重读
+# - B. 4 个：重读的那些，几步就读完了
+# - C. 一样多
+
+# %% [markdown] lang="en" key="knobs-text"
+# ## Seats, budget, cache: step by step (extra)
+#
+# The server is another process, and what its scheduler does can only be guessed from metrics. With an engine inside this notebook, `schedule.record` writes down each step. The next cell opens a very small one: a step has at most 64 tokens (`max_num_batched_tokens`), and the cache has 16 blocks of 32 tokens, of which vLLM keeps one. Four questions write 120 tokens each, and the last one carries a multiplication table. The seats (`max_num_seqs`) go from 4 down to 1.
+#
+# **Choose first (extra).** Four requests at once need more than 15 blocks. So r3, the last to come, has to make room, and what it has written is read again later. Which takes fewer steps, 4 seats or 2?
+#
+# - A. 2: nobody makes room, so nothing is read again
+# - B. 4: what is read again takes a few steps only
+# - C. Both take the same
+
+# %% key="knobs" tags=["extra"]
+from vllm import SamplingParams
+
+from helpers import catalogue, schedule
+from helpers.checkpoint import Checkpoint
+from helpers.engine import open_engine
+from helpers.explorer import ScheduleExplorer
+
+folder = models.course_model()
+per_token = catalogue.kv_bytes_per_token(Checkpoint(folder).config)
+table = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 6) for b in range(a, 10))
+questions = ["37×46=?", "23×31=?", "12+34=?", table + "\n7×8=?"]
+chats = [[{"role": "user", "content": question}] for question in questions]
+params = SamplingParams(temperature=0, max_tokens=120, ignore_eos=True)
+traces = {}
+if not server.attached:
+    llm = open_engine(
+        folder,
+        max_num_batched_tokens=64,
+        block_size=32,
+        kv_cache_memory_bytes=16 * 32 * per_token,
+        max_model_len=400,
+        enable_prefix_caching=False,
+        async_scheduling=False,
+    )
+    for seats in (4, 3, 2, 1):
+        with schedule.record(llm, max_num_seqs=seats) as traces[seats]:
+            llm.chat(chats, params, use_tqdm=False)
+    llm.close()
+# zh: 位子，步数，r3 每次读了几个词元（不算一次写一个的）
+# en: seats, steps, how many tokens r3 read at a time (but for those it wrote)
+for seats, trace in traces.items():
+    read = []
+    for step in trace.replay():
+        if step.tokens.get(3, 0) > 1:
+            read.append(step.tokens[3])
+        if 3 in step.preempted:
+            read.append("|")
+    print(seats, len(trace), *read)
+ScheduleExplorer(traces[4], step=50, request=3) if traces else None
+
 # %% [markdown] lang="zh" key="limit-text"
+# <details><summary>读图</summary>
+#
+# B：196 步，2 个位子要 243 步。竖线是 r3 让位的那一步（抢占）：之前它分几步读提示词，因为一步只有 64 个词元，正在写的先拿走它们的（分段预填充）；之后它把提示词和写过的再读一遍，四步就读完（64、64、64、46 个词元），这段时间别人照样在写。只有 1 个位子，要 482 步。抢占不会出错，只是白算了一遍；常常发生，就该减少位子，或者加大缓存。
+#
+# </details>
+#
+# 现在你来改：把 64 改成 16，r3 读提示词要几步，别人写得慢了吗？再把 16 块改成 32 块，看还有没有人让位。想自己写一个这样的调度器：[附录 A3](../zh/A3_mini_vllm.ipynb)。
+#
 # ## 一张 24 GB 的卡，上限在哪里（选读）
 #
 # 上面的数值属于这台机器。真实的卡没有在这里量过，但上限可以**算**出来，两条：
@@ -842,6 +913,14 @@ server.stop()
 # - C. 几百个
 
 # %% [markdown] lang="en" key="limit-text"
+# <details><summary>Reading</summary>
+#
+# B: 196 steps, where 2 seats take 243. The bar is the step at which r3 makes room (preemption). Before it, r3 reads its prompt in several steps: a step has 64 tokens, and those that write take theirs first (chunked prefill). After it, r3 reads its prompt and what it has written once more, in four steps (64, 64, 64 and 46 tokens), and meanwhile the others write on. A single seat takes 482 steps. Preemption is never wrong, it only computes something twice; where it happens often, lower the seats or enlarge the cache.
+#
+# </details>
+#
+# Now change it: make 64 into 16. In how many steps does r3 read its prompt, and do the others write more slowly? Then make 16 blocks into 32: does anybody still make room? To write such a scheduler yourself: [appendix A3](../en/A3_mini_vllm.ipynb).
+#
 # ## A 24 GB card: where is its limit (extra)
 #
 # The numbers above belong to this machine. No real card was measured here, but its limits can be **computed**. There are two:
@@ -1280,8 +1359,6 @@ print(
 # - vLLM：[指标](https://docs.vllm.ai/en/stable/usage/metrics/)，[多卡与多机](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/)，[数据并行](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/)，[`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/)，[用 nginx 做负载均衡](https://docs.vllm.ai/en/stable/deployment/nginx/)
 # - 张量并行：[Megatron-LM（Shoeybi 等，2019）](https://arxiv.org/abs/1909.08053)
 #
-# **选读。** 一步最多算几个词元由 `--max-num-batched-tokens` 定：更长的提示词分几步读（分段预填充）；缓存不够时，后来的请求要让位（抢占）。[附录 A3](../zh/A3_mini_vllm.ipynb) 用一个很小的引擎，一步一步演给你看。
-#
 # 下一课：[综合项目](../zh/09_project.ipynb)。
 
 # %% [markdown] lang="en" key="reading"
@@ -1290,7 +1367,5 @@ print(
 # - Continuous batching: [Orca (Yu et al., 2022)](https://www.usenix.org/conference/osdi22/presentation/yu); the paged KV cache: [PagedAttention (Kwon et al., 2023)](https://arxiv.org/abs/2309.06180)
 # - vLLM: [metrics](https://docs.vllm.ai/en/stable/usage/metrics/), [several cards and machines](https://docs.vllm.ai/en/stable/serving/parallelism_scaling/), [data parallel](https://docs.vllm.ai/en/stable/serving/data_parallel_deployment/), [`vllm bench serve`](https://docs.vllm.ai/en/stable/cli/bench/serve/), [load balancing with nginx](https://docs.vllm.ai/en/stable/deployment/nginx/)
 # - Tensor parallel: [Megatron-LM (Shoeybi et al., 2019)](https://arxiv.org/abs/1909.08053)
-#
-# **Extra.** How many tokens a step computes at most is `--max-num-batched-tokens`: a longer prompt is read in several steps (chunked prefill), and where the cache does not suffice, whoever came last makes room (preemption). [Appendix A3](../en/A3_mini_vllm.ipynb) shows it step by step, on a very small engine.
 #
 # Next: [the project](../en/09_project.ipynb).
