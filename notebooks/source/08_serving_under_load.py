@@ -848,8 +848,6 @@ server.stop()
 # - C. Both take the same
 
 # %% key="knobs" tags=["extra"]
-from vllm import SamplingParams
-
 from helpers import catalogue, schedule
 from helpers.checkpoint import Checkpoint
 from helpers.engine import open_engine
@@ -860,9 +858,11 @@ per_token = catalogue.kv_bytes_per_token(Checkpoint(folder).config)
 table = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 6) for b in range(a, 10))
 questions = ["37×46=?", "23×31=?", "12+34=?", table + "\n7×8=?"]
 chats = [[{"role": "user", "content": question}] for question in questions]
-params = SamplingParams(temperature=0, max_tokens=120, ignore_eos=True)
 traces = {}
 if not server.attached:
+    from vllm import SamplingParams
+
+    params = SamplingParams(temperature=0, max_tokens=120, ignore_eos=True)
     llm = open_engine(
         folder,
         max_num_batched_tokens=64,
