@@ -201,7 +201,7 @@ def test_an_expert_is_off_as_in_the_course(page, references, question):
 def test_every_expert_is_off_as_in_the_course_and_the_sweep_counts_the_answers_that_stay(page, references, question):
     usual = bench.run(page, "return greedy(...a)", MOE, question)["written"]
     answers = [knocked_out(page, references, question, layer, expert) for layer in range(4) for expert in range(8)]
-    done = bench.run(page, "return sweep(...a)", MOE, question)
+    done = bench.run(page, "return sweep(...a)", MOE, bench.QUESTION[0]["content"])
     assert done["unchanged"] == answers.count(usual) and 0 < done["unchanged"] < 32
 
 
