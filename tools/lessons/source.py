@@ -158,7 +158,7 @@ def split_languages(code: str) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=64)
 def _raw_cells(text: str) -> list[nbformat.NotebookNode]:
-    """A source's cells as jupytext reads them, which takes half a second; nobody changes them."""
+    """A source's cells as jupytext reads them, most of the time of reading a lesson; nobody changes them."""
     return jupytext.reads(text, {"extension": ".py"}).cells
 
 
