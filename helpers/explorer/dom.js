@@ -14,8 +14,8 @@ function drawing(tag, attributes, ...children) {
 }
 
 // The width of a drawing in CSS pixels, which become its units: text inside keeps its size at any width.
-function unitsOf(svg, height) {
-  const width = Math.max(260, Math.round(svg.clientWidth) || 640);
+function unitsOf(svg, height, measured = svg.clientWidth) {
+  const width = Math.max(260, Math.round(measured) || 640);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   return width;
 }

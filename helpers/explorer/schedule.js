@@ -28,6 +28,7 @@ const SCHEDULE_CSS = `
 .sc-pool-scroll { max-height:320px; overflow-y:auto; }
 .sc-free { fill:var(--bg); stroke:var(--line); stroke-width:1; }
 .sc-used { fill:var(--quiet); stroke:var(--muted); stroke-width:.7; }
+.sc-gaps { fill:none; stroke:var(--panel); stroke-width:3; }
 .sc-frame { fill:none; stroke:var(--ink); stroke-width:1.8; }
 .sc-ring { fill:none; stroke:var(--on); stroke-width:1.2; }
 .sc-coloured { stroke:rgba(0,0,0,.28); stroke-width:.8; }
@@ -158,6 +159,18 @@ function conditionOf(step, request) {
 const tenth = (value) => Math.round(value * 10) / 10;
 const boxes = (all) => all.map(([x, y, width, height]) => `M${tenth(x)} ${tenth(y)}h${tenth(width)}v${tenth(height)}h${-tenth(width)}z`).join("");
 
+// Draws [key, how it is drawn] one behind the other into a drawing; what has its key at its place already stays.
+function refill(parent, wanted) {
+  for (const [place, [key, draw]] of wanted.entries()) {
+    const there = parent.childNodes[place];
+    if (there?.drawnFor === key) continue;
+    const node = Object.assign(draw(), { drawnFor: key });
+    if (there) there.replaceWith(node);
+    else parent.append(node);
+  }
+  while (parent.childNodes.length > wanted.length) parent.lastChild.remove();
+}
+
 function render({ model, el }) {
   const data = model.get("data");
   const { requests, settings } = data.trace, count = data.trace.steps.length;
@@ -207,7 +220,8 @@ function render({ model, el }) {
   named(scroll, () => label("keys"));
   const facts = element("p", { className: "sc-facts" });
   const poolNote = element("p", { className: "rx-muted" });
-  const pool = drawing("svg", { role: "img", class: "sc-pool" });
+  const poolBoxes = drawing("g", {}), poolIds = drawing("g", {});
+  const pool = drawing("svg", { role: "img", class: "sc-pool" }, poolBoxes, poolIds);
   const choose = element("div", { className: "sc-choose" }, ...requests.map((_, request) => {
     const button = element("button", { type: "button", value: request, onclick: () => update({ request }) });
     if (few) {
@@ -271,6 +285,7 @@ function render({ model, el }) {
   }
 
   function show() {
+    const poolWidth = pool.clientWidth, tableWidth = blockTable.clientWidth; // before anything is written: a layout less
     slider.value = state.step;
     slider.setAttribute("aria-valuetext", String(state.step));
     nowShown.textContent = label("now", { step: state.step, last: count - 1 });
@@ -284,8 +299,8 @@ function render({ model, el }) {
     words.replaceChildren(...lines.map((textContent) => element("li", { textContent })));
     if (!play.isPlaying()) live.textContent = `${nowShown.textContent}: ${lines.join(" ")}`;
     placeCursor();
-    drawPool();
-    drawTable();
+    drawPool(poolWidth);
+    drawTable(tableWidth);
     fillTable();
   }
 
@@ -415,29 +430,36 @@ function render({ model, el }) {
   const ever = (pick, start) => data.trace.steps.reduce((most, step) => Object.values(step.blocks ?? {}).flat().reduce((a, b) => pick(a, b), most), start);
   const whole = settings.num_blocks - 1 <= NUMBERED, base = whole ? 0 : ever(Math.min, settings.num_blocks - 1) - 1;
   const drawn = whole ? settings.num_blocks - 1 : ever(Math.max, base + 1) - base;
-  function drawPool() {
+  function drawPool(poolWidth) {
     const { holders } = now, mine = new Set(now.tables.get(state.request) ?? []);
     const shared = [...holders].filter(([, all]) => all.length > 1).map(([block]) => block);
     const numbered = drawn <= NUMBERED, width = numbered ? 34 : drawn <= 1200 ? 12 : 8, height = numbered ? 24 : width;
-    const across = Math.max(1, Math.floor(Math.max(260, pool.clientWidth || 640) / width)), lines = Math.ceil(drawn / across);
-    unitsOf(pool, lines * height + 2);
+    const across = Math.max(1, Math.floor(Math.max(260, poolWidth || 640) / width)), lines = Math.ceil(drawn / across);
+    unitsOf(pool, lines * height + 2, poolWidth);
     const place = (block) => [((block - 1 - base) % across) * width + 1.5, Math.floor((block - 1 - base) / across) * height + 1.5, width - 3, height - 3];
-    const groups = new Map([["sc-free", Array.from({ length: drawn }, (_, before) => base + before + 1).filter((block) => !holders.has(block)).map(place)]]);
-    for (const [block, all] of holders) {
-      const key = fillOf(block, all, mine);
-      if (!groups.has(key)) groups.set(key, []);
-      groups.get(key).push(place(block));
+    const groups = new Map(), keyOf = (block) => holders.has(block) ? fillOf(block, holders.get(block), mine) : "sc-free";
+    let key = null, run = null;
+    for (let block = base + 1; block <= base + drawn; block++) { // neighbours that look alike are one box in a large pool
+      const before = key;
+      key = keyOf(block);
+      if (!numbered && key === before && (block - 1 - base) % across) run[2] += width;
+      else {
+        run = place(block);
+        if (!groups.has(key)) groups.set(key, []);
+        groups.get(key).push(run);
+      }
     }
+    const gaps = numbered ? "" : Array.from({ length: across - 1 }, (_, before) => `M${(before + 1) * width} 0v${lines * height}`).join("");
     const ids = !numbered ? [] : Array.from({ length: drawn }, (_, place_) => {
-      const block = base + place_ + 1, [x, y] = place(block), all = holders.get(block) ?? [];
-      const text = drawing("text", { class: inkOf(block, holders, mine), x: x + (width - 3) / 2, y: y + 15, "data-block": block }, String(block));
-      text.append(drawing("title", {}, all.length ? label("heldBy", { block, names: names(all) }) : label("isFree", { block })));
-      return text;
+      const block = base + place_ + 1, [x, y] = place(block), all = holders.get(block) ?? [], ink = inkOf(block, holders, mine);
+      const about = all.length ? label("heldBy", { block, names: names(all) }) : label("isFree", { block });
+      return [`${x} ${y} ${ink} ${about}`, () => drawing("text", { class: ink, x: x + (width - 3) / 2, y: y + 15, "data-block": block }, String(block), drawing("title", {}, about))];
     });
     const inner = shared.map((block) => place(block).map((value, part) => value + [2, 2, -4, -4][part]));
-    pool.replaceChildren(...[...groups].map(([key, all]) => key.startsWith("#") ? drawing("path", { class: "sc-coloured", fill: key, d: boxes(all) })
+    poolBoxes.replaceChildren(...[...groups].map(([key, all]) => key.startsWith("#") ? drawing("path", { class: "sc-coloured", fill: key, d: boxes(all) })
       : drawing("path", { class: key, d: boxes(all) })),
-      drawing("path", { class: "sc-ring", d: boxes(inner) }), drawing("path", { class: "sc-frame", d: boxes([...mine].map(place)) }), ...ids);
+      drawing("path", { class: "sc-gaps", d: gaps }), drawing("path", { class: "sc-ring", d: boxes(inner) }), drawing("path", { class: "sc-frame", d: boxes([...mine].map(place)) }));
+    refill(poolIds, ids);
     const unused = settings.num_blocks - 1 - drawn;
     poolNote.textContent = label("poolNote", { used: holders.size, free: now.free }) + (shared.length ? label("poolShared", { count: shared.length }) : "") + (unused ? label("poolRest", { count: unused }) : "");
     pool.setAttribute("aria-label", poolNote.textContent);
@@ -454,26 +476,28 @@ function render({ model, el }) {
     return mine.has(block) ? "sc-on" : "sc-id";
   };
 
-  function drawTable() {
+  function drawTable(tableWidth) {
     const request = state.request, blocks = now.tables.get(request) ?? [], { holders } = now, size = settings.block_size;
     const held = (now.computed.get(request) ?? 0) + (now.tokens.get(request) ?? 0), condition = now.alive.has(request) ? conditionOf(now, request) : null;
     const entry = requests[request], about = condition ?? (entry.arrived > now.index ? "notYet" : "isGone");
     tableNote.textContent = label("about", { request: `r${request}`, state: label(`is_${about}`), prompt: entry.prompt })
       + (entry.gone === null ? "" : label("aboutEnd", { outputs: entry.outputs }))
       + (blocks.length ? label("aboutBlocks", { held, blocks: blocksOf(blocks.length), size }) : label("noBlocks"));
-    const width = 40, height = 30, across = Math.max(1, Math.floor(Math.max(260, blockTable.clientWidth || 300) / width));
-    unitsOf(blockTable, Math.max(1, Math.ceil(blocks.length / across)) * height + 2);
+    const width = 40, height = 30, across = Math.max(1, Math.floor(Math.max(260, tableWidth || 300) / width));
+    unitsOf(blockTable, Math.max(1, Math.ceil(blocks.length / across)) * height + 2, tableWidth);
     blockTable.setAttribute("aria-label", tableNote.textContent);
-    blockTable.replaceChildren(...blocks.flatMap((block, place) => {
+    refill(blockTable, blocks.map((block, place) => {
       const x = (place % across) * width + 1.5, y = Math.floor(place / across) * height + 1.5, all = holders.get(block), share = Math.min(1, Math.max(0, held / size - place));
-      const colour = few ? (all.length > 1 ? sharedColour : colourOf(request)) : data.colours[0], box = { x, y, width: width - 4, height: height - 5, rx: 3 };
-      const fill = drawing("rect", { ...box, width: (width - 4) * share, fill: colour });
-      const behind = drawing("rect", { ...box, fill: `color-mix(in srgb, ${colour} 35%, white)`, class: "sc-coloured" });
-      const ring = all.length > 1 ? [drawing("rect", { x: x + 2, y: y + 2, width: width - 8, height: height - 9, rx: 2, class: "sc-ring" })] : [];
-      const text = drawing("text", { class: "sc-on", x: x + (width - 4) / 2, y: y + 17, "data-block": block }, String(block));
-      const until = Math.min(held, (place + 1) * size);
-      text.append(drawing("title", {}, [label("holds", { block, from: place * size, to: until - 1 }), ...(all.length > 1 ? [label("sharedBy", { names: names(all) })] : [])].join(" ")));
-      return [behind, fill, ...ring, text];
+      const colour = few ? (all.length > 1 ? sharedColour : colourOf(request)) : data.colours[0], until = Math.min(held, (place + 1) * size);
+      const about = [label("holds", { block, from: place * size, to: until - 1 }), ...(all.length > 1 ? [label("sharedBy", { names: names(all) })] : [])].join(" ");
+      return [`${x} ${y} ${share} ${colour} ${about}`, () => {
+        const box = { x, y, width: width - 4, height: height - 5, rx: 3 };
+        const fill = drawing("rect", { ...box, width: (width - 4) * share, fill: colour });
+        const behind = drawing("rect", { ...box, fill: `color-mix(in srgb, ${colour} 35%, white)`, class: "sc-coloured" });
+        const ring = all.length > 1 ? [drawing("rect", { x: x + 2, y: y + 2, width: width - 8, height: height - 9, rx: 2, class: "sc-ring" })] : [];
+        const text = drawing("text", { class: "sc-on", x: x + (width - 4) / 2, y: y + 17, "data-block": block }, String(block), drawing("title", {}, about));
+        return drawing("g", {}, behind, fill, ...ring, text);
+      }];
     }));
   }
 
