@@ -144,14 +144,14 @@ async def timeouts(server: Server, count: int) -> tuple[float, int]:
     """Requests a question, and how many timed out, where the server answers hardly one in time."""
     sent = 0
     async with Client(server.base_url, server.model, server.api_key, timeout=1) as client:
-        create = client.openai.chat.completions.create
+        post = client.openai.post
 
-        async def counted(**request):
+        async def counted(*place, **request):
             nonlocal sent
             sent += 1
-            return await create(**request)
+            return await post(*place, **request)
 
-        client.openai.chat.completions.create = counted
+        client.openai.post = counted
         extra = {"ignore_eos": True}
         questions = (client.ask(f"{n}?", max_tokens=1500, extra_body=extra) for n in range(count))
         results = await asyncio.gather(*questions, return_exceptions=True)
