@@ -86,8 +86,10 @@ class Parts:
 def field(part, kind: type, *names: str):
     """The first of these fields of a part of a reply that is of this type and not empty, else the type's empty value;
     a foreign server may send anything anywhere."""
-    values = (part.get(name) for name in names if isinstance(part, dict))
-    return next((value for value in values if isinstance(value, kind) and value), kind())
+    for name in names if isinstance(part, dict) else ():
+        if isinstance(value := part.get(name), kind) and value:
+            return value
+    return kind()
 
 
 class Client(contextlib.AbstractAsyncContextManager):
