@@ -9,10 +9,16 @@ const ICONS = {
 };
 const PARTS = ["prompt", "thought", "answer"];
 
-/** An expert and its weight, filled in for each token anew: fewer nodes for the browser to make while it plays. */
+/** A row for an expert and its weight, which each token fills in anew: little for the browser to lay out while it plays. */
 function weightRow() {
-  const dot = element("b"), bar = element("i"), share = element("span", { className: "percent" });
-  return { dot, bar, share, row: element("span", { className: "weight" }, dot, element("span", { className: "rail" }, bar), share) };
+  const number = new Text(), share = new Text(), dot = element("b", {}, number), bar = element("i");
+  const row = element("span", { className: "weight" }, dot, element("span", { className: "rail" }, bar), element("span", { className: "percent" }, share));
+  return { row, show(expert, weight, percent) {
+    dot.className = `dot e${expert}`;
+    bar.className = `bar e${expert}`;
+    bar.style.transform = `translateX(${(100 * weight - 100).toFixed(1)}%)`;
+    [number.data, share.data] = [expert, percent];
+  } };
 }
 
 /** app: see play.js. Returns a view: {root, run, draw, isDone, leave}. */
@@ -128,15 +134,8 @@ export function playbackView(app) {
     const token = tokens[at];
     if (!token) return;
     const percent = (weight) => (100 * weight).toFixed(weight > 0.995 || weight < 0.005 ? 1 : 0);
-    for (const [layer, rows] of weights.entries())
-      for (const [rank, { dot, bar, share }] of rows.entries()) {
-        const [expert, weight] = token.routes[layer][rank];
-        dot.className = `dot e${expert}`;
-        dot.textContent = expert;
-        bar.className = `bar e${expert}`;
-        bar.style.width = `${(100 * weight).toFixed(1)}%`;
-        share.textContent = `${percent(weight)}%`;
-      }
+    for (const [layer, chosen] of token.routes.entries())
+      for (const [rank, [expert, weight]] of chosen.entries()) weights[layer][rank].show(expert, weight, `${percent(weight)}%`);
     const inWords = token.routes.map((chosen, place) => say("layerAt", { layer: place,
       experts: chosen.map(([expert, weight]) => say("expertAt", { expert, weight: percent(weight) })).join(app.comma()) }));
     chips[at].setAttribute("aria-label", `${token.label} · ${inWords.join(app.stop())}`);
