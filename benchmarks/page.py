@@ -329,6 +329,35 @@ def numerics(page, tokenizers, number: int, few: int) -> list[str]:
     return rows
 
 
+def draws(page, tokenizer, number: int = 1000) -> list[str]:
+    """How far what the page draws behind one prompt lies from helpers/qwen.py's logits put into the formula."""
+    ids, reference = tokenizer.encode("从前有"), qwen.load_model(models.BUNDLED / MODELS[1], torch.float32, "cpu")
+    with torch.inference_mode():
+        logits = reference(torch.tensor([ids]))[:, -1].double()
+    code = """const { model } = await load(a[0]), random = seededRandom(7);
+        model.cache.rewind(0);
+        const logits = model.prefill(a[1]).slice();
+        return Array.from({ length: a[3] }, () => sample(logits, { ...a[2], random }));"""
+    rows = []
+    for title, options, kept in (
+        ("temperature 1", {}, logits),
+        (
+            "thinking: 0.6, top-k 20, top-p 0.95",
+            {"temperature": 0.6, "topK": 20, "topP": 0.95},
+            qwen.keep_top_p(qwen.keep_top_k(logits / 0.6, 20), 0.95),
+        ),
+    ):
+        probabilities, drawn = kept.softmax(-1)[0], torch.tensor(run(page, code, MODELS[1], ids, options, number))
+        common = probabilities >= 5 / number  # the others count as one
+        expected = torch.cat([probabilities[common], probabilities[~common].sum()[None]])
+        counts = torch.bincount(drawn, minlength=len(probabilities))
+        counts = torch.cat([counts[common], counts[~common].sum()[None]])
+        deviations = (counts - number * expected).abs() / (number * expected * (1 - expected)).sqrt().clamp(min=1e-6)
+        shown = f"{deviations.max():.1f} standard deviations over {len(expected)} groups of tokens"
+        rows.append(f"| {number} draws behind one prompt, {title}: farthest from the formula | {shown} | within 5 |")
+    return rows
+
+
 def spread(values, digits=0) -> str:
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
@@ -394,8 +423,9 @@ def speeds(page, tokenizers, repeats: int) -> list[str]:
 # ---------------------------------------------------------------------------------------------- the page itself
 
 LONG_TASKS = """window.longTasks = [];
-new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map(({ duration }) => duration)))
+new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map(({ startTime }) => startTime)))
     .observe({ type: "longtask" });"""
+PLAYED = ".answer .chip:last-child:not(.ahead)"  # the last token of the answer, in sight
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -413,10 +443,13 @@ def served(folder: Path):
 
 
 def first_touch(browser, address: str, slower: int) -> dict:
-    """One visit to play.html: a touch, its answer, the sweep and the scissors. Times in ms.
+    """One visit to play.html: a touch, its answer, the sweep, the scissors, axe over each view. Times in ms.
 
-    Chromium slows down the page's own thread alone: the worker, in which the model runs, keeps its speed.
+    Chromium slows down the page's own thread alone: the worker, in which the model runs, keeps its speed. A task counts
+    as long by the clock, as browsers have it, and by the processor time that it used, which other programs on the
+    machine change little. Waiting happens in the page, for a question of Playwright's would be a task, too.
     """
+    from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import expect
 
     asked, foreign = [], []
@@ -439,19 +472,27 @@ def first_touch(browser, address: str, slower: int) -> dict:
     calibration = page.evaluate(CALIBRATION)
     before = list(asked)
 
-    def until(touch: str, answered: str) -> float:
-        """ms from a click on one element until another is seen, both on the page's own clock."""
-        return page.evaluate(ANSWERED, [touch, answered])
+    def until(touch: str, *seen: str) -> list[float]:
+        """ms from a click on one element until others are drawn, one after the other, on the page's own clock."""
+        return page.evaluate(DRAWN, [touch, *seen])
 
-    found = {"first": until(".dials .go", ".thought .chip:not(.ahead)")}
-    expect(page.locator(".answer .chip").last).to_be_visible(timeout=120_000)
-    found["generating"] = page.evaluate("() => window.longTasks.filter((duration) => duration > 50).length")
+    browser.start_tracing(page=page, categories=["toplevel"])
+    first, played = until(".dials .go", ".thought .chip:not(.ahead)", PLAYED)
+    trace = json.loads(browser.stop_tracing())["traceEvents"]
+    begun = page.evaluate("() => window.longTasks.filter((at) => at >= window.touched)")
+    found = {"first": first, "generating": len(begun)}
+    tasks = page_tasks(trace)
+    found |= {"busy": sum(used > 50 for used in tasks), "longest": max(tasks)}
     page.locator("#tab-experts").click()
     expect(page.locator(".answered").first).to_be_visible(timeout=120_000)
-    found["sweep"] = until(".experts-view .go", ".share:not([hidden])")
+    [found["sweep"]] = until(".experts-view .go", ".share:not([hidden])")
     page.locator("#tab-cut").click()
     expect(page.locator(".flip")).not_to_have_text("", timeout=120_000)
-    found["all"] = page.evaluate("() => window.longTasks.filter((duration) => duration > 50).length")
+    found["serious"] = 0
+    for view in ("cut", "experts", "play"):
+        page.locator(f"#tab-{view}").click()
+        violations = Axe().run(page).response["violations"]
+        found["serious"] += sum(one["impact"] in ("serious", "critical") for one in violations)
     context.close()
     return found | {
         "calibration": calibration,
@@ -468,15 +509,30 @@ CALIBRATION = """() => {
     for (let i = 1; i < 3e7; i++) sum += 1 / i;
     return sum && performance.now() - start;
 }"""
-ANSWERED = """([touch, answered]) => new Promise((resolve) => {
-    const start = performance.now();
-    const look = () => {
-        if (document.querySelector(answered)) resolve(performance.now() - start);
-        else requestAnimationFrame(look);
-    };
+DRAWN = """([touch, ...wanted]) => new Promise((resolve) => {
+    const found = [], watcher = new MutationObserver(look);
+    function look() {
+        if (!document.querySelector(wanted[0])) return;
+        wanted.shift();
+        if (!wanted.length) watcher.disconnect();
+        requestAnimationFrame(() => setTimeout(() => { // the frame that shows it is drawn
+            found.push(performance.now() - window.touched);
+            if (!wanted.length) resolve(found);
+        }));
+    }
+    watcher.observe(document.body, { subtree: true, childList: true, attributeFilter: ["class", "hidden"] });
+    window.touched = performance.now();
     document.querySelector(touch).click();
-    look();
 })"""
+
+
+def page_tasks(trace: list[dict]) -> list[float]:
+    """The processor time in ms of each task of the thread that draws the page, out of Chromium's trace."""
+    threads = {
+        (e["pid"], e["tid"]) for e in trace if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"
+    }
+    tasks = (e for e in trace if e["name"].endswith("::RunTask") and (e["pid"], e["tid"]) in threads)
+    return [task.get("tdur", 0) / 1e3 for task in tasks]
 
 
 def page_figures(browser, repeats: int) -> list[str]:
@@ -507,16 +563,45 @@ def page_figures(browser, repeats: int) -> list[str]:
         row("... slowed down", "first", 4, "under 1000"),
         row("play.html: sweep of 32 experts, s", "sweep", 1, "under 2.5", 1, 1e3),
         row("... its own thread slowed down, the worker not", "sweep", 4, "", 1, 1e3),
-        row("play.html: tasks over 50 ms until the answer is played", "generating", 1, "0"),
-        row("... slowed down", "generating", 4, "0"),
-        row("play.html: tasks over 50 ms, sweep and scissors too, slowed down", "all", 4, ""),
+        row("play.html: tasks over 50 ms from the touch until the answer is played", "generating", 1, "0"),
+        row("... over 50 ms of a processor", "busy", 1, "0"),
+        row("... the longest, ms of a processor", "longest", 1, "", 1),
+        row("slowed down: tasks over 50 ms from the touch until the answer is played", "generating", 4, ""),
+        row("... over 50 ms of a processor", "busy", 4, ""),
+        row("... the longest, ms of a processor", "longest", 4, "", 1),
         f"| the page's fixed loop, slowed down / not | {spread(factors, 1)} | 4 |",
         f"| play.html before the first touch | {weight(every[0]['before'])} | |",
         f"| play.html in all | {weight(every[0]['asked'])} | |",
         f"| weights alone | {weight(weights)} | 6,500 kB, 5,200 kB gzipped |",
         f"| requests to another host | {sum(len(visit['foreign']) for visit in every)} | 0 |",
         f"| console errors | {sum(len(visit['errors']) for visit in every)} | 0 |",
+        f"| findings of axe, serious or worse, in the three views | {sum(visit['serious'] for visit in every)} | 0 |",
     ]
+
+
+def front_page(browser, site: Path) -> list[str]:
+    """What the front page of a built site fetches before anybody touches it."""
+    if not (site / "zh" / "index.html").is_file():
+        return [f"| front page without the weights | not measured: no site in {site}, see `make site` | |"]
+    rows = []
+    with served(site) as address:
+        for lang in ("zh", "en"):
+            page, sizes = browser.new_page(), []
+            page.on("response", lambda response, sizes=sizes: sizes.append(response))
+            page.goto(f"{address}{lang}/index.html", wait_until="networkidle")
+            fetched = [len(response.body()) for response in sizes if response.url.startswith("http")]
+            page.close()
+            measured = f"{len(fetched)} requests, {sum(fetched) / 1e3:,.0f} kB"
+            rows.append(f"| front page ({lang}) without the weights | {measured} | 12 requests, 400 kB |")
+    return rows
+
+
+OTHERS = """
+Beside it, as their sources say it: Transformer Explainer fetches GPT-2 in 63 files of up to 10 MiB, and names 600 MB
+(<https://github.com/poloclub/transformer-explainer>, `src/routes/+page.svelte` and `src/components/InputForm.svelte` at
+6e2ec37 of 27 February 2026). web-llm names no download sizes (<https://github.com/mlc-ai/web-llm/issues/666>), but the
+GPU memory that a model needs: 1403 MB for its smallest Qwen3, Qwen3-0.6B in 4 bits (`src/config.ts` at c51c9c0 of
+4 May 2026)."""
 
 
 @contextlib.contextmanager
@@ -538,17 +623,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10, help="of each speed (%(default)s); 0: none")
     parser.add_argument("--prompts", type=int, default=200, help="against helpers/qwen.py (%(default)s)")
     parser.add_argument("--few", type=int, default=20, help="prompts against transformers (%(default)s)")
+    parser.add_argument("--site", type=Path, default=ROOT / "build" / "site", help="a built site (%(default)s)")
     options = parser.parse_args()
     tokenizers = {name: AutoTokenizer.from_pretrained(models.BUNDLED / name) for name in MODELS}
     with chromium() as browser:
         page = open_engine(browser)
         print(f"{platform.machine()}, {os.cpu_count()} CPUs, Chromium {browser.version}, torch {torch.__version__}.\n")
         print("| what | measured | wanted |\n|---|---|---|", *alike(page, tokenizers), sep="\n", flush=True)
+        print(*draws(page, tokenizers[MODELS[1]]), sep="\n", flush=True)
+        print(*front_page(browser, options.site), sep="\n", flush=True)
         if options.repeats:
             print(*speeds(page, tokenizers, options.repeats), sep="\n", flush=True)
             print(*page_figures(browser, options.repeats), sep="\n", flush=True)
         print("\n| model | thinking | against | prompts | tokens | choices | different | ties | logits | weights |")
         print("|-|-|-|-|-|-|-|-|-|-|", *numerics(page, tokenizers, options.prompts, options.few), sep="\n")
+        print(OTHERS)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 /** The way of a token through the experts: a column for each layer, ribbons as wide as the weights. */
 
 const TRAIL = 3; // tokens before this one whose ribbons are still seen, fading
+// The ribbons brighten from left to right under a veil, which the compositor moves: the page's thread draws nothing for it.
+const UNVEILED = { transform: ["scaleX(1)", "scaleX(0)"] };
 
 /** layers, experts: how many. Returns {svg, show(tokens, place, seconds), label(text of a layer)}. */
 export function flowFigure({ layers, experts }) {
   const svg = drawing("svg", { class: "flow", role: "img" });
-  const ribbons = drawing("g", { class: "ribbons" }), columns = drawing("g", {});
-  svg.append(ribbons, columns);
-  let size = null, shown = { tokens: [], place: -1 }, nodes = [], titles = [], layerName = String;
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  const ribbons = drawing("g", { class: "ribbons" }), veil = drawing("rect", { class: "veil" }), columns = drawing("g", {});
+  svg.append(ribbons, veil, columns);
+  let size = null, shown = { tokens: [], place: -1 }, nodes = [], titles = [], layerName = String, brightening = null;
 
   /** Places in pixels for a figure of this width, so that its text has the size of all text. */
   function measure() {
@@ -22,6 +25,7 @@ export function flowFigure({ layers, experts }) {
     size = measure();
     svg.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
     svg.style.height = `${size.height}px`;
+    for (const side of ["width", "height"]) veil.setAttribute(side, size[side]);
     nodes = [];
     titles = [];
     columns.replaceChildren();
@@ -40,25 +44,18 @@ export function flowFigure({ layers, experts }) {
     show(shown.tokens, shown.place, 0, true);
   }
 
-  function ribbon(layer, expert, weight, half) {
-    const [from, to] = half ? [size.x(layer), size.hub(layer + 1)] : [size.hub(layer), size.x(layer)];
-    const [low, high] = half ? [size.y(expert), size.middle] : [size.middle, size.y(expert)], bend = (from + to) / 2;
-    const path = drawing("path", { class: `ribbon e${expert}`, d: `M${from} ${low}C${bend} ${low} ${bend} ${high} ${to} ${high}` });
-    const edge = path.cloneNode(), width = 1.5 + Math.min(22, size.gap * 0.52) * weight;
-    edge.setAttribute("class", "ribbon edge");
-    edge.style.strokeWidth = `${width + 1.6}px`;
-    path.style.strokeWidth = `${width}px`;
-    for (const drawn of [edge, path]) drawn.style.setProperty("--order", 2 * layer + half);
-    return [edge, path];
+  /** From the hub before the layer to the expert and on to the next hub, above an edge. */
+  function ribbon(layer, expert, weight) {
+    const [from, at, to] = [size.hub(layer), size.x(layer), size.hub(layer + 1)], [low, high] = [size.middle, size.y(expert)];
+    const [up, down] = [(from + at) / 2, (at + to) / 2], width = 1.5 + Math.min(22, size.gap * 0.52) * weight;
+    const d = `M${from} ${low}C${up} ${low} ${up} ${high} ${at} ${high}S${down} ${low} ${to} ${low}`;
+    return [drawing("path", { class: "ribbon edge", d, "stroke-width": width + 1.6 }),
+      drawing("path", { class: `ribbon e${expert}`, d, "stroke-width": width })];
   }
 
   function way(routes) {
-    const group = drawing("g", {}), paths = [];
-    for (const [layer, chosen] of routes.entries())
-      for (const [expert, weight] of chosen.slice().reverse()) // the heaviest on top
-        paths.push(...[0, 1].flatMap((half) => ribbon(layer, expert, weight, half)));
-    group.append(...paths);
-    return group;
+    return drawing("g", {}, ...routes.flatMap((chosen, layer) =>
+      chosen.slice().reverse().flatMap(([expert, weight]) => ribbon(layer, expert, weight)))); // the heaviest on top
   }
 
   /** Shows tokens[place], after the ways of those before it. seconds: until the next one comes; 0 draws at once. */
@@ -71,13 +68,12 @@ export function flowFigure({ layers, experts }) {
       const before = tokens.slice(Math.max(0, place - TRAIL), place);
       ribbons.replaceChildren(...before.map(({ routes }) => way(routes)));
     }
-    const group = way(tokens[place].routes);
-    for (const before of ribbons.children) before.classList.remove("drawn");
-    group.classList.toggle("drawn", seconds > 0); // brightens from left to right; slow machines see it at once, too
-    svg.style.setProperty("--beat", `${((0.4 * seconds) / (2 * layers + 2)).toFixed(4)}s`);
-    ribbons.append(group);
+    for (const edge of ribbons.querySelectorAll(".edge")) edge.remove(); // those of the ways before
+    ribbons.append(way(tokens[place].routes));
     while (ribbons.children.length > TRAIL + 1) ribbons.firstChild.remove();
     for (const [age, child] of [...ribbons.children].reverse().entries()) child.setAttribute("data-age", age);
+    brightening?.cancel();
+    brightening = seconds > 0 && !still.matches ? veil.animate(UNVEILED, 400 * seconds) : null;
     const taken = new Set(tokens[place].routes.flatMap((chosen, layer) => chosen.map(([expert]) => layer * experts + expert)));
     for (const [index, node] of nodes.entries()) node.classList.toggle("taken", taken.has(index));
   }

@@ -9,6 +9,18 @@ const ICONS = {
 };
 const PARTS = ["prompt", "thought", "answer"];
 
+/** A row for an expert and its weight, which each token fills in anew: little for the browser to lay out while it plays. */
+function weightRow() {
+  const number = new Text(), share = new Text(), dot = element("b", {}, number), bar = element("i");
+  const row = element("span", { className: "weight" }, dot, element("span", { className: "rail" }, bar), element("span", { className: "percent" }, share));
+  return { row, show(expert, weight, percent) {
+    dot.className = `dot e${expert}`;
+    bar.className = `bar e${expert}`;
+    bar.style.transform = `translateX(${(100 * weight - 100).toFixed(1)}%)`;
+    [number.data, share.data] = [expert, percent];
+  } };
+}
+
 /** app: see play.js. Returns a view: {root, run, draw, isDone, leave}. */
 export function playbackView(app) {
   const { say, said, state, about } = app;
@@ -28,7 +40,10 @@ export function playbackView(app) {
     pause();
     go(at + by, true);
   };
-  const figure = flowFigure(about), experts = element("div", { className: "chosen" }), sure = element("p", { className: "sure small" });
+  const figure = flowFigure(about), sure = element("p", { className: "sure small" });
+  const weights = Array.from({ length: about.layers }, () => Array.from({ length: about.topK }, weightRow));
+  const experts = element("div", { className: "chosen" }, ...weights.map((rows, place) =>
+    element("div", {}, said(element("span", { className: "small" }), () => say("layer", { layer: place })), ...rows.map(({ row }) => row))));
   said(figure.svg, () => say("flow"), "aria-label");
 
   const icon = (name) => drawing("svg", { class: "icon", viewBox: "0 0 20 20" }, drawing("path", { d: ICONS[name] }));
@@ -119,15 +134,8 @@ export function playbackView(app) {
     const token = tokens[at];
     if (!token) return;
     const percent = (weight) => (100 * weight).toFixed(weight > 0.995 || weight < 0.005 ? 1 : 0);
-    const columns = token.routes.map((chosen, place) => element("div", {},
-      element("span", { className: "small" }, say("layer", { layer: place })),
-      ...chosen.map(([expert, weight]) => {
-        const bar = element("i", { className: `bar e${expert}` });
-        bar.style.width = `${(100 * weight).toFixed(1)}%`;
-        return element("span", { className: "weight" }, element("b", { className: `dot e${expert}` }, String(expert)),
-          element("span", { className: "rail" }, bar), element("span", { className: "percent" }, `${percent(weight)}%`));
-      })));
-    experts.replaceChildren(...columns);
+    for (const [layer, chosen] of token.routes.entries())
+      for (const [rank, [expert, weight]] of chosen.entries()) weights[layer][rank].show(expert, weight, `${percent(weight)}%`);
     const inWords = token.routes.map((chosen, place) => say("layerAt", { layer: place,
       experts: chosen.map(([expert, weight]) => say("expertAt", { expert, weight: percent(weight) })).join(app.comma()) }));
     chips[at].setAttribute("aria-label", `${token.label} · ${inWords.join(app.stop())}`);

@@ -14,9 +14,10 @@ import { sample } from "../qwen/sample.js";
 import { Tokenizer } from "../qwen/tokenizer.js";
 
 const LONGEST_REPLY = 300; // tokens
-const LOAD_STEPS = 10; // how often it is said how much is here
+const TELL_MS = 100; // until more of the same is said: the page draws what it hears
 const SLICE_MS = { page: 12, worker: 50 }; // until messages are let in, which takes long where many programs run
 const CANDIDATES = 3; // likeliest tokens that are shown
+const WHOLE_CHARACTERS = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const STOPPED = Symbol("a newer job has begun");
 
 export class Runner {
@@ -61,7 +62,7 @@ export class Runner {
   fetcher(job, files, folder, cache) {
     const total = Object.values(files).reduce((sum, { bytes }) => sum + bytes, 0);
     const fetching = new AbortController(); // one that fails ends the others, which then say nothing more
-    let here = 0, failed = null;
+    let here = 0, failed = null, toldAt = performance.now();
     return async (name) => {
       try {
         const response = await fetch(folder + name, { signal: fetching.signal, cache });
@@ -73,10 +74,10 @@ export class Runner {
           content.set(part.value, length);
           crc = crc32(part.value, crc); // now, while the rest is on its way
           length += part.value.length;
-          const before = Math.floor((LOAD_STEPS * here) / total);
           here += part.value.length;
-          const now = Math.floor((LOAD_STEPS * here) / total);
-          if (now > before && !fetching.signal.aborted) this.post({ kind: "progress", job, share: now / LOAD_STEPS });
+          if (performance.now() < toldAt + TELL_MS || fetching.signal.aborted) continue;
+          this.post({ kind: "progress", job, share: here / total });
+          toldAt = performance.now();
         }
         return whole(name, content, files, length === content.length ? crc : null);
       } catch (error) {
@@ -93,10 +94,11 @@ export class Runner {
   async run({ job, text }) {
     const ids = this.prompt(text), started = performance.now(), { config } = this.model;
     const picks = Array.from({ length: config.num_hidden_layers }, () => Array(config.num_experts).fill(0));
-    let routes = [], entropies = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0;
-    const flush = () => {
-      if (said.length) this.post({ kind: "token", job, tokens: said });
-      said = [];
+    let routes = [], entropies = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0, toldAt = started;
+    const flush = (isDue = performance.now() > toldAt + TELL_MS) => {
+      if (!said.length || !isDue) return;
+      this.post({ kind: "token", job, tokens: said });
+      [said, toldAt] = [[], performance.now()];
     };
     const trace = this.traced(), router = (layer, logits, expertIds, weights) => {
       trace.hooks.router(layer, logits, expertIds);
@@ -113,9 +115,9 @@ export class Runner {
       said.push({ id, label, bytes: this.tokenizer.bytes[id], part, routes, entropies, candidates });
       [routes, entropies] = [[], []];
       candidates = logits && this.likeliest(logits);
-      if (read++ === ids.length) flush(); // the first of its own
+      if (read++ === ids.length) flush(true); // the first of its own
     });
-    flush();
+    flush(true);
     this.usual = { text, ids, written, ...trace, cache: this.model.cache.fork() };
     const seconds = (performance.now() - started) / 1e3;
     return { ...this.reply(written), picks, seconds, read, isComplete: this.stopIds.includes(written.at(-1)) };
@@ -263,7 +265,7 @@ export class Runner {
   label(id) {
     const bytes = this.tokenizer.bytes[id];
     try {
-      const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+      const text = WHOLE_CHARACTERS.decode(bytes);
       return text.replace(/\n/g, "↵").replace(/ /g, "␣").replace(/[\p{C}\p{Z}\p{M}]/gu, (hidden) => `U+${hidden.codePointAt(0).toString(16).toUpperCase()}`);
     } catch {
       return Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("");

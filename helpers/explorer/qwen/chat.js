@@ -4,13 +4,10 @@ import { QwenError } from "./errors.js";
 
 /**
  * The text of a conversation, as the model was trained to read it.
- *
  * @param {{role: "system"|"user"|"assistant", content: string, reasoning_content?: string}[]} messages; a thought may
  *   also stand in the content of an assistant's message, between <think> and </think>
- * @param {object} [options]
- * @param {boolean} [options.thinking] false starts the reply with an empty thought, so that the model answers at once
- * @param {boolean} [options.addGenerationPrompt] false does not start a reply
- * @returns {string}
+ * @param {object} [options] thinking: false starts the reply with an empty thought, so that the model answers at once;
+ *   addGenerationPrompt: false does not start a reply
  * @throws {QwenError} bad-messages
  */
 export function renderChat(messages, { thinking = true, addGenerationPrompt = true } = {}) {
@@ -26,8 +23,8 @@ export function renderChat(messages, { thinking = true, addGenerationPrompt = tr
   return turns.join("");
 }
 
-const isTurn = (message) =>
-  ["system", "user", "assistant"].includes(message?.role) && typeof message.content === "string";
+const ROLES = ["system", "user", "assistant"];
+const isTurn = (message) => ROLES.includes(message?.role) && typeof message.content === "string";
 
 /** Whether this is what a user said, and not the result of a tool. */
 const isQuestion = ({ role, content }) =>

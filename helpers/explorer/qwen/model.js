@@ -15,12 +15,9 @@ import { addScaled, copyRow, linear, readHeader, rmsNorm, softmax, toFloat32 } f
 /** Keys (normed and rotated) and values of every layer, of which the first `length` positions are filled. */
 export class KVCache {
   constructor(config, maxLength) {
-    const size = maxLength * config.num_key_value_heads * config.head_dim;
-    Object.assign(this, { config, maxLength, length: 0, keys: [], values: [] });
-    for (let layer = 0; layer < config.num_hidden_layers; layer++) {
-      this.keys[layer] = new Float32Array(size); // (max_length, kv_heads, head_dim)
-      this.values[layer] = new Float32Array(size);
-    }
+    const size = maxLength * config.num_key_value_heads * config.head_dim; // of each: (max_length, kv_heads, head_dim)
+    const layers = () => Array.from({ length: config.num_hidden_layers }, () => new Float32Array(size));
+    Object.assign(this, { config, maxLength, length: 0, keys: layers(), values: layers() });
   }
 
   /** Forget all but the first `length` positions. Throws bad-position. */
@@ -68,9 +65,6 @@ class Model {
 
   /**
    * Takes the token `id` as the next one and returns the logits of the one after it.
-   *
-   * @param {number} id
-   * @param {object} [options]
    * @param {?[number, number]} [options.expertOff] [layer, expert] that the router may not choose: as in lesson 04
    *   (`routing.expert_off`) its logit is -Infinity, so that its tokens go to the next best expert
    * @param {object} [options.hooks] called in every layer: input(layer, hiddenStates) with (hidden_size),
@@ -214,18 +208,13 @@ class Model {
 }
 
 /**
- * @param {ArrayBuffer} buffer model.safetensors
- * @param {object} rawConfig config.json
- * @param {{maxLength?: number}} [options] positions that the KV cache has; by default the model's whole context
- * @throws {QwenError} damaged-weights, bad-config, unsupported-model, config-mismatch, out-of-memory
+ * The model in `buffer`, an ArrayBuffer with model.safetensors. maxLength: positions of the KV cache, by default all that
+ * the model can have.
+ * @throws {QwenError} damaged-weights, bad-config, unsupported-model, config-mismatch; RangeError for want of memory
  */
 export function loadModel(buffer, rawConfig, { maxLength } = {}) {
   const config = checkedConfig(rawConfig), tensors = readHeader(buffer);
-  try {
-    return new Model(readWeights(buffer, tensors, config), config, maxLength ?? config.max_position_embeddings);
-  } catch (error) {
-    throw error instanceof RangeError ? new QwenError("out-of-memory", "The memory does not suffice.") : error;
-  }
+  return new Model(readWeights(buffer, tensors, config), config, maxLength ?? config.max_position_embeddings);
 }
 
 function checkedConfig(raw) {

@@ -3,15 +3,10 @@
 import { QwenError } from "./errors.js";
 
 /**
- * The probability with which each token is drawn; without options, the model's own.
- *
- * @param {Float32Array} logits (vocab_size)
- * @param {object} [options]
- * @param {number} [options.temperature] 0 takes the likeliest token, whatever the other options say
- * @param {number} [options.minP] drops what is less likely than this times the likeliest; 0 drops nothing
- * @param {number} [options.topK] keeps the k likeliest, and those as likely as the last of them; 0 keeps all
- * @param {number} [options.topP] keeps the likeliest that first add up to this; 1 keeps all
- * @returns {Float64Array} (vocab_size)
+ * The probability with which each token is drawn, (vocab_size) as `logits`; without options, the model's own.
+ * temperature 0 takes the likeliest token, whatever the other options say. minP drops what is less likely than this
+ * times the likeliest, 0 nothing; topK keeps the k likeliest and those as likely as the last of them, 0 all; topP keeps
+ * the likeliest that first add up to this, 1 all.
  * @throws {QwenError} bad-option; bad-logits where they are no numbers, as from damaged weights
  */
 export function distribution(logits, { temperature = 1, minP = 0, topK = 0, topP = 1 } = {}) {

@@ -2,16 +2,14 @@
 
 import { QwenError } from "./errors.js";
 
-const BYTES = { BF16: 2, F16: 2, F32: 4 };
+const BYTES = { BF16: 2, F32: 4 };
 const ROWS = 8; // that linear takes at once
 const damaged = (why) => new QwenError("damaged-weights", `The weight file is damaged or incomplete: ${why}.`);
 
 /**
  * What a safetensors file holds: 8 bytes that say how long the header is, the header in JSON, then the numbers.
- *
- * @param {ArrayBuffer} buffer
  * @returns {Map<string, {dtype: string, shape: number[], start: number, end: number}>} by name, places in bytes
- * @throws {QwenError} damaged-weights; unsupported-model for a dtype that is none of bf16, f16 and f32
+ * @throws {QwenError} damaged-weights; unsupported-model for a dtype other than bf16 and f32
  */
 export function readHeader(buffer) {
   if (!(buffer instanceof ArrayBuffer) || buffer.byteLength < 8) throw damaged("it has no header");
@@ -41,15 +39,12 @@ export function readHeader(buffer) {
  */
 export function toFloat32(buffer, { dtype, shape: [rows, size = 1], start, end }) {
   const bytes = buffer.slice(start, end), from = dtype === "F32" ? new Uint32Array(bytes) : new Uint16Array(bytes);
-  const values = new Float32Array(rows * size), bits = new Uint32Array(values.buffer);
-  // bfloat16 is the upper half of a float32; float16 has 3 bits less of the exponent, which counts from 15, not 127.
-  const shift = dtype === "F32" ? 0 : 16, isFloat16 = dtype === "F16";
-  const widened = (half) => ((half & 0x8000) << 16) | ((half & 0x7fff) << 13);
+  const bits = new Uint32Array(rows * size), shift = dtype === "F32" ? 0 : 16; // bfloat16 is the upper half of a float32
   for (let row = 0, at = 0; row < rows; row += ROWS)
     for (let i = 0, end = Math.min(row + ROWS, rows); i < size; i++)
       for (let place = row * size + i; place < end * size; place += size, at++)
-        bits[at] = isFloat16 ? widened(from[place]) : from[place] << shift;
-  return isFloat16 ? values.map((value) => value * 2 ** (127 - 15)) : values;
+        bits[at] = from[place] << shift;
+  return new Float32Array(bits.buffer);
 }
 
 /** output = one row of a woven matrix of `rows` rows. */

@@ -87,19 +87,13 @@ export class Tokenizer {
     }
   }
 
-  /** The text of `ids`; bytes that are no UTF-8 become U+FFFD. skipSpecial leaves out <|im_end|> and the like. */
-  decode(ids, options) {
-    const decoder = this.decoder(options);
-    return Array.from(ids, (id) => decoder.push(id)).join("") + decoder.end();
-  }
-
-  /** Decodes token by token: push(id) gives the characters that are complete, end() what is left. Throws bad-token. */
-  decoder({ skipSpecial = false } = {}) {
+  /** The text of `ids`, U+FFFD for what is no UTF-8; skipSpecial leaves out <|im_end|> and the like. Throws bad-token. */
+  decode(ids, { skipSpecial = false } = {}) {
     const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
-    const push = (id) => {
+    const parts = Array.from(ids, (id) => {
       if (!this.bytes[id]) throw new QwenError("bad-token", `${id} is no token of this tokenizer.`);
       return skipSpecial && this.hidden.has(id) ? "" : utf8.decode(this.bytes[id], { stream: true });
-    };
-    return { push, end: () => utf8.decode() };
+    });
+    return parts.join("") + utf8.decode();
   }
 }
