@@ -16,6 +16,7 @@ from conftest import ROOT, TOY
 from test_explorer import assert_takes_text
 
 from benchmarks import page as bench
+from helpers import figures
 from tools.lessons.source import lesson_names, read_lesson
 from tools.site import build_site, build_slides
 
@@ -283,6 +284,15 @@ def test_outputs_figures_and_formulas_are_on_the_page(site):
 
 @pytest.mark.slow
 @pytest.mark.network
+def test_no_mark_of_markdown_is_left_on_a_page(site):
+    apart = re.compile(r"<(pre|code|script|svg|math)\b.*?</\1>|<[^>]+>", re.DOTALL)
+    for path in site.glob("[ez][nh]/*.html"):
+        words = apart.sub(" ", path.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0])
+        assert not (left := re.findall(r".{,30}(?:\*\*|`|\$\$).{,30}", words)), f"{path.parent.name}/{path.name}: {left}"
+
+
+@pytest.mark.slow
+@pytest.mark.network
 def test_the_front_page_leads_to_the_readers_language(site, browser):
     for locale, folder in (("zh-CN", "zh"), ("fr-FR", "en")):
         context = browser.new_context(locale=locale)
@@ -492,6 +502,40 @@ def test_a_figure_is_enlarged_and_closed_by_the_keyboard(served, page):
     assert page.locator("dialog.course-dialog :is(svg, img)").bounding_box()["width"] > 1.3 * small
     page.keyboard.press("Escape")
     page.locator("dialog.course-dialog").wait_for(state="detached")
+
+
+PHONE = """() => {
+  const look = (selector, read) => [...document.querySelectorAll(selector)].map(read);
+  const tables = look(".bd-article table:not(.course-explorer *)", table => ({
+    scrolls: table.scrollWidth > table.clientWidth, reached: table.tabIndex === 0,
+    narrowest: Math.min(...[...table.querySelectorAll("td")].map(cell => cell.getBoundingClientRect().width)),
+  }));
+  const figure = document.querySelector(".course-figure:not(.course-explorer *)");
+  figure.insertAdjacentHTML("afterend", `<div class="course-figure" id="picture"><img alt="" src="data:,"></div>`);
+  return { tables, figure: figure.firstElementChild.getBoundingClientRect().width,
+    line: getComputedStyle(document.documentElement).getPropertyValue("--line").trim(),
+    borders: look(".bd-article .cell_input", cell => getComputedStyle(cell).borderTopColor) };
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_on_a_phone_in_the_dark_tables_figures_and_code_are_readable(served, page):
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.emulate_media(color_scheme="dark")
+    page.goto(f"{served}/zh/08_serving_under_load.html")
+    seen = page.evaluate(PHONE)
+    assert {table["scrolls"] for table in seen["tables"]} == {True, False}  # one of five columns has no room
+    for table in seen["tables"]:
+        assert table["reached"] == table["scrolls"] and table["narrowest"] > 60, table
+    assert seen["figure"] >= 96 * figures.WIDTH  # as drawn, so that 9 points are 12 pixels
+    line = tuple(int(seen["line"][at : at + 2], 16) for at in (1, 3, 5))
+    assert set(seen["borders"]) == {f"rgb{line}"}
+    shown = page.locator("#picture img")
+    assert "invert" in shown.evaluate("node => getComputedStyle(node).filter")
+    page.emulate_media(color_scheme="light")
+    page.wait_for_function("document.documentElement.dataset.theme === 'light'")
+    assert shown.evaluate("node => getComputedStyle(node).filter") == "none"
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-// What a page adds to its text: copy buttons, code folded on a phone, figures to enlarge, the sentence that was found.
+// What a page adds to its text: copy buttons, code folded on a phone, figures to enlarge, wide tables to
+// scroll, the sentence that was found.
 "use strict";
 
 (() => {
@@ -68,6 +69,14 @@
     figure.firstElementChild.style.cursor = "zoom-in";
     figure.append(button("course-enlarge", say("放大", "Enlarge"), enlarge));
   }
+
+  const reachTables = () => { // the keyboard scrolls what is wider than the page
+    for (const table of document.querySelectorAll(".bd-article table:not(.course-explorer *)"))
+      if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+      else table.removeAttribute("tabindex");
+  };
+  reachTables();
+  addEventListener("resize", reachTables);
 
   // Sphinx shows what stands around a term anywhere on the page, its menus too.
   if (typeof Search === "undefined") return;
