@@ -12,7 +12,7 @@ from conftest import ROOT
 from helpers import design, figures
 from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
-from helpers.lessons import l03, l04, l05, lA2, lA3, lA5
+from helpers.lessons import l03, l04, l05, lA1, lA2, lA3, lA5
 from helpers.routing import RoutingTrace
 from helpers.schedule import ScheduleTrace
 from tools.site import lean
@@ -115,6 +115,9 @@ def drawn(trace):
         "block": l03.block(),
         "branches": l04.branches(),
         "steps": l04.three_steps(torch.tensor([1.0, -1.0, 2.0, 0.0, 0.1, -2.0, 0.3, 0.4]), 2),
+        "samples": lA1.token_strips(
+            {"a sample": ([b"<|im_start|>", b"\n"] * 30, [0, 1] * 30), "cut": ([b"1"], [2])}, ["no", "yes", "forced"]
+        ),
         "map": lA2.routing_map(trace),
         "load": lA2.load_histograms(trace),
         "token": token_routes(trace, 13, 1),
@@ -154,6 +157,30 @@ def test_nothing_in_a_figure_is_cut_off(drawn):
         width, height = figure.bbox.width, figure.bbox.height
         box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
         assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, f"{name}: {box}"
+
+
+def test_a_sample_is_read_line_by_line_in_large_letters(drawn):
+    first, second = drawn["samples"].axes
+    written = [text for text in first.texts if text.get_text() == "<|im_start|>"]
+    assert len({text.get_position()[1] for text in first.texts}) == 6  # five such pairs have room in a line
+    assert len(written) == 30 and {text.get_fontsize() for text in [*first.texts, *second.texts]} == {11}
+    drawn["samples"].draw_without_rendering()
+    for box, text in zip(first.patches, first.texts, strict=True):  # no letter is outside its token
+        room, letters = box.get_window_extent(), text.get_window_extent()
+        assert room.x0 <= letters.x0 and letters.x1 <= room.x1
+
+
+def test_what_nobody_sees_takes_no_room(drawn):
+    import io
+
+    plain = io.StringIO()
+    drawn["token"].savefig(plain, format="svg", metadata={"Date": None})
+    svg = figures.svg(drawn["token"])
+    assert len(svg) < 0.8 * len(plain.getvalue())
+    names = set(re.findall(r'\bid="([^"]*)"', svg))
+    assert names >= set(re.findall(r'(?:url\(|href=")#([^")]*)', svg)) and not any("_" in name for name in names)
+    outlines = [re.findall(r"\d+", d) for d in re.findall(r'd="([^"]*)"\s+transform="scale\(0\.25\)"', svg)]
+    assert outlines and max(int(number) for outline in outlines for number in outline) < 1000  # 400 to an em
 
 
 def test_a_figure_follows_the_theme(drawn):

@@ -279,9 +279,23 @@ def test_nothing_of_the_model_is_fetched_before_the_first_touch(window, site):
     assert sorted(window.fetched) == sorted(f"/model/{name}" for name in build_play.FILES)
 
 
+MOVED = """() => { // what a browser would have to draw anew between two tokens, and what its compositor moves alone
+    window.moved = [];
+    const note = (node) => node.closest(".flow") && window.moved.push(node.getAttribute("class"));
+    for (const kind of ["animationstart", "transitionrun"])
+        document.addEventListener(kind, ({ target }) => note(target));
+    const animate = Element.prototype.animate;
+    Element.prototype.animate = function (...given) {
+        note(this);
+        return animate.apply(this, given);
+    };
+}"""
+
+
 @pytest.mark.slow
 def test_it_plays_pauses_steps_and_scrubs(page, expect):
     page.emulate_media(reduced_motion="no-preference")
+    page.evaluate(MOVED)
     page.locator(".choice").first.get_by_role("button", name="30", exact=True).click()
     play, now, thought = page.locator(".transport .play"), page.locator(".chip.now"), page.locator(".thought .chip")
     with answering(page):
@@ -304,6 +318,10 @@ def test_it_plays_pauses_steps_and_scrubs(page, expect):
     expect(chips.nth(40)).to_be_hidden()
     expect(chips.nth(18)).to_be_visible()
     play.click()
+    assert set(page.evaluate("() => window.moved")) == {"veil"}
+    assert page.locator(".ribbons path").count() == 4 * 2 * (
+        2 + 3
+    )  # ribbons and edges, and ribbons of three tokens before
 
 
 @pytest.mark.slow

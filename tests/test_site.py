@@ -288,7 +288,9 @@ def test_no_mark_of_markdown_is_left_on_a_page(site):
     apart = re.compile(r"<(pre|code|script|svg|math)\b.*?</\1>|<[^>]+>", re.DOTALL)
     for path in site.glob("[ez][nh]/*.html"):
         words = apart.sub(" ", path.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0])
-        assert not (left := re.findall(r".{,30}(?:\*\*|`|\$\$).{,30}", words)), f"{path.parent.name}/{path.name}: {left}"
+        assert not (left := re.findall(r".{,30}(?:\*\*|`|\$\$).{,30}", words)), (
+            f"{path.parent.name}/{path.name}: {left}"
+        )
 
 
 @pytest.mark.slow

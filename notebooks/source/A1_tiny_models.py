@@ -360,7 +360,7 @@ axes[2].barh(
 axes[2].set(
     title=say("平均一条样本的词元数", "tokens of a sample, on average"), yticklabels=[]
 )
-axes[2].legend(loc="upper right", fontsize=8)
+axes[2].legend(loc="upper right", fontsize=9)
 figure
 
 # %% [markdown] lang="zh" key="template-text"
@@ -419,9 +419,8 @@ names = [
     say("算损失", "loss"),
     say("强行写上，不算", "forced, no loss"),
 ]
-colours = ["#dddddd", "#44bb99", "#ee8866"]
-figure, axes = figures.figure(4, 1, height=5.4)
-for ax, mode in zip(axes, ("thinking", "cut", "soft", "non-thinking"), strict=True):
+strips = {}
+for mode in ("thinking", "cut", "soft", "non-thinking"):
     # zh: 写法由配方随机决定：找一个正好给出它的种子
     # en: the recipe draws the mode: look for a seed that gives it
     seeds = (random.Random(seed) for seed in range(1000))
@@ -431,26 +430,18 @@ for ax, mode in zip(axes, ("thinking", "cut", "soft", "non-thinking"), strict=Tr
         if recipe.choose_mode(deepcopy(sample), copy(rng))[0] == mode
     )
     ids, start, silent = recipe.encode(deepcopy(sample), tokenizer, rng)
-    for place, token in enumerate(ids):
-        kind = 0 if place < start else 2 if place in silent else 1
-        ax.bar(place, 1, width=0.94, color=colours[kind])
-        text = tokenizer.decode([token]).replace("\n", "↵").replace(" ", "␣")
-        ax.text(place, 0.5, text, rotation=90, ha="center", va="center", fontsize=7.5)
     first = repr(tokenizer.decode(ids[start]))
     title = say(f"{mode}：从 {first} 起算损失", f"{mode}: loss from {first} on")
-    ax.set(title=title, yticks=[], xticks=[], xlim=(-0.6, 62.6))
-    ax.spines[["left", "bottom"]].set_visible(False)
-handles = [
-    axes[3].bar(0, 0, color=c, label=name)
-    for name, c in zip(names, colours, strict=True)
-]
-axes[3].legend(handles=handles, loc="lower right")
-figure
+    strips[title] = (
+        [tokenizer.decode([token]).encode() for token in ids],
+        [0 if i < start else 2 if i in silent else 1 for i in range(len(ids))],
+    )
+lA1.token_strips(strips, names)
 
 # %% [markdown] lang="zh" key="modes-read"
 # <details><summary>读图</summary>
 #
-# B。一格一个词元，从左往右读；灰色是提示词，绿色是模型要学着写的，橙色是强行写上的 `</think>`。橙色不算损失：使用时它也是引擎写的（第 06 课的思考预算），要是让模型去学，它会在随便什么地方收住思考。绿色在橙色之后继续，这教会它**从半截思考出发也给出答案**。
+# B。一格一个词元，像文字一样逐行读；灰色是提示词，绿色是模型要学着写的，橙色是强行写上的 `</think>`。橙色不算损失：使用时它也是引擎写的（第 06 课的思考预算），要是让模型去学，它会在随便什么地方收住思考。绿色在橙色之后继续，这教会它**从半截思考出发也给出答案**。
 #
 # </details>
 #
@@ -469,7 +460,7 @@ figure
 # %% [markdown] lang="en" key="modes-read"
 # <details><summary>Reading the figure</summary>
 #
-# B. A box is a token, from left to right: grey is the prompt, green is what the model learns to write, orange is the forced `</think>`. Orange carries no loss. In use, too, the engine writes it (the thinking budget of lesson 06), and a model that learned it would stop thinking anywhere. Green goes on after it, and that teaches the model to **answer from half a thought**.
+# B. A box is a token, line by line as in a text: grey is the prompt, green is what the model learns to write, orange is the forced `</think>`. Orange carries no loss. In use, too, the engine writes it (the thinking budget of lesson 06), and a model that learned it would stop thinking anywhere. Green goes on after it, and that teaches the model to **answer from half a thought**.
 #
 # </details>
 #
