@@ -21,7 +21,8 @@ WIDE = 3  # panels that have room beside each other; a row of more is broken
 LONG_NUMBER = re.compile(r"scale\([^)]*\)|(\.\d\d)\d+")  # scales stay exact: they multiply what they hold
 GLYPH = re.compile(r'(<path id="[^"]*" d=")([^"]*)("\s+transform="scale\()0\.015625(\)"/>)')  # a letter's outline
 GRID = 16  # of its units, 6400 to a letter's height, are one: what nobody sees takes a fifth of a figure's room
-UNUSED = re.compile(r'\s*\n\s*| id="[\w.]+_\d+"')  # of an SVG: indents, and names that nothing refers to
+NAMED = re.compile(r' id="([^"]*)"')
+REFERENCE = re.compile(r"#([\w.-]+)")
 LABEL_LENGTH = 14  # characters of a token
 SVG = "application/vnd.course.figure+svgxz"  # a figure as SVG, packed, which only the site reads
 
@@ -244,7 +245,8 @@ def svg(drawn) -> str:
     text = re.sub(
         r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL
     )  # the words, the date
-    text = UNUSED.sub(lambda match: "" if "id" in match[0] else "\n", text)
+    used = set(REFERENCE.findall(text))
+    text = NAMED.sub(lambda match: match[0] if match[1] in used else "", re.sub(r"\s*\n\s*", "\n", text))
     return GLYPH.sub(_coarser, LONG_NUMBER.sub(lambda match: match[1] or match[0], text))
 
 
