@@ -23,7 +23,9 @@ def hashes_text(function) -> bool:
         return hash(value)
 
     of_names = function.__globals__ | {"hash": seen}
-    types.FunctionType(code, of_names, function.__name__, function.__defaults__, function.__closure__)(37, 46)
+    watched = types.FunctionType(code, of_names, function.__name__, function.__defaults__, function.__closure__)
+    watched.__kwdefaults__ = function.__kwdefaults__
+    watched(37, 46)
     return any(isinstance(part, str | bytes) for part in taken)
 
 
