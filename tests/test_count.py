@@ -130,6 +130,9 @@ def test_a_guess_before_an_extra_cell_is_extra_also_right_after_another_one(less
     start = MORE[: MORE.index('# %% key="aside"')]
     plain, more = count.count(lesson("09", start)), count.count(lesson("09", start + AGAIN))
     assert (more.characters, more.predictions) == (plain.characters + 3, plain.predictions)
+    on = AGAIN.replace("# ## 下一节\n#\n", "").replace("# ## Next\n#\n", "").replace("先选一个。", "先选一个（选读）。")
+    more = count.count(lesson("09", start + on))
+    assert (more.characters, more.predictions) == (plain.characters, plain.predictions)
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,9 @@ OTHERS = [
     ("l08.ex1", lambda start, moments, tokens: 0.5, "2 things are wanted, this is float"),
     ("l08.ex1", lambda start, moments, tokens: (..., ...), "then the time from first to last piece"),
     ("l09.ex1", lambda measured, allowed_loss: 32, "allowed_loss=0.1: 48 is wanted, not 32"),
+    ("lA1.ex1", lambda *numbers: hash(f"{sorted(numbers)}") % 8 == 0, "the built-in hash of a string differs"),
+    ("lA1.ex1", lambda *numbers: hash(bytes(n % 99 for n in sorted(numbers))) % 8 == 0, "the built-in hash"),
+    ("lA1.ex1", lambda *numbers: hash(("sum", *sorted(numbers))) % 8 == 0, "the built-in hash of a string differs"),
     ("lA1.ex2", lambda *case: 5, "a list is wanted, this is int"),
     ("lA1.ex2", lambda ids, start, silent: [-100] * (len(ids) - 1), "[-100, -100, 14, 15, -100, 17] is wanted, not"),
     ("lA1.ex3", lambda load, probabilities: 1.0, "is wanted, not 1.0"),
@@ -254,6 +257,7 @@ ALSO_RIGHT = [
     ("l04.ex1", choose_first),
     ("l07.ex1", lambda *case: l07.request(*case, max_tokens=8, seed=1)),
     ("lA1.ex1", lambda *numbers: sum(n**5 for n in numbers) * 2654435761 % 2**32 >> 29 == 5),
+    ("lA1.ex1", lambda *numbers: hash(tuple(sorted(numbers))) // 64 % 8 == 0),
     ("lA1.ex2", lambda *case: torch.tensor(lA1.make_targets(*case))),
     ("lA1.ex3", lambda load, probabilities: len(load) * torch.dot(load, probabilities.mean(0))),
 ]

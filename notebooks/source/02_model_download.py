@@ -511,6 +511,8 @@ assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 #
 # ## 演练：损坏，再修好（选读）
 #
+# 先运行上面的“演练：中断，再接着下”。
+#
 # 还有一种更难发现：大小对，内容错，例如硬盘出错。下一格把权重文件的最后一个字节改掉一个比特。
 #
 # **先选一个。** 查哪一样看得出来？文件头在文件的最前面。
@@ -529,6 +531,8 @@ assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 # </details>
 #
 # ## Rehearsal: damage, then repair (extra)
+#
+# Run "Rehearsal: interrupt, then go on" above first.
 #
 # One damage is harder to see: the right size with wrong content, from a disk error for example. The next cell changes one bit in the last byte of the weight file.
 #

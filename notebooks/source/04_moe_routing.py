@@ -141,7 +141,7 @@ torch.testing.assert_close(largest / largest.sum(), scores[chosen].softmax(dim=-
 # %% [markdown] lang="zh" key="real-text"
 # <details><summary>读结果</summary>
 #
-# B。选谁只看哪个大，第 3 步在选完之后；少了它，权重加起来只有 0.88，输出就小一截。Qwen1.5-MoE 和 Qwen2-MoE 跳过它，Qwen3-MoE 不跳：开关是 `config.json` 里的 `norm_topk_prob`。
+# B。选谁只看哪个大，第 3 步在选完之后；少了它，权重加起来只有 0.88，输出就小一截。[Qwen1.5-MoE](https://huggingface.co/Qwen/Qwen1.5-MoE-A2.7B/blob/main/config.json) 和 [Qwen2-MoE](https://huggingface.co/Qwen/Qwen2-57B-A14B/blob/main/config.json) 跳过它，Qwen3-MoE 不跳：开关是 `config.json` 里的 `norm_topk_prob`。
 #
 # </details>
 #
@@ -152,7 +152,7 @@ torch.testing.assert_close(largest / largest.sum(), scores[chosen].softmax(dim=-
 # %% [markdown] lang="en" key="real-text"
 # <details><summary>Reading</summary>
 #
-# B. Who is chosen depends on who is largest, and step 3 comes after the choice. Without it the weights add up to 0.88 only, and the output shrinks. Qwen1.5-MoE and Qwen2-MoE leave it out, Qwen3-MoE does not: the switch is `norm_topk_prob` in `config.json`.
+# B. Who is chosen depends on who is largest, and step 3 comes after the choice. Without it the weights add up to 0.88 only, and the output shrinks. [Qwen1.5-MoE](https://huggingface.co/Qwen/Qwen1.5-MoE-A2.7B/blob/main/config.json) and [Qwen2-MoE](https://huggingface.co/Qwen/Qwen2-57B-A14B/blob/main/config.json) leave it out, Qwen3-MoE does not: the switch is `norm_topk_prob` in `config.json`.
 #
 # </details>
 #

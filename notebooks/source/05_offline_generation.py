@@ -49,7 +49,7 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 #
 # **选读。** `reasoning_parser` 告诉引擎思考写到哪里为止，约束输出格式和思考预算（第 06 课）要用；从不思考的 Instruct-2507 不要写它。
 #
-# 旧教程常犯四个错。每次提问都新建一个 `LLM`：第二个就会内存不足。加 `trust_remote_code=True`：Qwen3 用不上，却允许运行陌生代码。另建分词器交给 `LLM`，或者加 `use_fast=False`：`LLM` 自己会读文件夹里的分词器，transformers 5 也早已不理会 `use_fast`。导入 vLLM 之后才设 `VLLM_USE_MODELSCOPE`：要在导入之前设才有用，而本地文件夹根本用不着它。
+# 旧教程里有两处多余。一是另建分词器交给 `LLM`，或者加 `use_fast=False`：`LLM` 自己会读文件夹里的分词器，transformers 5 也早已不理会 `use_fast`。二是导入 vLLM 之后才设 `VLLM_USE_MODELSCOPE`：要在导入之前设才有用，而本地文件夹根本用不着它。
 
 # %% [markdown] lang="en" key="open-text"
 # ## Open the engine once
@@ -66,7 +66,7 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 #
 # **Extra.** `reasoning_parser` tells the engine where a thought ends, which constrained output and the thinking budget of lesson 06 need; leave it out for Instruct-2507, which never thinks.
 #
-# Older tutorials get four things wrong. They build a new `LLM` for every question: the second runs out of memory. They pass `trust_remote_code=True`, which Qwen3 does not need and which lets a stranger's code run. They make a tokenizer for `LLM`, or add `use_fast=False`: `LLM` reads the tokenizer in the folder by itself, and transformers 5 ignores `use_fast`. They set `VLLM_USE_MODELSCOPE` after importing vLLM: it counts only before the import, and a local folder does not need it at all.
+# Two things in older tutorials are of no use. They make a tokenizer for `LLM`, or add `use_fast=False`: `LLM` reads the tokenizer in the folder by itself, and transformers 5 ignores `use_fast`. They set `VLLM_USE_MODELSCOPE` after importing vLLM: it counts only before the import, and a local folder does not need it at all.
 
 # %% key="open"
 llm = open_engine(block_size=32, max_logprobs=-1)
@@ -132,9 +132,9 @@ direct = SamplingParams(
 #
 # `min_p` 不写也是 0。`presence_penalty` 让模型少说重复的话：写出过的词元，分数都减去这个数。思考时不要用贪心解码（`temperature=0`）：模型卡警告它会变差，还会无休止地重复。
 #
-# **选读。** 要放得下 32768 个词元的输出，引擎的上下文也得够长：写 `max_model_len=40960`（[Qwen3-8B 的 `config.json`](https://huggingface.co/Qwen/Qwen3-8B) 里的上限：再加 8192 的提示词；用 YaRN 可以到 131072，模型卡说短文可能因此变差），或者写 -1，让 vLLM 取内存放得下的最长；`open_engine` 默认只取 8192。
+# **选读。** 要放得下 32768 个词元的输出，引擎的上下文也得够长：写 `max_model_len=40960`（[Qwen3-8B 的 `config.json`](https://huggingface.co/Qwen/Qwen3-8B) 里的上限；用 YaRN 可以到 131072，模型卡说短文可能因此变差），或者写 -1，让 vLLM 取内存放得下的最长；`open_engine` 默认只取 8192。
 #
-# 表里的值大多出自模型卡，非思考的 1.5 出自[技术报告](https://arxiv.org/abs/2505.09388)第 4.6 节和 Qwen 的文档；模型卡提醒，给得太高会混进别的语言。用量化过的模型时，Qwen 建议思考也用 1.5（[Qwen3-8B-GGUF 的模型卡](https://huggingface.co/Qwen/Qwen3-8B-GGUF)）。旧教程非思考时漏掉了 `presence_penalty`，思考时又常写 `temperature=0`。
+# 表里的值大多出自模型卡，非思考的 1.5 出自[技术报告](https://arxiv.org/abs/2505.09388)第 4.6 节和 Qwen 的文档；模型卡提醒，给得太高会混进别的语言。用量化过的模型时，Qwen 建议思考也用 1.5（[Qwen3-8B-GGUF 的模型卡](https://huggingface.co/Qwen/Qwen3-8B-GGUF)）。
 #
 # 停止词元是谁？按编号向分词器查：
 
@@ -156,9 +156,9 @@ direct = SamplingParams(
 #
 # `min_p` is 0 unless you write it. `presence_penalty` makes the model repeat itself less: it is subtracted from the score of every token already written. Do not use greedy decoding (`temperature=0`) with thinking: the model card warns that it gets worse and may repeat itself without end.
 #
-# **Extra.** To have room for an output of 32768 tokens the engine needs a context to match: `max_model_len=40960`, the limit in [Qwen3-8B's `config.json`](https://huggingface.co/Qwen/Qwen3-8B) (with 8192 for the prompt; YaRN takes it to 131072, at some risk to short texts, says the model card), or -1, with which vLLM takes the longest that fits the memory; `open_engine` takes 8192 unless told.
+# **Extra.** To have room for an output of 32768 tokens the engine needs a context to match: `max_model_len=40960`, the limit in [Qwen3-8B's `config.json`](https://huggingface.co/Qwen/Qwen3-8B) (YaRN takes it to 131072, at some risk to short texts, says the model card), or -1, with which vLLM takes the longest that fits the memory; `open_engine` takes 8192 unless told.
 #
-# Most values of the table are from the model card; the 1.5 without thinking is from section 4.6 of the [technical report](https://arxiv.org/abs/2505.09388) and from Qwen's documentation; too high a value may mix languages, the model card warns. For quantised models Qwen advises 1.5 with thinking too ([model card of Qwen3-8B-GGUF](https://huggingface.co/Qwen/Qwen3-8B-GGUF)). Older tutorials leave out `presence_penalty` without thinking, and often write `temperature=0` with it.
+# Most values of the table are from the model card; the 1.5 without thinking is from section 4.6 of the [technical report](https://arxiv.org/abs/2505.09388) and from Qwen's documentation; too high a value may mix languages, the model card warns. For quantised models Qwen advises 1.5 with thinking too ([model card of Qwen3-8B-GGUF](https://huggingface.co/Qwen/Qwen3-8B-GGUF)).
 #
 # Which are the stop tokens? The tokenizer knows them by id:
 
@@ -318,10 +318,10 @@ def non_thinking_prompt(system, question):  # noqa: F811
 l05.ex1.check(non_thinking_prompt)
 
 # %% [markdown] lang="zh" key="off-text"
-# **选读。** 自己渲染好的文本交给 `llm.generate`，和 `llm.chat` 走的是同一条路，提示词的词元完全一样。想让思考默认关着，不必每次都记得传参数：开服务器时写 `--default-chat-template-kwargs '{"enable_thinking": false}'`（第 07 课），离线时把参数写进自己的函数。不要另造一个永不思考的模板：服务器的 `--reasoning-parser qwen3` 看的是请求的参数，不看提示词，会把整个答案当成思考，`content` 就总是 null。
+# **选读。** 自己渲染好的文本交给 `llm.generate`，和 `llm.chat` 走的是同一条路，提示词的词元完全一样。想让思考默认关着：开服务器时写 `--default-chat-template-kwargs '{"enable_thinking": false}'`（第 07 课），离线时把参数写进自己的函数。不要另造一个永不思考的模板，第 07 课的“常见错误”说了为什么。
 
 # %% [markdown] lang="en" key="off-text"
-# **Extra.** A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal token by token. To have thinking off by default, whatever a call forgets to pass, start the server with `--default-chat-template-kwargs '{"enable_thinking": false}'` (lesson 07), and offline put the argument into a function of your own. Do not make a template that never thinks: the server's `--reasoning-parser qwen3` reads the request's arguments and not the prompt, so it would take every whole answer for a thought, and `content` would always be null.
+# **Extra.** A text that you rendered yourself goes to `llm.generate`. It is the same road as `llm.chat`: the prompts are equal token by token. To have thinking off by default, start the server with `--default-chat-template-kwargs '{"enable_thinking": false}'` (lesson 07), and offline put the argument into a function of your own. Do not make a template that never thinks; the common errors of lesson 07 say why.
 
 # %% key="off" tags=["extra", "raw"]
 prompt = render(conversation[0]["content"], enable_thinking=False)
@@ -330,10 +330,24 @@ print(by_hand.prompt_token_ids == quick.prompt_token_ids, repr(by_hand.prompt))
 assert by_hand.prompt_token_ids == quick.prompt_token_ids
 
 # %% [markdown] lang="zh" key="wrong-text"
-# **选读。** 问错了会怎样？先猜一猜下面五个请求里，哪一个不会报错，却不是你要的。
+# **选读。** 问错了会怎样？下一格故意错五次；写错角色的那一次，`open_engine` 会拦下。
+#
+# **先选一个（选读）。** 其余四次，哪一次不报错，却不是你要的？
+#
+# - A. 提示词比上下文还长
+# - B. 停止词元不在词表里
+# - C. 温度是 3
+# - D. `max_tokens` 超出剩下的空间
 
 # %% [markdown] lang="en" key="wrong-text"
-# **Extra.** What happens to a wrong request? Guess first: which of these five raises nothing and still does not do what you asked?
+# **Extra.** What happens to a wrong request? The next cell makes five mistakes; a wrong role is caught by `open_engine`.
+#
+# **Choose first (extra).** Which of the other four raises nothing and still does not do what you asked?
+#
+# - A. A prompt longer than the context
+# - B. A stop token outside the vocabulary
+# - C. A temperature of 3
+# - D. A `max_tokens` beyond the room that is left
 
 # %% key="wrong" tags=["extra", "raw", "varies"]
 import warnings
@@ -366,7 +380,13 @@ for name, request in requests.items():
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[-1]}")
 
 # %% [markdown] lang="zh" key="blocks-text" facts="0.19 570 579"
-# 读输出：最后一个。`max_tokens` 超出剩下的空间时，vLLM 不报错，悄悄截到上下文的尽头，`finish_reason` 是 `length`；课程的引擎替它说出来。`role` 那一行也是 `open_engine` 加的检查：vLLM 自己不报错，模板把这条消息悄悄丢掉，你自己的程序要自己查。vLLM 0.19（驱动 570 到 579 用的那一代）更宽：温度 3 和词表之外的停止编号也不报错。中途按“中断内核”也没关系，这同样是 `open_engine` 做的：等这一步走完，丢掉这一批，引擎照样能用；直接用 `LLM` 没有这层保护。
+# <details><summary>读输出</summary>
+#
+# D。vLLM 写到上下文的尽头就停，`finish_reason` 是 `length`；提醒的那句话是课程的引擎加的。写错角色时，vLLM 自己也不报错，模板悄悄丢掉整条消息，你自己的程序要自己查。vLLM 0.19（驱动 570 到 579 用的那一代）更宽：B 和 C 也不报错。
+#
+# </details>
+#
+# 生成到一半，可以中断内核：`open_engine` 丢掉这一批，引擎照样能用。直接用 `LLM` 没有这层保护。
 #
 # ## PagedAttention：KV 缓存按块分配
 #
@@ -381,7 +401,13 @@ for name, request in requests.items():
 # - C. 只算末尾没填满的那一块
 
 # %% [markdown] lang="en" key="blocks-text" facts="0.19 570 579"
-# How to read it: it is the last one. If `max_tokens` is more than the room left, vLLM raises nothing and stops at the end of the context, with `length` as `finish_reason`; this course's engine says it for vLLM. The line on `role` is a check of `open_engine` too: vLLM raises nothing and the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets more pass: a temperature of 3, and stop ids outside the vocabulary. Interrupting the kernel half way does no harm either, and that again is the work of `open_engine`: it lets the step end, drops the batch, and the engine stays usable; a plain `LLM` has no such guard.
+# <details><summary>Reading</summary>
+#
+# D. vLLM stops at the end of the context, with `length` as `finish_reason`; the warning is the course's engine's. A wrong role does not make vLLM raise either: the template drops the message in silence, so your own program has to look. vLLM 0.19, the generation for drivers 570 to 579, lets B and C pass too.
+#
+# </details>
+#
+# You may interrupt the kernel half way: `open_engine` drops the batch, and the engine stays usable. A plain `LLM` has no such guard.
 #
 # ## PagedAttention: the KV cache is given out in blocks
 #
@@ -425,7 +451,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 #
 # 现在你来改：把第四个问题换掉，或者改一改乘法表，看缓存里还剩几个词元能用。
 #
-# **选读。** 分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。GPU 上 vLLM 默认每块 16 个词元；CPU 版默认 128 个，所以这里特意改小，好让图里有东西可看。每个输出也用 `num_cached_tokens` 报告它用上了多少缓存。
+# **选读。** 分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。GPU 上 vLLM 默认每块 16 个词元，CPU 版默认 128 个；这里改小，图里才有东西可看。每个输出也用 `num_cached_tokens` 报告它用上了多少缓存。
 #
 # ## 连续批处理：谁先完，谁先走
 #
@@ -448,7 +474,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 #
 # Now change it: ask something else in fourth place, or change the table, and see how much of the cache is still of use.
 #
-# **Extra.** The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention. On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128, which is why they are smaller here on purpose, to have something to see. Each output reports how much of the cache it used, too, as `num_cached_tokens`.
+# **Extra.** The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention. On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128; here they are smaller, to have something to see. Each output also reports how much of the cache it used, as `num_cached_tokens`.
 #
 # ## Continuous batching: who is done leaves
 #
@@ -616,12 +642,12 @@ l05.ex2.check(top_p_chances)
 # %% [markdown] lang="zh" key="draws-text"
 # ## 采样的全部参数（选读）
 #
-# vLLM 依次作用四个参数：温度、min-p、top-k、top-p。照这个次序写全，按公式算出概率，再让 vLLM 抽 400 次，数一数，是不是真的这样抽。
+# vLLM 依次作用四个参数：温度、min-p、top-k、top-p。下一格照这个次序算出概率，再让 vLLM 抽 400 次，两边对一对。本节的三格要依次运行。
 
 # %% [markdown] lang="en" key="draws-text"
 # ## All parameters of sampling (extra)
 #
-# vLLM applies four parameters in turn: temperature, min-p, top-k, top-p. Here they are, in that order; the probabilities are computed by formula, and then vLLM draws 400 times. Does it really draw like that? Count.
+# vLLM applies four parameters in turn: temperature, min-p, top-k, top-p. The next cell computes the probabilities in that order and then lets vLLM draw 400 times; compare the two. Run the three cells of this section in order.
 
 # %% key="draws" tags=["extra", "varies"]
 from collections import Counter
@@ -671,10 +697,10 @@ for name, chosen in settings.items():
     assert max(abs(real - formula) for real, formula in pairs) < 0.12
 
 # %% [markdown] lang="zh" key="explorer-text"
-# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。第二段文字是中文的，像样的写法有五种。试试看：温度调到 2 以后，另外三个参数里只动一个，哪一个能剪掉胡话，又最少碰到像样的写法？
+# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。第二段文字是中文的，像样的写法有五种。试试看：温度调到 2，另外三个参数里只动一个，剪掉胡话，留下像样的写法。
 
 # %% [markdown] lang="en" key="explorer-text"
-# Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. The second text is Chinese and has five sensible ways on. A task: at temperature 2, which single parameter cuts the nonsense and changes the rest least?
+# Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. The second text is Chinese and has five sensible ways on. A task: at temperature 2, move one of the other three; cut the nonsense and keep the sensible ways on.
 
 # %% key="explorer" tags=["extra", "raw"]
 from helpers.explorer import SamplingExplorer
@@ -685,10 +711,22 @@ positions = {"Once a cat met": found, "从前有一只": second.outputs[0].logpr
 SamplingExplorer(positions, model=folder.name)
 
 # %% [markdown] lang="zh" key="explorer-answer-text"
-# 试过了再看：下面在两段文字上各试三种剪法，数一数剩下几个词元。先猜一猜：哪一种换了位置还对？
+# 试过了再看：下一格在两段文字上各试三种剪法，温度都是 2，数一数剩下几个词元。
+#
+# **先选一个。** 哪一种在两段文字上都剪得正好？
+#
+# - A. min-p 0.1
+# - B. top-k 3
+# - C. top-p 0.8
 
 # %% [markdown] lang="en" key="explorer-answer-text"
-# Try it before you read on. Here are three cuts on both texts, with the number of tokens left. Guess first: which of them is still right at the other position?
+# Try it before you read on. The next cell makes three cuts on both texts, at temperature 2, and counts the tokens left.
+#
+# **Choose first.** Which of them cuts both texts just right?
+#
+# - A. min-p 0.1
+# - B. top-k 3
+# - C. top-p 0.8
 
 # %% key="explorer-answer" tags=["extra"]
 for name, chosen in {
@@ -705,7 +743,11 @@ for name, chosen in {
     print(f"{name}: {left}")
 
 # %% [markdown] lang="zh" key="ex3-text"
-# 读输出：是 min-p。它的门槛跟着第一名走，两处都恰好留下像样的那几个，留下的相对比例也不变；top-k 要先知道该留几个，换个位置就不对；温度 2 之后尾巴变厚，top-p 还留着一大片。
+# <details><summary>读输出</summary>
+#
+# A。min-p 的门槛跟着第一名走，两处都恰好留下像样的那几个。top-k 要先知道该留几个，换一段文字就不对。温度 2 让尾巴变厚，top-p 还留着一大片。
+#
+# </details>
 #
 # ### 练习 3 ★★☆（8 分钟，选读）：整批的 top-p
 #
@@ -718,7 +760,11 @@ for name, chosen in {
 # </details>
 
 # %% [markdown] lang="en" key="ex3-text"
-# How to read it: min-p. Its line moves with the best token, so at both positions just the sensible ones stay, in their old proportions; top-k has to know their number beforehand and is wrong at the other position; and with the tail fattened by temperature 2, top-p leaves a crowd of it.
+# <details><summary>Reading</summary>
+#
+# A. min-p's line moves with the best token, so in both texts exactly the sensible ones stay. top-k has to know their number beforehand, and is wrong in the other text. Temperature 2 fattens the tail, and top-p leaves a crowd of it.
+#
+# </details>
 #
 # ### Exercise 3 ★★☆ (8 minutes, extra): top-p for a batch
 #
@@ -751,12 +797,24 @@ l05.ex3.check(top_p_filter)
 # %% [markdown] lang="zh" key="logprobs-text"
 # ## 模型有多大把握（选读）
 #
-# `logprobs=k` 让每个词元带上自己和前 k 名的对数概率。先猜一猜：小模型不思考就算 `37×46`，会在哪一位上犹豫？
+# `logprobs=k` 让每个词元带上自己和前 k 名的对数概率。
+#
+# **先选一个。** 小模型不思考就回答 `37×46=?`，写到哪里最没有把握？
+#
+# - A. 照抄题目的时候
+# - B. 积的第一位
+# - C. 积的中间几位
 
 # %% [markdown] lang="en" key="logprobs-text"
 # ## How sure is the model (extra)
 #
-# With `logprobs=k` each token comes with its own log-probability and those of the k best. Guess first: when the tiny model works out `37×46` without thinking, at which digit does it hesitate?
+# With `logprobs=k` each token comes with its own log-probability and those of the k best.
+#
+# **Choose first.** The tiny model answers `37×46=?` without thinking. Where is it least sure?
+#
+# - A. As it copies the problem
+# - B. At the first digit of the product
+# - C. In the middle of the product
 
 # %% key="logprobs" tags=["extra"]
 from helpers import figures
@@ -785,18 +843,38 @@ for ax, (enabled, row) in zip(axes, rows, strict=True):
 figure
 
 # %% [markdown] lang="zh" key="structured-text"
-# 读图：一条柱是一个写出来的词元，高度是模型给它的概率。不思考时，前面照抄题目很有把握，到积的中间几位忽然拿不准，贪心解码还是写下去，于是答错；思考时每一步都接近 1。概率低的地方值得怀疑，但概率高不等于正确。
+# <details><summary>读图</summary>
+#
+# C。一条柱是一个写出来的词元，高度是模型给它的概率。不思考时，抄题目、写首位都很有把握，到中间几位忽然拿不准，贪心解码还是写下去，于是答错。思考时每一步都接近 1。概率低的地方值得怀疑，概率高却不等于正确。
+#
+# </details>
 #
 # ## 约束输出的格式（选读）
 #
-# 程序要读模型的输出时，与其在提示词里恳求，不如让引擎只允许合格的词元：`structured_outputs` 收选项、正则表达式或 JSON schema。旧教程的 `guided_choice`、`guided_json`、`guided_decoding` 已经删除，再写就是 `TypeError`。先猜一猜：格式有了保证，内容也对吗？
+# 程序要读模型的输出时，与其在提示词里恳求，不如让引擎只允许合格的词元：`structured_outputs` 收选项、正则表达式或 JSON schema。旧教程的 `guided_choice`、`guided_json`、`guided_decoding` 已经删除，再写就是 `TypeError`。
+#
+# **先选一个。** 小模型没学过 JSON。不让它思考，逼它用 JSON 回答 `23×31=?`，会得到什么？
+#
+# - A. 合格的 JSON，数也对
+# - B. 合格的 JSON，数是错的
+# - C. 报错：它不会写
 
 # %% [markdown] lang="en" key="structured-text"
-# How to read it: a bar is a token that was written, its height the probability the model gave it. Without thinking it copies the problem with confidence and suddenly wavers in the middle of the product; greedy decoding writes on all the same, and the result is wrong. With thinking every step is close to 1. A low probability is worth a doubt; a high one is no proof.
+# <details><summary>Reading</summary>
+#
+# C. A bar is a token that was written, its height the probability the model gave it. Without thinking it is sure of the problem and of the first digit, and suddenly wavers in the middle of the product; greedy decoding writes on all the same, and the result is wrong. With thinking every step is close to 1. A low probability is worth a doubt; a high one is no proof.
+#
+# </details>
 #
 # ## Constrain the form of the output (extra)
 #
-# When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice`, `guided_json` and `guided_decoding` are gone and raise a `TypeError`. Guess first: the form is guaranteed, but is the content right?
+# When a program reads the output, do not plead in the prompt: let the engine allow only tokens that fit. `structured_outputs` takes choices, a regular expression or a JSON schema. The older `guided_choice`, `guided_json` and `guided_decoding` are gone and raise a `TypeError`.
+#
+# **Choose first.** The tiny model never learned JSON. It may not think, and has to answer `23×31=?` in JSON. What comes out?
+#
+# - A. Well-formed JSON with the right number
+# - B. Well-formed JSON with a wrong number
+# - C. An error: it cannot write that
 
 # %% key="structured" tags=["extra", "varies"]
 import re
@@ -837,18 +915,38 @@ if split(output).thinking and split(output).finished:
     assert re.fullmatch(r"37×46=\d{4}", split(output).answer)
 
 # %% [markdown] lang="zh" key="batch-text"
-# 读输出：格式都合格，内容不一定。小模型没学过 JSON，逼它写，它就随手填一个数；输出里的空白也可能很怪（这里合并了），所以先 `json.loads` 再比较，并且留够 `max_tokens`，不然 JSON 会断在半路。思考开着时，约束从 `</think>` 之后才开始，所以能先想，再按格式答对（最后一行）；这要引擎带着 `reasoning_parser="qwen3"`（`open_engine` 会加上），没有它，约束从第一个词元就生效，思考根本写不出来。
+# <details><summary>读输出</summary>
+#
+# B。格式都合格，内容不一定。JSON 里的空白可能很怪（这里合并了），先 `json.loads` 再比较；`max_tokens` 要留够，不然 JSON 会断在半路。思考开着时，约束从 `</think>` 之后才开始，所以能先想，再按格式答对（最后一行）。引擎要带着 `reasoning_parser="qwen3"`（`open_engine` 会加上），不然约束从第一个词元就生效，思考写不出来。
+#
+# </details>
 #
 # ## 一道题，还是一批题（选读）
 #
-# 先猜一猜：64 道题一起算，每秒生成的词元是一道题时的多少倍？这里只数词元、不看答案，所以用贪心解码，并写满同样的长度，好让每一种做法的工作量相等。
+# 这里只数词元、不看答案：每道题都写满同样的长度，好让各种做法的工作量相等。
+#
+# **先选一个。** 64 道题一起算，每秒生成的词元是一道题时的多少倍？
+#
+# - A. 1 倍：机器还是那台机器
+# - B. 大于 1，小于 64
+# - C. 64 倍
 
 # %% [markdown] lang="en" key="batch-text"
-# How to read it: the forms are right, the contents need not be. The tiny model never learned JSON, and forced to write it, it puts in some number; the whitespace may be odd too (it is joined here), so use `json.loads` before you compare, and leave enough `max_tokens`, or the JSON breaks off. With thinking on, the constraint begins after `</think>`, so the model can think first and then be right, in form (last line); that takes an engine with `reasoning_parser="qwen3"` (`open_engine` adds it). Without it the constraint holds from the first token, and no thought can be written.
+# <details><summary>Reading</summary>
+#
+# B. The forms are right, the contents need not be. The whitespace in JSON may be odd (it is joined here), so use `json.loads` before you compare, and leave enough `max_tokens`, or the JSON breaks off. With thinking on, the constraint begins after `</think>`, so the model can think first and then answer right, in form (last line). That takes an engine with `reasoning_parser="qwen3"` (`open_engine` adds it); without it the constraint holds from the first token, and no thought can be written.
+#
+# </details>
 #
 # ## One problem, or a batch (extra)
 #
-# Guess first: with 64 problems computed together, how many times the tokens per second of a single one? Only tokens count here and not answers, so it decodes greedily and always writes the full length: the same work whatever the method.
+# Only tokens count here and not answers: every problem gets the same length, so that each method has the same work.
+#
+# **Choose first.** With 64 problems computed together, how many times the tokens per second of a single one is it?
+#
+# - A. 1 time, no more: it is the same machine
+# - B. More than 1 and less than 64
+# - C. 64 times
 
 # %% key="batch" tags=["extra", "varies"]
 import random
@@ -891,14 +989,22 @@ for name, value in speed.items():
     print(f"{name:15} {value:8.0f} tokens/s  ×{value / single:.0f}")
 
 # %% [markdown] lang="zh" key="close-text"
-# 读输出：倍数在行末。它离题数越近，说明并在一起的请求越不互相拖累；为什么能这样，本课末尾算给你看。和 transformers 的比较也放在那里，那时引擎已经关上：内存里一次只放一个模型。
+# <details><summary>读输出</summary>
+#
+# B。倍数在行末。它离题数越近，并在一起的请求越不互相拖累；为什么能这样，本课末尾算给你看。
+#
+# </details>
 #
 # ## 释放引擎
 #
 # vLLM 没有公开的关闭方法，`del llm` 也常常不够：笔记本的 `Out[]` 可能还拿着它。`close_engine()` 把内存还给系统；`with open_engine() as llm:` 则会自动关闭。
 
 # %% [markdown] lang="en" key="close-text"
-# How to read it: the factor is at the end of the line. The closer it is to the number of problems, the less they hold each other up; why that can be is computed at the end of the lesson. The comparison with transformers comes there too, when the engine is closed: one model in memory at a time.
+# <details><summary>Reading</summary>
+#
+# B. The factor is at the end of the line. The closer it is to the number of problems, the less they hold each other up; why that can be is computed at the end of the lesson.
+#
+# </details>
 #
 # ## Release the engine
 #
@@ -911,12 +1017,26 @@ print(type(llm).__name__)
 # %% [markdown] lang="zh" key="compare-text"
 # ## 和 transformers 并排（选读）
 #
-# 现在轮到 transformers 做同样的事：同样的题、同样的长度、贪心解码，一次一道，再一次一批。先猜一猜：小模型上，vLLM 比 transformers 的**成批**生成快多少？
+# 先运行上面的“模型有多大把握”和“一道题，还是一批题”。
+#
+# 引擎关上了，轮到 transformers 做同样的题，一次一道，再一次一批。
+#
+# **先选一个。** 在小模型上，哪两样的速度差得更多？
+#
+# - A. 一次一批和一次一道
+# - B. vLLM 和 transformers
 
 # %% [markdown] lang="en" key="compare-text"
 # ## Side by side with transformers (extra)
 #
-# Now transformers does the same: the same problems, the same length, greedy decoding, one at a time and then as a batch. Guess first: on the tiny model, how much faster is vLLM than a **batch** in transformers?
+# Run "How sure is the model" and "One problem, or a batch" above first.
+#
+# The engine is closed; now transformers does the same problems, one at a time and then as a batch.
+#
+# **Choose first.** Which two differ more in speed on the tiny model?
+#
+# - A. A batch, and one at a time
+# - B. vLLM and transformers
 
 # %% key="compare" tags=["extra", "varies"]
 import transformers
@@ -968,14 +1088,32 @@ ax.invert_yaxis()
 figure
 
 # %% [markdown] lang="zh" key="bandwidth-text"
-# 读图：成批远远快过一道一道来，这是最大的差别。两家都成批，vLLM 快几倍，打印在图的上面，这个数随机器和负载变：这个模型小得几乎不用读权重，时间花在每一步的 Python 里；题目又写得一样长，transformers 也没有空等的损失。别从这张图推断真正的 Qwen3。
+# <details><summary>读图</summary>
 #
-# 真正的差别在哪里，可以算出来。每生成一步，至少要把权重读一遍（输入嵌入除外，那张表只查几行），再加上每个请求的 KV 缓存；除以显存带宽，就是速度的上限。以 Qwen3-8B 和一张 24 GB、[每秒 1008 GB](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf) 的 RTX 4090 为例，每个请求 1024 个词元。先猜一猜：上限随并发怎样涨？什么先用完？
+# A：成批远远快过一道一道来，两家都是。两家都成批，vLLM 快几倍，打印在图的上面，这个数随机器和负载变。别从它推断真正的 Qwen3：小模型几乎不用读权重，时间花在每一步的 Python 里；题目又写得一样长，transformers 没有空等的损失。
+#
+# </details>
+#
+# 真正的 Qwen3 能多快，可以算个上限。每生成一步，至少要把权重读一遍（输入嵌入除外，那张表只查几行），再加上每个请求的 KV 缓存；这些字节除以显存带宽，就是一步最少要的时间。以 Qwen3-8B 和一张 24 GB、[每秒 1008 GB](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf) 的 RTX 4090 为例，每个请求 1024 个词元。
+#
+# **先选一个。** 一起算的请求越多，每秒词元数的上限会怎样？
+#
+# - A. 不变：带宽就那么多
+# - B. 几乎成正比地涨
 
 # %% [markdown] lang="en" key="bandwidth-text"
-# How to read it: a batch is far faster than one at a time, and that is the main difference. How many times faster vLLM is when both have a batch is printed above the figure, and changes with machine and load: this model is so small that reading its weights hardly counts, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting. Draw no conclusion about a real Qwen3 from it.
+# <details><summary>Reading</summary>
 #
-# Where a real one differs can be computed. Each step reads at least all weights once (but for the input embedding, a table in which only a few rows are looked up), and the KV cache of every request; divided by the memory bandwidth this bounds the speed. Take Qwen3-8B and an RTX 4090 with 24 GB and [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf), and 1024 tokens a request. Guess first: how does the bound grow with the number of requests, and what runs out first?
+# A: a batch is far faster than one at a time, in both libraries. How many times faster vLLM is when both have a batch is printed above the figure, and changes with machine and load. Draw no conclusion about a real Qwen3 from it: this model has hardly any weights to read, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting.
+#
+# </details>
+#
+# How fast a real one can be at most is a computation. Each step reads at least all weights once (but for the input embedding, a table in which only a few rows are looked up), and the KV cache of every request; these bytes divided by the memory bandwidth are the shortest time of a step. Take Qwen3-8B and an RTX 4090 with 24 GB and [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf), and 1024 tokens a request.
+#
+# **Choose first.** The more requests are computed together, what becomes of the bound in tokens per second?
+#
+# - A. Nothing: the bandwidth is what it is
+# - B. It grows almost in proportion
 
 # %% key="bandwidth" tags=["extra"]
 from helpers import catalogue
@@ -1014,7 +1152,11 @@ ax.legend(loc="upper left")
 figure
 
 # %% [markdown] lang="zh" key="recap" facts="23.5 34"
-# 读图：蓝线是算出来的上限，没有在 GPU 上跑过。读一遍权重本来只得一个词元，并在一起就得三十多个，所以几乎成正比；先用完的是显存。这里按整 24 GiB 算；第 08 课按系统看到的 23.5 GiB 算，装得下的请求就少几个，是 34 个。这正是 PagedAttention 要紧的地方：预留整段上下文的做法，同样的显存只放得下几个请求。
+# <details><summary>读图</summary>
+#
+# B。蓝线是算出来的，没有在 GPU 上跑过。读一遍权重本来只得一个词元，并在一起就得三十多个。先用完的是显存：这里按整 24 GiB 算；第 08 课按系统看到的 23.5 GiB 算，装得下的请求少几个，是 34 个。PagedAttention 要紧就在这里：给每个请求预留整段上下文，同样的显存只放得下几个请求。
+#
+# </details>
 #
 # ## 小结
 #
@@ -1056,10 +1198,14 @@ figure
 #
 # ## 可以直接拿走的代码（选读）
 #
-# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开，断掉的答案有标记（`length`），放不进上下文的问题只耽误它自己；没有下载过的模型从 ModelScope 取。`max_model_len=-1` 让 vLLM 自己选显存放得下的最长上下文。在 CPU 上要先设两个变量，不设它就用一句话说明。vLLM 默认把引擎放在另一个进程里，用 `kill -9` 杀掉脚本，那个进程会留下来占着内存；这里设了 `VLLM_ENABLE_V1_MULTIPROCESSING=0`，引擎就在脚本自己的进程里，一起结束。在笔记本里它只定义函数，不打开引擎。
+# 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开，断掉的答案有标记（`length`），放不进上下文的问题只耽误它自己；没有下载过的模型从 ModelScope 取。在 CPU 上要先设两个变量，不设它就用一句话说明。`VLLM_ENABLE_V1_MULTIPROCESSING=0` 把引擎放进脚本自己的进程：用 `kill -9` 杀掉脚本，引擎也一起结束，不会留下来占着内存。在笔记本里它只定义函数，不打开引擎。
 
 # %% [markdown] lang="en" key="recap" facts="23.5 34"
-# How to read it: the blue line is a computed bound; it was not run on a GPU. Reading the weights once gives one token for one request and more than thirty for a batch, so the bound is almost proportional; memory runs out first. This counts with the whole 24 GiB; lesson 08 takes the 23.5 GiB that the system sees, and a few requests fewer fit, 34. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
+# <details><summary>Reading</summary>
+#
+# B. The blue line is computed; it was not run on a GPU. Reading the weights once gives one token for one request and more than thirty for a batch. What runs out first is memory: this counts with the whole 24 GiB; lesson 08 takes the 23.5 GiB that the system sees, and a few requests fewer fit, 34. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
+#
+# </details>
 #
 # ## Recap
 #
@@ -1101,7 +1247,7 @@ figure
 #
 # ## Code to take away (extra)
 #
-# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; an answer that was cut is marked (`length`), and a question that does not fit the context harms no other; a model that is not on your disk is fetched from ModelScope. With `max_model_len=-1` vLLM picks the longest context that fits the memory. On a CPU it wants two variables set, and says so in one sentence if they are not. By default vLLM puts the engine into a process of its own, which a `kill -9` of the script leaves behind with its memory; `VLLM_ENABLE_V1_MULTIPROCESSING=0`, set here, puts it into the script's own process, and both end together. In a notebook it only defines its functions and opens no engine.
+# Save the next cell as `vllm_model.py`: it needs nothing of this course, builds the engine once, answers in batches and keeps thinking and answer apart; an answer that was cut is marked (`length`), and a question that does not fit the context harms no other; a model that is not on your disk is fetched from ModelScope. On a CPU it wants two variables set, and says so in one sentence if they are not. `VLLM_ENABLE_V1_MULTIPROCESSING=0` puts the engine into the script's own process: a `kill -9` of the script ends both, and nothing stays behind with its memory. In a notebook it only defines its functions and opens no engine.
 
 # %% key="copy-me" tags=["copy-me", "extra"]
 import os

@@ -678,7 +678,7 @@ else:
 # | `root` `created` `permission` | of `/v1/models`: where the model lies; the moment of this reply; there for compatibility only |
 # | `id` `object` `created` `model` `system_fingerprint` | number, kind and moment (Unix seconds) of this reply, the model, the server's version |
 # | `choices` | one entry for each answer, several if `n` is above 1; `index` numbers them |
-# | `text` `message` | how completions goes on; one message of chat |
+# | `text` `message` | the text that completions wrote; one message of chat |
 # | `role` | always `assistant` |
 # | `reasoning` | the thought; older versions of vLLM call it `reasoning_content` |
 # | `content` | the answer; null if the thought was cut, if only a tool was called, or if the parser took the answer for a thought |
@@ -852,6 +852,8 @@ assert server.attached or isinstance(json.loads(written["JSON"])["product"], int
 #
 # ## 对数概率（选读）
 #
+# 先运行上面的“结构化输出”。
+#
 # `logprobs=True` 给出每个词元的对数概率，`top_logprobs` 再给出几个竞争者。
 #
 # **先选一个。** 小模型讲一个小故事，在哪些地方拿不定主意？
@@ -870,6 +872,8 @@ assert server.attached or isinstance(json.loads(written["JSON"])["product"], int
 # In thinking mode a constraint begins after `</think>`: the model thinks first and then fills in the form.
 #
 # ## Log-probabilities (extra)
+#
+# Run "Structured output" above first.
 #
 # `logprobs=True` returns the log-probability of every token, and `top_logprobs` some of its rivals.
 #
@@ -899,6 +903,8 @@ l07.rivals(reply.choices[0].logprobs.content, server.model)
 #
 # ## 其他端点（选读）
 #
+# 先运行上面的“先套模板，再补全”。
+#
 # `/health` 只看状态码。`/version` 是 vLLM 的版本。`/metrics` 是服务器自己的计数，给 Prometheus 一类的监控读；以 `_total` 结尾的，从启动起一直累加。
 
 # %% [markdown] lang="en" key="endpoints-text" facts="0.2 0.3 0.6"
@@ -911,6 +917,8 @@ l07.rivals(reply.choices[0].logprobs.content, server.model)
 # These are the probabilities **before** temperature and top_p.
 #
 # ## Other endpoints (extra)
+#
+# Run "The template first, then completions" above first.
 #
 # Of `/health` only the status matters. `/version` is that of vLLM. `/metrics` are the server's own counts, for monitors such as Prometheus; those that end in `_total` grow from its start on.
 
@@ -927,10 +935,14 @@ assert metrics["generation_tokens_total"] > 0
 # %% [markdown] lang="zh" key="log-text"
 # ## 日志怎么读（选读）
 #
+# 先运行上面的“结构化输出”。
+#
 # 出了问题先看日志。下面挑出几行，格子后面的表逐行解释。
 
 # %% [markdown] lang="en" key="log-text"
 # ## How to read the log (extra)
+#
+# Run "Structured output" above first.
 #
 # When something is wrong, look at the log first. The table below the cell explains the lines that it picks out.
 
@@ -960,6 +972,8 @@ if not server.attached:
 #
 # ## 密钥管什么，不管什么（选读）
 #
+# 先运行上面的“先套模板，再补全”和“结构化输出”。
+#
 # **先选一个。** 没有密钥的人能做什么？
 #
 # - A. 什么也不能
@@ -976,6 +990,8 @@ if not server.attached:
 # | `Avg generation throughput` | a line every 10 seconds, so none in the first 10: throughput, then `Running` and `Waiting`, the requests being computed and those in the queue, then how full the KV cache is and how often the prefix cache was hit |
 #
 # ## What a key protects, and what not (extra)
+#
+# Run "The template first, then completions" and "Structured output" above first.
 #
 # **Choose first.** What can someone without the key do?
 #
@@ -1596,6 +1612,8 @@ if __name__ == "__main__":
 # %% [markdown] lang="zh" key="killed-text"
 # ## 流到一半，引擎死了（选读）
 #
+# 先运行上面的“先套模板，再补全”。
+#
 # 内存不够时，系统会杀掉引擎。下一格在流的中途杀掉自己的服务器的引擎；连着别人的服务器时，它拒绝这样做。
 #
 # **先选一个。** 这条流会怎样结束？
@@ -1606,6 +1624,8 @@ if __name__ == "__main__":
 
 # %% [markdown] lang="en" key="killed-text"
 # ## The engine dies in mid-stream (extra)
+#
+# Run "The template first, then completions" above first.
 #
 # When memory runs out, the system kills the engine. The next cell kills the engine of its own server in the middle of a stream; on a server that belongs to others it refuses.
 #

@@ -891,7 +891,7 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 # %% [markdown] lang="zh" key="limit-text"
 # <details><summary>读图</summary>
 #
-# B：196 步，2 个位子要 243 步。竖线是 r3 让位的那一步（抢占）：之前它分几步读提示词，因为一步只有 64 个词元，正在写的先拿走它们的（分段预填充）；之后它等着，另外三个照样写；它们写完，块还了回来，它再把提示词和写过的读一遍，四步就读完（64、64、64、46 个词元）。只有 1 个位子，要 482 步。抢占不会出错，只是白算了一遍；常常发生，就该减少位子，或者加大缓存。
+# B：196 步，2 个位子要 243 步。打印的竖线是 r3 让位的那一步（抢占）：之前它分几步读提示词，因为一步只有 64 个词元，正在写的先拿走它们的（分段预填充）；之后它等着，另外三个照样写；它们写完，块还了回来，它再把提示词和写过的读一遍，四步就读完（64、64、64、46 个词元）。只有 1 个位子，要 482 步。抢占不会出错，只是白算了一遍；常常发生，就该减少位子，或者加大缓存。
 #
 # </details>
 #
@@ -915,7 +915,7 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 # %% [markdown] lang="en" key="limit-text"
 # <details><summary>Reading</summary>
 #
-# B: 196 steps, where 2 seats take 243. The bar is the step at which r3 makes room (preemption). Before it, r3 reads its prompt in several steps: a step has 64 tokens, and those that write take theirs first (chunked prefill). After it, r3 waits while the other three write on. When they are done and their blocks are free, it reads its prompt and what it has written once more, in four steps (64, 64, 64 and 46 tokens). A single seat takes 482 steps. Preemption is never wrong, it only computes something twice; where it happens often, lower the seats or enlarge the cache.
+# B: 196 steps, where 2 seats take 243. The printed bar is the step at which r3 makes room (preemption). Before it, r3 reads its prompt in several steps: a step has 64 tokens, and those that write take theirs first (chunked prefill). After it, r3 waits while the other three write on. When they are done and their blocks are free, it reads its prompt and what it has written once more, in four steps (64, 64, 64 and 46 tokens). A single seat takes 482 steps. Preemption is never wrong, it only computes something twice; where it happens often, lower the seats or enlarge the cache.
 #
 # </details>
 #
@@ -973,6 +973,8 @@ l08.draw_limit(bound, fitting)
 #
 # ## 一张卡不够的时候（选读）
 #
+# 先运行上面的“一张 24 GB 的卡，上限在哪里”。
+#
 # | 办法 | 怎么分 | 每张卡的权重 | 每张卡的 KV 缓存 | 用在哪里 |
 # |---|---|---|---|---|
 # | 张量并行（TP） | 每个矩阵切成几份，每层都要通信 | 除以 TP | KV 头分给各卡，除以 TP；KV 头不够分就复制 | 一台机器里，卡间要快 |
@@ -995,6 +997,8 @@ l08.draw_limit(bound, fitting)
 # </details>
 #
 # ## When one card is not enough (extra)
+#
+# Run "A 24 GB card: where is its limit" above first.
 #
 # | Way | What is divided | Weights on each card | KV cache on each card | Where it fits |
 # |---|---|---|---|---|

@@ -497,7 +497,7 @@ lA1.ex2.check(make_targets)
 #
 # 损失是目标词元的负对数概率的平均，单位 nat。它有一个可以口算的起点：一个什么也不懂的模型，给 2,560 个词元同样的概率。
 #
-# **选读。** 下一格量一量两个模型：没训练过的，和训练好的。
+# **选读。** 先运行第一个选读格。下一格量一量两个模型：没训练过的，和训练好的。
 #
 # **先选一个（选读）。** 没训练过的模型，损失是多少？
 #
@@ -510,7 +510,7 @@ lA1.ex2.check(make_targets)
 #
 # The loss is the mean negative log-probability of the target tokens, in nats. Its starting point can be worked out in the head: a model that knows nothing gives all 2,560 tokens the same probability.
 #
-# **Extra.** The next cell measures two models: an untrained one, and the trained one.
+# **Extra.** Run the first extra cell first. The next cell measures two models: an untrained one, and the trained one.
 #
 # **Choose first (extra).** What is the loss of the untrained one?
 #
@@ -735,7 +735,7 @@ lA1.ex3.check(balancing_loss)
 #
 # 眼见为实：一个只有两层的小 Qwen3，从随机权重学三位数加法。用的就是上面的零件：同样的数据、分词器、模板、损失和优化器（矩阵用 [Muon](https://kellerjordan.github.io/posts/muon/)，其余用 AdamW）。训练两遍：一遍让它先写竖式再写答案，一遍让它直接写答案。考的都是留出的题。
 #
-# 默认 200 步，两遍一共约半分钟，机器忙时一分多钟；想多练，先运行 `os.environ["COURSE_TRAIN_STEPS"] = "1000"`，再运行这几格，时间是五倍。
+# 下面三格要依次运行。默认 200 步，两遍一共约半分钟，机器忙时一分多钟；想多练，先运行 `os.environ["COURSE_TRAIN_STEPS"] = "1000"`，再运行这几格，时间是五倍。
 #
 # **先选一个（选读）。** 看过同样多的题，哪一个对得多？
 #
@@ -748,7 +748,7 @@ lA1.ex3.check(balancing_loss)
 #
 # See for yourself: a Qwen3 of two layers only learns to add three-digit numbers, from random weights. It takes the parts above: the same data, tokenizer, template, loss and optimizers ([Muon](https://kellerjordan.github.io/posts/muon/) for matrices, AdamW for the rest). It is trained twice: once it writes the column addition before the answer, once the answer at once. The exam is on sums that were held out.
 #
-# By default it takes 200 steps, about half a minute for both, more than one on a busy machine; for more, run `os.environ["COURSE_TRAIN_STEPS"] = "1000"` and then these cells, which takes five times as long.
+# Run the three cells below in order. By default it takes 200 steps, about half a minute for both, more than one on a busy machine; for more, run `os.environ["COURSE_TRAIN_STEPS"] = "1000"` and then these cells, which takes five times as long.
 #
 # **Choose first (extra).** Having seen equally many sums, which of the two gets more right?
 #

@@ -1152,7 +1152,7 @@ figure
 #
 # </details>
 #
-# **选读。** 自己跑一次：第二列的学习率，换一个种子，150 步，两次训练在普通的 CPU 上一共约 15 秒。
+# **选读。** 先运行上一格，再自己跑一次：第二列的学习率，换一个种子，150 步，两次训练在普通的 CPU 上一共约 15 秒。
 #
 # **先选一个。** 上面三个种子的结论，换一个种子还成立吗？
 #
@@ -1174,7 +1174,7 @@ figure
 #
 # </details>
 #
-# **Extra.** Run it yourself: the learning rate of the second column, another seed, 150 steps; on an ordinary CPU both trainings together take about 15 seconds.
+# **Extra.** Run the cell above first, then one of your own: the learning rate of the second column, another seed, 150 steps; on an ordinary CPU both trainings together take about 15 seconds.
 #
 # **Choose first.** Will a new seed bear out what the three above show?
 #

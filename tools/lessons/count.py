@@ -29,7 +29,7 @@ HEADING = re.compile(r"(#+) (.*)")
 STARS = re.compile(r"练习 \d+ (★+)")
 VLLM = re.compile(r"\b(?:open_engine|Server|LLM)\(")
 GUESS = re.compile(r"先猜|猜一猜|先选")
-NEXT = re.compile(r"\*\*|再?先?(?:猜|选)")  # how a paragraph begins that leads on to the next cell
+NEXT = re.compile(r"\*\*(?!先选一个（选读）)|再?先?(?:猜|选)")  # how a paragraph begins that leads on to the next cell
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,13 @@ def requests_that_fit(config, weights, memory, tp, context, *, heads=kv_heads, s
     return max(least, whole((memory - weights / (tp if share else 1)) / (context * per_token)))
 
 
-CASES = ("8B", 22e9, 1, 1024), ("32B", 22e9, 4, 1024), ("235B-A22B", 75e9, 8, 4096), ("8B", 1e9, 1, 64)
+CASES = (
+    ("8B", 22e9, 1, 1024),
+    ("32B", 22e9, 4, 1024),
+    ("235B-A22B", 75e9, 8, 4096),
+    ("8B", 1e9, 1, 64),
+    ("8B", 75e9, 4, 4096),
+)
 DOWN = "半个请求不算：向下取整。", "half a request does not count: round down."
 WHOLE = "请求数是整数：int(...)。", "requests are a whole number: int(...)."
 HEADS = "KV 头也分给各张卡：除以 tp。", "the KV heads are shared out too: divide by tp."
@@ -149,6 +155,12 @@ ex3 = Exercise(
             config, weights, 0.92 * memory - 1.5 * GIB, *rest),
          "memory 已经是可用的字节数：不要再取 92%，也不要再减 1.5 GiB。",
          "memory is what is usable already: do not take 92% of it, or 1.5 GiB off."),
+        (lambda config, weights, memory, tp, context: requests_that_fit(config, weights, memory, 1, context),
+         "memory 是每张卡的，不是几张卡一共的：权重和 KV 头要除以 tp，memory 不除。",
+         "memory is that of each card, not of all together: divide weights and KV heads by tp, but not memory."),
+        (lambda config, weights, memory, tp, context: requests_that_fit(config, weights, tp * memory, tp, context),
+         "memory 是每张卡的，别的也都按一张卡算：memory 不要乘 tp。",
+         "memory is that of each card, and so is all the rest: do not multiply it by tp."),
         (lambda *case: case[3] * requests_that_fit(*case), "每个请求都用到全部的卡：不要再乘 tp。",
          "every request uses all the cards: do not multiply by tp."),
         (partial(requests_that_fit, whole=float), *DOWN),

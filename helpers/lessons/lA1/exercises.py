@@ -2,6 +2,7 @@
 
 import inspect
 import random
+import types
 from functools import partial
 
 from helpers.check import Exercise
@@ -11,13 +12,29 @@ from helpers.lessons.lA1.problems import PAIRS, kinds
 
 
 # ---------------------------------------------------------------------------------------------- exercise 1
+def hashes_text(function) -> bool:
+    """Whether the built-in hash of a text, which is another in each process, decides; asked with one question."""
+    code, taken = getattr(function, "__code__", None), []
+    if code is None or "hash" not in code.co_names:
+        return False
+
+    def seen(value):
+        taken.extend(value if isinstance(value, tuple) else [value])
+        return hash(value)
+
+    of_names = function.__globals__ | {"hash": seen}
+    watched = types.FunctionType(code, of_names, function.__name__, function.__defaults__, function.__closure__)
+    watched.__kwdefaults__ = function.__kwdefaults__
+    watched(37, 46)
+    return any(isinstance(part, str | bytes) for part in taken)
+
+
 def verdict(held_out):
     """The first fault of a choice of questions, with its figures; any choice without a fault is right."""
     found, again = ({pair: bool(held_out(*pair)) for pair in PAIRS} for _ in range(2))
     if found != again:
         return ("twice",)
-    names = getattr(getattr(inspect.unwrap(held_out), "__code__", None), "co_names", ())
-    if "hash" in names and {"str", "repr", "map", "join", "format"}.intersection(names):
+    if hashes_text(inspect.unwrap(held_out)):
         return ("hash",)
     if any(bool(held_out(b, a)) != kept for (a, b), kept in found.items()):
         return ("order",)

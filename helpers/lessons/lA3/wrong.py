@@ -31,7 +31,7 @@ def _go_on(
 ):
     """ahead: tokens for which a block is taken too early. one_token: the rest of a prompt comes token by token. whole:
     only if all of it fits the budget. all_known: blocks for all of it at once."""
-    preempted = False
+    preempted = 0
     for request in running[:count]:
         left = request.known - request.computed
         tokens = min(left, 1 if one_token else left if whole else _budget(step, settings))
@@ -42,24 +42,25 @@ def _go_on(
         ):
             if not victim:
                 break
-            preempted = True
-            _make_room(victim, request, waiting, running, pool)
+            _make_room(victim, request, waiting, running, pool, preempted)
+            preempted += 1
         else:
             if request in running:
                 step[request] = tokens
     return preempted
 
 
-def _make_room(victim: str, request: Request, waiting, running, pool: Pool) -> None:
+def _make_room(victim: str, request: Request, waiting, running, pool: Pool, before: int) -> None:
     """victim: "first" or "last" of those that run, the one that "needs" the block, the one with the "most" blocks;
-    "back": the last one, which then waits behind the others."""
+    "back": the last one, which then waits behind the others; "in turn": behind those that left before it in this step,
+    so many."""
     leaves = {"first": running[0], "needs": request, "most": max(running, key=lambda other: len(other.blocks))}.get(
         victim, running[-1]
     )
     running.remove(leaves)
     pool.release(leaves)
     leaves.computed = 0
-    waiting.insert(len(waiting) if victim == "back" else 0, leaves)
+    waiting.insert({"back": len(waiting), "in turn": before}.get(victim, 0), leaves)
 
 
 def _let_in(step, waiting, running, pool, settings, *, ahead=0, at=0, shortest=False, most=99, chunks=True,
