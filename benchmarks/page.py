@@ -422,9 +422,6 @@ def speeds(page, tokenizers, repeats: int) -> list[str]:
 
 # ---------------------------------------------------------------------------------------------- the page itself
 
-LONG_TASKS = """window.longTasks = [];
-new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map(({ startTime }) => startTime)))
-    .observe({ type: "longtask" });"""
 PLAYED = ".answer .chip:last-child:not(.ahead)"  # the last token of the answer, in sight
 
 
@@ -446,8 +443,9 @@ def first_touch(browser, address: str, slower: int) -> dict:
     """One visit to play.html: a touch, its answer, the sweep, the scissors, axe over each view. Times in ms.
 
     Chromium slows down the page's own thread alone: the worker, in which the model runs, keeps its speed. A task counts
-    as long by the clock, as browsers have it, and by the processor time that it used, which other programs on the
-    machine change little. Waiting happens in the page, for a question of Playwright's would be a task, too.
+    as long by the clock and by the processor time that it used, which other programs on the machine change less; both
+    are those of Chromium's trace, which knows the frames, too. Waiting happens in the page, for a question of
+    Playwright's would be a task as well.
     """
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import expect
@@ -462,7 +460,6 @@ def first_touch(browser, address: str, slower: int) -> dict:
 
     context = browser.new_context()
     context.on("request", note)
-    context.add_init_script(LONG_TASKS)
     page, errors = context.new_page(), []
     page.on("console", lambda message: errors.append(message.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -476,13 +473,12 @@ def first_touch(browser, address: str, slower: int) -> dict:
         """ms from a click on one element until others are drawn, one after the other, on the page's own clock."""
         return page.evaluate(DRAWN, [touch, *seen])
 
-    browser.start_tracing(page=page, categories=["toplevel"])
+    browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing"])
     first, played = until(".dials .go", ".thought .chip:not(.ahead)", PLAYED)
     trace = json.loads(browser.stop_tracing())["traceEvents"]
-    begun = page.evaluate("() => window.longTasks.filter((at) => at >= window.touched)")
-    found = {"first": first, "generating": len(begun)}
     tasks = page_tasks(trace)
-    found |= {"busy": sum(used > 50 for used in tasks), "longest": max(tasks)}
+    found = {"first": first, "longest": max(used for _, used in tasks)}
+    found |= {"generating": sum(taken > 50 for taken, _ in tasks), "busy": sum(used > 50 for _, used in tasks)}
     page.locator("#tab-experts").click()
     expect(page.locator(".answered").first).to_be_visible(timeout=120_000)
     [found["sweep"]] = until(".experts-view .go", ".share:not([hidden])")
@@ -516,23 +512,22 @@ DRAWN = """([touch, ...wanted]) => new Promise((resolve) => {
         wanted.shift();
         if (!wanted.length) watcher.disconnect();
         requestAnimationFrame(() => setTimeout(() => { // the frame that shows it is drawn
-            found.push(performance.now() - window.touched);
+            found.push(performance.now() - start);
             if (!wanted.length) resolve(found);
         }));
     }
     watcher.observe(document.body, { subtree: true, childList: true, attributeFilter: ["class", "hidden"] });
-    window.touched = performance.now();
+    const start = performance.mark("touched").startTime;
     document.querySelector(touch).click();
 })"""
 
 
-def page_tasks(trace: list[dict]) -> list[float]:
-    """The processor time in ms of each task of the thread that draws the page, out of Chromium's trace."""
-    threads = {
-        (e["pid"], e["tid"]) for e in trace if e["name"] == "thread_name" and e["args"]["name"] == "CrRendererMain"
-    }
-    tasks = (e for e in trace if e["name"].endswith("::RunTask") and (e["pid"], e["tid"]) in threads)
-    return [task.get("tdur", 0) / 1e3 for task in tasks]
+def page_tasks(trace: list[dict]) -> list[tuple[float, float]]:
+    """ms by the clock and ms of a processor of each task of the page's thread since the touch."""
+    touched = next(event for event in trace if event["name"] == "touched")
+    thread = touched["pid"], touched["tid"]
+    tasks = (e for e in trace if e["name"].endswith("::RunTask") and (e["pid"], e["tid"]) == thread and "dur" in e)
+    return [(e["dur"] / 1e3, e.get("tdur", 0) / 1e3) for e in tasks if e["ts"] + e["dur"] > touched["ts"]]
 
 
 def page_figures(browser, repeats: int) -> list[str]:

@@ -669,6 +669,19 @@ OVER = """async () => {
 }"""
 
 
+TO_EXPLORER = """() => {
+  const explorers = [...document.querySelectorAll(".slide")].map(slide => slide.querySelector(".course-explorer"));
+  location.hash = 1 + explorers.findIndex(Boolean);
+}"""
+WHOLE = """() => {
+  const slide = document.querySelector(".slide.shown"), explorer = slide.querySelector(".rx");
+  if (!explorer) return false;
+  const panels = [...explorer.querySelectorAll(".rx-panel")].map(panel => panel.getBoundingClientRect().bottom);
+  return panels.length >= 3 && slide.scrollHeight <= slide.clientHeight + 1
+    && Math.max(...panels) <= Math.min(innerHeight, explorer.getBoundingClientRect().bottom) + 1;
+}"""
+
+
 @pytest.mark.slow
 @pytest.mark.network
 def test_every_core_cell_of_a_lesson_has_its_slide_which_fits_the_screen(site, page):
@@ -688,5 +701,11 @@ def test_every_core_cell_of_a_lesson_has_its_slide_which_fits_the_screen(site, p
                 assert max(sizes) <= 1, f"{lang} slide {number} at {width}"
         text = (ROOT / "build" / "slides" / lang / f"{FIRST}.html").read_text(encoding="utf-8")
         assert len(re.findall(r'class="cell_input', text)) == len(core) > 5
+        for width, height in ((1920, 1080), (1024, 768)):
+            page.set_viewport_size({"width": width, "height": height})
+            page.goto((ROOT / "build" / "slides" / lang / "04_moe_routing.html").as_uri())
+            page.locator(".course-explorer .rx-panel").first.wait_for(state="attached")
+            page.evaluate(TO_EXPLORER)
+            page.wait_for_function(WHOLE)  # nothing of it is below the edge, and nothing scrolls
         lessons = {path.name for path in (ROOT / "build" / "slides" / lang).glob("*.html")}
         assert lessons == {f"{name}.html" for name in LESSONS}

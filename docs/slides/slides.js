@@ -38,6 +38,9 @@ function show() {
   slides.forEach((slide, index) => slide.classList.toggle("shown", index + 1 === current()));
   if (slides[current() - 1]) fit(slides[current() - 1]);
   place.textContent = `${current()} / ${slides.length}`;
+  requestAnimationFrame(() => requestAnimationFrame(() => { // an explorer draws itself anew once it is seen
+    if (slides[current() - 1]?.querySelector(".course-explorer")) fit(slides[current() - 1]);
+  }));
 }
 function go(number) {
   location.hash = Math.min(slides.length, Math.max(1, number));
