@@ -94,7 +94,8 @@ export class Runner {
   async run({ job, text }) {
     const ids = this.prompt(text), started = performance.now(), { config } = this.model;
     const picks = Array.from({ length: config.num_hidden_layers }, () => Array(config.num_experts).fill(0));
-    let routes = [], entropies = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0, toldAt = started;
+    let routes = [], entropies = [], said = [], part = "prompt", isClosed = false, candidates = null, read = 0;
+    let toldAt = started + 2 * TELL_MS; // a short prompt is said with the first token behind it, and drawn once
     const flush = (isDue = performance.now() > toldAt + TELL_MS) => {
       if (!said.length || !isDue) return;
       this.post({ kind: "token", job, tokens: said });
