@@ -71,12 +71,13 @@ function render({ model, el }) {
         const thought = element("div", { className: "cx-thought" }), summary = element("summary");
         const fold = element("details", {}, summary, thought);
         const text = element("div", { className: "cx-text" }), ending = element("div", { className: "cx-state" });
-        const node = element("div", { className: "cx-turn" }, fold, text, ending);
+        const node = element("div", { className: "cx-turn", role: "group" }, fold, text, ending);
         talk.append(node);
         shown[place] = { node, fold, summary, thought, text, ending };
       }
       const part = shown[place], open = turn.state === "open";
       part.node.dataset.role = turn.role;
+      part.node.ariaLabel = turn.role === "user" ? label("you") : model.get("model");
       part.fold.hidden = !turn.thought.trim();
       part.summary.textContent = label(open && !turn.text.trim() ? "thinking" : "thought");
       part.thought.textContent = turn.thought.trim();

@@ -39,6 +39,7 @@ LABELS = {
         "only thought": "只有思考，没有答案",
         "taken": "没有答案：被服务器的思考解析器拿走了（--reasoning-parser：Qwen3 用 qwen3，Instruct-2507 不用）",
         "empty": "答案是空的",
+        "gone": "服务器没有回应，也许已经停了：重新运行启动它的那一格，再运行这一格",
     },
     "en": {
         "title": "Chat panel",
@@ -57,6 +58,7 @@ LABELS = {
         "taken": "no answer: the server's reasoning parser took it "
         "(--reasoning-parser: qwen3 for Qwen3, none for Instruct-2507)",
         "empty": "the answer is empty",
+        "gone": "the server does not answer, it may have been stopped: run the cell that starts it, then this one",
     },
 }
 
@@ -128,10 +130,13 @@ class ChatPanel(anywidget.AnyWidget):
             for past in self.turns[:-1]
             if past["text"].strip()
         ]  # fmt: skip
+        from openai import APIConnectionError
+
         try:
             turn["state"] = self._stream(history, thinking, turn)
         except Exception as error:  # whatever ends a stream is shown in the panel, not in a thread that nobody sees
-            turn["state"] = "stopped" if self._stopping.is_set() else f"{type(error).__name__}: {error}"
+            said = "gone" if isinstance(error, APIConnectionError) else f"{type(error).__name__}: {error}"
+            turn["state"] = "stopped" if self._stopping.is_set() else said
         self.turns = [*self.turns[:-1], turn]
         self.busy = False
 

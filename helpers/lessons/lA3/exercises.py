@@ -68,11 +68,11 @@ ROOMY = {
     "num_blocks=7": (Settings(16, 7, 4, 40), entries((0, 30, 3), (0, 70, 4), (0, 10, 3), (2, 20, 2))),
     "block_size=8": (Settings(8, 30, 3, 24), entries((0, 20, 9), (0, 17, 3), (2, 30, 3), (3, 3, 12))),
 }
-TIGHT = {  # with 7 blocks two requests leave in one step
+TIGHT = {  # in the last case two requests leave in one step
     "num_blocks=5": (Settings(4, 5, 4, 20), entries((0, 7, 6), (0, 7, 6))),
     "num_blocks=9": (Settings(4, 9, 4, 12), entries((0, 5, 14), (0, 9, 8), (1, 3, 9), (3, 6, 5), (4, 2, 3))),
     "num_blocks=8": (Settings(4, 8, 3, 16), entries((0, 3, 10), (0, 11, 9), (2, 2, 8), (5, 2, 4))),
-    "num_blocks=7": (Settings(4, 7, 4, 8), entries((0, 3, 2), (0, 5, 8), (1, 2, 8), (1, 4, 4), (2, 1, 6))),
+    "max_num_batched_tokens=8": (Settings(4, 7, 4, 8), entries((0, 3, 2), (0, 5, 8), (1, 2, 8), (1, 4, 4), (2, 1, 6))),
 }
 
 ex3 = Scheduling(
