@@ -14,7 +14,8 @@ from helpers.lessons.lA1.problems import PAIRS, kinds
 # ---------------------------------------------------------------------------------------------- exercise 1
 def hashes_text(function) -> bool:
     """Whether the built-in hash of a text, which is another in each process, decides; asked with one question."""
-    code, taken = getattr(function, "__code__", None), []
+    code = getattr(function, "__code__", None)
+    taken: list[object] = []
     if code is None or "hash" not in code.co_names:
         return False
 
