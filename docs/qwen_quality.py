@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from qwen_client import Client, NoAnswer
+from qwen_client import Client, NoAnswer, field
 
 
 def is_right(answer: str, wanted: str) -> bool:
@@ -42,7 +42,7 @@ class Counting(Client):
 
     async def _open(self, request):
         reply = await super()._open(request)
-        self.tokens += getattr(getattr(reply, "usage", None), "completion_tokens", math.nan)
+        self.tokens += field(field(reply, dict, "usage"), int, "completion_tokens") or math.nan
         return reply
 
 
