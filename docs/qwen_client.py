@@ -186,7 +186,7 @@ class Client(contextlib.AbstractAsyncContextManager):
         status, body = getattr(error, "status_code", None), getattr(error, "body", None)
         said = body.get("message") or body if isinstance(body, dict) else error.__cause__ or error
         if type(said).__name__ in ("ConnectError", "ConnectTimeout"):  # neither has cost the server anything
-            return NoAnswer("away", f"No server at {self.shown} ({said!r}): set BASE_URL.")
+            return NoAnswer("away", f"No server at {self.shown} ({said!r}): is it still starting? Else set BASE_URL.")
         if isinstance(error, openai.APITimeoutError) or status in (408, 504):
             return NoAnswer("timeout", f"{self.shown} did not answer in time.", status)
         if isinstance(error, openai.APIConnectionError):

@@ -5,8 +5,8 @@
 
 The reply is a stream of server-sent events: thinking, answer, and at last end, or error where it broke off. Where there
 is nothing to stream, it has a status: 400 and a sentence for what the user can mend, such as a text too long; 503 while
-AT_ONCE users are served or the model is busy, 504 after a timeout, 502 for all else. Who leaves frees the request at
-vLLM, too.
+AT_ONCE users are served, vLLM is busy or is not up, 504 after a timeout, 502 for all else. Who leaves frees the request
+at vLLM, too.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from qwen_client import Client, NoAnswer
 
 AT_ONCE = int(os.environ.get("AT_ONCE", "64"))
-STATUS = {"busy": 503, "timeout": 504, "context": 400, "cut": 400}
+STATUS = {"busy": 503, "away": 503, "timeout": 504, "context": 400, "cut": 400}
 log = logging.getLogger(__name__)
 
 

@@ -17,8 +17,9 @@ COPY_ME = {
         "每一段都不依赖本课程：复制到一个文件里，先运行它上面的那行 `pip install`；设置全部来自环境变量。\n\n"
         "设了 `BASE_URL` 的几段要有一个服务器。从 ModelScope 取模型，用下面几行启动（24 GB 显存；"
         "每个参数的含义见[第 07 课](../notebooks/zh/07_openai_server.ipynb)）；模型名 `Qwen3-8B` 就是各段的默认值。"
-        "没有 GPU：[同一个名字，小模型](production.zh.md#没有-gpu)。从这一行到能用的流式接口，再到变体和长期运行，"
-        "见[从一行命令到一个服务](production.zh.md)；那里的 `qwen_client.py` 一个文件就顶得上下面 07 课的四段。",
+        "没有 GPU：[同一个名字，小模型](production.zh.md#没有-gpu)。想做出自己的流式网页接口，"
+        "见[从一行命令到一个服务](production.zh.md#做出一个流式接口)：四个可以拿走的文件，这一行的变体，怎样长期运行。"
+        "其中 [qwen_client.py](qwen_client.py) 一个文件就顶得上下面 07 课的四段。",
         "安装：",
         "设置：",
     ),
@@ -31,9 +32,9 @@ COPY_ME = {
         "Blocks with a `BASE_URL` need a server. These lines start one with a model from ModelScope (24 GB of GPU "
         "memory; [lesson 07](../notebooks/en/07_openai_server.ipynb) tells what each flag does); the name `Qwen3-8B` "
         "is the one that all blocks use. No GPU: [the same name, a tiny model](production.md#without-a-gpu). "
-        "From this line to a streamed endpoint, its variants and the life of a service: "
-        "[from a line to a service](production.md); its `qwen_client.py` does the work of the four blocks of "
-        "lesson 07.",
+        "For a streamed web endpoint of your own go to "
+        "[from a line to a service](production.md#to-a-streamed-endpoint): four files to copy, variants of this line, "
+        "the life of a service. Its [qwen_client.py](qwen_client.py) does the work of the four blocks of lesson 07.",
         "Install: ",
         "Settings: ",
     ),
