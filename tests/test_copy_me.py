@@ -260,7 +260,7 @@ def runs_until_it_finds_no_server(name: str, python, folder) -> None:
     """A file of FILES, in ``folder`` with all of them, by a Python that has what its line names and nothing else."""
     if name == "web_handler.py":
         with web_handler("http://127.0.0.1:9/v1", python=python) as address:
-            assert httpx.post(f"{address}/ask", json={"text": "?"}, trust_env=False, timeout=60).status_code == 502
+            assert httpx.post(f"{address}/ask", json={"text": "?"}, trust_env=False, timeout=60).status_code == 503
         return
     arguments = {"qwen_batch.py": ["questions.txt", "answers.jsonl", "--patience", "0"]}
     arguments |= {"qwen_client.py": ["?"], "qwen_quality.py": ["questions.jsonl"]}
