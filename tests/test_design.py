@@ -14,7 +14,7 @@ from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
 from helpers.lessons import l03, l04, l05, lA1, lA2, lA3, lA5
 from helpers.routing import RoutingTrace
-from helpers.schedule import ScheduleTrace
+from helpers.schedule_trace import ScheduleTrace
 from tools.site import lean
 
 BOTH = {"light": design.LIGHT, "dark": design.DARK}

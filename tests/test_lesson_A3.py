@@ -13,7 +13,7 @@ from helpers.lessons.lA3 import wrong
 from helpers.lessons.lA3.exercises import ROOMY, TIGHT, entries
 from helpers.lessons.lA3.run import Planned, first_difference, recorded, run
 from helpers.lessons.lA3.scheduler import schedule
-from helpers.schedule import Settings
+from helpers.schedule_trace import Settings
 
 
 def test_a_long_prompt_comes_in_chunks_beside_those_that_write():

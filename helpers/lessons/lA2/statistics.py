@@ -141,3 +141,11 @@ def class_association(trace, untrained=(), permutations=200, seed=0):
     if untrained:
         found["untrained"] = np.array([per_layer(classes, other) for other in untrained])
     return found
+
+
+def largest(values, count):
+    """The places of the ``count`` largest values of an array, the largest first, each as a tuple of ints."""
+    import numpy as np
+
+    order = np.argsort(-values, axis=None)[:count]
+    return [tuple(map(int, place)) for place in zip(*np.unravel_index(order, values.shape), strict=True)]

@@ -9,7 +9,7 @@ from helpers.figures import figure
 from helpers.language import say
 from helpers.lessons.lA3.exercises import step_in_words
 from helpers.lessons.lA3.run import first_difference, recorded, run
-from helpers.schedule import ScheduleTrace
+from helpers.schedule_trace import ScheduleTrace
 
 
 def beside(schedule: Callable, trace: ScheduleTrace) -> None:
