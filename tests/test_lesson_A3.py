@@ -10,7 +10,7 @@ from benchmarks.schedule import checked, random_arrivals, small_engine
 from helpers import attempt, language
 from helpers.lessons import lA3
 from helpers.lessons.lA3 import wrong
-from helpers.lessons.lA3.exercises import ROOMY, TIGHT, entries
+from helpers.lessons.lA3.exercises_steps import ROOMY, TIGHT, entries
 from helpers.lessons.lA3.run import Planned, first_difference, recorded, run
 from helpers.lessons.lA3.scheduler import schedule
 from helpers.schedule_trace import Settings

@@ -4,6 +4,7 @@ from helpers.lessons.lA2.exercises import ex1, ex2
 from helpers.lessons.lA2.figures import (
     TOKENS_PER_ROW,
     association_bars,
+    balance_figure,
     calls,
     load_histograms,
     rise_without_expert,
@@ -20,9 +21,9 @@ from helpers.lessons.lA2.statistics import (
     largest,
     never_used,
     normalized_mutual_information,
+    shares,
     token_class,
 )
-from helpers.lessons.lA2.training import balance_figure, shares
 
 __all__ = [
     "TOKENS_PER_ROW", "TOKEN_CLASSES", "agreement", "association_bars", "balance_figure", "calls", "class_association",

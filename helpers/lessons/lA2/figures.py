@@ -212,3 +212,32 @@ def use_against_rise(share, rise, classes, named):
     ax.set(xlim=(-0.01, 1.02))
     ax.legend(loc="upper left", ncols=2)
     return drawn
+
+
+def balance_figure(runs, loads, layer):
+    """Two trainings, with and without the load-balancing loss: a layer's shares, all layers' Gini coefficients, loss.
+
+    runs: records by name, ``off`` first; loads: their shares, (records, layers, experts), as long as ``off`` went on.
+    """
+    from helpers import routing
+
+    drawn, axes = figure(1, 4, height=2.7, width_ratios=[1.25, 1.25, 1, 1])
+    for ax, (name, load), colour in zip(axes[:2], loads.items(), (LIGHT["second"], LIGHT["first"]), strict=True):
+        step, loss = (runs[name][key][: len(load)] for key in ("step", "loss"))
+        ax.stackplot(step, load[:, layer].T, colors=EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
+        ax.set_title(say(f"均衡损失 {name}：第 {layer} 层", f"balancing loss {name}: layer {layer}"))
+        ax.set(xlim=(0, step[-1]), ylim=(0, 1))
+        axes[2].plot(step, routing.gini(load), color=colour, linewidth=1)[0].set_label(name)
+        axes[3].plot(step, loss, color=colour, linewidth=1, label=name)
+    axes[0].set_ylabel(say("（词元，名次）的份额", "share of (token, slot) pairs"))
+    axes[2].set_title(say("基尼系数，每层一条线", "Gini, a line per layer"))
+    axes[2].set_ylim(0, 1)
+    axes[3].set_title(say("损失，每个词元的 nat", "loss, nats per token"))
+    axes[3].set(yscale="log", yticks=[0.2, 0.5, 1, 2, 5])
+    axes[3].set_yticks([], minor=True)
+    axes[3].set_yticklabels([0.2, 0.5, 1, 2, 5])
+    for ax in axes[2:]:
+        ax.legend(loc="upper right")
+    for ax in axes:
+        ax.set_xlabel(say("步", "step"))
+    return drawn
