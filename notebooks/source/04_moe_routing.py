@@ -509,7 +509,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 #
 # ## Qwen3 没有共享专家
 #
-# Qwen2-MoE 的每一层还有一个**共享专家**（shared expert）：不归路由器管，每个词元都经过它，结果乘上一个 0 到 1 之间的数（阀门），再加进来。Qwen3-MoE 去掉了它。常有人说这样更快，[技术报告](https://arxiv.org/abs/2505.09388)没有这样说：`Qwen1.5-MoE-A2.7B` 有共享专家，激活 2.7B；30B-A3B 没有，激活的反而更多。阀门怎么写，见附录 A2。
+# Qwen2-MoE 的每一层还有一个**共享专家**（shared expert）：不归路由器管，每个词元都经过它，结果乘上一个 0 到 1 之间的数（阀门），再加进来。Qwen3-MoE 去掉了它。常有人说这样更快，[技术报告](https://arxiv.org/abs/2505.09388)没有这样说。`Qwen1.5-MoE-A2.7B` 有共享专家，激活 2.7B；30B-A3B 没有，激活的反而更多。阀门怎么写，见附录 A2。
 
 # %% [markdown] lang="en" key="shared-text"
 # <details><summary>Reading</summary>

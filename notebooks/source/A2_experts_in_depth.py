@@ -341,7 +341,7 @@ print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 #
 # </details>
 #
-# **选读。** 为什么要遍历专家？一起计算的词元越多（可以来自许多用户的请求），用到的专家越多。
+# **选读。** 为什么要遍历专家？遍历词元，调用次数跟着词元数涨；遍历专家，用到几个专家就调用几次。一起计算的词元越多（可以来自许多用户的请求），用到的专家越多。
 #
 # **先选一个（选读）。** 假设每个词元从 128 个专家里随机选 8 个，要有多少个词元一起算，九成专家才会用到？
 #
@@ -356,7 +356,7 @@ print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 #
 # </details>
 #
-# **Extra.** Why loop over experts? The more tokens are computed together, perhaps those of many users, the more experts are in use.
+# **Extra.** Why loop over experts? Over tokens, calls grow with the tokens; over experts, there is one call for each expert in use. The more tokens are computed together, perhaps those of many users, the more experts are in use.
 #
 # **Choose first (extra).** Say each token takes 8 of 128 experts at random. How many tokens must be computed together until nine experts in ten are in use?
 #

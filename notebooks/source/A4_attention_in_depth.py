@@ -131,16 +131,14 @@ torch.testing.assert_close(RMSNorm(64, 1e-6)(x), F.rms_norm(x, (64,), eps=1e-6))
 # %% key="rope" save="helpers/qwen.py::apply_rope"
 def rope_frequencies(head_dim, rope_theta):
     """Radians per position for each pair of dimensions (RoFormer, arXiv:2104.09864)."""
-    return 1.0 / rope_theta ** (
-        torch.arange(0, head_dim, 2).float() / head_dim
-    )  # (head_dim / 2,)
+    # (head_dim / 2,)
+    return 1.0 / rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
 
 
 def rope_tables(position_ids, inv_freq, attention_factor=1.0):
     """Cosine and sine of each angle at `position_ids` (batch, seq); YaRN scales it."""
-    angles = (
-        position_ids[:, None, :, None].float() * inv_freq
-    )  # (batch, 1, seq, head_dim / 2)
+    # (batch, 1, seq, head_dim / 2)
+    angles = position_ids[:, None, :, None].float() * inv_freq
     angles = torch.cat((angles, angles), dim=-1)  # (batch, 1, seq, head_dim)
     return angles.cos() * attention_factor, angles.sin() * attention_factor
 
@@ -455,7 +453,7 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 #
 # ## 数一数参数
 #
-# 知道每一块的形状，参数量就能由 `config.json` 里的几个数字算出来。KV 缓存也一样：每一层、每个 KV 头，为每个词元存一个键和一个值。
+# 知道每一块的形状，参数量就能由 `config.json` 里的几个数字算出来。KV 缓存的大小也一样：每一层、每个 KV 头，为每个词元存一个键和一个值。
 #
 # **先选一个。** Qwen3-8B 和 Qwen2.5-7B 相比，每个词元的 KV 缓存：
 #
@@ -474,7 +472,7 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 #
 # ## Count the parameters
 #
-# Once you know the shape of every block, a few numbers of `config.json` give the number of parameters. So they do for the KV cache: each layer and each KV head stores a key and a value for every token.
+# Once you know the shape of every block, a few numbers of `config.json` give the number of parameters. They also give the size of the KV cache: each layer and each KV head stores a key and a value for every token.
 #
 # **Choose first.** Compared with Qwen2.5-7B, Qwen3-8B's KV cache per token is
 #
