@@ -96,7 +96,7 @@ l04.branches()
 #
 # ## 在纸上：四个分数变成两个权重
 #
-# 路由器只是一个没有偏置的矩阵，源码里叫 `gate`。它和专家里的 `gate_proj` 名字像，不是一回事。它给**全部**专家打分；分数是 logits，可正可负，还不是概率。假设有四个专家，编号 0 到 3，某个词元的分数是 1、-1、2、0，要选两个：
+# 路由器只是一个没有偏置的矩阵，transformers 里叫 `gate`。它和专家里的 `gate_proj` 名字像，不是一回事。它给**全部**专家打分；分数是 logits，可正可负，还不是概率。假设有四个专家，编号 0 到 3，某个词元的分数是 1、-1、2、0，要选两个：
 #
 # 1. **softmax**：算 $e$ 的 1、-1、2、0 次方，得 2.72、0.37、7.39、1；各除以它们的和 11.48，得 0.24、0.03、0.64、0.09。
 # 2. **top-k**：留下最大的 $k$ 个，这里是专家 2 的 0.64 和专家 0 的 0.24。
@@ -119,7 +119,7 @@ l04.branches()
 #
 # ## On paper: four scores become two weights
 #
-# The router is one matrix without a bias, called `gate` in the sources. The `gate_proj` inside an expert has a similar name and is another thing. The router scores **all** experts; the scores are logits, positive or negative, and not yet probabilities. Say there are four experts, 0 to 3, the scores of a token are 1, -1, 2, 0, and two are wanted:
+# The router is one matrix without a bias, called `gate` in transformers. The `gate_proj` inside an expert has a similar name and is another thing. The router scores **all** experts; the scores are logits, positive or negative, and not yet probabilities. Say there are four experts, 0 to 3, the scores of a token are 1, -1, 2, 0, and two are wanted:
 #
 # 1. **Softmax**: raise $e$ to each of them: 2.72, 0.37, 7.39, 1. Divide by their sum, 11.48: 0.24, 0.03, 0.64, 0.09.
 # 2. **Top-k**: keep the $k$ largest, here the 0.64 of expert 2 and the 0.24 of expert 0.
@@ -520,7 +520,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 #
 # ## Qwen3 has no shared expert
 #
-# In Qwen2-MoE every layer also has a **shared expert**. The router has no say in it: every token passes through it, and what it returns is multiplied by a number between 0 and 1, its valve, and added. Qwen3-MoE dropped it. It is often said that this makes it faster; the [report](https://arxiv.org/abs/2505.09388) does not. `Qwen1.5-MoE-A2.7B` has a shared expert and activates 2.7B; 30B-A3B has none and activates more. For the valve in code see appendix A2.
+# In Qwen2-MoE every layer also has a **shared expert**. The router has no say in it: every token passes through it, and what it returns is multiplied by a number between 0 and 1, its valve, and added. Qwen3-MoE dropped it. It is often said that this makes it faster; the [report](https://arxiv.org/abs/2505.09388) does not say so. `Qwen1.5-MoE-A2.7B` has a shared expert and activates 2.7B; 30B-A3B has none and activates more. For the valve in code see appendix A2.
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结

@@ -310,7 +310,7 @@ class Qwen2Attention(nn.Module):
 # %% [markdown] lang="zh" key="ex1-text"
 # ### 练习 1 ★★☆（10 分钟）：RoPE 能不能放到前面
 #
-# 归一化和旋转，谁先谁后最容易写错。补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm；`cos`、`sin` 的形状配得上它们，直接交给 `apply_rope`。
+# Qwen3 在这里多了 QK 归一化：查询和键各自归一化。它和旋转谁先谁后，最容易写错。补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm；`cos`、`sin` 的形状配得上它们，直接交给 `apply_rope`。
 #
 # <details><summary>提示</summary>
 #
@@ -321,7 +321,7 @@ class Qwen2Attention(nn.Module):
 # %% [markdown] lang="en" key="ex1-text"
 # ### Exercise 1 ★★☆ (10 minutes): may RoPE come first
 #
-# Which comes first, the norm or the rotation, is easily got wrong. Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms; `cos` and `sin` have shapes that fit, and go to `apply_rope` as they are.
+# Here Qwen3 adds QK-norm, a norm for queries and one for keys. Whether it comes before the rotation or after it is easily got wrong. Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms; `cos` and `sin` have shapes that fit, and go to `apply_rope` as they are.
 #
 # <details><summary>Hint</summary>
 #
