@@ -12,7 +12,7 @@ from conftest import ROOT
 from helpers import design, figures
 from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
-from helpers.lessons import l03, l04, l05, lA1, lA2, lA3, lA5
+from helpers.lessons import l03, l04, l05, lA1, lA2, lA3, lA4, lA5
 from helpers.routing import RoutingTrace
 from helpers.schedule_trace import ScheduleTrace
 from tools.site import lean
@@ -125,6 +125,13 @@ def drawn(trace):
         "use": lA2.use_against_rise(draw.random((3, 4, 8)), draw.random((3, 4, 8)), ["a", "b", "c"], [(0, 1, 2)]),
         "calls": lA2.calls(np.eye(12, 8), trace.pieces[:12], 128, 8, 36),
         "balance": lA2.balance_figure(runs, {name: run["load"] for name, run in runs.items()}, 0),
+        "sizes": lA2.table_of_sizes(dict.fromkeys(lA2.CONFIGS, (30e9, 3e9, 29e9))),
+        "vectors": lA4.vectors({name: torch.arange(64.0) for name in ("input", "LayerNorm", "RMSNorm")}),
+        "pace": lA4.pace_of_pairs(torch.tensor([1.0, 0.4, 0.2]), {64: torch.arange(64.0), 1064: torch.arange(64.0)}),
+        "caches": lA4.kv_caches(),
+        "norm": lA4.before_and_after("qwen3-tiny", torch.ones(5, 2), torch.ones(5, 2), torch.ones(5), 3.0),
+        "logits": lA4.logit_histograms([[torch.randn(6, 9, 9)] * 2] * 5, torch.ones(9, 9).tril().bool()),
+        "trainings": lA4.own_trainings([(np.ones(150), np.ones(150))] * 2),
         "memory": gpu_memory(),
         "blocks": l05.block_tables({"a": [1, 2, 3], "b": [1, 2, 5]}, {"a": 44, "b": 40}, 16),
         "timeline": l05.timeline([(0, 3), (0, 5), (4, 9)], 2),

@@ -121,7 +121,7 @@ def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
     assert red == {("space", 0, 3), ("digit", 2, 6), ("operator", 1, 2)}
     assert all((rise[:, layer, expert] >= 0.05).sum() <= 3 for _, layer, expert in red)
     assert rise[names["present"].index("Latin"), 0, 3] > 0.05, "English suffers from the same expert"
-    load, harm = names["load"], names["change"].mean(-1)
+    load, harm = routing.expert_load(names["corpus"]), names["change"].mean(-1)
     assert load[1].argmax() == 0 and abs(harm[1, 0]) < 0.001, "the busiest of its layer is not needed"
     assert (load[0] >= load[0, 3]).sum() == 6 and np.unravel_index(harm.argmax(), harm.shape) == (0, 3)
     assert rise.flat[share.argmax()] < 0.05 and share.max() > 0.9, "one expert is used all the time and not needed"
@@ -145,6 +145,17 @@ def test_the_text_says_what_its_cells_find(lesson, monkeypatch):
     assert np.abs(routing.gini(last["off"]) - gini["off"][0]).max() < 0.12, "about where it began"
     assert (last["off"] < 0.01).any() and last["on"].min() > 0.05
     assert max(load.max() for load in last.values()) < 0.5, "no expert has everything"
+
+
+def test_the_models_that_it_counts_have_these_experts():
+    """What the table says of a model is what transformers builds: on the meta device, without memory."""
+    import transformers
+
+    for name, config in lA2.CONFIGS.items():
+        with torch.device("meta"):
+            built = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
+        in_experts = sum(weight.numel() for key, weight in built.named_parameters() if ".experts." in key)
+        assert lA2.ex1.right(config)[0] == in_experts, name
 
 
 def test_shares_are_recovered_from_the_running_average():

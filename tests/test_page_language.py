@@ -27,7 +27,7 @@ from helpers.explorer import (
 )
 from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
-from helpers.lessons import l04, l05, l06, lA2, lA3
+from helpers.lessons import l04, l05, l06, lA2, lA3, lA4
 from helpers.routing import RoutingTrace
 from helpers.schedule_trace import ScheduleTrace
 from tools.lessons import build, page_language
@@ -335,6 +335,11 @@ TRACE = RoutingTrace(
 POSITIONS = {"once": {7: type("Logprob", (), {"logprob": -0.1, "decoded_token": "a"})}}
 SCHEDULE = ScheduleTrace.load(ROOT / "tests" / "schedule_qwen3_tiny.json")
 BALANCE = {name: {"step": np.arange(3), "loss": np.ones(3), "load": np.full((3, 2, 4), 0.25)} for name in ("off", "on")}
+TRAININGS = {
+    "loss": np.ones((2, 2, 3, 20)),
+    "max_logit": np.ones((2, 2, 3, 20)),
+    "learning_rates": np.array([0.01, 0.1]),
+}
 FIGURES = {
     "block_tables": lambda: l05.block_tables({"A": [1, 2], "B": [1, 3]}, {"A": 50, "B": 40}, 32),
     "timeline": lambda: l05.timeline([(0, 3), (4, 9)], 1),
@@ -356,6 +361,16 @@ FIGURES = {
     "use_against_rise": lambda: lA2.use_against_rise(np.ones((1, 2, 3)), np.ones((1, 2, 3)), ["digit"], [(0, 1, 2)]),
     "calls": lambda: lA2.calls(np.eye(4), TRACE.pieces, 128, 8, 36),
     "balance_figure": lambda: lA2.balance_figure(BALANCE, {name: run["load"] for name, run in BALANCE.items()}, 0),
+    "table_of_sizes": lambda: lA2.table_of_sizes({"Qwen3-30B-A3B": (30e9, 3e9, 29e9)}),
+    "vectors": lambda: lA4.vectors({"x": torch.arange(4.0), "y": torch.arange(4.0)}),
+    "pace_of_pairs": lambda: lA4.pace_of_pairs(
+        torch.tensor([1.0, 0.4, 0.2]), {64: torch.arange(4.0), 1064: torch.arange(4.0)}
+    ),
+    "kv_caches": lA4.kv_caches,
+    "before_and_after": lambda: lA4.before_and_after("m", torch.ones(2, 2), torch.ones(2, 2), torch.ones(2), 3.0),
+    "logit_histograms": lambda: lA4.logit_histograms([[torch.ones(1, 2, 2)] * 2] * 2, torch.ones(2, 2).tril().bool()),
+    "recorded_trainings": lambda: lA4.recorded_trainings(TRAININGS),
+    "own_trainings": lambda: lA4.own_trainings([(np.ones(9), np.ones(9))] * 2),
     "branches": l04.branches,
     "budget_curve": lambda: l06.budget_curve({"off": [False], 8: [True], None: [True]}, {"off": 9, 8: 20, None: 40}),
     "three_steps": lambda: l04.three_steps(torch.tensor([1.0, -1.0, 2.0, 0.0]), 2),

@@ -29,6 +29,8 @@ from helpers import GIB, ROOT, catalogue, models, qwen, routing, say
 from helpers.lessons import l04
 
 folder = models.course_moe_model()
+# zh: 矩阵这么小，多用一个线程反而更慢
+# en: for matrices this small a second thread costs more than it brings
 torch.set_num_threads(1 if models.is_bundled(folder) else torch.get_num_threads())
 print(models.describe(folder, models.MOE_VARIABLE))
 
@@ -79,21 +81,22 @@ def expert(layer, number, rows):
 
 
 one = 3 * model.config.hidden_size * model.config.moe_intermediate_size
-print("1:", one, f"| {num_experts}:", num_experts * one, f"| {top_k}:", top_k * one)
+for count in (1, num_experts, top_k):
+    print(say("专家", "experts"), count, say("| 参数", "| parameters"), count * one)
 l04.branches()
 
 # %% [markdown] lang="zh" key="paper-text" facts="2.72 0.37 7.39 11.48 0.24 0.03 0.64 0.09 0.88 0.73 0.27 128"
 # <details><summary>读图</summary>
 #
-# B。粗线是隐藏状态，一直走到底；支路上，路由器选了两个专家，结果乘上权重，加在一起，再加回粗线。八个都要存着，一个词元只经过两个；打印的是 1、8、2 个专家的参数。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个。
+# B。粗线是隐藏状态，一直走到底；支路上，路由器选了两个专家，结果乘上权重，加在一起，再加回粗线。八个都要存着，一个词元只经过两个。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个。
 #
 # </details>
 #
-# 函数 `expert` 就是一个专家：SwiGLU，和第 03 课的前馈网络一样，只是窄一些。`weights` 按检查点文件里的名字列出全部矩阵。
+# 函数 `expert` 就是一个专家：SwiGLU，和第 03 课的前馈网络一样，只是窄一些。`gate` 过了 `F.silu`，像阀门一样决定 `up` 放行多少。`weights` 按检查点文件里的名字列出全部矩阵。
 #
 # ## 在纸上：四个分数变成两个权重
 #
-# 路由器只是一个没有偏置的矩阵，源码里叫 `gate`。它和专家里的 `gate_proj` 名字像，不是一回事。它给**全部**专家打分；分数是 logits，可正可负，还不是概率。假设有四个专家，编号 0 到 3，某个词元的分数是 1、-1、2、0，要选两个：
+# 路由器只是一个没有偏置的矩阵，transformers 里叫 `gate`。它和专家里的 `gate_proj` 名字像，不是一回事。它给**全部**专家打分；分数是 logits，可正可负，还不是概率。假设有四个专家，编号 0 到 3，某个词元的分数是 1、-1、2、0，要选两个：
 #
 # 1. **softmax**：算 $e$ 的 1、-1、2、0 次方，得 2.72、0.37、7.39、1；各除以它们的和 11.48，得 0.24、0.03、0.64、0.09。
 # 2. **top-k**：留下最大的 $k$ 个，这里是专家 2 的 0.64 和专家 0 的 0.24。
@@ -108,15 +111,15 @@ l04.branches()
 # %% [markdown] lang="en" key="paper-text" facts="2.72 0.37 7.39 11.48 0.24 0.03 0.64 0.09 0.88 0.73 0.27 128"
 # <details><summary>Reading</summary>
 #
-# B. The thick line is the hidden state, which goes straight through. On the branch, the router has chosen two experts; what they return is multiplied by a weight, added up, and added to the thick line. All eight have to be stored, and a token passes two of them; what is printed are the parameters of 1, 8 and 2 experts. Qwen3-30B-A3B has 128 experts in a layer, and a token uses 8.
+# B. The thick line is the hidden state, which goes straight through. On the branch, the router has chosen two experts; what they return is multiplied by a weight, added up, and added to the thick line. All eight have to be stored, and a token passes two of them. Qwen3-30B-A3B has 128 experts in a layer, and a token uses 8.
 #
 # </details>
 #
-# The function `expert` is one expert: SwiGLU, like the feed-forward network of lesson 03, only narrower. `weights` lists all matrices under the names of the checkpoint's file.
+# The function `expert` is one expert: SwiGLU, like the feed-forward network of lesson 03, only narrower. `gate`, through `F.silu`, is a valve that says how much of `up` goes through. `weights` lists all matrices under the names of the checkpoint's file.
 #
 # ## On paper: four scores become two weights
 #
-# The router is one matrix without a bias, called `gate` in the sources. The `gate_proj` inside an expert has a similar name and is another thing. The router scores **all** experts; the scores are logits, positive or negative, and not yet probabilities. Say there are four experts, 0 to 3, the scores of a token are 1, -1, 2, 0, and two are wanted:
+# The router is one matrix without a bias, called `gate` in transformers. The `gate_proj` inside an expert has a similar name and is another thing. The router scores **all** experts; the scores are logits, positive or negative, and not yet probabilities. Say there are four experts, 0 to 3, the scores of a token are 1, -1, 2, 0, and two are wanted:
 #
 # 1. **Softmax**: raise $e$ to each of them: 2.72, 0.37, 7.39, 1. Divide by their sum, 11.48: 0.24, 0.03, 0.64, 0.09.
 # 2. **Top-k**: keep the $k$ largest, here the 0.64 of expert 2 and the 0.24 of expert 0.
@@ -147,7 +150,7 @@ torch.testing.assert_close(largest / largest.sum(), scores[chosen].softmax(dim=-
 #
 # ## 真实的路由器
 #
-# 下一格让小模型读一道题，用**钩子**（hook）记下进入第 0 层混合专家的隐藏状态，再交给这一层的 `gate`。每个词元各选各的，所以先把所有句子的词元摊成一堆：`(batch * seq, hidden)`。
+# 下一格让小模型读一道题，取出进入第 0 层混合专家的隐藏状态，交给这一层的 `gate`。每个词元各选各的，所以先把所有句子的词元摊成一堆：`(batch * seq, hidden)`。
 
 # %% [markdown] lang="en" key="real-text"
 # <details><summary>Reading</summary>
@@ -158,20 +161,20 @@ torch.testing.assert_close(largest / largest.sum(), scores[chosen].softmax(dim=-
 #
 # ## A real router
 #
-# In the next cell the tiny model reads a problem. A **hook** keeps the hidden states that enter the mixture of experts of layer 0, and they go to the `gate` of that layer. Each token chooses for itself, so the tokens of all sentences are put on one pile first: `(batch * seq, hidden)`.
+# In the next cell the tiny model reads a problem. We take the hidden states that enter the mixture of experts of layer 0 and give them to the `gate` of that layer. Each token chooses for itself, so the tokens of all sentences are put on one pile first: `(batch * seq, hidden)`.
 
 # %% key="router"
 question = [{"role": "user", "content": "37×46=?"}]
 input_ids = tokenizer.apply_chat_template(
     question, add_generation_prompt=True, return_dict=True, return_tensors="pt"
 ).input_ids.to(model.embed_tokens.weight.device)  # (1, seq)
-seen, block = [], model.layers[0].mlp
-hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
 logits = model(input_ids)
-hook.remove()
-tokens = seen[0].flatten(0, 1)  # (batch * seq, hidden)
+hidden_states = l04.entering(model, 0, input_ids)  # (batch, seq, hidden)
+tokens = hidden_states.flatten(0, 1)  # (batch * seq, hidden)
 router_logits = tokens @ weights["model.layers.0.mlp.gate.weight"].T
-print(tuple(seen[0].shape), tuple(tokens.shape), tuple(router_logits.shape))
+print(tuple(hidden_states.shape), tuple(tokens.shape), tuple(router_logits.shape))
+# zh: 词元从 0 数起，第 5 个是 ×
+# en: tokens count from 0, and number 5 is ×
 l04.three_steps(router_logits[5], top_k)
 
 # %% [markdown] lang="zh" key="ex1-text"
@@ -242,7 +245,9 @@ l04.ex1.check(choose_experts)
 # - C. 8
 
 # %% key="tools"
-_, expert_ids, _ = block.router(tokens)  # (tokens, top_k)
+# zh: 模型自己的路由器给出权重、编号和分数，这里只要编号
+# en: the model's own router gives weights, ids and scores; here the ids alone
+_, expert_ids, _ = model.layers[0].mlp.router(tokens)  # (tokens, top_k)
 token, slot = torch.where(expert_ids == 2)
 print("token:", token.tolist())
 print("slot: ", slot.tolist())
@@ -261,7 +266,7 @@ print(say("选中过的专家：", "experts chosen:"), expert_ids.unique().tolis
 #
 # ### 练习 2 ★★★（15 分钟）：写出遍历专家的循环
 #
-# `tokens` 是 `(tokens, hidden)`；`routing_weights` 和 `expert_ids` 都是 `(tokens, top_k)`；`experts` 是一列函数，`experts[3](rows)` 把 `(rows, hidden)` 变成同样的形状。返回和 `tokens` 一样的形状：每个词元选中的专家的结果，乘上权重，加起来。
+# `tokens` 是 `(tokens, hidden)`；`routing_weights` 和 `expert_ids` 都是 `(tokens, top_k)`；`experts` 是函数的列表，`experts[3](rows)` 把 `(rows, hidden)` 变成同样的形状。返回和 `tokens` 一样的形状：每个词元选中的专家的结果，乘上权重，加起来。
 #
 # 次序：从全零的输出开始；对每个专家，找出选了它的词元；一起算；乘权重；加回去。
 #
@@ -307,11 +312,8 @@ def run_experts(tokens, routing_weights, expert_ids, experts):  # noqa: F811
     output = torch.zeros_like(tokens)
     for expert in expert_ids.unique().tolist():
         token, slot = torch.where(expert_ids == expert)
-        output.index_add_(
-            0,
-            token,
-            experts[expert](tokens[token]) * routing_weights[token, slot, None],
-        )
+        rows = experts[expert](tokens[token])
+        output.index_add_(0, token, rows * routing_weights[token, slot, None])
     return output
 
 
@@ -326,7 +328,7 @@ l04.ex2.check(run_experts)
 # %% [markdown] lang="en" key="plug-text"
 # ## Put it into the ready model
 #
-# The next cell puts your two functions in the place of every mixture of experts; the trained matrices stay. `partial(expert, 0, 3)` is `expert` with layer and number filled in; only the tokens are missing. In the sources this layer is `Qwen3MoeSparseMoeBlock`. There, too, the scores become float32 before the softmax, since real models run in bfloat16. As long as an exercise is not solved, the reference answer stands in.
+# The next cell puts your two functions in the place of every mixture of experts; the trained matrices stay. `partial(expert, 0, 3)` is `expert` with layer and number filled in; only the tokens are missing. In the sources of transformers this layer is `Qwen3MoeSparseMoeBlock`. There, too, the scores become float32 before the softmax, since real models run in bfloat16. As long as an exercise is not solved, the reference answer stands in.
 
 
 # %% key="plug" tags=["raw"]
@@ -366,7 +368,7 @@ assert difference < (1e-5 if models.is_bundled(folder) else 5e-2)
 #
 # 下一格让小模型答三个问题，记下它读到的每个词元在每一层选了谁、权重多少。把 `sentence` 换成你自己的话，再运行一遍。
 #
-# **先选一个。** “什么是 MoE”和“MoE 是混合专家”里各有一个“是”。它们在各层选的专家都一样吗？
+# **先选一个。** 问题“什么是 MoE”和它的回答“MoE 是混合专家”里各有一个“是”。它们在各层选的专家都一样吗？
 #
 # - A. 都一样：字一样，专家就一样
 # - B. 不都一样
@@ -378,7 +380,7 @@ assert difference < (1e-5 if models.is_bundled(folder) else 5e-2)
 #
 # In the next cell the tiny model answers three questions, and the trace keeps, for every token that it read, the experts and weights of each layer. Put a text of your own in the place of `sentence` and run it again.
 #
-# **Choose first.** The character 是 ("is") occurs twice, in "什么是 MoE" and in "MoE 是". Does it take the same experts in every layer?
+# **Choose first.** The character 是 ("is") occurs twice, in the question "什么是 MoE" and in its answer, "MoE 是". Does it take the same experts in every layer?
 #
 # - A. Yes: the same character, the same experts
 # - B. Not all of them
@@ -393,6 +395,8 @@ trace = routing.capture_conversation(
 for place, text in enumerate(trace.texts):
     if text == "是":
         print(text, trace.expert_ids[:, place].tolist())
+# zh: 多少个数字选了第 0 层的专家 1、第 2 层的专家 6：下一节要用
+# en: how many digits chose expert 1 of layer 0, expert 6 of layer 2: for the next section
 digits = [place for place, text in enumerate(trace.texts) if text.isdigit()]
 for layer, number in ((0, 1), (2, 6)):
     took = [place for place in digits if number in trace.expert_ids[layer, place]]
@@ -464,7 +468,7 @@ for layer, number in ((0, 1), (2, 6)):
 #
 # 名字里的 30B-A3B 是两个数（B 是十亿）：一共约 30B 参数，每个词元**激活**（用到）约 3B。
 #
-# **先选一个。** 用 30B-A3B 逐个写词元，bf16 的权重（每个参数 2 字节）要占多少显存？
+# **先选一个。** 30B-A3B 逐个写出词元，bf16 的权重（每个参数 2 字节）要占多少显存？
 #
 # - A. 约 6 GiB：一个词元只用 3B
 # - B. 约 57 GiB：全部都要
@@ -499,13 +503,13 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 # %% [markdown] lang="zh" key="shared-text"
 # <details><summary>读结果</summary>
 #
-# B。第一行是全部，第二行是一个词元用到的。下一个词元会选别的专家，所以全部都要在显存里；算得快慢主要看第二行。30.53B 和 3.35B 对应[模型卡](https://huggingface.co/Qwen/Qwen3-30B-A3B)上的 30.5B 和 3.3B（后者是截断）。
+# B。第一行是全部，第二行是一个词元用到的。下一个词元会选别的专家，所以全部都要在显存里；算得快慢主要看第二行。30.53B 和 3.35B 对应[模型卡](https://huggingface.co/Qwen/Qwen3-30B-A3B)上的 30.5B 和 3.3B（后者没有四舍五入）。
 #
 # </details>
 #
 # ## Qwen3 没有共享专家
 #
-# Qwen2-MoE 的每一层还有一个**共享专家**（shared expert）：不归路由器管，每个词元都经过它，结果乘上一个 0 到 1 之间的阀门，再加进来。Qwen3-MoE 去掉了它。常有人说这样更快，[技术报告](https://arxiv.org/abs/2505.09388)没有这样说：`Qwen1.5-MoE-A2.7B` 有共享专家，激活 2.7B；30B-A3B 没有，激活的反而更多。阀门怎么写，见附录 A2。
+# Qwen2-MoE 的每一层还有一个**共享专家**（shared expert）：不归路由器管，每个词元都经过它，结果乘上一个 0 到 1 之间的数（阀门），再加进来。Qwen3-MoE 去掉了它。常有人说这样更快，[技术报告](https://arxiv.org/abs/2505.09388)没有这样说。`Qwen1.5-MoE-A2.7B` 有共享专家，激活 2.7B；30B-A3B 没有，激活的反而更多。阀门怎么写，见附录 A2。
 
 # %% [markdown] lang="en" key="shared-text"
 # <details><summary>Reading</summary>
@@ -516,7 +520,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 #
 # ## Qwen3 has no shared expert
 #
-# In Qwen2-MoE every layer also has a **shared expert**. The router has no say in it: every token passes through it, and what it returns is multiplied by a valve between 0 and 1 and added. Qwen3-MoE dropped it. It is often said that this makes it faster; the [report](https://arxiv.org/abs/2505.09388) does not. `Qwen1.5-MoE-A2.7B` has a shared expert and activates 2.7B; 30B-A3B has none and activates more. For the valve in code see appendix A2.
+# In Qwen2-MoE every layer also has a **shared expert**. The router has no say in it: every token passes through it, and what it returns is multiplied by a number between 0 and 1, its valve, and added. Qwen3-MoE dropped it. It is often said that this makes it faster; the [report](https://arxiv.org/abs/2505.09388) does not say so. `Qwen1.5-MoE-A2.7B` has a shared expert and activates 2.7B; 30B-A3B has none and activates more. For the valve in code see appendix A2.
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
@@ -530,7 +534,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 # ## 自测
 #
 # 1. `norm_topk_prob` 从真改成假，会选中别的专家吗？输出会变吗？
-# 2. 一个批次里有两句话，路由器的输出是几维？一句的路由会受另一句影响吗？
+# 2. 两句话一起算，路由器的输出是几维？一句的路由会受另一句影响吗？
 # 3. 为什么用 `index_add_`，不用赋值？
 # 4. 30B-A3B 一步只用 3.35B 参数，为什么要 57 GiB 显存？
 # 5. 一张图说某个专家处理了九成的数字，能说它“负责算术”吗？
@@ -549,7 +553,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 #
 # | 现象 | 原因 | 办法 |
 # |---|---|---|
-# | 输出偏小，文字还通顺 | `norm_topk_prob` 用了默认的假 | 从 `config.json` 读 |
+# | 输出偏小，文字还通顺 | `norm_topk_prob` 用了默认值：假 | 从 `config.json` 读 |
 # | 同一句里别的词元一变，这个词元的路由也变 | softmax 沿着词元做了 | `dim=-1` |
 # | 每个词元只得到一个专家的结果 | 用赋值代替了累加 | `index_add_` |
 # | `'Qwen3MoeExperts' object is not subscriptable` | 用 transformers 4.x 的写法 `experts[0]` | 5.x 取 `experts.gate_up_proj[0]` |
@@ -566,7 +570,7 @@ print(f"{active / 1e9:.2f} B, {2 * active / GIB:.1f} GiB")
 # ## Test yourself
 #
 # 1. Turn `norm_topk_prob` from true to false: are other experts chosen? Does the output change?
-# 2. A batch holds two sentences. How many dimensions does the router's output have, and does one sentence influence the routing of the other?
+# 2. Two sentences are computed together. How many dimensions does the router's output have, and does one sentence influence the routing of the other?
 # 3. Why `index_add_` and not an assignment?
 # 4. 30B-A3B uses 3.35B parameters a step. Why does it take 57 GiB of GPU memory?
 # 5. A picture says that one expert gets nine in ten digits. Is it "in charge of arithmetic"?
@@ -628,7 +632,7 @@ if not files:
 # en: let go of the model and make room for the code of the last cell
 import gc
 
-model = weights = ready = layer = tokens = seen = hook = block = None
+model = weights = ready = layer = tokens = hidden_states = None
 gc.collect()
 if torch.cuda.is_available():
     torch.cuda.empty_cache()
@@ -666,14 +670,13 @@ def expert_load(folder, text):
         # transformers 5.x, 4.x
         logits = output[0] if isinstance(output, tuple) else output
         chosen = logits.topk(model.config.num_experts_per_tok, dim=-1).indices
-        counts.append(
-            chosen.flatten().bincount(minlength=model.config.num_experts).cpu()
-        )
+        tokens = chosen.flatten().bincount(minlength=model.config.num_experts)
+        counts.append(tokens.cpu())
 
-    gates = [
-        module for name, module in model.named_modules() if name.endswith(".mlp.gate")
-    ]
-    hooks = [gate.register_forward_hook(count) for gate in gates]
+    hooks = []
+    for name, module in model.named_modules():
+        if name.endswith(".mlp.gate"):
+            hooks.append(module.register_forward_hook(count))
     with torch.inference_mode():
         model(tokenizer(text, return_tensors="pt").input_ids.to(model.device))
     for hook in hooks:
@@ -681,11 +684,14 @@ def expert_load(folder, text):
     return torch.stack(counts) if counts else None
 
 
+load = None
 if not Path(MODEL, "config.json").is_file():
     print(f"No config.json in {MODEL}: set COURSE_MOE_MODEL to a checkpoint's folder.")
-elif (load := expert_load(MODEL, TEXT)) is None:
-    print(f"{MODEL} has no experts: it is a dense model.")
 else:
+    load = expert_load(MODEL, TEXT)
+    if load is None:
+        print(f"{MODEL} has no experts: it is a dense model.")
+if load is not None:
     import matplotlib.pyplot as plt
 
     for layer, row in enumerate(load.tolist()):

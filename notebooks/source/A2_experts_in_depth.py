@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 写出整个混合专家层，和 transformers、vLLM 对照；写出 Qwen2-MoE 的共享专家；算出各个模型的总参数和激活参数；写出负载均衡损失；用基线和逐个关掉，检查“专家分工”的说法 |
 # | 先修 | 第 04 课；用过一点 PyTorch |
-# | 时间 | 105 分钟，各节可以分几次读；标着“选读”的另算 |
+# | 时间 | 90 分钟，各节可以分几次读；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；换成真正的 Qwen3-30B-A3B 要一张 80 GB 的 GPU |
 # | 模型 | 课程自带的 `qwen3-moe-tiny`，或 `COURSE_MOE_MODEL` 指定的模型 |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | write the whole mixture-of-experts layer and hold it against transformers and vLLM; write the shared expert of Qwen2-MoE; work out total and active parameters of each model; write the load-balancing loss; test claims of "specialised experts" with baselines and by switching experts off |
 # | Prerequisites | lesson 04; a little PyTorch |
-# | Time | 105 minutes, one section at a time if you like; what is marked "extra" comes on top |
+# | Time | 90 minutes, one section at a time if you like; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory; the real Qwen3-30B-A3B needs a GPU with 80 GB |
 # | Model | the bundled `qwen3-moe-tiny`, or the one that `COURSE_MOE_MODEL` names |
 
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from helpers import ROOT, catalogue, figures, models, qwen, routing, say
+from helpers import ROOT, catalogue, models, qwen, routing, say
 from helpers.lessons import lA2
 
 folder = models.course_moe_model()
@@ -65,7 +65,15 @@ input_ids = tokenizer.apply_chat_template(
 ).input_ids.to(model.embed_tokens.weight.device)  # (1, seq)
 
 seen, mlp = [], model.layers[0].mlp
-hook = mlp.register_forward_pre_hook(lambda block, inputs: seen.append(inputs[0]))
+
+
+def keep(block, inputs):
+    seen.append(inputs[0])
+
+
+# zh: 钩子：这一层每次运行之前，先调用 keep
+# en: a hook calls keep each time before this layer runs
+hook = mlp.register_forward_pre_hook(keep)
 logits = model(input_ids)
 hook.remove()
 tokens = seen[0].flatten(0, 1)  # (batch * seq, hidden)
@@ -104,9 +112,8 @@ top_k = model.config.num_experts_per_tok
 # %% key="route" save="helpers/qwen.py::route"
 def route(router_logits, top_k, norm_topk_prob):
     """Weights and ids of each token's experts, (tokens, top_k), the heaviest first."""
-    probabilities = F.softmax(
-        router_logits, dim=-1, dtype=torch.float32
-    )  # (tokens, num_experts)
+    # (tokens, num_experts)
+    probabilities = F.softmax(router_logits, dim=-1, dtype=torch.float32)
     routing_weights, expert_ids = probabilities.topk(top_k, dim=-1)
     if norm_topk_prob:
         routing_weights = routing_weights / routing_weights.sum(dim=-1, keepdim=True)
@@ -114,17 +121,19 @@ def route(router_logits, top_k, norm_topk_prob):
 
 
 routing_weights, expert_ids = route(router_logits, top_k, norm_topk_prob=True)
-over_the_chosen = (
-    router_logits.float().gather(-1, expert_ids).softmax(dim=-1)
-)  # (tokens, top_k)
-torch.testing.assert_close(routing_weights, over_the_chosen)
-# zh: 模型自己的路由器选了谁
-# en: whom the model's own router chose
-in_the_model = mlp.router(tokens)[1]  # (tokens, top_k)
-assert (expert_ids.sort().values == in_the_model.sort().values).float().mean() > 0.95
+# zh: 换一种算法：取出选中的 k 个分数，只对它们做 softmax
+# en: the other way: take the k chosen scores, and the softmax of these alone
+chosen = router_logits.float().gather(-1, expert_ids)  # (tokens, top_k)
+torch.testing.assert_close(routing_weights, chosen.softmax(dim=-1))
+# zh: 和模型自己的路由器比：按编号排好，名次的先后不算
+# en: beside the model's own router: sorted by number, so that their order does not count
+_, model_ids, _ = mlp.router(tokens)
+same = expert_ids.sort().values == model_ids.sort().values
+assert same.float().mean() > 0.95
 raw_weights, raw_ids = route(router_logits, top_k, norm_topk_prob=False)
+assert raw_ids.equal(expert_ids)
 sums = raw_weights.sum(dim=-1)  # (tokens,)
-assert raw_ids.equal(expert_ids) and (sums < 1).all()
+assert (sums < 1).all()
 print("norm_topk_prob=False, sums:", [round(s, 2) for s in sums.tolist()])
 
 # %% [markdown] lang="zh" key="axis-text"
@@ -136,7 +145,7 @@ print("norm_topk_prob=False, sums:", [round(s, 2) for s in sums.tolist()])
 #
 # **选读。** 老教程里常见 `F.softmax(router_logits, dim=1)`，还说路由器的输出是三维的 `(batch, seq, num_experts)`。
 #
-# **先选一个（选读）。** 两句话放在一起，softmax 是沿着哪个方向做的？
+# **先选一个（选读）。** 如果这两点都对，softmax 是沿着哪个方向做的？
 #
 # - A. 专家
 # - B. 词元
@@ -204,10 +213,8 @@ class Expert(nn.Module):
 class SparseMoeBlock(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.top_k, self.norm_topk_prob = (
-            config.num_experts_per_tok,
-            config.norm_topk_prob,
-        )
+        self.top_k = config.num_experts_per_tok
+        self.norm_topk_prob = config.norm_topk_prob
         self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
         self.experts = nn.ModuleList(
             Expert(config.hidden_size, config.moe_intermediate_size)
@@ -216,21 +223,14 @@ class SparseMoeBlock(nn.Module):
 
     def forward(self, hidden_states):
         tokens = hidden_states.flatten(0, 1)  # (tokens, hidden)
-        routing_weights, expert_ids = route(
-            self.gate(tokens), self.top_k, self.norm_topk_prob
-        )
-        routing_weights, output = (
-            routing_weights.to(tokens.dtype),
-            torch.zeros_like(tokens),
-        )
+        router_logits = self.gate(tokens)  # (tokens, num_experts)
+        weights, expert_ids = route(router_logits, self.top_k, self.norm_topk_prob)
+        weights = weights.to(tokens.dtype)
+        output = torch.zeros_like(tokens)
         for expert in expert_ids.unique().tolist():
             token, slot = torch.where(expert_ids == expert)
-            output.index_add_(
-                0,
-                token,
-                self.experts[expert](tokens[token])
-                * routing_weights[token, slot, None],
-            )
+            rows = self.experts[expert](tokens[token])
+            output.index_add_(0, token, rows * weights[token, slot, None])
         return output.view_as(hidden_states)  # (batch, seq, hidden)
 
 
@@ -245,24 +245,24 @@ stored = qwen.checkpoint_views(model.config, model.state_dict(), packed=False)
 originals = [layer.mlp for layer in model.layers]
 for index, layer in enumerate(model.layers):
     prefix = f"model.layers.{index}.mlp."
+    weights = {}
+    for name, tensor in stored.items():
+        if name.startswith(prefix):
+            weights[name.removeprefix(prefix)] = tensor
     with torch.device("meta"):
         layer.mlp = SparseMoeBlock(model.config)
-    names = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in stored.items()
-        if name.startswith(prefix)
-    }
-    layer.mlp.load_state_dict(names, assign=True)
+    layer.mlp.load_state_dict(weights, assign=True)
 
 with torch.inference_mode():
-    difference = ((model(input_ids) - logits).abs().max() / logits.abs().max()).item()
-for layer, original in zip(model.layers, originals, strict=True):
-    layer.mlp = original
-print("tensors:", len(names), f"| relative difference: {difference:.1e}")
+    apart = (model(input_ids) - logits).abs().max()
+difference = (apart / logits.abs().max()).item()
+for index, layer in enumerate(model.layers):
+    layer.mlp = originals[index]
+print("tensors:", len(weights), f"| relative difference: {difference:.1e}")
 assert difference < (1e-5 if model.embed_tokens.weight.dtype == torch.float32 else 5e-2)
 # zh: 不删掉它们，旧模型就一直占着内存
 # en: they would keep a model in memory that is no longer needed
-del stored, names, originals, layer, original
+del stored, weights, originals, layer, tensor
 
 # %% [markdown] lang="zh" key="layouts-text"
 # 读输出：在这次运行里连一位都不差，因为两种写法按同样的顺序相加；换一种设备或精度，最后几位可能不同。
@@ -292,16 +292,13 @@ from transformers.models.qwen3_moe import modeling_qwen3_moe
 # en: the weights of a layer of transformers 5, under the names of the checkpoint's file
 def unpacked(block):
     weights = block.state_dict()
-    gate_up, down = (
-        weights.pop("experts.gate_up_proj"),
-        weights.pop("experts.down_proj"),
-    )
+    gate_up = weights.pop("experts.gate_up_proj")
+    down = weights.pop("experts.down_proj")
     for expert in range(len(down)):
         gate, up = gate_up[expert].chunk(2)
-        parts = {"gate_proj": gate, "up_proj": up, "down_proj": down[expert]}
-        weights |= {
-            f"experts.{expert}.{part}.weight": weight for part, weight in parts.items()
-        }
+        weights[f"experts.{expert}.gate_proj.weight"] = gate
+        weights[f"experts.{expert}.up_proj.weight"] = up
+        weights[f"experts.{expert}.down_proj.weight"] = down[expert]
     return weights
 
 
@@ -316,30 +313,25 @@ x = torch.randn(2, 5, 32)
 config = transformers.Qwen3MoeConfig(
     **sizes, norm_topk_prob=True, experts_implementation="eager"
 )
-theirs, ours = modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config), SparseMoeBlock(config)
+theirs = modeling_qwen3_moe.Qwen3MoeSparseMoeBlock(config)
+ours = SparseMoeBlock(config)
 for parameter in theirs.parameters():
     nn.init.normal_(parameter, std=0.2)
 ours.load_state_dict(unpacked(theirs))
 torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
-print(
-    "equal |",
-    type(theirs.gate).__name__,
-    [tuple(part.shape) for part in theirs.gate(x)],
-)
-print(
-    "experts:",
-    {name: tuple(tensor.shape) for name, tensor in theirs.experts.named_parameters()},
-)
+returned = theirs.gate(x)
+shapes = [tuple(part.shape) for part in returned]
+print("equal |", type(theirs.gate).__name__, shapes)
+stacked = theirs.experts.named_parameters()
+print("experts:", {name: tuple(tensor.shape) for name, tensor in stacked})
 
-ids = theirs.gate(x)[2]  # (tokens, top_k)
+ids = returned[2]  # (tokens, top_k)
 # zh: 旧代码里的 expert_mask
 # en: the expert_mask of older code
 mask = F.one_hot(ids, 6).permute(2, 1, 0)  # (experts, top_k, tokens)
 idx, top_x = torch.where(mask[3])
 token, slot = torch.where(ids == 3)
-assert sorted(zip(top_x.tolist(), idx.tolist(), strict=True)) == list(
-    zip(token.tolist(), slot.tolist(), strict=True)
-)
+assert sorted(top_x.tolist()) == token.tolist()
 print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 
 # %% [markdown] lang="zh" key="hits-text"
@@ -349,9 +341,9 @@ print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 #
 # </details>
 #
-# **选读。** 为什么要遍历专家？一起计算的词元越多（可以来自许多用户的请求），用到的专家越多。
+# **选读。** 为什么要遍历专家？遍历词元，调用次数跟着词元数涨；遍历专家，用到几个专家就调用几次。一起计算的词元越多（可以来自许多用户的请求），用到的专家越多。
 #
-# **先选一个（选读）。** 128 个专家选 8 个，要有多少个词元一起算，九成专家才会用到？
+# **先选一个（选读）。** 假设每个词元从 128 个专家里随机选 8 个，要有多少个词元一起算，九成专家才会用到？
 #
 # - A. 约 16 个：128 / 8
 # - B. 约 36 个
@@ -364,22 +356,20 @@ print("expert 3: slots", idx.tolist(), "| tokens", top_x.tolist())
 #
 # </details>
 #
-# **Extra.** Why loop over experts? The more tokens are computed together, perhaps those of many users, the more experts are in use.
+# **Extra.** Why loop over experts? Over tokens, calls grow with the tokens; over experts, there is one call for each expert in use. The more tokens are computed together, perhaps those of many users, the more experts are in use.
 #
-# **Choose first (extra).** With 8 of 128 experts for each token, how many tokens must be computed together until nine experts in ten are in use?
+# **Choose first (extra).** Say each token takes 8 of 128 experts at random. How many tokens must be computed together until nine experts in ten are in use?
 #
 # - A. About 16: 128 / 8
 # - B. About 36
 # - C. About 1000
 
 # %% key="hits" tags=["extra"]
-table = torch.zeros(router_logits.shape).scatter(
-    1, expert_ids.cpu(), routing_weights.float().cpu()
-)  # (tokens, num_experts)
-# zh: 最少几个词元就用到九成专家
-# en: the fewest tokens that use nine experts in ten
+# zh: 一个词元不选某个专家的概率是 1 - 8/128，n 个词元都不选它，是这个数的 n 次方
+# en: one token passes an expert over with probability 1 - 8/128; n tokens all do with
+# en: that number to the power of n
 needed = 1
-while 128 * (1 - (1 - 8 / 128) ** needed) < 0.9 * 128:
+while 1 - (1 - 8 / 128) ** needed < 0.9:
     needed += 1
 assert needed == 36
 calls, used = expert_ids.numel(), len(expert_ids.unique())
@@ -389,6 +379,10 @@ print(
         f"calls: {calls} over tokens, {used} over experts",
     )
 )
+# zh: 一行一个词元，一列一个专家，没选中的是 0
+# en: a row is a token, a column an expert; 0 where it was not chosen
+table = torch.zeros(router_logits.shape)  # (tokens, num_experts)
+table = table.scatter(1, expert_ids.cpu(), routing_weights.float().cpu())
 pieces = routing.pieces(tokenizer, input_ids[0].tolist())
 lA2.calls(table, pieces, 128, 8, needed)
 
@@ -401,7 +395,7 @@ lA2.calls(table, pieces, 128, 8, needed)
 #
 # ## 共享专家和它的阀门（选读）
 #
-# Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的阀门，由另一个小矩阵算出，经过 sigmoid，再加进结果。老教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。Qwen3-MoE 去掉了共享专家；从 Qwen3-Next（2025-09-11）起，它连同阀门又回来了（transformers 的 `modeling_qwen3_next.py`，[附录 A5](../zh/A5_after_qwen3.ipynb) 里有一次核对）。
+# Qwen1.5-MoE 和 Qwen2-MoE 的每一层还有一个**共享专家**：每个词元都经过它，不归路由器管，也不占 top-k 的名额。它的输出要先乘一个 0 到 1 之间的数，这就是**阀门**：由另一个小矩阵算出，再经过 sigmoid。然后才加进结果。老教程里那句 `final_hidden_states + shared_expert_output` 恰恰漏了这个阀门。Qwen3-MoE 去掉了共享专家；从 Qwen3-Next（2025-09-11）起，它连同阀门又回来了（transformers 的 `modeling_qwen3_next.py`，[附录 A5](../zh/A5_after_qwen3.ipynb) 里有一次核对）。
 #
 # 下一格用到和 transformers 并排的那个选读格里的 `sizes`、`x` 和 `unpacked`；跳过了它，就先去运行一遍。
 #
@@ -419,7 +413,7 @@ lA2.calls(table, pieces, 128, 8, needed)
 #
 # ## The shared expert and its valve (extra)
 #
-# In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is multiplied by a valve between 0 and 1, which another small matrix computes and a sigmoid closes or opens, and then added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Qwen3-MoE dropped the shared expert; from Qwen3-Next (2025-09-11) on it is back, valve included (transformers' `modeling_qwen3_next.py`; [appendix A5](../en/A5_after_qwen3.ipynb) checks it).
+# In Qwen1.5-MoE and Qwen2-MoE every layer also has a **shared expert**: every token passes through it, the router has no say in it, and it takes no place among the top-k. Its output is first multiplied by a number between 0 and 1, the **valve**, which another small matrix and a sigmoid compute. Only then is it added. The line `final_hidden_states + shared_expert_output` of older tutorials leaves out this very valve. Qwen3-MoE dropped the shared expert; from Qwen3-Next (2025-09-11) on it is back, valve included (transformers' `modeling_qwen3_next.py`; [appendix A5](../en/A5_after_qwen3.ipynb) checks it).
 #
 # The next cell uses `sizes`, `x` and `unpacked` of the extra cell beside transformers; run that one first if you skipped it.
 #
@@ -435,31 +429,29 @@ from transformers.models.qwen2_moe import modeling_qwen2_moe
 class Qwen2SparseMoeBlock(SparseMoeBlock):
     def __init__(self, config):
         super().__init__(config)
-        self.shared_expert = Expert(
-            config.hidden_size, config.shared_expert_intermediate_size
-        )
+        width = config.shared_expert_intermediate_size
+        self.shared_expert = Expert(config.hidden_size, width)
         self.shared_expert_gate = nn.Linear(config.hidden_size, 1, bias=False)
 
     def forward(self, hidden_states):
+        routed = super().forward(hidden_states)
         valve = F.sigmoid(self.shared_expert_gate(hidden_states))  # (batch, seq, 1)
-        return super().forward(hidden_states) + valve * self.shared_expert(
-            hidden_states
-        )
+        return routed + valve * self.shared_expert(hidden_states)
 
 
 torch.manual_seed(1)
 config = transformers.Qwen2MoeConfig(
     **sizes, shared_expert_intermediate_size=40, experts_implementation="eager"
 )
-theirs, ours = (
-    modeling_qwen2_moe.Qwen2MoeSparseMoeBlock(config),
-    Qwen2SparseMoeBlock(config),
-)
+theirs = modeling_qwen2_moe.Qwen2MoeSparseMoeBlock(config)
+ours = Qwen2SparseMoeBlock(config)
 for parameter in theirs.parameters():
     nn.init.normal_(parameter, std=0.2)
 ours.load_state_dict(unpacked(theirs))
 expected = theirs(x)
 torch.testing.assert_close(ours(x), expected, atol=1e-5, rtol=1e-5)
+# zh: 路由的专家照旧，共享专家不乘阀门
+# en: the routed experts as before, the shared one without its valve
 without_valve = SparseMoeBlock.forward(ours, x) + ours.shared_expert(x)
 off = ((without_valve - expected).norm() / expected.norm()).item()
 print(f"{say('漏掉阀门的相对误差', 'relative error without the valve')}: {off:.0%}")
@@ -511,22 +503,18 @@ def expert_parameters(config):
 
 # %% key="ex1-solution" tags=["solution"]
 def expert_parameters(config):  # noqa: F811
-    one_of_each = (
-        config["num_hidden_layers"]
-        * 3
-        * config["hidden_size"]
-        * config["moe_intermediate_size"]
-    )
-    return one_of_each * config["num_experts"], one_of_each * config[
-        "num_experts_per_tok"
-    ]
+    expert = 3 * config["hidden_size"] * config["moe_intermediate_size"]
+    one_a_layer = config["num_hidden_layers"] * expert
+    everything = config["num_experts"] * one_a_layer
+    used = config["num_experts_per_tok"] * one_a_layer
+    return everything, used
 
 
 # %% key="ex1-check"
 lA2.ex1.check(expert_parameters)
 
 # %% [markdown] lang="zh" key="sizes-question"
-# 把它算到每个模型上；总数用 transformers 在不占内存的 `meta` 设备上建出模型来核对。表里前两个更早的模型带共享专家。
+# 下一格给每个模型都算一遍。总数由课程的 `catalogue.parameters` 算出，再用 transformers 在不占内存的 `meta` 设备上建出模型来核对；减去没选中的专家，就是一个词元用到的。表里前两个更早的模型带共享专家。
 #
 # **先选一个。** 30B-A3B 里，专家占全部参数的几成？
 #
@@ -535,7 +523,7 @@ lA2.ex1.check(expert_parameters)
 # - C. 九成半
 
 # %% [markdown] lang="en" key="sizes-question"
-# Now for every model; to check the totals, transformers builds each on the `meta` device, which takes no memory. The first two in the table are older and have a shared expert.
+# The next cell does this for every model. The course's `catalogue.parameters` computes the total, and transformers checks it by building the model on the `meta` device, which takes no memory. Without the experts that were not chosen, it is what one token uses. The first two in the table are older and have a shared expert.
 #
 # **Choose first.** What share of 30B-A3B is experts?
 #
@@ -544,68 +532,20 @@ lA2.ex1.check(expert_parameters)
 # - C. Nineteen in twenty
 
 # %% key="sizes"
-common = {"vocab_size": 151936, "tie_word_embeddings": False, "model_type": "qwen2_moe"}
-configs = {
-    "Qwen1.5-MoE-A2.7B": common | {
-        "num_hidden_layers": 24, "hidden_size": 2048,
-        "num_attention_heads": 16, "num_key_value_heads": 16,
-        "num_experts": 60, "num_experts_per_tok": 4, "moe_intermediate_size": 1408,
-        "shared_expert_intermediate_size": 5632,
-    },
-    "Qwen2-57B-A14B": common | {
-        "num_hidden_layers": 28, "hidden_size": 3584,
-        "num_attention_heads": 28, "num_key_value_heads": 4,
-        "num_experts": 64, "num_experts_per_tok": 8, "moe_intermediate_size": 2560,
-        "shared_expert_intermediate_size": 20480,
-    },
-}  # fmt: skip
-configs |= {
-    name: catalogue.CATALOGUE[f"Qwen/{name}"].config
-    for name in ("Qwen3-30B-A3B", "Qwen3-235B-A22B")
-}
-everything = say("全部参数", "all parameters")
-used = say("一个词元用到的", "used for one token")
-figure, ax = figures.figure(height=2.3)
-print(
-    say(
-        "                      总数 B   激活 B    激活    专家占比  专家宽度 / hidden",
-        "                     total B active B  active  in experts     width / hidden",
-    )
-)
-for place, (name, config) in enumerate(configs.items()):
-    expert = (
-        3
-        * config["hidden_size"]
-        * config["moe_intermediate_size"]
-        * config["num_hidden_layers"]
-    )
+sizes_of = {}
+for name, config in lA2.CONFIGS.items():
     total = catalogue.parameters(config)
-    active = total - (config["num_experts"] - config["num_experts_per_tok"]) * expert
     with torch.device("meta"):
         built = transformers.AutoModelForCausalLM.from_config(
             transformers.AutoConfig.for_model(**config)
         )
-    in_experts = sum(
-        weight.numel()
-        for name, weight in built.named_parameters()
-        if ".experts." in name
-    )
-    assert (
-        built.num_parameters() == total and in_experts == config["num_experts"] * expert
-    )
-    experts_share, width = (
-        config["num_experts"] * expert / total,
-        config["moe_intermediate_size"] / config["hidden_size"],
-    )
-    print(f"{name:<18} {total / 1e9:>9.2f} {active / 1e9:>8.2f}", end=" ")
-    print(f"{active / total:>7.1%} {experts_share:>11.1%} {width:>18.3f}")
-    ax.barh(place, total / 1e9, color="#dddddd", label=None if place else everything)
-    ax.barh(place, active / 1e9, color="#4477aa", label=None if place else used)
-ax.set(yticks=range(len(configs)), yticklabels=configs)
-ax.set_xlabel(say("参数，十亿", "parameters, billions"))
-ax.invert_yaxis()
-ax.legend(loc="center right")
-figure
+    assert built.num_parameters() == total
+    expert = 3 * config["hidden_size"] * config["moe_intermediate_size"]
+    one_a_layer = config["num_hidden_layers"] * expert
+    idle = config["num_experts"] - config["num_experts_per_tok"]
+    active = total - idle * one_a_layer
+    sizes_of[name] = total, active, config["num_experts"] * one_a_layer
+lA2.table_of_sizes(sizes_of)
 
 # %% [markdown] lang="zh" key="sizes-read"
 # <details><summary>读图</summary>
@@ -627,7 +567,7 @@ figure
 # **先选一个。** 数字、汉字和英文，会去不同的专家吗？
 #
 # - A. 每一层都分得很开
-# - B. 有的层分得开，有的层不
+# - B. 有的层分得开，有的层分不开
 # - C. 哪一层都分不开
 
 # %% [markdown] lang="en" key="sizes-read"
@@ -659,22 +599,18 @@ trace = routing.capture_conversation(
 )
 print("".join(trace.texts))
 kinds = np.array([lA2.token_class(text) for text in trace.texts])
-for layer, heaviest in zip(
-    trace.layers[:8], trace.expert_ids[:, :, 0], strict=False
-):  # (tokens,)
-    counts = {
-        name: np.bincount(heaviest[kinds == name])
-        for name in ("CJK", "Latin", "digit")
-        if name in kinds
-    }
-    most = [f"{name} {n.argmax()} ({n.max()}/{n.sum()})" for name, n in counts.items()]
+for place, layer in enumerate(trace.layers[:8]):
+    heaviest = trace.expert_ids[place, :, 0]  # (tokens,)
+    most = []
+    for name in ("CJK", "Latin", "digit"):
+        if name in kinds:
+            counts = np.bincount(heaviest[kinds == name])  # (experts,)
+            most.append(f"{name} {counts.argmax()} ({counts.max()}/{counts.sum()})")
     print(f"{say(f'第 {layer} 层', f'layer {layer}')}: {', '.join(most)}")
-# zh: 文字短就全画，否则画最后一个回答的开头
-# en: all of a short text, or the start of the last answer
-shown = max(1, 16 // len(trace.layers)) * lA2.TOKENS_PER_ROW
-lA2.routing_map(
-    trace, max(0, min(trace.prompt_length - 10, len(trace.texts) - shown)), shown
-)
+# zh: 从哪个词元画起，画几个
+# en: from which token on to draw, and how many
+start, shown = lA2.window(trace)
+lA2.routing_map(trace, start, shown)
 
 # %% [markdown] lang="zh" key="map-read"
 # <details><summary>读图</summary>
@@ -718,7 +654,7 @@ lA2.load_histograms(trace)
 #
 # </details>
 #
-# **选读。** 这份轨迹是从课程的参考模型里采集的，transformers 和 vLLM 是另外两套代码。下一格让三套代码读同一段文字。（真正的模型太大，不同时装两份；这个钩子要 CPU 版的 vLLM。所以这一格只在小模型和 CPU 版上运行。）vLLM 在 GPU 上也能返回专家编号（`enable_return_routed_experts=True`，没有权重），对应 `routing.capture_vllm_gpu`，还没有在 GPU 上跑过。
+# **选读。** 这份轨迹是从课程的参考模型里采集的，transformers 和 vLLM 是另外两套代码。下一格让三套代码读同一段文字。（真正的模型太大，不同时装两份；从 vLLM 里取出路由的办法只适用于 CPU 版。所以这一格只在小模型和 CPU 版上运行。）vLLM 在 GPU 上也能返回专家编号（`enable_return_routed_experts=True`，没有权重），对应 `routing.capture_vllm_gpu`，还没有在 GPU 上跑过。
 #
 # **先选一个（选读）。** 它们的路由器会选同样的专家吗？
 #
@@ -728,11 +664,11 @@ lA2.load_histograms(trace)
 # %% [markdown] lang="en" key="load-read"
 # <details><summary>Reading</summary>
 #
-# B. One panel a layer; a bar is the number of tokens that took this expert, the dashed line is perfect balance. A Gini coefficient of 0 means equal shares; the larger, the more they pile up, to at most $1 - k/N$ where all tokens take the same $k$ of the $N$ experts; the coefficient of variation is the standard deviation over the mean, and 0 means equal shares too. A short text is never in balance, and need not be; training wants balance over a great deal of text, see the next section.
+# B. One panel a layer; a bar is the number of tokens that took this expert, the dashed line is perfect balance. A Gini coefficient of 0 means equal shares; the larger, the more they pile up, to at most $1 - k/N$ where all tokens take the same $k$ of the $N$ experts; the coefficient of variation is the standard deviation over the mean, and 0 means equal shares too. That a short text is out of balance is normal; training wants balance over a great deal of text, see the next section.
 #
 # </details>
 #
-# **Extra.** This trace comes from the course's reference model; transformers and vLLM are two other implementations. In the next cell all three read the same text. (A real model is too large to hold twice, and this hook wants vLLM for CPU, so the cell runs on the tiny model and there only.) On a GPU vLLM can report expert ids too (`enable_return_routed_experts=True`, without weights), which is `routing.capture_vllm_gpu`; that has not been run on a GPU yet.
+# **Extra.** This trace comes from the course's reference model; transformers and vLLM are two other implementations. In the next cell all three read the same text. (A real model is too large to hold twice, and the way the routing is taken out of vLLM works on a CPU only. So the cell runs on the tiny model and on a CPU.) On a GPU vLLM can report expert ids too (`enable_return_routed_experts=True`, without weights), which is `routing.capture_vllm_gpu`; that has not been run on a GPU yet.
 #
 # **Choose first (extra).** Do their routers choose the same experts?
 #
@@ -861,15 +797,13 @@ def both_losses(micro_batches, top_k):
         load_balancing_loss_func((batch,), num_experts, top_k)
         for batch in micro_batches
     ]
-    return torch.stack(alone).mean(), load_balancing_loss_func(
-        (torch.cat(micro_batches),), num_experts, top_k
-    )
+    together = torch.cat(micro_batches)
+    overall = load_balancing_loss_func((together,), num_experts, top_k)
+    return torch.stack(alone).mean(), overall
 
 
-arithmetic, prose = (
-    torch.tensor([4.0, -4.0]).repeat(100, 1),
-    torch.tensor([-4.0, 4.0]).repeat(100, 1),
-)
+arithmetic = torch.tensor([4.0, -4.0]).repeat(100, 1)  # (tokens, experts)
+prose = torch.tensor([-4.0, 4.0]).repeat(100, 1)
 micro, overall = both_losses([arithmetic, prose], top_k=1)
 print(f"2 experts, top_k=1: micro-batch {micro:.2f}, global batch {overall:.2f}")
 pooled = load_balancing_loss_func((arithmetic, prose), 2, 1)
@@ -882,9 +816,13 @@ texts = (
 )
 batches = []
 for text in texts:
-    with routing.recording({0: model.layers[0].mlp.router}) as outputs:
-        model(tokenizer(text, return_tensors="pt").input_ids.to(input_ids.device))
-    batches.append(outputs[0][0][2].float().cpu())  # (tokens, num_experts)
+    ids = tokenizer(text, return_tensors="pt").input_ids.to(input_ids.device)
+    with routing.recording({"layer 0": model.layers[0].mlp.router}) as outputs:
+        model(ids)
+    # zh: 路由器只运行了一次，给出权重、编号和分数
+    # en: the router ran once, and gave weights, ids and scores
+    _, _, scores = outputs["layer 0"][0]
+    batches.append(scores.float().cpu())  # (tokens, num_experts)
 micro, overall = both_losses(batches, top_k)
 print(f"layer 0, top_k={top_k}: micro-batch {micro:.2f}, global batch {overall:.2f}")
 
@@ -923,34 +861,36 @@ print(f"layer 0, top_k={top_k}: micro-batch {micro:.2f}, global batch {overall:.
 # - C. It becomes balanced by itself
 
 # %% key="training"
-folder_of_traces = ROOT / "assets" / "traces"
-runs = {
-    name: np.load(folder_of_traces / f"moe_balance_{name}.npz")
-    for name in ("off", "on")
-}
+runs, loads = {}, {}
+for name in ("off", "on"):
+    runs[name] = np.load(ROOT / "assets" / "traces" / f"moe_balance_{name}.npz")
 # zh: 不带损失的那次训练，到这里就停了
 # en: the training without the loss was stopped here
 length = len(runs["off"]["step"])
-# zh: (records, layers, experts)；数的是（词元，名次），所以一个专家最多占一半
-# en: (records, layers, experts), of (token, slot) pairs, so an expert has at most half
-loads = {name: lA2.shares(run["load"][:length]) for name, run in runs.items()}
-for name, load in loads.items():
-    gini, last = routing.gini(load), load[-20:].mean(0)
-    print(f"{name:<4}gini, first step: {gini[0].round(2)}, max: {gini.max(0).round(2)}")
-    two = np.sort(load, axis=-1)[..., -2:].sum(-1)  # (records, layers)
-    print(f"    two busiest, max: {two.max(0).round(3)}")
+for name, run in runs.items():
+    # zh: (records, layers, experts)；数的是（词元，名次），所以一个专家最多占一半
+    # en: (records, layers, experts), of (token, slot) pairs, so an expert has at most half
+    load = loads[name] = lA2.shares(run["load"][:length])
+    gini = routing.gini(load)  # (records, layers)
+    print(f"{name:<4}gini, first step: {gini[0].round(2)}", end=", ")
+    print(f"max: {gini.max(axis=0).round(2)}")
+    two = np.sort(load, axis=-1)[:, :, -2:].sum(axis=-1)  # (records, layers)
+    print(f"    two busiest, max: {two.max(axis=0).round(3)}")
+    # zh: 每 5 步一条记录，最后 20 条就是最后 100 步
+    # en: a record every 5 steps, so the last 20 are the last 100 steps
+    last = load[-20:].mean(axis=0)  # (layers, experts)
     print(f"    last 100 steps: {routing.gini(last).round(2)}")
-    print(f"    min share: {last.min(1).round(3)}", end=", ")
-    print(f"loss: {runs[name]['loss'][length - 20 : length].mean():.3f}")
+    loss = run["loss"][length - 20 : length].mean()
+    print(f"    min share: {last.min(axis=1).round(3)}, loss: {loss:.3f}")
 # zh: off 最后最不均衡的那一层
 # en: the layer where "off" is least balanced in the end
-layer = int(routing.gini(loads["off"][-20:].mean(0)).argmax())
+layer = int(routing.gini(loads["off"][-20:].mean(axis=0)).argmax())
 lA2.balance_figure(runs, loads, layer)
 
 # %% [markdown] lang="zh" key="training-read" facts="3800 600"
 # <details><summary>读图</summary>
 #
-# B。上面两格是同一层八个专家的份额（数的是词元和名次，每个词元算两次），一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；下面是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。
+# B。上面两格是同一层八个专家的份额（数的是词元和名次，每个词元算两次），一种颜色一个专家，从下到上叠起来，画的是 `off` 最后最不均衡的那一层；下面是每一层的基尼系数和训练损失，每 5 步一点。文件里存的是份额的滑动平均，这里还原成了每一点自己的份额；填充的词元也算在内。`on` 后来一直训练到 3800 步，这里只画前 600 步。图上面的数字，每组四个，一层一个：第一步和最高的基尼系数；最忙的两个专家一起占过的最大份额；最后 100 步的基尼系数和最小的份额。
 #
 # 一开始就不均衡：随机的路由器已经偏向几个专家，基尼系数 0.43 到 0.56。接下来的几十步更偏。不带的那次，第 1 到 3 层一度有 0.96 到 0.998 的份额落在两个专家上：几乎每个词元都选了同样的两个。带着的那次，第 3 层也到过 0.952。后来只有带着损失的那次走向均衡（最后 100 步合起来算，各层都不超过 0.11），路上还有起伏；不带的退回到和开头差不多，就停在那里，有的专家几乎分不到词元。
 #
@@ -961,7 +901,7 @@ lA2.balance_figure(runs, loads, layer)
 # %% [markdown] lang="en" key="training-read" facts="3800 600"
 # <details><summary>Reading</summary>
 #
-# B. The two panels above are the shares of the eight experts of one layer (of token and slot, so that each token counts twice), one colour each, stacked from below, in the layer that is least balanced at the end of `off`; below are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn.
+# B. The two panels above are the shares of the eight experts of one layer (of token and slot, so that each token counts twice), one colour each, stacked from below, in the layer that is least balanced at the end of `off`; below are the Gini coefficient of every layer and the training loss, a point every 5 steps. The file keeps a running average of the shares, from which the shares of each point were recovered; padding counts too. `on` went on to step 3800, of which the first 600 are drawn. The numbers above the figure come in fours, one a layer: the Gini coefficient of the first step and the highest; the largest share that the two busiest experts had together; Gini coefficient and smallest share of the last 100 steps.
 #
 # The load is uneven from the start: a random router already favours some experts, with Gini coefficients from 0.43 to 0.56. For some tens of steps it gets worse. In the training without the loss, two experts of layers 1 to 3 have 0.96 to 0.998 of the load for a while: almost every token takes the same two. With the loss, layer 3 comes to 0.952 as well. Then only the training with the loss becomes balanced (over the last 100 steps taken together, no layer is above 0.11), in waves; without it the load falls back to about where it began and stays there, and some experts get next to nothing.
 #
@@ -1007,19 +947,23 @@ traces = [
     routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
     for text in questions
 ]
-corpus, untrained = lA2.concatenate(traces), []
+corpus = lA2.concatenate(traces)
 # zh: 真正的模型太大，内存里放不下两份
 # en: a real model is too large to be held twice
-for seed in range(5 if models.is_bundled(folder) else 0):
+seeds = 5 if models.is_bundled(folder) else 0
+untrained = []
+for seed in range(seeds):
     torch.manual_seed(seed)
     fresh = qwen.QwenModel(model.config).requires_grad_(False)
     for weight in fresh.parameters():
         if weight.dim() > 1:
             nn.init.normal_(weight, std=0.02)  # config.json: initializer_range
-    rows = [
-        routing.capture_reference(fresh, tokenizer, t.token_ids.tolist(), trained=False)
-        for t in traces
-    ]
+    # zh: 让它读同样的词元
+    # en: it reads the same tokens
+    rows = []
+    for written in traces:
+        ids = written.token_ids.tolist()
+        rows.append(routing.capture_reference(fresh, tokenizer, ids, trained=False))
     untrained.append(lA2.concatenate(rows))
 found = lA2.class_association(corpus, untrained)
 for name, values in found.items():
@@ -1059,54 +1003,32 @@ lA2.association_bars(found, corpus.layers)
 # %% key="causal"
 from helpers.experts import expert_off
 
-written = np.array(
-    [lA2.token_class(text) for t in traces for text in t.texts[t.prompt_length :]]
-)
-present = [name for name in lA2.TOKEN_CLASSES if (written == name).sum() >= 20]
-# zh: 真正的模型层数多：均匀地取四层，每层取最忙的八个专家
-# en: of a real model's many layers four, spread evenly, and the eight busiest experts
-places = np.unique(np.linspace(0, len(corpus.layers) - 1, 4).round().astype(int))
-layers = [corpus.layers[place] for place in places]
-load = routing.expert_load(corpus)[places]  # (layers, num_experts)
-busiest = np.sort((-load).argsort(axis=-1)[:, :8])
+# zh: 小模型的全部专家；真正的模型只取四层，每层最忙的八个
+# en: all experts of the tiny model; of a real one four layers, the eight busiest of each
+layers, experts = lA2.experts_to_try(traces)
 before = lA2.written_losses(model, traces)  # (written tokens,)
-change = np.zeros((*busiest.shape, len(before)))
+change = np.zeros((*experts.shape, len(before)))  # (layers, experts, written tokens)
 for place, layer in enumerate(layers):
-    for column, expert in enumerate(busiest[place]):
+    for column, expert in enumerate(experts[place]):
         with expert_off(model, layer, expert):
             change[place, column] = lA2.written_losses(model, traces) - before
-rise = np.stack(
-    [change[..., written == name].mean(axis=-1) for name in present]
-)  # (classes, layers, experts)
 
-for place, layer in enumerate(layers):
-    tokens_of, harm = load[place, busiest[place]], change[place].mean(axis=-1)
-    # zh: 括号里是它的词元数，和关掉它之后损失涨了多少
-    # en: in brackets its tokens, and the rise of the loss without it
-    two = tokens_of.argmax(), harm.argmax()
-    busy, worst = (f"{busiest[place, i]} ({tokens_of[i]}, {harm[i]:+.2f})" for i in two)
-    print(
-        say(
-            f"第 {layer} 层：最忙的专家 {busy}，关掉后伤得最重的 {worst}",
-            f"layer {layer}: busiest expert {busy}, most harm without {worst}",
-        )
-    )
-# zh: 模型写的每个词元在哪里
-# en: where each written token stands
-ends = [(t.texts, i) for t in traces for i in range(t.prompt_length, len(t.texts))]
-for index, place, column in lA2.largest(rise, 3):
-    name, layer, expert = present[index], layers[place], busiest[place, column]
-    worst = np.where(written == name, change[place, column], -np.inf).argmax()
-    texts, i = ends[worst]
-    off = say(
-        f"{name}，没有第 {layer} 层的专家 {expert}",
-        f"{name} without expert {expert} of layer {layer}",
-    )
-    context = "".join(texts[max(0, i - 6) : i])
-    print(f"{off}: {rise[index, place, column]:+.2f}", end="; ")
-    print(f"{context!r} -> {texts[i]!r} {change[place, column, worst]:+.1f}")
+# zh: 按类别求平均；不到 20 个词元的类别不看
+# en: the mean of each class; those of fewer than 20 tokens are left out
+written = lA2.written_classes(traces)  # (written tokens,)
+present, rise = [], []
+for name in lA2.TOKEN_CLASSES:
+    of_class = written == name
+    if of_class.sum() >= 20:
+        present.append(name)
+        rise.append(change[:, :, of_class].mean(axis=-1))
+rise = np.stack(rise)  # (classes, layers, experts)
 
-lA2.rise_without_expert(rise, present, layers, busiest)
+# zh: 括号里是它的词元数，和关掉它之后损失涨了多少
+# en: in brackets its tokens, and the rise of the loss without it
+lA2.print_harm(traces, layers, experts, change)
+lA2.print_worst(traces, layers, experts, change, rise, present)
+lA2.rise_without_expert(rise, present, layers, experts)
 
 # %% [markdown] lang="zh" key="causal-read"
 # <details><summary>读图</summary>
@@ -1145,33 +1067,15 @@ lA2.rise_without_expert(rise, present, layers, busiest)
 # - B. Hardly
 
 # %% key="scatter" tags=["extra"]
-# zh: 预测下一个词元的，是读到它前一个词元时选中的专家
-# en: the experts that predict a token are those chosen on reading the token before it
-predicting = [t.expert_ids[:, t.prompt_length - 1 : -1] for t in traces]
-predicting = np.concatenate(predicting, axis=1)[
-    places
-]  # (layers, written tokens, top_k)
-took = (predicting[:, None] == busiest[:, :, None, None]).any(
-    axis=-1
-)  # (layers, experts, written tokens)
-share = np.stack([took[..., written == name].mean(axis=-1) for name in present])
+# zh: 一个专家有没有参与预测一个词元，(layers, experts, written tokens)
+# en: whether an expert took part in predicting a token, (layers, experts, written tokens)
+took = lA2.who_predicted(traces, layers, experts)
+share = np.stack([took[:, :, written == name].mean(axis=-1) for name in present])
 
 # zh: 损失涨得最多的三个，和用得最多的一个
 # en: the three with the largest rise, and the one used most
 named = lA2.largest(rise, 3) + lA2.largest(share, 1)
-for number, (index, place, column) in enumerate(named, 1):
-    name, layer, expert = present[index], layers[place], busiest[place, column]
-    text = say(
-        f"{number}，{name}：第 {layer} 层，专家 {expert}",
-        f"{number}, {name}: layer {layer}, expert {expert}",
-    )
-    print(text, end="")
-    used = took[place, column]
-    for label, group in ((say("用到", "used"), used), (say("没用", "unused"), ~used)):
-        of_class = change[place, column][group & (written == name)]
-        mean = f" ({of_class.mean():+.2f})" if len(of_class) else ""
-        print(f" | {label} {len(of_class)}{mean}", end="")
-    print()
+lA2.print_use(traces, layers, experts, change, took, present, named)
 lA2.use_against_rise(share, rise, present, named)
 
 # %% [markdown] lang="zh" key="scatter-read"
@@ -1205,53 +1109,49 @@ lA2.use_against_rise(share, rise, present, named)
 # - C. All
 
 # %% key="consequence" tags=["extra", "raw"]
-import contextlib
-import operator
+# zh: 对数字最要紧的专家
+# en: the expert that matters most for digits
+name = "digit" if "digit" in present else present[0]
+digits = rise[present.index(name)]  # (layers, experts)
+place, column = lA2.largest(digits, 1)[0]
+layer, expert = layers[place], int(experts[place, column])
 
-digits = rise[present.index("digit" if "digit" in present else present[0])]
-place, column = np.unravel_index(digits.argmax(), digits.shape)
-layer, expert = layers[place], int(busiest[place, column])
 cases = 20 if models.is_bundled(folder) else 1
-problems = {
-    "product": (
-        "×",
-        operator.mul,
-        np.random.default_rng(0).integers(12, 99, (cases, 2)),
-    ),
-    "sum": ("+", operator.add, np.random.default_rng(1).integers(100, 999, (cases, 2))),
-}
+products, sums = [], []
+for a, b in np.random.default_rng(0).integers(12, 99, (cases, 2)).tolist():
+    products.append((f"{a}×{b}=?", a * b))
+for a, b in np.random.default_rng(1).integers(100, 999, (cases, 2)).tolist():
+    sums.append((f"{a}+{b}=?", a + b))
 
 
 def answer(text):
-    read_tokens = routing.capture_conversation(
-        model, tokenizer, [text], max_new_tokens=160
-    )
-    return "".join(read_tokens.texts[read_tokens.prompt_length :])
+    one = routing.capture_conversation(model, tokenizer, [text], max_new_tokens=160)
+    return "".join(one.texts[one.prompt_length :])
 
 
-def right_answers(sign, of, pairs):
-    return sum(
-        answer(f"{a}{sign}{b}=?").endswith(f"={of(a, b)}") for a, b in pairs.tolist()
-    )
+def right_answers(problems):
+    return sum(answer(text).endswith(f"={result}") for text, result in problems)
 
 
 right, stories = {}, {}
-without = say(
-    f"没有第 {layer} 层的专家 {expert}",
-    f"without expert {expert} of layer {layer}",
-)
-for name, switch in (
-    (say("全部专家", "all experts"), contextlib.nullcontext()),
-    (without, expert_off(model, layer, expert)),
-):
-    with switch:
-        right[name] = {
-            kind: right_answers(*problem) for kind, problem in problems.items()
-        }
-        print(f"{name}:", right[name], "/", cases)
-        print("   ", " ".join(answer("37×46=?").split()))
-        stories[name] = answer(say("讲个故事。", "Tell me a story."))
-        print("   ", " ".join(stories[name].split()))
+
+
+def try_out(name):
+    right[name] = {"product": right_answers(products), "sum": right_answers(sums)}
+    print(f"{name}:", right[name], "/", cases)
+    print("   ", " ".join(answer("37×46=?").split()))
+    stories[name] = answer(say("讲个故事。", "Tell me a story."))
+    print("   ", " ".join(stories[name].split()))
+
+
+try_out(say("全部专家", "all experts"))
+with expert_off(model, layer, expert):
+    try_out(
+        say(
+            f"没有第 {layer} 层的专家 {expert}",
+            f"without expert {expert} of layer {layer}",
+        )
+    )
 
 # %% [markdown] lang="zh" key="doubt-text"
 # <details><summary>读结果</summary>
@@ -1262,7 +1162,7 @@ for name, switch in (
 #
 # ## 怎样怀疑一张热图
 #
-# 看到一张“专家分工”的热图，问六句：
+# 看到一张“专家分工”的热图，先问六个问题：
 #
 # 1. **有没有基线？** 没训练过的路由器、打乱的类别，各有多高？
 # 2. **画的是频率，还是后果？** 频率告诉你词元去了哪里，不告诉你那里发生了什么。
@@ -1357,7 +1257,7 @@ if torch.cuda.is_available():
 # |---|---|---|
 # | 在 Qwen2-MoE 上输出对不上 | 漏了共享专家的阀门，或把 `norm_topk_prob` 当成了真 | 和 transformers 比一层 |
 # | 加上均衡损失，分工没了 | 在微批次里统计了次数 | 同步，或用许多步的平均 |
-# | `There is no trace` 或 `no complete routing trace` | 轨迹文件不在，或没有下载完整 | 重新采集，或重新下载 |
+# | 读轨迹时报错：没有路由轨迹，或不是完整的路由轨迹 | 轨迹文件不在，或没有下载完整 | 重新采集，或重新下载 |
 # | vLLM 采集到的词元少了一段 | 前缀缓存命中的词元不再经过路由器 | `enable_prefix_caching=False` |
 #
 # ## 延伸阅读
@@ -1416,7 +1316,7 @@ if torch.cuda.is_available():
 # |---|---|---|
 # | on Qwen2-MoE the output does not match | the shared expert's valve is missing, or `norm_topk_prob` was taken as true | compare one layer with transformers |
 # | the balancing loss has ended the division of labour | counts were taken over micro-batches | synchronise them, or average over many steps |
-# | `There is no trace` or `no complete routing trace` | the file is not there, or only a part of it | capture or download it again |
+# | a trace is not read: "There is no trace" or "no complete routing trace" | the file is not there, or only a part of it | capture or download it again |
 # | tokens are missing from a capture in vLLM | tokens in the prefix cache do not pass the router again | `enable_prefix_caching=False` |
 #
 # ## Further reading

@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 写出 Qwen3 的每一块，装成整个模型，和 transformers 逐个词元相同；由 `config.json` 算出参数量；看见 QK 归一化对训练做了什么 |
 # | 先修 | 第 03 课；用过一点 PyTorch |
-# | 时间 | 120 分钟，各节可以分几次读；标着“选读”的另算 |
+# | 时间 | 105 分钟，各节可以分几次读；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；最后一个选读小节要 8 GB |
 # | 模型 | 课程自带的 `qwen3-tiny`；硬盘上有 Qwen3-0.6B 时，最后一个选读小节会用到它 |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | write each block of Qwen3 and make the whole model of them, equal to transformers token for token; work out parameters from a `config.json`; see what QK-norm does to training |
 # | Prerequisites | lesson 03; a little PyTorch |
-# | Time | 120 minutes, one section at a time if you like; what is marked "extra" comes on top |
+# | Time | 105 minutes, one section at a time if you like; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory; 8 GB for the last extra section |
 # | Model | the bundled `qwen3-tiny`; if Qwen3-0.6B is on your disk, the last extra section uses it |
 
@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import ROOT, catalogue, figures, models, say
+from helpers import ROOT, catalogue, models, say
 from helpers.lessons import lA4
 
 # zh: 矩阵这么小，多用一个线程反而更慢
@@ -35,11 +35,11 @@ folder = models.find_checkpoint("qwen3-tiny")
 print(models.describe(folder))
 
 # %% [markdown] lang="zh" key="norms-text"
-# 第 03 课写出了注意力，装进了现成的模型。这里把剩下的每一块也写出来，从零装成整个 Qwen3。每写完一块，就和 PyTorch 或 transformers 里的同一块比一比，最后整个模型再比一次。
+# 第 03 课写出了注意力，装进了现成的模型。这里把剩下的每一块也写出来，从零装成整个 Qwen3。每写完一块，就和 PyTorch 或 transformers 里的同一块比一比，最后整个模型再比一次。比较用 `torch.testing.assert_close`：两边相等，它什么也不打印；不相等，它就报错。
 #
 # ## RMSNorm 和 LayerNorm
 #
-# 归一化让每一层的输入保持同样的大小。LayerNorm 做两件事：减去平均值，再除以标准差。RMSNorm（[Zhang 与 Sennrich，2019](https://arxiv.org/abs/1910.07467)）只做一件：除以均方根。
+# 归一化让每一层的输入保持同样的大小。LayerNorm 做两件事：减去平均值，再除以标准差。RMSNorm（[Zhang 与 Sennrich，2019](https://arxiv.org/abs/1910.07467)）只做一件：除以均方根，也就是各分量的平方求平均，再开方。
 #
 # **先选一个（选读）。** 一个平均值约为 4 的向量，经过 RMSNorm 之后，平均值会变成 0 吗？
 #
@@ -47,11 +47,11 @@ print(models.describe(folder))
 # - B. 会：归一化就是这个意思
 
 # %% [markdown] lang="en" key="norms-text"
-# Lesson 03 wrote attention and put it into a ready model. Here we write every other block as well and make the whole of Qwen3 from nothing. Each finished block is compared with its counterpart in PyTorch or transformers, and so is the whole model in the end.
+# Lesson 03 wrote attention and put it into a ready model. Here we write every other block as well and make the whole of Qwen3 from nothing. Each finished block is compared with its counterpart in PyTorch or transformers, and so is the whole model in the end. `torch.testing.assert_close` compares: it says nothing where both are equal, and raises an error where they are not.
 #
 # ## RMSNorm and LayerNorm
 #
-# A norm keeps the input of every layer at one scale. LayerNorm does two things: it subtracts the mean and divides by the standard deviation. RMSNorm ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)) does one: it divides by the root mean square.
+# A norm keeps the input of every layer at one scale. LayerNorm does two things: it subtracts the mean and divides by the standard deviation. RMSNorm ([Zhang and Sennrich, 2019](https://arxiv.org/abs/1910.07467)) does one: it divides by the root mean square, the square root of the mean of all squares.
 #
 # **Choose first (extra).** A vector has a mean of about 4. Is its mean 0 after RMSNorm?
 #
@@ -66,18 +66,7 @@ normed = {
     "LayerNorm": F.layer_norm(x, (64,)),
     "RMSNorm": F.rms_norm(x, (64,)),
 }
-figure, axes = figures.figure(1, 3, height=2.2)
-for ax, (name, vector) in zip(axes, normed.items(), strict=True):
-    mean, rms = f"{vector.mean():.2f}", f"{vector.pow(2).mean().sqrt():.2f}"
-    ax.bar(range(64), vector, width=1.0, color="#77aadd")
-    ax.axhline(vector.mean(), color="#bb4400", linewidth=1.5)
-    title = say(
-        f"{name}：平均值 {mean}，均方根 {rms}",
-        f"{name}: mean {mean}, RMS {rms}",
-    )
-    ax.set_title(title)
-    ax.set_xlabel(say("分量", "component"))
-figure
+lA4.vectors(normed)
 
 # %% [markdown] lang="zh" key="rmsnorm-text"
 # <details><summary>读图</summary>
@@ -88,7 +77,7 @@ figure
 #
 # RMSNorm 少一次减法、少一个偏置，论文里的实验效果相当；Qwen2 和 Qwen3 用的都是它。
 #
-# 下面的类比公式多一步：先转成 float32 再平方，因为真正的模型用 bfloat16，每一次舍入都会丢掉精度；transformers 也这样做。Qwen3 之后的模型改成乘 $1+w$，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
+# 除完之后，每个分量再乘一个训练得来的数，合起来是向量 $w$，代码里叫 `weight`。下面的类先转成 float32 再平方，因为真正的模型用 bfloat16，每一次舍入都会丢掉精度；transformers 也这样做。Qwen3 之后的模型改成乘 $1+w$，见[附录 A5](../zh/A5_after_qwen3.ipynb)。
 
 # %% [markdown] lang="en" key="rmsnorm-text"
 # <details><summary>Reading</summary>
@@ -99,7 +88,7 @@ figure
 #
 # RMSNorm saves a subtraction and a bias, and the paper's experiments find it about as good; Qwen2 and Qwen3 both use it.
 #
-# The class below adds one step to the formula: it squares in float32, because real models run in bfloat16, where every rounding on the way costs accuracy; transformers does the same. Models after Qwen3 multiply by $1+w$ instead, see [appendix A5](../en/A5_after_qwen3.ipynb).
+# After the division each component is multiplied by a number that was learned; together these numbers are the vector $w$, `weight` in the code. The class below squares in float32, because real models run in bfloat16, where every rounding on the way costs accuracy; transformers does the same. Models after Qwen3 multiply by $1+w$ instead, see [appendix A5](../en/A5_after_qwen3.ipynb).
 
 
 # %% key="rmsnorm" save="helpers/qwen.py::RMSNorm"
@@ -123,35 +112,33 @@ torch.testing.assert_close(RMSNorm(64, 1e-6)(x), F.rms_norm(x, (64,), eps=1e-6))
 # %% [markdown] lang="zh" key="rope-text"
 # ## RoPE：快的和慢的
 #
-# 旋转位置编码（[RoPE](https://arxiv.org/abs/2104.09864)）在第 03 课的图上只有一对箭。一个头的查询有 `head_dim` 个数，配成 `head_dim / 2` 对，各转各的：第 $i$ 对每走一个位置转 $\theta^{-2i/d}$ 弧度（$d$ 是 `head_dim`，$i$ 从 0 数起）。前面的对转得快，后面的对转得慢，像秒针、分针和时针。Qwen2 和 Qwen3 的 $\theta$ 都是 1,000,000。
+# 旋转位置编码（[RoPE](https://arxiv.org/abs/2104.09864)）在第 03 课的图上只有一对箭。一个头的查询（键也一样）有 `head_dim` 个数，配成 `head_dim / 2` 对，各转各的：第 $i$ 对每走一个位置转 $\theta^{-2i/d}$ 弧度（$d$ 是 `head_dim`，$i$ 从 0 数起）。前面的对转得快，后面的对转得慢，像秒针、分针和时针。Qwen2 和 Qwen3 的 $\theta$ 都是 1,000,000。
 #
 # 注意配对方式：Qwen 把第 `i` 个分量和第 `i + head_dim / 2` 个配成一对，不是相邻的两个。配错了照样能运行，只是输出全是乱码。
 #
-# 一对 $(a, b)$ 转过角度 $\varphi$，变成 $(a\cos\varphi - b\sin\varphi,\ b\cos\varphi + a\sin\varphi)$。`apply_rope` 把所有的对一次转完：`x * cos` 是前半，`rotate_half(x) * sin` 是后半。`attention_factor` 留给扩展长文本的 YaRN，这里是 1。
+# 一对 $(a, b)$ 转过角度 $\varphi$，变成 $(a\cos\varphi - b\sin\varphi,\ b\cos\varphi + a\sin\varphi)$。`apply_rope` 把所有的对一次转完：`x * cos` 是每个式子的第一项，`rotate_half(x) * sin` 是第二项。`attention_factor` 留给 YaRN（一种加长上下文的办法），这里是 1。
 
 # %% [markdown] lang="en" key="rope-text"
 # ## RoPE: fast pairs and slow ones
 #
-# Of rotary position embedding ([RoPE](https://arxiv.org/abs/2104.09864)), the figure of lesson 03 shows one pair. The query of a head has `head_dim` numbers, which make `head_dim / 2` pairs, each with a pace of its own: pair $i$ turns by $\theta^{-2i/d}$ radians at each step ($d$ is `head_dim`, $i$ counts from 0). The first pairs are fast, the last ones slow, like the hands of a clock. $\theta$ is 1,000,000 in Qwen2 and in Qwen3.
+# Of rotary position embedding ([RoPE](https://arxiv.org/abs/2104.09864)), the figure of lesson 03 shows one pair. The query of a head has `head_dim` numbers, and so has a key. They make `head_dim / 2` pairs, each with a pace of its own: pair $i$ turns by $\theta^{-2i/d}$ radians at each step ($d$ is `head_dim`, $i$ counts from 0). The first pairs are fast, the last ones slow, like the hands of a clock. $\theta$ is 1,000,000 in Qwen2 and in Qwen3.
 #
 # Mind the pairing: Qwen pairs component `i` with `i + head_dim / 2`, not with its neighbour. The wrong pairing runs just as well, and all that comes out is nonsense.
 #
-# A pair $(a, b)$ turned by $\varphi$ becomes $(a\cos\varphi - b\sin\varphi,\ b\cos\varphi + a\sin\varphi)$. `apply_rope` turns all pairs at once: `x * cos` is the first term, `rotate_half(x) * sin` the second. `attention_factor` is for YaRN, which extends the context; here it is 1.
+# A pair $(a, b)$ turned by $\varphi$ becomes $(a\cos\varphi - b\sin\varphi,\ b\cos\varphi + a\sin\varphi)$. `apply_rope` turns all pairs at once: `x * cos` is the first term of each expression, `rotate_half(x) * sin` the second. `attention_factor` is for YaRN, a way to extend the context; here it is 1.
 
 
 # %% key="rope" save="helpers/qwen.py::apply_rope"
 def rope_frequencies(head_dim, rope_theta):
     """Radians per position for each pair of dimensions (RoFormer, arXiv:2104.09864)."""
-    return 1.0 / rope_theta ** (
-        torch.arange(0, head_dim, 2).float() / head_dim
-    )  # (head_dim / 2,)
+    # (head_dim / 2,)
+    return 1.0 / rope_theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
 
 
 def rope_tables(position_ids, inv_freq, attention_factor=1.0):
     """Cosine and sine of each angle at `position_ids` (batch, seq); YaRN scales it."""
-    angles = (
-        position_ids[:, None, :, None].float() * inv_freq
-    )  # (batch, 1, seq, head_dim / 2)
+    # (batch, 1, seq, head_dim / 2)
+    angles = position_ids[:, None, :, None].float() * inv_freq
     angles = torch.cat((angles, angles), dim=-1)  # (batch, 1, seq, head_dim)
     return angles.cos() * attention_factor, angles.sin() * attention_factor
 
@@ -181,35 +168,22 @@ def apply_rope(x, cos, sin):
 # - C. It stays the same
 
 # %% key="rope-picture" tags=["extra"]
+torch.manual_seed(1)
 inv_freq = rope_frequencies(32, 1_000_000.0)  # (16,)
-figure, axes = figures.figure(1, 4, height=2.6)
-for pair, ax in enumerate(axes[:3]):
-    angles = torch.arange(8) * inv_freq[pair]
-    ax.plot(angles.cos(), angles.sin(), "o:", color="#77aadd")
-    for position, angle in enumerate(angles):
-        ax.text(
-            1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center"
-        )
-    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
-    step = f"{inv_freq[pair]:.2f} rad"
-    ax.set_title(say(f"第 {pair} 对：每步 {step}", f"pair {pair}: {step} a step"))
-
-query, key = torch.randn(2, 1, 1, 1, 32, generator=torch.Generator().manual_seed(1))
-distances, curves = torch.arange(64), []
-for start, style in ((64, "-"), (1064, "--")):
-    turned_query = apply_rope(query, *rope_tables(torch.tensor([[start]]), inv_freq))
-    turned_keys = apply_rope(
-        key, *rope_tables(start - distances[None], inv_freq)
-    )  # (1, 1, 64, 32)
-    curves.append((turned_query * turned_keys).sum(dim=-1).flatten())
-    label = say(f"查询在位置 {start}", f"query at {start}")
-    axes[3].plot(distances, curves[-1], style, label=label)
-torch.testing.assert_close(*curves, atol=1e-2, rtol=0)
-axes[3].set_title(say("查询 · 键", "query · key"))
-axes[3].set_xlabel(say("两者相隔的位置数", "positions between them"))
-axes[3].legend(loc="upper right", fontsize=8)
-axes[3].set_ylim(top=1.6 * max(curves[0]))
-figure
+query = torch.randn(1, 1, 1, 32)  # (batch, heads, seq, head_dim)
+key = torch.randn(1, 1, 1, 32)
+products = {}
+for position in (64, 1064):
+    # zh: 查询不动，键从同一个位置往前退，最远 63 步
+    # en: the query stays, the key moves back from its position, up to 63 steps
+    before = position - torch.arange(64)[None]  # (batch, 64)
+    cos, sin = rope_tables(torch.tensor([[position]]), inv_freq)
+    turned_query = apply_rope(query, cos, sin)
+    cos, sin = rope_tables(before, inv_freq)
+    turned_keys = apply_rope(key, cos, sin)  # (1, 1, 64, 32)
+    products[position] = (turned_query * turned_keys).sum(dim=-1).flatten()
+torch.testing.assert_close(products[64], products[1064], atol=1e-2, rtol=0)
+lA4.pace_of_pairs(inv_freq, products)
 
 # %% [markdown] lang="zh" key="rope-read"
 # <details><summary>读图</summary>
@@ -220,7 +194,7 @@ figure
 #
 # ## SwiGLU
 #
-# 前馈网络有三个矩阵（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：`gate_proj` 决定每个分量放行多少，`up_proj` 给出内容，两者逐个相乘，`down_proj` 再压回原来的宽度。`gate_proj` 的结果先过 SiLU，名字里的 Swi 就是它。这里的 gate 是个“阀门”；第 04 课选择专家的路由器在源码里也叫 `gate`，名字相同，不是一回事。
+# 前馈网络有三个矩阵（[Shazeer，2020](https://arxiv.org/abs/2002.05202)）：`gate_proj` 决定每个分量放行多少，`up_proj` 给出内容，两者逐个相乘，`down_proj` 再压回原来的宽度。`gate_proj` 的结果先过 SiLU，也就是 $x \cdot \mathrm{sigmoid}(x)$；它又叫 Swish，SwiGLU 里的 Swi 由此而来，GLU 是“带阀门的线性单元”。这里的 gate 就是这个阀门；第 04 课选择专家的路由器在源码里也叫 `gate`，名字相同，不是一回事。
 
 # %% [markdown] lang="en" key="rope-read"
 # <details><summary>Reading</summary>
@@ -231,28 +205,22 @@ figure
 #
 # ## SwiGLU
 #
-# The feed-forward network has three matrices ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): `gate_proj` decides how far each component is let through, `up_proj` holds the content, the two are multiplied component by component, and `down_proj` returns to the old width. What `gate_proj` gives goes through SiLU first, the "Swi" of the name. This gate is a valve. The router of lesson 04, which picks experts, is called `gate` in the sources, too; it is something else.
+# The feed-forward network has three matrices ([Shazeer, 2020](https://arxiv.org/abs/2002.05202)): `gate_proj` decides how far each component is let through, `up_proj` holds the content, the two are multiplied component by component, and `down_proj` returns to the old width. What `gate_proj` gives goes through SiLU first, which is $x \cdot \mathrm{sigmoid}(x)$. It is also called Swish, hence the Swi of SwiGLU; a GLU is a gated linear unit. This gate is a valve. The router of lesson 04, which picks experts, is called `gate` in the sources, too; it is something else.
 
 
 # %% key="mlp"
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.gate_proj = nn.Linear(
-            config.hidden_size, config.intermediate_size, bias=False
-        )
-        self.up_proj = nn.Linear(
-            config.hidden_size, config.intermediate_size, bias=False
-        )
-        self.down_proj = nn.Linear(
-            config.intermediate_size, config.hidden_size, bias=False
-        )
+        hidden, intermediate = config.hidden_size, config.intermediate_size
+        self.gate_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.up_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.down_proj = nn.Linear(intermediate, hidden, bias=False)
 
     def forward(self, hidden_states):
         opening = F.silu(self.gate_proj(hidden_states))  # (batch, seq, intermediate)
-        return self.down_proj(
-            opening * self.up_proj(hidden_states)
-        )  # (batch, seq, hidden)
+        content = self.up_proj(hidden_states)  # (batch, seq, intermediate)
+        return self.down_proj(opening * content)  # (batch, seq, hidden)
 
 
 # %% [markdown] lang="zh" key="swiglu-text"
@@ -268,23 +236,22 @@ from torch.nn.functional import linear
 
 def swiglu(hidden_states, gate_up_proj, down_proj):
     """Gated MLP (arXiv:2002.05202); `gate_up_proj`: the rows of gate, then of up."""
-    gate, up = linear(hidden_states, gate_up_proj).chunk(
-        2, dim=-1
-    )  # 2 x (..., intermediate)
+    # 2 x (..., intermediate)
+    gate, up = linear(hidden_states, gate_up_proj).chunk(2, dim=-1)
     return linear(F.silu(gate) * up, down_proj)  # (..., hidden)
 
 
 mlp = MLP(transformers.Qwen3Config(hidden_size=64, intermediate_size=160))
-stacked = torch.cat(
-    (mlp.gate_proj.weight, mlp.up_proj.weight)
-)  # (2 * intermediate, hidden)
+# (2 * intermediate, hidden)
+stacked = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))
+x = torch.randn(5, 64)
 torch.testing.assert_close(swiglu(x, stacked, mlp.down_proj.weight), mlp(x))
 print(say("一次乘完和分两次乘：相等", "one multiplication or two: equal"))
 
 # %% [markdown] lang="zh" key="attention-text"
 # ## 注意力，写成类
 #
-# 第 03 课的注意力是一个函数，矩阵来自现成的模型。下面写成类，矩阵也归它。先写 Qwen2 的。留意两处：q、k、v 有偏置（`qkv_bias`），`o_proj` 没有；取出 q、k、v 的那一步单独写成 `query_key_value`，Qwen3 除了去掉偏置，就只改这一步。
+# 第 03 课的注意力是一个函数，矩阵来自现成的模型。下面写成类，矩阵也归它。先写 Qwen2 的。留意两处：q、k、v 有偏置（`qkv_bias`），`o_proj` 没有；算出 q、k、v 的那一步单独写成 `query_key_value`，因为 Qwen3 除了去掉偏置，就只改这一步。
 
 # %% [markdown] lang="en" key="attention-text"
 # ## Attention as a class
@@ -293,15 +260,15 @@ print(say("一次乘完和分两次乘：相等", "one multiplication or two: eq
 
 
 # %% key="qwen2-attention"
-# zh: 查询和键 (batch, seq, heads, head_dim) 旋转、缩放后的点积 (batch, heads, seq, seq)
-# en: rotated and scaled dot products (batch, heads, seq, seq) of queries and keys
+# zh: 旋转、缩放后的点积 (batch, heads, seq, seq)；查询和键是 (batch, seq, heads, head_dim)
+# en: rotated, scaled products (batch, heads, seq, seq) of (batch, seq, heads, head_dim)
 def attention_logits(query, key, cos, sin):
-    query, key = (
-        apply_rope(states.transpose(1, 2), cos, sin) for states in (query, key)
-    )
+    query = apply_rope(query.transpose(1, 2), cos, sin)  # (batch, heads, seq, head_dim)
+    key = apply_rope(key.transpose(1, 2), cos, sin)
     # zh: 一组查询头共用一个 KV 头
     # en: a group of query heads shares one KV head
-    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    group = query.shape[1] // key.shape[1]
+    key = key.repeat_interleave(group, dim=1)
     return query @ key.mT / query.shape[-1] ** 0.5
 
 
@@ -310,35 +277,32 @@ class Qwen2Attention(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.head_dim = (
-            getattr(config, "head_dim", None)
-            or config.hidden_size // config.num_attention_heads
-        )
-        width, kv_width = (
-            config.num_attention_heads * self.head_dim,
-            config.num_key_value_heads * self.head_dim,
-        )
-        self.q_proj = nn.Linear(config.hidden_size, width, bias=self.qkv_bias)
-        self.k_proj = nn.Linear(config.hidden_size, kv_width, bias=self.qkv_bias)
-        self.v_proj = nn.Linear(config.hidden_size, kv_width, bias=self.qkv_bias)
-        self.o_proj = nn.Linear(width, config.hidden_size, bias=False)
+        hidden, heads = config.hidden_size, config.num_attention_heads
+        # zh: Qwen2 的配置里没有 head_dim，要算出来
+        # en: Qwen2's configuration has no head_dim, so it is worked out
+        self.head_dim = getattr(config, "head_dim", None) or hidden // heads
+        width = heads * self.head_dim
+        kv_width = config.num_key_value_heads * self.head_dim
+        self.q_proj = nn.Linear(hidden, width, bias=self.qkv_bias)
+        self.k_proj = nn.Linear(hidden, kv_width, bias=self.qkv_bias)
+        self.v_proj = nn.Linear(hidden, kv_width, bias=self.qkv_bias)
+        self.o_proj = nn.Linear(width, hidden, bias=False)
 
+    # zh: 三个都是 (batch, seq, heads, head_dim)
+    # en: each of the three is (batch, seq, heads, head_dim)
     def query_key_value(self, hidden_states):
-        projected = (
-            proj(hidden_states) for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        return [
-            states.unflatten(-1, (-1, self.head_dim)) for states in projected
-        ]  # (batch, seq, heads, head_dim)
+        query = self.q_proj(hidden_states).unflatten(-1, (-1, self.head_dim))
+        key = self.k_proj(hidden_states).unflatten(-1, (-1, self.head_dim))
+        value = self.v_proj(hidden_states).unflatten(-1, (-1, self.head_dim))
+        return query, key, value
 
     def forward(self, hidden_states, cos, sin):
         query, key, value = self.query_key_value(hidden_states)
         logits = attention_logits(query, key, cos, sin)  # (batch, heads, seq, seq)
         future = torch.ones_like(logits, dtype=torch.bool).triu(1)
         weights = logits.masked_fill(future, -torch.inf).softmax(dim=-1)
-        value = value.transpose(1, 2).repeat_interleave(
-            query.shape[2] // key.shape[2], dim=1
-        )
+        group = query.shape[2] // value.shape[2]
+        value = value.transpose(1, 2).repeat_interleave(group, dim=1)
         output = weights @ value  # (batch, heads, seq, head_dim)
         return self.o_proj(output.transpose(1, 2).flatten(2))  # (batch, seq, hidden)
 
@@ -346,22 +310,22 @@ class Qwen2Attention(nn.Module):
 # %% [markdown] lang="zh" key="ex1-text"
 # ### 练习 1 ★★☆（10 分钟）：RoPE 能不能放到前面
 #
-# 归一化和旋转，谁先谁后最容易写错。补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm，`cos`、`sin` 已经配好这个次序，交给 `apply_rope`。
+# Qwen3 在这里多了 QK 归一化：查询和键各自归一化。它和旋转谁先谁后，最容易写错。补全函数，让返回的查询和键可以直接做点积。`query` 是 `(batch, seq, heads, head_dim)`，`key` 的头少一些；`q_norm`、`k_norm` 是 RMSNorm；`cos`、`sin` 的形状配得上它们，直接交给 `apply_rope`。
 #
 # <details><summary>提示</summary>
 #
-# 旋转不改变长度，所以归一化的除法放在前后都一样；但 RMSNorm 最后还要乘 `weight`，旋转会把分量混在一起，所以先后不能颠倒。
+# 旋转不改变长度，所以归一化的除法放在前后都一样；但 RMSNorm 最后还要乘 `weight`，旋转会把分量混在一起，所以先后不能颠倒。Qwen3 的 `weight` 是在旋转之前用的，训练时就是这样。
 #
 # </details>
 
 # %% [markdown] lang="en" key="ex1-text"
 # ### Exercise 1 ★★☆ (10 minutes): may RoPE come first
 #
-# Which comes first, the norm or the rotation, is easily got wrong. Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms, `cos` and `sin` fit this order and go to `apply_rope`.
+# Here Qwen3 adds QK-norm, a norm for queries and one for keys. Whether it comes before the rotation or after it is easily got wrong. Complete the function so that query and key are ready for their dot products. `query` is `(batch, seq, heads, head_dim)`, `key` has fewer heads; `q_norm` and `k_norm` are RMSNorms; `cos` and `sin` have shapes that fit, and go to `apply_rope` as they are.
 #
 # <details><summary>Hint</summary>
 #
-# A rotation keeps lengths, so the division inside a norm could stand on either side of it. But RMSNorm ends with a product by `weight`, and a rotation mixes the components: the two cannot trade places.
+# A rotation keeps lengths, so the division inside a norm could stand on either side of it. But RMSNorm ends with a product by `weight`, and a rotation mixes the components: the two cannot trade places. Qwen3 was trained with `weight` before the rotation.
 #
 # </details>
 
@@ -373,17 +337,19 @@ def prepare(query, key, q_norm, k_norm, cos, sin):
 
 # %% key="ex1-solution" tags=["solution"]
 def prepare(query, key, q_norm, k_norm, cos, sin):  # noqa: F811
-    return apply_rope(q_norm(query), cos, sin), apply_rope(k_norm(key), cos, sin)
+    query = apply_rope(q_norm(query), cos, sin)
+    key = apply_rope(k_norm(key), cos, sin)
+    return query, key
 
 
 # %% key="ex1-check"
 lA4.ex1.check(prepare)
 
 # %% [markdown] lang="zh" key="qwen3-attention-text"
-# 用类来写，Qwen3 的注意力就是 Qwen2 的注意力改三处：去掉偏置，加两个归一化，取出 q、k、v 时用上它们。每个归一化只有 `head_dim` 个参数，由这一层所有的头共用。下一格列出两个类各自独有的参数。
+# 用类来写，Qwen3 的注意力就是 Qwen2 的注意力改三处：去掉偏置，加两个归一化，取出 q、k、v 时用上它们。每个归一化只有 `head_dim` 个参数，由这一层所有的头共用。下一格列出两个类各自独有的参数；`SimpleNamespace` 是只有属性的对象，这里当一份小配置用。
 
 # %% [markdown] lang="en" key="qwen3-attention-text"
-# As a class, Qwen3's attention is Qwen2's with three changes: no bias, two norms, and their use where q, k and v are made. A norm has `head_dim` parameters only, shared by all heads of the layer. The next cell lists the parameters that only one of the two classes has.
+# As a class, Qwen3's attention is Qwen2's with three changes: no bias, two norms, and their use where q, k and v are made. A norm has `head_dim` parameters only, shared by all heads of the layer. The next cell lists the parameters that only one of the two classes has; `SimpleNamespace` is an object of attributes alone, here a small configuration.
 
 # %% key="qwen3-attention"
 from types import SimpleNamespace
@@ -402,18 +368,15 @@ class Qwen3Attention(Qwen2Attention):
         return self.q_norm(query), self.k_norm(key), value
 
 
-sizes = {
-    "hidden_size": 40,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "rms_norm_eps": 1e-6,
-}
-config = SimpleNamespace(**sizes)
-qwen2, qwen3 = (
-    {name for name, _ in block(config).named_parameters()}
-    for block in (Qwen2Attention, Qwen3Attention)
+config = SimpleNamespace(
+    hidden_size=40,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    head_dim=16,
+    rms_norm_eps=1e-6,
 )
+qwen2 = set(Qwen2Attention(config).state_dict())
+qwen3 = set(Qwen3Attention(config).state_dict())
 print("Qwen2 - Qwen3:", *sorted(qwen2 - qwen3))
 print("Qwen3 - Qwen2:", *sorted(qwen3 - qwen2))
 
@@ -421,7 +384,7 @@ print("Qwen3 - Qwen2:", *sorted(qwen3 - qwen2))
 # %% [markdown] lang="zh" key="attention-check-text"
 # **选读。** 并排验证：把 transformers 里三种注意力的权重拷过来，同样的输入，输出必须相同。
 #
-# **先选一个。** 第三种，MoE 模型的注意力，会和稠密的 Qwen3 有差别吗？
+# **先选一个（选读）。** 第三种，MoE 模型的注意力，会和稠密的 Qwen3 有差别吗？
 #
 # - A. 没有
 # - B. 有：专家要另一种注意力
@@ -429,7 +392,7 @@ print("Qwen3 - Qwen2:", *sorted(qwen3 - qwen2))
 # %% [markdown] lang="en" key="attention-check-text"
 # **Extra.** Side by side: take the weights of three attentions in transformers; equal inputs must give equal outputs.
 #
-# **Choose first.** Does the third, the attention of the MoE model, differ from that of the dense Qwen3?
+# **Choose first (extra).** Does the third, the attention of the MoE model, differ from that of the dense Qwen3?
 #
 # - A. No
 # - B. Yes: experts need another attention
@@ -441,43 +404,42 @@ from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 from transformers.models.qwen3_moe import modeling_qwen3_moe
 
-shape = {
+sizes = {
     "hidden_size": 40,
     "num_attention_heads": 6,
     "num_key_value_heads": 2,
     "head_dim": 16,
+    "intermediate_size": 96,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "attn_implementation": "eager",
 }
 x, position_ids = torch.randn(1, 5, 40), torch.arange(5)[None]
 cos, sin = rope_tables(position_ids, rope_frequencies(16, 1e6))
+# zh: transformers 的表没有“头”那一维
+# en: the tables of transformers have no dimension for heads
+tables = cos[:, 0], sin[:, 0]
 future = torch.full((1, 1, 5, 5), -torch.inf).triu(1)
 for ours, theirs, config_class in (
     (Qwen2Attention, modeling_qwen2.Qwen2Attention, transformers.Qwen2Config),
     (Qwen3Attention, modeling_qwen3.Qwen3Attention, transformers.Qwen3Config),
     (Qwen3Attention, modeling_qwen3_moe.Qwen3MoeAttention, transformers.Qwen3MoeConfig),
 ):
-    config = config_class(**shape, attn_implementation="eager")
+    config = config_class(**sizes)
     mine, reference = ours(config), theirs(config, layer_idx=0)
     for parameter in reference.parameters():
         nn.init.normal_(parameter)
     mine.load_state_dict(reference.state_dict())
-    expected, _ = reference(x, (cos[:, 0], sin[:, 0]), future)
+    expected, _ = reference(x, tables, future)
     torch.testing.assert_close(mine(x, cos, sin), expected, atol=1e-4, rtol=1e-4)
-    extras = [
-        name for name, _ in mine.named_parameters() if "bias" in name or "norm" in name
-    ]
-    print(f"{theirs.__name__:<17} equal |", *extras)
+    names = [name for name in mine.state_dict() if "bias" in name or "norm" in name]
+    print(f"{theirs.__name__:<17} equal |", *names)
 
-config = transformers.Qwen3Config(
-    **shape,
-    intermediate_size=96,
-    rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-)
+config = transformers.Qwen3Config(**sizes)
 mine, reference = MLP(config), modeling_qwen3.Qwen3MLP(config)
 mine.load_state_dict(reference.state_dict())
 torch.testing.assert_close(mine(x), reference(x))
-torch.testing.assert_close(
-    (cos[:, 0], sin[:, 0]), modeling_qwen3.Qwen3RotaryEmbedding(config)(x, position_ids)
-)
+rotary = modeling_qwen3.Qwen3RotaryEmbedding(config)
+torch.testing.assert_close(tables, rotary(x, position_ids))
 print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 
 # %% [markdown] lang="zh" key="counts-text"
@@ -491,7 +453,7 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 #
 # ## 数一数参数
 #
-# 知道每一块的形状，参数量就能由 `config.json` 里的几个数字算出来。
+# 知道每一块的形状，参数量就能由 `config.json` 里的几个数字算出来。KV 缓存的大小也一样：每一层、每个 KV 头，为每个词元存一个键和一个值。
 #
 # **先选一个。** Qwen3-8B 和 Qwen2.5-7B 相比，每个词元的 KV 缓存：
 #
@@ -510,7 +472,7 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 #
 # ## Count the parameters
 #
-# Once you know the shape of every block, a few numbers of `config.json` give the number of parameters.
+# Once you know the shape of every block, a few numbers of `config.json` give the number of parameters. They also give the size of the KV cache: each layer and each KV head stores a key and a value for every token.
 #
 # **Choose first.** Compared with Qwen2.5-7B, Qwen3-8B's KV cache per token is
 #
@@ -518,62 +480,34 @@ print("Qwen3MLP, Qwen3RotaryEmbedding: equal")
 # - B. the same
 # - C. larger
 
+
 # %% key="counts"
-releases = catalogue.CATALOGUE.items()
-dense = {
-    name[5:].removesuffix("-Instruct"): release.config
-    for name, release in releases
-    if "-A" not in name
-}
-# zh: 模型卡上公布的参数量，以十亿计
-# en: parameters on the model cards, in billions
-published = {
-    "Qwen2.5-0.5B": 0.49, "Qwen2.5-1.5B": 1.54, "Qwen2.5-3B": 3.09, "Qwen2.5-7B": 7.61,
-    "Qwen2.5-14B": 14.7, "Qwen2.5-32B": 32.5, "Qwen2.5-72B": 72.7,
-    "Qwen3-0.6B": 0.6, "Qwen3-1.7B": 1.7, "Qwen3-4B": 4.0, "Qwen3-8B": 8.2,
-    "Qwen3-14B": 14.8, "Qwen3-32B": 32.8,
-}  # fmt: skip
-
-
 def count_parameters(config):
     hidden, head_dim = config["hidden_size"], catalogue.head_dim(config)
-    width, kv_width = (
-        config["num_attention_heads"] * head_dim,
-        config["num_key_value_heads"] * head_dim,
-    )
+    width = config["num_attention_heads"] * head_dim
+    kv_width = config["num_key_value_heads"] * head_dim
     attention = 2 * hidden * width + 2 * hidden * kv_width  # q, o; k, v
-    # zh: Qwen3 有 QK 归一化的权重，Qwen2 有 q、k、v 的偏置
-    # en: Qwen3 has the weights of QK-norm, Qwen2 the biases of q, k and v
-    qwen3 = config["model_type"] == "qwen3"
-    attention += 2 * head_dim if qwen3 else width + 2 * kv_width
-    swiglu, norms = 3 * hidden * config["intermediate_size"], 2 * hidden
+    if config["model_type"] == "qwen3":
+        attention += 2 * head_dim  # q_norm, k_norm
+    else:
+        attention += width + 2 * kv_width  # q, k, v: bias
+    swiglu = 3 * hidden * config["intermediate_size"]
+    norms = 2 * hidden
+    layers = config["num_hidden_layers"] * (attention + swiglu + norms)
+    # zh: 词嵌入；不共用时，输出矩阵一样大
+    # en: the embedding; unless it is tied, the output matrix is as large
+    embedding = config["vocab_size"] * hidden
     matrices = 1 if config["tie_word_embeddings"] else 2
-    layer = attention + swiglu + norms
-    return (
-        config["num_hidden_layers"] * layer
-        + matrices * config["vocab_size"] * hidden
-        + hidden
-    )
+    return layers + matrices * embedding + hidden  # norm
 
 
-print(
-    say(
-        "                      参数量   hidden     query     KV 头  共用      KiB/词元",
-        "                  parameters   hidden     query  KV heads  tied     KiB/token",
-    )
-)
-for name in published:
-    config = dense[name]
-    count, hidden = count_parameters(config), config["hidden_size"]
-    width = config["num_attention_heads"] * catalogue.head_dim(config)
-    sign, tied = "=" if hidden == width else "≠", config["tie_word_embeddings"]
-    kv_heads, kv_cache = (
-        config["num_key_value_heads"],
-        catalogue.kv_bytes_per_token(config) / 1024,
-    )
-    print(f"{name:<12} {count:>15,} {hidden:>8}  {sign}  {width:>5}", end=" ")
-    print(f"{kv_heads:>9} {tied!s:>5} {kv_cache:>13g}")
-    assert abs(count / 1e9 / published[name] - 1) < 0.015
+counts = {}
+for name, config in lA4.DENSE.items():
+    counts[name] = count_parameters(config)
+    # zh: 模型卡上公布的参数量，以十亿计
+    # en: parameters on the model card, in billions
+    assert abs(counts[name] / 1e9 / lA4.PUBLISHED[name] - 1) < 0.015
+lA4.table_of_sizes(counts)
 
 # %% [markdown] lang="zh" key="counts-read" facts="2.57 9,216"
 # <details><summary>读表</summary>
@@ -608,27 +542,13 @@ for name in published:
 # %% key="kv-figure" tags=["extra"]
 import transformers
 
-ungrouped = say("每个查询头都有自己的 KV 头", "a KV head for each query head")
-grouped = say("实际（GQA）", "as it is (GQA)")
-figure, axes = figures.figure(1, 2, height=2.8, sharex=True)
-for ax, family in zip(axes, ("Qwen2.5-", "Qwen3-"), strict=True):
-    names = [name for name in published if name.startswith(family)]
-    for row, config in enumerate(dense[name] for name in names):
-        cached = catalogue.kv_bytes_per_token(config) / 1024
-        group = config["num_attention_heads"] // config["num_key_value_heads"]
-        ax.barh(row, cached * group, color="#dddddd", label=None if row else ungrouped)
-        ax.barh(row, cached, color="#77aadd", label=None if row else grouped)
-        ax.text(cached * group + 30, row, f"{cached:g} KiB, 1/{group}", va="center")
-        with torch.device("meta"):
-            built = transformers.AutoModelForCausalLM.from_config(
-                transformers.AutoConfig.for_model(**config)
-            )
-        assert built.num_parameters() == count_parameters(config)
-    ax.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 3300))
-    ax.set_xlabel(say("KV 缓存，KiB/词元，bf16", "KV cache, KiB/token, bf16"))
-handles = axes[0].get_legend_handles_labels()
-figure.legend(*handles, loc="outside upper center", ncols=2)
-figure
+for name, config in lA4.DENSE.items():
+    with torch.device("meta"):
+        built = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.for_model(**config)
+        )
+    assert built.num_parameters() == counts[name]
+lA4.kv_caches()
 
 # %% [markdown] lang="zh" key="kv-read"
 # 读图：灰条是不分组时的缓存，蓝条是实际的缓存，右边写着实际值和它占灰条的几分之一。1/7 里的 7 是一组查询头的个数。
@@ -672,13 +592,9 @@ def kv_bytes_per_token(config):
 
 # %% key="ex2-solution" tags=["solution"]
 def kv_bytes_per_token(config):  # noqa: F811
-    return (
-        2
-        * config["num_hidden_layers"]
-        * config["num_key_value_heads"]
-        * config["head_dim"]
-        * 2
-    )
+    key = config["num_key_value_heads"] * config["head_dim"]
+    value = key
+    return config["num_hidden_layers"] * (key + value) * 2
 
 
 # %% key="ex2-check" tags=["extra"]
@@ -705,9 +621,8 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, hidden_states, cos, sin):
-        hidden_states = hidden_states + self.self_attn(
-            self.input_layernorm(hidden_states), cos, sin
-        )
+        attended = self.self_attn(self.input_layernorm(hidden_states), cos, sin)
+        hidden_states = hidden_states + attended
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
 
@@ -725,7 +640,8 @@ class Qwen3(nn.Module):
         self.inv_freq = rope_frequencies(config.head_dim, config.rope_theta)
 
     def forward(self, input_ids):
-        cos, sin = rope_tables(torch.arange(input_ids.shape[1])[None], self.inv_freq)
+        position_ids = torch.arange(input_ids.shape[1])[None]  # (1, seq)
+        cos, sin = rope_tables(position_ids, self.inv_freq)
         hidden_states = self.embed_tokens(input_ids)  # (batch, seq, hidden)
         for layer in self.layers:
             hidden_states = layer(hidden_states, cos, sin)
@@ -739,18 +655,18 @@ class Qwen3(nn.Module):
 # Now the tiny model's weights, and a question for it, which the chat template writes in the format of the model's training. `load_state_dict` is strict: one name or shape that does not fit is an error. A checkpoint with tied embeddings may leave out `lm_head.weight`, as the tiny model's does: it is the embedding itself. Qwen3-0.6B's file holds a second copy. `setdefault` covers both.
 
 # %% key="load" tags=["raw"]
+import json
+
 import transformers
 from safetensors.torch import load_file
 
-from helpers.checkpoint import Checkpoint
-
 
 def load(folder):
-    model = Qwen3(SimpleNamespace(**Checkpoint(folder).config))
-    stored = load_file(folder / "model.safetensors")
-    weights = {
-        name.removeprefix("model."): tensor.float() for name, tensor in stored.items()
-    }
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = Qwen3(SimpleNamespace(**config))
+    weights = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        weights[name.removeprefix("model.")] = tensor.float()
     weights.setdefault("lm_head.weight", weights["embed_tokens.weight"])
     print(model.load_state_dict(weights))
     return model.requires_grad_(False)
@@ -772,7 +688,7 @@ print("tokens:", input_ids.shape[1], f"| max difference: {difference:.1e}")
 assert difference < 1e-4
 
 # %% [markdown] lang="zh" key="generate-text"
-# 差别只剩浮点误差。现在生成：每次取 logits 最大的词元接在后面（贪心解码），直到出现停止词元。为了看清楚，我们每一步都把整段重算一遍，不用缓存。贪心解码在这里是为了能逐个词元比较；真正的 Qwen3 在思考模式下不该这样用，第 06 课会讲。
+# 打印的第一行说，名字全都对上了；差别只剩浮点误差。现在生成：每次取 logits 最大的词元接在后面（贪心解码），直到出现停止词元。为了看清楚，我们每一步都把整段重算一遍，不用缓存。贪心解码在这里是为了能逐个词元比较；真正的 Qwen3 在思考模式下不该这样用，第 06 课会讲。
 #
 # **先选一个。** 连续生成几十个词元，会不会在某一步和 transformers 写得不一样？
 #
@@ -780,7 +696,7 @@ assert difference < 1e-4
 # - B. 会：误差越积越大
 
 # %% [markdown] lang="en" key="generate-text"
-# Only rounding is left. Now generate: append the token with the largest logit (greedy decoding) until a stop token comes. To keep it plain, each step computes the whole sequence again, without a cache. Greedy decoding serves the comparison here; a real Qwen3 should not be used that way in thinking mode, see lesson 06.
+# The first line printed says that all names fitted; only rounding is left. Now generate: append the token with the largest logit (greedy decoding) until a stop token comes. To keep it plain, each step computes the whole sequence again, without a cache. Greedy decoding serves the comparison here; a real Qwen3 should not be used that way in thinking mode, see lesson 06.
 #
 # **Choose first.** Over dozens of tokens, will the two write something different somewhere?
 #
@@ -790,21 +706,22 @@ assert difference < 1e-4
 # %% key="generate" tags=["raw"]
 stop_ids, limit = reference.generation_config.eos_token_id, 200
 tokens = input_ids
-while tokens.shape[1] < input_ids.shape[1] + limit and tokens[
-    0, -1
-] not in torch.tensor(stop_ids):
+for _ in range(limit):
     next_token = model(tokens)[:, -1].argmax(dim=-1, keepdim=True)  # (1, 1)
     tokens = torch.cat((tokens, next_token), dim=1)
+    if next_token.item() in stop_ids:
+        break
 
-greedy = {
-    "do_sample": False,
-    "temperature": None,
-    "top_p": None,
-    "top_k": None,
-    "max_new_tokens": limit,
-}
 expected = reference.generate(
-    input_ids, attention_mask=torch.ones_like(input_ids), **greedy
+    input_ids,
+    attention_mask=torch.ones_like(input_ids),
+    max_new_tokens=limit,
+    # zh: 贪心解码：不采样，采样的参数也都不要
+    # en: greedy decoding: no sampling, and none of its parameters
+    do_sample=False,
+    temperature=None,
+    top_p=None,
+    top_k=None,
 )
 assert tokens.equal(expected)
 print(tokenizer.decode(tokens[0]))
@@ -878,14 +795,14 @@ print(f"with cache: {with_cache:.2f} s | without: {time.perf_counter() - start:.
 #
 # ## QK 归一化给分数的上限
 #
-# 注意力分数是 softmax 之前的 $q \cdot k / \sqrt{d}$。分数相差越大，softmax 越接近“只看一个词元”，梯度就越小。`q_proj` 和 `k_proj` 的权重变大，分数就变大，相差也变大。第 03 课看了查询的长度，下一格（选读）看分数。
+# 注意力分数是 softmax 之前的 $q \cdot k / \sqrt{d}$，$d$ 还是 `head_dim`。分数相差越大，softmax 越接近“只看一个词元”，梯度就越小。`q_proj` 和 `k_proj` 的权重变大，分数就变大，相差也变大。第 03 课看了查询的长度，下一格（选读）看分数。
 
 # %% [markdown] lang="en" key="seen-text"
 # How to read it: the cache saves computing old tokens again, so the longer the text, the more it saves.
 #
 # ## The bound that QK-norm puts on logits
 #
-# Attention logits are $q \cdot k / \sqrt{d}$, before the softmax. The further apart they are, the closer the softmax comes to looking at one token only, and the smaller its gradients. They grow, and grow apart, with the weights of `q_proj` and `k_proj`. Lesson 03 looked at the length of queries; the next cell (extra) looks at the logits.
+# Attention logits are $q \cdot k / \sqrt{d}$, before the softmax; $d$ is `head_dim`, as before. The further apart they are, the closer the softmax comes to looking at one token only, and the smaller its gradients. They grow, and grow apart, with the weights of `q_proj` and `k_proj`. Lesson 03 looked at the length of queries; the next cell (extra) looks at the logits.
 
 # %% key="scale" tags=["extra"]
 import copy
@@ -895,14 +812,13 @@ cos, sin = rope_tables(torch.arange(x.shape[1])[None], model.inv_freq)
 for factor in (1, 10, 100):
     attention = copy.deepcopy(model.layers[0].self_attn)
     attention.q_proj.weight *= factor
-    without, with_norm = (
-        attention_logits(*variant.query_key_value(attention, x)[:2], cos, sin)
-        .abs()
-        .max()
-        .item()
-        for variant in (Qwen2Attention, Qwen3Attention)
-    )
-    print(f"q_proj × {factor:<4} no norm: {without:<7.1f} QK-norm: {with_norm:.3f}")
+    largest = []
+    # zh: 同一组权重：用 Qwen2 的方法取出的 q 和 k 没有归一化，用 Qwen3 的就有
+    # en: the same weights: Qwen2's method gives q and k without the norm, Qwen3's with it
+    for variant in (Qwen2Attention, Qwen3Attention):
+        query, key, _ = variant.query_key_value(attention, x)
+        largest.append(attention_logits(query, key, cos, sin).abs().max().item())
+    print(f"q_proj × {factor:<4} no norm: {largest[0]:<7.1f} QK-norm: {largest[1]:.3f}")
 
 # %% [markdown] lang="zh" key="bound-text"
 # 没有归一化，权重放大多少倍，分数就放大多少倍。有了归一化，权重的大小不再起作用，分数也有了上限：
@@ -945,68 +861,47 @@ seen = []
 
 
 def watch(attention, arguments):
-    variants = (Qwen2Attention, Qwen3Attention)
     hidden_states, cos, sin = arguments
-    # zh: 同一组权重，用 Qwen2 的取法就是归一化之前，用 Qwen3 的取法就是归一化之后
+    pair = []
+    # zh: 同一组权重：Qwen2 的方法给出归一化之前的 q 和 k，Qwen3 的给出之后的
     # en: the same weights: Qwen2's method gives q and k before the norm, Qwen3's after it
-    pairs = [
-        variant.query_key_value(attention, hidden_states)[:2] for variant in variants
-    ]
-    seen.append([attention_logits(*pair, cos, sin)[0] for pair in pairs])
+    for variant in (Qwen2Attention, Qwen3Attention):
+        query, key, _ = variant.query_key_value(attention, hidden_states)
+        pair.append(attention_logits(query, key, cos, sin)[0])
+    seen.append(pair)
 
 
+# zh: 钩子：一层的注意力每次运行之前，先调用 watch
+# en: a hook calls watch each time before the attention of a layer runs
 hooks = [layer.self_attn.register_forward_pre_hook(watch) for layer in model.layers]
 model(tokens)
 for hook in hooks:
     hook.remove()
 
 visible = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
-largest = torch.tensor(
-    [[logits[:, visible].abs().max() for logits in layer] for layer in seen]
-)  # (layers, 2)
-log_weights = [
-    [logits.masked_fill(~visible, -torch.inf).log_softmax(dim=-1) for logits in layer]
-    for layer in seen
-]
-entropy = torch.tensor(
-    [[-(w.exp() * w).nansum(dim=-1).mean() for w in layer] for layer in log_weights]
-)
-norms = [
-    (layer.self_attn.q_norm.weight, layer.self_attn.k_norm.weight)
-    for layer in model.layers
-]
-bound = torch.tensor(
-    [
-        model.layers[0].self_attn.head_dim ** 0.5 * q.abs().max() * k.abs().max()
-        for q, k in norms
-    ]
-)
-assert (largest[:, 1] <= bound).all()
 
-# %% key="seen-figure"
-figure, axes = figures.figure(1, 2, height=2.8)
-titles = (
-    say("最大的 |分数|", "max |logit|"),
-    say("注意力的平均熵，nat", "mean entropy of attention, nats"),
-)
-before = say("归一化之前", "before the norm")
-after = say("归一化之后（模型用的）", "after the norm (what the model uses)")
-bound_label = say("由归一化的权重算出的上限", "bound from the norm's weights")
-alike = say("对所有词元一视同仁", "attention to all tokens alike")
-for ax, values, title in zip(axes, (largest, entropy), titles, strict=True):
-    ax.plot(values[:, 0], "o--", color="#bb4400", label=before)
-    ax.plot(values[:, 1], "s-", color="#4477aa", label=after)
-    ax.set(title=f"{folder.name}: {title}", xticks=range(len(seen)))
-    ax.set_xlabel(say("层", "layer"))
-axes[0].plot(bound, ":", color="#222222", label=bound_label)
-axes[0].set_yscale("log")
+
+def mean_entropy(logits):
+    log_weights = logits.masked_fill(~visible, -torch.inf).log_softmax(dim=-1)
+    # zh: 看不见的词元权重是 0，0 × -inf 是 nan，不算进去
+    # en: what is out of sight has weight 0, and 0 × -inf is nan, which is left out
+    return -(log_weights.exp() * log_weights).nansum(dim=-1).mean()
+
+
+largest, entropy, bound = [], [], []
+for layer, pair in zip(model.layers, seen, strict=True):
+    largest.append([logits[:, visible].abs().max() for logits in pair])
+    entropy.append([mean_entropy(logits) for logits in pair])
+    q_weight = layer.self_attn.q_norm.weight.abs().max()
+    k_weight = layer.self_attn.k_norm.weight.abs().max()
+    bound.append(layer.self_attn.head_dim**0.5 * q_weight * k_weight)
+largest, entropy = torch.tensor(largest), torch.tensor(entropy)  # (layers, 2)
+bound = torch.tensor(bound)  # (layers,)
+assert (largest[:, 1] <= bound).all()
+# zh: 对看得见的词元一视同仁时的熵
+# en: the entropy of attention to all visible tokens alike
 uniform = visible.sum(dim=-1).log().mean()
-axes[1].axhline(uniform, color="#222222", linestyle=":", label=alike)
-axes[1].set_ylim(0, 1.6 * uniform)
-for ax in axes:
-    ax.legend(fontsize=8, loc="upper left")
-axes[0].set_ylim(1, 30 * largest.max())
-figure
+lA4.before_and_after(folder.name, largest, entropy, bound, uniform)
 
 # %% [markdown] lang="zh" key="seen-read"
 # <details><summary>读图</summary>
@@ -1025,10 +920,10 @@ figure
 #
 # **选读。** 只看最大值容易被个别词元骗，下图画出每一层全部分数的分布。
 #
-# **先选一个。** 归一化改变的是：
+# **先选一个（选读）。** 归一化改变的是：
 #
-# - A. 整个宽度
-# - B. 只有两端
+# - A. 整个分布的宽度
+# - B. 只有分布的两端
 
 # %% [markdown] lang="en" key="seen-read"
 # <details><summary>Reading</summary>
@@ -1047,30 +942,13 @@ figure
 #
 # **Extra.** A maximum can hang on one odd token, so the next figure shows all logits of each layer.
 #
-# **Choose first.** What does the norm change?
+# **Choose first (extra).** What does the norm change about this distribution?
 #
 # - A. The whole width
 # - B. The tails only
 
 # %% key="histogram" tags=["extra"]
-labels = say("归一化之前", "before"), say("归一化之后", "after")
-figure, axes = figures.figure(1, len(seen), height=2.2, sharex=True, sharey=True)
-for index, (ax, layer) in enumerate(zip(axes, seen, strict=True)):
-    for logits, color, label in zip(layer, ("#bb4400", "#4477aa"), labels, strict=True):
-        ax.hist(
-            logits[:, visible].flatten(),
-            bins=80,
-            range=(-40, 40),
-            density=True,
-            histtype="step",
-            color=color,
-            label=label,
-        )
-    ax.set(title=say(f"第 {index} 层", f"layer {index}"), xlabel=say("分数", "logit"))
-    ax.set(yscale="log", ylim=(1e-4, 2))
-axes[0].set_ylabel(say("密度", "density"))
-axes[0].legend(fontsize=8, loc="upper left")
-figure
+lA4.logit_histograms(seen, visible)
 
 # %% [markdown] lang="zh" key="experiment-text"
 # <details><summary>读图</summary>
@@ -1083,7 +961,7 @@ figure
 #
 # QK 归一化对训练做了什么？要知道答案，就把同样的小模型从头训练两次，一次带，一次不带，别的全都一样。`helpers/lessons/lA4/qk_norm.py` 做的就是这件事。两层的小 Qwen3 学两位数加法。种子相同，两次训练就从相同的矩阵出发，看相同的数据。用四个学习率各做一遍，思路来自 [Wortsman 等，2023](https://arxiv.org/abs/2309.14322)。每一步记下损失和最大的注意力分数。
 #
-# **先选一个。** 学习率高一些，不带的那个，先出事的是：
+# **先选一个。** 学习率高一些，不带的那个先怎样？
 #
 # - A. 损失先变坏
 # - B. 分数先变大
@@ -1108,34 +986,8 @@ figure
 import numpy as np
 
 runs = np.load(ROOT / "assets" / "traces" / "qk_norm_experiment.npz")
-variants = (
-    (say("不带 QK 归一化", "without QK-norm"), "--", "#bb4400"),
-    (say("带 QK 归一化", "with QK-norm"), "-", "#4477aa"),
-)
 print(runs["provenance"])
-steps = range(0, runs["loss"].shape[-1], 5)
-figure, axes = figures.figure(
-    2, len(runs["learning_rates"]), height=3.6, sharex=True, sharey="row"
-)
-for column, rate in enumerate(runs["learning_rates"]):
-    title = say(f"学习率 {rate:g}", f"learning rate {rate:g}")
-    for index, (label, style, color) in enumerate(variants):
-        loss, max_logit = (
-            runs["loss"][index, column],
-            runs["max_logit"][index, column],
-        )  # (seeds, steps)
-        axes[0, column].plot(steps, loss.T[::5], style, color=color, linewidth=1)[
-            0
-        ].set_label(label)
-        axes[1, column].plot(steps, max_logit.T[::5], style, color=color, linewidth=1)
-        final, peak = loss[:, -10:].mean(axis=1), max_logit.max(axis=1)
-        print(f"{title}, {label}: loss {final.round(2)}, max |logit| {peak.round()}")
-    axes[0, column].set(title=title)
-    axes[1, column].set(yscale="log", xlabel=say("步", "step"))
-axes[0, 0].set_ylabel(say("损失，每个数字的 nat", "loss, nats per digit"))
-axes[1, 0].set_ylabel(say("最大的 |注意力分数|", "max |attention logit|"))
-axes[0, 0].legend(loc="lower left")
-figure
+lA4.recorded_trainings(runs)
 
 # %% [markdown] lang="zh" key="recorded-read" facts="250"
 # <details><summary>读图</summary>
@@ -1143,7 +995,7 @@ figure
 # B。上面四格是损失，一格一个学习率；下面四格按同样的次序是最大的注意力分数（对数轴）；每种颜色三条线，一条一个种子，每 5 步画一点。
 #
 # - 学习率最低时，两者的损失难分高下；分数却已经差了三倍左右。
-# - 学习率高一档，两者就分开：不带的，分数一步步涨到一百上下，再高一档近两千，最高的一档还要多；带着的，始终在几十以内。分数先涨；损失大多停在一个平台上，带着的则有机会离开它。
+# - 学习率高一档，两者就分开：不带的，分数一步步涨到一百上下，再高一档近两千，最高的一档有好几万；带着的，始终在几十以内。分数先涨；损失大多停在一个平台上，不再下降，带着的则有机会离开它。
 # - 不带的没有“炸掉”：没有一条线变成 NaN；250 步之内，大多数没能离开平台。
 # - 带着也不是万能的：学习率再高，损失也会变差，种子之间的差别也变大。
 # - 优势不一定全来自“稳定”：刚初始化时，带着的分数已有 4 左右，不带的只有 0.1 左右，注意力一开始就更分明。这个实验分不开这两种作用。
@@ -1152,7 +1004,7 @@ figure
 #
 # </details>
 #
-# **选读。** 先运行上一格，再自己跑一次：第二列的学习率，换一个种子，150 步，两次训练在普通的 CPU 上一共约 15 秒。
+# **选读。** 再自己跑一次：第二列的学习率，换一个种子，150 步，两次训练在普通的 CPU 上一共约 15 秒。
 #
 # **先选一个。** 上面三个种子的结论，换一个种子还成立吗？
 #
@@ -1165,7 +1017,7 @@ figure
 # B. The upper four panels are the loss, one a learning rate; the lower four, in the same order, the largest attention logit (log axis); three lines of each colour, one a seed, a point every 5 steps.
 #
 # - At the lowest rate the losses are hard to tell apart; the logits already differ about threefold.
-# - One rate higher they part. Without the norm the logits climb step by step to a hundred or so, at the next rate to nearly two thousand, and at the highest beyond; with it they stay within some tens. The logits grow first; the loss mostly stays on a plateau, which the models with the norm get a chance to leave.
+# - One rate higher they part. Without the norm the logits climb step by step to a hundred or so, at the next rate to nearly two thousand, and at the highest to many tens of thousands; with it they stay within some tens. The logits grow first; the loss mostly comes to a plateau, where it falls no further, and which the models with the norm get a chance to leave.
 # - Without the norm nothing "blows up": no line turns into NaN; within 250 steps most of them do not leave a plateau.
 # - With the norm not everything goes: at higher rates the loss gets worse again, and seeds differ more.
 # - The gain need not be stability alone: fresh from initialisation, logits are about 4 with the norm and about 0.1 without, so attention is more distinct from the first step. This experiment cannot tell the two effects apart.
@@ -1174,7 +1026,7 @@ figure
 #
 # </details>
 #
-# **Extra.** Run the cell above first, then one of your own: the learning rate of the second column, another seed, 150 steps; on an ordinary CPU both trainings together take about 15 seconds.
+# **Extra.** Now a run of your own: the learning rate of the second column, another seed, 150 steps; on an ordinary CPU both trainings together take about 15 seconds.
 #
 # **Choose first.** Will a new seed bear out what the three above show?
 #
@@ -1184,19 +1036,9 @@ figure
 # %% key="live" tags=["extra"]
 from helpers.lessons.lA4.qk_norm import train
 
-figure, axes = figures.figure(1, 2, height=2.4)
-for with_norm, (label, style, color) in enumerate(variants):
-    loss, max_logit = train(bool(with_norm), learning_rate=0.01, seed=7, steps=150)
-    axes[0].plot(range(0, 150, 5), loss[::5], style, color=color, label=label)
-    axes[1].plot(range(0, 150, 5), max_logit[::5], style, color=color, label=label)
-    print(f"{label}: loss {loss[-10:].mean():.2f}")
-axes[0].set_title(say("损失，每个数字的 nat", "loss, nats per digit"))
-axes[1].set_title(say("最大的 |注意力分数|", "max |attention logit|"))
-axes[1].set_yscale("log")
-for ax in axes:
-    ax.set_xlabel(say("步", "step"))
-axes[0].legend()
-figure
+without = train(False, learning_rate=0.01, seed=7, steps=150)
+with_norm = train(True, learning_rate=0.01, seed=7, steps=150)
+lA4.own_trainings([without, with_norm])
 
 # %% [markdown] lang="zh" key="template-text" facts="152,064 151,936"
 # <details><summary>读图</summary>

@@ -31,6 +31,12 @@ def routing_map(trace, start=0, tokens=2 * TOKENS_PER_ROW):
     return drawn
 
 
+def window(trace):
+    """What :func:`routing_map` has room for, as start and number of tokens: all, or the start of the last answer."""
+    tokens = max(1, 16 // len(trace.layers)) * TOKENS_PER_ROW
+    return max(0, min(trace.prompt_length - 10, len(trace.texts) - tokens)), tokens
+
+
 def _routing_row(ax, trace, first, last):
     import numpy as np
     from matplotlib.collections import PolyCollection
