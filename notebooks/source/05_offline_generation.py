@@ -447,7 +447,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 #
 # </details>
 #
-# 现在你来改：换掉第四个问题，或者改改乘法表，看缓存里还剩几个词元能用。
+# 现在你来改：换掉第四个问题，或者对调 `{table}` 和 `{question}`，看缓存里还剩几个词元能用。
 #
 # **选读。** 分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。GPU 上 vLLM 默认每块 16 个词元，CPU 版默认 128 个；这里改小，图里才有东西可看。每个输出也用 `num_cached_tokens` 报告它用上了多少缓存。
 #
@@ -470,7 +470,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 #
 # </details>
 #
-# Now change it: ask something else in fourth place, or change the table, and see how much of the cache is still of use.
+# Now change it: ask something else in fourth place, or let `{table}` and `{question}` change places, and see how much of the cache is still of use.
 #
 # **Extra.** The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention. On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128; here they are smaller, to have something to see. Each output also reports how much of the cache it used, as `num_cached_tokens`.
 #

@@ -900,7 +900,15 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 #
 # </details>
 #
-# 现在你来改：把 64 改成 16，r3 读提示词要几步，别人写得慢了吗？再把 16 块改成 32 块，看还有没有人让位。想自己写一个这样的调度器：[附录 A3](../zh/A3_mini_vllm.ipynb)。
+# 现在你来改：把 64 改成 16，r3 读提示词要几步，别人写得慢了吗？再把 16 块改成 32 块，看还有没有人让位。
+#
+# <details><summary>答案</summary>
+#
+# 第一次读要 15 步，而不是 4 步：16 个词元，另外三个先各拿 1 个，剩 13 个给它；别人仍旧一步写一个，只是总步数从 196 变成 221。改成 32 块（一步仍是 64 个），就没有人让位，123 步写完。
+#
+# </details>
+#
+# 想自己写一个这样的调度器：[附录 A3](../zh/A3_mini_vllm.ipynb)。
 #
 # ## 一张 24 GB 的卡，上限在哪里（选读）
 #
@@ -923,7 +931,15 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 #
 # </details>
 #
-# Now change it: make 64 into 16. In how many steps does r3 read its prompt, and do the others write more slowly? Then make 16 blocks into 32: does anybody still make room? To write such a scheduler yourself: [appendix A3](../en/A3_mini_vllm.ipynb).
+# Now change it: make 64 into 16. In how many steps does r3 read its prompt, and do the others write more slowly? Then make 16 blocks into 32: does anybody still make room?
+#
+# <details><summary>Answer</summary>
+#
+# Its first reading takes 15 steps and not 4: of 16 tokens the other three take 1 each, which leaves 13; they write one a step as before, but the steps grow from 196 to 221 in all. With 32 blocks (and 64 tokens a step again) nobody makes room, and 123 steps do.
+#
+# </details>
+#
+# To write such a scheduler yourself: [appendix A3](../en/A3_mini_vllm.ipynb).
 #
 # ## A 24 GB card: where is its limit (extra)
 #
