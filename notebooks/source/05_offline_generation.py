@@ -111,7 +111,7 @@ print("temperature:", default.temperature, "| max_tokens:", default.max_tokens)
 assert default.max_tokens == 16
 
 # zh: 环境变量 COURSE_MAX_TOKENS 可以限制输出的长度；没有设，limit 就是 None
-# en: the variable COURSE_MAX_TOKENS can limit the outputs; not set, limit is None
+# en: the variable COURSE_MAX_TOKENS can limit the outputs; without it, limit is None
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 thinking = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit)
 direct = SamplingParams(
@@ -207,6 +207,8 @@ question = say(
     "Give me a short introduction to large language models.",
 )
 conversation = [{"role": "user", "content": question}]
+# zh: 返回的总是列表，一段对话也是，所以取 [0]
+# en: what comes back is a list even for one conversation, hence the [0]
 cut = llm.chat(conversation, use_tqdm=False)[0]
 thoughtful = llm.chat(conversation, thinking, use_tqdm=False)[0]
 off = {"enable_thinking": False}
@@ -441,7 +443,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 # %% [markdown] lang="zh" key="blocks-read" facts="128"
 # <details><summary>读图</summary>
 #
-# C。斜线前是已在缓存里的词元，后面是提示词的长度；r3 是第四个。前者总是块大小的整数倍，因为只有填满的块才能共用。这叫**前缀缓存**。
+# C（r3 是第四个）。斜线前是已在缓存里的词元，后面是提示词的长度。前者总是块大小的整数倍，因为只有填满的块才能共用。这叫**前缀缓存**。
 #
 # 图的下半是块池和选中请求的块表：带内框的块装着乘法表，四个请求指着同一份；后面的块各归各，编号不必相连。浪费的只是最后一块里的空位。拖动滑块，看谁写完时还回哪几块。
 #
@@ -453,7 +455,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 #
 # ## 连续批处理：谁先完，谁先走
 #
-# 传统的批处理凑齐一批，等最长的那个结束，才换下一批。vLLM 在每一步都重新安排：有请求完成，等着的立刻补上。下面一次交上 12 道题，每 4 道里有一道要想得久；`max_num_seqs=4` 让引擎假装只有 4 个位子（真实的引擎有几百个）。
+# 传统的批处理凑齐一批，等最长的那个结束，才换下一批。vLLM 在每一步都重新安排：有请求完成，等着的立刻补上。下面一次交上 12 道题，每 4 道里有一道要想得久；`max_num_seqs=4` 让引擎最多同时算 4 个（真实的引擎有几百个位子）。
 #
 # **先选一个。** 和“凑 4 个一批”比，能省几成的步数？
 #
@@ -464,7 +466,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 # %% [markdown] lang="en" key="blocks-read" facts="128"
 # <details><summary>Reading</summary>
 #
-# C. Before the slash are the tokens that were in the cache, after it the length of the prompt; r3 is the fourth request. The first is always a multiple of the block size, as only full blocks can be shared. This is called **prefix caching**.
+# C (r3 is the fourth request). Before the slash are the tokens that were in the cache, after it the length of the prompt. The first is always a multiple of the block size, as only full blocks can be shared. This is called **prefix caching**.
 #
 # The lower half is the block pool, and the block table of the selected request: the blocks with an inner frame hold the multiplication table, and four requests point to one copy; behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block. Drag the slider to see which blocks go back when a request is done.
 #
@@ -476,7 +478,7 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 #
 # ## Continuous batching: who is done leaves
 #
-# Classic batching fills a batch and waits for its longest request before it takes the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and with `max_num_seqs=4` the engine pretends to have only 4 seats (a real one has hundreds).
+# Classic batching fills a batch and waits for its longest request before it takes the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and with `max_num_seqs=4` the engine computes at most 4 at once (a real one has hundreds of seats).
 #
 # **Choose first.** What share of the steps does that save, compared with batches of 4?
 #
@@ -547,7 +549,7 @@ for place in range(6):
 # %% [markdown] lang="zh" key="settings-text"
 # 读输出：像样的有三种，其余两千多个词元加起来几乎为零（真实的模型候选多得多）。
 #
-# **温度**把所有分数除以它：小于 1，差距拉大；大于 1，差距抹平。**top-p** 从最好的数起，概率累计到 p 就停，去掉后面的。**top-k** 只留最好的 k 个，**min-p** 去掉不到最大概率某个比例的。剩下的重新归一，再抽。
+# **温度**：所有分数都除以它，小于 1，差距拉大；大于 1，差距抹平。**top-p** 从最好的数起，概率累计到 p 就停，去掉后面的。**top-k** 只留最好的 k 个，**min-p** 去掉不到最大概率某个比例的。剩下的重新归一，再抽。
 #
 # **先选一个。** 下面三种设置，哪一种留下的候选最少？
 #
@@ -558,7 +560,7 @@ for place in range(6):
 # %% [markdown] lang="en" key="settings-text"
 # How to read it: three ways on are sensible; the other two thousand and more tokens have next to nothing (a real model has many more candidates).
 #
-# **Temperature** divides all scores: below 1 differences grow, above 1 they fade. **top-p** counts from the best until the probabilities add up to enough, and drops the rest. **top-k** keeps the best k, and **min-p** drops tokens that are less likely than some fraction of the likeliest. What is left is renormalised and drawn from.
+# **Temperature** divides all scores: below 1 differences grow, above 1 they fade. **top-p** counts from the best until the probabilities add up to p, and drops the rest. **top-k** keeps the best k, and **min-p** drops tokens that are less likely than some fraction of the likeliest. What is left is renormalised and drawn from.
 #
 # **Choose first.** Which of these settings leaves the fewest candidates?
 #
@@ -698,10 +700,10 @@ for name, chosen in settings.items():
     print("  ".join(shown[:3]), f" {name}")
 
 # %% [markdown] lang="zh" key="explorer-text"
-# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。第二段文字是中文的，像样的写法有五种。试试看：温度调到 2，另外三个参数里只动一个，剪掉胡话，留下像样的写法。
+# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽 100 次。第二段文字是中文的，像样的写法有五种。试试看：温度调到 2，另外三个参数里只动一个，剪掉胡话，留下像样的写法。
 
 # %% [markdown] lang="en" key="explorer-text"
-# Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. The second text is Chinese and has five sensible ways on. A task: at temperature 2, move one of the other three; cut the nonsense and keep the sensible ways on.
+# Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws, 100 times. The second text is Chinese and has five sensible ways on. A task: at temperature 2, move one of the other three; cut the nonsense and keep the sensible ways on.
 
 # %% key="explorer" tags=["extra", "raw"]
 from helpers.explorer import SamplingExplorer
@@ -1029,8 +1031,6 @@ model = transformers.AutoModelForCausalLM.from_pretrained(
 # zh: 在左边补齐，新词元才好接在右边
 # en: padded on the left, so that new tokens follow on the right
 padded = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
-
-
 greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
 
@@ -1064,7 +1064,7 @@ l05.speeds(speed, f"{folder.name}, {device}")
 # %% [markdown] lang="zh" key="recap"
 # <details><summary>读图</summary>
 #
-# A：成批远远快过一道一道来，两家都是。两家都成批，vLLM 快几倍，打印在图的上面，这个数随机器和负载变。别从它推断真正的 Qwen3：小模型没有多少权重要读，时间花在每一步的 Python 里；题目又写得一样长，transformers 没有空等的损失。
+# A。成批远远快过一道一道来，两家都是。两家都成批，vLLM 快几倍，打印在图的上面，这个数随机器和负载变。别从它推断真正的 Qwen3：小模型没有多少权重要读，时间花在每一步的 Python 里；题目又写得一样长，transformers 没有空等的损失。
 #
 # </details>
 #
@@ -1115,7 +1115,7 @@ l05.speeds(speed, f"{folder.name}, {device}")
 # %% [markdown] lang="en" key="recap"
 # <details><summary>Reading</summary>
 #
-# A: a batch is far faster than one at a time, in both libraries. How many times faster vLLM is when both have a batch is printed above the figure, and changes with machine and load. Draw no conclusion about a real Qwen3 from it: this model has hardly any weights to read, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting.
+# A. A batch is far faster than one at a time, in both libraries. How many times faster vLLM is when both have a batch is printed above the figure, and changes with machine and load. Draw no conclusion about a real Qwen3 from it: this model has hardly any weights to read, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting.
 #
 # </details>
 #

@@ -287,7 +287,7 @@ l08.draw_curves(curves, server)
 #
 # </details>
 #
-# 现在你来改：`max_num_seqs` 改成 8，从头再跑，拐点在哪里？
+# 现在你来改：`max_num_seqs` 改成 8，从头再跑：拐点就移到 8 附近。
 #
 # ## 看服务器怎么排
 #
@@ -307,7 +307,7 @@ l08.draw_curves(curves, server)
 #
 # </details>
 #
-# Now change it: set `max_num_seqs` to 8 and run all of it again. Where is the knee?
+# Now change it: set `max_num_seqs` to 8 and run all of it again: the knee moves to about 8.
 #
 # ## Watch the server schedule
 #
@@ -328,8 +328,8 @@ for n in range(most):
 samples = await l08.watch(server, tasks)
 await asyncio.gather(*tasks)
 running = [metrics["num_requests_running"] for moment, metrics in samples]
-assert server.attached or max(running) <= 32
-l08.draw_queue(samples, most=32)
+assert server.attached or max(running) <= options["max_num_seqs"]
+l08.draw_queue(samples, most=options["max_num_seqs"])
 
 # %% [markdown] lang="zh" key="timeout-text"
 # <details><summary>读图</summary>
@@ -400,7 +400,7 @@ if not server.attached:
 #
 # ## Back-pressure: refuse when the queue is full
 #
-# With a queue that never ends, in the end everyone times out. A full server says 503 at once. This is called back-pressure: it tells clients to slow down. They try again, with pauses that grow, or hold themselves back with a `Semaphore`.
+# With a queue that has no bounds, in the end everyone times out. A full server says 503 at once. This is called back-pressure: it tells clients to slow down. They try again, with pauses that grow, or hold themselves back with a `Semaphore`.
 #
 # **Choose first.** The server admits 64. Of 96 that come at once and do not retry, how many are refused?
 #
@@ -413,6 +413,8 @@ if not server.attached:
 async def crowd(client):
     requests = [send(client) for _ in range(96)]
     results = await asyncio.gather(*requests, return_exceptions=True)
+    # zh: 状态码 500 以上，openai 都报成 InternalServerError
+    # en: for every status from 500 on, openai raises an InternalServerError
     refused = [r for r in results if isinstance(r, openai.InternalServerError)]
     print(f"max_retries={client.max_retries}: 503 × {len(refused)}")
     return refused
@@ -896,7 +898,7 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 # %% [markdown] lang="zh" key="limit-text"
 # <details><summary>读图</summary>
 #
-# B：196 步，2 个位子要 243 步。打印的竖线是 r3 让位的那一步（抢占）：之前它分几步读提示词，因为一步只有 64 个词元，正在写的先拿走它们的（分段预填充）；之后它等着，另外三个照样写；它们写完，块还了回来，它再把提示词和写过的读一遍，四步就读完（64、64、64、46 个词元）。只有 1 个位子，要 482 步。抢占不会出错，只是白算了一遍；常常发生，就该减少位子，或者加大缓存。服务器的 `/metrics` 里，`num_preemptions_total` 数的就是它。
+# B。196 步，2 个位子要 243 步。打印的竖线是 r3 让位的那一步（抢占）：之前它分几步读提示词，因为一步只有 64 个词元，正在写的先拿走它们的（分段预填充）；之后它等着，另外三个照样写；它们写完，块还了回来，它再把提示词和写过的读一遍，四步就读完（64、64、64、46 个词元）。只有 1 个位子，要 482 步。抢占不会出错，只是白算了一遍；常常发生，就该减少位子，或者加大缓存。服务器的 `/metrics` 里，`num_preemptions_total` 数的就是它。
 #
 # </details>
 #
@@ -927,7 +929,7 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 # %% [markdown] lang="en" key="limit-text"
 # <details><summary>Reading</summary>
 #
-# B: 196 steps, where 2 seats take 243. The printed bar is the step at which r3 makes room (preemption). Before it, r3 reads its prompt in several steps: a step has 64 tokens, and those that write take theirs first (chunked prefill). After it, r3 waits while the other three write on. When they are done and their blocks are free, it reads its prompt and what it has written once more, in four steps (64, 64, 64 and 46 tokens). A single seat takes 482 steps. Preemption is never wrong, it only computes something twice; where it happens often, lower the seats or enlarge the cache. In a server's `/metrics` it is counted by `num_preemptions_total`.
+# B. It takes 196 steps, and 2 seats take 243. The printed bar is the step at which r3 makes room (preemption). Before it, r3 reads its prompt in several steps: a step has 64 tokens, and those that write take theirs first (chunked prefill). After it, r3 waits while the other three write on. When they are done and their blocks are free, it reads its prompt and what it has written once more, in four steps (64, 64, 64 and 46 tokens). A single seat takes 482 steps. Preemption is never wrong, it only computes something twice; where it happens often, lower the seats or enlarge the cache. In a server's `/metrics` it is counted by `num_preemptions_total`.
 #
 # </details>
 #
@@ -988,7 +990,7 @@ l08.draw_limit(bound, fitting)
 # %% [markdown] lang="zh" key="beyond-text"
 # <details><summary>读图</summary>
 #
-# B。虚线是**算出来的，不是测量**。读一遍权重，一个请求只得一个词元，34 个一起算就得 34 个；读权重占了每一步的大头，所以人多了，一步只长一点（打印的最后一列）。先到头的是显存：装得下 34 个，竖线以右只能排队。PagedAttention（第 05 课）要紧就在这里：给每个请求预留整段上下文，同样的显存只放得下几个请求。真实的速度还要低，因为计算和调度也要时间。
+# B。虚线是**算出来的，不是测量**。读一遍权重，一个请求只得一个词元，34 个一起算就得 34 个；读权重占了每一步的大头，所以 34 个一起，一步也只从 15.2 ms 长到 20.1 ms。先到头的是显存：装得下 34 个，竖线以右只能排队。PagedAttention（第 05 课）要紧就在这里：给每个请求预留整段上下文，同样的显存只放得下几个请求。真实的速度还要低，因为计算和调度也要时间。
 #
 # </details>
 #
@@ -1011,7 +1013,7 @@ l08.draw_limit(bound, fitting)
 # %% [markdown] lang="en" key="beyond-text"
 # <details><summary>Reading</summary>
 #
-# B. The dashed line is **computed, not measured**. Reading the weights once gives one token for one request, and 34 for 34 of them; most of a step goes into reading weights, so with more requests a step grows only a little (last column printed). What runs out first is memory: 34 fit, and right of the vertical line requests can only queue. That is why PagedAttention (lesson 05) matters: with room set aside for whole contexts, the same memory would hold only a few requests. The real speed is lower still, as computing and scheduling take time too.
+# B. The dashed line is **computed, not measured**. Reading the weights once gives one token for one request, and 34 for 34 of them; most of a step goes into reading weights, so with 34 requests a step grows from 15.2 ms to no more than 20.1 ms. What runs out first is memory: 34 fit, and right of the vertical line requests can only queue. That is why PagedAttention (lesson 05) matters: with room set aside for whole contexts, the same memory would hold only a few requests. The real speed is lower still, as computing and scheduling take time too.
 #
 # </details>
 #
