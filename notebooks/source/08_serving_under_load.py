@@ -1173,7 +1173,7 @@ if not server.attached and models.is_bundled():
 #
 # <details><summary>提示</summary>
 #
-# 每张卡：权重除以 `tp`，KV 头数是 `max(1, num_key_value_heads // tp)`；每个词元每层要存键和值，每个数 2 字节。
+# 每张卡：权重除以 `tp`，KV 头数是 `max(1, num_key_value_heads // tp)`；每个词元每层要存键和值，每个头 `head_dim` 个数，每个数 2 字节。
 #
 # </details>
 
@@ -1230,7 +1230,7 @@ if not server.attached and models.is_bundled():
 #
 # <details><summary>Hint</summary>
 #
-# On each card: the weights divided by `tp`, and `max(1, num_key_value_heads // tp)` KV heads; a token stores a key and a value in every layer, 2 bytes a number.
+# On each card: the weights divided by `tp`, and `max(1, num_key_value_heads // tp)` KV heads; a token stores a key and a value in every layer, `head_dim` numbers for each head, 2 bytes a number.
 #
 # </details>
 

@@ -668,7 +668,7 @@ for seats in (1, 2, 4, 8):
 # %% [markdown] lang="zh" key="tight-text"
 # <details><summary>读结果</summary>
 #
-# C。r0 要写 40 个词元，一步一个，少于 40 步谁也做不到。预算大，好处不在少走几步，而在长提示词一步就读完，首个词元来得早；代价是 194 个词元的那一步很久，正在写的人都得等它，词元间隔突然变长。预算小，每一步都短，但长提示词要读许多步，首个词元来得晚。有了分段预填充，你才能在两头之间选。位子也是一个旋钮：只有 1 个，就是一个写完再写下一个，145 步；4 个以后再加就没用了，因为请求没有更多。
+# C。r0 要写 40 个词元，一步一个，少于 40 步谁也做不到。预算大，好处不在少走几步，而在长提示词一步就读完，首个词元来得早；代价是 194 个词元的那一步很久，正在写的人都得等它，词元间隔突然变长。预算小，每一步都短，但长提示词要读许多步，首个词元来得晚。有了分段预填充，你才能在两头之间选。位子也是一个旋钮：只有 1 个，就是一个写完再写下一个，145 步；4 个以后再加，步数也不会更少，因为 r0 一个就要 40 步。
 #
 # </details>
 #
@@ -695,7 +695,7 @@ for seats in (1, 2, 4, 8):
 # %% [markdown] lang="en" key="tight-text"
 # <details><summary>Reading</summary>
 #
-# C. r0 writes 40 tokens, one a step, and nobody can do that in fewer than 40 steps. What a large budget gives is not fewer steps: a long prompt is read in one, and its first token comes early. The price is that step of 194 tokens: it takes long, and all who write wait for it, a jump in the inter-token latency. With a small budget every step is short, but a long prompt takes many, and its first token comes late. Chunked prefill lets you choose a point between the two. Seats are a knob, too: with 1, one request after the other, 145 steps; beyond 4 more do not help, as there are no more requests to fill them.
+# C. r0 writes 40 tokens, one a step, and nobody can do that in fewer than 40 steps. What a large budget gives is not fewer steps: a long prompt is read in one, and its first token comes early. The price is that step of 194 tokens: it takes long, and all who write wait for it, a jump in the inter-token latency. With a small budget every step is short, but a long prompt takes many, and its first token comes late. Chunked prefill lets you choose a point between the two. Seats are a knob, too: with 1, one request after the other, 145 steps; beyond 4 the steps get no fewer, as r0 alone takes 40.
 #
 # </details>
 #
