@@ -198,6 +198,8 @@ async def one_request(gate):
 
 async def measure(concurrency, count):
     gate, start = asyncio.Semaphore(concurrency), time.perf_counter()
+    # zh: 星号把列表里的请求一个一个交给 gather
+    # en: the star hands the requests of the list to gather one by one
     requests = await asyncio.gather(*[one_request(gate) for _ in range(count)])
     seconds = time.perf_counter() - start
     result = {"tokens/s": count * fixed["max_tokens"] / seconds}
