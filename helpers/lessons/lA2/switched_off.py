@@ -5,7 +5,6 @@ layer, (layers, experts), and ``change`` how much the loss of every written toke
 experts, written tokens).
 """
 
-from helpers import routing
 from helpers.language import say
 from helpers.lessons.lA2.statistics import largest, token_class
 
@@ -22,6 +21,8 @@ def experts_to_try(traces):
 
 
 def _load(traces):
+    from helpers import routing
+
     return sum(routing.expert_load(trace) for trace in traces)
 
 
