@@ -31,7 +31,7 @@ run: env  ## 运行全部课程 · run every lesson
 test-fast: env  ## 不启动 vLLM、不联网的测试，两分钟以内 · tests that start no vLLM and need no network, under two minutes
 	@$(PYTHON) $(TESTS) -n $(WORKERS) -m "not slow and not large" $(ARGS)
 
-test: $(if $(ARGS),env,test-fast)  ## 改动可能弄坏的全部测试，半个小时 · every test that a change can break, half an hour
+test: $(if $(ARGS),env,test-fast)  ## 改动可能弄坏的全部测试，12 到 30 分钟 · every test that a change can break, 12 to 30 minutes
 	@$(PYTHON) $(if $(ARGS),-m pytest $(ARGS),$(TESTS) -n 3 -m "slow and not large")
 
 test-all: test  ## 再加上换一种环境重跑的测试 · with those that repeat it in other surroundings, an hour and more

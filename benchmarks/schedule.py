@@ -27,7 +27,7 @@ from benchmarks.wrong_schedulers import LESSON, hints
 from helpers import schedule
 from helpers.engine import close_engine, open_engine
 from helpers.explorer import ScheduleExplorer
-from helpers.schedule import Change, Request, ScheduleTrace, Settings
+from helpers.schedule_trace import Change, Request, ScheduleTrace, Settings
 from tools.lessons.source import read_lesson
 
 KV_BYTES = 1280  # of a token of qwen3-tiny in bfloat16

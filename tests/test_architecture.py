@@ -52,6 +52,14 @@ def test_no_module_imports_itself_by_a_roundabout_way():
     TopologicalSorter({module: found & modules.keys() for module, found in imports.items()}).prepare()
 
 
+@pytest.mark.parametrize("page, title", [("architecture.md", "## The rooms"), ("architecture.zh.md", "## 各课的房间")])
+def test_every_room_is_on_the_map(page, title):
+    section = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"{title}\n")[2].partition("\n## ")[0]
+    _, _, *rows = PLACED.findall(section)  # without the head and the line below it
+    rooms = {path.split("/")[2] for path in tracked("helpers/lessons/*")} - {"__init__.py"}
+    assert sorted(name for row in rows for name in re.findall("`(.+?)`", row)) == sorted(rooms)
+
+
 @pytest.mark.parametrize("page", ["architecture.md", "architecture.zh.md"])
 def test_every_folder_of_the_course_is_on_the_map(page):
     top = {name.split("/")[0] + "/" for name in tracked() if "/" in name and not name.startswith(".")}

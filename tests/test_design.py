@@ -14,7 +14,7 @@ from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
 from helpers.lessons import l03, l04, l05, lA1, lA2, lA3, lA4, lA5
 from helpers.routing import RoutingTrace
-from helpers.schedule import ScheduleTrace
+from helpers.schedule_trace import ScheduleTrace
 from tools.site import lean
 
 BOTH = {"light": design.LIGHT, "dark": design.DARK}
@@ -108,7 +108,8 @@ def drawn(trace):
         name: {"step": np.arange(9), "loss": np.ones(9), "load": np.full((9, 4, 8), 0.125)} for name in ("off", "on")
     }
     weights = torch.ones(12, 12).tril().softmax(dim=-1)
-    entries = [SimpleNamespace(decoded_token=word) for word in (" a", " an", " the", " model", "et", "从前")]
+    words = (" a", " an", " the", " model", "et", "从前")
+    entries = [SimpleNamespace(decoded_token=word, logprob=-0.1) for word in words]
     return {
         "head": l03.head_map(weights, list("12×3=3637×4="), columns=5, rows=3),
         "rotation": l03.rotation(),
@@ -136,6 +137,8 @@ def drawn(trace):
         "blocks": l05.block_tables({"a": [1, 2, 3], "b": [1, 2, 5]}, {"a": 44, "b": 40}, 16),
         "timeline": l05.timeline([(0, 3), (0, 5), (4, 9)], 2),
         "candidates": l05.candidates(entries, dict.fromkeys("abcd", torch.full((1, 6), 1 / 6))),
+        "confidence": l05.confidence({"a title": entries * 7}),
+        "speeds": l05.speeds({"vLLM, batch=64": 3081.2, "transformers, batch=64": 1530.0}, "qwen3-tiny, cpu"),
         "reserved": lA3.reserved(ScheduleTrace.load(ROOT / "tests" / "schedule_qwen3_tiny.json"), 256),
         "cache": lA5.cache_over_context({"Qwen3-8B": (147456, 0), "Qwen3.5-9B": (32768, 1 << 20)}),
     }

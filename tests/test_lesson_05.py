@@ -1,6 +1,7 @@
 """Lesson 05: its sampling is vLLM's, its copy-me cell stands alone."""
 
 import ast
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +9,29 @@ import torch
 from conftest import ROOT
 
 from helpers import engine
+from helpers.lessons import l05
 from helpers.lessons.l05.exercises import tiny_tokenizer
 from tools.lessons.source import parse, read_lesson
 
 LESSON = read_lesson(ROOT / "notebooks" / "source" / "05_offline_generation.py")
 CELLS = {cell.key: cell.text["en"] for cell in LESSON.cells if cell.kind == "code"}
+
+
+def test_a_request_that_goes_wrong_ends_in_a_line(capsys):
+    def warns():
+        warnings.warn("cut short", stacklevel=1)
+
+    l05.outcome("a", lambda: 1 / 0)
+    l05.outcome("b", warns)
+    l05.outcome("c", lambda: None)
+    assert capsys.readouterr().out == "a: ZeroDivisionError: division by zero\nb: ok. cut short\nc: ok. \n"
+
+
+def test_every_fourth_question_is_a_long_sum():
+    questions = l05.questions(8)
+    assert [question.count("+") for question in questions] == [9, 0, 0, 0] * 2
+    assert [question.count("×") for question in questions] == [0, 1, 1, 1] * 2
+    assert questions == l05.questions(9)[:8] and all(question.endswith("=?") for question in questions)
 
 
 def solution(key):

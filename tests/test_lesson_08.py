@@ -304,6 +304,22 @@ def test_the_figure_draws_the_share_where_there_is_one(name):
     assert [str(y) for y in drawn] == (["50.0"] * 2 if name == "kv_cache_usage_perc" else ["nan"] * 2)
 
 
+def test_the_server_is_watched_until_all_is_done():
+    server = SimpleNamespace(metrics=lambda: {"num_requests_running": 1.0})
+
+    async def watched():
+        return await l08.watch(server, [asyncio.create_task(asyncio.sleep(0.2))], pause=0.01)
+
+    samples = asyncio.run(watched())
+    moments = [moment for moment, _ in samples]
+    assert len(samples) > 3 and moments == sorted(moments) and samples[0][1] == server.metrics()
+
+
+def test_the_tokens_of_a_cache_are_read_in_the_log():
+    log = "INFO GPU KV cache size: 52,352 tokens\nINFO Maximum concurrency for 2,048 tokens"
+    assert l08.kv_tokens(SimpleNamespace(log_tail=lambda lines=20: log)) == 52352
+
+
 # ---------------------------------------------------------------------------------------------- what the text shows
 
 

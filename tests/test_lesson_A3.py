@@ -10,10 +10,10 @@ from benchmarks.schedule import checked, random_arrivals, small_engine
 from helpers import attempt, language
 from helpers.lessons import lA3
 from helpers.lessons.lA3 import wrong
-from helpers.lessons.lA3.exercises import ROOMY, TIGHT, entries
+from helpers.lessons.lA3.exercises_steps import ROOMY, TIGHT, entries
 from helpers.lessons.lA3.run import Planned, first_difference, recorded, run
 from helpers.lessons.lA3.scheduler import schedule
-from helpers.schedule import Settings
+from helpers.schedule_trace import Settings
 
 
 def test_a_long_prompt_comes_in_chunks_beside_those_that_write():

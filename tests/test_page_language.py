@@ -29,7 +29,7 @@ from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
 from helpers.lessons import l04, l05, l06, lA2, lA3, lA4
 from helpers.routing import RoutingTrace
-from helpers.schedule import ScheduleTrace
+from helpers.schedule_trace import ScheduleTrace
 from tools.lessons import build, page_language
 
 KNOWN = page_language.known_words(ROOT)

@@ -1,4 +1,4 @@
-"""helpers/schedule.py: the file, its checks and its replay; with the real vLLM, that a recording is what happened."""
+"""A trace: its file, its checks and its replay; with the real vLLM, that a recording is what happened."""
 
 import copy
 import json
@@ -13,7 +13,7 @@ from benchmarks.schedule import checked, long_trace, random_arrivals, serve, sma
 from helpers import CourseError, schedule
 from helpers.engine import close_engine
 from helpers.explorer import ScheduleExplorer
-from helpers.schedule import Change, Request, ScheduleTrace, Settings
+from helpers.schedule_trace import KINDS, TOO_LARGE, Change, Request, ScheduleTrace, Settings
 
 RECORDED = ROOT / "tests" / "schedule_qwen3_tiny.json"  # of `demonstration` below, which a slow test records again
 
@@ -57,7 +57,7 @@ def test_each_step_follows_from_the_one_before(trace):
             *step.kinds.values(),
             *(name for name in ("hits", "preempted", "resumed", "gone") if getattr(step, name)),
         }
-    assert seen == {*schedule.KINDS, "hits", "preempted", "resumed", "gone"}
+    assert seen == {*KINDS, "hits", "preempted", "resumed", "gone"}
     assert [done[number] for number in done] == [request.prompt + request.outputs - 1 for request in trace.requests]
 
 
@@ -206,7 +206,7 @@ def test_a_block_table_that_does_not_fit_its_tokens_is_refused():
 
 def test_more_steps_than_anyone_replays_are_refused_at_once():
     settings, steps = Settings(16, 9, 2, 64), [Change()] * 10_001
-    with pytest.raises(CourseError, match=schedule.TOO_LARGE):
+    with pytest.raises(CourseError, match=TOO_LARGE):
         ScheduleTrace(settings, [Request(1, 0)] * 1000, steps)
 
 
@@ -276,7 +276,7 @@ def test_a_recording_is_what_the_scheduler_did(llm, tmp_path):
         for step in trace.replay():
             names = ("hits", "preempted", "resumed", "shared", "waiting", "gone")
             seen |= {*step.kinds.values(), *(name for name in names if getattr(step, name))}
-    assert seen == {*schedule.KINDS, "hits", "preempted", "resumed", "shared", "waiting", "gone"}
+    assert seen == {*KINDS, "hits", "preempted", "resumed", "shared", "waiting", "gone"}
     trace.save(tmp_path / "trace.json")
     loaded = ScheduleTrace.load(tmp_path / "trace.json")
     assert list(loaded.replay()) == list(trace.replay())

@@ -11,7 +11,7 @@ from conftest import ROOT
 from helpers import figures, language
 from helpers.explorer import ScheduleExplorer
 from helpers.explorer.schedule import JAVASCRIPT, LABELS, captions, steps_and_blocks
-from helpers.schedule import Change, Request, ScheduleTrace, Settings
+from helpers.schedule_trace import Change, Request, ScheduleTrace, Settings
 
 RECORDED = ROOT / "tests" / "schedule_qwen3_tiny.json"
 

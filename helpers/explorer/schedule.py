@@ -5,7 +5,7 @@ from helpers.design import EXPERTS, LIGHT, ON
 from helpers.explorer import page
 from helpers.figures import figure, pale
 from helpers.language import say
-from helpers.schedule import ScheduleTrace, Step
+from helpers.schedule_trace import ScheduleTrace, Step
 
 JAVASCRIPT = page.javascript("schedule")
 COLOURED = len(EXPERTS) - 1  # requests that have a colour each; the last one is that of shared blocks
@@ -187,7 +187,7 @@ LABELS = {
 
 
 class ScheduleExplorer(page.Explorer):
-    """Shows a :class:`helpers.schedule.ScheduleTrace`; the arrow keys move through steps and requests.
+    """Shows a :class:`helpers.schedule_trace.ScheduleTrace`; the arrow keys move through steps and requests.
 
     step, request: what is selected at first. Where no widget runs, :func:`steps_and_blocks` stands in its place.
     """

@@ -81,18 +81,17 @@ def expert(layer, number, rows):
 
 
 one = 3 * model.config.hidden_size * model.config.moe_intermediate_size
-for count in (1, num_experts, top_k):
-    print(say("专家", "experts"), count, say("| 参数", "| parameters"), count * one)
+print(say("参数", "parameters"), {n: n * one for n in (1, num_experts, top_k)})
 l04.branches()
 
 # %% [markdown] lang="zh" key="paper-text" facts="2.72 0.37 7.39 11.48 0.24 0.03 0.64 0.09 0.88 0.73 0.27 128"
 # <details><summary>读图</summary>
 #
-# B。粗线是隐藏状态，一直走到底；支路上，路由器选了两个专家，结果乘上权重，加在一起，再加回粗线。八个都要存着，一个词元只经过两个。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个。
+# B。粗线是隐藏状态，一直走到底；支路上，路由器选了两个专家，结果乘上权重，加在一起，再加回粗线。八个都要存着，一个词元只经过两个；印出的是 1、8、2 个专家的参数。Qwen3-30B-A3B 每层有 128 个专家，每个词元用 8 个。
 #
 # </details>
 #
-# 函数 `expert` 就是一个专家：SwiGLU，和第 03 课的前馈网络一样，只是窄一些。`gate` 过了 `F.silu`，像阀门一样决定 `up` 放行多少。`weights` 按检查点文件里的名字列出全部矩阵。
+# 函数 `expert` 就是一个专家：SwiGLU，和第 03 课的前馈网络一样，只是窄一些。`gate` 经 `F.silu` 决定 `up` 放行多少。`weights` 按检查点文件里的名字列出全部矩阵。
 #
 # ## 在纸上：四个分数变成两个权重
 #
@@ -111,7 +110,7 @@ l04.branches()
 # %% [markdown] lang="en" key="paper-text" facts="2.72 0.37 7.39 11.48 0.24 0.03 0.64 0.09 0.88 0.73 0.27 128"
 # <details><summary>Reading</summary>
 #
-# B. The thick line is the hidden state, which goes straight through. On the branch, the router has chosen two experts; what they return is multiplied by a weight, added up, and added to the thick line. All eight have to be stored, and a token passes two of them. Qwen3-30B-A3B has 128 experts in a layer, and a token uses 8.
+# B. The thick line is the hidden state, which goes straight through. On the branch, the router has chosen two experts; what they return is multiplied by a weight, added up, and added to the thick line. All eight have to be stored, and a token passes two of them; the printed numbers are the parameters of 1, 8 and 2 experts. Qwen3-30B-A3B has 128 experts in a layer, and a token uses 8.
 #
 # </details>
 #
@@ -150,7 +149,7 @@ torch.testing.assert_close(largest / largest.sum(), scores[chosen].softmax(dim=-
 #
 # ## 真实的路由器
 #
-# 下一格让小模型读一道题，取出进入第 0 层混合专家的隐藏状态，交给这一层的 `gate`。每个词元各选各的，所以先把所有句子的词元摊成一堆：`(batch * seq, hidden)`。
+# 下一格让小模型读一道题，用**钩子**（hook）记下进入第 0 层混合专家的隐藏状态，再交给这一层的 `gate`。每个词元各选各的，所以先把所有句子的词元摊成一堆：`(batch * seq, hidden)`。
 
 # %% [markdown] lang="en" key="real-text"
 # <details><summary>Reading</summary>
@@ -161,18 +160,20 @@ torch.testing.assert_close(largest / largest.sum(), scores[chosen].softmax(dim=-
 #
 # ## A real router
 #
-# In the next cell the tiny model reads a problem. We take the hidden states that enter the mixture of experts of layer 0 and give them to the `gate` of that layer. Each token chooses for itself, so the tokens of all sentences are put on one pile first: `(batch * seq, hidden)`.
+# In the next cell the tiny model reads a problem. A **hook** keeps the hidden states that enter the mixture of experts of layer 0, and they go to the `gate` of that layer. Each token chooses for itself, so the tokens of all sentences are put on one pile first: `(batch * seq, hidden)`.
 
 # %% key="router"
 question = [{"role": "user", "content": "37×46=?"}]
 input_ids = tokenizer.apply_chat_template(
     question, add_generation_prompt=True, return_dict=True, return_tensors="pt"
 ).input_ids.to(model.embed_tokens.weight.device)  # (1, seq)
+seen, block = [], model.layers[0].mlp
+hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
 logits = model(input_ids)
-hidden_states = l04.entering(model, 0, input_ids)  # (batch, seq, hidden)
-tokens = hidden_states.flatten(0, 1)  # (batch * seq, hidden)
+hook.remove()
+tokens = seen[0].flatten(0, 1)  # (batch * seq, hidden)
 router_logits = tokens @ weights["model.layers.0.mlp.gate.weight"].T
-print(tuple(hidden_states.shape), tuple(tokens.shape), tuple(router_logits.shape))
+print(tuple(seen[0].shape), tuple(tokens.shape), tuple(router_logits.shape))
 # zh: 词元从 0 数起，第 5 个是 ×
 # en: tokens count from 0, and number 5 is ×
 l04.three_steps(router_logits[5], top_k)
@@ -632,7 +633,7 @@ if not files:
 # en: let go of the model and make room for the code of the last cell
 import gc
 
-model = weights = ready = layer = tokens = hidden_states = None
+model = weights = ready = layer = tokens = seen = hook = block = None
 gc.collect()
 if torch.cuda.is_available():
     torch.cuda.empty_cache()

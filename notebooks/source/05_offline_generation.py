@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 打开一次引擎，和它对话；渲染对话模板；看懂 KV 缓存的分块和连续批处理；照 Qwen 的建议采样，写出 top-p；释放内存 |
 # | 先修 | 第 01 课（KV 缓存一节用到第 03 课）；会读 Python |
-# | 时间 | 主线 50 分钟；标着“选读”的小节再加 35 分钟，跳过不影响后面 |
+# | 时间 | 主线 50 分钟；标着“选读”的再加 30 分钟，可以跳过 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；或一张 NVIDIA GPU |
 # | 模型 | 默认是课程自带的 `qwen3-tiny`；建议的真实模型：Qwen3-8B（24 GB 显存） |
 # | 说明 | 本课的输出来自 CPU 上的小模型，没有在 GPU 上跑过 |
@@ -17,7 +17,7 @@
 # |---|---|
 # | You will be able to | open an engine once and talk to it; render the chat template; read the blocks of the KV cache and continuous batching; sample as Qwen advises and write top-p; give the memory back |
 # | Prerequisites | lesson 01 (lesson 03 for the section on the KV cache); you read Python |
-# | Time | 50 minutes for the main path; 35 more for the sections marked "extra", which can be skipped |
+# | Time | 50 minutes for the main path; 30 more for what is marked "extra", which can be skipped |
 # | Hardware | any Linux CPU with 4 GB of memory; or one NVIDIA GPU |
 # | Model | by default the bundled `qwen3-tiny`; a real one to try: Qwen3-8B (24 GB GPU) |
 # | Note | the outputs come from a tiny model on a CPU; nothing here was run on a GPU |
@@ -37,7 +37,7 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 # %% [markdown] lang="zh" key="open-text"
 # ## 引擎只打开一次
 #
-# vLLM 是一个推理引擎：读入 Hugging Face 格式的权重，替你管理 KV 缓存（旧词元的键和值），把许多请求并在一起算；还能把一个模型分到几张卡上（`tensor_parallel_size`），或者开成服务器（第 07 课）。离线推理的入口是 `LLM` 类。自己写时：
+# vLLM 是一个推理引擎：读入 Hugging Face 格式的权重，替你管理 KV 缓存（旧词元 token 的键和值），把许多请求并在一起算；还能把一个模型分到几张卡上（`tensor_parallel_size`），或者开成服务器（第 07 课）。离线推理的入口是 `LLM` 类。自己写时：
 #
 # ```python
 # from vllm import LLM
@@ -45,7 +45,7 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 # llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192, reasoning_parser="qwen3")
 # ```
 #
-# 课程的 `open_engine` 返回的就是一个 `LLM`，参数按这台机器选好。多给的两个是为了观察：KV 缓存每块 32 个词元（token），允许查看整个词表的概率。
+# 课程的 `open_engine` 返回的就是一个 `LLM`，参数按这台机器选好。下一格的两个是为了观察：KV 缓存每块 32 个词元，允许查看整个词表的概率。
 #
 # **选读。** `reasoning_parser` 告诉引擎思考写到哪里为止，约束输出格式和思考预算（第 06 课）要用；从不思考的 Instruct-2507 不要写它。
 #
@@ -62,7 +62,7 @@ print(models.describe(folder), "| thinking:", Checkpoint(folder).capabilities.th
 # llm = LLM(model="/path/to/Qwen3-8B", max_model_len=8192, reasoning_parser="qwen3")
 # ```
 #
-# What `open_engine` of this course returns is such an `LLM`, with parameters chosen for this machine. The two arguments below are for watching: blocks of 32 tokens in the KV cache, and probabilities of the whole vocabulary on request.
+# What `open_engine` of this course returns is such an `LLM`, with parameters chosen for this machine. The two arguments in the next cell are for watching: blocks of 32 tokens in the KV cache, and probabilities of the whole vocabulary on request.
 #
 # **Extra.** `reasoning_parser` tells the engine where a thought ends, which constrained output and the thinking budget of lesson 06 need; leave it out for Instruct-2507, which never thinks.
 #
@@ -73,15 +73,17 @@ llm = open_engine(block_size=32, max_logprobs=-1)
 tokenizer = llm.get_tokenizer()
 engine = llm.llm_engine
 cache = engine.vllm_config.cache_config
-# zh: 上下文里装提示词和输出；KV 缓存的大小是“块数 × 每块的词元数”
-# en: prompt and output share the context; the KV cache is blocks × tokens in a block
+# zh: 上下文里装提示词和输出；KV 缓存的大小是“块数 × 每块的词元数”；
+# zh: 名字里虽有 gpu，CPU 上的块也由它数
+# en: prompt and output share the context; the KV cache is blocks × tokens in a block;
+# en: num_gpu_blocks counts them on a CPU, too
 print("context:", llm.model_config.max_model_len, "tokens")
 print("KV cache:", cache.num_gpu_blocks, "×", cache.block_size, "tokens")
 
 # %% [markdown] lang="zh" key="sampling-text"
 # ## 采样参数
 #
-# `SamplingParams` 说明怎样抽下一个词元、写到哪里为止。模型文件夹里有一个 `generation_config.json`，是模型作者的建议。
+# `SamplingParams` 说明怎样抽下一个词元（见“采样在做什么”）、写到哪里为止。模型文件夹里有一个 `generation_config.json`，是模型作者的建议。
 #
 # **先选一个。** 完全不传采样参数时，vLLM 的温度从哪里来？
 #
@@ -92,7 +94,7 @@ print("KV cache:", cache.num_gpu_blocks, "×", cache.block_size, "tokens")
 # %% [markdown] lang="en" key="sampling-text"
 # ## Sampling parameters
 #
-# `SamplingParams` says how the next token is drawn and where to stop. The model's folder has a `generation_config.json` with the advice of the model's makers.
+# `SamplingParams` says how the next token is drawn (see "What sampling does") and where to stop. The model's folder has a `generation_config.json` with the advice of the model's makers.
 #
 # **Choose first.** Without any sampling parameters, where does vLLM take the temperature from?
 #
@@ -108,6 +110,8 @@ default = llm.get_default_sampling_params()
 print("temperature:", default.temperature, "| max_tokens:", default.max_tokens)
 assert default.max_tokens == 16
 
+# zh: 环境变量 COURSE_MAX_TOKENS 可以限制输出的长度；没有设，limit 就是 None
+# en: the variable COURSE_MAX_TOKENS can limit the outputs; without it, limit is None
 limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 thinking = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit)
 direct = SamplingParams(
@@ -117,13 +121,13 @@ direct = SamplingParams(
 # %% [markdown] lang="zh" key="params-text"
 # <details><summary>读输出</summary>
 #
-# B。采样的值和停止词元都来自这个文件，所以不必手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在。唯独 `max_tokens` 不在其中，默认只有 16。
+# B。采样的值和停止词元（写出它就停）都来自这个文件，所以不必手写 `stop_token_ids=[151645, 151643]`：换个词表，那两个编号就不存在。唯独 `max_tokens` 不在其中，默认只有 16。
 #
 # </details>
 #
-# 上面的 `limit` 是 `None`（除非设了 `COURSE_MAX_TOKENS`）：一直写到上下文用完。真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。
+# 上面的 `limit` 是 `None`：一直写到上下文用完。真实的题目常要思考好几千个词元，[Qwen 建议](https://huggingface.co/Qwen/Qwen3-8B)给到 32768。
 #
-# 自己建了 `SamplingParams`，文件里的采样值就不再起作用，要写全。Qwen 的两套建议：
+# 自己建了 `SamplingParams`，文件里的采样值就不起作用，要写全。Qwen 的两套建议：
 #
 # | 模式 | `temperature` | `top_p` | `top_k` | `min_p` | `presence_penalty` |
 # |---|---|---|---|---|---|
@@ -141,11 +145,11 @@ direct = SamplingParams(
 # %% [markdown] lang="en" key="params-text"
 # <details><summary>Reading</summary>
 #
-# B. The sampling values and the stop tokens come from this file. So there is no need to write `stop_token_ids=[151645, 151643]` by hand: in another vocabulary those ids do not exist. Only `max_tokens` is not in the file, and its default is 16.
+# B. The sampling values and the stop tokens, which end an output, come from this file. So there is no need to write `stop_token_ids=[151645, 151643]` by hand: in another vocabulary those ids do not exist. Only `max_tokens` is not in the file, and its default is 16.
 #
 # </details>
 #
-# Above, `limit` is `None`: as much as the context has room for (unless `COURSE_MAX_TOKENS` is set). Real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768.
+# Above, `limit` is `None`: as much as the context has room for. Real problems often take several thousand tokens of thought, and [Qwen advises](https://huggingface.co/Qwen/Qwen3-8B) 32768.
 #
 # Once you build your own `SamplingParams`, the file's sampling values no longer apply, so write all of them. Qwen's advice for the two modes:
 #
@@ -168,14 +172,17 @@ import json
 text = (folder / "generation_config.json").read_text(encoding="utf-8")
 recommended = json.loads(text)
 stops = recommended["eos_token_id"]
-stops = stops if isinstance(stops, list) else [stops]
+# zh: 有的模型只写一个编号，不写列表
+# en: some models have a single id there and no list
+if not isinstance(stops, list):
+    stops = [stops]
 print("stop tokens:", [tokenizer.decode([token]) for token in stops])
 assert default.temperature == recommended.get("temperature", 1.0)
 
 # %% [markdown] lang="zh" key="chat-text"
 # ## 第一次对话
 #
-# `llm.chat` 接过对话，套上对话模板，生成回复；给它一个列表，就一次答完一批。下面问三次：不给采样参数，思考，不思考。
+# `llm.chat` 接过对话，套上对话模板，生成回复；给它几段对话，就一次答完一批。下面问三次：不给采样参数，思考，不思考。
 #
 # **先选一个。** `finish_reason` 说明为什么停：`stop` 是写完了，`length` 是没地方写了。哪一次会是 `length`？
 #
@@ -186,7 +193,7 @@ assert default.temperature == recommended.get("temperature", 1.0)
 # %% [markdown] lang="en" key="chat-text"
 # ## A first conversation
 #
-# `llm.chat` takes a conversation, puts it into the chat template and generates the reply; given a list, it answers a whole batch. Here it is asked three times: without sampling parameters, with thinking, without thinking.
+# `llm.chat` takes a conversation, puts it into the chat template and generates the reply; given several conversations, it answers them as a batch. Here it is asked three times: without sampling parameters, with thinking, without thinking.
 #
 # **Choose first.** `finish_reason` says why it stopped: `stop` if the model was done, `length` if it ran out of room. Which of the three ends with `length`?
 #
@@ -200,6 +207,8 @@ question = say(
     "Give me a short introduction to large language models.",
 )
 conversation = [{"role": "user", "content": question}]
+# zh: 返回的总是列表，一段对话也是，所以取 [0]
+# en: what comes back is a list even for one conversation, hence the [0]
 cut = llm.chat(conversation, use_tqdm=False)[0]
 thoughtful = llm.chat(conversation, thinking, use_tqdm=False)[0]
 off = {"enable_thinking": False}
@@ -325,7 +334,7 @@ l05.ex1.check(non_thinking_prompt)
 
 # %% key="off" tags=["extra", "raw"]
 prompt = render(conversation[0]["content"], enable_thinking=False)
-[by_hand] = llm.generate([prompt], direct, use_tqdm=False)
+by_hand = llm.generate(prompt, direct, use_tqdm=False)[0]
 print(by_hand.prompt_token_ids == quick.prompt_token_ids, repr(by_hand.prompt))
 assert by_hand.prompt_token_ids == quick.prompt_token_ids
 
@@ -350,34 +359,21 @@ assert by_hand.prompt_token_ids == quick.prompt_token_ids
 # - D. A `max_tokens` beyond the room that is left
 
 # %% key="wrong" tags=["extra", "raw", "varies"]
-import warnings
-
 context = llm.model_config.max_model_len
-requests = {
-    "prompt": lambda: llm.generate(
-        {"prompt_token_ids": [1] * (context + 1)}, thinking, use_tqdm=False
-    ),
-    "role": lambda: llm.chat(
-        [{"role": "robot", "content": "1"}], thinking, use_tqdm=False
-    ),
-    "stop_token_ids": lambda: llm.generate(
-        "1", SamplingParams(stop_token_ids=[10**7]), use_tqdm=False
-    ),
-    "temperature": lambda: SamplingParams(temperature=3),
-    "max_tokens": lambda: llm.generate(
-        {"prompt_token_ids": [1] * (context - 4)},
-        SamplingParams(max_tokens=99, ignore_eos=True),
-        use_tqdm=False,
-    ),
-}
-for name, request in requests.items():
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        try:
-            request()
-            print(f"{name}: ok. {said[-1].message if said else ''}")
-        except Exception as error:
-            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[-1]}")
+too_long = {"prompt_token_ids": [1] * (context + 1)}
+nearly_full = {"prompt_token_ids": [1] * (context - 4)}
+robot = [{"role": "robot", "content": "1"}]
+unknown = SamplingParams(stop_token_ids=[10**7])
+more = SamplingParams(max_tokens=99, ignore_eos=True)
+
+# zh: lambda 后面的请求先不发出；l05.outcome 来发，打印报的错，或者提醒的话
+# en: what follows lambda is not sent yet; l05.outcome sends it, and prints the error
+# en: that comes back, or the warning
+l05.outcome("prompt", lambda: llm.generate(too_long, thinking, use_tqdm=False))
+l05.outcome("role", lambda: llm.chat(robot, thinking, use_tqdm=False))
+l05.outcome("stop_token_ids", lambda: llm.generate("1", unknown, use_tqdm=False))
+l05.outcome("temperature", lambda: SamplingParams(temperature=3))
+l05.outcome("max_tokens", lambda: llm.generate(nearly_full, more, use_tqdm=False))
 
 # %% [markdown] lang="zh" key="blocks-text" facts="0.19 570 579"
 # <details><summary>读输出</summary>
@@ -392,7 +388,7 @@ for name, request in requests.items():
 #
 # 生成要留住每个旧词元的键和值（第 03 课）。给每个请求预留一整段 8192 个词元的缓存，大部分会空着。[PagedAttention](https://arxiv.org/abs/2309.06180) 学操作系统的分页内存：缓存切成小块，请求用到哪里，就领到哪里，用一张块表记住次序。
 #
-# 下面四个请求的开头是同一张乘法表；第四个和第一个一模一样。我们一步一步推动引擎，一步放进一个；`schedule.record` 记下调度器做了什么。
+# 下面四个请求的开头是同一张乘法表；第四个和第一个一样。我们一步一步推动引擎（模型算一遍叫一步），每步放一个；`schedule.record` 记下每一步。
 #
 # **先选一个。** 第四个请求的提示词，还要算几个词元？
 #
@@ -413,7 +409,7 @@ for name, request in requests.items():
 #
 # Generation keeps the keys and values of every old token (lesson 03). To set aside room for 8192 tokens for each request would leave most of it empty. [PagedAttention](https://arxiv.org/abs/2309.06180) does what an operating system does with pages of memory: the cache is cut into blocks, a request takes one when it needs it, and a block table remembers their order.
 #
-# The four requests below begin with the same multiplication table, and the fourth asks just what the first does. We push the engine step by step and let one request in at each; `schedule.record` notes what the scheduler does.
+# The four requests below begin with the same multiplication table, and the fourth asks just what the first does. We push the engine step by step (a step is one pass of the model) and let one request in at each; `schedule.record` notes them all.
 #
 # **Choose first.** Of the fourth request's prompt, how many tokens are still to be computed?
 #
@@ -423,9 +419,11 @@ for name, request in requests.items():
 
 
 # %% key="blocks" tags=["varies"]
+# zh: 把缓存清空，好让第一个请求什么也找不到
+# en: an empty cache, in which the first request finds nothing
 llm.reset_prefix_cache()
 table = "\n".join(f"9×{n}={9 * n}" for n in range(2, 38))
-steps = SamplingParams(max_tokens=min(limit or 60, 60), ignore_eos=True)
+steps = SamplingParams(max_tokens=60, ignore_eos=True)
 with schedule.record(llm) as trace:
     for number, question in enumerate(["37×46=?", "23×31=?", "5!=?", "37×46=?"]):
         engine.add_request(str(number), render(f"{table}\n{question}"), steps)
@@ -434,6 +432,8 @@ with schedule.record(llm) as trace:
         engine.step()
     while engine.has_unfinished_requests():
         engine.step()
+# zh: hits 说这一步开始的请求在缓存里找到几个词元；r0 没有找到，不在里面
+# en: hits tells how many tokens a request that starts finds in the cache; r0 finds none
 for step in trace.replay():
     for request, cached in step.hits.items():
         print(f"r{request}:", cached, "/", trace.requests[request].prompt, "tokens")
@@ -443,19 +443,19 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 # %% [markdown] lang="zh" key="blocks-read" facts="128"
 # <details><summary>读图</summary>
 #
-# C。斜线前是已在缓存里的词元，后面是提示词的长度。前者总是块大小的整数倍，因为只有填满的块才能共用。这叫**前缀缓存**。
+# C（r3 是第四个）。斜线前是已在缓存里的词元，后面是提示词的长度。前者总是块大小的整数倍，因为只有填满的块才能共用。这叫**前缀缓存**。
 #
-# 图的下半是块池和选中请求的块表：带内框的块装着乘法表，四个请求指着同一份；后面的块各归各，编号不必相连。浪费的只是最后一块里的空格。拖动滑块，看谁写完时还回哪几块。
+# 图的下半是块池和选中请求的块表：带内框的块装着乘法表，四个请求指着同一份；后面的块各归各，编号不必相连。浪费的只是最后一块里的空位。拖动滑块，看谁写完时还回哪几块。
 #
 # </details>
 #
-# 现在你来改：把第四个问题换掉，或者改一改乘法表，看缓存里还剩几个词元能用。
+# 现在你来改：换掉第四个问题，或者对调 `{table}` 和 `{question}`，看缓存里还剩几个词元能用。
 #
 # **选读。** 分块的办法一直在用；论文里写的那个同名内核，vLLM 0.32 里[已经没有了](https://github.com/vllm-project/vllm/pull/54737)，注意力由 FlashAttention 一类的后端来算。GPU 上 vLLM 默认每块 16 个词元，CPU 版默认 128 个；这里改小，图里才有东西可看。每个输出也用 `num_cached_tokens` 报告它用上了多少缓存。
 #
 # ## 连续批处理：谁先完，谁先走
 #
-# 传统的批处理凑齐一批，一起开始，等最长的那个结束，才换下一批。vLLM 在每一步都重新安排：有请求完成，等着的立刻补上。下面一次交上 12 道题，每 4 道里有一道要想得久；`max_num_seqs=4` 让引擎假装只有 4 个位子（真实的引擎有几百个）。
+# 传统的批处理凑齐一批，等最长的那个结束，才换下一批。vLLM 在每一步都重新安排：有请求完成，等着的立刻补上。下面一次交上 12 道题，每 4 道里有一道要想得久；`max_num_seqs=4` 让引擎最多同时算 4 个（真实的引擎有几百个位子）。
 #
 # **先选一个。** 和“凑 4 个一批”比，能省几成的步数？
 #
@@ -466,19 +466,19 @@ ScheduleExplorer(trace, step=min(20, len(trace) - 1))
 # %% [markdown] lang="en" key="blocks-read" facts="128"
 # <details><summary>Reading</summary>
 #
-# C. Before the slash are the tokens that were in the cache, after it the length of the prompt. The first is always a multiple of the block size, as only full blocks can be shared. This is called **prefix caching**.
+# C (r3 is the fourth request). Before the slash are the tokens that were in the cache, after it the length of the prompt. The first is always a multiple of the block size, as only full blocks can be shared. This is called **prefix caching**.
 #
 # The lower half is the block pool, and the block table of the selected request: the blocks with an inner frame hold the multiplication table, and four requests point to one copy; behind them each has its own, and their ids need not be neighbours. All that is wasted is the rest of a request's last block. Drag the slider to see which blocks go back when a request is done.
 #
 # </details>
 #
-# Now change it: ask something else in fourth place, or change the table, and see how much of the cache is still of use.
+# Now change it: ask something else in fourth place, or let `{table}` and `{question}` change places, and see how much of the cache is still of use.
 #
 # **Extra.** The blocks have stayed; the paper's own kernel of that name [is gone](https://github.com/vllm-project/vllm/pull/54737) from vLLM 0.32, where backends such as FlashAttention compute the attention. On a GPU, vLLM takes blocks of 16 tokens by default; the CPU build takes 128; here they are smaller, to have something to see. Each output also reports how much of the cache it used, as `num_cached_tokens`.
 #
 # ## Continuous batching: who is done leaves
 #
-# Classic batching fills a batch, starts it together and waits for the longest before the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and with `max_num_seqs=4` the engine pretends to have only 4 seats (a real one has hundreds).
+# Classic batching fills a batch and waits for its longest request before it takes the next. vLLM plans anew at every step: when a request is done, a waiting one takes its place. Here 12 problems arrive at once, one of every 4 takes a long thought, and with `max_num_seqs=4` the engine computes at most 4 at once (a real one has hundreds of seats).
 #
 # **Choose first.** What share of the steps does that save, compared with batches of 4?
 #
@@ -506,7 +506,7 @@ ScheduleExplorer(trace, step=len(trace) // 2)
 # %% [markdown] lang="zh" key="timeline-read"
 # <details><summary>读图</summary>
 #
-# 多半是 B，打印在图的上面；请求的长短越悬殊，省得越多。一行是一个请求，细线在等，绿色在写；看每一行的右端：它一结束，下面就有一个开始。
+# 多半是 B，打印在图的上面；请求的长短越悬殊，省得越多。一行是一个请求，细线在等，绿色在写；看每一行的右端：它一结束，下一步就有一个开始。
 #
 # </details>
 #
@@ -536,18 +536,20 @@ start = render("Tell me a story in two sentences.", enable_thinking=False)
 start += "Once a cat met"
 everything = SamplingParams(max_tokens=1, temperature=0, logprobs=-1)
 output = llm.generate(start, everything, use_tqdm=False)[0]
-# zh: 词表里每个词元的对数概率，从概率最大的排起
-# en: the log-probability of every token of the vocabulary, the likeliest first
+# zh: 词表里每个词元的对数概率，从概率最大的排起；exp 把它变回概率
+# en: the log-probability of every token of the vocabulary, the likeliest first;
+# en: exp makes it a probability again
 found = output.outputs[0].logprobs[0]
 entries = sorted(found.values(), key=lambda entry: entry.rank)
 logprobs = torch.tensor([[entry.logprob for entry in entries]])  # (1, vocab)
-for entry, probability in zip(entries[:6], logprobs[0].exp(), strict=False):
-    print(f"{entry.decoded_token!r:10} {probability:.3f}")
+probabilities = logprobs[0].exp()
+for place in range(6):
+    print(f"{entries[place].decoded_token!r:10} {probabilities[place]:.3f}")
 
 # %% [markdown] lang="zh" key="settings-text"
-# 读输出：像样的有三种，其余两千多个词元加起来几乎为零（真实的模型候选要多得多）。
+# 读输出：像样的有三种，其余两千多个词元加起来几乎为零（真实的模型候选多得多）。
 #
-# **温度**把所有分数除以它：小于 1，差距拉大；大于 1，差距抹平。**top-p** 从最好的数起，概率累计到 p 就停，去掉后面的。**top-k** 只留最好的 k 个，**min-p** 去掉不到最大概率某个比例的。剩下的重新归一，再抽。
+# **温度**：所有分数都除以它，小于 1，差距拉大；大于 1，差距抹平。**top-p** 从最好的数起，概率累计到 p 就停，去掉后面的。**top-k** 只留最好的 k 个，**min-p** 去掉不到最大概率某个比例的。剩下的重新归一，再抽。
 #
 # **先选一个。** 下面三种设置，哪一种留下的候选最少？
 #
@@ -558,7 +560,7 @@ for entry, probability in zip(entries[:6], logprobs[0].exp(), strict=False):
 # %% [markdown] lang="en" key="settings-text"
 # How to read it: three ways on are sensible; the other two thousand and more tokens have next to nothing (a real model has many more candidates).
 #
-# **Temperature** divides all scores: below 1 differences grow, above 1 they fade. **top-p** counts from the best until the probabilities add up to enough, and drops the rest. **top-k** keeps the best k, and **min-p** drops tokens that are less likely than some fraction of the likeliest. What is left is renormalised and drawn from.
+# **Temperature** divides all scores: below 1 differences grow, above 1 they fade. **top-p** counts from the best until the probabilities add up to p, and drops the rest. **top-k** keeps the best k, and **min-p** drops tokens that are less likely than some fraction of the likeliest. What is left is renormalised and drawn from.
 #
 # **Choose first.** Which of these settings leaves the fewest candidates?
 #
@@ -570,6 +572,8 @@ for entry, probability in zip(entries[:6], logprobs[0].exp(), strict=False):
 from helpers.qwen import keep_top_p
 
 
+# zh: 对数概率和分数只差一个常数，softmax 的结果一样
+# en: log-probabilities are the scores less a constant, and softmax gives the same
 def next_token(logprobs, temperature, top_p=1.0):
     scores = logprobs / temperature
     if top_p < 1:
@@ -684,23 +688,22 @@ for name, chosen in settings.items():
     params = SamplingParams(n=draws, max_tokens=1, **chosen)
     many = llm.generate(start, params, use_tqdm=False)[0]
     drawn = Counter(completion.token_ids[0] for completion in many.outputs)
-    expected = sampled(logprobs, **chosen)[0]
-    pairs = [
-        (drawn[token] / draws, expected[place].item())
-        for place, token in enumerate(token_ids)
-    ]
-    shown = "  ".join(f"{real:.2f} / {formula:.2f}" for real, formula in pairs[:3])
-    print(f"{shown}  {name}")
-    # zh: 剪掉的从不出现；其余的偏差不到五个标准差
-    # en: what was cut never comes; the rest is off by less than five standard deviations
-    assert all(formula > 0 or real <= edge for real, formula in pairs)
-    assert max(abs(real - formula) for real, formula in pairs) < 0.12
+    expected = sampled(logprobs, **chosen)[0].tolist()
+    shown = []
+    for token, formula in zip(token_ids, expected, strict=True):
+        real = drawn[token] / draws
+        shown.append(f"{real:.2f} / {formula:.2f}")
+        # zh: 剪掉的从不出现；其余的偏差不到五个标准差
+        # en: what was cut never comes; the rest is less than five standard deviations off
+        assert formula > 0 or real <= edge
+        assert abs(real - formula) < 0.12
+    print("  ".join(shown[:3]), f" {name}")
 
 # %% [markdown] lang="zh" key="explorer-text"
-# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽。第二段文字是中文的，像样的写法有五种。试试看：温度调到 2，另外三个参数里只动一个，剪掉胡话，留下像样的写法。
+# 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽 100 次。第二段文字是中文的，像样的写法有五种。试试看：温度调到 2，另外三个参数里只动一个，剪掉胡话，留下像样的写法。
 
 # %% [markdown] lang="en" key="explorer-text"
-# Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws. The second text is Chinese and has five sensible ways on. A task: at temperature 2, move one of the other three; cut the nonsense and keep the sensible ways on.
+# Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws, 100 times. The second text is Chinese and has five sensible ways on. A task: at temperature 2, move one of the other three; cut the nonsense and keep the sensible ways on.
 
 # %% key="explorer" tags=["extra", "raw"]
 from helpers.explorer import SamplingExplorer
@@ -729,17 +732,17 @@ SamplingExplorer(positions, model=folder.name)
 # - C. top-p 0.8
 
 # %% key="explorer-answer" tags=["extra"]
-for name, chosen in {
+cuts = {
     "min-p 0.1": {"min_p": 0.1},
     "top-k 3": {"top_k": 3},
     "top-p 0.8": {"top_p": 0.8},
-}.items():
+}
+for name, cut in cuts.items():
     left = []
     for position in positions.values():
-        scores = torch.tensor(
-            [sorted((entry.logprob for entry in position.values()), reverse=True)]
-        )  # (1, vocab)
-        left.append(int((sampled(scores, temperature=2, **chosen) > 0).sum()))
+        values = [entry.logprob for entry in position.values()]
+        kept = sampled(torch.tensor([values]), temperature=2, **cut)  # (1, vocab)
+        left.append((kept > 0).sum().item())
     print(f"{name}: {left}")
 
 # %% [markdown] lang="zh" key="ex3-text"
@@ -817,30 +820,18 @@ l05.ex3.check(top_p_filter)
 # - C. In the middle of the product
 
 # %% key="logprobs" tags=["extra"]
-from helpers import figures
-
-watch = SamplingParams(temperature=0, max_tokens=min(limit or 60, 60), logprobs=3)
-rows = []
+watch = SamplingParams(temperature=0, max_tokens=60, logprobs=3)
+written = {}
 for enabled in (False, True):
-    [output] = llm.generate(
-        [render("37×46=?", enable_thinking=enabled)], watch, use_tqdm=False
-    )
-    one = output.outputs[0]
-    chosen = [
-        step[token] for token, step in zip(one.token_ids, one.logprobs, strict=True)
-    ]
-    for start in range(0, len(chosen), 30):
-        rows.append((enabled, chosen[start : start + 30]))
-
-figure, axes = figures.figure(len(rows), 1, height=1.9 * len(rows), sharey=True)
-for ax, (enabled, row) in zip(axes, rows, strict=True):
-    probabilities = [torch.tensor(entry.logprob).exp() for entry in row]
-    ax.bar(range(len(row)), probabilities, color="#77aadd")
-    labels = [figures.printable(entry.decoded_token.encode()) for entry in row]
-    ax.set_xticks(range(len(row)), labels, rotation=90)
-    ax.set(xlim=(-0.6, 29.6), title=f"enable_thinking={enabled}")
-    ax.set_ylabel(say("概率", "probability"))
-figure
+    prompt = render("37×46=?", enable_thinking=enabled)
+    reply = llm.generate(prompt, watch, use_tqdm=False)[0].outputs[0]
+    # zh: 每个位置是一个字典：词元的编号 → 它的对数概率；取写出的那个
+    # en: each place is a dictionary, token id -> log-probability; take the one written
+    chosen = []
+    for token, place in zip(reply.token_ids, reply.logprobs, strict=True):
+        chosen.append(place[token])
+    written[f"enable_thinking={enabled}"] = chosen
+l05.confidence(written)
 
 # %% [markdown] lang="zh" key="structured-text"
 # <details><summary>读图</summary>
@@ -898,10 +889,10 @@ for question, constraint in constraints.items():
         max_tokens=64,
         structured_outputs=StructuredOutputsParams(**constraint),
     )
-    [output] = llm.generate(
-        [render(question, enable_thinking=False)], params, use_tqdm=False
-    )
-    text = output.outputs[0].text
+    prompt = render(question, enable_thinking=False)
+    text = llm.generate(prompt, params, use_tqdm=False)[0].outputs[0].text
+    # zh: 一串空白打印成一个空格
+    # en: a run of whitespace is printed as one space
     print(question, constraint, "→", " ".join(text.split()))
     if "choice" in constraint:
         assert text in constraint["choice"]
@@ -909,10 +900,10 @@ form = StructuredOutputsParams(**constraints["37×46=?"])
 params = SamplingParams(
     temperature=0.6, top_p=0.95, top_k=20, max_tokens=limit, structured_outputs=form
 )
-[output] = llm.generate([render("37×46=?")], params, use_tqdm=False)
-print("enable_thinking=True:", split(output))
-if split(output).thinking and split(output).finished:
-    assert re.fullmatch(r"37×46=\d{4}", split(output).answer)
+reply = split(llm.generate(render("37×46=?"), params, use_tqdm=False)[0])
+print("enable_thinking=True:", reply)
+if reply.thinking and reply.finished:
+    assert re.fullmatch(r"37×46=\d{4}", reply.answer)
 
 # %% [markdown] lang="zh" key="batch-text"
 # <details><summary>读输出</summary>
@@ -949,19 +940,12 @@ if split(output).thinking and split(output).finished:
 # - C. 64 times
 
 # %% key="batch" tags=["extra", "varies"]
-import random
 import time
 
 cases = int(os.environ.get("COURSE_CASES", 64))
-draw = random.Random(1)
-numbers = [
-    [draw.randint(10, 99) for _ in range((10, 2, 2, 2)[number % 4])]
-    for number in range(max(64, cases))
-]
-questions = [("×" if len(n) == 2 else "+").join(map(str, n)) + "=?" for n in numbers]
-length = min(limit or 64, 64)
+prompts = [render(question) for question in l05.questions(max(64, cases))]
+length = 64
 fixed = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
-prompts = [render(question) for question in questions]
 # zh: 第一次调用是热身
 # en: the first call warms up
 llm.generate(prompts[:2], fixed, use_tqdm=False)
@@ -978,12 +962,11 @@ def with_vllm(count):
 
 
 single = measure(with_vllm, 1)
+# zh: 机器慢就少做几道：一道一道做，一分钟要做得完
+# en: a slow machine does fewer: one by one they should take a minute at most
 count = max(1, min(cases, int(60 * single / length)))
-estimate = f"{count * length / single:.1f} s"
-print(
-    say(f"{count} 道题一道一道做，约需", f"{count} problems one by one, about"),
-    estimate,
-)
+alone = say(f"{count} 道题一道一道做，约需", f"{count} problems one by one, about")
+print(alone, f"{count * length / single:.1f} s")
 speed = {"vLLM, batch=1": single, f"vLLM, batch={count}": measure(with_vllm, count)}
 for name, value in speed.items():
     print(f"{name:15} {value:8.0f} tokens/s  ×{value / single:.0f}")
@@ -991,33 +974,32 @@ for name, value in speed.items():
 # %% [markdown] lang="zh" key="close-text"
 # <details><summary>读输出</summary>
 #
-# B。倍数在行末。它离题数越近，并在一起的请求越不互相拖累；为什么能这样，本课末尾算给你看。
+# B。倍数在行末。它离题数越近，并在一起的请求越不互相拖累；为什么能这样，第 08 课的“一张 24 GB 的卡，上限在哪里”算给你看。
 #
 # </details>
 #
 # ## 释放引擎
 #
-# vLLM 没有公开的关闭方法，`del llm` 也常常不够：笔记本的 `Out[]` 可能还拿着它。`close_engine()` 把内存还给系统；`with open_engine() as llm:` 则会自动关闭。
+# vLLM 没有公开的关闭方法，`del llm` 也常常不够：笔记本存着的 `Out[]` 里可能还有它。`close_engine()` 把内存还给系统；`with open_engine() as llm:` 则会自动关闭。
 
 # %% [markdown] lang="en" key="close-text"
 # <details><summary>Reading</summary>
 #
-# B. The factor is at the end of the line. The closer it is to the number of problems, the less they hold each other up; why that can be is computed at the end of the lesson.
+# B. The factor is at the end of the line. The closer it is to the number of problems, the less they hold each other up; why that can be is computed in "A 24 GB card: where is its limit" of lesson 08.
 #
 # </details>
 #
 # ## Release the engine
 #
-# vLLM has no public method to close an engine, and `del llm` is often not enough: the notebook's `Out[]` may still hold it. `close_engine()` gives the memory back; `with open_engine() as llm:` does so by itself.
+# vLLM has no public method to close an engine, and `del llm` is often not enough: what the notebook keeps in `Out[]` may still hold it. `close_engine()` gives the memory back; `with open_engine() as llm:` does so by itself.
 
 # %% key="close"
 close_engine()
-print(type(llm).__name__)
 
 # %% [markdown] lang="zh" key="compare-text"
 # ## 和 transformers 并排（选读）
 #
-# 先运行上面的“模型有多大把握”和“一道题，还是一批题”。
+# 先运行上面的“一道题，还是一批题”。
 #
 # 引擎关上了，轮到 transformers 做同样的题，一次一道，再一次一批。
 #
@@ -1029,7 +1011,7 @@ print(type(llm).__name__)
 # %% [markdown] lang="en" key="compare-text"
 # ## Side by side with transformers (extra)
 #
-# Run "How sure is the model" and "One problem, or a batch" above first.
+# Run "One problem, or a batch" above first.
 #
 # The engine is closed; now transformers does the same problems, one at a time and then as a batch.
 #
@@ -1049,114 +1031,44 @@ model = transformers.AutoModelForCausalLM.from_pretrained(
 # zh: 在左边补齐，新词元才好接在右边
 # en: padded on the left, so that new tokens follow on the right
 padded = transformers.AutoTokenizer.from_pretrained(folder, padding_side="left")
+greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
 
 def with_transformers(number):
     batch = padded(
         prompts[:number], return_tensors="pt", padding=True, add_special_tokens=False
     ).to(device)
-    greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     model.generate(**batch, max_new_tokens=length, min_new_tokens=length, **greedy)
 
 
+def one_by_one(number):
+    for _ in range(number):
+        with_transformers(1)
+
+
+# zh: 第一次调用是热身
+# en: the first call warms up
 with_transformers(1)
 # zh: 一道一道地做，量十秒就够
 # en: one by one, ten seconds are enough
 few = max(1, min(count, int(10 * measure(with_transformers, 1) / length)))
-speed["transformers, batch=1"] = measure(
-    lambda number: [with_transformers(1) for _ in range(number)], few
-)
+speed["transformers, batch=1"] = measure(one_by_one, few)
 speed[f"transformers, batch={count}"] = measure(with_transformers, count)
 # zh: 把内存还回去
 # en: give its memory back
 model = None
 ratio = speed[f"vLLM, batch={count}"] / speed[f"transformers, batch={count}"]
 print(f"batch={count}: vLLM / transformers = {ratio:.1f}")
-figure, ax = figures.figure(height=1.8)
-bars = ax.barh(
-    range(len(speed)),
-    speed.values(),
-    color=["#4477aa" if "vLLM" in name else "#dddddd" for name in speed],
-)
-ax.bar_label(bars, fmt="%.0f", padding=4)
-ax.set(
-    yticks=range(len(speed)),
-    yticklabels=speed,
-    xlabel=f"tokens/s ({folder.name}, {device})",
-)
-ax.invert_yaxis()
-figure
+l05.speeds(speed, f"{folder.name}, {device}")
 
-# %% [markdown] lang="zh" key="bandwidth-text"
+# %% [markdown] lang="zh" key="recap"
 # <details><summary>读图</summary>
 #
-# A：成批远远快过一道一道来，两家都是。两家都成批，vLLM 快几倍，打印在图的上面，这个数随机器和负载变。别从它推断真正的 Qwen3：小模型几乎不用读权重，时间花在每一步的 Python 里；题目又写得一样长，transformers 没有空等的损失。
+# A。成批远远快过一道一道来，两家都是。两家都成批，vLLM 快几倍，打印在图的上面，这个数随机器和负载变。别从它推断真正的 Qwen3：小模型没有多少权重要读，时间花在每一步的 Python 里；题目又写得一样长，transformers 没有空等的损失。
 #
 # </details>
 #
-# 真正的 Qwen3 能多快，可以算个上限。每生成一步，至少要把权重读一遍（输入嵌入除外，那张表只查几行），再加上每个请求的 KV 缓存；这些字节除以显存带宽，就是一步最少要的时间。以 Qwen3-8B 和一张 24 GB、[每秒 1008 GB](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf) 的 RTX 4090 为例，每个请求 1024 个词元。
-#
-# **先选一个。** 一起算的请求越多，每秒词元数的上限会怎样？
-#
-# - A. 不变：带宽就那么多
-# - B. 几乎成正比地涨
-
-# %% [markdown] lang="en" key="bandwidth-text"
-# <details><summary>Reading</summary>
-#
-# A: a batch is far faster than one at a time, in both libraries. How many times faster vLLM is when both have a batch is printed above the figure, and changes with machine and load. Draw no conclusion about a real Qwen3 from it: this model has hardly any weights to read, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting.
-#
-# </details>
-#
-# How fast a real one can be at most is a computation. Each step reads at least all weights once (but for the input embedding, a table in which only a few rows are looked up), and the KV cache of every request; these bytes divided by the memory bandwidth are the shortest time of a step. Take Qwen3-8B and an RTX 4090 with 24 GB and [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf), and 1024 tokens a request.
-#
-# **Choose first.** The more requests are computed together, what becomes of the bound in tokens per second?
-#
-# - A. Nothing: the bandwidth is what it is
-# - B. It grows almost in proportion
-
-# %% key="bandwidth" tags=["extra"]
-from helpers import catalogue
-
-config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
-bandwidth, context = 1008e9, 1024
-# zh: 输入嵌入的字节数；和输出共用一张表时，这张表照样要读
-# en: bytes of the input embedding; a table shared with the output is read all the same
-embedding = 2 * config["vocab_size"] * config["hidden_size"]
-table = 0 if config["tie_word_embeddings"] else embedding
-read, kv_cache = (
-    catalogue.weight_bytes(config) - table,
-    context * catalogue.kv_bytes_per_token(config),
-)
-fit = catalogue.fits(config, 24 * 2**30, context)
-most = int((fit.usable - fit.weights - fit.other) / kv_cache)
-at_once = range(1, most + 1)
-bound = [requests * bandwidth / (read + requests * kv_cache) for requests in at_once]
-figure, ax = figures.figure(height=2.6)
-ax.plot(at_once, bound, color="#4477aa", label=say("一起算", "all at once"))
-rate = f"{bound[0]:.0f} tokens/s"
-one_by_one = say(f"一个接一个：{rate}", f"one by one: {rate}")
-ax.axhline(bound[0], color="#bb4400", linestyle="--", label=one_by_one)
-ax.axvline(most, color="#555555", linewidth=1)
-full = say(f"{most} 个请求：\n显存满了", f"{most} requests:\nmemory is full")
-ax.text(most - 0.2, bound[-1] / 3, full, ha="right")
-ax.set(
-    xlabel=say("同时的请求数", "requests at once"),
-    ylabel=say("tokens/s 的上限", "tokens/s, upper bound"),
-    ylim=(0, None),
-    title=say(
-        "Qwen3-8B，bf16，24 GiB：算出来的", "Qwen3-8B in bf16 on 24 GiB, computed"
-    ),
-)
-ax.legend(loc="upper left")
-figure
-
-# %% [markdown] lang="zh" key="recap" facts="23.5 34"
-# <details><summary>读图</summary>
-#
-# B。蓝线是算出来的，没有在 GPU 上跑过。读一遍权重本来只得一个词元，并在一起就得三十多个。先用完的是显存：这里按整 24 GiB 算；第 08 课按系统看到的 23.5 GiB 算，装得下的请求少几个，是 34 个。PagedAttention 要紧就在这里：给每个请求预留整段上下文，同样的显存只放得下几个请求。
-#
-# </details>
+# 真正的 Qwen3 在一张卡上最多能多快，[第 08 课](../zh/08_serving_under_load.ipynb)在“一张 24 GB 的卡，上限在哪里”里算给你看。
 #
 # ## 小结
 #
@@ -1200,12 +1112,14 @@ figure
 #
 # 把下一格存成 `vllm_model.py`：它不依赖本课程，引擎只建一次，成批作答，思考和答案分开，断掉的答案有标记（`length`），放不进上下文的问题只耽误它自己；没有下载过的模型从 ModelScope 取。在 CPU 上要先设两个变量，不设它就用一句话说明。`VLLM_ENABLE_V1_MULTIPROCESSING=0` 把引擎放进脚本自己的进程：用 `kill -9` 杀掉脚本，引擎也一起结束，不会留下来占着内存。在笔记本里它只定义函数，不打开引擎。
 
-# %% [markdown] lang="en" key="recap" facts="23.5 34"
+# %% [markdown] lang="en" key="recap"
 # <details><summary>Reading</summary>
 #
-# B. The blue line is computed; it was not run on a GPU. Reading the weights once gives one token for one request and more than thirty for a batch. What runs out first is memory: this counts with the whole 24 GiB; lesson 08 takes the 23.5 GiB that the system sees, and a few requests fewer fit, 34. That is why PagedAttention matters: with room set aside for whole contexts, the same memory would hold only a few requests.
+# A. A batch is far faster than one at a time, in both libraries. How many times faster vLLM is when both have a batch is printed above the figure, and changes with machine and load. Draw no conclusion about a real Qwen3 from it: this model has hardly any weights to read, and the time goes into the Python of each step; and since all outputs are equally long, transformers loses nothing by waiting.
 #
 # </details>
+#
+# How fast a real Qwen3 can be at most on one card is computed in "A 24 GB card: where is its limit" of [lesson 08](../en/08_serving_under_load.ipynb).
 #
 # ## Recap
 #

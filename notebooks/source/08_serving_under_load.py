@@ -38,20 +38,22 @@ print(models.describe())
 # %% [markdown] lang="zh" key="start-text"
 # ## 一台有边界的服务器
 #
-# 两个参数给服务器划了边界：`--max-num-seqs` 是同时计算的请求数，多出来的在服务器里排队；`--max-num-queued-reqs` 是计算和排队加起来的上限，再多就以 503 拒绝。后一个较新，0.32 有，0.19 没有，所以先问安装的版本。
+# 两个参数给服务器划了边界：`--max-num-seqs` 是同时计算的请求数，多出来的在服务器里排队；`--max-num-queued-reqs` 是计算和排队加起来的上限，再多就以 503 拒绝。后一个较新（0.32 有，0.19 没有），所以先问一问。
 #
 # **选读。** 在工作坊里，大家可以共用一台服务器：设好 `OPENAI_BASE_URL`（要密钥时还有 `OPENAI_API_KEY`），`Server()` 就不再启动自己的，而是连过去。这时最多同时发 2 个请求（`COURSE_CONCURRENCY` 可改），指标说的是整间教室，“超时”和“背压”两格不做，停止会拒绝。
 
 # %% [markdown] lang="en" key="start-text"
 # ## A server with bounds
 #
-# Two flags put bounds to the server: `--max-num-seqs` is how many requests it computes at once, and the others queue inside it; `--max-num-queued-reqs` bounds those computed and those queued together, and beyond it a request is refused with a 503. The latter is rather new, 0.32 has it and 0.19 has not, so the cell asks the installed version first.
+# Two flags put bounds to the server: `--max-num-seqs` is how many requests it computes at once, and the others queue inside it; `--max-num-queued-reqs` bounds those computed and those queued together, and beyond it a request is refused with a 503. The latter is rather new (0.32 has it, 0.19 has not), so the cell asks first.
 #
 # **Extra.** A workshop may share one server: set `OPENAI_BASE_URL` (and `OPENAI_API_KEY` if it has a key), and `Server()` starts none of its own but attaches to that one. Then at most 2 requests run at once (`COURSE_CONCURRENCY` changes it), metrics speak of the whole room, the cells on timeouts and back-pressure do nothing, and stopping is refused.
 
 # %% key="start" tags=["raw", "varies"]
 from openai import AsyncOpenAI
 
+# zh: 第二个让回答说出用了多少缓存，“前缀缓存”一节要看
+# en: with the second a reply tells how much it took from the cache, see "Prefix caching"
 options = {"max_num_seqs": 32, "enable_prompt_tokens_details": True}
 if Server.knows("max_num_queued_reqs"):
     options["max_num_queued_reqs"] = 64
@@ -67,7 +69,7 @@ most = min(64, server.concurrency_limit)
 #
 # 先等**首个词元的时间**（time to first token，TTFT）：排队，读提示词；之后每个词元等一个**词元间隔**（inter-token latency，也叫 TPOT）。流式请求边生成边送，记下各段到达的时刻，就分得开。
 #
-# `ignore_eos` 让每个请求都写满 64 个词元。提示词绝不重复，因为读过的内容服务器会留着。
+# `ignore_eos` 让每个请求都写满 64 个词元，工作量就相等。提示词绝不重复，因为读过的内容服务器会留着。
 #
 # **先选一个。** 提示词约有 80 个词元。首个词元的时间是词元间隔的多少倍？
 #
@@ -80,7 +82,7 @@ most = min(64, server.concurrency_limit)
 #
 # First it waits for the **time to first token** (TTFT), which holds the queue and the reading of the prompt; then for each further token an **inter-token latency** (also called TPOT). A streamed reply comes as it is generated: note when each piece arrives, and the two are apart.
 #
-# `ignore_eos` makes every request write all of its 64 tokens, so that speed is measured and not the length of a story. No prompt comes twice, as a server keeps what it has read.
+# `ignore_eos` makes every request write all of its 64 tokens, so that all have the same work. No prompt comes twice, as a server keeps what it has read.
 #
 # **Choose first.** The prompt has about 80 tokens. Divide the time to first token by the inter-token latency: what comes out?
 #
@@ -94,17 +96,22 @@ fixed["extra_body"] = {"ignore_eos": True, "top_k": 20}
 numbers = itertools.count(1000)
 
 
+# zh: next 每次给出下一个数：1000，1001，……
+# en: next gives one number after another: 1000, 1001, ...
 def new_prompt():
     return f"{next(numbers)}×46=? " * 8
 
 
+# zh: fixed | more 把两个字典合成一个，重复的以 more 为准
+# en: fixed | more joins two dictionaries; what is in both comes from more
 async def send(client, **more):
     return await client.completions.create(prompt=new_prompt(), **fixed | more)
 
 
 async def arrivals():
     start, moments = time.perf_counter(), []
-    async for chunk in await send(client, stream=True):
+    stream = await send(client, stream=True)
+    async for chunk in stream:
         if chunk.choices:
             moments.append(time.perf_counter())
     return start, moments
@@ -126,7 +133,7 @@ for moment in moments[:4]:
 #
 # ### 练习 1 ★★☆（10 分钟）：把两段分开
 #
-# 补全函数。请求在 `start` 秒发出，各段在 `moments` 里的时刻到达，一共 `tokens` 个词元。返回两个数：首个词元的时间，和词元间隔的平均值。只有一个词元时，间隔算 0。
+# 请求在 `start` 秒发出，各段在 `moments` 里的时刻到达，一共 `tokens` 个词元。返回两个数：首个词元的时间，和词元间隔的平均值。只有一个词元时，间隔算 0。
 #
 # <details><summary>提示</summary>
 #
@@ -143,7 +150,7 @@ for moment in moments[:4]:
 #
 # ### Exercise 1 ★★☆ (10 minutes): the two waits
 #
-# Complete the function. A request leaves at `start`, in seconds; its pieces arrive at the times in `moments`; there are `tokens` tokens in all. Return two numbers: the time to first token, and the mean inter-token latency. With a single token the latency is 0.
+# A request leaves at `start`, in seconds; its pieces arrive at the times in `moments`; there are `tokens` tokens in all. Return two numbers: the time to first token, and the mean inter-token latency. With a single token the latency is 0.
 #
 # <details><summary>Hint</summary>
 #
@@ -171,7 +178,7 @@ l08.ex1.check(waits)
 # %% [markdown] lang="zh" key="measure-text"
 # ## 许多请求，一起发
 #
-# 下一格用你的函数量许多请求；练习还没解出来时，先用参考答案。`AsyncOpenAI` 的方法和 `OpenAI` 一样，前面加 `await`；`asyncio.gather` 让它们同时在路上，`asyncio.Semaphore` 保证不超过 `concurrency` 个。**吞吐量**（throughput）是每秒一共生成多少词元。
+# 下一格用你的函数量许多请求；练习没解出来时，先用参考答案。`AsyncOpenAI` 的方法和 `OpenAI` 一样，前面加 `await`；`asyncio.gather` 让它们同时在路上，`asyncio.Semaphore` 保证不超过 `concurrency` 个。**吞吐量**（throughput）是每秒一共生成多少词元。
 
 # %% [markdown] lang="en" key="measure-text"
 # ## Many requests, together
@@ -191,8 +198,11 @@ async def one_request(gate):
 
 async def measure(concurrency, count):
     gate, start = asyncio.Semaphore(concurrency), time.perf_counter()
+    # zh: 星号把列表里的请求一个一个交给 gather
+    # en: the star hands the requests of the list to gather one by one
     requests = await asyncio.gather(*[one_request(gate) for _ in range(count)])
-    result = {"tokens/s": count * fixed["max_tokens"] / (time.perf_counter() - start)}
+    seconds = time.perf_counter() - start
+    result = {"tokens/s": count * fixed["max_tokens"] / seconds}
     for name in ("first", "between", "whole"):
         result[name] = sum(request[name] for request in requests) / count
     return result
@@ -220,7 +230,7 @@ for concurrency in (1, min(8, most)):
 # %% [markdown] lang="zh" key="sweep-text"
 # <details><summary>读结果</summary>
 #
-# B。生成的每一步都有一份固定的开销，与在场的请求数无关，人多就分摊。小模型的这份开销主要是调度；真实的大模型，主要是把全部权重读一遍，读一遍给每个在场的请求各算一个词元。
+# B。生成的每一步都有一份固定的开销，与在场的请求数无关，人多就分摊。小模型的这份开销主要是调度；真实的大模型，主要是把全部权重读一遍，给每个在场的请求各算一个词元。
 #
 # </details>
 #
@@ -241,7 +251,7 @@ for concurrency in (1, min(8, most)):
 # %% [markdown] lang="en" key="sweep-text"
 # <details><summary>Reading</summary>
 #
-# B. Each step of generation has a fixed cost, however many requests are there, and they share it. With the tiny model that cost is mostly scheduling; with a real, large model it is mostly reading all the weights, and one reading serves a token of every request that is there.
+# B. Each step of generation has a fixed cost, however many requests are there, and they share it. With the tiny model that cost is mostly scheduling; with a real, large model it is mostly reading all the weights once, which serves a token of every request that is there.
 #
 # </details>
 #
@@ -263,7 +273,8 @@ for concurrency in (1, min(8, most)):
 curves = {}
 for level in (1, 2, 4, 8, 16, 32, 64):
     if level <= most:
-        curve = curves[level] = await measure(level, max(8, 2 * level))
+        curve = await measure(level, max(8, 2 * level))
+        curves[level] = curve
         done, seconds = curve["tokens/s"] / fixed["max_tokens"], curve["whole"]
         print(f"{level:2} | {curve['tokens/s']:5.0f} tokens/s", end=" | ")
         print(f"{done:4.1f} × {seconds:5.2f} s = {done * seconds:4.1f}")
@@ -274,13 +285,15 @@ l08.draw_curves(curves, server)
 #
 # B。多出来的 32 个在排队，首个词元的时间猛涨；在算的还是 32 个，词元间隔不再涨。吞吐量先涨后平，变平的地方叫**拐点**（knee）。过了它，每秒完成的请求不再增加；按利特尔法则，并发加一倍，等待也加一倍。收尾时路上的请求变少，乘积就略小于并发。
 #
-# 怎么选并发：先定下用户最多等多久，再取守得住的最大并发；按时答完的那部分叫有效吞吐量（goodput）。现在你来改：`--max-num-seqs` 改成 8，从头再跑，拐点在哪里？
+# 怎么选并发：先定下用户最多等多久，再取守得住的最大并发。
 #
 # </details>
 #
+# 现在你来改：`max_num_seqs` 改成 8，从头再跑：拐点就移到 8 附近。
+#
 # ## 看服务器怎么排
 #
-# 连续批处理（continuous batching）：每生成一步，调度器都看一眼队伍，写完的离开，位子马上给下一个，不等整批结束。下一格同时发出最多 64 个有长有短的请求，边等边读 `/metrics` 里的 `num_requests_running`、`num_requests_waiting` 和 `kv_cache_usage_perc`。
+# 连续批处理（continuous batching）：每生成一步，写完的离开，位子马上给下一个，不等整批结束。下一格同时发出最多 64 个有长有短的请求，边等边读 `/metrics` 里的 `num_requests_running`、`num_requests_waiting` 和 `kv_cache_usage_perc`。
 #
 # **先选一个。** 32 个在算，32 个在排。running 会怎样？
 #
@@ -292,13 +305,15 @@ l08.draw_curves(curves, server)
 #
 # B. The 32 that are too many queue, so the time to first token shoots up; still 32 are computed, so the inter-token latency grows no further. Throughput rises and then flattens; where it does is the **knee**. Beyond it no more requests are done per second, so by Little's law twice the concurrency is twice the wait. As the last ones finish, fewer are under way, which makes the product a little less than the concurrency.
 #
-# How to choose: settle how long your users may wait, then take the highest concurrency that keeps to it; the throughput of those answered in time is called goodput. Now change it: set `--max-num-seqs` to 8 and run all of it again; where is the knee?
+# How to choose: settle how long your users may wait, then take the highest concurrency that keeps to it.
 #
 # </details>
 #
+# Now change it: set `max_num_seqs` to 8 and run all of it again: the knee moves to about 8.
+#
 # ## Watch the server schedule
 #
-# Continuous batching: at every step the scheduler looks at the queue; who is done leaves at once, the free place goes to the next at once, and nothing waits for the end of a batch. The next cell sends up to 64 requests at once, short and long, and as it waits reads `num_requests_running`, `num_requests_waiting` and `kv_cache_usage_perc` in `/metrics`.
+# Continuous batching: after every step who is done leaves, the free place goes to the next at once, and nothing waits for the end of a batch. The next cell sends up to 64 requests at once, short and long, and as it waits reads `num_requests_running`, `num_requests_waiting` and `kv_cache_usage_perc` in `/metrics`.
 #
 # **Choose first.** 32 are computed, 32 queue. What will running do?
 #
@@ -310,19 +325,18 @@ tasks = []
 for n in range(most):
     length = 32 + 8 * (n % 16)  # 32, 40, ..., 152
     tasks.append(asyncio.create_task(send(client, max_tokens=length)))
-samples, start = [], time.perf_counter()
-while not all(task.done() for task in tasks):
-    metrics = await asyncio.to_thread(server.metrics)
-    samples.append((time.perf_counter() - start, metrics))
-    await asyncio.sleep(0.03)
+# zh: 每隔 0.03 秒读一次 /metrics，记下时刻和读到的指标，直到请求都写完
+# en: reads /metrics every 0.03 s and notes the time and the metrics, until all are done
+samples = await l08.watch(server, tasks)
 await asyncio.gather(*tasks)
-assert server.attached or max(m["num_requests_running"] for _, m in samples) <= 32
-l08.draw_queue(samples, most=32)
+running = [metrics["num_requests_running"] for moment, metrics in samples]
+assert server.attached or max(running) <= options["max_num_seqs"]
+l08.draw_queue(samples, most=options["max_num_seqs"])
 
 # %% [markdown] lang="zh" key="timeout-text"
 # <details><summary>读图</summary>
 #
-# B。running 贴着 32 走，waiting 一步步降；降到 0 以后 running 才降。KV 缓存占满时，调度器会把最后来的请求赶出去，以后重算（`num_preemptions_total`）。小模型的缓存很宽裕，真实的卡正是在这里满的。
+# B。running 贴着 32 走，waiting 一步步降；降到 0 以后 running 才降。右图的 KV 缓存很宽裕，真实的卡正是在这里满的。
 #
 # </details>
 #
@@ -338,7 +352,7 @@ l08.draw_queue(samples, most=32)
 # %% [markdown] lang="en" key="timeout-text"
 # <details><summary>Reading</summary>
 #
-# B. Running keeps to 32 while waiting falls step by step; only when that is 0 does running fall. Where the KV cache is full, the scheduler puts the latest request out and computes it again later (`num_preemptions_total`). The tiny model has plenty of room; on a real card this is where it gets tight.
+# B. Running keeps to 32 while waiting falls step by step; only when that is 0 does running fall. On the right, the KV cache has plenty of room; on a real card this is where it gets tight.
 #
 # </details>
 #
@@ -388,7 +402,7 @@ if not server.attached:
 #
 # ## Back-pressure: refuse when the queue is full
 #
-# With a queue that never ends, in the end everyone times out. A full server says 503 at once. This is called back-pressure: it tells clients to slow down. They try again, with pauses that grow, or hold themselves back with a `Semaphore`.
+# With a queue that has no bounds, in the end everyone times out. A full server says 503 at once. This is called back-pressure: it tells clients to slow down. They try again, with pauses that grow, or hold themselves back with a `Semaphore`.
 #
 # **Choose first.** The server admits 64. Of 96 that come at once and do not retry, how many are refused?
 #
@@ -401,17 +415,21 @@ if not server.attached:
 async def crowd(client):
     requests = [send(client) for _ in range(96)]
     results = await asyncio.gather(*requests, return_exceptions=True)
+    # zh: 状态码 500 以上，openai 都报成 InternalServerError
+    # en: for every status from 500 on, openai raises an InternalServerError
     refused = [r for r in results if isinstance(r, openai.InternalServerError)]
-    print(f"max_retries={client.max_retries}: 503 × {len(refused)}", *refused[:1])
-    return len(refused)
+    print(f"max_retries={client.max_retries}: 503 × {len(refused)}")
+    return refused
 
 
 if "max_num_queued_reqs" in options and not server.attached:
-    assert await crowd(client) > 0
+    refused = await crowd(client)
+    print(refused[0])
     await crowd(client.with_options(max_retries=5))
     # zh: Semaphore：有一个被拒绝就会出错
     # en: with a Semaphore: a single refusal would be an error
-    print(f"Semaphore(64): {(await measure(64, 96))['tokens/s']:.0f} tokens/s")
+    result = await measure(64, 96)
+    print(f"Semaphore(64): {result['tokens/s']:.0f} tokens/s")
 
 # %% [markdown] lang="zh" key="ex2-text"
 # <details><summary>读结果</summary>
@@ -422,7 +440,7 @@ if "max_num_queued_reqs" in options and not server.attached:
 #
 # ### 练习 2 ★☆☆（5 分钟）：哪些错误值得重试
 #
-# 补全函数：给定状态码（连接失败或超时用 `None` 表示），返回该不该重试。值得重试的是**过一会儿可能就好**的：连接失败、408、429、500 和以上；请求本身不对的，再发一百遍也不对。
+# 给定状态码（连接失败或超时用 `None` 表示），返回该不该重试。值得重试的是**过一会儿可能就好**的：连接失败、408、429、500 和以上；请求本身不对的，再发一百遍也不对。
 #
 # <details><summary>提示</summary>
 #
@@ -439,7 +457,7 @@ if "max_num_queued_reqs" in options and not server.attached:
 #
 # ### Exercise 2 ★☆☆ (5 minutes): which errors are worth a retry
 #
-# Complete the function: given a status (`None` for a failed connection or a timeout), return whether to retry. Worth it is what **may be over in a moment**: a failed connection, 408, 429, 500 and above; a request that is wrong stays wrong a hundred times over.
+# Given a status (`None` for a failed connection or a timeout), return whether to retry. Worth it is what **may be over in a moment**: a failed connection, 408, 429, 500 and above; a request that is wrong stays wrong a hundred times over.
 #
 # <details><summary>Hint</summary>
 #
@@ -490,7 +508,8 @@ cached = {}
 for form in ("table + question", "question + table"):
     # zh: 每次都不同，好让第一个请求什么也找不到
     # en: new each time, so that the first request finds nothing
-    table, cached[form] = "\n".join([str(time.time_ns()), *rows]), []
+    table = "\n".join([str(time.time_ns()), *rows])
+    cached[form] = []
     for question in ("37×46=?", "12×34=?", "55×66=?"):
         text = {"table": table, "question": question}
         first, last = form.split(" + ")
@@ -521,7 +540,7 @@ if server.is_bundled and not server.attached:
 #
 # ## 和 `vllm bench serve` 对一对（选读）
 #
-# 自己写的尺子要和公认的尺子比一比。`vllm bench serve` 用随机词元作提示词，这里让它和 `measure` 一样：提示词约 80 个词元，输出 64 个，同时 16 个。`measure` 前后各跑一次，`bench` 在中间跑一次。
+# 自己写的尺子要和公认的尺子比一比。`vllm bench serve` 用随机词元作提示词，这里让它和 `measure` 一样：提示词约 80 个词元，输出 64 个，同时 16 个。`measure` 前后各跑一次，`bench` 在中间跑一次。（比服务器时还常听到有效吞吐量，goodput：只算按时答完的请求。）
 
 # %% [markdown] lang="en" key="bench-text"
 # <details><summary>Reading</summary>
@@ -532,36 +551,20 @@ if server.is_bundled and not server.attached:
 #
 # ## Beside `vllm bench serve` (extra)
 #
-# A home-made ruler should be held against the one that everyone uses. `vllm bench serve` takes random tokens for prompts; here it is told to do what `measure` does: about 80 tokens of prompt and 64 of output, 16 at once. `measure` runs once before and once after, `bench` once in between.
+# A home-made ruler should be held against the one that everyone uses. `vllm bench serve` takes random tokens for prompts; here it is told to do what `measure` does: about 80 tokens of prompt and 64 of output, 16 at once. `measure` runs once before and once after, `bench` once in between. (Servers are also compared by goodput, the throughput of the requests that were answered in time.)
 
 # %% key="bench" tags=["extra", "varies"]
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-
-
-def bench():
-    with tempfile.TemporaryDirectory() as folder:
-        words = "bench serve --backend openai --dataset-name random"
-        words += " --random-input-len 80 --random-output-len 64"
-        words += " --num-prompts 64 --max-concurrency 16 --ignore-eos --temperature 0.6"
-        words += f" --base-url {server.base_url.removesuffix('/v1')}"
-        words += f" --model {server.model} --save-result --result-dir {folder}"
-        vllm = Path(sys.executable).with_name("vllm")
-        settings = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
-        command = [vllm, *words.split(), "--tokenizer", models.course_model()]
-        subprocess.run(command, check=True, capture_output=True, env=settings)
-        return json.loads(next(Path(folder).glob("*.json")).read_text())
-
-
+command = f"""
+vllm bench serve --backend openai --base-url {server.base_url.removesuffix("/v1")}
+    --model {server.model} --tokenizer '{models.course_model()}'
+    --dataset-name random --random-input-len 80 --random-output-len 64
+    --num-prompts 64 --max-concurrency 16 --ignore-eos --temperature 0.6
+"""
 if not server.attached:
     before = await measure(16, 64)
-    # zh: 在另一个线程里等，事件循环不被挡住
-    # en: waits in another thread, so that the event loop goes on
-    theirs = await asyncio.to_thread(bench)
+    # zh: 在另一个线程里运行这条命令，事件循环不被挡住
+    # en: runs the command in another thread, so that the event loop goes on
+    theirs = await asyncio.to_thread(l08.bench, command)
     assert theirs["completed"] == 64
     after = await measure(16, 64)
     print(f"measure {before['tokens/s']:.0f}, {after['tokens/s']:.0f} tokens/s")
@@ -828,7 +831,7 @@ server.stop()
 # %% [markdown] lang="zh" key="knobs-text"
 # ## 位子、预算、缓存：一步一步看（选读）
 #
-# 服务器在另一个进程里，调度器做了什么，只能从指标里猜。引擎开在这个笔记本里，`schedule.record` 就能把每一步记下来。下一格开一个很小的：一步最多算 64 个词元（`max_num_batched_tokens`），缓存分成 16 块，每块放 32 个词元，vLLM 自己留一块。四个问题各写 120 个词元，最后一个带着一张乘法表。位子（`max_num_seqs`）从 4 个减到 1 个。
+# 每一步算谁的、算几个词元，由**调度器**来定。服务器在另一个进程里，它的调度器做了什么，只能从指标里猜。引擎开在这个笔记本里，`schedule.record` 就能把每一步记下来。下一格开一个很小的：一步最多算 64 个词元（`max_num_batched_tokens`），缓存分成 16 块，每块放 32 个词元，vLLM 自己留一块。四个问题各写 120 个词元，最后一个带着一张乘法表。位子（`max_num_seqs`）从 4 个减到 1 个。
 #
 # **先选一个（选读）。** 四个一起写，15 块装不下，最后来的 r3 中途要让位，写过的以后得重新读一遍。那么 4 个位子和 2 个位子，哪一个步数少？
 #
@@ -839,7 +842,7 @@ server.stop()
 # %% [markdown] lang="en" key="knobs-text"
 # ## Seats, budget, cache: step by step (extra)
 #
-# The server is another process, and what its scheduler does can only be guessed from metrics. With an engine inside this notebook, `schedule.record` writes down each step. The next cell opens a very small one: a step has at most 64 tokens (`max_num_batched_tokens`), and the cache has 16 blocks of 32 tokens, of which vLLM keeps one. Four questions write 120 tokens each, and the last one carries a multiplication table. The seats (`max_num_seqs`) go from 4 down to 1.
+# A **scheduler** decides in each step whose tokens are computed, and how many. The server is another process, and what its scheduler does can only be guessed from metrics. With an engine inside this notebook, `schedule.record` writes down each step. The next cell opens a very small one: a step has at most 64 tokens (`max_num_batched_tokens`), and the cache has 16 blocks of 32 tokens, of which vLLM keeps one. Four questions write 120 tokens each, and the last one carries a multiplication table. The seats (`max_num_seqs`) go from 4 down to 1.
 #
 # **Choose first (extra).** Four requests at once need more than 15 blocks. So r3, the last to come, has to make room, and what it has written is read again later. Which takes fewer steps, 4 seats or 2?
 #
@@ -855,9 +858,14 @@ from helpers.explorer import ScheduleExplorer
 
 folder = models.course_model()
 per_token = catalogue.kv_bytes_per_token(Checkpoint(folder).config)
-table = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 6) for b in range(a, 10))
-questions = ["37×46=?", "23×31=?", "12+34=?", table + "\n7×8=?"]
-chats = [[{"role": "user", "content": question}] for question in questions]
+rows = []
+for a in range(2, 6):
+    for b in range(a, 10):
+        rows.append(f"{a}×{b}={a * b}")
+rows.append("7×8=?")
+chats = []
+for question in ("37×46=?", "23×31=?", "12+34=?", "\n".join(rows)):
+    chats.append([{"role": "user", "content": question}])
 traces = {}
 if not server.attached:
     from vllm import SamplingParams
@@ -873,8 +881,9 @@ if not server.attached:
         async_scheduling=False,
     )
     for seats in (4, 3, 2, 1):
-        with schedule.record(llm, max_num_seqs=seats) as traces[seats]:
+        with schedule.record(llm, max_num_seqs=seats) as trace:
             llm.chat(chats, params, use_tqdm=False)
+        traces[seats] = trace
     llm.close()
 # zh: 位子，步数，r3 每次读了几个词元（不算一次写一个的）
 # en: seats, steps, how many tokens r3 read at a time (but for those it wrote)
@@ -891,11 +900,19 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 # %% [markdown] lang="zh" key="limit-text"
 # <details><summary>读图</summary>
 #
-# B：196 步，2 个位子要 243 步。打印的竖线是 r3 让位的那一步（抢占）：之前它分几步读提示词，因为一步只有 64 个词元，正在写的先拿走它们的（分段预填充）；之后它等着，另外三个照样写；它们写完，块还了回来，它再把提示词和写过的读一遍，四步就读完（64、64、64、46 个词元）。只有 1 个位子，要 482 步。抢占不会出错，只是白算了一遍；常常发生，就该减少位子，或者加大缓存。
+# B。196 步，2 个位子要 243 步。打印的竖线是 r3 让位的那一步（抢占）：之前它分几步读提示词，因为一步只有 64 个词元，正在写的先拿走它们的（分段预填充）；之后它等着，另外三个照样写；它们写完，块还了回来，它再把提示词和写过的读一遍，四步就读完（64、64、64、46 个词元）。只有 1 个位子，要 482 步。抢占不会出错，只是白算了一遍；常常发生，就该减少位子，或者加大缓存。服务器的 `/metrics` 里，`num_preemptions_total` 数的就是它。
 #
 # </details>
 #
-# 现在你来改：把 64 改成 16，r3 读提示词要几步，别人写得慢了吗？再把 16 块改成 32 块，看还有没有人让位。想自己写一个这样的调度器：[附录 A3](../zh/A3_mini_vllm.ipynb)。
+# 现在你来改：把 64 改成 16，r3 读提示词要几步，别人写得慢了吗？再把 16 块改成 32 块，看还有没有人让位。
+#
+# <details><summary>答案</summary>
+#
+# 第一次读要 15 步，而不是 4 步：16 个词元，另外三个先各拿 1 个，剩 13 个给它；别人仍旧一步写一个，只是总步数从 196 变成 221。改成 32 块（一步仍是 64 个），就没有人让位，123 步写完。
+#
+# </details>
+#
+# 想自己写一个这样的调度器：[附录 A3](../zh/A3_mini_vllm.ipynb)。
 #
 # ## 一张 24 GB 的卡，上限在哪里（选读）
 #
@@ -904,22 +921,29 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 # 1. **显存**：权重之外剩下的显存除以每个请求的 KV 缓存，就是装得下的请求数。
 # 2. **带宽**：每生成一步，至少要把权重和所有在场请求的 KV 缓存读一遍（输入的嵌入矩阵除外，每个词元只取它的一行）；读的字节数除以显存带宽，就是一步的最短时间。
 #
-# 以 RTX 4090 为例：384 位、每针 21 Gbps 的 [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/)，合 1008 GB/s；系统看到的显存比 24 GiB 略少，有人在 4090 上见到 [23.64 GiB](https://github.com/ali-vilab/VGen/issues/104)，在 3090 上见到 [23.56 GiB](https://github.com/vllm-project/vllm/issues/17327)，这里按 23.5 GiB 算；vLLM 用其中的 92%，另留 1.5 GiB 给激活值等。每个请求按 1024 个词元算。
+# 以 Qwen3-8B 和一张 RTX 4090 为例：384 位、每针 21 Gbps 的 [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/)，合[每秒 1008 GB](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf)；系统看到的显存比 24 GiB 略少，有人在 4090 上见到 [23.64 GiB](https://github.com/ali-vilab/VGen/issues/104)，在 3090 上见到 [23.56 GiB](https://github.com/vllm-project/vllm/issues/17327)，这里按 23.5 GiB 算；vLLM 用其中的 92%，另留 1.5 GiB 给激活值等。每个请求按 1024 个词元算。
 #
-# **先选一个。** 装得下几个请求？
+# **先选一个。** 一起算的请求越多，每秒词元数的上限会怎样？
 #
-# - A. 不到 10 个
-# - B. 几十个
-# - C. 几百个
+# - A. 不变：带宽就那么多
+# - B. 几乎成正比地涨，直到显存装满
 
 # %% [markdown] lang="en" key="limit-text"
 # <details><summary>Reading</summary>
 #
-# B: 196 steps, where 2 seats take 243. The printed bar is the step at which r3 makes room (preemption). Before it, r3 reads its prompt in several steps: a step has 64 tokens, and those that write take theirs first (chunked prefill). After it, r3 waits while the other three write on. When they are done and their blocks are free, it reads its prompt and what it has written once more, in four steps (64, 64, 64 and 46 tokens). A single seat takes 482 steps. Preemption is never wrong, it only computes something twice; where it happens often, lower the seats or enlarge the cache.
+# B. It takes 196 steps, and 2 seats take 243. The printed bar is the step at which r3 makes room (preemption). Before it, r3 reads its prompt in several steps: a step has 64 tokens, and those that write take theirs first (chunked prefill). After it, r3 waits while the other three write on. When they are done and their blocks are free, it reads its prompt and what it has written once more, in four steps (64, 64, 64 and 46 tokens). A single seat takes 482 steps. Preemption is never wrong, it only computes something twice; where it happens often, lower the seats or enlarge the cache. In a server's `/metrics` it is counted by `num_preemptions_total`.
 #
 # </details>
 #
-# Now change it: make 64 into 16. In how many steps does r3 read its prompt, and do the others write more slowly? Then make 16 blocks into 32: does anybody still make room? To write such a scheduler yourself: [appendix A3](../en/A3_mini_vllm.ipynb).
+# Now change it: make 64 into 16. In how many steps does r3 read its prompt, and do the others write more slowly? Then make 16 blocks into 32: does anybody still make room?
+#
+# <details><summary>Answer</summary>
+#
+# Its first reading takes 15 steps and not 4: of 16 tokens the other three take 1 each, which leaves 13; they write one a step as before, but the steps grow from 196 to 221 in all. With 32 blocks (and 64 tokens a step again) nobody makes room, and 123 steps do.
+#
+# </details>
+#
+# To write such a scheduler yourself: [appendix A3](../en/A3_mini_vllm.ipynb).
 #
 # ## A 24 GB card: where is its limit (extra)
 #
@@ -928,13 +952,12 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 # 1. **Memory**: what is left beside the weights, divided by the KV cache of one request, is the number of requests that fit.
 # 2. **Bandwidth**: each step has to read the weights (but for the input embedding, of which a token takes one row) and the KV cache of all requests at least once; these bytes divided by the memory bandwidth are the shortest time of a step.
 #
-# Take an RTX 4090: 384 bits of [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/) at 21 Gbps a pin make 1008 GB/s; the system sees a little less than 24 GiB, [23.64 GiB](https://github.com/ali-vilab/VGen/issues/104) on one 4090 and [23.56 GiB](https://github.com/vllm-project/vllm/issues/17327) on a 3090, so count with 23.5 GiB; vLLM takes 92% of it, and 1.5 GiB are set aside for activations and the like. A request is reckoned at 1024 tokens.
+# Take Qwen3-8B and an RTX 4090: 384 bits of [GDDR6X](https://www.nvidia.com/en-us/geforce/graphics-cards/40-series/rtx-4090/) at 21 Gbps a pin make [1008 GB/s](https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf); the system sees a little less than 24 GiB, [23.64 GiB](https://github.com/ali-vilab/VGen/issues/104) on one 4090 and [23.56 GiB](https://github.com/vllm-project/vllm/issues/17327) on a 3090, so count with 23.5 GiB; vLLM takes 92% of it, and 1.5 GiB are set aside for activations and the like. A request is reckoned at 1024 tokens.
 #
-# **Choose first.** How many requests fit?
+# **Choose first.** The more requests are computed together, what becomes of the limit in tokens per second?
 #
-# - A. Fewer than 10
-# - B. A few dozen
-# - C. Hundreds
+# - A. Nothing: the bandwidth is what it is
+# - B. It grows almost in proportion, until the memory is full
 
 # %% key="limit" tags=["extra"]
 from helpers import GIB, catalogue
@@ -944,8 +967,10 @@ weights = catalogue.weight_bytes(config)
 per_request = 1024 * catalogue.kv_bytes_per_token(config)
 room = 23.5 * GIB * catalogue.GPU_SHARE - weights - 1.5 * GIB
 fitting = int(room // per_request)
-# zh: 一步要读的字节：除输入嵌入以外的全部权重
-# en: bytes that a step reads: all weights but the input embedding
+# zh: 一步要读的字节：除输入嵌入以外的全部权重。嵌入表和输出共用的模型，这张表照样要读；
+# zh: Qwen3-8B 的输出另有一张
+# en: bytes that a step reads: all weights but the input embedding. A table that is shared
+# en: with the output is read all the same; Qwen3-8B has another one there
 read = weights - 2 * config["vocab_size"] * config["hidden_size"]
 
 
@@ -967,13 +992,11 @@ l08.draw_limit(bound, fitting)
 # %% [markdown] lang="zh" key="beyond-text"
 # <details><summary>读图</summary>
 #
-# B。虚线是**算出来的，不是测量**：它几乎和请求数成正比（横轴是对数，所以看着越来越陡），因为这张卡上，读权重占了每一步的大头。先到头的是显存，竖线以右，请求只能排队。真实的速度还要低，因为计算和调度也要时间。
+# B。虚线是**算出来的，不是测量**。读一遍权重，一个请求只得一个词元，34 个一起算就得 34 个；读权重占了每一步的大头，所以 34 个一起，一步也只从 15.2 ms 长到 20.1 ms。先到头的是显存：装得下 34 个，竖线以右只能排队。PagedAttention（第 05 课）要紧就在这里：给每个请求预留整段上下文，同样的显存只放得下几个请求。真实的速度还要低，因为计算和调度也要时间。
 #
 # </details>
 #
 # ## 一张卡不够的时候（选读）
-#
-# 先运行上面的“一张 24 GB 的卡，上限在哪里”。
 #
 # | 办法 | 怎么分 | 每张卡的权重 | 每张卡的 KV 缓存 | 用在哪里 |
 # |---|---|---|---|---|
@@ -992,13 +1015,11 @@ l08.draw_limit(bound, fitting)
 # %% [markdown] lang="en" key="beyond-text"
 # <details><summary>Reading</summary>
 #
-# B. The dashed line is **computed, not measured**: it is nearly proportional to the requests (the axis is logarithmic, so it looks ever steeper), as on this card most of a step goes into reading weights. What runs out first is memory; right of the vertical line requests can only queue. The real speed is lower still, as computing and scheduling take time too.
+# B. The dashed line is **computed, not measured**. Reading the weights once gives one token for one request, and 34 for 34 of them; most of a step goes into reading weights, so with 34 requests a step grows from 15.2 ms to no more than 20.1 ms. What runs out first is memory: 34 fit, and right of the vertical line requests can only queue. That is why PagedAttention (lesson 05) matters: with room set aside for whole contexts, the same memory would hold only a few requests. The real speed is lower still, as computing and scheduling take time too.
 #
 # </details>
 #
 # ## When one card is not enough (extra)
-#
-# Run "A 24 GB card: where is its limit" above first.
 #
 # | Way | What is divided | Weights on each card | KV cache on each card | Where it fits |
 # |---|---|---|---|---|
@@ -1015,6 +1036,8 @@ l08.draw_limit(bound, fitting)
 # - C. Yes, with 8 KV heads on each card
 
 # %% key="arithmetic" tags=["extra"]
+from helpers import GIB, catalogue
+
 heading = say(
     "模型       显卡               每张卡的权重    每张卡每个词元的 KV   装得下的词元",
     "model      cards              weights/card    KV/token and card   tokens that fit",
@@ -1032,15 +1055,18 @@ for name, memory, tp, pp in (
 ):
     config = catalogue.CATALOGUE[f"Qwen/Qwen3-{name}"].config
     heads = config["num_key_value_heads"]
-    # zh: 一个头不会再切开
-    # en: a head is never cut
-    kv = catalogue.kv_bytes_per_token(config) * max(1, heads // tp) / heads / pp
+    # zh: 每张卡分到 KV 头的几分之几；一个头不会再切开
+    # en: the share of the KV heads that a card holds; a head is never cut
+    share = max(1, heads // tp) / heads
+    kv = catalogue.kv_bytes_per_token(config) * share / pp
     weights = catalogue.weight_bytes(config) / (tp * pp)
     room = 0.98 * memory * GIB * catalogue.GPU_SHARE - weights - 1.5 * GIB
-    tokens = f"{room / kv:9,.0f}" if room > 0 else say("   装不下", "does not fit")
+    tokens = say("   装不下", "does not fit")
+    if room > 0:
+        tokens = f"{room / kv:9,.0f}"
     cards = f"TP {tp} × PP {pp}, {memory} GB"
-    weights = f"{weights / GIB:9.1f} GiB"
-    print(f"{name:10} {cards:18} {weights} {kv / 1024:15.0f} KiB       {tokens}")
+    print(f"{name:10} {cards:18} {weights / GIB:9.1f} GiB", end=" ")
+    print(f"{kv / 1024:15.0f} KiB       {tokens}")
 
 # %% [markdown] lang="zh" key="tp-text"
 # <details><summary>读结果</summary>
@@ -1077,14 +1103,6 @@ for name, memory, tp, pp in (
 # - C. 4 times
 
 # %% key="tp" tags=["extra", "raw", "varies"]
-import re
-
-
-def kv_tokens(server):
-    found = re.search(r"KV cache size: ([\d,]+) tokens", server.log_tail(10**6))
-    return int(found[1].replace(",", ""))
-
-
 if not server.attached and models.is_bundled():
     with Server(tensor_parallel_size=2) as parallel:
         local = openai.OpenAI(base_url=parallel.base_url, api_key=parallel.api_key)
@@ -1097,7 +1115,9 @@ if not server.attached and models.is_bundled():
             extra_body={"top_k": 20},
         )
         answer = reply.choices[0].message.content.strip()
-        one, two = kv_tokens(server), kv_tokens(parallel)
+        # zh: 两台服务器的日志里写着，KV 缓存放得下几个词元
+        # en: both servers' logs say how many tokens the KV cache holds
+        one, two = l08.kv_tokens(server), l08.kv_tokens(parallel)
     print("TP 2:", answer)
     print(f"KV cache | TP 1: {one:,} tokens | TP 2: {two:,} tokens")
     assert "1702" in answer and two > 1.9 * one
@@ -1155,7 +1175,7 @@ if not server.attached and models.is_bundled():
 #
 # <details><summary>提示</summary>
 #
-# 每张卡：权重除以 `tp`，KV 头数是 `max(1, num_key_value_heads // tp)`；每个词元每层要存键和值，每个数 2 字节。
+# 每张卡：权重除以 `tp`，KV 头数是 `max(1, num_key_value_heads // tp)`；每个词元每层要存键和值，每个头 `head_dim` 个数，每个数 2 字节。
 #
 # </details>
 
@@ -1212,7 +1232,7 @@ if not server.attached and models.is_bundled():
 #
 # <details><summary>Hint</summary>
 #
-# On each card: the weights divided by `tp`, and `max(1, num_key_value_heads // tp)` KV heads; a token stores a key and a value in every layer, 2 bytes a number.
+# On each card: the weights divided by `tp`, and `max(1, num_key_value_heads // tp)` KV heads; a token stores a key and a value in every layer, `head_dim` numbers for each head, 2 bytes a number.
 #
 # </details>
 
@@ -1262,15 +1282,18 @@ def latency_doubles(curves):
 
 # %% key="ex4-solution" tags=["solution"]
 def latency_doubles(curves):  # noqa: F811
-    return next((n for n in sorted(curves) if curves[n] >= 2 * curves[1]), None)
+    for concurrency in sorted(curves):
+        if curves[concurrency] >= 2 * curves[1]:
+            return concurrency
+    return None
 
 
 # %% key="ex4-check" tags=["extra"]
 l08.ex4.check(latency_doubles)
-found = latency_doubles({level: curve["whole"] for level, curve in curves.items()})
-print(
-    say("上面的测量里：", "in the measurement above:"), "?" if found is ... else found
-)
+whole = {level: curve["whole"] for level, curve in curves.items()}
+found = latency_doubles(whole)
+if found is not ...:
+    print(say("上面的测量里：", "in the measurement above:"), found)
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结

@@ -76,7 +76,11 @@ def prompt_of(question):
     return tokenizer(text).input_ids
 
 
-table = "\n".join(f"{a}×{b}={a * b}" for a in range(2, 6) for b in range(a, 10))
+rows = []
+for a in range(2, 6):
+    for b in range(a, 10):
+        rows.append(f"{a}×{b}={a * b}")
+rows.append("7×8=?")
 # zh: 在第几步之前到，问什么，写几个词元
 # en: the step before which it comes, the question, how many tokens it writes
 arrivals = [
@@ -84,10 +88,10 @@ arrivals = [
     (0, "23×31=?", 12),
     (0, "5!=?", 24),
     (2, "12+34=?", 30),
-    (3, table + "\n7×8=?", 20),
+    (3, "\n".join(rows), 20),
     (10, "Who are you?", 16),
 ]
-prompts = [prompt_of(question) for _, question, _ in arrivals]
+prompts = [prompt_of(question) for step, question, tokens in arrivals]
 print([len(prompt) for prompt in prompts])
 
 # %% [markdown] lang="zh" key="record-text"
@@ -119,15 +123,17 @@ from helpers.explorer import ScheduleExplorer
 
 
 def serve(arrivals, prompts):
-    engine, written, step, number = llm.llm_engine, {}, 0, 0
-    while number < len(arrivals) or engine.has_unfinished_requests():
-        while number < len(arrivals) and arrivals[number][0] <= step:
-            params = SamplingParams(
-                temperature=0, max_tokens=arrivals[number][2], ignore_eos=True
-            )
-            prompt = {"prompt_token_ids": prompts[number]}
-            engine.add_request(str(number), prompt, params)
-            number += 1
+    engine, written, step = llm.llm_engine, {}, 0
+    last = arrivals[-1][0]
+    while step <= last or engine.has_unfinished_requests():
+        for number, arrival in enumerate(arrivals):
+            arrives, question, tokens = arrival
+            if arrives == step:
+                params = SamplingParams(
+                    temperature=0, max_tokens=tokens, ignore_eos=True
+                )
+                prompt = {"prompt_token_ids": prompts[number]}
+                engine.add_request(str(number), prompt, params)
         for output in engine.step():
             if output.finished:
                 written[output.request_id] = list(output.outputs[0].token_ids)
@@ -143,7 +149,8 @@ long = [(0, "37×46=?", 160), (0, "23×31=?", 150), (0, "5!=?", 140), (0, "12+34
 with schedule.record(llm) as tight:
     long_answers = serve(long, prompts[:4])
 close_engine()
-print(trace, tight, sep="\n")
+print(trace)
+print(tight)
 chunks = [step.tokens[4] for step in trace.replay() if 4 in step.tokens]
 print("r4:", chunks)
 ScheduleExplorer(trace, step=12, request=4)
@@ -244,7 +251,7 @@ lA3.reserved(trace, 256)
 #
 # <details><summary>提示</summary>
 #
-# 向上取整可以写成 `-(-tokens // block_size)`。先数够不够，再动手拿；拿第一个是 `free.pop(0)`。
+# 向上取整是 `math.ceil(tokens / block_size)`，也可以写成 `-(-tokens // block_size)`。先数够不够，再动手拿；拿第一个是 `free.pop(0)`。
 #
 # </details>
 
@@ -265,7 +272,7 @@ lA3.reserved(trace, 256)
 #
 # <details><summary>Hint</summary>
 #
-# Rounding up is `-(-tokens // block_size)`. Count first whether there are enough, then take; `free.pop(0)` takes the first.
+# Rounding up is `math.ceil(tokens / block_size)`, or `-(-tokens // block_size)`. Count first whether there are enough, then take; `free.pop(0)` takes the first.
 #
 # </details>
 
@@ -359,6 +366,10 @@ lA3.ex2.check(gather)
 
 
 # %% key="paged"
+# zh: memory 的形状是 (2, layers, num_blocks, kv_heads, block_size, head_dim)，2 是键和值；
+# zh: max_length 是这张块表放得下几个词元，模型要问
+# en: memory is (2, layers, num_blocks, kv_heads, block_size, head_dim), 2 for keys and
+# en: values; the model asks max_length how many tokens the table has room for
 class PagedCache:
     def __init__(self, memory, table, length=0):
         self.memory, self.table, self.length = memory, table, length
@@ -366,6 +377,8 @@ class PagedCache:
 
     def update(self, layer, key, value):
         size = self.memory.shape[4]
+        # zh: 新的键是 (1, kv_heads, 词元数, head_dim)：一个词元一个词元地写进它的块
+        # en: new keys are (1, kv_heads, tokens, head_dim): each token goes into its block
         for place in range(key.shape[2]):
             position = self.length + place
             block, slot = self.table[position // size], position % size
@@ -384,6 +397,8 @@ model = qwen.load_model(folder, torch.float32)
 config = model.config
 heads, head_dim = config.num_key_value_heads, config.head_dim
 memory = torch.zeros(2, config.num_hidden_layers, 16, heads, 32, head_dim)
+# zh: r4 的六块和 r0 的一块
+# en: six blocks of r4, one of r0
 scattered = {4: [9, 2, 14, 5, 11, 3], 0: [7]}
 furthest = 0.0
 for request, blocks in scattered.items():
@@ -403,7 +418,7 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 #
 # </details>
 #
-# 现在你来改：在里面那个循环的开头加一行 `if paged.length == 96: blocks[0], blocks[1] = blocks[1], blocks[0]`，r4 读完两段、填满三块时就对调两个编号。断言还成立吗？再把 0 和 1 换成 2 和 3 试试。
+# 现在你来改：在上一格最后那个循环的开头加一行 `if paged.length == 96: blocks[0], blocks[1] = blocks[1], blocks[0]`，r4 读完两段、填满三块时就对调两个编号。断言还成立吗？再把 0 和 1 换成 2 和 3 试试。
 #
 # <details><summary>读结果</summary>
 #
@@ -440,7 +455,7 @@ print(say("logits 最多相差不到 1e-4", "logits differ by less than 1e-4"))
 #
 # </details>
 #
-# Now change it: put `if paged.length == 96: blocks[0], blocks[1] = blocks[1], blocks[0]` at the start of the inner loop. When two pieces of r4 are read and three blocks are full, it swaps two ids. Does the assertion still hold? Then try 2 and 3 in place of 0 and 1.
+# Now change it: put `if paged.length == 96: blocks[0], blocks[1] = blocks[1], blocks[0]` at the start of the last loop in the cell above. When two pieces of r4 are read and three blocks are full, it swaps two ids. Does the assertion still hold? Then try 2 and 3 in place of 0 and 1.
 #
 # <details><summary>Reading</summary>
 #
@@ -602,9 +617,9 @@ def mini_vllm(schedule_step, trace, prompts):
 
 my_step = lA3.yours_or_ours("schedule_step", lA3.ex3, schedule_step, trace)
 ours = mini_vllm(my_step, trace, prompts)
-same = [mine == theirs for mine, theirs in zip(ours, answers, strict=True)]
-print(sum(map(len, ours)), say("个词元，全部相同：", "tokens, all equal:"), all(same))
-assert all(same)
+total = sum(len(written) for written in ours)
+print(total, say("个词元，全部相同：", "tokens, all equal:"), ours == answers)
+assert ours == answers
 
 # %% [markdown] lang="zh" key="budget-text"
 # 六个请求，142 个词元，和真正的 vLLM 一个不差。（每个请求写几个是定好的，所以换一种调度，写出来的词元还是这些；可是只要有一块取错，词元就不一样了。）
@@ -653,11 +668,19 @@ for seats in (1, 2, 4, 8):
 # %% [markdown] lang="zh" key="tight-text"
 # <details><summary>读结果</summary>
 #
-# C。r0 要写 40 个词元，一步一个，少于 40 步谁也做不到。预算大，好处不在少走几步，而在长提示词一步就读完，首个词元来得早；代价是 194 个词元的那一步很久，正在写的人都得等它，词元间隔突然变长。预算小，每一步都短，但长提示词要读许多步，首个词元来得晚。有了分段预填充，你才能在两头之间选。位子也是一个旋钮：只有 1 个，就是一个写完再写下一个，145 步；4 个以后再加就没用了，因为请求没有更多。
+# C。r0 要写 40 个词元，一步一个，少于 40 步谁也做不到。预算大，好处不在少走几步，而在长提示词一步就读完，首个词元来得早；代价是 194 个词元的那一步很久，正在写的人都得等它，词元间隔突然变长。预算小，每一步都短，但长提示词要读许多步，首个词元来得晚。有了分段预填充，你才能在两头之间选。位子也是一个旋钮：只有 1 个，就是一个写完再写下一个，145 步；4 个以后再加，步数也不会更少，因为 r0 一个就要 40 步。
 #
 # </details>
 #
-# 现在你来改：把 `count` 里的 `trace.requests` 换成 `[replace(entry, prompt=200) for entry in trace.requests]`，六个提示词就都这么长。这时哪一个旋钮能省步数？第 08 课的服务器上，这两个旋钮就是 `--max-num-seqs` 和 `--max-num-batched-tokens`。
+# 现在你来改：把 `count` 里的 `trace.requests` 换成 `[replace(entry, prompt=200) for entry in trace.requests]`，六个提示词就都这么长。这时哪一个旋钮能省步数？
+#
+# <details><summary>答案</summary>
+#
+# 预算：从 48 加到 256，92 步变成 76 步，因为读提示词要的步数少了。位子从 2 加到 8，一步也不省：每个提示词要 7 块，15 块只放得下两个请求。
+#
+# </details>
+#
+# 第 08 课的服务器上，这两个旋钮就是 `--max-num-seqs` 和 `--max-num-batched-tokens`。
 #
 # ## 缓存不够时：抢占（选读）
 #
@@ -672,11 +695,19 @@ for seats in (1, 2, 4, 8):
 # %% [markdown] lang="en" key="tight-text"
 # <details><summary>Reading</summary>
 #
-# C. r0 writes 40 tokens, one a step, and nobody can do that in fewer than 40 steps. What a large budget gives is not fewer steps: a long prompt is read in one, and its first token comes early. The price is that step of 194 tokens: it takes long, and all who write wait for it, a jump in the inter-token latency. With a small budget every step is short, but a long prompt takes many, and its first token comes late. Chunked prefill lets you choose a point between the two. Seats are a knob, too: with 1, one request after the other, 145 steps; beyond 4 more do not help, as there are no more requests to fill them.
+# C. r0 writes 40 tokens, one a step, and nobody can do that in fewer than 40 steps. What a large budget gives is not fewer steps: a long prompt is read in one, and its first token comes early. The price is that step of 194 tokens: it takes long, and all who write wait for it, a jump in the inter-token latency. With a small budget every step is short, but a long prompt takes many, and its first token comes late. Chunked prefill lets you choose a point between the two. Seats are a knob, too: with 1, one request after the other, 145 steps; beyond 4 the steps get no fewer, as r0 alone takes 40.
 #
 # </details>
 #
-# Now change it: in `count`, put `[replace(entry, prompt=200) for entry in trace.requests]` for `trace.requests`, and each of the six prompts is that long. Which knob saves steps now? On the server of lesson 08 these two knobs are `--max-num-seqs` and `--max-num-batched-tokens`.
+# Now change it: in `count`, put `[replace(entry, prompt=200) for entry in trace.requests]` for `trace.requests`, and each of the six prompts is that long. Which knob saves steps now?
+#
+# <details><summary>Answer</summary>
+#
+# The budget: from 48 to 256, 92 steps become 76, as prompts are read in fewer of them. Seats from 2 to 8 save not one: a prompt takes 7 blocks, and 15 blocks hold two such requests.
+#
+# </details>
+#
+# On the server of lesson 08 these two knobs are `--max-num-seqs` and `--max-num-batched-tokens`.
 #
 # ## When the cache runs out: preemption (extra)
 #

@@ -3,9 +3,8 @@
 from helpers.language import say
 from helpers.lessons.l04.exercises import ex1, ex2
 from helpers.lessons.l04.figures import branches, three_steps
-from helpers.lessons.l04.inside import entering
 
-__all__ = ["branches", "entering", "ex1", "ex2", "three_steps", "yours_or_ours"]
+__all__ = ["branches", "ex1", "ex2", "three_steps", "yours_or_ours"]
 
 
 def yours_or_ours(choose_experts, run_experts):

@@ -1,6 +1,9 @@
-"""Lesson 05: its exercises and its figures."""
+"""Lesson 05: its exercises, its figures and what it tries out."""
 
 from helpers.lessons.l05.exercises import ex1, ex2, ex3
-from helpers.lessons.l05.figures import block_tables, candidates, timeline
+from helpers.lessons.l05.figures import block_tables, candidates, confidence, speeds, timeline
+from helpers.lessons.l05.trials import outcome, questions
 
-__all__ = ["block_tables", "candidates", "ex1", "ex2", "ex3", "timeline"]
+__all__ = [
+    "block_tables", "candidates", "confidence", "ex1", "ex2", "ex3", "outcome", "questions", "speeds", "timeline",
+]  # fmt: skip

@@ -1,4 +1,7 @@
-"""The figures of lesson 05: the blocks of the KV cache, when each request ran, and what sampling leaves."""
+"""The figures of lesson 05: the blocks of the KV cache, when each request ran, what sampling leaves, how sure the model
+was of each token, and how fast two libraries are."""
+
+import math
 
 from helpers.design import EXPERTS, LIGHT, ON
 from helpers.figures import figure, pale, printable
@@ -98,4 +101,35 @@ def candidates(entries, chances):
         ax.set_xticks(shown, labels, rotation=60)
         ax.set_title(say(f"{name}：剩 {left} 个", f"{name}: {left} left"))
     axes[0].set_ylabel(say("概率", "probability"))
+    return drawn
+
+
+def confidence(written, columns=30):
+    """The probability of each token that was written; ``written``: title -> vLLM's ``Logprob`` of each, in order.
+
+    A row of the figure has room for so many columns; a longer text goes on in the next.
+    """
+    rows = [
+        (title, entries[start : start + columns])
+        for title, entries in written.items()
+        for start in range(0, len(entries), columns)
+    ]
+    drawn, axes = figure(len(rows), 1, height=1.9 * len(rows), sharey=True, squeeze=False)
+    for ax, (title, entries) in zip(axes[:, 0], rows, strict=True):
+        ax.bar(range(len(entries)), [math.exp(entry.logprob) for entry in entries], color=LIGHT["first"])
+        labels = [printable(entry.decoded_token.encode()) for entry in entries]
+        ax.set_xticks(range(len(entries)), labels, rotation=90)
+        ax.set(xlim=(-0.6, columns - 0.4), title=title)
+        ax.set_ylabel(say("概率", "probability"))
+    return drawn
+
+
+def speeds(speed: dict[str, float], where: str):
+    """Tokens per second of each way to generate; vLLM's bars stand out."""
+    drawn, ax = figure(height=1.8)
+    colours = [LIGHT["first"] if "vLLM" in name else LIGHT["tile"] for name in speed]
+    bars = ax.barh(range(len(speed)), list(speed.values()), color=colours)
+    ax.bar_label(bars, fmt="%.0f", padding=4)
+    ax.set(yticks=range(len(speed)), yticklabels=list(speed), xlabel=f"tokens/s ({where})")
+    ax.invert_yaxis()
     return drawn

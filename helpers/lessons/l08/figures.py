@@ -30,14 +30,22 @@ def draw_limit(bound, fitting):
     """Figure: ``bound(n)`` tokens/s that n requests can get at most, computed, and how many fit."""
     figure, ax = figures.figure(height=2.7)
     many = range(1, fitting + 1)
-    ax.plot(many, [bound(n) for n in many], "--", color=LIGHT["second"])
+    ax.plot(many, [bound(n) for n in many], "--", color=LIGHT["second"], label=say("一起算", "all at once"))
+    one = say(f"一个接一个：{bound(1):.0f}", f"one by one: {bound(1):.0f}")
+    ax.axhline(bound(1), color=LIGHT["first"], linestyle=":", label=one)
     ax.axvline(fitting, color=LIGHT["strong"], linewidth=1)
-    full = say(f"KV 缓存满：{fitting} ", f"KV cache full: {fitting} ")
-    ax.text(fitting, 0, full, ha="right", va="bottom", fontsize=9)
-    title = say(
-        "Qwen3-8B，24 GB，tokens/s：算出的上限，不是测量", "Qwen3-8B, 24 GB, tokens/s: a COMPUTED limit, not measured"
+    full = say(f"显存满了：{fitting} 个 ", f"memory is full: {fitting} ")
+    ax.text(fitting, bound(fitting) / 3, full, ha="right", fontsize=9)
+    ax.set(
+        title=say(
+            "Qwen3-8B，24 GB，tokens/s：算出的上限，不是测量",
+            "Qwen3-8B, 24 GB, tokens/s: a COMPUTED limit, not measured",
+        ),
+        xlabel=say("同时的请求数", "requests at once"),
+        xlim=(0, fitting + 2),
+        ylim=0,
     )
-    _over_requests(ax, title)
+    ax.legend(loc="upper left")
     return figure
 
 

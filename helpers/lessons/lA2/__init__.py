@@ -1,18 +1,29 @@
 """Appendix A2: its exercises, its figures, what it counts in traces, and routing as vLLM shows it."""
 
 from helpers.lessons.lA2.exercises import ex1, ex2
-from helpers.lessons.lA2.figures import TOKENS_PER_ROW, calls, load_histograms, routing_map, window
+from helpers.lessons.lA2.figures import (
+    TOKENS_PER_ROW,
+    association_bars,
+    balance_figure,
+    calls,
+    load_histograms,
+    rise_without_expert,
+    routing_map,
+    use_against_rise,
+    window,
+)
 from helpers.lessons.lA2.losses import written_losses
 from helpers.lessons.lA2.sizes import CONFIGS, table_of_sizes
-from helpers.lessons.lA2.speciality import association_bars, largest, rise_without_expert, use_against_rise
 from helpers.lessons.lA2.statistics import (
     TOKEN_CLASSES,
     agreement,
     class_association,
     coefficient_of_variation,
     concatenate,
+    largest,
     never_used,
     normalized_mutual_information,
+    shares,
     token_class,
 )
 from helpers.lessons.lA2.switched_off import (
@@ -23,7 +34,6 @@ from helpers.lessons.lA2.switched_off import (
     who_predicted,
     written_classes,
 )
-from helpers.lessons.lA2.training import balance_figure, shares
 
 __all__ = [
     "CONFIGS", "TOKENS_PER_ROW", "TOKEN_CLASSES", "agreement", "association_bars", "balance_figure", "calls",

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from helpers import CourseError
 
 TOKEN_CLASSES = ("digit", "operator", "CJK", "Latin", "special", "space", "other")
+KEPT = 0.9  # of the running average of the load in each step of the recorded trainings
+STEPS = 5  # from one record to the next; before the first there is one step
 
 
 def coefficient_of_variation(load):
@@ -141,3 +143,26 @@ def class_association(trace, untrained=(), permutations=200, seed=0):
     if untrained:
         found["untrained"] = np.array([per_layer(classes, other) for other in untrained])
     return found
+
+
+def largest(values, count):
+    """The places of the ``count`` largest values of an array, the largest first, each as a tuple of ints."""
+    import numpy as np
+
+    order = np.argsort(-values, axis=None)[:count]
+    return [tuple(map(int, place)) for place in zip(*np.unravel_index(order, values.shape), strict=True)]
+
+
+def shares(average):
+    """The shares of experts between one record and the next, recovered from the running average that was kept.
+
+    average: (records, layers, experts), a fraction of all (token, slot) pairs; the result has the same shape. Each
+    token counts ``top_k`` times, so an expert has at most one part in ``top_k``.
+    """
+    import numpy as np
+
+    average = average.astype(float)
+    average = np.concatenate([np.full_like(average[:1], 1 / average.shape[-1]), average])
+    kept = np.full((len(average) - 1, 1, 1), KEPT**STEPS)
+    kept[0] = KEPT
+    return ((average[1:] - kept * average[:-1]) / (1 - kept)).clip(0)

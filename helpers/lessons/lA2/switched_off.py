@@ -5,10 +5,8 @@ layer, (layers, experts), and ``change`` how much the loss of every written toke
 experts, written tokens).
 """
 
-from helpers import routing
 from helpers.language import say
-from helpers.lessons.lA2.speciality import largest
-from helpers.lessons.lA2.statistics import token_class
+from helpers.lessons.lA2.statistics import largest, token_class
 
 MOST_LAYERS, MOST_EXPERTS = 4, 8
 
@@ -23,6 +21,8 @@ def experts_to_try(traces):
 
 
 def _load(traces):
+    from helpers import routing
+
     return sum(routing.expert_load(trace) for trace in traces)
 
 

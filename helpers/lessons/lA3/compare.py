@@ -7,9 +7,9 @@ from helpers.check import TOO_LONG
 from helpers.design import LIGHT
 from helpers.figures import figure
 from helpers.language import say
-from helpers.lessons.lA3.exercises import step_in_words
+from helpers.lessons.lA3.exercises_steps import step_in_words
 from helpers.lessons.lA3.run import first_difference, recorded, run
-from helpers.schedule import ScheduleTrace
+from helpers.schedule_trace import ScheduleTrace
 
 
 def beside(schedule: Callable, trace: ScheduleTrace) -> None:

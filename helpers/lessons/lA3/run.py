@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from helpers.language import say
 from helpers.lessons.lA3.scheduler import Fault, Pool, Request, finish
-from helpers.schedule import Change, ScheduleTrace, Settings
-from helpers.schedule import Request as Entry
+from helpers.schedule_trace import Change, ScheduleTrace, Settings
+from helpers.schedule_trace import Request as Entry
 
 SLOWER = 6  # times the steps that one request at a time would take; more of them never end
 

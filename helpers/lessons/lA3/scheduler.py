@@ -6,7 +6,7 @@ known before (``ignore_eos``). Then neither the model nor its weights matter: co
 
 from dataclasses import dataclass, field
 
-from helpers.schedule import Settings
+from helpers.schedule_trace import Settings
 
 
 @dataclass(eq=False)

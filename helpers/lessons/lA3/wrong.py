@@ -1,7 +1,7 @@
 """Wrong schedulers of appendix A3: the reference with one thing done otherwise, to be told apart by their steps."""
 
 from helpers.lessons.lA3.scheduler import Pool, Request
-from helpers.schedule import Settings
+from helpers.schedule_trace import Settings
 
 Step = dict[Request, int]
 

@@ -9,7 +9,7 @@ from helpers.check import Exercise
 from helpers.lessons.lA3 import wrong
 from helpers.lessons.lA3.run import Planned, Run, first_difference, run
 from helpers.lessons.lA3.scheduler import schedule
-from helpers.schedule import Request, ScheduleTrace, Settings
+from helpers.schedule_trace import Request, ScheduleTrace, Settings
 
 
 @dataclass(frozen=True)
