@@ -48,6 +48,12 @@ OTHER_SCORES = [
     (lambda logits: logits.sigmoid(), "这里用 softmax，不用 sigmoid。", "it is softmax here, not sigmoid."),
 ]  # fmt: skip
 
+
+def softmax_twice(*case):
+    weights, ids = choose_experts(*case, total=None)
+    return weights.softmax(-1), ids
+
+
 ex1 = Exercise(
     right=right_route,
     cases=router_cases,
@@ -63,6 +69,11 @@ ex1 = Exercise(
          "the sum lost its dimension, so the division does not line up with the tokens: sum with keepdim=True."),
         (partial(choose_experts, total=lambda weights: weights.sum()), "除以了所有词元的总和；每个词元除以自己的和。",
          "this divides by the sum over all tokens; divide the weights of each token by their own sum."),
+        *[(partial(choose_experts, scores=lambda logits, dim=dim: logits.softmax(dim), total=lambda w: w.sum(0)),
+           "求和沿着词元做了；每个词元的权重沿着最后一维加：dim=-1。",
+           "the sum runs over the tokens; add up the weights of each token: dim=-1.") for dim in (-1, 0)],
+        (softmax_twice, "第三步不是再做一次 softmax：除以选中的权重之和。",
+         "the third step is no second softmax: divide by the sum of the chosen weights."),
         (lambda *case: tuple(part.flip(-1) for part in right_route(*case)), "次序反了：权重最大的排在最前面。",
          "the order is wrong: the heaviest comes first."),
         (lambda *case: right_route(*case)[::-1], "顺序反了：先权重，后编号。",
@@ -118,6 +129,21 @@ def all_rows(tokens, routing_weights, expert_ids, experts):
         token, slot = (expert_ids == expert).nonzero(as_tuple=True)
         output.index_add_(0, token, experts[expert](tokens) * routing_weights[token, slot, None])
     return output
+
+
+def at_slots(tokens, routing_weights, expert_ids, experts):
+    """What experts give is added at the place of the slot."""
+    output = 0 * tokens
+    for expert in range(len(experts)):
+        token, slot = (expert_ids == expert).nonzero(as_tuple=True)
+        output.index_add_(0, slot, experts[expert](tokens[token]) * routing_weights[token, slot, None])
+    return output
+
+
+def last_only(tokens, routing_weights, expert_ids, experts, last=lambda ids, experts: len(experts) - 1):
+    """What comes of an output that is made within the loop."""
+    own = expert_ids.masked_fill(expert_ids != last(expert_ids, experts), len(experts))
+    return run_experts(tokens, routing_weights, own, experts)
 
 
 def first_only(tokens, routing_weights, expert_ids, experts):
@@ -183,6 +209,11 @@ ex2 = Exercise(
          "the result is right, but every expert ran on all tokens: gather those that chose it, with torch.where."),
         (first_only, "只算了第一个专家：return 是不是写在了循环里面？",
          "only the first expert was run: does the return stand within the loop?"),
+        *[(wrong, "只剩最后一个专家的结果：全零的输出要在循环之前建，不能在循环里面。",
+           "only the last expert's result is left: make the output of zeros before the loop, not within it.")
+          for wrong in (last_only, partial(last_only, last=lambda ids, experts: ids.max()))],
+        (at_slots, "加错了位置：index_add_ 的第二样是 token，不是 slot。",
+         "this adds in the wrong place: index_add_ takes token second, not slot."),
         (lambda *case: 0 * case[0], "输出还是全零：index_add 不改动 output，末尾要有下划线：index_add_。",
          "the output is still zeros: index_add leaves it as it is, it takes the underscore at the end: index_add_."),
         (lambda *case: run_experts(*case, output=case[0]), *FROM_ZEROS),
@@ -211,5 +242,8 @@ ex2 = Exercise(
          "later experts overwrote earlier ones: add with index_add_ instead of assigning."),
         (partial(run_experts, slots=lambda token, slot: (slot, token)), *TOKEN_FIRST),
         (partial(run_experts, slots=lambda token, slot: (slot, token.clamp(max=1))), *TOKEN_FIRST),
+        (lambda tokens, weights, ids, experts: run_experts(tokens, weights.T, ids, experts),
+         "routing_weights 先是词元，后是名次：routing_weights[token, slot, None]。",
+         "routing_weights has tokens first, then slots: routing_weights[token, slot, None]."),
     ],
 )  # fmt: skip
