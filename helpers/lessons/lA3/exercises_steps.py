@@ -83,6 +83,8 @@ ex3 = Scheduling(
     mistakes=[
         (wrong.batch_at_a_time, "要等所有人写完才放新请求进来：只要有位子、有预算、有块，就让 waiting[0] 进来。",
          "new requests wait until all are done: let waiting[0] in as soon as seat, budget and blocks allow."),
+        (partial(wrong.plan, most=0), "谁也没有开始：排完 running，再看 waiting，把能开始的移到 running 的末尾。",
+         "nobody starts: behind running comes waiting, and whoever can start moves to the end of running."),
         (partial(wrong.plan, newcomers_first=True), "次序反了：先排 running 里的，剩下的预算才给新请求。",
          "the other way round: running comes first, new requests get what is left of the budget."),
         (wrong.separately, "读提示词和写词元可以在同一步里：先排 running，剩下的预算给新请求。",
@@ -129,6 +131,8 @@ ex4 = Scheduling(
     mistakes=[
         (wrong.plan, "块不够时不能只是跳过：请 running 的最后一个还回它的块，再试一次。",
          "where blocks run out it is not enough to pass: the last of running gives its blocks back, then try again."),
+        (wrong.only_once, "请走一个以后，还没有再领一次：用 while，不用 if，领到了才往下走。",
+         "after one has left, nobody asked for blocks again: use while, not if, and go on once they are there."),
         (partial(wrong.plan, victim="first"), "请走的是最早来的：应该是 running 的最后一个。",
          "whoever came first is sent away: it should be the last of running."),
         (partial(wrong.plan, victim="needs"), "请走的是正缺块的那个：应该是 running 的最后一个。",
