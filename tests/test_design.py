@@ -263,6 +263,16 @@ def test_lines_of_experts_are_dark_enough_and_named():
     assert len(ax.texts) == 8 and min(np.diff(boxes)) > 5  # each once, and none on another
 
 
+def test_numbers_of_lines_that_end_together_stand_around_their_end():
+    apart, few, many = [0, 50, 100], [0, 1, 2], [60 + place / 8 for place in range(8)]
+    assert figures._beside(apart) == [(0, 0), (50, 0), (100, 0)]
+    assert figures._beside(few) == [(-8, 0), (1, 0), (10, 0)]
+    places = figures._beside(few + many)
+    assert places[:3] == figures._beside(few) and {column for _, column in places[3:]} == {0, 1}
+    assert len(set(places)) == 11 and max(abs(height - 60.4375) for height, _ in places[3:]) == 13.5
+    assert sorted(height for height, column in places if column == 0) == [height for height, c in places if c == 0]
+
+
 def test_ink_on_a_filling_stays_dark():
     figure, ax = figures.figure(height=2)
     ax.bar([0, 1], [1, 1], color=[design.EXPERTS[5], design.LIGHT["quiet"]])

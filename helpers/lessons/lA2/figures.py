@@ -1,10 +1,11 @@
 """Figures of appendix A2: where tokens go, how even the load is, how many calls a loop makes, what experts are for."""
 
-from helpers.design import EXPERTS, LIGHT, ON
+from helpers.design import EXPERT_LINES, EXPERTS, LIGHT, ON
 from helpers.figures import EXPERT_COLOURS, figure, ink_on, pale, token_label
 from helpers.language import say
 
 TOKENS_PER_ROW = 42
+MARKERS = "os^DvPX"  # one for each class of tokens
 
 
 def routing_map(trace, start=0, tokens=2 * TOKENS_PER_ROW):
@@ -207,16 +208,17 @@ def use_against_rise(share, rise, classes, named):
 
     share, rise: (classes, layers, columns). named: the places that get a number, from 1 on.
     """
-    drawn, ax = figure(height=3.2)
+    drawn, ax = figure(height=3.4)
     for index, name in enumerate(classes):
-        colour = EXPERT_COLOURS[index]
-        ax.scatter(share[index], rise[index], s=22, color=colour, label=name)
+        marker, colour = MARKERS[index], EXPERT_LINES[index]
+        ax.scatter(share[index], rise[index], s=26, marker=marker, color=colour, linewidths=0, label=name)
     for number, place in enumerate(named, 1):
-        ax.annotate(str(number), (share[place], rise[place]), xytext=(-9, -4), textcoords="offset points", ha="right")
+        text = f"{number}: {classes[place[0]]}"
+        ax.annotate(text, (share[place], rise[place]), xytext=(5, 6), textcoords="offset points", ha="right")
     ax.set_xlabel(say("这一类的预测里，用到专家的比例", "share of predictions that use it"))
     ax.set_ylabel(say("损失增加，nat", "loss rises by, nats"))
     ax.set(xlim=(-0.01, 1.02))
-    ax.legend(loc="upper left", ncols=2)
+    drawn.legend(loc="outside upper left", ncols=len(classes), frameon=False, handletextpad=0.1, columnspacing=1)
     return drawn
 
 
@@ -231,6 +233,11 @@ def balance_figure(runs, loads, layer):
     for ax, (name, load), colour in zip(axes[:2], loads.items(), (LIGHT["second"], LIGHT["first"]), strict=True):
         step, loss = (runs[name][key][: len(load)] for key in ("step", "loss"))
         ax.stackplot(step, load[:, layer].T, colors=EXPERT_COLOURS, edgecolor="white", linewidth=0.3)
+        shares = load[-1, layer]
+        for expert, (share, top) in enumerate(zip(shares, shares.cumsum(), strict=True)):
+            if share >= 0.06:  # a number has room beside it
+                ax.annotate(expert, (step[-1], top - share / 2), xytext=(4, 0), textcoords="offset points", va="center",
+                            fontsize=9, annotation_clip=False)  # fmt: skip
         ax.set_title(say(f"均衡损失 {name}：第 {layer} 层", f"balancing loss {name}: layer {layer}"))
         ax.set(xlim=(0, step[-1]), ylim=(0, 1))
         axes[2].plot(step, routing.gini(load), color=colour, linewidth=1)[0].set_label(name)
