@@ -83,8 +83,6 @@ ex3 = Scheduling(
     mistakes=[
         (wrong.batch_at_a_time, "要等所有人写完才放新请求进来：只要有位子、有预算、有块，就让 waiting[0] 进来。",
          "new requests wait until all are done: let waiting[0] in as soon as seat, budget and blocks allow."),
-        (partial(wrong.plan, most=0), "谁也没有开始：排完 running，再看 waiting，把能开始的移到 running 的末尾。",
-         "nobody starts: behind running comes waiting, and whoever can start moves to the end of running."),
         (partial(wrong.plan, newcomers_first=True), "次序反了：先排 running 里的，剩下的预算才给新请求。",
          "the other way round: running comes first, new requests get what is left of the budget."),
         (wrong.separately, "读提示词和写词元可以在同一步里：先排 running，剩下的预算给新请求。",
