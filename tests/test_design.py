@@ -12,7 +12,7 @@ from conftest import ROOT
 from helpers import design, figures
 from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
-from helpers.lessons import l03, l04, l05, lA1, lA2, lA3, lA5
+from helpers.lessons import l01, l03, l04, l05, lA1, lA2, lA3, lA5
 from helpers.routing import RoutingTrace
 from helpers.schedule import ScheduleTrace
 from tools.site import lean
@@ -110,6 +110,7 @@ def drawn(trace):
     weights = torch.ones(12, 12).tril().softmax(dim=-1)
     entries = [SimpleNamespace(decoded_token=word) for word in (" a", " an", " the", " model", "et", "从前")]
     return {
+        "packages": l01.largest_packages(3),
         "head": l03.head_map(weights, list("12×3=3637×4="), columns=5, rows=3),
         "rotation": l03.rotation(),
         "block": l03.block(),
