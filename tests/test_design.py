@@ -12,7 +12,7 @@ from conftest import ROOT
 from helpers import design, figures
 from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
-from helpers.lessons import l03, l04, l05, lA1, lA2, lA3, lA4, lA5
+from helpers.lessons import l01, l03, l04, l05, lA1, lA2, lA3, lA4, lA5
 from helpers.routing import RoutingTrace
 from helpers.schedule_trace import ScheduleTrace
 from tools.site import lean
@@ -111,6 +111,7 @@ def drawn(trace):
     words = (" a", " an", " the", " model", "et", "从前")
     entries = [SimpleNamespace(decoded_token=word, logprob=-0.1) for word in words]
     return {
+        "packages": l01.largest_packages(3),
         "head": l03.head_map(weights, list("12×3=3637×4="), columns=5, rows=3),
         "rotation": l03.rotation(),
         "block": l03.block(),
