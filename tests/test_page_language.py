@@ -402,7 +402,8 @@ def test_labels_are_in_the_pages_language_and_have_their_glyphs(lang, name, monk
     if lang:
         assert [page_language.foreign(label, lang, KNOWN) for label in labels] == [[]] * len(labels)
     assert any(HAN.search(label) for label in labels) == (lang != "en")
-    latin = set(re.findall(r"[a-z]{4,}", " ".join(labels))) - {"digit", "once", "qwen", "tiny"}  # data
+    words = re.sub(r"\$[^$]*\$", " ", " ".join(labels))  # without the powers of ten on a log axis
+    latin = set(re.findall(r"[a-z]{4,}", words)) - {"digit", "once", "qwen", "tiny"}  # data
     assert bool(latin) == (lang != "zh")
 
 
