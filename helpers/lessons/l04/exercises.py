@@ -49,8 +49,8 @@ OTHER_SCORES = [
 ]  # fmt: skip
 
 
-def softmax_twice(*case):
-    weights, ids = choose_experts(*case, total=None)
+def softmax_twice(router_logits, top_k):
+    weights, ids = choose_experts(router_logits, top_k, total=None)
     return weights.softmax(-1), ids
 
 
