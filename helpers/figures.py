@@ -24,6 +24,7 @@ GRID = 16  # of its units, 6400 to a letter's height, are one: what nobody sees 
 NAMED = re.compile(r' id="([^"]*)"')
 REFERENCE = re.compile(r"#([\w.-]+)")
 LABEL_LENGTH = 14  # characters of a token
+NUMBER, FEW = 9, 3  # points that the number of a line is tall; lines that end together and have theirs in one column
 SVG = "application/vnd.course.figure+svgxz"  # a figure as SVG, packed, which only the site reads
 
 STYLE = {
@@ -146,16 +147,42 @@ def _draw_experts_as_lines(ax) -> bool:
     ]
     if len(lines) < len(EXPERTS) // 2 or len({expert for expert, _ in lines}) < len(lines):
         return False
-    ends = sorted((ax.transData.transform(line.get_xydata()[-1])[1], expert, line) for expert, line in lines)
-    apart, last = 9 * ax.figure.dpi / 72, float("-inf")
-    for y, expert, line in ends:
+    point = ax.figure.dpi / 72
+    ends = sorted((ax.transData.transform(line.get_xydata()[-1])[1] / point, expert, line) for expert, line in lines)
+    for (y, expert, line), (height, column) in zip(ends, _beside([y for y, *_ in ends]), strict=True):
         line.set_color(EXPERT_LINES[expert])
-        last = max(y, last + apart)  # the numbers of lines that end close to each other stand above one another
         ax.annotate(
-            str(expert), line.get_xydata()[-1], (4, (last - y) * 72 / ax.figure.dpi), textcoords="offset points",
-            color=EXPERT_LINES[expert], fontsize=9, va="center", annotation_clip=False,
+            str(expert), line.get_xydata()[-1], (4 + 8 * column, height - y), textcoords="offset points",
+            color=EXPERT_LINES[expert], fontsize=NUMBER, va="center", annotation_clip=False,
         )  # fmt: skip
     return True
+
+
+def _beside(ends: list[float]) -> list[tuple[float, int]]:
+    """(height, column) of a number for each of the lines that end at these rising heights, in points: where it ends, or
+    in a block around the middle of lines that end close to each other, two in a row if they are many."""
+
+    def size(bundle: list[float]) -> tuple[int, int]:
+        columns = 1 if len(bundle) <= FEW else 2
+        return -(-len(bundle) // columns), columns
+
+    def middle(bundle: list[float]) -> float:
+        return sum(bundle) / len(bundle)
+
+    bundles: list[list[float]] = []
+    for end in ends:
+        bundles.append([end])
+        while len(bundles) > 1:
+            low, high = bundles[-2:]
+            if middle(high) - middle(low) >= NUMBER * (size(low)[0] + size(high)[0]) / 2:
+                break
+            bundles[-2:] = [low + high]
+    places = []
+    for bundle in bundles:
+        rows, columns = size(bundle)
+        lowest = middle(bundle) - NUMBER * (rows - 1) / 2
+        places += [(lowest + NUMBER * (place // columns), place % columns) for place in range(len(bundle))]
+    return places
 
 
 def _ink_texts(ax) -> bool:

@@ -12,7 +12,7 @@ from conftest import ROOT
 from helpers import design, figures
 from helpers.explorer.memory import gpu_memory
 from helpers.explorer.routing import token_routes
-from helpers.lessons import l03, l04, l05, lA1, lA2, lA3, lA4, lA5
+from helpers.lessons import l01, l03, l04, l05, lA1, lA2, lA3, lA4, lA5
 from helpers.routing import RoutingTrace
 from helpers.schedule_trace import ScheduleTrace
 from tools.site import lean
@@ -111,6 +111,7 @@ def drawn(trace):
     words = (" a", " an", " the", " model", "et", "从前")
     entries = [SimpleNamespace(decoded_token=word, logprob=-0.1) for word in words]
     return {
+        "packages": l01.largest_packages(3),
         "head": l03.head_map(weights, list("12×3=3637×4="), columns=5, rows=3),
         "rotation": l03.rotation(),
         "block": l03.block(),
@@ -261,6 +262,16 @@ def test_lines_of_experts_are_dark_enough_and_named():
     figure.draw_without_rendering()
     boxes = sorted(text.get_window_extent().y0 for text in ax.texts)
     assert len(ax.texts) == 8 and min(np.diff(boxes)) > 5  # each once, and none on another
+
+
+def test_numbers_of_lines_that_end_together_stand_around_their_end():
+    apart, few, many = [0, 50, 100], [0, 1, 2], [60 + place / 8 for place in range(8)]
+    assert figures._beside(apart) == [(0, 0), (50, 0), (100, 0)]
+    assert figures._beside(few) == [(-8, 0), (1, 0), (10, 0)]
+    places = figures._beside(few + many)
+    assert places[:3] == figures._beside(few) and {column for _, column in places[3:]} == {0, 1}
+    assert len(set(places)) == 11 and max(abs(height - 60.4375) for height, _ in places[3:]) == 13.5
+    assert sorted(height for height, column in places if column == 0) == [height for height, c in places if c == 0]
 
 
 def test_ink_on_a_filling_stays_dark():

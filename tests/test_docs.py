@@ -59,6 +59,13 @@ def test_links_of_lessons_are_followed(course, pages):
     assert pages() == []
 
 
+def test_a_table_promises_the_minutes_of_the_lesson():
+    lessons = {"03_architecture": read_lesson(ROOT / "notebooks" / "source" / "03_architecture.py")}
+    row = "| [03](notebooks/en/03_architecture.ipynb) | write attention | {} | CPU | |\n"
+    assert check_docs.other_minutes(row.format(60), lessons) == []
+    assert check_docs.other_minutes(row.format(55), lessons) == ["03_architecture takes 60 minutes, not 55"]
+
+
 def test_links_in_code_are_none():
     assert check_docs.local_links("`[a](b)` [c](d.md#e) [f](https://g) [h](#i)\n```\n[j](k)\n```\n") == ["d.md#e"]
 

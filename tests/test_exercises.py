@@ -21,7 +21,8 @@ from helpers import language as page_language
 from helpers.check import Exercise, equal
 from helpers.checkpoint import Checkpoint
 from helpers.difference import Raised
-from helpers.lessons import balance, l01, l02, l06, l07, l09
+from helpers.lessons import balance, l01, l06, l07, l09
+from helpers.lessons.l02 import exercises as l02
 from helpers.lessons.l03 import exercises as l03
 from helpers.lessons.l04 import exercises as l04
 from helpers.lessons.l05 import exercises as l05

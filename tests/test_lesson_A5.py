@@ -11,12 +11,12 @@ WRONG = {
     "every layer has KV": ("cache", "full = config.num_hidden_layers - linear", "full = config.num_hidden_layers"),
     "one convolution for q and k": ("cache", "columns * (2 * keys", "columns * (keys"),
     "a state without its keys": ("cache", "values * config.linear_key_head_dim * 4", "values * 4"),
-    "keys as long as they come": ("delta", "F.normalize(part, dim=-1)", "part"),
+    "keys as long as they come": ("delta", "F.normalize(k, dim=-1)", "k"),
     "no decay": ("delta", "alpha[t, :, None, None] * S", "S"),
     "adds, corrects nothing": ("delta", 'v[t] - torch.einsum("hkv,hk->hv", S, k[t])', "v[t]"),
-    "the weight as in Qwen3": ("norm", "1 + norm.weight, norm.weight", "norm.weight, norm.weight"),
+    "the weight as in Qwen3": ("norm", "1 + norm.weight", "norm.weight"),
     "no output valve": ("attention", " * valve.flatten(1).sigmoid()", ""),
-    "no RoPE": ("attention", "= apply_rope(part[..., : cos.shape[-1]], cos, sin)", "*= 1"),
+    "no RoPE": ("attention", "= apply_rope(part[..., :turned], cos, sin)", "*= 1"),
     "a shared expert without its valve": ("shared", "valve * block", "block"),
 }
 

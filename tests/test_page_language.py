@@ -27,7 +27,7 @@ from helpers.explorer import (
 )
 from helpers.explorer.chat import LABELS as CHAT_LABELS
 from helpers.language import say
-from helpers.lessons import l04, l05, l06, lA2, lA3, lA4
+from helpers.lessons import l04, l05, l06, lA1, lA2, lA3, lA4
 from helpers.routing import RoutingTrace
 from helpers.schedule_trace import ScheduleTrace
 from tools.lessons import build, page_language
@@ -373,6 +373,11 @@ FIGURES = {
     "own_trainings": lambda: lA4.own_trainings([(np.ones(9), np.ones(9))] * 2),
     "branches": l04.branches,
     "budget_curve": lambda: l06.budget_curve({"off": [False], 8: [True], None: [True]}, {"off": 9, 8: 20, None: 40}),
+    "held_out_map": lambda: lA1.held_out_map(np.eye(90)),
+    "inventory": lambda: lA1.inventory({"π": 9}, {"π": [(2, 3)]}),
+    "loss_and_rate": lambda: lA1.loss_and_rate(BALANCE["on"]),
+    "load_curves": lambda: lA1.load_curves(BALANCE, {"off": "π", "on": "π"}),
+    "live_curves": lambda: lA1.live_curves({"π": [2.0, 1.0], "e": [2.0, 1.5]}, {"π": 0.5, "e": 0.0}, 50),
     "three_steps": lambda: l04.three_steps(torch.tensor([1.0, -1.0, 2.0, 0.0]), 2),
     "gpu_memory": memory.gpu_memory,
     "no room": lambda: memory.gpu_memory("Qwen/Qwen3-32B", 24),

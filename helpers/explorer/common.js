@@ -20,6 +20,8 @@ ${DESIGN_CSS}
 .rx .rx-step { border:1px solid var(--line); border-radius:8px; min-width:32px; }
 .rx .rx-choice button:hover, .rx .rx-step:hover { background:var(--panel); }
 .rx .rx-choice button[aria-pressed=true] { background:var(--accent); color:var(--bg); font-weight:600; }
+.rx .rx-languages { border-color:transparent; color:var(--muted); font-size:var(--small); } /* a page speaks one already */
+.rx .rx-languages button[aria-pressed=true] { background:none; color:var(--ink); }
 .rx-choice button:focus-visible { outline-offset:-3px; outline-color:currentColor; }
 .rx-panel { background:var(--panel); border-radius:10px; padding:10px 12px; min-width:0; }
 .rx-panel h4 { margin:0 0 2px; font-size:13.5px; font-weight:650; color:inherit; }
@@ -68,6 +70,7 @@ function explorerPage(labels, state, update) {
     for (const button of box.children) button.setAttribute("aria-pressed", button.value === value);
   };
   const languages = choice([["zh", "中"], ["en", "EN"]], (lang) => update({ lang }));
+  languages.classList.add("rx-languages");
   languages.setAttribute("role", "group");
   languages.setAttribute("aria-label", "中 / EN");
 

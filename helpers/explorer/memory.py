@@ -213,7 +213,8 @@ def gpu_memory(model="Qwen/Qwen3-8B", card=24, context=8192, sequences=1, kv_byt
         ax.text(1.02 * longest, row, largest, va="center", fontsize=9)
     bars = ax.get_legend_handles_labels()
     lines = [
-        ax.axvline(card * catalogue.GPU_SHARE, color=LIGHT["strong"], linestyle="--", linewidth=1.2),
+        # behind the bars: it crosses the number of a short one
+        ax.axvline(card * catalogue.GPU_SHARE, color=LIGHT["strong"], linestyle="--", linewidth=1.2, zorder=0),
         ax.axvline(card, color=LIGHT["strong"], linewidth=1.5),
     ]
     drawn.legend(

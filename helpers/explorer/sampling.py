@@ -121,7 +121,7 @@ class SamplingExplorer(page.Explorer):
             names = [figures.token_label(piece) for piece in pieces]
             ax.set_xticks(range(len(logprobs)), names, rotation=60)
             ax.set_title(f"{figures.printable(position['text'][-24:].encode())} … ({self.data['model']})")
-        axes[0][0].set_ylabel(say("下一个词元的概率", "probability of the next token"))
+        axes[0][0].set_ylabel(say("概率", "probability"))
         return drawn
 
 

@@ -342,7 +342,7 @@ def _draw_pool(ax, trace: ScheduleTrace, now: Step, pool: range, lines: int) -> 
         x, y = place % CELLS, place // CELLS
         colour = None
         if block in holder:
-            colour = EXPERTS[-1] if block in shared else EXPERTS[holder[block]] if few else LIGHT["first"]
+            colour = EXPERTS[-1] if block in shared else EXPERTS[holder[block] if few else 0]
             ax.add_patch(Rectangle((x - 0.45, y - 0.4), 0.9, 0.8, facecolor=pale(colour), edgecolor="none"))
             ax.add_patch(Rectangle((x - 0.45, y - 0.4), 0.9 * filled[block], 0.8, facecolor=colour, edgecolor="none"))
         ax.add_patch(Rectangle((x - 0.45, y - 0.4), 0.9, 0.8, fill=False, edgecolor=LIGHT["rest"], linewidth=0.8))

@@ -1,22 +1,77 @@
-"""Lesson 01: the set for a driver, the largest context on a card, the KV cache on several cards."""
+"""Lesson 01: looks into the environment; the set for a driver, the largest context on a card, the KV cache on several
+cards."""
 
+import importlib.util
+import os
+import re
 from functools import partial
+from importlib import metadata
+from pathlib import Path
 
 from helpers import catalogue
 from helpers.check import Exercise
+from helpers.design import LIGHT
+from helpers.figures import figure
+from helpers.language import say
 from helpers.models import GIB
 
 CONFIGS = {size: catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config for size in ("8B", "4B", "0.6B", "30B-A3B")}
+MIN_CAPABILITY = re.compile(r"def get_min_capability\(cls\) -> int:\n\s+return (\d+)")
+
+
+# ---------------------------------------------------------------------------------------------- the environment
+
+
+def variables_with_home(home) -> dict[str, str]:
+    """This process's environment variables with another home, and without those that configure pip."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "XDG_"))}
+    return kept | {"HOME": str(home)}
+
+
+def largest_packages(most):
+    """The packages of this environment that take most room on the disk, as bars."""
+    sizes = {found.name: _megabytes(found) for found in metadata.distributions()}
+    largest = sorted(sizes, key=sizes.__getitem__)[-most:]
+    drawn, ax = figure(height=0.28 * most)
+    ax.bar_label(ax.barh(largest, [sizes[name] for name in largest], color=LIGHT["accent"]), fmt="%.0f", padding=3)
+    total = sum(sizes.values()) / 1000
+    ax.set_xlabel(
+        say(
+            f"占用的硬盘，MB（全部 {len(sizes)} 个包：{total:.1f} GB）",
+            f"MB on disk (all {len(sizes)} packages: {total:.1f} GB)",
+            "; ",
+        )
+    )
+    return drawn
+
+
+def _megabytes(distribution: metadata.Distribution) -> float:
+    paths = [Path(str(distribution.locate_file(file))) for file in distribution.files or []]
+    return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
+
+
+def least_capability() -> dict[str, float]:
+    """The compute capability from which vLLM loads FP8 and AWQ weights, by the name of its source file: these are read,
+    vLLM is not imported. Nothing where it is not installed."""
+    vllm = importlib.util.find_spec("vllm")
+    if vllm is None or vllm.origin is None:
+        return {}
+    least = {}
+    for file in sorted(Path(vllm.origin).parent.glob("model_executor/layers/quantization/*.py")):
+        found = MIN_CAPABILITY.search(file.read_text(encoding="utf-8"))
+        if found and (file.stem == "fp8" or "awq" in file.stem):
+            least[file.stem] = int(found[1]) / 10
+    return least
 
 
 # ---------------------------------------------------------------------------------------------- exercise 1
 
 
-def dependency_set(driver, newest=580, oldest=570, number=int, none="cpu", old="too old"):
+def dependency_set(driver, newest=580, oldest=570, number=int, none="cpu", old="too old", below=None):
     if driver is None:
         return none
     major = number(driver.split(".")[0])
-    return "gpu" if major >= newest else "cu12" if major >= oldest else old
+    return "gpu" if major >= newest else "cu12" if major >= oldest and (below is None or major < below) else old
 
 
 DRIVERS = "595.71.05", "580.65.06", "579.99", "570.124.06", "535.183.01", "96.43.20", "1000.10", None
@@ -24,6 +79,7 @@ FILES = {"gpu": "requirements.txt", "cu12": "requirements-cu12.txt", "cpu": "req
 JUST_ENOUGH = "{case[0]} 刚好够：用 >=，不用 >。", "{case[0]} is just new enough: use >=, not >."
 AS_TEXT = "文字比较里 '1000' 小于 '580'：先变成整数。", "as text '1000' is below '580': make it an integer first."
 FILE_NAME = "要的是组名 {wanted!r}，不是文件名 {given!r}。", "the name {wanted!r} is wanted, not {given!r}."
+BOTH_ENDS = "570 到 579 包括 570 和 579：写成 major < 580。", "570 to 579 has both ends in it: write major < 580."
 NO_DRIVER = "没有 GPU 时 driver 是 None：先处理它。", "without a GPU, driver is None: deal with it first."
 
 ex1 = Exercise(
@@ -36,6 +92,8 @@ ex1 = Exercise(
         (partial(dependency_set, newest=581), *JUST_ENOUGH),
         (partial(dependency_set, oldest=571), *JUST_ENOUGH),
         (partial(dependency_set, newest=581, oldest=571), *JUST_ENOUGH),
+        (partial(dependency_set, below=579), *BOTH_ENDS),
+        (partial(dependency_set, oldest=571, below=579), *BOTH_ENDS),
         (partial(dependency_set, number=str, newest="580", oldest="570"), *AS_TEXT),
         (partial(dependency_set, number=str, newest="580", oldest="570", none="too old"), *AS_TEXT),
         (lambda driver: dependency_set(driver + "", number=str, newest="580", oldest="570"), *AS_TEXT),
@@ -109,6 +167,13 @@ ex2 = Exercise(
         (partial(largest_context, block=1), *WHOLE_BLOCKS),
         (partial(without_limit, block=1, least=NO_FLOOR), *WHOLE_BLOCKS),
         (lambda card, weights, per_token, limit: (0.92 * card - weights - 1.5 * GIB) / per_token, *WHOLE_BLOCKS),
+        (lambda card, weights, per_token, limit: min(limit, max(0, (0.92 * card - weights - 1.5 * GIB) / per_token)),
+         *WHOLE_BLOCKS),
+        (lambda *case: min(case[3], 16 * without_limit(*case, block=1)),
+         "除以 per_token 得到的已经是词元数，不是块数。",
+         "divided by per_token, the room is in tokens already, not in blocks."),
+        (lambda *case: max(case[3], without_limit(*case)), "不超过 limit，要取两个里小的：用 min，不用 max。",
+         "never more than limit: take the smaller of the two, with min and not max."),
         (partial(largest_context, up=15), *ROUND_DOWN),
         (partial(largest_context, up=15, least=NO_FLOOR), *ROUND_DOWN),
         (lambda *case: largest_context(*case) + 16, *ROUND_DOWN),
@@ -158,6 +223,8 @@ ex3 = Exercise(
         (partial(kv_bytes_per_card, least=0), *NEVER_CUT),
         (lambda config, gpus: catalogue.kv_bytes_per_token(config), "KV 头平分给了 {case[1]} 张卡，每张只存一部分。",
          "the KV heads are divided among {case[1]} cards."),
+        (lambda config, gpus: gpus * kv_bytes_per_card(config, gpus), "这是 {case[1]} 张卡加起来的，要的是一张卡上的。",
+         "this is what {case[1]} cards hold together; one card's part is wanted."),
         (partial(kv_bytes_per_card, both=1), *HALF),
         (lambda config, gpus: catalogue.kv_bytes_per_token(config) // 2, *HALF),
         (partial(kv_bytes_per_card, heads="num_attention_heads"), *KV_HEADS),

@@ -1,6 +1,8 @@
 """Lesson 06: its problems and figure, taking an output apart that may have been cut, choosing a thinking budget."""
 
+import math
 import random
+import re
 from functools import partial
 from itertools import product, takewhile
 
@@ -9,6 +11,7 @@ from helpers.design import LIGHT
 from helpers.figures import figure
 from helpers.language import say
 from helpers.lessons.arithmetic import Problem, draw_problem
+from helpers.lessons.texts import texts
 
 # ---------------------------------------------------------------------------------------------- the experiment
 
@@ -17,6 +20,31 @@ def draw_problems(count: int) -> list[Problem]:
     """Two long sums, then a product of two-digit numbers, and so on: always the same, and no tiny model saw them."""
     draw = random.Random("lesson 06")
     return [draw_problem(("chain", "chain", "product")[number % 3], draw, test=True) for number in range(count)]
+
+
+def draw_capitals(count: int) -> tuple[list[str], list[str]]:
+    """Questions for capitals in the page's language, and the cities."""
+    pairs = texts()["capitals"]["pairs"][:count]
+    questions = [say(f"{zh}的首都是哪里？", f"What is the capital of {en}?") for zh, _, en, _ in pairs]
+    return questions, [say(zh, en) for _, zh, _, en in pairs]
+
+
+def draw_talks(problems: list[Problem], turns: int) -> list[list[Problem]]:
+    """For each product among the problems, a talk that asks it and the next ones, ``turns`` in all."""
+    products = [problem for problem in problems if problem.operation == "×"] or problems
+    return [(products * turns)[place : place + turns] for place in range(len(products))]
+
+
+def last_number(text: str | None) -> str:
+    """The last whole number of a text, without commas; empty where there is none."""
+    return ([""] + re.findall(r"\d+", (text or "").replace(",", "")))[-1]
+
+
+def sign_test(first: int, second: int) -> float:
+    """How often luck alone makes a difference as large: a fair coin that falls first + second times."""
+    total = first + second
+    ways = sum(math.comb(total, heads) for heads in range(min(first, second) + 1))
+    return min(1, 2 * ways / 2**total)
 
 
 def interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -75,9 +103,19 @@ def split_ids(
     return none(ids) if none else (None, ids)
 
 
-def without_the_first(token_ids, think, end):
-    thought, answer = split_ids(token_ids, think, end, drop=())
+def without_the_first(token_ids, think, end, **wrong):
+    thought, answer = split_ids(token_ids, think, end, drop=(), **wrong)
     return thought and thought[1:], answer
+
+
+def by_turns(token_ids, think, end):
+    parts: tuple[list, list] = ([], [])
+    for token in (end, *token_ids):
+        if token in (think, end):
+            into = parts[token == end]  # each tag says where the next tokens go
+        else:
+            into.append(token)
+    return parts
 
 
 CUT = ("{case[0]} 没有 </think>：思考被截断了，答案应该是 None，不是半截思考。",
@@ -88,6 +126,9 @@ EMPTY = "{case[0]}：没有的那一份是 None，不是空列表。", "{case[0]
 FINISHED = ("(7, 1, 8) 的思考写完了，答案还没有开始：答案是空列表，不是 None。",
             "(7, 1, 8) is a whole thought with nothing behind it: the answer is an empty list, not None.")  # fmt: skip
 TAGS = "{case[0]}：标签本身不属于思考，也不属于答案。", "{case[0]}: the tags belong to neither part."
+
+WITHOUT_END = ("没有 </think> 时：有 <think> 就是没想完，否则全部是答案；标签不放进结果。",
+               "without </think>: with <think> it is half a thought, else all is the answer; no tags.")  # fmt: skip
 
 ex1 = Exercise(
     right=split_ids,
@@ -110,8 +151,17 @@ ex1 = Exercise(
           for drop in ((THINK,), (THINK, END))],
         (without_the_first, "{case[0]} 不以 <think> 开头：只去掉 <think>，不是去掉第一个。",
          "{case[0]} does not begin with <think>: leave <think> out, not whatever comes first."),
-        (partial(split_ids, first=True), "从第一个 </think> 分开了；要用最后一个。",
-         "this splits at the first </think>; take the last."),
+        (lambda ids, *tags: split_ids(ids, *tags) if THINK in ids else (None, list(ids)),
+         "{case[0]} 没有 <think>，却有 </think>：先找 end，再看 think。",
+         "{case[0]} has no <think>, and yet a </think>: look for end first, then for think."),
+        (by_turns, "见到标签就换一边还不够：先找最后一个 </think>；缺了它，思考或答案是 None。",
+         "to change sides at each tag is not enough: find the last </think> first; without it, a part is None."),
+        (partial(split_ids, cut=lambda thought: (None, None)), "{case[0]}：写出来的半截是思考，只有答案是 None。",
+         "{case[0]}: what was written is the thought; the answer alone is None."),
+        (partial(split_ids, cut=lambda thought: ([THINK, *thought], None), none=lambda ids: (ids, None)), *WITHOUT_END),
+        (partial(split_ids, drop=(), skip=0, cut=lambda thought: (None, thought)), *TAGS),
+        *[(wrong, "从第一个 </think> 分开了；要用最后一个。", "this splits at the first </think>; take the last.")
+          for wrong in (partial(split_ids, first=True), partial(without_the_first, first=True))],
         (partial(split_ids, drop=()), *TAGS),
         (partial(split_ids, drop=(), cut=lambda thought: (thought[1:], None)), *TAGS),
         (partial(split_ids, cut=lambda thought: ([THINK, *thought], None)), *TAGS),
@@ -176,8 +226,16 @@ ex2 = Exercise(
             partial(choose_budget, default=8), partial(choose_budget, default=0),
             lambda accuracy, share: choose_budget(accuracy, share, max(key for key in accuracy if key)),
             lambda accuracy, share: min(enough(accuracy, share)))],
-        (partial(choose_budget, none=True), "None 是不设预算的那一行，不能和数字比大小：先去掉它。",
-         "None stands for no budget and does not compare with numbers: leave it out."),
+        *[(wrong, "None 是不设预算的那一行，不能和数字比大小：先去掉它。",
+           "None stands for no budget and does not compare with numbers: leave it out.")
+          for wrong in (partial(choose_budget, none=True), lambda accuracy, share: sorted(accuracy))],
+        (lambda accuracy, share: next(iter(accuracy)) if next(iter(accuracy)) in enough(accuracy, share) else None,
+         "只看了第一个预算就返回了：要把它们都看完。", "this returns after the first budget: look at all of them."),
+        (lambda accuracy, share: min(map(accuracy.get, enough(accuracy, share)), default=None),
+         "{given} 是正确率；要返回的是预算。", "{given} is an accuracy; return the budget."),
+        (partial(choose_budget, bar=lambda accuracy, share: accuracy[None] / share),
+         "share 乘的是 accuracy[None]，不是每个预算的正确率。",
+         "share multiplies accuracy[None], not the accuracy of each budget."),
         (partial(choose_budget, bar=lambda accuracy, share: share * max(accuracy.values())),
          "门槛要用完整思考的正确率 accuracy[None]，不是最好的那个。",
          "the bar is a share of accuracy[None], that of whole thoughts, not of the best."),

@@ -42,7 +42,9 @@ print(models.describe(folder))
 #
 # - `temperature`、`top_p`、`top_k` 用的是 Qwen 给 Qwen3 的建议（[模型卡](https://huggingface.co/Qwen/Qwen3-8B)），第 05 课细讲。
 # - `max_tokens` 是最多写多少个词元。
-# - `seed` 固定了，每次运行的结果就相同。
+# - `seed` 固定，每次运行的结果就相同。
+#
+# `split(...).answer` 只取答案，思考下面再看。`say(zh, en)` 有中文和英文两句，这一页用中文那句。
 
 # %% [markdown] lang="en" key="who-text"
 # ## Who are you?
@@ -54,6 +56,8 @@ print(models.describe(folder))
 # - `temperature`, `top_p` and `top_k` are Qwen's advice for Qwen3 ([model card](https://huggingface.co/Qwen/Qwen3-8B)); lesson 05 explains them.
 # - `max_tokens` is how many tokens it may write at most.
 # - With a fixed `seed`, every run gives the same result.
+#
+# `split(...).answer` takes the answer only; the thinking comes below. `say(zh, en)` holds a sentence in Chinese and in English; this page uses the English one.
 
 # %% key="open"
 llm = open_engine()
@@ -63,11 +67,11 @@ from vllm import SamplingParams
 
 params = SamplingParams(temperature=0.6, top_p=0.95, top_k=20, max_tokens=512, seed=0)
 question = {"role": "user", "content": say("你是谁？", "Who are you?")}
-[output] = llm.chat([question], params, use_tqdm=False)
-print(split(output).answer)
+outputs = llm.chat([question], params, use_tqdm=False)
+print(split(outputs[0]).answer)
 
 # %% [markdown] lang="zh" key="stream-text"
-# 它没有说错：它的结构就是 Qwen3，只是小得多，用这门课的题目训练出来，不是 Qwen 发布的那些模型。
+# 它没有说错：它的结构就是 Qwen3，只是小得多。它是用这门课的题目训练出来的，不是 Qwen 发布的模型。
 #
 # ## 37×46=?
 #
@@ -80,7 +84,7 @@ print(split(output).answer)
 #
 # ## 37×46=?
 #
-# Qwen3 thinks first and answers then. The thought stands between `<think>` and `</think>`.
+# Qwen3 thinks first, then answers. The thought stands between `<think>` and `</think>`.
 #
 # The next cell lets the engine go step by step. After each step it prints what is new. `apply_chat_template` writes the question in the form that the model knows; lesson 05 explains it.
 
@@ -127,32 +131,31 @@ if models.is_bundled():
 # - C. Hardly any
 
 # %% key="modes" tags=["varies"]
-pairs = [(37, 46), (23, 31), (12, 34), (48, 59), (67, 82),
-         (91, 13), (25, 76), (54, 18), (39, 63), (72, 45)]  # fmt: skip
+pairs = [(37, 46), (23, 31), (12, 34), (48, 59), (67, 82)]
+pairs += [(91, 13), (25, 76), (54, 18), (39, 63), (72, 45)]
 questions = [[{"role": "user", "content": f"{a}×{b}=?"}] for a, b in pairs]
 for thinking in (True, False):
-    outputs = llm.chat(
-        questions,
-        params,
-        use_tqdm=False,
-        chat_template_kwargs={"enable_thinking": thinking},
-    )
+    switch = {"enable_thinking": thinking}
+    outputs = llm.chat(questions, params, use_tqdm=False, chat_template_kwargs=switch)
     right = 0
     for (a, b), output in zip(pairs, outputs, strict=True):
-        answer = split(output).answer or ""
-        right += answer.endswith(str(a * b))
+        answer = split(output).answer
+        # zh: 没有写完，就没有答案，是 None
+        # en: None where it was cut short and has no answer
+        if answer and answer.endswith(str(a * b)):
+            right += 1
     print(say("思考：", "thinking:"), thinking, "|", say("答对", "right"), right)
 
 # %% [markdown] lang="zh" key="modes-read"
 # <details><summary>读结果</summary>
 #
-# 多半是 C。不思考，就要一口气写出四位数，等于心算。思考时写下的每个中间结果，后面的词元都能看到。第 06 课会量：思考多长才够，要花多少词元。
+# 多半是 C。不思考，就要一口气写出答案，等于心算。思考时写下的每个中间结果，后面的词元都能看到。第 06 课会量：思考多长才够，要花多少词元。
 #
 # </details>
 #
 # ## 再问一句
 #
-# 模型不记得上一个问题。要接着问，就把前面的对话一起交给它，包括它自己的回答。
+# 模型不记得上一个问题。要接着问，就把前面的对话一起交给它，包括它自己的回答。下一格问两遍：第一遍只给最后一句，第二遍给整段对话。
 
 # %% [markdown] lang="en" key="modes-read"
 # <details><summary>Reading</summary>
@@ -163,23 +166,29 @@ for thinking in (True, False):
 #
 # ## Ask on
 #
-# The model does not remember the last question. To ask on, hand it the conversation so far, its own reply included.
+# The model does not remember the last question. To ask on, hand it the conversation so far, its own reply included. The next cell asks twice: first with the last sentence alone, then with the whole conversation.
 
 # %% key="follow-up" tags=["raw", "varies"]
+last = {"role": "user", "content": say("再加 100 呢？", "What if I add 100?")}
 conversation = [
     {"role": "user", "content": "37×46=?"},
     {"role": "assistant", "content": "37×46=1702"},
-    {"role": "user", "content": say("再加 100 呢？", "What if I add 100?")},
+    last,
 ]
-[output] = llm.chat(conversation, params, use_tqdm=False)
-print(split(output).answer)
+for messages in ([last], conversation):
+    outputs = llm.chat(messages, params, use_tqdm=False)
+    print(split(outputs[0]).answer)
 
 # %% [markdown] lang="zh" key="limits-text"
+# 只给最后一句，它不知道往什么上面加，就自己编了一个数。
+#
 # ## 它不会什么
 #
-# 它只学过两位数的算术和这门课的问题。问它别的，有时它说不知道，有时它会答错，而且语气一样肯定。下面两个问题，各是哪一种？
+# 它只学过两位数的算术和这门课的问题。问它别的，有时它说不知道，有时它答错，语气却一样肯定。下面两个问题，各是哪一种？
 
 # %% [markdown] lang="en" key="limits-text"
+# With the last sentence alone it does not know what to add to, and makes a number up.
+#
 # ## What it cannot do
 #
 # It has learned arithmetic with two digits and the questions of this course. Asked something else, it sometimes says that it does not know, and sometimes it is wrong in the same sure tone. Which is which below?
@@ -189,32 +198,36 @@ for text in (
     say("为什么天空是蓝色的？", "Why is the sky blue?"),
     "123×456=?",
 ):
-    [output] = llm.chat([{"role": "user", "content": text}], params, use_tqdm=False)
-    print(text, "->", split(output).answer)
+    outputs = llm.chat([{"role": "user", "content": text}], params, use_tqdm=False)
+    print(text, "->", split(outputs[0]).answer)
 print("123×456 =", 123 * 456)
 close_engine()
 
 # %% [markdown] lang="zh" key="experts-text"
-# 真正的 Qwen3 知道天空为什么是蓝色的。可是说错了还很肯定，它也会这样。所以用模型的人要自己核对。
+# 小模型不知道天空为什么是蓝色的，就说不知道。乘法它算错了，连题目都没有抄对，语气却一样肯定。
+#
+# 真正的 Qwen3 知道天空为什么是蓝色的。可是答错了还很肯定，它也会这样。所以用模型的人要自己核对。
 #
 # `close_engine()` 关掉了引擎，内存也还回来了。
 #
 # ## 看看里面：专家
 #
-# Qwen3 有一类模型叫**混合专家**（mixture of experts，MoE）。它的每一层有许多个小网络，叫专家（expert），一个词元只用其中几个。
+# 模型是一层一层叠起来的，每个词元都要从第一层走到最后一层。Qwen3 有一类模型叫**混合专家**（mixture of experts，MoE）：每一层有许多个小网络，叫专家（expert），一个词元只用其中几个。
 #
-# 课程自带一个：四层，每层八个专家，都从 0 数起；每个词元在每一层用两个。运行下一格，点一个词元，看它去了哪里。
+# 课程自带一个：四层，每层八个专家，都从 0 数起；每个词元在每一层用两个。下一格不用 vLLM，用课程自己的代码，它会记下每个词元用了哪些专家。让这个模型也算 37×46，然后点一个词元，看它去了哪里。
 
 # %% [markdown] lang="en" key="experts-text"
+# The tiny model does not know why the sky is blue, and says so. It gets the product wrong, does not even copy the question, and sounds just as sure.
+#
 # The real Qwen3 knows why the sky is blue. But it, too, is sometimes wrong in a sure tone. Whoever uses a model has to check.
 #
 # `close_engine()` closed the engine, and the memory is free again.
 #
 # ## Look inside: experts
 #
-# Some Qwen3 models are **mixtures of experts** (MoE). Each of their layers has many small networks, the experts, and a token uses only a few of them.
+# A model is a stack of layers, and every token passes through all of them. Some Qwen3 models are **mixtures of experts** (MoE): each layer has many small networks, the experts, and a token uses only a few of them.
 #
-# The course brings one along: four layers, eight experts in each, both counted from 0; in every layer a token uses two. Run the next cell, click a token and see where it went.
+# The course comes with one: four layers, eight experts in each, both counted from 0; in every layer a token uses two. The next cell leaves vLLM aside and uses the course's own code, which notes down the experts of each token. Let this model work out 37×46, too; then click a token and see where it went.
 
 # %% key="experts"
 import torch
@@ -239,7 +252,7 @@ RoutingExplorer(trace, token=trace.prompt_length)
 #
 # ## 关掉一个专家
 #
-# 第 3 层的专家 1 很忙，第 1 层的专家 2 清闲得多。下一格会数出它们各被选了多少次，再一次关掉一个。
+# 第 3 层的专家 1 很忙，第 1 层的专家 2 清闲得多。下一格数出它们各被选了多少次，再轮流关掉，每次只关一个。
 #
 # **先选一个。** 关掉哪一个，37×46 会算错？
 #
@@ -259,7 +272,7 @@ RoutingExplorer(trace, token=trace.prompt_length)
 #
 # - A. The busy one
 # - B. The less busy one
-# - C. Either
+# - C. Either one
 # - D. Neither: the others step in
 
 # %% key="off"
@@ -270,22 +283,17 @@ print(say("都在：", "all there:"), trace.texts[-5:])
 for layer, expert in ((3, 1), (1, 2)):
     with expert_off(model, layer, expert):
         without = capture_reference(model, tokenizer, prompt, max_new_tokens=200)
-    print(
-        say(
-            f"第 {layer} 层没有专家 {expert}", f"layer {layer} without expert {expert}"
-        ),
-        say("（被选", "(chosen"),
-        chosen[layer, expert],
-        say("次）：", "times):"),
-        without.texts[-5:],
-    )
+    times = chosen[layer, expert]
+    zh = f"第 {layer} 层没有专家 {expert}（被选 {times} 次）："
+    en = f"layer {layer} without expert {expert} (chosen {times} times):"
+    print(say(zh, en), without.texts[-5:])
 
 # %% [markdown] lang="zh" key="off-read"
 # <details><summary>读结果</summary>
 #
 # B。忙的那个关掉了，别的专家补得上；闲的那个关掉了，答案就错了。常被选中，不等于离不开：附录 A2 把每个专家都关一遍。这只是一个小模型和一道题，说明不了真正的 Qwen3。
 #
-# 现在你来改：换一层，换一个专家，再运行一遍。
+# 现在你来改：把 `(3, 1)` 换成别的层和别的专家，再运行一遍。
 #
 # </details>
 #
@@ -293,14 +301,14 @@ for layer, expert in ((3, 1), (1, 2)):
 #
 # 到这里，模型只在这个笔记本里。别的程序也要问它，就得开一个服务器。vLLM 自带一个，接口（API）和 OpenAI 的一样。
 #
-# 下面启动服务器，用 curl 问一句，再关掉。curl 是发网络请求的命令；行首的 `!` 让笔记本运行一条终端命令。
+# 下面启动服务器，用 curl 问一句，再关掉。启动时先打印出它运行的那条命令，第 07 课细讲。curl 是发网络请求的命令；行首的 `!` 让笔记本运行一条终端命令，花括号里的变量会换成它的值。
 
 # %% [markdown] lang="en" key="off-read"
 # <details><summary>Reading</summary>
 #
 # B. Without the busy one the others step in; without the less busy one the product is wrong. Often chosen does not mean needed: appendix A2 switches off every expert in turn. This is one tiny model and one question; it says nothing about a real Qwen3.
 #
-# Now change it: take another layer and another expert, and run it again.
+# Now change it: put another layer and another expert in place of `(3, 1)`, and run it again.
 #
 # </details>
 #
@@ -308,7 +316,7 @@ for layer, expert in ((3, 1), (1, 2)):
 #
 # So far the model has lived inside this notebook. For other programs to ask it, it needs a server. vLLM brings one, with the same API as OpenAI's.
 #
-# The next cells start the server, ask once with curl, and stop it. curl is a command that sends a request over the network; a `!` at the start of a line makes the notebook run a command of the terminal.
+# The next cells start the server, ask once with curl, and stop it. The start first prints the command that it runs; lesson 07 explains it. curl is a command that sends a request over the network; a `!` at the start of a line makes the notebook run a command of the terminal, and a variable in braces is replaced by its value.
 
 # %% key="serve" tags=["raw", "varies"]
 from helpers.server import Server

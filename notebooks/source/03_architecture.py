@@ -71,6 +71,8 @@ tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 
 def write(model, tokens, most):
     for _ in range(most):
+        # zh: 最后一个位置的 logits 里，分数最高的词元
+        # en: the token with the highest of the logits at the last place
         next_token = model(tokens).logits[:, -1].argmax(dim=-1, keepdim=True)  # (1, 1)
         tokens = torch.cat((tokens, next_token), dim=1)
         if next_token.item() == tokenizer.eos_token_id:
@@ -115,7 +117,7 @@ print(tokenizer.decode(tokens[0]))
 #
 # `=` 给 `4` 的权重最大，取来的也大半是 `4` 的值。
 #
-# 下一格用 torch 把三行一起算完，再和 PyTorch 自带的注意力对照。`@` 是矩阵乘法，`key.T` 是转置。`triu(1)` 留下对角线右上方的格子，也就是每个词元后面的词元；`masked_fill` 把那里换成负无穷。
+# 下一格用 torch 把三行一起算完，再和 PyTorch 自带的注意力对照。`@` 是矩阵乘法，`key.T` 是转置。`triu(1)` 留下对角线右上方的格子，也就是每个词元后面的词元；`masked_fill` 把那里换成负无穷；`softmax(dim=-1)` 一行一行地算。
 
 # %% [markdown] lang="en" key="paper-text" facts="1200 2000 1.41 4.11 0.71 2.03 7.14"
 # <details><summary>Reading</summary>
@@ -146,7 +148,7 @@ print(tokenizer.decode(tokens[0]))
 #
 # `=` gives most weight to `4`, so most of what it gets is the value of `4`.
 #
-# The next cell does all three rows in torch and compares with PyTorch's own attention. `@` multiplies matrices, `key.T` is the transpose. `triu(1)` keeps what is above the diagonal, for each token those after it; `masked_fill` puts minus infinity there.
+# The next cell does all three rows in torch and compares with PyTorch's own attention. `@` multiplies matrices, `key.T` is the transpose. `triu(1)` keeps what is above the diagonal, for each token those after it; `masked_fill` puts minus infinity there; `softmax(dim=-1)` works row by row.
 
 # %% key="four-lines"
 torch.set_printoptions(precision=2, sci_mode=False)
@@ -202,7 +204,7 @@ print(weights[2], output[2])
 #
 # ## 一个真实的头
 #
-# 真正的模型里，这三个向量不是编的。模型对每个词元有一个内部表示，叫**隐藏状态**（hidden states）。每一层用三个训练出来的矩阵 `q_proj`、`k_proj`、`v_proj` 去乘它，这一步叫投影，得到查询、键和值。
+# 真正的模型里，这三个向量不是编的。模型是一层一层叠起来的。它为每个词元记着一个向量，叫**隐藏状态**（hidden states）。每一层用三个训练出来的矩阵 `q_proj`、`k_proj`、`v_proj` 去乘它，这一步叫投影，得到查询、键和值。
 #
 # 这样算一遍，叫一个**注意力头**（attention head）。小模型有 5 层，每层 6 个头，各有自己的查询；一个向量有 32 个数。
 #
@@ -225,7 +227,7 @@ print(weights[2], output[2])
 #
 # ## A real head
 #
-# In a real model nobody makes these vectors up. The model holds something about each token, its **hidden state**. Each layer multiplies it by three trained matrices, `q_proj`, `k_proj` and `v_proj`; that is called a projection, and it gives query, key and value.
+# In a real model nobody makes these vectors up. A model is a stack of layers, and it keeps a vector for each token, its **hidden state**. Each layer multiplies it by three trained matrices, `q_proj`, `k_proj` and `v_proj`; that is called a projection, and it gives query, key and value.
 #
 # One such computation is an **attention head**. The tiny model has 5 layers with 6 heads each, every one with queries of its own, and 32 numbers in a vector.
 #
@@ -288,9 +290,9 @@ l03.head_map(weights, texts, columns=10, rows=4)
 
 # %% key="groups"
 trained = model.model.layers[1].self_attn
-for name in ("q_proj", "k_proj", "v_proj"):
-    width = getattr(trained, name).weight.shape[0]
-    print(name, width, "=", width // 32, "×", 32)
+print("q_proj:", trained.q_proj.out_features // 32, "× 32")
+print("k_proj:", trained.k_proj.out_features // 32, "× 32")
+print("v_proj:", trained.v_proj.out_features // 32, "× 32")
 print(torch.arange(2).repeat_interleave(3))
 # zh: Qwen3-8B：键和值，36 层，8 个 KV 头，每个向量 128 个数，每个数 2 字节
 # en: Qwen3-8B: key and value, 36 layers, 8 KV heads, vectors of 128 numbers of 2 bytes
@@ -299,7 +301,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 # %% [markdown] lang="zh" key="rope-text"
 # <details><summary>读结果</summary>
 #
-# A，相邻的三个一组，代码里写作 `repeat_interleave`。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
+# A，相邻的三个一组，代码里写作 `repeat_interleave`。前三行是投影得到的个数：查询有 6 个头，键和值只有 2 个。Qwen3-8B 有 32 个查询头、8 个 KV 头，每个词元的缓存是 144 KiB，不分组就要 4 倍。
 #
 # </details>
 #
@@ -315,7 +317,7 @@ print("Qwen3-8B:", 2 * 36 * 8 * 128 * 2 / 1024, "KiB")
 # %% [markdown] lang="en" key="rope-text"
 # <details><summary>Reading</summary>
 #
-# A: three neighbours make a group, which code writes as `repeat_interleave`. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
+# A: three neighbours make a group, which code writes as `repeat_interleave`. The first three lines are how many numbers the projections give: queries have 6 heads, keys and values only 2. Qwen3-8B has 32 query heads and 8 KV heads and caches 144 KiB a token; without groups it would be 4 times as much.
 #
 # </details>
 #
@@ -403,7 +405,7 @@ l03.ex1.check(rms_norm)
 #
 # - `query` 的形状是 `(batch, heads, seq, head_dim)`：几段文字，几个头，几个词元，一个向量有几个数。`key` 和 `value` 的头少一些。返回的形状和 `query` 相同。
 # - `q_norm`、`k_norm` 是训练好的 RMSNorm，当函数用：`q_norm(query)`。
-# - `apply_rope(x, cos, sin)` 返回旋转好的 `x`。`cos` 和 `sin` 是各个位置的角度，已经算好。
+# - `apply_rope(x, cos, sin)` 返回旋转好的 `x`。`cos` 和 `sin` 是各个位置转角的余弦和正弦，已经算好。
 #
 # 次序：归一化、旋转；把 `key`、`value` 的头补齐；打分、缩放；掩码；softmax；取值。
 #
@@ -421,7 +423,7 @@ l03.ex1.check(rms_norm)
 #
 # - `query` has the shape `(batch, heads, seq, head_dim)`: how many texts, heads, tokens, and numbers in a vector. `key` and `value` have fewer heads. Return the shape of `query`.
 # - `q_norm` and `k_norm` are trained RMSNorms, to be called like functions: `q_norm(query)`.
-# - `apply_rope(x, cos, sin)` returns `x` rotated. `cos` and `sin` are the angles of all positions, computed already.
+# - `apply_rope(x, cos, sin)` returns `x` rotated. `cos` and `sin` are the cosines and sines of the angles of all positions, computed already.
 #
 # The order: norm, rotate; repeat the heads of `key` and `value`; score, scale; mask; softmax; fetch.
 #
@@ -459,38 +461,26 @@ l03.ex2.check(attention)
 # %% [markdown] lang="zh" key="plug-text"
 # ## 把你的注意力装进去
 #
-# 下一格把现成模型每一层的注意力换成你的函数，矩阵还是训练好的那些。练习还没解出来时，用的是参考答案。
+# 下一格把现成模型每一层的注意力换成 `in_layer`。它先投影，再分成一个个头，交给你的函数，最后把各头并起来，乘 `o_proj`。矩阵还是训练好的那些。练习还没解出来时，用的是参考答案。
 
 # %% [markdown] lang="en" key="plug-text"
 # ## Put your attention in
 #
-# The next cell replaces the attention of every layer of the ready model with your function; the trained matrices stay. As long as the exercise is not solved, the reference answer stands in.
+# The next cell replaces the attention of every layer of the ready model with `in_layer`. It projects, splits into heads, calls your function, joins the heads and multiplies by `o_proj`. The trained matrices stay. As long as the exercise is not solved, the reference answer stands in.
 
 
 # %% key="plug" tags=["raw"]
-class YourAttention(nn.Module):
-    def __init__(self, trained):
-        super().__init__()
-        self.trained = trained
-
-    def heads(self, states):
-        # (batch, seq, heads * head_dim) -> (batch, heads, seq, head_dim)
-        return states.unflatten(-1, (-1, self.trained.head_dim)).transpose(1, 2)
-
-    def forward(self, hidden_states, position_embeddings, **others):
-        layer = self.trained
-        query = self.heads(layer.q_proj(hidden_states))
-        key = self.heads(layer.k_proj(hidden_states))
-        value = self.heads(layer.v_proj(hidden_states))
-        cos, sin = (table[:, None] for table in position_embeddings)
-        output = yours(query, key, value, layer.q_norm, layer.k_norm, cos, sin)
-        return layer.o_proj(output.transpose(1, 2).flatten(2)), None
+def in_layer(trained, hidden_states, cos, sin):
+    # (batch, seq, heads * 32) -> (batch, heads, seq, 32)
+    query = l03.split_heads(trained.q_proj(hidden_states), 32)
+    key = l03.split_heads(trained.k_proj(hidden_states), 32)
+    value = l03.split_heads(trained.v_proj(hidden_states), 32)
+    output = yours(query, key, value, trained.q_norm, trained.k_norm, cos, sin)
+    return trained.o_proj(l03.join_heads(output))
 
 
 yours = l03.yours_or_ours(attention)
-mine = copy.deepcopy(model)
-for layer in mine.model.layers:
-    layer.self_attn = YourAttention(layer.self_attn)
+mine = l03.with_attention(model, in_layer)
 tokens = tokenizer(question, return_tensors="pt").input_ids
 difference = (mine(tokens).logits - model(tokens).logits).abs().max()
 assert difference < 1e-4
@@ -535,16 +525,16 @@ print(tokenizer.decode(write(louder, tokens, 100)[0, -11:]))
 for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
     layer = changed.model.layers[0]
     hidden_states = layer.input_layernorm(changed.model.embed_tokens(tokens))
-    heads = YourAttention(layer.self_attn).heads
-    before = heads(layer.self_attn.q_proj(hidden_states))  # (1, heads, seq, head_dim)
+    before = l03.split_heads(layer.self_attn.q_proj(hidden_states), 32)
     after = layer.self_attn.q_norm(before)
-    longest = [states.norm(dim=-1).max().item() for states in (before, after)]
-    print(f"{name}: {longest[0]:.1f} {longest[1]:.1f}")
+    # zh: 最长的查询向量有多长，归一化之前和之后
+    # en: the length of the longest query vector, before the norm and after it
+    print(f"{name}: {before.norm(dim=-1).max():.1f} {after.norm(dim=-1).max():.1f}")
 
 # %% [markdown] lang="zh" key="differences-text"
 # <details><summary>读结果</summary>
 #
-# C。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，查询向量的长度（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变：矩阵再大，分数也不会跟着变大。
+# C。纸上的例子没有归一化：查询放大 10 倍，权重全给了 `4`。小模型里，第 0 层最长的查询向量（每行第一个数）放大了 10 倍，归一化之后（第二个数）却没有变：矩阵再大，分数也不会跟着变大。
 #
 # </details>
 #
@@ -561,7 +551,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # | 输入和输出共用一份词嵌入（embedding） | 0.5B、1.5B、3B | 0.6B、1.7B、4B |
 # | 词表与对话模板 | 没有思考开关 | 新增 `<think>`、`</think>`，一个模板切换思考 |
 #
-# RoPE、RMSNorm、SwiGLU 和层的次序都没变。数字出自各尺寸的 `config.json`，附录 A4 里逐个核对。
+# 偏置是投影之后再加上的一组数。词嵌入是一张表，每个词元一行，那就是它最初的隐藏状态。RoPE、RMSNorm、下面要讲的 SwiGLU 和层的次序都没变。数字出自各尺寸的 `config.json`，附录 A4 里逐个核对。
 #
 # ## 一整层
 #
@@ -572,7 +562,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # %% [markdown] lang="en" key="differences-text"
 # <details><summary>Reading</summary>
 #
-# C. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the length of the query vectors (the first number of a line) grew by 10, but after the norm (the second) it is what it was: however large the matrix, the scores do not grow with it.
+# C. The example on paper has no norm: with the query 10 times as large, all of the weight goes to `4`. In the tiny model the longest query vector of layer 0 (the first number of a line) is 10 times as long, but after the norm (the second) it is what it was: however large the matrix, the scores do not grow with it.
 #
 # </details>
 #
@@ -589,7 +579,7 @@ for name, changed in (("q_proj × 1", model), ("q_proj × 10", louder)):
 # | input and output share one embedding | 0.5B, 1.5B, 3B | 0.6B, 1.7B, 4B |
 # | vocabulary and chat template | no switch for thinking | `<think>` and `</think>` are new, one template switches thinking |
 #
-# RoPE, RMSNorm, SwiGLU and the order of a layer have not changed. The numbers are from each size's `config.json`; appendix A4 checks them one by one.
+# A bias is a row of numbers that is added after a projection. The embedding is a table with a row for each token, which is its first hidden state. RoPE, RMSNorm, SwiGLU (see below) and the order of a layer have not changed. The numbers are from each size's `config.json`; appendix A4 checks them one by one.
 #
 # ## A whole layer
 #
@@ -622,9 +612,14 @@ for kind, config in (
     (Qwen2Attention, transformers.Qwen2Config()),
     (Qwen3Attention, transformers.Qwen3Config()),
 ):
+    # zh: 只要名字，不要数：meta 不占内存
+    # en: only the names are wanted: meta takes no memory
     with torch.device("meta"):
-        parameters = kind(config, layer_idx=0).named_parameters()
-        print(kind.__name__, *[name for name, _ in parameters if "proj.w" not in name])
+        layer = kind(config, layer_idx=0)
+    print(kind.__name__)
+    for name in layer.state_dict():
+        if not name.endswith("proj.weight"):
+            print("   ", name)
 
 # %% [markdown] lang="zh" key="recap"
 # ## 小结
@@ -724,18 +719,13 @@ def refusal(config):
         "linear_num_value_heads",
     }
     linear = "linear_attention" in str(config.get("layer_types"))
-    if (
-        kind not in ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
-        or later & config.keys()
-        or linear
-    ):
+    known = {"qwen2", "qwen2_moe", "qwen3", "qwen3_moe"}
+    if kind not in known or later & config.keys() or linear:
         return f"it is a {kind}, and this reads qwen2, qwen3 and their _moe only"
     sizes = ["num_hidden_layers", "num_attention_heads", "hidden_size"]
-    sizes += [
-        key
-        for key in ("num_key_value_heads", "head_dim")
-        if config.get(key) is not None
-    ]
+    for key in ("num_key_value_heads", "head_dim"):
+        if config.get(key) is not None:
+            sizes.append(key)
     for key in sizes:
         if type(config.get(key)) is not int or config[key] < 1:
             return f"{key} in its config.json is {config.get(key)!r}"
@@ -764,7 +754,8 @@ def report(folder):
     tensors = set()
     for file in folder.glob("*.safetensors"):
         try:
-            tensors |= set() if file.name.startswith(".") else header(file)
+            if not file.name.startswith("."):
+                tensors |= header(file)
         except (OSError, ValueError, TypeError, RecursionError):
             return print(f"{file} is damaged: download it again.")
     if not tensors:
@@ -773,12 +764,9 @@ def report(folder):
         )
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
-    default = (
-        128
-        if config["model_type"] == "qwen3"
-        else max(1, config["hidden_size"] // heads)
-    )
-    head_dim = config.get("head_dim") or default
+    head_dim = config.get("head_dim") or max(1, config["hidden_size"] // heads)
+    if config["model_type"] == "qwen3" and not config.get("head_dim"):
+        head_dim = 128
     # zh: 键和值两份，bf16 每个数 2 字节
     # en: keys and values, and 2 bytes a number in bf16
     kv_bytes = 2 * config["num_hidden_layers"] * kv_heads * head_dim * 2

@@ -40,7 +40,7 @@ print(models.describe(folder), "| thinking:", require_thinking(folder))
 # `open_engine` 见到会思考的模型，会加上 `reasoning_parser="qwen3"`。这样引擎就认得 `<think>` 和 `</think>`，后面的思考预算要用。`recommended` 是 Qwen 建议的采样值。
 
 # %% [markdown] lang="en" key="open-text"
-# The same Qwen3 can think first or answer at once. Which one, is decided by the prompt alone; the weights are the same.
+# The same Qwen3 can think first or answer at once. Which of the two it does is decided by the prompt alone; the weights are the same.
 #
 # For a model that thinks, `open_engine` adds `reasoning_parser="qwen3"`. The engine then knows `<think>` and `</think>`; the thinking budget below needs it. `recommended` holds the sampling values that Qwen advises.
 
@@ -56,7 +56,7 @@ greedy = {"temperature": 0.0}
 #
 # 下一格把同一个问题套进模板三次。第一次用默认值，第二次用**硬开关**（hard switch）`enable_thinking=False` 关掉思考。第三次的参数名 `ensure_thinking` 拼错了，有的教程就是这样写的。
 #
-# 模板只是一段带变量的文字。它找名叫 `enable_thinking` 的变量，找不到，就当作要思考。
+# 模板只是一段带变量的文字，变量的值由调用的人传进去。
 #
 # **先选一个。** 参数名拼错，会怎样？
 #
@@ -69,7 +69,7 @@ greedy = {"temperature": 0.0}
 #
 # The next cell puts one question into the template three times: with its defaults, with the **hard switch** `enable_thinking=False`, and with the misspelt name `ensure_thinking`, which stands in some tutorials.
 #
-# The template is a text with variables. It looks for a variable called `enable_thinking`, and takes thinking for wanted if there is none.
+# The template is a text with variables, and the caller passes their values.
 #
 # **Choose first.** What does the misspelt name do?
 #
@@ -85,6 +85,8 @@ def user(content):
     return {"role": "user", "content": content}
 
 
+# zh: **arguments 收下其余带名字的参数，原样交给模板
+# en: **arguments takes all other named arguments and hands them to the template
 def render(messages, **arguments):
     return tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **arguments
@@ -98,7 +100,7 @@ for arguments in ({}, {"enable_thinking": False}, {"ensure_thinking": False}):
 # %% [markdown] lang="zh" key="cut-text"
 # <details><summary>读结果</summary>
 #
-# C。第三份和第一份一字不差：多余的变量没有人用，也没有人抱怨。
+# C。第三份和第一份一字不差。模板只找名叫 `enable_thinking` 的变量，找不到，就当作要思考；多余的变量没有人用，也没有人抱怨。
 #
 # </details>
 #
@@ -115,7 +117,7 @@ for arguments in ({}, {"enable_thinking": False}, {"ensure_thinking": False}):
 # %% [markdown] lang="en" key="cut-text"
 # <details><summary>Reading</summary>
 #
-# C. The third prompt is the first, to the letter: nobody uses the extra variable, and nobody complains.
+# C. The third prompt is the first, to the letter. The template looks for a variable called `enable_thinking` and, if there is none, thinking is on; nobody uses the extra variable, and nobody complains.
 #
 # </details>
 #
@@ -141,6 +143,8 @@ def length(output):
     return len(output.outputs[0].token_ids)
 
 
+# zh: chat 返回一个列表；[output] 取出里面唯一的一项
+# en: chat returns a list; [output] takes the only item in it
 for tokens in (limit, 20):
     [output] = chat(ask, tokens=tokens, sampling=greedy)
     print(repr(output.outputs[0].text), output.outputs[0].finish_reason)
@@ -161,7 +165,7 @@ for tokens in (limit, 20):
 #
 # <details><summary>提示</summary>
 #
-# 最后一个 `end` 的位置：`len(ids) - 1 - ids[::-1].index(end)`。没有 `end` 时，看有没有 `think`。
+# 用 `for place, token in enumerate(ids)` 走一遍，记住最后一个 `end` 的位置。没有 `end` 时，看有没有 `think`。
 #
 # </details>
 
@@ -180,7 +184,7 @@ for tokens in (limit, 20):
 #
 # <details><summary>Hint</summary>
 #
-# The place of the last `end` is `len(ids) - 1 - ids[::-1].index(end)`. Without an `end`, see whether there is a `think`.
+# Go through with `for place, token in enumerate(ids)` and remember the place of the last `end`. Without an `end`, see whether there is a `think`.
 #
 # </details>
 
@@ -192,9 +196,11 @@ def split_ids(token_ids, think, end):
 
 # %% key="ex1-solution" tags=["solution"]
 def split_ids(token_ids, think, end):  # noqa: F811
-    ids = list(token_ids)
-    if end in ids:
-        last = len(ids) - 1 - ids[::-1].index(end)
+    ids, last = list(token_ids), None
+    for place, token in enumerate(ids):
+        if token == end:
+            last = place
+    if last is not None:
         return [token for token in ids[:last] if token != think], ids[last + 1 :]
     if think in ids:
         return [token for token in ids if token != think], None
@@ -234,7 +240,7 @@ for ending in ("", " /no_think", " /think", "<think>"):
     for enabled in (True, False):
         [output] = chat([user(who + ending)], thinking=enabled)
         text = output.outputs[0].text[:60]
-        print(f"{ending:10} enable_thinking={enabled!s:5} → {text!r}")
+        print(f"{ending:10} enable_thinking={str(enabled):5} → {text!r}")
         if models.is_bundled(folder) and not enabled:
             assert split(output).thinking is None
 
@@ -284,12 +290,12 @@ for ending in ("", " /no_think", " /think", "<think>"):
 for budget in (0, 8, 16, 32, 64, None):
     [output] = chat(ask, budget=budget, sampling=greedy)
     thinking, answer, _ = split(output)
-    print(f"{budget!s:4} → {length(output):2} tokens | {answer!r} | {thinking!r}")
+    print(f"{str(budget):4} → {length(output):2} tokens | {answer!r} | {thinking!r}")
 
 # %% [markdown] lang="zh" key="problems-text"
 # <details><summary>读结果</summary>
 #
-# C。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的。
+# C。每行依次是预算、输出的词元数、答案、思考。预算从 `<think>` 之后数起，到了就断，不管句子完不完整。差一步没算完，答案就是猜的。
 #
 # </details>
 #
@@ -304,7 +310,7 @@ for budget in (0, 8, 16, 32, 64, None):
 # %% [markdown] lang="en" key="problems-text"
 # <details><summary>Reading</summary>
 #
-# C. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess.
+# C. A line has the budget, the tokens of the output, the answer and the thought. The budget counts from behind `<think>` and cuts when it is used up, in mid-sentence if need be. With one step missing the answer is a guess.
 #
 # </details>
 #
@@ -322,12 +328,14 @@ conversations = [[user(f"{problem.expression}=?")] for problem in problems]
 start = time.perf_counter()
 lengths = [length(output) for output in chat(conversations)]
 seconds = time.perf_counter() - start
-budgets = [max(1, max(lengths) * part // 8) for part in (1, 2, 3, 4, 6)]
-print(*[problem.expression for problem in problems[:3]], sep="   ")
+longest = max(lengths)
+budgets = [longest // 8, longest // 4, 3 * longest // 8, longest // 2, 3 * longest // 4]
+for problem in problems[:3]:
+    print(problem.expression)
 print(len(problems), say("道题", "problems"), f"{seconds:.0f} s | budgets: {budgets}")
 
 # %% [markdown] lang="zh" key="experiment-text"
-# 判分只看答案里的最后一个数。`map(is_right, outputs, problems)` 把每个输出和它的题交给 `is_right`。
+# 判分只看答案里的最后一个数，`l06.last_number` 把它找出来。
 #
 # **先选一个。** 只给最小的那个预算，正确率比完全不思考高吗？看看上面预算 8 和 16 的答案。
 #
@@ -335,21 +343,17 @@ print(len(problems), say("道题", "problems"), f"{seconds:.0f} s | budgets: {bu
 # - B. 差不多
 
 # %% [markdown] lang="en" key="experiment-text"
-# What counts is the last number of the answer. `map(is_right, outputs, problems)` hands each output with its problem to `is_right`.
+# What counts is the last number of the answer; `l06.last_number` finds it.
 #
 # **Choose first.** With the smallest budget, is accuracy higher than without any thinking? See the answers for budgets 8 and 16 above.
 #
 # - A. Much higher
 # - B. About the same
 
+
 # %% key="experiment" tags=["varies"]
-import re
-
-
 def is_right(output, problem):
-    answer = split(output).answer or ""
-    numbers = re.findall(r"\d+", answer.replace(",", ""))
-    return bool(numbers) and numbers[-1] == str(problem.result)
+    return l06.last_number(split(output).answer) == str(problem.result)
 
 
 right, cost = {}, {}
@@ -358,10 +362,11 @@ for budget in ("off", *budgets, None):
         outputs = chat(conversations, thinking=False)
     else:
         outputs = chat(conversations, budget=budget)
-    right[budget] = list(map(is_right, outputs, problems))
-    cost[budget] = sum(map(length, outputs)) / len(problems)
+    pairs = zip(outputs, problems, strict=True)
+    right[budget] = [is_right(output, problem) for output, problem in pairs]
+    cost[budget] = sum(length(output) for output in outputs) / len(problems)
     share = f"{sum(right[budget]):2}/{len(problems)}"
-    print(f"budget {budget!s:4} {share} {cost[budget]:4.0f} tokens")
+    print(f"budget {str(budget):4} {share} {cost[budget]:4.0f} tokens")
 if models.is_bundled(folder) and len(problems) >= 40:
     assert sum(right[None]) > sum(right["off"]) + 0.3 * len(problems)
 l06.budget_curve(right, cost)
@@ -408,7 +413,7 @@ l06.budget_curve(right, cost)
 #
 # - With whole thoughts almost everything is right, without thinking one or two in ten.
 # - A budget that is too small is wasted: more tokens, and no more right answers than without thinking.
-# - Each problem needs its own length. One that gets enough turns from guessed to right; many such steps, laid on each other, make this curve.
+# - Each problem needs a thought of its own length. Once the budget reaches it, a guess becomes a right answer; many such steps add up to this curve.
 #
 # </details>
 #
@@ -474,7 +479,7 @@ l06.ex2.check(choose_budget, accuracy)
 #
 # A thought is often much longer than its answer. The next cell asks a question and goes on with "What if I add 10?". There are two histories: `kept` holds the answer only, `sent` all that the model wrote, with its thought.
 #
-# **Choose first.** How does the template write the last turn of `sent`?
+# **Choose first.** How does the template write the earlier turn of `sent`?
 #
 # - A. Thought and answer
 # - B. The answer only
@@ -583,9 +588,9 @@ sentence = "Considering the limited time by the user, I have to give the solutio
 sentence += " based on the thinking directly now."
 params = SamplingParams(**greedy, max_tokens=32)
 [first] = llm.generate([render(ask)], params, use_tqdm=False)
-thought = render(ask) + first.outputs[0].text
+begun = render(ask) + first.outputs[0].text
 for closing in ("\n</think>\n\n", f"\n\n{sentence}\n</think>\n\n"):
-    [second] = llm.generate([thought + closing], params, use_tqdm=False)
+    [second] = llm.generate([begun + closing], params, use_tqdm=False)
     print(repr(closing), repr(second.outputs[0].text), sep="\n→ ")
 
 # %% [markdown] lang="zh" key="pairs-text" facts="30"
@@ -597,7 +602,7 @@ for closing in ("\n</think>\n\n", f"\n\n{sentence}\n</think>\n\n"):
 #
 # ### 逐题配对
 #
-# 两种做法答的是同一批题，可以**逐题配对**，比区间看得更准。两种都对、都错的题，分不出高下，不看。数一数只有甲对的有几道，只有乙对的有几道：两种一样好，这两个数就该差不多，像抛硬币一样。`p` 是一个概率：假如两种其实一样好，只凭运气，会不会差到这么多或更多？小于 0.05，才值得当真。8 比 0，`p` 约 0.008；28 比 20，`p` 约 0.31，说不准。这叫符号检验，公式不必细看。
+# 两种做法答的是同一批题，可以**逐题配对**，比区间看得更准。两种都对、都错的题，分不出高下，不看。数一数只有甲对的有几道，只有乙对的有几道：两种一样好，这两个数就该差不多，像抛硬币一样。`p` 是一个概率：假如两种其实一样好，只凭运气，会不会差到这么多或更多？小于 0.05，才值得当真。8 比 0，`p` 约 0.008；28 比 20，`p` 约 0.31，说不准。这叫符号检验，由 `l06.sign_test` 来算。
 #
 # 下一格把完整思考和另外两种配对：不思考，贪心解码。
 
@@ -610,28 +615,22 @@ for closing in ("\n</think>\n\n", f"\n\n{sentence}\n</think>\n\n"):
 #
 # ### Problem by problem
 #
-# Two ways that answered the same problems can be **paired**, which tells more than intervals. Problems that both got right or both got wrong decide nothing; leave them out. Count those that only the first way got right, and only the second: if the ways are equally good, the two numbers should be close, as with a coin. `p` is a probability: suppose that they are equally good; would luck alone make so large a difference, or a larger one? Below 0.05 it deserves to be taken seriously. For 8 against 0, `p` is about 0.008; for 28 against 20 it is about 0.31, and one cannot tell. This is the sign test; its formula needs no close reading.
+# Two ways that answered the same problems can be **paired**, which tells more than intervals. Problems that both got right or both got wrong decide nothing; leave them out. Count those that only the first way got right, and only the second: if the ways are equally good, the two numbers should be close, as with a coin. `p` is a probability: suppose that they are equally good; would luck alone make so large a difference, or a larger one? Below 0.05 it deserves to be taken seriously. For 8 against 0, `p` is about 0.008; for 28 against 20 it is about 0.31, and one cannot tell. This is the sign test; `l06.sign_test` works it out.
 #
 # The next cell pairs whole thoughts with two other ways: no thinking, and greedy decoding.
 
 # %% key="pairs" tags=["extra", "varies"]
-import math
-
-
-def sign_test(first, second):
-    total = first + second
-    ways = sum(math.comb(total, k) for k in range(min(first, second) + 1))
-    return min(1, 2 * ways / 2**total)
-
-
-outputs = chat(conversations, sampling=greedy)
-others = {"off": right["off"], "greedy": list(map(is_right, outputs, problems))}
-for name, other in others.items():
+pairs = zip(chat(conversations, sampling=greedy), problems, strict=True)
+right["greedy"] = [is_right(output, problem) for output, problem in pairs]
+for name in ("off", "greedy"):
     first = second = 0
-    for whole, rival in zip(right[None], other, strict=True):
-        first += whole and not rival
-        second += rival and not whole
-    print(f"None / {name}: {first} / {second}, p = {sign_test(first, second):.2g}")
+    for whole, rival in zip(right[None], right[name], strict=True):
+        if whole and not rival:
+            first += 1
+        if rival and not whole:
+            second += 1
+    p = l06.sign_test(first, second)
+    print(f"None / {name}: {first} / {second}, p = {p:.2g}")
 
 # %% [markdown] lang="zh" key="votes-text"
 # 读输出：完整思考和不思考，差别大得不会是运气；和贪心解码，比不出高下，只有一种做法对的题至多几道。真正的 Qwen3 用贪心解码思考，会没完没了地重复（[模型卡](https://huggingface.co/Qwen/Qwen3-8B)）；小模型的思考太短，看不到这一点。
@@ -668,8 +667,14 @@ for output, problem in zip(outputs, problems, strict=True):
     votes = Counter()
     for sample in output.outputs:
         tokens += len(sample.token_ids)
-        votes.update(re.findall(r"\d+", sample.text)[-1:])
-    elected += max(votes, key=votes.get, default="") == str(problem.result)
+        votes[l06.last_number(sample.text)] += 1
+    # zh: 得票最多的数
+    # en: the number with most votes
+    winner = max(votes, key=votes.get)
+    if winner == str(problem.result):
+        elected += 1
+# zh: 最后一道题，它的答案，各个数得了几票
+# en: the last problem, its answer, and how many votes each number got
 print(problem.expression, problem.result, dict(votes))
 for name, number, each in (
     (say("投票", "vote"), elected, tokens / len(problems)),
@@ -712,19 +717,17 @@ for name, number, each in (
 # - C. Neither, but thinking takes more tokens
 
 # %% key="recall" tags=["extra", "varies"]
-from helpers.lessons.texts import texts
-
-capitals, asked = [], []
-for country, city, country_en, city_en in texts()["capitals"]["pairs"][: len(problems)]:
-    capitals.append(say(city, city_en))
-    question = say(f"{country}的首都是哪里？", f"What is the capital of {country_en}?")
-    asked.append([user(question)])
+questions, capitals = l06.draw_capitals(len(problems))
+print(questions[0], capitals[0])
+asked = [[user(question)] for question in questions]
 for enabled in (True, False):
-    outputs, known = chat(asked, thinking=enabled), 0
+    outputs, known, tokens = chat(asked, thinking=enabled), 0, 0
     for output, capital in zip(outputs, capitals, strict=True):
-        known += capital in (split(output).answer or "")
-    tokens = sum(map(length, outputs)) / len(asked)
-    print(f"enable_thinking={enabled!s:5} {known}/{len(asked)} {tokens:.0f} tokens")
+        if capital in (split(output).answer or ""):
+            known += 1
+        tokens += length(output)
+    mean = tokens / len(asked)
+    print(f"enable_thinking={str(enabled):5} {known}/{len(asked)} {mean:.0f} tokens")
 
 # %% [markdown] lang="zh" key="back-text"
 # <details><summary>读结果</summary>
@@ -764,32 +767,41 @@ for enabled in (True, False):
 # - B. Sent back: it can look at the earlier steps
 # - C. Both the same
 
+
 # %% key="back" tags=["extra", "varies"]
-products = [problem for problem in problems if problem.operation == "×"] or problems
-shares = {}
+def earlier_turn(problem, send):
+    text = f"<|im_start|>user\n{problem.expression}=?<|im_end|>\n"
+    text += "<|im_start|>assistant\n"
+    if send:
+        text += f"<think>\n{problem.thought}\n</think>\n\n"
+    return text + f"{problem.expression}={problem.result}<|im_end|>\n"
+
+
+names = {True: say("带回思考", "sent"), False: say("去掉思考", "dropped")}
 last = render([user(say("再加 37 呢？", "What if I add 37?"))])
+params = SamplingParams(**greedy, max_tokens=limit)
+shares = {}
 for turns in (1, 2, 4):
+    # zh: 每段对话先做的几道乘法
+    # en: of each conversation, the products that come first
+    talks = l06.draw_talks(problems, turns)
     for send in (False, True):
-        prompts, wanted = [], []
-        for place in range(len(products)):
+        prompts, good, tokens = [], 0, 0
+        for talk in talks:
             text = ""
-            for problem in (products * 2)[place : place + turns]:
-                text += f"<|im_start|>user\n{problem.expression}=?<|im_end|>\n"
-                text += "<|im_start|>assistant\n"
-                if send:
-                    text += f"<think>\n{problem.thought}\n</think>\n\n"
-                text += f"{problem.expression}={problem.result}<|im_end|>\n"
+            for problem in talk:
+                text += earlier_turn(problem, send)
             prompts.append(text + last)
-            wanted.append(str(problem.result + 37))
-        params = SamplingParams(**greedy, max_tokens=limit)
-        outputs, good = llm.generate(prompts, params, use_tqdm=False), 0
-        for output, result in zip(outputs, wanted, strict=True):
-            good += re.findall(r"\d+", split(output).answer or "")[-1:] == [result]
-        tokens = sum(len(output.prompt_token_ids) for output in outputs) / len(outputs)
-        shares[turns, send] = good / len(outputs)
-        name = say("带回思考", "sent") if send else say("去掉思考", "dropped")
-        print(f"{turns} | {good:2}/{len(outputs)} | {tokens:3.0f} tokens | {name}")
-if models.is_bundled(folder) and len(products) >= 10:
+        outputs = llm.generate(prompts, params, use_tqdm=False)
+        for output, talk in zip(outputs, talks, strict=True):
+            wanted = talk[-1].result + 37
+            if l06.last_number(split(output).answer) == str(wanted):
+                good += 1
+            tokens += len(output.prompt_token_ids)
+        shares[turns, send] = good / len(talks)
+        mean = tokens / len(talks)
+        print(f"{turns} | {good:2}/{len(talks)} | {mean:3.0f} tokens | {names[send]}")
+if models.is_bundled(folder) and len(talks) >= 10:
     assert shares[4, False] > shares[4, True] + 0.3
 
 # %% [markdown] lang="zh" key="close-text"
@@ -861,7 +873,7 @@ close_engine()
 # - Both switches are in the prompt: the hard one writes an empty think block, the soft one is the user's words; a misspelt name raises nothing.
 # - The answer is what follows the last `</think>`; where a thought is unfinished there is no answer.
 # - `thinking_token_budget` cuts when it is used up; too small a budget is tokens wasted.
-# - Thinking buys most in contest mathematics, programming and logic, next to nothing in following a form, and harm in long-text retrieval.
+# - Thinking buys most in contest mathematics, programming and logic, and next to nothing in following a form; in long-text retrieval it does harm.
 # - Histories carry no thoughts; a chain of tool calls is the exception.
 #
 # ## Test yourself

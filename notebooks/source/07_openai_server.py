@@ -137,8 +137,7 @@ import openai
 
 # !curl -s $BASE_URL/models -H "Authorization: Bearer $API_KEY"
 client = openai.OpenAI(base_url=server.base_url, api_key=server.api_key)
-served = {model.id: model for model in client.models.list()}
-model = served[server.model]
+model = client.models.list().data[0]
 print(f"\n{model.id} | context: {model.max_model_len} tokens")
 
 # %% [markdown] lang="zh" key="completions-text"
@@ -146,7 +145,7 @@ print(f"\n{model.id} | context: {model.max_model_len} tokens")
 #
 # ## 补全：/v1/completions
 #
-# 这个端点把 `prompt` 原样交给模型续写：没有对话模板，没有消息，思考也不拆出来。**不写 `max_tokens` 只有 16 个词元**。采样参数见第 05 课。
+# 这个端点把 `prompt` 原样交给模型续写：没有对话模板，没有消息，思考也不拆出来。**不写 `max_tokens` 只有 16 个词元**。采样参数见第 05 课。`request | sampling` 把两个字典合成一个；curl 那一行里的 `{body}` 会换成变量 `body` 的值。
 #
 # **先选一个。** 对话模型拿到光秃秃的 `37×46=?`，会写出什么？
 #
@@ -159,7 +158,7 @@ print(f"\n{model.id} | context: {model.max_model_len} tokens")
 #
 # ## Completions: /v1/completions
 #
-# This endpoint hands `prompt` to the model as it stands and lets it go on: no chat template, no messages, and thoughts are not taken out. **Without `max_tokens` it stops at 16 tokens.** The sampling parameters are those of lesson 05.
+# This endpoint hands `prompt` to the model as it stands and lets it go on: no chat template, no messages, and thoughts are not taken out. **Without `max_tokens` it stops at 16 tokens.** The sampling parameters are those of lesson 05. `request | sampling` makes one dictionary of two; in the curl line, `{body}` becomes the value of the variable `body`.
 #
 # **Choose first.** What does a chat model write after the bare `37×46=?`?
 #
@@ -210,7 +209,7 @@ body = json.dumps(request | sampling, ensure_ascii=False)
 # You send a list of messages, `messages`, and the server applies the template. The next cell sends it with curl, then the same request with the client; `**` makes arguments of a dictionary.
 #
 # - `top_k` and `min_p` are no parameters of OpenAI's: the client takes them in `extra_body`; in JSON they stand beside the others.
-# - Send sampling parameters **every time**: without them the server's defaults apply. Do not think with `temperature=0`, which tends to repeat without end.
+# - Send sampling parameters **every time**: without them the server's defaults apply. With thinking on, do not set `temperature=0`, which tends to repeat without end.
 # - Do not write `<think>` into a user's message: the model opens its thought by itself.
 #
 # **Choose first.** This server runs with `--reasoning-parser qwen3`. Where is the thought?
@@ -435,7 +434,7 @@ print(l07.yours_or_ours(read_stream)(chunks))
 # %% [markdown] lang="zh" key="tools-text"
 # ## 工具调用
 #
-# 模型不执行任何东西：它写出要调用的函数名和参数，**你的程序**去执行，把结果作为 `tool` 消息发回去，它再接着说。下一格走完这样一圈。
+# 模型不执行任何东西：它写出要调用的函数名和参数，**你的程序**去执行，把结果作为 `tool` 消息发回去，它再接着说。下一格走完这样一圈；有哪些函数、收什么参数，写在 `tools` 里。
 #
 # - `content` 发回时写成空字符串，不写 `None`：有些模板不认 `None`。
 # - 思考也发回去。
@@ -450,7 +449,7 @@ print(l07.yours_or_ours(read_stream)(chunks))
 # %% [markdown] lang="en" key="tools-text"
 # ## Tool calling
 #
-# The model executes nothing. It writes down the function to call and its arguments; **your program** executes it and sends the result back as a `tool` message, and the model goes on from there. The next cell is one such round.
+# The model executes nothing. It writes down the function to call and its arguments; **your program** executes it and sends the result back as a `tool` message, and the model goes on from there. The next cell is one such round; which functions there are, and what they take, is written in `tools`.
 #
 # - Send `content` back as an empty string, not as `None`: some templates cannot take that.
 # - Send the thought back, too.
@@ -465,7 +464,7 @@ print(l07.yours_or_ours(read_stream)(chunks))
 
 # %% key="tools"
 def calculator(expression):
-    left, _, right = expression.replace("×", "*").partition("*")
+    left, right = expression.replace("×", "*").split("*")
     return str(int(left) * int(right))
 
 
@@ -494,7 +493,7 @@ assert not server.is_bundled or str(1234 * 567) in answer
 # %% [markdown] lang="zh" key="errors-text"
 # <details><summary>读结果</summary>
 #
-# B：没有计算器，小模型会编一个数。有了它，答案来自你的程序。
+# B：没有计算器（`-`），小模型会编一个数。有了它（`+`），答案来自你的程序。
 #
 # </details>
 #
@@ -502,7 +501,7 @@ assert not server.is_bundled or str(1234 * 567) in answer
 #
 # ## 报错
 #
-# `good | change` 把两个字典合起来，右边的盖过左边的。
+# `good | change` 里，两边都有的，以右边的为准。
 #
 # **先选一个。** 下面的坏请求里，有一个**不会**报错。是哪一个？
 #
@@ -513,7 +512,7 @@ assert not server.is_bundled or str(1234 * 567) in answer
 # %% [markdown] lang="en" key="errors-text"
 # <details><summary>Reading</summary>
 #
-# B: without the calculator the tiny model makes a number up. With it, the answer comes from your program.
+# B: without the calculator (`-`) the tiny model makes a number up. With it (`+`), the answer comes from your program.
 #
 # </details>
 #
@@ -521,7 +520,7 @@ assert not server.is_bundled or str(1234 * 567) in answer
 #
 # ## Errors
 #
-# `good | change` joins two dictionaries; the right one wins.
+# In `good | change`, what both hold is taken from the right one.
 #
 # **Choose first.** One of these bad requests is **not** refused. Which?
 #
@@ -823,14 +822,16 @@ off = {"chat_template_kwargs": {"enable_thinking": False}}
 number = {"type": "integer", "minimum": 0, "maximum": 9999}
 schema = {"type": "object", "properties": {"product": number}, "required": ["product"]}
 form = {"type": "json_schema", "json_schema": {"name": "product", "schema": schema}}
-two, written = ["1702", "1802"], {}
-fixed = {"max_tokens": 64, "temperature": 0.7, "top_p": 0.8, "seed": 0}
-for name, constraint in {
+two = ["1702", "1802"]
+constraints = {
     "choice": {"structured_outputs": {"choice": two}},
     "regex": {"structured_outputs": {"regex": r"\d{4}"}},
     "JSON": {"response_format": form},
     "guided_choice": {"guided_choice": two},
-}.items():
+}
+fixed = {"max_tokens": 64, "temperature": 0.7, "top_p": 0.8, "seed": 0}
+written = {}
+for name, constraint in constraints.items():
     reply = client.chat.completions.create(
         model=server.model, messages=messages, extra_body=off | constraint, **fixed
     )
@@ -935,14 +936,10 @@ assert metrics["generation_tokens_total"] > 0
 # %% [markdown] lang="zh" key="log-text"
 # ## 日志怎么读（选读）
 #
-# 先运行上面的“结构化输出”。
-#
 # 出了问题先看日志。下面挑出几行，格子后面的表逐行解释。
 
 # %% [markdown] lang="en" key="log-text"
 # ## How to read the log (extra)
-#
-# Run "Structured output" above first.
 #
 # When something is wrong, look at the log first. The table below the cell explains the lines that it picks out.
 
@@ -955,11 +952,10 @@ wanted = (
     "Avg generation throughput",
 )
 if not server.attached:
-    lines = server.log_tail(10**6).splitlines()
-    for phrase in wanted:
-        found = [line for line in lines if phrase in line]
-        for line in found[-1:]:
-            print(re.sub(r"^\(.*?\) |\[.*?\] ", "", line))
+    # zh: 日志的最后一百万行，也就是全部
+    # en: the last million lines of the log, which is all of it
+    log = server.log_tail(1_000_000)
+    print(*l07.last_lines(log, wanted), sep="\n")
 
 # %% [markdown] lang="zh" key="key-text"
 # | 日志里的话 | 含义 |
@@ -1614,7 +1610,7 @@ if __name__ == "__main__":
 #
 # 先运行上面的“先套模板，再补全”。
 #
-# 内存不够时，系统会杀掉引擎。下一格在流的中途杀掉自己的服务器的引擎；连着别人的服务器时，它拒绝这样做。
+# 正常的流，最后一行是 `data: [DONE]`。内存不够时，系统会杀掉引擎。下一格在流的中途杀掉自己的服务器的引擎；连着别人的服务器时，它拒绝这样做。
 #
 # **先选一个。** 这条流会怎样结束？
 #
@@ -1627,7 +1623,7 @@ if __name__ == "__main__":
 #
 # Run "The template first, then completions" above first.
 #
-# When memory runs out, the system kills the engine. The next cell kills the engine of its own server in the middle of a stream; on a server that belongs to others it refuses.
+# A stream that ends well has `data: [DONE]` for its last line. When memory runs out, the system kills the engine. The next cell kills the engine of its own server in the middle of a stream; on a server that belongs to others it refuses.
 #
 # **Choose first.** How does the stream end?
 #
@@ -1643,14 +1639,16 @@ url, lines, broken = f"{server.base_url}/chat/completions", [], None
 if server.attached:
     print(say("别人也在用：不杀。", "this server belongs to others too: not killed"))
 else:
-    with httpx.stream(
-        "POST", url, json=endless | {"stream": True}, headers=authorization
-    ) as answer:
+    asked = {"json": endless | {"stream": True}, "headers": authorization}
+    with httpx.stream("POST", url, **asked) as answer:
         try:
-            for line in filter(None, answer.iter_lines()):
-                lines.append(line)
-                if len(lines) == 10:
-                    server.kill()
+            for line in answer.iter_lines():
+                # zh: 段与段之间是空行
+                # en: an empty line stands between two pieces
+                if line:
+                    lines.append(line)
+                    if len(lines) == 10:
+                        server.kill()
         # zh: vLLM 0.19 上，连接直接断掉
         # en: on vLLM 0.19 the connection just breaks
         except httpx.RemoteProtocolError as error:
@@ -1694,7 +1692,7 @@ server.stop()
 # - 接口是 vLLM 的；`/v1/completions` 续写原文，`/v1/chat/completions` 套模板、拆思考。
 # - 思考在 `reasoning`（旧名 `reasoning_content`），答案在 `content`；答案是 `None` 就是没想完。
 # - 关掉思考：`chat_template_kwargs` 里的 `enable_thinking`，名字写错没有人提醒；采样参数每次都发。
-# - 流要看到 `finish_reason` 才算完整；状态码 200 和 `[DONE]` 都不作数。
+# - 流要看到 `finish_reason` 才算完整；状态码 200 不作数。
 # - 工具由你的程序执行，参数当作陌生人的输入；密钥只管 `/v1`，前面要有只放行 `/v1` 的代理。
 #
 # ## 自测
@@ -1744,7 +1742,7 @@ server.stop()
 # - The API is vLLM's; `/v1/completions` goes on with raw text, `/v1/chat/completions` applies the template and splits the thought off.
 # - The thought is in `reasoning` (formerly `reasoning_content`), the answer in `content`; an answer of `None` means that it never came to one.
 # - Thinking off: `enable_thinking` in `chat_template_kwargs`, and nobody warns of a misspelling; send sampling parameters every time.
-# - A stream is whole once a `finish_reason` came; neither status 200 nor `[DONE]` proves it.
+# - A stream is whole once a `finish_reason` came; status 200 does not prove it.
 # - Your program executes the tools and takes their arguments for a stranger's input; a key covers `/v1` only, and a proxy that passes `/v1` alone belongs in front.
 #
 # ## Test yourself

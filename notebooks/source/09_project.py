@@ -29,8 +29,10 @@ from helpers.lessons import l09
 from helpers.lessons.thinking import require_thinking
 from helpers.server import Server
 
-require_thinking(models.course_model())
-print(models.describe())
+print(models.describe(), "| thinking:", require_thinking(models.course_model()))
+# zh: None：有多少位置就用多少词元
+# en: None: as many tokens as there is room for
+limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
 
 # %% [markdown] lang="zh" key="questions-text"
 # ## 二十道题
@@ -44,7 +46,7 @@ print(models.describe())
 #
 # The lessons before come together in one piece of work here: prepare questions, measure a thinking budget, serve, ask through a client, kill the engine and bring it back, and hand in a report of one page.
 #
-# The questions had better be your own. Each has two parts: the question, and the last number that its answer should hold, so that a program can mark it. Until you have written yours, take these: twenty products and long sums that the tiny model never saw in training ([appendix A1](../en/A1_tiny_models.ipynb)). With few questions the share of right answers is luck: of twenty, one more or less is 5 points.
+# Questions of your own are best. Each has two parts: the question, and the last number that its answer should hold, so that a program can mark it. Until you have written yours, take these: twenty products and long sums that the tiny model never saw in training ([appendix A1](../en/A1_tiny_models.ipynb)). With few questions the share of right answers is luck: of twenty, one more or less is 5 points.
 
 # %% key="questions"
 import re
@@ -57,7 +59,7 @@ print(*questions[:4], sep="\n")
 
 def is_right(answer, wanted):
     numbers = re.findall(r"-?\d+", (answer or "").replace(",", ""))
-    return numbers[-1:] == [wanted]
+    return bool(numbers) and numbers[-1] == wanted
 
 
 assert is_right("37×46=1,702", "1702") and not is_right(None, "1702")
@@ -107,10 +109,7 @@ if server.is_bundled:
 
 
 def options(budget):
-    limit = int(os.environ.get("COURSE_MAX_TOKENS", 0)) or None
-    extra = {"top_k": 20}
-    if budget is not None:
-        extra["thinking_token_budget"] = budget
+    extra = {"top_k": 20, "thinking_token_budget": budget}
     sampling = {"temperature": 0.6, "top_p": 0.95, "max_tokens": limit}
     return sampling | {"extra_body": extra}
 
@@ -129,20 +128,22 @@ for budget in budgets:
     asked = [ask(question, budget) for question, _ in questions]
     replies = await asyncio.gather(*asked)
     right, tokens = 0, 0
-    for (answer, count), (_, wanted) in zip(replies, questions, strict=True):
-        right += is_right(answer, wanted) / len(questions)
-        tokens += count / len(questions)
+    for reply, (_, wanted) in zip(replies, questions, strict=True):
+        answer, count = reply
+        right += is_right(answer, wanted)
+        tokens += count
+    right, tokens = right / len(questions), tokens / len(questions)
     measured.append({"budget": budget, "right": right, "tokens": tokens})
     # zh: 预算，正确率，平均每个答案的词元数
     # en: budget, share of right answers, tokens an answer on average
-    print(f"{budget!s:>5} {right:6.0%} {tokens:6.1f}")
+    print(f"{str(budget):>5} {right:6.0%} {tokens:6.1f}")
 if server.is_bundled and len(questions) >= 20:
     assert measured[-1]["right"] > measured[0]["right"]
 
 # %% [markdown] lang="zh" key="choose-text"
 # <details><summary>读输出</summary>
 #
-# B。小模型的思考平均要写四十多个词元。预算不到这个数，思考多半断在结果之前：词元花了，答案没有变好。真正的 Qwen3 和你的题，要看你自己这张表。
+# B。最后一列是每个答案的词元数，思考也算在里面。不限时六十多个，预算是 0 时二十多个，差的四十多个就是思考。预算不到这个数，思考多半断在结果之前：词元花了，答案没有变好。真正的 Qwen3 和你的题，要看你自己这张表。
 #
 # </details>
 #
@@ -159,7 +160,7 @@ if server.is_bundled and len(questions) >= 20:
 # %% [markdown] lang="en" key="choose-text"
 # <details><summary>Reading</summary>
 #
-# B. The tiny model's thoughts take a little more than forty tokens on average. A budget below that mostly cuts them before the result: tokens are spent, and answers are no better. For a real Qwen3 and your questions, go by your own table.
+# B. The last column has the tokens of an answer, its thought included. Without a limit it takes more than sixty, with a budget of 0 more than twenty; the difference, a little more than forty, is the thought. A budget below that mostly cuts it before the result: tokens are spent, and answers are no better. For a real Qwen3 and your questions, go by your own table.
 #
 # </details>
 #
@@ -182,8 +183,12 @@ def choose_budget(measured, allowed_loss):
 # %% key="ex1-solution" tags=["solution"]
 def choose_budget(measured, allowed_loss):  # noqa: F811
     best = max(row["right"] for row in measured)
-    good = [row for row in measured if row["right"] >= best - allowed_loss]
-    return min(good, key=lambda row: row["tokens"])["budget"]
+    cheapest = None
+    for row in measured:
+        good = row["right"] >= best - allowed_loss
+        if good and (cheapest is None or row["tokens"] < cheapest["tokens"]):
+            cheapest = row
+    return cheapest["budget"]
 
 
 # %% key="ex1-check"
@@ -204,16 +209,18 @@ l09.ex1.check(choose_budget)
 # The budget is the one you chose; while the exercise is open, the last but one in the table stands in. The tokens are not taken from the replies this time: they are what the server's own metrics have grown by.
 
 # %% key="client" tags=["varies"]
-import runpy
+import sys
 
-# zh: 在你自己的程序里：拷一份放在旁边，下面两行换成这一行
-# en: in a program of your own: put a copy beside it, and this line in place of the next two
-# from qwen_client import Client, NoAnswer
-copied = runpy.run_path(str(ROOT / "docs" / "qwen_client.py"))
-Client, NoAnswer = copied["Client"], copied["NoAnswer"]
+# zh: 这份文件在 docs 里；在你自己的程序里，拷一份放在旁边，就不用这一行
+# en: the file lies in docs; in a program of your own put a copy beside it instead
+sys.path.append(str(ROOT / "docs"))
+from qwen_client import Client, NoAnswer
 
 chosen = choose_budget(measured, allowed_loss=0.2)
-chosen = measured[-2]["budget"] if chosen is ... else chosen
+# zh: 练习还没做
+# en: the exercise is still open
+if chosen is ...:
+    chosen = measured[-2]["budget"]
 
 
 # zh: 最多同时问 8 道；没有答案的，记下原因
@@ -239,6 +246,8 @@ async with Client(*where) as polite:
     await ask_all(polite, answers, reasons)
 written = server.metrics()["generation_tokens_total"] - before
 right = [is_right(answers.get(question), wanted) for question, wanted in questions]
+# zh: 同样的题只算一道
+# en: the same question counts once
 report = {"budget": chosen, "cases": len(dict(questions))}
 report |= {"right": sum(right) / len(right), "tokens": written / len(right)}
 print(report, reasons)
@@ -285,7 +294,7 @@ async def crash():
 
 async with Client(*where, attempts=300, longest_pause=4) as patient:
     await asyncio.gather(ask_all(patient, answers, reasons), crash())
-report["lost"] = len(dict(questions)) - len(answers)
+report["lost"] = report["cases"] - len(answers)
 print(f"{len(answers)} / {len(questions)}", reasons)
 
 # %% [markdown] lang="zh" key="report-text"
@@ -537,12 +546,16 @@ def measure():
     model = listed[0].id
     with ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda pair: ask(model, pair[0]), QUESTIONS))
-    answers, tokens, seconds = zip(*replies, strict=True)
-    missing = [answer for answer in answers if isinstance(answer, NoAnswer)]
-    right = 0
-    for answer, (_, wanted) in zip(answers, QUESTIONS, strict=True):
-        if answer not in missing:
-            right += re.findall(r"-?\d+", answer.replace(",", ""))[-1:] == [wanted]
+    right, missing, tokens, seconds = 0, [], [], []
+    for reply, (_, wanted) in zip(replies, QUESTIONS, strict=True):
+        answer, count, waited = reply
+        tokens.append(count)
+        seconds.append(waited)
+        if isinstance(answer, NoAnswer):
+            missing.append(answer)
+        else:
+            numbers = re.findall(r"-?\d+", answer.replace(",", ""))
+            right += bool(numbers) and numbers[-1] == wanted
     mean = statistics.mean(tokens)
     print(f"{model}: {right}/{len(QUESTIONS)} right, {mean:.0f} tokens an answer")
     print(f"median {statistics.median(seconds):.2f} s, slowest {max(seconds):.2f} s")

@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 看一眼 `config.json`，说出它是 Qwen3 还是后来的系列；算出新结构的缓存；写出一个线性注意力层；说清本课程的哪些话对后来的模型不再成立 |
 # | 先修 | 第 03 课；共享专家一节用到[附录 A2](../zh/A2_experts_in_depth.ipynb) |
-# | 时间 | 主线 35 分钟；标着“选读”的再加 5 分钟 |
+# | 时间 | 主线 40 分钟；标着“选读”的再加 5 分钟 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；不用 vLLM |
 # | 模型 | 现场用随机权重搭的小模型，只看结构，不下载 |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | tell from a `config.json` whether a model is Qwen3 or a later family; work out the cache of the new structure; write a linear-attention layer; say which statements of this course no longer hold for later models |
 # | Prerequisites | lesson 03; for the shared expert, [appendix A2](../en/A2_experts_in_depth.ipynb) |
-# | Time | 35 minutes for the main path; 5 more for what is marked "extra" |
+# | Time | 40 minutes for the main path; 5 more for what is marked "extra" |
 # | Hardware | any Linux CPU with 4 GB of memory; no vLLM |
 # | Model | small ones with random weights, built here for their structure; nothing is downloaded |
 
@@ -80,17 +80,19 @@ from collections import Counter
 
 for name in ("qwen3", "qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp"):
     config = transformers.AutoConfig.for_model(name).to_dict()
-    text = config.get("text_config", config)
-    where = "text_config" if "text_config" in config else "-"
+    if "text_config" in config:
+        where, text = "text_config", config["text_config"]
+    else:
+        where, text = "-", config
     kinds = dict(Counter(text["layer_types"]))
     print(f"{name:<11} {where:<11} {text['vocab_size']:,}", kinds)
 
 # %% [markdown] lang="zh" key="family-read" facts="3.5 3.6 3.8"
-# 读输出：依次是 `model_type`、数字在哪里、词表大小、各种层的个数。Qwen3 只有全注意力层；从 `qwen3_next` 起，每四层有三层是 `linear_attention`。旧的配置文件里没有 `layer_types`，就看 `full_attention_interval`；Qwen3 的 `config.json` 里两个都可以没有。3.5、3.6 和 3.8 共用 `qwen3_5` 或 `qwen3_5_moe` 这两个名字，只有对话模板分得开它们。
+# 读输出：依次是 `model_type`、数字在哪里、词表大小、各种层的个数。Qwen3 只有全注意力层；从 `qwen3_next` 起，每四层有三层是 `linear_attention`。旧的配置文件里没有 `layer_types`，就看 `full_attention_interval`；Qwen3 的 `config.json` 里两个都可以没有。`qwen4_exp` 的第四层又换了一种，叫 `indexed_attention`，这一课不讲。3.5、3.6 和 3.8 共用 `qwen3_5` 或 `qwen3_5_moe` 这两个名字，只有对话模板分得开它们。
 #
 # ## 四层里只有一层留着键和值
 #
-# 搭一个八层的小模型，权重随机；看的是缓存里有什么。**线性注意力**层不逐个记住词元，只留一份大小固定的**递归状态**，读一个词元就更新一次。
+# 搭一个八层的小模型，权重随机；看的是缓存里有什么。**线性注意力**层不逐个记住词元，只留一份大小固定的**递归状态**，读一个词元就更新一次。状态有两部分：每个头一个矩阵，还有最近几个词元的输入，给一个小卷积用（下面的选读一节讲它们怎么算）。`cache_bytes` 用公式算出两部分各多大，再和真的缓存比。
 #
 # **先选一个。** 提示词从 64 个词元变成 200 个，缓存会怎样？
 #
@@ -99,11 +101,11 @@ for name in ("qwen3", "qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen4_exp"):
 # - C. 都不变
 
 # %% [markdown] lang="en" key="family-read" facts="3.5 3.6 3.8"
-# How to read it: the columns are `model_type`, where the numbers stand, the size of the vocabulary, and how many layers of each kind. Qwen3 has full-attention layers only; from `qwen3_next` on, three of every four are `linear_attention`. An older file without `layer_types` has `full_attention_interval`; Qwen3's `config.json` needs neither. 3.5, 3.6 and 3.8 share the names `qwen3_5` and `qwen3_5_moe`; only the chat template tells them apart.
+# How to read it: the columns are `model_type`, where the numbers stand, the size of the vocabulary, and how many layers of each kind. Qwen3 has full-attention layers only; from `qwen3_next` on, three of every four are `linear_attention`. An older file without `layer_types` has `full_attention_interval`; Qwen3's `config.json` needs neither. In `qwen4_exp` every fourth layer is of yet another kind, `indexed_attention`, which this lesson leaves out. 3.5, 3.6 and 3.8 share the names `qwen3_5` and `qwen3_5_moe`; only the chat template tells them apart.
 #
 # ## One layer in four keeps keys and values
 #
-# We build a small model of eight layers with random weights and look at what its cache holds. A **linear attention** layer does not remember tokens one by one: it keeps a **recurrent state** of fixed size, and every token that it reads updates it.
+# We build a small model of eight layers with random weights and look at what its cache holds. A **linear attention** layer does not remember tokens one by one: it keeps a **recurrent state** of fixed size, and every token that it reads updates it. The state has two parts: a matrix for each head, and the inputs of the last few tokens for a small convolution (the extra section below says how they are used). `cache_bytes` works out the size of both by formula and compares it with the real cache.
 #
 # **Choose first.** The prompt grows from 64 tokens to 200. What happens to the cache?
 #
@@ -132,7 +134,11 @@ print(*model.config.layer_types, sep="\n")
 
 
 # %% key="cache"
+# zh: number：一个数占几个字节；columns：卷积记住几列输入
+# en: number: the bytes of a number; columns: how many columns of input are kept
 def cache_bytes(config, number=2, columns=3):
+    # zh: 没有 layer_types，就都是全注意力层
+    # en: without layer_types, all of them are full-attention layers
     kinds = getattr(config, "layer_types", None) or []
     linear = kinds.count("linear_attention")
     full = config.num_hidden_layers - linear
@@ -149,10 +155,12 @@ def cache_bytes(config, number=2, columns=3):
 
 for tokens in (8, 64, 200):
     layers = model(torch.randint(64, (1, tokens))).past_key_values.layers
-    kv = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers[3::4])
-    linear = [layer for i, layer in enumerate(layers) if i % 4 < 3]
-    kept = [(layer.conv_states[0], layer.recurrent_states[0]) for layer in linear]
-    state = sum(conv.nbytes + recurrent.nbytes for conv, recurrent in kept)
+    kv = state = 0
+    for kind, layer in zip(model.config.layer_types, layers, strict=True):
+        if kind == "full_attention":
+            kv += layer.keys.nbytes + layer.values.nbytes
+        else:
+            state += layer.conv_states[0].nbytes + layer.recurrent_states[0].nbytes
     print(f"{tokens:>3}: {kv:>7,} + {state:,}")
     per_token, per_sequence = cache_bytes(model.config, number=4, columns=4)
     assert (kv, state) == (tokens * per_token, per_sequence)
@@ -205,13 +213,22 @@ for name in ("Qwen3-8B", "Qwen3-30B-A3B"):
 dense = transformers.Qwen3_5TextConfig(num_hidden_layers=64, linear_num_value_heads=48)
 sparse = transformers.Qwen3_5MoeTextConfig()
 configs |= {"Qwen3.6-27B": dense, "Qwen3.5-35B-A3B": sparse}
-cached = {name: cache_bytes(config) for name, config in configs.items()}
-for name, (token, state) in cached.items():
-    # zh: 一个线性层的状态 ÷ 一个全注意力层每个词元的字节，取 16 的倍数
-    # en: state of a linear layer ÷ bytes a token in a full one, as a multiple of 16
-    block = 16 * math.ceil(state / token / 3 / 16) if state else 16
+cached = {}
+for name, config in configs.items():
+    token, state = cache_bytes(config)
+    cached[name] = token, state
+    block = 16
+    if state:
+        # zh: 一个线性层的状态 ÷ 一个全注意力层每个词元的字节，向上取 16 的倍数；
+        # zh: 线性层的个数是全注意力层的三倍，所以除以 3
+        # en: state of a linear layer ÷ bytes a token in a full one, up to a multiple of
+        # en: 16; by 3, as there are three linear layers to each full one
+        block = 16 * math.ceil(state / token / 3 / 16)
     print(f"{name:<15} {token:>7,} B  {state / 2**20:>5.1f} MiB  {block:>5,}")
-(small, _), (large, state) = cached["Qwen3-8B"], cached["Qwen3.6-27B"]
+# zh: 到多少个词元，两者一样大
+# en: the number of tokens at which both are equal
+small, _ = cached["Qwen3-8B"]
+large, state = cached["Qwen3.6-27B"]
 print(f"8B = 27B: {state / (small - large):,.0f}")
 
 # %% key="figure"
@@ -267,10 +284,12 @@ def delta_net(layer, x):  # (seq, hidden) -> (seq, hidden)
     heads = mixed.reshape(len(x), -1, layer.head_k_dim)
     q, k, v = heads.split([layer.num_k_heads, layer.num_k_heads, layer.num_v_heads], 1)
     copies = layer.num_v_heads // layer.num_k_heads
-    q, k = (F.normalize(part, dim=-1).repeat_interleave(copies, 1) for part in (q, k))
+    q = F.normalize(q, dim=-1).repeat_interleave(copies, 1)
+    k = F.normalize(k, dim=-1).repeat_interleave(copies, 1)
     decay = layer.A_log.exp() * F.softplus(layer.in_proj_a(x) + layer.dt_bias)
     alpha, beta = (-decay).exp(), layer.in_proj_b(x).sigmoid()  # (seq, heads)
-    S, outputs = torch.zeros(v.shape[1], v.shape[2], v.shape[2]), []
+    S = torch.zeros(v.shape[1], v.shape[2], v.shape[2])
+    outputs = []
     for t in range(len(x)):
         S = alpha[t, :, None, None] * S
         error = v[t] - torch.einsum("hkv,hk->hv", S, k[t])
@@ -318,9 +337,11 @@ from transformers.models.qwen3_5 import modeling_qwen3_5
 for norm in (modeling_qwen3.Qwen3RMSNorm(4), modeling_qwen3_5.Qwen3_5RMSNorm(4)):
     print(f"{type(norm).__name__:<15}", norm.weight.tolist())
 x, norm = torch.randn(100, 32), model.model.norm
-right, wrong = (F.rms_norm(x, (32,), w, 1e-6) for w in (1 + norm.weight, norm.weight))
+right = F.rms_norm(x, (32,), 1 + norm.weight, 1e-6)
+wrong = F.rms_norm(x, (32,), norm.weight, 1e-6)
 torch.testing.assert_close(norm(x), right, **close)
-print(*(f"{out.square().mean().sqrt():.2f}" for out in (right, wrong)))
+mean, mean_of_wrong = right.square().mean().sqrt(), wrong.square().mean().sqrt()
+print(f"{mean:.2f} {mean_of_wrong:.2f}")
 
 # %% [markdown] lang="zh" key="norm-read"
 # <details><summary>答案和读法</summary>
@@ -346,11 +367,14 @@ from helpers.qwen import apply_rope
 
 def gated_attention(layer, x, cos, sin):  # cos, sin: (seq, head_dim / 4)
     q, valve = layer.q_proj(x).view(len(x), -1, 2 * layer.head_dim).chunk(2, dim=-1)
-    k, v = layer.k_proj(x), layer.v_proj(x)
-    k, v = (part.view(len(x), -1, layer.head_dim) for part in (k, v))
-    q, k, v = (part.transpose(0, 1) for part in (layer.q_norm(q), layer.k_norm(k), v))
-    for part in (q, k):  # (heads, seq, head_dim)
-        part[..., : cos.shape[-1]] = apply_rope(part[..., : cos.shape[-1]], cos, sin)
+    k = layer.k_proj(x).view(len(x), -1, layer.head_dim)
+    v = layer.v_proj(x).view(len(x), -1, layer.head_dim)
+    q = layer.q_norm(q).transpose(0, 1)  # (heads, seq, head_dim)
+    k = layer.k_norm(k).transpose(0, 1)
+    v = v.transpose(0, 1)
+    turned = cos.shape[-1]
+    for part in (q, k):
+        part[..., :turned] = apply_rope(part[..., :turned], cos, sin)
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     return layer.o_proj(out.transpose(0, 1).flatten(1) * valve.flatten(1).sigmoid())
 

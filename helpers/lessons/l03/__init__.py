@@ -1,10 +1,21 @@
-"""Lesson 03: its exercises and its figures."""
+"""Lesson 03: its exercises, its figures, and the learner's attention in a ready model."""
 
 from helpers.language import say
 from helpers.lessons.l03.exercises import ex1, ex2
 from helpers.lessons.l03.figures import block, head_map, rotation
+from helpers.lessons.l03.layers import join_heads, split_heads, with_attention
 
-__all__ = ["block", "ex1", "ex2", "head_map", "rotation", "yours_or_ours"]
+__all__ = [
+    "block",
+    "ex1",
+    "ex2",
+    "head_map",
+    "join_heads",
+    "rotation",
+    "split_heads",
+    "with_attention",
+    "yours_or_ours",
+]
 
 
 def yours_or_ours(attention):

@@ -17,9 +17,9 @@ def branches():
     def arrow(start, end, style=branch):
         ax.annotate("", end, start, arrowprops=style)
 
-    def box(x, y, width, height, text, colour):
+    def box(x, y, width, height, text, colour, ink=ON):
         ax.add_patch(_box(x, y, width, height, colour))
-        ax.text(x + width / 2, y + height / 2, text, ha="center", va="center_baseline", color=ON, fontsize=10)
+        ax.text(x + width / 2, y + height / 2, text, ha="center", va="center_baseline", color=ink, fontsize=10)
 
     middle = 1.9
     ax.plot([0.3, 0.3, 0.6], [0, middle, middle], **line)
@@ -33,7 +33,8 @@ def branches():
             arrow((4.3, middle), (5.4, y))
             arrow((7.0, y), (8.3, middle))
         name = say(f"专家 {expert}", f"expert {expert}", " ")
-        box(5.4, y - 0.14, 1.6, 0.28, name, EXPERTS[expert] if chosen else pale(LIGHT["muted"]))
+        colour, ink = (EXPERTS[expert], ON) if chosen else (LIGHT["tile"], LIGHT["muted"])
+        box(5.4, y - 0.14, 1.6, 0.28, name, colour, ink)
     ax.text(7.75, 2.45, say("× 权重", "× weight", " "), color=LIGHT["muted"], fontsize=10)
     arrow((0, 0), (9.4, 0), stream)
     for at, y, edge in ((8.5, middle, LIGHT["muted"]), (9.6, 0, LIGHT["accent"])):

@@ -1,4 +1,4 @@
-"""Lesson 05: a prompt without thinking, written by hand; top-p of a list, and of a batch."""
+"""Lesson 05, exercises 1 and 2: a prompt without thinking, written by hand; top-p of a list."""
 
 import functools
 from functools import partial
@@ -27,11 +27,27 @@ def rendered(system, question):
 BLOCK, TURN, END = "<think>\n\n</think>\n\n", "<|im_start|>assistant\n", "<|im_end|>\n"
 
 
-def written(system, question, think=BLOCK, last=TURN, end=END, first="<|im_start|>system\n", default=None, after=""):
-    """default: in place of a system message that is not there; after: what follows everything."""
+def written(
+    system,
+    question,
+    think=BLOCK,
+    last=TURN,
+    end=END,
+    user_end=None,
+    first="<|im_start|>system\n",
+    default=None,
+    after="",
+):
+    """default: in place of a system message that is not there; after: what follows everything; user_end: replaces end
+    behind the question."""
     system = default if system is None else system
     start = "" if system is None else f"{first}{system}{end}"
-    return f"{start}<|im_start|>user\n{question}{end}{last}{think}{after}"
+    return f"{start}<|im_start|>user\n{question}{end if user_end is None else user_end}{last}{think}{after}"
+
+
+def user_first(system, question):
+    start = "" if system is None else f"<|im_start|>system\n{system}{END}"
+    return f"<|im_start|>user\n{question}{END}{start}{TURN}{BLOCK}"
 
 
 def but_for_newlines(solution, system, question):
@@ -76,6 +92,20 @@ ex1 = Exercise(
           for text in ("You are Qwen.", "You are a helpful assistant.", "", "None")],
         (lambda system, question: written(None, question), "系统消息没有写进去，它应该在最前面。",
          "the system message is missing; it comes first."),
+        (lambda system, question: written(None, f"{system or ''}{question}"),
+         "系统消息写进了用户的一轮：它自成一轮，在最前面。",
+         "the system message is in the user's turn: it is a turn of its own, the first."),
+        (user_first, "次序反了：系统消息在最前面，然后才是用户的问题。",
+         "the order is wrong: the system message comes first, then the user's question."),
+        *[(partial(written, user_end=end), "用户的一轮没有结束：问题之后是 <|im_end|> 和换行。",
+           "the user's turn does not end: behind the question comes <|im_end|>, and a newline.") for end in ("\n", "")],
+        (lambda system, question: written(system, "{question}"), "花括号没有填进去：字符串的引号前面要写 f。",
+         "the braces were not filled in: put an f in front of the string's quotes."),
+        (partial(written, last=BLOCK, think=TURN),
+         "思考块写在了 assistant 的一轮前面：先开这一轮，思考块在里面。",
+         "the think block comes before the assistant's turn: begin that turn first, the block is in it."),
+        (partial(written, think="</think>\n\n"), "思考块没有开头：先 <think>，再 </think>。",
+         "the think block has no beginning: first <think>, then </think>."),
         *[(partial(written, think=think, after=after), *NO_END)
           for think in (BLOCK, "") for after in ("<|im_end|>\n", "<|im_end|>")],
         *[(lambda system, question, think=think: written(system, question + " /no_think", think=think),
@@ -110,6 +140,29 @@ def of_those(keep_one):
     return answer
 
 
+def until_one_is_enough(probabilities, top_p):
+    kept = []
+    for probability in probabilities:
+        kept.append(probability)
+        if probability >= top_p:
+            break
+    return [one / sum(kept) for one in kept]
+
+
+def shorter(probabilities, top_p, own_sum):
+    """Without the one that reaches top_p; own_sum: divided by the sum of those that stay, not by a larger one."""
+    kept, total = [], 0
+    for probability in probabilities:
+        total += probability
+        if total >= top_p:
+            break
+        kept.append(probability)
+    return [one / (sum(kept) if own_sum else total) for one in kept]
+
+
+CROSSES = ("越过门槛的那一个也被去掉了：看它前面的和，不含它自己。",
+           "the one that crosses the line is gone too: look at the sum before it.")  # fmt: skip
+
 ex2 = Exercise(
     right=chances,
     cases=[([0.5, 0.25, 0.25], 0.6), ([0.5, 0.25, 0.125, 0.125], 0.5), ([0.5, 0.25, 0.125, 0.125], 0.8),
@@ -119,10 +172,8 @@ ex2 = Exercise(
     mistakes=[
         (partial(chances, divide=False), "留下的对了，还差一步：各除以它们的和。",
          "the right ones stay; one step is missing: divide each by their sum."),
-        (partial(chances, before=False), "越过门槛的那一个也被去掉了：看它前面的和，不含它自己。",
-         "the one that crosses the line is gone too: look at the sum before it."),
-        (partial(chances, before=False, divide=False), "越过门槛的那一个也被去掉了：看它前面的和，不含它自己。",
-         "the one that crosses the line is gone too: look at the sum before it."),
+        (partial(chances, before=False), *CROSSES),
+        (partial(chances, before=False, divide=False), *CROSSES),
         (partial(chances, line=lambda total, top_p: total > top_p), "和正好等于 top_p 时已经够了：用 >=，不用 >。",
          "a sum of just top_p is enough: >=, not >."),
         (of_those(lambda one, probabilities, top_p: one >= top_p * max(probabilities)),
@@ -130,98 +181,17 @@ ex2 = Exercise(
          "this is min-p, which compares with the largest; top-p looks at the sum from the start."),
         (of_those(lambda one, probabilities, top_p: one >= 1 - top_p), "这是逐个和门槛比；top-p 看的是从头数起的和。",
          "this compares each with the line; top-p looks at the sum from the start."),
+        *[(wrong, "这是逐个和门槛比；top-p 看的是从头数起的和。",
+           "this compares each with the line; top-p looks at the sum from the start.")
+          for wrong in (of_those(lambda one, probabilities, top_p: one >= top_p), until_one_is_enough)],
+        (lambda probabilities, top_p: [one / top_p for one in chances(probabilities, top_p, divide=False)],
+         "留下的对了，但要除以它们的和，不是除以 top_p。",
+         "the right ones stay, but divide by their sum, not by top_p."),
+        *[(partial(shorter, own_sum=own_sum), *CROSSES) for own_sum in (True, False)],
+        (lambda probabilities, top_p: chances(probabilities[:round(len(probabilities) * top_p)], 1),
+         "top_p 是概率的和，不是个数的比例：从头加起，够了就停。",
+         "top_p is a sum of probabilities, not a share of their number: add up from the start until it is enough."),
         (lambda probabilities, top_p: probabilities, "一个也没有去掉：和够了 top_p 就 break。",
          "nothing was dropped: break as soon as the sum is enough."),
-    ],
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- exercise 3
-
-
-def right_top_p(logits, top_p):
-    from helpers.qwen import keep_top_p
-
-    return keep_top_p(logits, top_p)
-
-
-def keep(logits, drop):
-    return logits.masked_fill(drop, float("-inf"))
-
-
-def before(logits):
-    """The probabilities of the tokens in front of each one, added up."""
-    return logits.softmax(-1).cumsum(-1) - logits.softmax(-1)
-
-
-def without_the_one_that_crosses(logits, top_p):
-    ordered, places = logits.sort(dim=-1, descending=True)
-    return logits.scatter(-1, places, keep(ordered, ordered.softmax(-1).cumsum(-1) >= top_p))
-
-
-def in_sorted_order(logits, top_p):
-    ordered = logits.sort(dim=-1, descending=True).values
-    return keep(ordered, before(ordered) >= top_p)
-
-
-def gathered(logits, top_p):
-    places = logits.sort(dim=-1, descending=True).indices
-    return in_sorted_order(logits, top_p).gather(-1, places)
-
-
-def along_the_batch(logits, top_p):
-    ordered, places = logits.sort(dim=-1, descending=True)
-    probabilities = ordered.softmax(0)
-    return logits.scatter(-1, places, keep(ordered, probabilities.cumsum(0) - probabilities >= top_p))
-
-
-def min_p(logits, top_p):
-    probabilities = logits.softmax(-1)
-    return keep(logits, probabilities < top_p * probabilities.max(-1, keepdim=True).values)
-
-
-def from_the_smallest(logits, top_p):
-    ordered, places = logits.sort(dim=-1)
-    return logits.scatter(-1, places, keep(ordered, before(ordered) >= top_p))
-
-
-def top_p_cases():
-    import torch
-
-    logits = torch.tensor([[0.1, 0.6, 0.3], [0.25, 0.05, 0.7]]).log()
-    return {f"top_p={top_p}": (logits, top_p) for top_p in (0.65, 0.5, 0.3, 0.8, 0.96)}
-
-
-EACH = ("这是逐个和门槛比较；top-p 看的是从大到小的累计。",
-        "this compares each probability with the line; top-p looks at the sum from the largest down.")  # fmt: skip
-SCORES = ("留对了词元，但留下的分数变了：不要动它们。",
-          "the right tokens stay, but their scores changed: leave them alone.")  # fmt: skip
-
-ex3 = Exercise(
-    right=right_top_p,
-    cases=top_p_cases,
-    start=("先把 logits 从大到小排序，求 softmax 和 cumsum。",
-           "sort the logits from high to low, softmax, then cumsum."),
-    mistakes=[
-        (without_the_one_that_crosses,
-         "top_p={case[1]} 时，越过门槛的那一个也被去掉了：看它前面的累计概率，不含它自己。",
-         "with top_p={case[1]} the token that crosses the line is gone too: take the sum before it."),
-        (in_sorted_order, "次序没有还原：用 scatter 放回原来的位置。", "the old order is lost: scatter puts it back."),
-        (gathered, "还原用的是 scatter，不是 gather：places 说的是每个词元原来在哪里。",
-         "it takes scatter to restore the order, not gather: places says where each token came from."),
-        (along_the_batch, "softmax 和 cumsum 沿着批次做了：应该沿着词表，dim=-1。",
-         "softmax and cumsum run along the batch; they should run along the vocabulary: dim=-1."),
-        (min_p, "这是 min-p：和最大的概率比；top-p 看的是从大到小的累计。",
-         "this is min-p, which compares with the best; top-p looks at the sum from the largest down."),
-        (lambda logits, top_p: (kept := right_top_p(logits, top_p)).masked_fill(kept.isinf(), 0),
-         "去掉的要写成负无穷：写 0，它们还有概率。",
-         "what goes is minus infinity: with 0 it still has a probability."),
-        (lambda logits, top_p: keep(logits, before(logits) >= top_p), "没有排序就累加了：要从最大的数起。",
-         "this adds up without sorting: begin with the largest."),
-        (from_the_smallest, "从小到大排了序：要从最大的数起。", "this sorts upwards: begin with the largest."),
-        (lambda logits, top_p: keep(logits, logits.softmax(-1) < top_p), *EACH),
-        (lambda logits, top_p: keep(logits, logits.softmax(-1) < 1 - top_p), *EACH),
-        (lambda logits, top_p: right_top_p(logits, top_p).softmax(-1).log(), *SCORES),
-        (lambda logits, top_p: right_top_p(logits, top_p).softmax(-1), *SCORES),
     ],
 )  # fmt: skip

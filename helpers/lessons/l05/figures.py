@@ -127,7 +127,7 @@ def confidence(written, columns=30):
 def speeds(speed: dict[str, float], where: str):
     """Tokens per second of each way to generate; vLLM's bars stand out."""
     drawn, ax = figure(height=1.8)
-    colours = [LIGHT["first"] if "vLLM" in name else LIGHT["tile"] for name in speed]
+    colours = [LIGHT["first" if "vLLM" in name else "second"] for name in speed]
     bars = ax.barh(range(len(speed)), list(speed.values()), color=colours)
     ax.bar_label(bars, fmt="%.0f", padding=4)
     ax.set(yticks=range(len(speed)), yticklabels=list(speed), xlabel=f"tokens/s ({where})")

@@ -1,10 +1,19 @@
-"""Lesson 07: its exercises and its figures."""
+"""Lesson 07: its exercises, its figures, and lines of a server's log."""
+
+import re
 
 from helpers.language import say
-from helpers.lessons.l07.exercises import ex1, ex2, ex3, read_stream, request
+from helpers.lessons.l07.exercises import ex2, ex3, read_stream
 from helpers.lessons.l07.figures import arrivals, rivals
+from helpers.lessons.l07.request import ex1, request
 
-__all__ = ["arrivals", "ex1", "ex2", "ex3", "read_stream", "request", "rivals", "yours_or_ours"]
+__all__ = ["arrivals", "ex1", "ex2", "ex3", "last_lines", "read_stream", "request", "rivals", "yours_or_ours"]
+
+
+def last_lines(log: str, phrases) -> list[str]:
+    """For each phrase the last line of the log that holds it, without the process and the place in vLLM's code."""
+    found = [[line for line in log.splitlines() if phrase in line][-1:] for phrase in phrases]
+    return [re.sub(r"^\(.*?\) |\[.*?\] ", "", line) for lines in found for line in lines]
 
 
 def yours_or_ours(solution):

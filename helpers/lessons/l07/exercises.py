@@ -1,95 +1,9 @@
-"""The exercises of lesson 07: a request without thinking, a stream with a thought, a tool call in fragments."""
+"""Lesson 07, exercises 2 and 3: a stream with a thought, a tool call in fragments."""
 
 from functools import partial
 from operator import add
 
 from helpers.check import Exercise
-
-# ---------------------------------------------------------------------------------------------- exercise 1
-
-SAMPLING = {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.5}
-OFF = {"enable_thinking": False}
-EXTRA = {"top_k": 20, "min_p": 0, "chat_template_kwargs": OFF}
-
-
-def message(question):
-    return [{"role": "user", "content": question}]
-
-
-def request(model, question, extra=EXTRA, messages=message, **changes):
-    return {"model": model, "messages": messages(question), "extra_body": extra, **SAMPLING, **changes}
-
-
-def what_matters(solution, *case):
-    """The request without messages before the last one, and without what the task says nothing about."""
-    asked = solution(*case)
-    if not isinstance(asked, dict):
-        return asked
-    asked = {name: value for name, value in asked.items() if name in {*request(*case), *EXTRA, *OFF}}
-    if isinstance(asked.get("messages"), list):
-        asked["messages"] = asked["messages"][-1:]
-    if isinstance(asked.get("extra_body"), dict):
-        asked["extra_body"] = {
-            name: asked["extra_body"][name] for name in asked["extra_body"] if name in {*EXTRA, *OFF}
-        }
-    return asked
-
-
-def moved(*names):
-    """These arguments beside the others instead of in extra_body."""
-    stay = {name: value for name, value in EXTRA.items() if name not in names}
-    return {"extra": stay, **{name: EXTRA[name] for name in names}}
-
-
-LIST = ("messages 是一个列表，最后一条的 role 是 user。",
-        "messages is a list whose last entry has the role user.")  # fmt: skip
-SWITCH = ("不要在用户的消息里写 /no_think 或 <think>：用模板的开关。",
-          "leave /no_think and <think> out of the user's message: use the template's switch.")  # fmt: skip
-NO_TEMPLATE = ("思考还开着：extra_body 里还缺 chat_template_kwargs。",
-               "thinking is on: chat_template_kwargs is missing.")  # fmt: skip
-DEEPER = ("enable_thinking 是模板的参数：再放深一层，放进 chat_template_kwargs。",
-          "enable_thinking is an argument of the template: one level deeper, inside chat_template_kwargs.")  # fmt: skip
-FALSE = ('值要是布尔值 False；字符串 "false" 算真。',
-         'the value is the boolean False; the string "false" counts as true.')  # fmt: skip
-MISPLACED = [
-    ("chat_template_kwargs",), ("top_k",), ("min_p",), ("top_k", "min_p"), ("chat_template_kwargs", "top_k", "min_p"),
-]  # fmt: skip
-
-ex1 = Exercise(
-    right=request,
-    cases=[("some-model", "1+1=?")],
-    ask=what_matters,
-    start=("返回一个字典：create 认识的参数直接写，另外三样放进 extra_body。",
-           "return a dictionary: what create knows stands in it, the three others go into its extra_body."),
-    mistakes=[
-        (lambda model, question: request("Qwen3-8B", question), "model 要用传进来的模型名。",
-         "model should be the name that was passed in."),
-        *[(partial(request, messages=messages), *LIST) for messages in (
-            lambda question: question, lambda question: message(question)[0], lambda question: [question],
-            lambda question: [{"role": "system", "content": question}])],
-        (lambda model, question: {"model": model}, *LIST),
-        *[(partial(request, messages=lambda question, text=text: message(question + text)), *SWITCH)
-          for text in (" /no_think", "/no_think", "<think>\n\n</think>\n\n")],
-        (partial(request, messages=lambda question: message("hello")), "问题要原样放进消息。",
-         "the question should be in the message as it is."),
-        *[(partial(request, **moved(*names)), f"create 不认识 {names[0]}：放进 extra_body。",
-           f"create does not know {names[0]}: put it into extra_body.") for names in MISPLACED],
-        *[(partial(request, **{name: EXTRA[name]}), f"create 不认识 {name}：放进 extra_body。",
-           f"create does not know {name}: put it into extra_body.") for name in EXTRA],
-        (partial(request, extra={"top_k": 20, "min_p": 0}), *NO_TEMPLATE),
-        (partial(request, extra={"top_k": 20, "min_p": 0} | OFF), *DEEPER),
-        *[(partial(request, extra=EXTRA | {"chat_template_kwargs": {name: False}}),
-           "模板不认识 ['{name}']，也不会报错；名字是 enable_thinking。".replace("{name}", name),
-           "the template ignores ['{name}'] without a word; the name is enable_thinking.".replace("{name}", name))
-          for name in ("ensure_thinking", "thinking")],
-        *[(partial(request, extra=EXTRA | {"chat_template_kwargs": {"enable_thinking": value}}), *FALSE)
-          for value in ("false", "False", True)],
-        (partial(request, temperature=0), "temperature 不要设成 0。", "temperature should not be 0."),
-        *[(partial(request, **wrong), "这是思考模式的采样参数。", "these are the sampling parameters of thinking mode.")
-          for wrong in ({"temperature": 0.6, "top_p": 0.95}, {"temperature": 0.6}, {"top_p": 0.95})],
-    ],
-)  # fmt: skip
-
 
 # ---------------------------------------------------------------------------------------------- exercise 2
 
@@ -140,6 +54,15 @@ def read_stream(chunks, names=NAMES, every=True, use=bool, of=lambda text, piece
     return thought, answer
 
 
+def as_text(chunks):
+    thought = answer = ""
+    for chunk in chunks:
+        for choice in chunk.choices:
+            piece, _ = read_stream([chunk])
+            thought, answer = thought + str(piece or None), answer + str(choice.delta.content)
+    return thought, answer
+
+
 ex2 = Exercise(
     right=read_stream,
     cases=stream_cases,
@@ -159,6 +82,16 @@ ex2 = Exercise(
         (partial(read_stream, of=lambda text, piece: "" if piece else text or ""),
          "一段里可以又有思考又有答案：两样都要接，不要二选一。",
          "a chunk may hold both thought and answer: append both instead of one or the other."),
+        (partial(read_stream, add=lambda whole, piece: whole + (piece or None)),
+         "没有内容的字段是 None：写 reasoning_of(choice.delta) or \"\"。（{given.error}）",
+         "a field without content is None: write reasoning_of(choice.delta) or \"\". ({given.error})"),
+        (lambda chunks: chunks[0].nothing,
+         "思考用 reasoning_of(choice.delta) 取，答案是 choice.delta.content。（{given.error}）",
+         "the thought is reasoning_of(choice.delta), the answer choice.delta.content. ({given.error})"),
+        (lambda chunks: read_stream(chunks[:1]), "读完第一段就返回了：return 要放在循环外面。",
+         "this returns after the first chunk: return belongs behind the loop."),
+        (as_text, "str(None) 是 'None' 这几个字：写 or \"\"，不写 str()。",
+         "str(None) is the word 'None': write or \"\" in place of str()."),
         *[(partial(read_stream, add=add), "后来的盖掉了先前的：把每一段接到字符串后面，用 +=。",
            "later chunks overwrote earlier ones: append each to its string with +=.")
           for add in (lambda whole, piece: piece or whole, lambda whole, piece: piece)],
@@ -222,6 +155,16 @@ def by_arrival(deltas):
     return [tuple(call) for call in calls]
 
 
+def by_id(deltas):
+    calls: dict = {}
+    for delta in deltas:
+        for part in delta.tool_calls or []:
+            whole = calls.setdefault(part.id, ["", "", ""])
+            for place, text in enumerate((part.id, part.function.name, part.function.arguments)):
+                whole[place] = text or "" if place == 0 else append(whole[place], text, place)
+    return [tuple(call) for call in calls.values()]
+
+
 MAY_BE_NONE = ("tool_calls、name、arguments 都可能是 None。（{given.error}）",
                "tool_calls, name and arguments may all be None. ({given.error})")  # fmt: skip
 
@@ -233,12 +176,15 @@ ex3 = Exercise(
     mistakes=[
         (by_arrival, "两个调用的片段会交错到来：用 index 区分，不要用“最近的那个”。",
          "fragments of two calls may come in turns: tell them apart by index, not by which came last."),
+        (by_id, "后面的片段没有 id：用 index 作键。", "later fragments have no id: make index the key."),
         (partial(join, order=list), "按 index 的顺序返回；一个 delta 里可以有好几个片段。",
          "return them in the order of index; one delta may hold several fragments."),
         (partial(join, parts=lambda delta: (delta.tool_calls or [])[:1]), "一个 delta 里可以有好几个片段。",
          "one delta may hold several fragments."),
         *[(wrong, *MAY_BE_NONE) for wrong in (
-            partial(join, parts=lambda delta: delta.tool_calls), partial(join, add=lambda whole, text, _: whole + text),
+            partial(join, parts=lambda delta: delta.tool_calls),
+            partial(join, add=lambda whole, text, place: whole + text if place == 2 else append(whole, text, place)),
+            partial(join, add=lambda whole, text, _: whole + text),
             lambda deltas: [(p.id, p.function.name, p.function.arguments) for d in deltas for p in d.tool_calls])],
         (partial(join, add=lambda whole, text, _: text or whole), "后来的片段盖掉了先前的：要用 += 接起来。",
          "later fragments overwrote earlier ones: append them with +=."),

@@ -3,11 +3,11 @@
 import math
 
 from helpers import figures
-from helpers.design import EXPERTS, LIGHT
+from helpers.design import LIGHT
 from helpers.language import say
 from helpers.lessons.l07.exercises import read_stream
 
-COLOURS = {"reasoning": EXPERTS[0], "content": EXPERTS[1]}
+LOOKS = {"reasoning": ("o", LIGHT["first"]), "content": ("s", LIGHT["second"])}
 
 
 def arrivals(chunks, moments, model):
@@ -21,7 +21,8 @@ def arrivals(chunks, moments, model):
     figure, ax = figures.figure(height=2.6)
     for kind, found in points.items():
         if found:
-            ax.plot(*zip(*found, strict=True), "o", markersize=3, color=COLOURS[kind], label=kind)
+            marker, colour = LOOKS[kind]
+            ax.plot(*zip(*found, strict=True), marker, markersize=3.5, color=colour, label=kind)
     came = [moment for found in points.values() for moment, _ in found]
     if came:
         note = say("首个词元的时间：", "time to first token: ") + f"{min(came):.0f} ms"

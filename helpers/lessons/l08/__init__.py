@@ -1,7 +1,8 @@
 """Lesson 08: its exercises, its figures, and what it looks at besides replies."""
 
 from helpers.language import say
-from helpers.lessons.l08.exercises import ex1, ex2, ex3, ex4
+from helpers.lessons.l08.cards import ex3
+from helpers.lessons.l08.exercises import ex1, ex2, ex4
 from helpers.lessons.l08.figures import draw_curves, draw_limit, draw_queue
 from helpers.lessons.l08.probes import bench, kv_tokens, watch
 

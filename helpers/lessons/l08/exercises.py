@@ -1,9 +1,7 @@
-"""Lesson 08: the two waits, which errors are worth a retry, how many requests fit, where latency doubles."""
+"""Lesson 08, exercises 1, 2 and 4: the two waits, which errors are worth a retry, where latency doubles."""
 
-import math
 from functools import partial
 
-from helpers import GIB, catalogue
 from helpers.check import Exercise
 
 # ---------------------------------------------------------------------------------------------- exercise 1
@@ -53,6 +51,17 @@ ex1 = Exercise(
           for careful in (True, False)],
         *[(partial(waits, answer=lambda *both: both[::-1], careful=careful), "两个数的次序反了。",
            "the two numbers have changed places.") for careful in (True, False)],
+        (lambda start, moments, tokens: (moments[0] - start, moments[1] - moments[0] if tokens > 2 else 0),
+         "只看了前两段：间隔的平均值，要从首段看到末段。",
+         "this looks at the first two pieces: the mean takes the time from the first to the last."),
+        (lambda start, moments, tokens: waits(start, moments, tokens) if tokens > 1 else (0, 0),
+         "只有一个词元时，首个词元的时间照算，只有间隔是 0。",
+         "a single token has its time to first token all the same, only the latency is 0."),
+        (lambda start, moments, tokens: (moments[0] - start, 1 / waits(start, moments, tokens)[1] if tokens > 2 else 0),
+         "这是每秒几个词元：倒过来，才是每个词元几秒。",
+         "these are tokens per second: turn it round for seconds per token."),
+        (lambda *case: tuple(1000 * wait for wait in waits(*case)), "时间用秒，不用换成毫秒。",
+         "the times are in seconds, do not turn them into milliseconds."),
         (partial(waits, gaps=lambda moments, tokens: 1), "这是首段到末段的全部时间：再除以间隔数。",
          "this is all the time from first to last piece: divide it by the number of gaps."),
     ],
@@ -94,7 +103,7 @@ ex2 = Exercise(
          "500 counts: it is the first of 500 and above."),
         *[(lambda status, known=known: status in (None, 408, 429, *known), "500 以上有很多，列不完：用 status >= 500。",
            "there are too many from 500 on for a list: status >= 500.")
-          for known in ((500, 502, 503), (500, 502, 503, 504))],
+          for known in ((500,), (500, 502, 503), (500, 502, 503, 504))],
         (partial(worth_a_retry, named=range(408, 430)), "408 和 429 是两个状态码，不是一段：422 是请求本身不对。",
          "408 and 429 are two codes and no range: 422 is a wrong request."),
         (partial(worth_a_retry, named=()), "408 和 429 也值得重试：一个是超时，一个是请求太多。",
@@ -106,77 +115,6 @@ ex2 = Exercise(
         (partial(worth_a_retry, least=400), *STATUS[400]),
         (lambda status: True, "每个状态都成了 True：status == 408 or 429 总是真，要写 status in (408, 429)。",
          "every status gives True: status == 408 or 429 always does; write status in (408, 429)."),
-    ],
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------- exercise 3
-
-
-def kv_heads(config, tp):
-    return max(1, config["num_key_value_heads"] // tp)
-
-
-def requests_that_fit(config, weights, memory, tp, context, *, heads=kv_heads, share=True, both=2, whole=int, least=0):
-    per_token = both * config["num_hidden_layers"] * heads(config, tp) * config["head_dim"] * 2
-    return max(least, whole((memory - weights / (tp if share else 1)) / (context * per_token)))
-
-
-CASES = (
-    ("8B", 22e9, 1, 1024),
-    ("32B", 22e9, 4, 1024),
-    ("235B-A22B", 75e9, 8, 4096),
-    ("8B", 1e9, 1, 64),
-    ("8B", 75e9, 4, 4096),
-)
-DOWN = "半个请求不算：向下取整。", "half a request does not count: round down."
-WHOLE = "请求数是整数：int(...)。", "requests are a whole number: int(...)."
-HEADS = "KV 头也分给各张卡：除以 tp。", "the KV heads are shared out too: divide by tp."
-
-ex3 = Exercise(
-    right=requests_that_fit,
-    cases={
-        f"Qwen3-{size}, memory={memory:g}, tp={tp}, context={context}": (
-            config := catalogue.CATALOGUE[f"Qwen/Qwen3-{size}"].config,
-            catalogue.weight_bytes(config), memory, tp, context,
-        )
-        for size, memory, tp, context in CASES
-    },
-    same=lambda given, wanted: given == wanted and isinstance(given, int) == isinstance(wanted, int),
-    start=("每张卡上：剩下的字节除以一个请求的 KV 缓存，取整。",
-           "on each card: the bytes left divided by the KV cache of one request, rounded down."),
-    mistakes=[
-        *[(partial(requests_that_fit, least=-math.inf, whole=whole), "权重都放不下时返回 0，不是负数。",
-           "return 0, not a negative number, where the weights do not fit.") for whole in (int, math.floor)],
-        (lambda config, weights, memory, tp, context: requests_that_fit(config, weights, memory, tp, 1),
-         "这是词元数；一个请求有 context 个词元，再除以 context。",
-         "these are tokens; a request has context of them: divide by context."),
-        (lambda config, weights, memory, *rest: requests_that_fit(
-            config, weights, 0.92 * memory - 1.5 * GIB, *rest),
-         "memory 已经是可用的字节数：不要再取 92%，也不要再减 1.5 GiB。",
-         "memory is what is usable already: do not take 92% of it, or 1.5 GiB off."),
-        (lambda config, weights, memory, tp, context: requests_that_fit(config, weights, memory, 1, context),
-         "memory 是每张卡的，不是几张卡一共的：权重和 KV 头要除以 tp，memory 不除。",
-         "memory is that of each card, not of all together: divide weights and KV heads by tp, but not memory."),
-        (lambda config, weights, memory, tp, context: requests_that_fit(config, weights, tp * memory, tp, context),
-         "memory 是每张卡的，别的也都按一张卡算：memory 不要乘 tp。",
-         "memory is that of each card, and so is all the rest: do not multiply it by tp."),
-        (lambda *case: case[3] * requests_that_fit(*case), "每个请求都用到全部的卡：不要再乘 tp。",
-         "every request uses all the cards: do not multiply by tp."),
-        (partial(requests_that_fit, whole=float), *DOWN),
-        (partial(requests_that_fit, whole=round), *DOWN),
-        (partial(requests_that_fit, whole=math.ceil), *DOWN),
-        (partial(requests_that_fit, whole=lambda count: float(int(count))), *WHOLE),
-        (partial(requests_that_fit, whole=lambda count: float(int(count)), least=0.0), *WHOLE),
-        (partial(requests_that_fit, heads=lambda config, tp: config["num_key_value_heads"]), *HEADS),
-        *[(partial(requests_that_fit, heads=heads), "头不能再切：每张卡至少存 1 个，max(1, ...)。",
-           "a head is not cut: each card stores at least 1, max(1, ...).") for heads in (
-            lambda config, tp: config["num_key_value_heads"] / tp,
-            lambda config, tp: config["num_key_value_heads"] // tp)],
-        (partial(requests_that_fit, share=False), "权重也分给各张卡：除以 tp。",
-         "the weights are shared out too: divide by tp."),
-        (partial(requests_that_fit, both=1), "少了一半：键和值都要存，每个数 2 字节。",
-         "half is missing: keys and values, 2 bytes a number."),
     ],
 )  # fmt: skip
 
@@ -209,6 +147,7 @@ ex4 = Exercise(
         ({8: 9.0, 1: 1.0, 4: 3.0, 2: 1.5},),
         ({1: 1.0, 2: 2.5, 4: 1.5, 8: 3.0},),
         ({1: 2.0, 2: 1.5, 4: 3.0, 8: 4.5},),
+        ({1: 1.0, 2: 3.0, 4: 2.0},),
         ({1: 1.0, 2: 1.2, 4: 1.4},),
     ],
     start=("从小到大看每个并发，找第一个延迟不小于并发 1 的两倍的。",
@@ -227,7 +166,10 @@ ex4 = Exercise(
         (partial(latency_doubles, what=lambda n, curves: curves[n]), *NOT_THE_LATENCY),
         *[(wrong, *NEVER) for wrong in (
             lambda curves: min(doubled(curves)), lambda curves: doubled(curves)[0],
-            lambda curves: next(iter(doubled(curves))), lambda curves: latency_doubles(curves) or max(curves))],
+            lambda curves: next(iter(doubled(curves))), lambda curves: latency_doubles(curves) or max(curves),
+            lambda curves: latency_doubles(curves) or 0)],
+        (partial(latency_doubles, order=lambda curves: sorted(curves, key=curves.get)),
+         "要按并发从小到大走，不是按延迟。", "go upwards by concurrency, not by latency."),
         (lambda curves: next((n for n in sorted(curves) if all(m in doubled(curves) for m in curves if m >= n)), None),
          *FIRST),
         (lambda curves: max(doubled(curves), default=None), *FIRST),

@@ -62,13 +62,16 @@ def draw_queue(samples, most):
     """
     moments, metrics = [moment for moment, _ in samples], [values for _, values in samples]
     figure, axes = figures.figure(1, 2, height=2.6)
+    highest = most
     for name, style, colour in (("running", "-", "first"), ("waiting", "--", "second")):
         counts = [values[f"num_requests_{name}"] for values in metrics]
+        highest = max(highest, *counts)
         axes[0].step(moments, counts, style, where="post", label=name, color=LIGHT[colour])
     axes[0].axhline(most, color=LIGHT["strong"], linewidth=0.8)
     scope = metrics[0].scope
     axes[0].set(title=say(f"请求数（{scope}）；横线：--max-num-seqs", f"requests ({scope}); line: --max-num-seqs"))
-    axes[0].legend()
+    axes[0].set_ylim(top=1.3 * highest)
+    axes[0].legend(loc="upper right", ncols=2)
     usage = [100 * values.get("kv_cache_usage_perc", math.nan) for values in metrics]
     axes[1].step(moments, usage, where="post", color=LIGHT["third"])
     axes[1].set(title=say("KV 缓存占用，%", "KV cache in use, %"), ylim=0)

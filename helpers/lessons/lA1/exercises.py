@@ -1,5 +1,6 @@
 """Lesson A1: what stays out of training, the targets, the balancing loss."""
 
+import hashlib
 import inspect
 import random
 import types
@@ -48,7 +49,7 @@ def verdict(held_out):
         if any(bool(held_out(7, n, 3 * n)) != bool(held_out(3 * n, 7, n)) for n in range(10, 99)):
             return ("order of three",)
     except Exception as error:
-        return "three", error
+        return "three" if isinstance(error, TypeError) else "large", error
     return ("none",)
 
 
@@ -88,6 +89,9 @@ ex1 = Exercise(
          "three operands in another order get another answer: sort all of them, not just the first two."),
         (lambda a, b: held_out(a, b), "一道题可以有三个操作数：收下任意几个，写 *operands。（{given[1]}）",
          "a question may have three operands: take any number, as *operands. ({given[1]})"),
+        (lambda *operands: hashlib.sha256(bytes(sorted(operands))).digest()[0] % 8 == 0,
+         "操作数可以大于 255：拼成文本，再用 encode()。（{given[1]}）",
+         "an operand may be above 255: join them into a text and encode() that. ({given[1]})"),
     ],
 )  # fmt: skip
 
@@ -117,6 +121,15 @@ ex2 = Exercise(
     mistakes=[
         (partial(make_targets, first=0), *NO_SHIFT),
         (lambda *case: make_targets(*case, first=0)[:-1], *NO_SHIFT),
+        (lambda ids, start, silent: make_targets(ids, start, (), first=0), *NO_SHIFT),
+        (lambda ids, start, silent: [ids[i + 1] for i in range(len(ids))],
+         "走过头了：最后一个词元之后没有可猜的，写 range(len(ids) - 1)。（{given.error}）",
+         "one step too far: nothing follows the last token, so write range(len(ids) - 1). ({given.error})"),
+        (lambda ids, start, silent: make_targets(range(len(ids)), start, silent),
+         "放进去的是位置；要的是那个位置上的词元编号 ids[i]。",
+         "these are positions; put in the token id at each, ids[i]."),
+        (lambda *case: [max(token, 0) for token in make_targets(*case)], "不算损失写 -100：0 也是一个词元的编号。",
+         "no loss is -100: 0 is the id of a token, too."),
         (lambda *case: [*make_targets(*case), -100], *LENGTH),
         (lambda *case: [*make_targets(*case), case[0][-1]], *LENGTH),
         (lambda ids, start, silent: ids[1:], *PROMPT),

@@ -2,16 +2,14 @@
 
 from helpers.lessons.lA2.exercises import ex1, ex2
 from helpers.lessons.lA2.figures import (
-    TOKENS_PER_ROW,
     association_bars,
     balance_figure,
     calls,
     load_histograms,
     rise_without_expert,
-    routing_map,
     use_against_rise,
-    window,
 )
+from helpers.lessons.lA2.figures_map import TOKENS_PER_ROW, routing_map, window
 from helpers.lessons.lA2.losses import written_losses
 from helpers.lessons.lA2.sizes import CONFIGS, table_of_sizes
 from helpers.lessons.lA2.statistics import (

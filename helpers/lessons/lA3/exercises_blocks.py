@@ -23,9 +23,10 @@ def take(
     end=0,
     half=False,
     spare=0,
+    put=None,
 ):
     """count: blocks that are missing. end: where they are taken. half: also where they do not suffice. spare: blocks
-    that have to stay free."""
+    that have to stay free. put: where in the table, in place of its end."""
     missing = count(tokens, block_size, len(table))
     if missing > len(free) - spare:
         if half:
@@ -33,7 +34,19 @@ def take(
             free.clear()
         return False
     for _ in range(missing):
-        table.append(free.pop(end))
+        table.insert(len(table) if put is None else put, free.pop(end))
+    return True
+
+
+def while_it_shrinks(free, table, tokens, block_size):
+    missing = -(-tokens // block_size) - len(table)
+    if missing > len(free):
+        return False
+    for block in free:
+        if missing > 0:
+            table.append(block)
+            free.remove(block)
+            missing -= 1
     return True
 
 
@@ -102,6 +115,14 @@ ex1 = Exercise(
          "neither free nor table has changed: table = … makes another list; change the given ones by append and pop."),
         (nested, "列表里套了列表：table 里要的是一个个编号，append 一次放一个。",
          "a list inside a list: table holds single ids, so append them one by one."),
+        (partial(take, count=lambda tokens, size, have: min(1, -(-tokens // size) - have)),
+         "只领了一块：缺几块就领几块。", "this takes a single block: take as many as are missing."),
+        (lambda *case: take(*case) or True, "不够时要返回 False，这里总是返回 True。",
+         "return False where there are too few: this always returns True."),
+        (partial(take, put=0), "领到的块要接到 table 的末尾：append，不要插到前面。",
+         "append the blocks to the end of the table, do not insert them in front."),
+        (while_it_shrinks, "隔一个漏一个：一边走 free，一边从里面删；改用 free.pop(0)。",
+         "every other one is left out, as you go through free and remove from it: use free.pop(0)."),
         (copies, "拿走的块还留在 free 里：别人会再领到它。",
          "the blocks are still in free: somebody else would get them, too."),
         (ids, "够了就返回 True，不是块的列表。", "return True where there were enough, not the list of blocks."),
@@ -182,6 +203,9 @@ ex2 = Exercise(
          "blocks need not be neighbours: look each one up in the table."),
         (lambda pool, table, length: gather(pool, range(len(table)), length),
          "拿的是前几块：编号要从块表里查。", "these are the first blocks of the pool: take the ids in the table."),
+        (lambda pool, table, length: gather(pool, table[-1:], length),
+         "只剩最后一块：每一块都先收进列表，循环之后再接起来。",
+         "only the last block is left: put each into a list, and join them behind the loop."),
         (reshaped, "头和词元混在一起了：用 torch.cat(…, dim=1)，不要直接 reshape。",
          "heads and tokens got mixed: use torch.cat(…, dim=1), not a plain reshape."),
         (along_heads, "接在头那一维上了：词元是 dim=1。", "joined along the heads: the tokens are dim=1."),

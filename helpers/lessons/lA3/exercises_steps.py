@@ -129,6 +129,8 @@ ex4 = Scheduling(
     mistakes=[
         (wrong.plan, "块不够时不能只是跳过：请 running 的最后一个还回它的块，再试一次。",
          "where blocks run out it is not enough to pass: the last of running gives its blocks back, then try again."),
+        (wrong.only_once, "请走一个以后，还没有再领一次：用 while，不用 if，领到了才往下走。",
+         "after one has left, nobody asked for blocks again: use while, not if, and go on once they are there."),
         (partial(wrong.plan, victim="first"), "请走的是最早来的：应该是 running 的最后一个。",
          "whoever came first is sent away: it should be the last of running."),
         (partial(wrong.plan, victim="needs"), "请走的是正缺块的那个：应该是 running 的最后一个。",

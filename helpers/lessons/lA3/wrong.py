@@ -106,3 +106,18 @@ def separately(waiting, running, pool, settings) -> Step:
                 step[request] = tokens
         return step
     return plan([], running, pool, settings)
+
+
+def only_once(waiting, running, pool, settings) -> Step:
+    """Whoever makes room does, but nobody takes it: an ``if`` in place of the ``while``."""
+    step: Step = {}
+    for request in list(running):
+        tokens = min(request.known - request.computed, _budget(step, settings))
+        if not tokens or request not in running:
+            break
+        if not pool.grow(request, request.computed + tokens):
+            _make_room("last", request, waiting, running, pool, 0)
+        if request in running:
+            step[request] = tokens
+    _let_in(step, waiting, running, pool, settings)
+    return step

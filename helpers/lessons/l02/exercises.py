@@ -2,7 +2,6 @@
 
 import json
 import math
-import tempfile
 from functools import partial
 from itertools import accumulate, product
 from operator import mul
@@ -10,35 +9,10 @@ from pathlib import Path
 
 from helpers import models
 from helpers.check import Exercise
+from helpers.lessons.l02.files import INDEX, NAMES, SINGLE, WHOLE, in_folder, on_file, safetensors
 
 TINY = models.BUNDLED / "qwen3-tiny" / "model.safetensors"
 NO_TENSOR = "先去掉 __metadata__：它不是张量。", "leave __metadata__ out: it is no tensor."
-
-
-def safetensors(extra: int = 0) -> bytes:
-    """A file of three tensors, 30 parameters, with this many bytes too many at its end, or too few."""
-    header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, dtype, shape, size in (("a", "BF16", [6, 4], 48), ("b", "F32", [5], 20), ("c", "F32", [], 4)):
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(
-        dict(sorted(header.items(), reverse=True))
-    ).encode()  # in another order than the bytes, as allowed
-    return len(text).to_bytes(8, "little") + text + bytes(end + extra)
-
-
-WHOLE = safetensors()
-
-
-def on_file(solution, content):
-    """What a solution says of a file: its bytes, or the path of one that is there."""
-    if isinstance(content, Path):
-        return solution(content)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.safetensors")
-        path.write_bytes(content)
-        return solution(path)
 
 
 # ---------------------------------------------------------------------------------------------- exercise 1
@@ -60,6 +34,11 @@ def count(path, of=numbers, metadata=False, order="little"):
 
 def size(entry):
     return entry["data_offsets"][1] - entry["data_offsets"][0]
+
+
+def as_text(path):
+    with path.open(encoding="utf-8") as file:
+        return int.from_bytes(file.read(8), "little")
 
 
 PRODUCT = "shape 要连乘，不是相加。", "multiply the shape's numbers, do not add them."
@@ -95,8 +74,13 @@ ex1 = Exercise(
          "the length is misread: its bytes are little-endian, int.from_bytes(..., \"little\")."),
         (lambda path: numbers(next(iter(header_of(path).values()))), "只算了第一个张量：return 要写在循环之后。",
          "this counts the first tensor only: return after the loop."),
-        (lambda path: json.loads(path.read_bytes()[8:]), "JSON 只有前 8 个字节说的那么长，后面是权重：只读那么多。",
-         "the JSON is as long as the first 8 bytes say, and weights follow: read no more than that."),
+        (lambda path: numbers(list(header_of(path).values())[-1]), "只剩最后一个张量的：用 += 加上去，不用 =。",
+         "only the last tensor is left: add with +=, not =."),
+        (lambda path: json.loads(path.read_bytes()[8:]),
+         "前 8 个字节不是 JSON，它们说明 JSON 有多长，再后面是权重：先读 8 个字节，再只读那么多。",
+         "the first 8 bytes are no JSON but say how long it is, and weights follow: read 8 bytes, then just as many."),
+        (as_text, "文件里不全是文字：用 open(path, \"rb\") 打开，读到的才是字节。",
+         "the file is not all text: open(path, \"rb\") reads bytes."),
     ],
 )  # fmt: skip
 
@@ -133,8 +117,8 @@ ex2 = Exercise(
     right=is_whole,
     cases={
         "model.safetensors": (WHOLE,),
-        # 24: what the end of the last entry falls short of the largest; 4: how far the last start is from the end.
-        **{f"model.safetensors {extra:+}": (safetensors(extra=extra),) for extra in (-1, -60, -8, -24, -4, 4)},
+        # Short of the largest end are by 24 that of the last entry, by 20 that of the first, by 16 the largest start.
+        **{f"model.safetensors {extra:+}": (safetensors(extra=extra),) for extra in (-1, -60, -8, -24, -20, -16, 4)},
         **{f"model.safetensors[:{left}]": (WHOLE[:left],) for left in (40, 8, 3, 0)},
         "502.html": (b"<!DOCTYPE html><title>502 Bad Gateway</title>",),
         "9 + <!DOCTYPE": ((9).to_bytes(8, "little") + b"<!DOCTYPE",),
@@ -145,11 +129,13 @@ ex2 = Exercise(
     mistakes=[
         (partial(is_whole, start=0), *ALL_COUNTED),
         (lambda path: is_whole(path, end=lambda ends: max(ends) - int.from_bytes(path.read_bytes()[:8], "little")),
-         "完整的文件应该返回 True：前 8 个字节和 JSON 都要算上，结束位置只取最大的一个，不相加。",
-         "a whole file gives True: count the 8 bytes and the JSON, and of the ends the largest only, not their sum."),
+         "完整的文件应该返回 True：大小是 8 + JSON 的长度 + 最大的一个结束位置，不把结束位置相加。",
+         "a whole file gives True: its size is 8 + the length of the JSON + the largest end, not the sum of the ends."),
         (partial(is_whole, end=lambda ends: list(ends)[-1]),
          "完整的文件应该返回 True：结束位置取最大的，不是最后一项的。",
          "a whole file gives True: take the largest end, not the last entry's."),
+        (partial(is_whole, end=lambda ends: list(ends)[0]), "完整的文件应该返回 True：结束位置取最大的，不是第一项的。",
+         "a whole file gives True: take the largest end, not the first entry's."),
         (partial(is_whole, offset=0), "data_offsets 是开始和结束：要最大的结束位置 data_offsets[1]。",
          "data_offsets are a start and an end: take the largest end, data_offsets[1]."),
         (partial(is_whole, broken=None), "JSON 读不出来时要返回 False，不要报错：接住 json.loads 的 ValueError。",
@@ -176,20 +162,6 @@ ex2 = Exercise(
 
 
 # ---------------------------------------------------------------------------------------------- exercise 3
-
-NAMES = [f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)]
-WEIGHT_MAP = {f"layer.{number}.{part}": NAMES[-number % 4] for number in range(8) for part in ("up", "down")}
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-
-
-def in_folder(solution, *files):
-    """What a solution says of a folder with these files."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in files:
-            content = json.dumps({"metadata": {"total_size": 1}, "weight_map": WEIGHT_MAP}) if name == INDEX else "x"
-            Path(folder, name).write_text(content)
-        answer = solution(Path(folder))
-    return set(answer) if isinstance(answer, tuple) else answer  # neither is a list
 
 
 def absent(folder, names):
