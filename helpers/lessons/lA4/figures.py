@@ -1,5 +1,7 @@
 """Figures of appendix A4: two norms, the pace of RoPE's pairs, and what QK-norm does to attention logits."""
 
+from math import cos, sin
+
 from helpers.design import EXPERTS, LIGHT
 from helpers.figures import figure
 from helpers.language import say
@@ -14,8 +16,8 @@ def vectors(named):
     drawn, axes = figure(1, len(named), height=2.2)
     for ax, (name, vector) in zip(axes, named.items(), strict=True):
         mean, rms = f"{vector.mean():.2f}", f"{vector.pow(2).mean().sqrt():.2f}"
-        ax.bar(range(len(vector)), vector, width=1.0, color=EXPERTS[0])
-        ax.axhline(vector.mean(), color=LIGHT["second"], linewidth=1.5)
+        ax.bar(range(len(vector)), vector.tolist(), width=1.0, color=EXPERTS[0])
+        ax.axhline(vector.mean().item(), color=LIGHT["second"], linewidth=1.5)
         ax.set_title(say(f"{name}：平均值 {mean}，均方根 {rms}", f"{name}: mean {mean}, RMS {rms}"))
         ax.set_xlabel(say("分量", "component"))
     return drawn
@@ -28,19 +30,21 @@ def pace_of_pairs(inv_freq, products):
     """
     drawn, axes = figure(1, 4, height=2.6)
     for pair, ax in enumerate(axes[:3]):
-        angles = [position * inv_freq[pair] for position in range(8)]
-        ax.plot([angle.cos() for angle in angles], [angle.sin() for angle in angles], "o:", color=EXPERTS[0])
+        angles = [position * inv_freq[pair].item() for position in range(8)]
+        ax.plot([cos(angle) for angle in angles], [sin(angle) for angle in angles], "o:", color=EXPERTS[0])
         for position, angle in enumerate(angles):
-            ax.text(1.25 * angle.cos(), 1.25 * angle.sin(), position, ha="center", va="center")
+            ax.text(1.25 * cos(angle), 1.25 * sin(angle), position, ha="center", va="center")
         ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
         step = f"{inv_freq[pair]:.2f} rad"
         ax.set_title(say(f"第 {pair} 对：每步 {step}", f"pair {pair}: {step} a step"))
     for (start, product), style in zip(products.items(), ("-", "--"), strict=True):
-        axes[3].plot(range(len(product)), product, style, label=say(f"查询在位置 {start}", f"query at {start}"))
+        axes[3].plot(
+            range(len(product)), product.tolist(), style, label=say(f"查询在位置 {start}", f"query at {start}")
+        )
     axes[3].set_title(say("查询 · 键", "query · key"))
     axes[3].set_xlabel(say("两者相隔的位置数", "positions between them"))
     axes[3].legend(loc="upper right", fontsize=9)
-    axes[3].set_ylim(top=1.6 * max(max(product) for product in products.values()))
+    axes[3].set_ylim(top=1.6 * max(product.max().item() for product in products.values()))
     return drawn
 
 
@@ -49,6 +53,7 @@ def before_and_after(model, largest, entropy, bound, uniform):
 
     largest, entropy: (layers, 2). bound: (layers,). uniform: the entropy of attention to all tokens alike.
     """
+    largest, entropy, bound, uniform = largest.numpy(), entropy.numpy(), bound.numpy(), float(uniform)
     drawn, axes = figure(1, 2, height=2.8)
     titles = (
         say("最大的 |分数|", "max |logit|"),
@@ -82,7 +87,7 @@ def logit_histograms(seen, visible):
     named = (WITHOUT, say("归一化之前", "before")), (WITH, say("归一化之后", "after"))
     for index, (ax, layer) in enumerate(zip(axes, seen, strict=True)):
         for logits, (colour, label) in zip(layer, named, strict=True):
-            ax.hist(logits[:, visible].flatten(), color=colour, label=label, **HISTOGRAM)
+            ax.hist(logits[:, visible].flatten().numpy(), color=colour, label=label, **HISTOGRAM)
         ax.set(title=say(f"第 {index} 层", f"layer {index}"), xlabel=say("分数", "logit"))
         ax.set(yscale="log", ylim=(1e-4, 2))
     axes[0].set_ylabel(say("密度", "density"))
