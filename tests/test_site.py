@@ -628,6 +628,18 @@ def test_a_title_is_text(tmp_path):
     assert "<script>alert" not in made and f"<title>{title}</title>" in made
 
 
+def test_what_follows_an_extra_cell_stays_out_of_the_slides_as_does_the_other_language(tmp_path):
+    file = tmp_path / "01_x.html"
+    file.write_text(
+        '<article class="bd-article"><h1>01 · x</h1><p><a href="../en/01_x.html">English</a> · recorded</p>'
+        '<h2>More (extra)</h2><div class="cell tag_extra"><pre>1</pre></div><p>stray</p>'
+        "<h2>Recap</h2><p>kept</p></article>",
+        encoding="utf-8",
+    )
+    made = build_slides.page_html(file, "zh")
+    assert "stray" not in made and "English" not in made and "<p>recorded</p>" in made and "kept" in made
+
+
 def test_slides_need_the_site(tmp_path, capsys):
     assert build_slides.main(tmp_path) == 1
     assert "run make site first" in capsys.readouterr().err and not (tmp_path / "build").exists()

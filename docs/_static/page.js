@@ -1,5 +1,5 @@
-// What a page adds to its text: copy buttons, code folded on a phone, figures to enlarge, wide tables to
-// scroll, the sentence that was found.
+// What a page adds to its text: copy buttons, code folded on a phone, flags that stay whole, figures to enlarge, wide
+// tables to scroll, the sentence that was found.
 "use strict";
 
 (() => {
@@ -70,11 +70,39 @@
     figure.append(button("course-enlarge", say("放大", "Enlarge"), enlarge));
   }
 
+  const whole = (node) => node.classList.add("course-whole"); // a line does not end at a hyphen inside
+  for (const word of document.querySelectorAll(".bd-article code.literal .pre")) if (word.textContent.length <= 30) whole(word);
+  for (const pre of document.querySelectorAll(".bd-article pre")) {
+    const walker = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT), texts = [];
+    while (walker.nextNode()) if (/--\w/.test(walker.currentNode.data)) texts.push(walker.currentNode);
+    for (const text of texts) {
+      const parts = text.data.split(/((?<![\w-])--\w[\w-]*)/);
+      text.replaceWith(...parts.map((part, place) => {
+        if (place % 2 === 0) return part;
+        const flag = Object.assign(document.createElement("span"), { textContent: part });
+        whole(flag);
+        return flag;
+      }));
+    }
+  }
+
+  const tables = [...document.querySelectorAll(".bd-article table:not(.course-explorer *)")];
+  const scrolling = [...tables, ...document.querySelectorAll(".bd-article :is(.course-figure, div.math):not(.course-explorer *)")];
+  const fade = (box) => box.classList.toggle("course-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  const long = zh ? 12 : 24; // letters of a cell that gets more room where its table scrolls anyway
   const reachTables = () => { // the keyboard scrolls what is wider than the page
-    for (const table of document.querySelectorAll(".bd-article table:not(.course-explorer *)"))
-      if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+    for (const table of tables) {
+      table.classList.remove("course-wide");
+      const wide = table.scrollWidth > table.clientWidth;
+      table.classList.toggle("course-wide", wide);
+      if (wide) table.tabIndex = 0;
       else table.removeAttribute("tabindex");
+    }
+    scrolling.forEach(fade);
   };
+  for (const table of tables)
+    for (const cell of table.querySelectorAll("td, th")) cell.classList.toggle("course-long", cell.textContent.trim().length > long);
+  for (const box of scrolling) box.addEventListener("scroll", () => fade(box), { passive: true });
   reachTables();
   addEventListener("resize", reachTables);
 

@@ -111,12 +111,12 @@ class Cutter:
             self.heading = [block]
 
     def take_cell(self, block: Tag) -> None:
-        self.skipping = False
         if {"tag_extra", "tag_copy-me"} & set(block["class"]) or CHECK.search(block.get_text()):
             self.text, self.aided = [], []  # what led to it and what explains it go with it
             if explorer := block.select_one(".course-explorer"):
                 self.slides.append([*self.heading, explorer])
             return
+        self.skipping = False
         if sum(len(words.get_text()) for words in self.text) > LONG:
             self.close()
         self.aided = [*self.heading, *self.text, block]
@@ -169,6 +169,11 @@ def page_html(site_page: Path, lang: str) -> str:
     article = BeautifulSoup(text, "html.parser").select("article.bd-article")[0]
     for mark in article.select("a.headerlink"):
         mark.decompose()
+    for link in article.select('a[href^="../"]'):
+        if link.get_text() in ("中文", "English"):  # the same lesson in the other language, in front of a dot
+            if link.next_sibling:
+                link.next_sibling.replace_with(str(link.next_sibling).removeprefix(" · "))
+            link.decompose()
     for link in article.select("a[href]"):
         if not re.match("https?:", str(link["href"])):
             link.unwrap()  # the slides have no other pages
