@@ -165,3 +165,11 @@ def test_the_builder_refuses_a_core_that_is_too_long_and_prints_the_table(course
     assert "07_toy.py: the core has 502 lines; shorten it" in capsys.readouterr().err
     assert build.main(["--root", str(course.root), "--count", "07"]) == 0
     assert "| 07_toy | **502** | 3 | 16 | **130** | 0 | **0** |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "minutes", "said"), [("09", 20, True), ("09", 15, False), ("00", 20, False)])
+def test_the_head_says_the_minutes_that_are_counted(course, number, minutes, said):
+    toy = (TOY + MORE).replace("# # 99 · A toy\n", f"# # 99 · A toy\n#\n# | Time | {minutes} minutes |\n")
+    course.write(toy, f"{number}_toy")
+    found = count.check(read_lesson(course.root / "notebooks" / "source" / f"{number}_toy.py"))
+    assert [f"{number}_toy.py: its head says 20 minutes, and 15 are counted."] * said == found

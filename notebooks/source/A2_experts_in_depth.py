@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 写出整个混合专家层，和 transformers、vLLM 对照；写出 Qwen2-MoE 的共享专家；算出各个模型的总参数和激活参数；写出负载均衡损失；用基线和逐个关掉，检查“专家分工”的说法 |
 # | 先修 | 第 04 课；用过一点 PyTorch |
-# | 时间 | 90 分钟，各节可以分几次读；标着“选读”的另算 |
+# | 时间 | 85 分钟，各节可以分几次读；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；换成真正的 Qwen3-30B-A3B 要一张 80 GB 的 GPU |
 # | 模型 | 课程自带的 `qwen3-moe-tiny`，或 `COURSE_MOE_MODEL` 指定的模型 |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | write the whole mixture-of-experts layer and hold it against transformers and vLLM; write the shared expert of Qwen2-MoE; work out total and active parameters of each model; write the load-balancing loss; test claims of "specialised experts" with baselines and by switching experts off |
 # | Prerequisites | lesson 04; a little PyTorch |
-# | Time | 90 minutes, one section at a time if you like; what is marked "extra" comes on top |
+# | Time | 85 minutes, one section at a time if you like; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory; the real Qwen3-30B-A3B needs a GPU with 80 GB |
 # | Model | the bundled `qwen3-moe-tiny`, or the one that `COURSE_MOE_MODEL` names |
 

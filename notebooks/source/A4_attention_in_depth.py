@@ -5,7 +5,7 @@
 # |---|---|
 # | 学完能做 | 写出 Qwen3 的每一块，装成整个模型，和 transformers 逐个词元相同；由 `config.json` 算出参数量；看见 QK 归一化对训练做了什么 |
 # | 先修 | 第 03 课；用过一点 PyTorch |
-# | 时间 | 105 分钟，各节可以分几次读；标着“选读”的另算 |
+# | 时间 | 85 分钟，各节可以分几次读；标着“选读”的另算 |
 # | 硬件 | 任意 Linux CPU，内存 4 GB 以上；最后一个选读小节要 8 GB |
 # | 模型 | 课程自带的 `qwen3-tiny`；硬盘上有 Qwen3-0.6B 时，最后一个选读小节会用到它 |
 
@@ -16,7 +16,7 @@
 # |---|---|
 # | You will be able to | write each block of Qwen3 and make the whole model of them, equal to transformers token for token; work out parameters from a `config.json`; see what QK-norm does to training |
 # | Prerequisites | lesson 03; a little PyTorch |
-# | Time | 105 minutes, one section at a time if you like; what is marked "extra" comes on top |
+# | Time | 85 minutes, one section at a time if you like; what is marked "extra" comes on top |
 # | Hardware | any Linux CPU with 4 GB of memory; 8 GB for the last extra section |
 # | Model | the bundled `qwen3-tiny`; if Qwen3-0.6B is on your disk, the last extra section uses it |
 

@@ -14,12 +14,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tools.lessons.source import Cell, Lesson, without_comments
+from tools.lessons.pages import core_minutes
+from tools.lessons.source import LANGUAGES, Cell, Lesson, without_comments
 
 MAX_LINES, MAX_CELLS, MAX_CHARACTERS, MAX_MINUTES = 90, 14, 2600, 50
 LONGER = {"03": 60, "04": 60}  # minutes of the lessons that teach attention and experts
 EXERCISES = range(2, 4)
 WITHOUT_EXERCISES = {"00", "09"}
+ONLY_RUN = {"00"}  # its head says how long it takes to run it and look
 REMEDY = "shorten it, or tag some of it extra"
 REMEDIES = {"exercises": f"it should have {EXERCISES[0]} to {EXERCISES[-1]}"}
 
@@ -101,11 +103,16 @@ def beyond_limits(number: str, counted: Count) -> dict[str, int]:
 
 
 def check(lesson: Lesson) -> list[str]:
-    """A sentence for each limit that the core is beyond."""
-    return [
+    """A sentence for each limit that the core is beyond, and for minutes in its head that are not those counted."""
+    number, counted = lesson.name[:2], count(lesson)
+    found = [
         f"{lesson.name}.py: the core has {value} {name}; {REMEDIES.get(name, REMEDY)}."
-        for name, value in beyond_limits(lesson.name[:2], count(lesson)).items()
+        for name, value in beyond_limits(number, counted).items()
     ]
+    told = {core_minutes(lesson, lang) for lang in LANGUAGES} - {0, counted.minutes}  # 0: its head has no such row
+    if told and number not in ONLY_RUN:
+        found.append(f"{lesson.name}.py: its head says {max(told)} minutes, and {counted.minutes} are counted.")
+    return found
 
 
 def table(lessons: list[Lesson]) -> str:
