@@ -118,7 +118,9 @@ def confidence(written, columns=30):
     for ax, (title, entries) in zip(axes[:, 0], rows, strict=True):
         ax.bar(range(len(entries)), [math.exp(entry.logprob) for entry in entries], color=LIGHT["first"])
         labels = [printable(entry.decoded_token.encode()) for entry in entries]
-        ax.set_xticks(range(len(entries)), labels, rotation=90)
+        ax.set_xticks(range(len(entries)), labels)
+        for text in ax.get_xticklabels():
+            text.set_rotation(90 if len(text.get_text()) > 1 else 0)  # a digit stands upright
         ax.set(xlim=(-0.6, columns - 0.4), title=title)
         ax.set_ylabel(say("概率", "probability"))
     return drawn
