@@ -699,10 +699,10 @@ for name, chosen in settings.items():
         assert abs(real - formula) < 0.12
     print("  ".join(shown[:3]), f" {name}")
 
-# %% [markdown] lang="zh" key="explorer-text"
+# %% [markdown] lang="zh" key="explorer-text" facts="100"
 # 自己拖一拖：四个滑块就是四个参数，灰条是模型的概率，蓝条是采样用的，按钮真的去抽 100 次。第二段文字是中文的，像样的写法有五种。试试看：温度调到 2，另外三个参数里只动一个，剪掉胡话，留下像样的写法。
 
-# %% [markdown] lang="en" key="explorer-text"
+# %% [markdown] lang="en" key="explorer-text" facts="100"
 # Try it by hand: four sliders for the four parameters, grey bars for the model's probabilities, blue for those that sampling uses, and a button that really draws, 100 times. The second text is Chinese and has five sensible ways on. A task: at temperature 2, move one of the other three; cut the nonsense and keep the sensible ways on.
 
 # %% key="explorer" tags=["extra", "raw"]

@@ -908,7 +908,7 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 #
 # <details><summary>答案</summary>
 #
-# 第一次读要 15 步，而不是 4 步：16 个词元，另外三个先各拿 1 个，剩 13 个给它；别人仍旧一步写一个，只是总步数从 196 变成 221。改成 32 块（一步仍是 64 个），就没有人让位，123 步写完。
+# 读要多走好些步：16 个词元，另外三个先各拿 1 个，剩下的才给它；别人仍旧一步写一个，总步数却多了。改成 32 块（一步仍是 64 个），就没有人让位，总步数少得多。
 #
 # </details>
 #
@@ -939,7 +939,7 @@ ScheduleExplorer(traces[4], step=50, request=3) if traces else None
 #
 # <details><summary>Answer</summary>
 #
-# Its first reading takes 15 steps and not 4: of 16 tokens the other three take 1 each, which leaves 13; they write one a step as before, but the steps grow from 196 to 221 in all. With 32 blocks (and 64 tokens a step again) nobody makes room, and 123 steps do.
+# Its reading takes many more steps: of 16 tokens the other three take 1 each, and it gets what is left; they write one a step as before, but there are more steps in all. With 32 blocks (and 64 tokens a step again) nobody makes room, and far fewer steps do.
 #
 # </details>
 #

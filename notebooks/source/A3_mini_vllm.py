@@ -676,7 +676,7 @@ for seats in (1, 2, 4, 8):
 #
 # <details><summary>答案</summary>
 #
-# 预算：从 48 加到 256，92 步变成 76 步，因为读提示词要的步数少了。位子从 2 加到 8，一步也不省：每个提示词要 7 块，15 块只放得下两个请求。
+# 预算：从 48 加到 256，步数少了，因为读提示词要的步数少了。位子从 2 加到 8，一步也不省：每个提示词要 7 块，15 块只放得下两个请求。
 #
 # </details>
 #
@@ -703,7 +703,7 @@ for seats in (1, 2, 4, 8):
 #
 # <details><summary>Answer</summary>
 #
-# The budget: from 48 to 256, 92 steps become 76, as prompts are read in fewer of them. Seats from 2 to 8 save not one: a prompt takes 7 blocks, and 15 blocks hold two such requests.
+# The budget: from 48 to 256 there are fewer steps, as prompts are read in fewer of them. Seats from 2 to 8 save not one: a prompt takes 7 blocks, and 15 blocks hold two such requests.
 #
 # </details>
 #
