@@ -33,7 +33,7 @@ def largest_packages(most):
     sizes = {found.name: _megabytes(found) for found in metadata.distributions()}
     largest = sorted(sizes, key=sizes.__getitem__)[-most:]
     drawn, ax = figure(height=0.28 * most)
-    ax.bar_label(ax.barh(largest, [sizes[name] for name in largest], color=LIGHT["accent"]), fmt="%.0f", padding=3)
+    ax.bar_label(ax.barh(largest, [sizes[name] for name in largest], color=LIGHT["first"]), fmt="%.0f", padding=3)
     total = sum(sizes.values()) / 1000
     ax.set_xlabel(
         say(

@@ -6,7 +6,8 @@ from helpers.design import EXPERTS, LIGHT
 from helpers.figures import figure
 from helpers.language import say
 
-WITHOUT, WITH = LIGHT["second"], LIGHT["first"]  # the colours without and with QK-norm
+SECOND, FIRST = LIGHT["second"], LIGHT["first"]
+WITHOUT, WITH = SECOND, FIRST  # the colours without and with QK-norm
 HISTOGRAM = {"bins": 80, "range": (-40, 40), "density": True, "histtype": "step"}
 EVERY = 5  # steps between two points of a training
 
@@ -37,10 +38,9 @@ def pace_of_pairs(inv_freq, products):
         ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
         step = f"{inv_freq[pair]:.2f} rad"
         ax.set_title(say(f"第 {pair} 对：每步 {step}", f"pair {pair}: {step} a step"))
-    for (start, product), style in zip(products.items(), ("-", "--"), strict=True):
-        axes[3].plot(
-            range(len(product)), product.tolist(), style, label=say(f"查询在位置 {start}", f"query at {start}")
-        )
+    for (start, product), style, colour in zip(products.items(), ("-", "--"), (FIRST, SECOND), strict=True):
+        label = say(f"查询在位置 {start}", f"query at {start}")
+        axes[3].plot(range(len(product)), product.tolist(), style, color=colour, label=label)
     axes[3].set_title(say("查询 · 键", "query · key"))
     axes[3].set_xlabel(say("两者相隔的位置数", "positions between them"))
     axes[3].legend(loc="upper right", fontsize=9)
