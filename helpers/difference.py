@@ -126,7 +126,10 @@ def _of_tensors(given, wanted, torch) -> Difference | None:
         return Difference(f"类型应该是 {want}，得到的是 {have}。", f"the dtype should be {want}, it is {have}.")
     have, want = given.detach().cpu().double(), wanted.detach().cpu().double()
     if (have.isnan() > want.isnan()).any():
-        return Difference("结果里有 NaN：是不是除以了 0？", "there is NaN in the result: is something divided by 0?")
+        return Difference(
+            "结果里有 NaN：是不是除以了 0，给负数开了方，或者 softmax 的一整行都是负无穷？",
+            "there is NaN in the result: division by 0, root of a negative number, softmax of minus infinity only?",
+        )
     far = ~torch.isclose(have, want, rtol=1e-5, atol=1e-5)
     if not far.any():
         return None
