@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -400,6 +401,20 @@ def test_a_loop_that_never_ends_is_ended(endless, capsys, monkeypatch):
     monkeypatch.setattr(attempt, "SECONDS", 0.1)
     printed = said(capsys, toy(mistakes=[ADDS]), endless)
     assert printed.splitlines()[1].startswith("Not solved yet: not done after 0.1 seconds: is there a loop")
+
+
+def waits(numbers):
+    """As an attempt does that a busy machine gives no processor."""
+    time.sleep(0.3)
+    return [2 * n for n in numbers]
+
+
+@pytest.mark.parametrize(("most", "solved"), [(1000, True), (1, False)])
+def test_who_gets_little_of_a_processor_has_more_time_but_not_for_ever(most, solved, capsys, monkeypatch):
+    monkeypatch.setattr(attempt, "SECONDS", 0.1)
+    monkeypatch.setattr(attempt, "MOST", most)
+    printed = said(capsys, toy(), waits if solved else lambda numbers: time.sleep(600))
+    assert ("Solved!" in printed) == solved and ("not done after 0.1 seconds" in printed) != solved
 
 
 def test_an_answer_that_never_ends_is_no_answer(capsys, monkeypatch):
