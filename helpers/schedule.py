@@ -1,9 +1,11 @@
-"""Records what vLLM's scheduler does, step by step, as a trace.
+"""Records what vLLM's scheduler does, step by step, as a trace of helpers/schedule_trace.py:
 
-with schedule.record(llm) as trace:  # llm = open_engine(...)
-    llm.generate(prompts, params)
-trace.at(41).tokens                  # request -> tokens that step 41 computed
-trace.save("trace.json")
+    with schedule.record(llm) as trace:  # llm = open_engine(...)
+        llm.generate(prompts, params)
+    trace.at(41).tokens                  # request -> tokens that step 41 computed
+    trace.save("trace.json")
+
+The trace fills as the engine runs, and the engine is left as it was.
 """
 
 import contextlib

@@ -6,8 +6,7 @@ from helpers.design import EXPERTS, LIGHT
 from helpers.figures import figure
 from helpers.language import say
 
-SECOND, FIRST = LIGHT["second"], LIGHT["first"]
-WITHOUT, WITH = SECOND, FIRST  # the colours without and with QK-norm
+WITHOUT, WITH = LIGHT["second"], LIGHT["first"]  # the colours without and with QK-norm
 HISTOGRAM = {"bins": 80, "range": (-40, 40), "density": True, "histtype": "step"}
 EVERY = 5  # steps between two points of a training
 
@@ -38,7 +37,8 @@ def pace_of_pairs(inv_freq, products):
         ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
         step = f"{inv_freq[pair]:.2f} rad"
         ax.set_title(say(f"第 {pair} 对：每步 {step}", f"pair {pair}: {step} a step"))
-    for (start, product), style, colour in zip(products.items(), ("-", "--"), (FIRST, SECOND), strict=True):
+    looks = (("-", LIGHT["first"]), ("--", LIGHT["second"]))
+    for (start, product), (style, colour) in zip(products.items(), looks, strict=True):
         label = say(f"查询在位置 {start}", f"query at {start}")
         axes[3].plot(range(len(product)), product.tolist(), style, color=colour, label=label)
     axes[3].set_title(say("查询 · 键", "query · key"))
